@@ -1,0 +1,1 @@
+"""Phantoms with exact truth, comparison against truth, and benchmarks."""

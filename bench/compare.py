@@ -1,0 +1,180 @@
+"""Compare what `grade` wrote with the truth that `phantom` wrote.
+
+    python -m stenosis_trt.bench.compare R/results.csv P/truth.csv [--out figures.json]
+
+Agreement of grades is Cohen's kappa with quadratic weights (Cohen, Psychological Bulletin 1968;70:213),
+its 95 % interval a bootstrap over patients. Errors of diameters and ratios are signed: measured − true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+GRADES = 4
+_FOUND_WITHIN_MM = 4.0
+_BOOTSTRAP_ROUNDS = 1000
+
+
+@dataclass(frozen=True)
+class LevelPair:
+    """One level in the truth, beside what was measured there; None where nothing was."""
+
+    study_uid: str
+    level: str
+    true_grade: int
+    grade: int | None
+    true_ratio: float
+    ratio: float | None
+    distance_mm: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures over all levels of the truth.
+
+    Shares are of all levels in the truth, so a level that was not graded counts as a miss.
+    """
+
+    studies: int
+    levels: int
+    graded: int
+    accuracy: float
+    kappa: float
+    kappa_low: float
+    kappa_high: float
+    ratio_measured: int
+    ratio_mean_absolute_error: float
+    ratio_bias: float
+    ratio_limits_of_agreement: tuple[float, float]
+    found_within_4_mm: float
+    median_distance_mm: float
+    confusion: list[list[int]]
+
+
+def quadratic_kappa(confusion: npt.ArrayLike) -> float:
+    """Cohen's kappa with quadratic weights of a square table of counts (rows: truth).
+
+    Returns NaN where it is not defined: an empty table, or both raters in one category throughout.
+    """
+    table = np.asarray(confusion, dtype=np.float64)
+    if table.sum() == 0.0:
+        return float("nan")
+    categories = np.arange(len(table))
+    weights = (categories[:, None] - categories[None, :]) ** 2
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    disagreement = float((weights * expected).sum())
+    return float("nan") if disagreement == 0.0 else 1.0 - float((weights * table).sum()) / disagreement
+
+
+def confusion_table(pairs: Iterable[LevelPair]) -> npt.NDArray[np.int64]:
+    """Counts of (true grade, grade), int64 (4, 4), over the levels that were graded."""
+    table = np.zeros((GRADES, GRADES), dtype=np.int64)
+    for pair in pairs:
+        if pair.grade is not None:
+            table[pair.true_grade, pair.grade] += 1
+    return table
+
+
+def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {(row["study_uid"], row["level"]): row for row in csv.DictReader(stream)}
+
+
+def _point(row: dict[str, str]) -> FloatArray | None:
+    values = [row[axis] for axis in ("x_mm", "y_mm", "z_mm")]
+    return np.array([float(value) for value in values]) if all(values) else None
+
+
+def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
+    """Join results.csv and truth.csv on study and level; every row of the truth yields one pair.
+
+    Raises:
+        ValueError: the two files have no study in common.
+    """
+    measured, known = _rows(results), _rows(truth)
+    if not {key[0] for key in measured} & {key[0] for key in known}:
+        raise ValueError(
+            f"{results} and {truth} have no study in common. Compare results of the same studies."
+        )
+    pairs = []
+    for key, row in known.items():
+        found = measured.get(key, {})
+        point = _point(found) if found else None
+        true_point = _point(row)
+        both = point is not None and true_point is not None
+        pairs.append(
+            LevelPair(
+                study_uid=key[0],
+                level=key[1],
+                true_grade=int(row["kang_grade"]),
+                grade=int(found["kang_grade"]) if found.get("kang_grade") else None,
+                true_ratio=float(row["compression_ratio"]),
+                ratio=float(found["compression_ratio"]) if found.get("compression_ratio") else None,
+                distance_mm=float(np.linalg.norm(point - true_point)) if both else None,  # type: ignore[operator]
+            )
+        )
+    return pairs
+
+
+def _kappa_interval(pairs: Sequence[LevelPair]) -> tuple[float, float]:
+    """95 % percentile bootstrap over studies, which keeps the levels of one patient together."""
+    studies = sorted({pair.study_uid for pair in pairs})
+    tables = np.stack([confusion_table(p for p in pairs if p.study_uid == study) for study in studies])
+    rng = np.random.default_rng(0)
+    draws = rng.integers(len(studies), size=(_BOOTSTRAP_ROUNDS, len(studies)))
+    kappas = [quadratic_kappa(tables[draw].sum(axis=0)) for draw in draws]
+    low, high = np.nanpercentile(kappas, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def compare(pairs: Sequence[LevelPair]) -> Comparison:
+    """All figures of `Comparison` from joined levels."""
+    table = confusion_table(pairs)
+    errors = np.array([pair.ratio - pair.true_ratio for pair in pairs if pair.ratio is not None])
+    distances = np.array([pair.distance_mm for pair in pairs if pair.distance_mm is not None])
+    low, high = _kappa_interval(pairs)
+    bias, spread = float(errors.mean()), 1.96 * float(errors.std(ddof=1))
+    return Comparison(
+        studies=len({pair.study_uid for pair in pairs}),
+        levels=len(pairs),
+        graded=int(table.sum()),
+        accuracy=float(np.trace(table)) / len(pairs),
+        kappa=quadratic_kappa(table),
+        kappa_low=low,
+        kappa_high=high,
+        ratio_measured=len(errors),
+        ratio_mean_absolute_error=float(np.abs(errors).mean()),
+        ratio_bias=bias,
+        ratio_limits_of_agreement=(bias - spread, bias + spread),
+        found_within_4_mm=float(np.count_nonzero(distances <= _FOUND_WITHIN_MM)) / len(pairs),
+        median_distance_mm=float(np.median(distances)),
+        confusion=table.tolist(),
+    )
+
+
+def main() -> None:
+    """Print the comparison, one figure a line; with `--out` write it as JSON too."""
+    parser = argparse.ArgumentParser(description="Compare results.csv with truth.csv.")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("truth", type=Path)
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    arguments = parser.parse_args()
+    figures = asdict(compare(pair_levels(arguments.results, arguments.truth)))
+    for name, value in figures.items():
+        print(f"{name:28} {round(value, 4) if isinstance(value, float) else value}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Synthetic cervical spine studies whose grades and diameters are known exactly.
+
+spine        the canal's course, and coordinates along it
+anatomy      one patient: sizes, stenoses, truth
+tissue       T2 signal at a point
+acquisition  protocols, coil, slice profile, k-space
+study        one patient seen by two series
+dicom_files  a study as DICOM files
+writing      many studies and truth.csv
+"""
+
+from stenosis_trt.bench.phantom.dicom_files import TRANSFER_SYNTAXES
+from stenosis_trt.bench.phantom.writing import PhantomOptions, write_studies
+
+__all__ = ["TRANSFER_SYNTAXES", "PhantomOptions", "write_studies"]

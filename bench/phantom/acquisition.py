@@ -1,0 +1,255 @@
+"""From anatomy to slices: protocols, slice profile, coil, k-space, noise.
+
+A slice is sampled at several depths through its thickness on a grid finer than its pixels need, then
+passes through k-space as a scanner's image does: limited resolution (hence truncation ringing), noise
+that is Gaussian in both channels (hence Rician in magnitude), and motion as phase errors between lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.bench.phantom.anatomy import Anatomy
+from stenosis_trt.bench.phantom.tissue import Signals, Tissues, sample_signals
+from stenosis_trt.engine.geometry import SlicePose
+
+Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+
+_COARSE_PIXELS = 4
+"""Canal coordinates bend over centimetres: every fourth pixel, interpolated, is exact to 0.02 mm."""
+
+_PROFILE_DEPTHS = np.array([-0.42, -0.14, 0.14, 0.42])
+_PROFILE_WEIGHTS = np.array([0.19, 0.31, 0.31, 0.19])
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Sampling of one series. Lengths in mm; times in ms."""
+
+    plane: str
+    rows: int
+    columns: int
+    pixel_spacing: float
+    thickness: float
+    slice_distance: float
+    slices: int
+    echo_time_ms: float
+    repetition_time_ms: float
+    echo_train_length: int
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """What the machine adds in one acquisition; `noise` is relative to CSF's signal."""
+
+    signals: Signals
+    noise: float
+    resolution: float
+    motion: float
+    coil_depth: float
+    coil_length: float
+    gain: float
+    phase_along_rows: bool
+
+
+def sample_sagittal_protocol(rng: np.random.Generator) -> Protocol:
+    """Sagittal T2 TSE: 11–15 slices, 0.5–0.8 mm in plane, 3–4 mm thick, 10 % gap."""
+    spacing = round(float(rng.uniform(0.5, 0.8)), 3)
+    thickness = round(float(rng.uniform(3.0, 4.0)), 1)
+    size = int(round(float(rng.uniform(215.0, 260.0)) / spacing / 16.0)) * 16
+    return Protocol(
+        plane="sagittal",
+        rows=size,
+        columns=size,
+        pixel_spacing=spacing,
+        thickness=thickness,
+        slice_distance=round(thickness * float(rng.uniform(1.0, 1.12)), 2),
+        slices=int(rng.choice([11, 13, 15])),
+        echo_time_ms=round(float(rng.uniform(85, 120)), 1),
+        repetition_time_ms=round(float(rng.uniform(2800, 4500)), 0),
+        echo_train_length=int(rng.integers(14, 26)),
+    )
+
+
+def sample_axial_protocol(rng: np.random.Generator) -> Protocol:
+    """Axial T2 TSE: 20–36 slices, 0.4–0.7 mm in plane, 3–4 mm thick."""
+    spacing = round(float(rng.uniform(0.4, 0.7)), 3)
+    thickness = round(float(rng.uniform(3.0, 4.0)), 1)
+    size = int(round(float(rng.uniform(150.0, 190.0)) / spacing / 16.0)) * 16
+    return Protocol(
+        plane="axial",
+        rows=size,
+        columns=size,
+        pixel_spacing=spacing,
+        thickness=thickness,
+        slice_distance=round(thickness * float(rng.uniform(1.0, 1.1)), 2),
+        slices=36,
+        echo_time_ms=round(float(rng.uniform(85, 125)), 1),
+        repetition_time_ms=round(float(rng.uniform(3500, 6500)), 0),
+        echo_train_length=int(rng.integers(12, 24)),
+    )
+
+
+def sample_scanner(rng: np.random.Generator) -> Scanner:
+    """One acquisition's contrast, coil and faults; most are good, some are poor."""
+    return Scanner(
+        signals=sample_signals(rng),
+        noise=float(rng.uniform(0.008, 0.038)),
+        resolution=float(rng.uniform(0.72, 1.0)),
+        motion=float(max(0.0, rng.normal(-0.1, 0.18))),
+        coil_depth=float(rng.uniform(70.0, 200.0)),
+        coil_length=float(rng.uniform(130.0, 240.0)),
+        gain=float(rng.uniform(500.0, 1600.0)),
+        phase_along_rows=bool(rng.random() < 0.5),
+    )
+
+
+def _pose(centre: FloatArray, across: FloatArray, down: FloatArray, protocol: Protocol) -> SlicePose:
+    half_width = (protocol.columns - 1) / 2 * protocol.pixel_spacing
+    half_height = (protocol.rows - 1) / 2 * protocol.pixel_spacing
+    origin = centre - across * half_width - down * half_height
+    return SlicePose(
+        origin=(float(origin[0]), float(origin[1]), float(origin[2])),
+        row_direction=(float(across[0]), float(across[1]), float(across[2])),
+        column_direction=(float(down[0]), float(down[1]), float(down[2])),
+        row_spacing=protocol.pixel_spacing,
+        column_spacing=protocol.pixel_spacing,
+        rows=protocol.rows,
+        columns=protocol.columns,
+        thickness=protocol.thickness,
+    )
+
+
+def plan_sagittal(anatomy: Anatomy, protocol: Protocol, rng: np.random.Generator) -> list[SlicePose]:
+    """Slices along the cervical canal as a radiographer lays them: nearly, not quite, along the mid-line."""
+    curve = anatomy.curve
+    top, bottom = (curve.to_patient(0.0, 0.0, anatomy.discs[k]) for k in (0, 5))
+    down = (bottom - top) / np.linalg.norm(bottom - top)
+    left = curve.lateral[curve.index(0.0)] + rng.normal(0.0, 0.02, 3)
+    # The stack is turned about the feet–head axis and leaned sideways with the spine, not in its own plane.
+    left = left - np.array([0.0, 0.0, 1.0]) * (left[2] + left[0] * down[0] / down[2])
+    left /= np.linalg.norm(left)
+    across = np.cross([0.0, 0.0, 1.0], left)
+    across /= np.linalg.norm(across)
+    vertical = np.cross(left, across)
+    vertical = vertical if vertical[2] < 0 else -vertical
+    middle = curve.to_patient(0.0, rng.normal(-4.0, 6.0), rng.normal(6.0, 7.0)) + left * rng.normal(0.0, 1.2)
+    first = -(protocol.slices - 1) / 2
+    return [
+        _pose(middle + left * (first + k) * protocol.slice_distance, across, vertical, protocol)
+        for k in range(protocol.slices)
+    ]
+
+
+def _axial_pose(
+    anatomy: Anatomy, at: FloatArray, down: FloatArray, protocol: Protocol, jitter: FloatArray
+) -> SlicePose:
+    """An axial slice through `at` whose normal is `down`, its columns along the patient's left."""
+    curve_left = anatomy.curve.lateral[anatomy.curve.index(0.0)]
+    across = curve_left - down * float(curve_left @ down)
+    across /= np.linalg.norm(across)
+    back = np.cross(across, down)
+    centre = at + across * jitter[0] + back * jitter[1]
+    return _pose(centre, across, back, protocol)
+
+
+def plan_axial(anatomy: Anatomy, protocol: Protocol, rng: np.random.Generator) -> list[SlicePose]:
+    """Either one stack from C2 to T1 or a pack of slices tilted to each disc; 20–36 slices in all."""
+    curve = anatomy.curve
+    jitter = rng.normal([0.0, 0.0], [3.0, 8.0])
+    poses = []
+    if rng.random() < 0.5:
+        per_disc = int(rng.integers(4, 7))
+        for disc in anatomy.discs[:6]:
+            down = curve.tangent[curve.index(disc)] + rng.normal(0.0, 0.04, 3)
+            down /= np.linalg.norm(down)
+            start = curve.to_patient(0.0, 0.0, disc + rng.normal(0.0, 0.8))
+            for k in range(per_disc):
+                step = (k - (per_disc - 1) / 2) * protocol.slice_distance
+                poses.append(_axial_pose(anatomy, start + down * step, down, protocol, jitter))
+        return poses
+    down = curve.tangent[curve.index(anatomy.discs[2:4].mean())] + rng.normal(0.0, 0.03, 3)
+    down /= np.linalg.norm(down)
+    top = curve.to_patient(0.0, 0.0, anatomy.discs[0] - rng.uniform(3.0, 8.0))
+    bottom = curve.to_patient(0.0, 0.0, anatomy.discs[5] + rng.uniform(3.0, 8.0))
+    length = float((bottom - top) @ down)
+    count = int(np.clip(round(length / protocol.slice_distance) + 1, 20, 36))
+    for k in range(count):
+        depth = (k - (count - 1) / 2) * protocol.slice_distance
+        # The stack follows the canal's slant so that the cord stays near the middle of each image.
+        poses.append(_axial_pose(anatomy, (top + bottom) / 2 + down * depth, down, protocol, jitter))
+    return poses
+
+
+def _canal_plane(anatomy: Anatomy, pose: SlicePose, depth: float) -> Array:
+    """Canal coordinates of every pixel of a plane `depth` mm along the normal, float32 (3, rows × columns)."""
+    columns = np.arange(0, pose.columns + _COARSE_PIXELS, _COARSE_PIXELS)
+    rows = np.arange(0, pose.rows + _COARSE_PIXELS, _COARSE_PIXELS)
+    grid = np.stack(np.meshgrid(columns, rows), axis=-1)
+    coarse = anatomy.curve.to_canal(pose.to_patient(grid) + depth * pose.normal).astype(np.float32)
+
+    def weights(count: int, knots: int) -> Array:
+        matrix = np.zeros((count, knots), dtype=np.float32)
+        position = np.arange(count) / _COARSE_PIXELS
+        low = np.floor(position).astype(int)
+        matrix[np.arange(count), low] += (1 - (position - low)).astype(np.float32)
+        matrix[np.arange(count), np.minimum(low + 1, knots - 1)] += (position - low).astype(np.float32)
+        return matrix
+
+    down, across = weights(pose.rows, len(rows)), weights(pose.columns, len(columns))
+    return np.stack([(down @ coarse[..., k] @ across.T).ravel() for k in range(3)])
+
+
+def _coil(pose: SlicePose, scanner: Scanner) -> Array:
+    """Sensitivity of a posterior spine coil: falls to the front and towards both ends."""
+    grid = np.stack(np.meshgrid(np.arange(pose.columns), np.arange(pose.rows)), axis=-1)
+    points = pose.to_patient(grid)
+    depth = np.exp((points[..., 1] - 40.0) / scanner.coil_depth)
+    length = np.exp(-0.5 * (points[..., 2] / scanner.coil_length) ** 2)
+    return np.asarray(np.clip(depth, 0.0, 1.5) * length, dtype=np.float32)
+
+
+def _through_k_space(image: FloatArray, scanner: Scanner, rng: np.random.Generator) -> FloatArray:
+    """Limited resolution, complex noise and motion between phase-encoding lines. Magnitude is returned."""
+    if not scanner.phase_along_rows:
+        image = image.T
+    rows, columns = image.shape
+    spectrum = np.fft.fftshift(np.fft.fft2(image, norm="ortho"))
+    kept_rows = int(rows * scanner.resolution) // 2 * 2
+    kept_columns = int(columns * min(1.0, scanner.resolution * 1.15)) // 2 * 2
+    mask_rows = np.abs(np.arange(rows) - rows // 2) <= kept_rows / 2
+    mask_columns = np.abs(np.arange(columns) - columns // 2) <= kept_columns / 2
+    mask = mask_rows[:, None] & mask_columns[None, :]
+    taper = (
+        np.cos(np.linspace(-1, 1, rows) * 0.8)[:, None] * np.cos(np.linspace(-1, 1, columns) * 0.8)[None, :]
+    )
+    if scanner.motion > 0.0:
+        # Breathing and swallowing: a slow, not quite periodic phase error from line to line.
+        lines = np.arange(rows)
+        phase = scanner.motion * np.sin(2 * np.pi * lines / rng.uniform(6.0, 25.0) + rng.uniform(0, 6.28))
+        spectrum = spectrum * np.exp(1j * phase)[:, None]
+    noise = rng.standard_normal((2, rows, columns)) * scanner.noise
+    spectrum = (spectrum + noise[0] + 1j * noise[1]) * mask * taper
+    magnitude = np.abs(np.fft.ifft2(np.fft.ifftshift(spectrum), norm="ortho"))
+    return np.asarray(magnitude if scanner.phase_along_rows else magnitude.T)
+
+
+def acquire(
+    anatomy: Anatomy, tissues: Tissues, pose: SlicePose, scanner: Scanner, rng: np.random.Generator
+) -> npt.NDArray[np.uint16]:
+    """One slice as the scanner would store it, uint16 (rows, columns), 12 bits used."""
+    thickness = pose.thickness if pose.thickness is not None else 0.0
+    edge = pose.column_spacing
+    image = np.zeros(pose.rows * pose.columns, dtype=np.float32)
+    u, v, s = _canal_plane(anatomy, pose, 0.0)
+    surroundings = tissues.surroundings(u, v, s, edge)
+    for depth, weight in zip(_PROFILE_DEPTHS * thickness, _PROFILE_WEIGHTS, strict=True):
+        u, v, s = _canal_plane(anatomy, pose, float(depth))
+        image += np.float32(weight) * tissues.with_spine(surroundings, u, v, s, edge)
+    shaded = image.reshape(pose.rows, pose.columns) * _coil(pose, scanner)
+    magnitude = _through_k_space(shaded.astype(np.float64), scanner, rng)
+    return np.clip(np.rint(magnitude * scanner.gain), 0, 4095).astype(np.uint16)

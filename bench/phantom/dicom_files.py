@@ -1,0 +1,144 @@
+"""Phantom studies as classic MR Image Storage files, in the transfer syntax that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    MRImageStorage,
+    RLELossless,
+    generate_uid,
+)
+
+from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries
+
+TRANSFER_SYNTAXES: dict[str, UID] = {
+    "explicit": ExplicitVRLittleEndian,
+    "implicit": ImplicitVRLittleEndian,
+    "big-endian": ExplicitVRBigEndian,
+    "deflated": DeflatedExplicitVRLittleEndian,
+    "rle": RLELossless,
+    "jpeg-ls": JPEGLSLossless,
+    "jpeg2000": JPEG2000Lossless,
+}
+"""Names that `--syntax` takes."""
+
+_COMPRESSED = {RLELossless, JPEGLSLossless, JPEG2000Lossless}
+
+
+def phantom_uid(study: PhantomStudy, *parts: object) -> str:
+    """A UID that depends on nothing but the study's seed and index and `parts`."""
+    return str(
+        generate_uid(
+            entropy_srcs=["stenosis-trt phantom", str(study.seed), str(study.index), *map(str, parts)]
+        )
+    )
+
+
+def sop_instance_uid(study: PhantomStudy, series: PlannedSeries, number: int) -> str:
+    """SOP Instance UID of slice `number` of a series."""
+    return phantom_uid(study, series.protocol.plane, number)
+
+
+def write_study(study: PhantomStudy, folder: Path, syntax: str) -> None:
+    """Write both series below `folder`, one file a slice.
+
+    Raises:
+        KeyError: `syntax` is not one of `TRANSFER_SYNTAXES`.
+    """
+    transfer_syntax = TRANSFER_SYNTAXES[syntax]
+    for series in (study.sagittal, study.axial):
+        place = folder / f"{series.protocol.plane}_t2"
+        place.mkdir(parents=True, exist_ok=True)
+        # Instance numbers run against or across the slices' order, as they do on real scanners.
+        numbers = np.random.default_rng([study.seed, study.index, len(series.poses)]).permutation(
+            len(series.poses)
+        )
+        for number in range(len(series.poses)):
+            dataset = _dataset(study, series, number, int(numbers[number]) + 1)
+            _store(
+                dataset, study.slice_pixels(series, number), transfer_syntax, place / f"{number + 1:04d}.dcm"
+            )
+
+
+def _dataset(study: PhantomStudy, series: PlannedSeries, number: int, instance_number: int) -> Dataset:
+    protocol, pose = series.protocol, series.poses[number]
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+    dataset.SOPClassUID = MRImageStorage
+    dataset.SOPInstanceUID = sop_instance_uid(study, series, number)
+    dataset.StudyDate = dataset.SeriesDate = "20250101"
+    dataset.StudyTime = dataset.SeriesTime = "120000"
+    dataset.AccessionNumber = ""
+    dataset.Modality = "MR"
+    dataset.Manufacturer = "stenosis-trt phantom"
+    dataset.ReferringPhysicianName = ""
+    dataset.StudyDescription = "Synthetic cervical spine"
+    dataset.SeriesDescription = f"t2_tse_{protocol.plane[:3]}"
+    dataset.PatientName = f"Phantom^{study.seed}^{study.index}"
+    dataset.PatientID = patient_id(study)
+    dataset.PatientBirthDate = ""
+    dataset.PatientSex = "O"
+    dataset.BodyPartExamined = "CSPINE"
+    dataset.ScanningSequence = "SE"
+    dataset.SequenceVariant = ["SK", "SP"]
+    dataset.ScanOptions = ""
+    dataset.MRAcquisitionType = "2D"
+    dataset.SequenceName = "*tse2d1"
+    dataset.SliceThickness = protocol.thickness
+    dataset.RepetitionTime = protocol.repetition_time_ms
+    dataset.EchoTime = protocol.echo_time_ms
+    dataset.EchoTrainLength = protocol.echo_train_length
+    dataset.FlipAngle = 150
+    dataset.MagneticFieldStrength = 3
+    dataset.SpacingBetweenSlices = protocol.slice_distance
+    dataset.PatientPosition = "HFS"
+    dataset.StudyInstanceUID = phantom_uid(study, "study")
+    dataset.SeriesInstanceUID = phantom_uid(study, "series", protocol.plane)
+    dataset.StudyID = str(study.index + 1)
+    dataset.SeriesNumber = 2 if protocol.plane == "sagittal" else 3
+    dataset.InstanceNumber = instance_number
+    dataset.FrameOfReferenceUID = phantom_uid(study, "frame of reference")
+    dataset.PositionReferenceIndicator = ""
+    dataset.ImagePositionPatient = [round(value, 5) for value in pose.origin]
+    dataset.ImageOrientationPatient = [
+        round(value, 8) for value in (*pose.row_direction, *pose.column_direction)
+    ]
+    dataset.PixelSpacing = [pose.row_spacing, pose.column_spacing]
+    return dataset
+
+
+def patient_id(study: PhantomStudy) -> str:
+    """The identifier a phantom patient carries."""
+    return f"PHANTOM-{study.seed}-{study.index:04d}"
+
+
+def _store(dataset: Dataset, pixels: npt.NDArray[np.uint16], transfer_syntax: UID, path: Path) -> None:
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PixelRepresentation = 0
+    dataset.WindowCenter, dataset.WindowWidth = 600, 1200
+    big_endian = transfer_syntax == ExplicitVRBigEndian
+    dataset.PixelData = pixels.astype(">u2" if big_endian else "<u2").tobytes()
+    dataset["PixelData"].VR = "OW"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    if transfer_syntax in _COMPRESSED:
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.compress(transfer_syntax, generate_instance_uid=False)
+    dataset.file_meta.TransferSyntaxUID = transfer_syntax
+    dataset.save_as(path, enforce_file_format=True)

@@ -1,0 +1,1 @@
+"""Where the models run. One module per backend; `base` holds the interface."""

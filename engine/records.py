@@ -1,0 +1,174 @@
+"""The records that the stages of the pipe hand to one another. All frozen, none with behaviour of its own.
+
+files ─▶ SeriesHeader ─▶ StudyHeader ─▶ LoadedStudy ─▶ StudyResult
+                   anything unusable on the way ─▶ Problem
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.engine.geometry import SlicePose, Vector
+
+LEVELS: tuple[str, ...] = ("C2/3", "C3/4", "C4/5", "C5/6", "C6/7", "C7/T1")
+"""The disc levels, from head to foot; the last one is graded only where it is seen."""
+
+
+class Stage(str, Enum):
+    """Where in the pipe a problem arose."""
+
+    FIND = "find"
+    HEADER = "header"
+    CHOOSE = "choose"
+    PIXELS = "pixels"
+    LEVELS = "levels"
+    GRADE = "grade"
+    CORD = "cord"
+    WRITE = "write"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row of errors.csv: a file or study that could not be used.
+
+    `reason` says what is wrong, `advice` what to do about it: one sentence each, without any
+    value from the header that could identify a patient.
+    """
+
+    path: str
+    stage: Stage
+    reason: str
+    advice: str
+    study_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What the header says about image contrast. Times in milliseconds; None where absent."""
+
+    echo_time_ms: float | None = None
+    repetition_time_ms: float | None = None
+    inversion_time_ms: float | None = None
+    flip_angle_degrees: float | None = None
+    echo_train_length: int | None = None
+    scanning_sequence: tuple[str, ...] = ()
+    sequence_variant: tuple[str, ...] = ()
+    sequence_name: str = ""
+    contrast_agent: bool = False
+
+
+@dataclass(frozen=True)
+class FrameHeader:
+    """One two-dimensional image: a whole classic file, or one frame of a multi-frame file.
+
+    `pose` is None where the header gives no usable position, orientation or spacing.
+    `intercept + slope × stored` is the real-world value; MONOCHROME1 has its slope negated and
+    its intercept moved by the reader so that a higher value is always brighter.
+    """
+
+    path: Path
+    index: int
+    sop_instance_uid: str
+    pose: SlicePose | None
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+@dataclass(frozen=True)
+class SeriesHeader:
+    """One series, its frames ordered along the slice normal. No pixels."""
+
+    study_uid: str
+    series_uid: str
+    modality: str
+    frames: tuple[FrameHeader, ...]
+    frame_of_reference_uid: str = ""
+    sop_class_uid: str = ""
+    description: str = ""
+    protocol: str = ""
+    body_part: str = ""
+    image_type: tuple[str, ...] = ()
+    acquisition_3d: bool = False
+    contrast: Contrast = field(default_factory=Contrast)
+    manufacturer: str = ""
+    patient_id: str = ""
+
+
+@dataclass(frozen=True)
+class StudyHeader:
+    """All series of one study."""
+
+    study_uid: str
+    path: str
+    series: tuple[SeriesHeader, ...]
+
+
+@dataclass(frozen=True)
+class LoadedSlice:
+    """One decoded slice: stored values, uint16 or int16 `(rows, columns)`, and where they lie."""
+
+    frame: FrameHeader
+    pose: SlicePose
+    stored: npt.NDArray[np.uint16] | npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class LoadedStudy:
+    """The two series a study is graded from. `axial` is empty where none was chosen.
+
+    `same_frame_of_reference` says whether axial slices may be matched to sagittal levels.
+    """
+
+    header: StudyHeader
+    sagittal_series: SeriesHeader
+    sagittal: tuple[LoadedSlice, ...]
+    axial_series: SeriesHeader | None
+    axial: tuple[LoadedSlice, ...]
+    same_frame_of_reference: bool
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CordMeasurement:
+    """The cord on one axial slice. `points` are patient coordinates in the order of the pack."""
+
+    sop_instance_uid: str
+    points: tuple[Vector, Vector, Vector, Vector]
+    ap_mm: float
+    transverse_mm: float
+    compression_ratio: float
+    confidence: float
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LevelResult:
+    """One disc level. A grade or a measurement that could not be had is None, and a flag says why."""
+
+    level: str
+    point: Vector | None
+    grade: int | None
+    probabilities: tuple[float, float, float, float] | None
+    cord: CordMeasurement | None
+    sagittal_sop_uid: str
+    confidence: float
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a graded study yields: every level, in the order of LEVELS, and every cord slice measured."""
+
+    study_uid: str
+    patient_id: str
+    sagittal_series_uid: str
+    axial_series_uid: str
+    levels: tuple[LevelResult, ...]
+    cord_slices: tuple[CordMeasurement, ...]
+    flags: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""The networks: EfficientNet_B5 and the heatmap keypoint network."""

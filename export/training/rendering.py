@@ -1,0 +1,168 @@
+"""Phantom studies rendered for training: only the slices that training needs, kept on disk.
+
+Sagittal slices are those around the mid-line. Axial slices are cut to the neighbourhood of the cord
+before they are acquired, which is all that the cord network ever sees.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, sample_study
+from stenosis_trt.engine.geometry import SlicePose
+
+FloatArray = npt.NDArray[np.float64]
+
+_SAGITTAL_SLICES = 7
+_AXIAL_SLICES = 14
+_AXIAL_FIELD_MM = 96.0
+
+
+@dataclass(frozen=True)
+class RenderedStudy:
+    """What is kept of one study.
+
+    Attributes:
+        sagittal, axial: stored values, uint16 (n, rows, columns).
+        sagittal_poses, axial_poses: one pose a slice.
+        level_points: LPS, mm, float64 (6, 3).
+        grades: int64 (6,).
+        cord_points: anterior, posterior, left, right on each axial slice, LPS, mm, float64 (n, 4, 3).
+        mid_plane_distance: mm from each level point to each sagittal slice, float64 (n, 6).
+    """
+
+    sagittal: npt.NDArray[np.uint16]
+    axial: npt.NDArray[np.uint16]
+    sagittal_poses: tuple[SlicePose, ...]
+    axial_poses: tuple[SlicePose, ...]
+    level_points: FloatArray
+    grades: npt.NDArray[np.int64]
+    cord_points: FloatArray
+    mid_plane_distance: FloatArray
+
+
+def _pose_to_row(pose: SlicePose) -> list[float]:
+    thickness = pose.thickness if pose.thickness is not None else np.nan
+    vectors = (*pose.origin, *pose.row_direction, *pose.column_direction)
+    return [*vectors, pose.row_spacing, pose.column_spacing, pose.rows, pose.columns, thickness]
+
+
+def _row_to_pose(row: FloatArray) -> SlicePose:
+    x = [float(value) for value in row]
+    return SlicePose(
+        origin=(x[0], x[1], x[2]),
+        row_direction=(x[3], x[4], x[5]),
+        column_direction=(x[6], x[7], x[8]),
+        row_spacing=x[9],
+        column_spacing=x[10],
+        rows=int(x[11]),
+        columns=int(x[12]),
+        thickness=None if np.isnan(x[13]) else x[13],
+    )
+
+
+def _cut(pose: SlicePose, centre: FloatArray) -> SlicePose:
+    """The part of an axial plane of `_AXIAL_FIELD_MM` around a patient point, on the same pixel grid."""
+    size = int(_AXIAL_FIELD_MM / pose.column_spacing) // 2 * 2
+    column, row, _ = pose.to_pixels(centre)
+    first = np.rint([column - size / 2, row - size / 2])
+    x, y, z = pose.to_patient(first)
+    return replace(pose, origin=(float(x), float(y), float(z)), rows=size, columns=size)
+
+
+def render(study: PhantomStudy) -> RenderedStudy:
+    """Render the slices of one study that training uses; the choice depends on the study's seed alone."""
+    rng = np.random.default_rng([study.seed, study.index, 99])
+    points = np.array([truth.point for truth in study.anatomy.levels])
+    distance = np.abs(np.stack([pose.to_pixels(points)[:, 2] for pose in study.sagittal.poses]))
+    middle = int(np.argmin(distance.mean(axis=1)))
+    first = int(np.clip(middle - _SAGITTAL_SLICES // 2, 0, len(study.sagittal.poses) - _SAGITTAL_SLICES))
+    kept = list(range(first, first + _SAGITTAL_SLICES))
+
+    crossed = [(number, study.anatomy.cord_points(pose)) for number, pose in enumerate(study.axial.poses)]
+    usable = [(number, cord) for number, cord in crossed if cord is not None]
+    order = rng.permutation(len(usable))[:_AXIAL_SLICES]
+    chosen = [usable[k] for k in sorted(order)]
+    cuts = {number: _cut(study.axial.poses[number], cord.mean(axis=0)) for number, cord in chosen}
+    sizes = {(pose.rows, pose.columns) for pose in cuts.values()}
+    if len(sizes) != 1:
+        raise ValueError(
+            "Axial cuts of one series differ in size. This is a fault of the phantom's protocol."
+        )
+    poses = tuple(cuts.get(number, pose) for number, pose in enumerate(study.axial.poses))
+    axial: PlannedSeries = replace(study.axial, poses=poses)
+    return RenderedStudy(
+        sagittal=np.stack([study.slice_pixels(study.sagittal, number) for number in kept]),
+        axial=np.stack([study.slice_pixels(axial, number) for number, _ in chosen]),
+        sagittal_poses=tuple(study.sagittal.poses[number] for number in kept),
+        axial_poses=tuple(cuts[number] for number, _ in chosen),
+        level_points=points,
+        grades=np.array([truth.grade for truth in study.anatomy.levels], dtype=np.int64),
+        cord_points=np.stack([cord for _, cord in chosen]),
+        mid_plane_distance=distance[kept],
+    )
+
+
+def rendered_path(folder: Path, seed: int, index: int) -> Path:
+    """Where study `index` of set `seed` is kept."""
+    return folder / f"{seed}-{index:05d}.npz"
+
+
+def _render_to_disk(folder: Path, seed: int, index: int) -> None:
+    path = rendered_path(folder, seed, index)
+    if path.exists():
+        return
+    item = render(sample_study(seed, index))
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as stream:
+        np.savez(
+            stream,
+            sagittal=item.sagittal,
+            axial=item.axial,
+            sagittal_poses=np.array([_pose_to_row(pose) for pose in item.sagittal_poses]),
+            axial_poses=np.array([_pose_to_row(pose) for pose in item.axial_poses]),
+            level_points=item.level_points,
+            grades=item.grades,
+            cord_points=item.cord_points,
+            mid_plane_distance=item.mid_plane_distance,
+        )
+    os.replace(part, path)
+
+
+def render_set(folder: Path, seed: int, indices: Iterable[int], workers: int) -> None:
+    """Render studies that are not on disk yet; may be stopped and started again at any time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make = partial(_render_to_disk, folder, seed)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(make, indices, chunksize=4):
+            continue
+
+
+def load_rendered(path: Path) -> RenderedStudy:
+    """Read one rendered study back."""
+    with np.load(path, allow_pickle=False) as stored:
+        return RenderedStudy(
+            sagittal=stored["sagittal"],
+            axial=stored["axial"],
+            sagittal_poses=tuple(_row_to_pose(row) for row in stored["sagittal_poses"]),
+            axial_poses=tuple(_row_to_pose(row) for row in stored["axial_poses"]),
+            level_points=stored["level_points"],
+            grades=stored["grades"],
+            cord_points=stored["cord_points"],
+            mid_plane_distance=stored["mid_plane_distance"],
+        )
+
+
+def load_grades(path: Path) -> npt.NDArray[np.int64]:
+    """Only the grades of a rendered study, int64 (6,)."""
+    with np.load(path, allow_pickle=False) as stored:
+        return np.asarray(stored["grades"], dtype=np.int64)

@@ -1,0 +1,241 @@
+"""Rendered studies → augmented network inputs and their targets.
+
+The inputs go through the same reference preprocessing as at run time; augmentation only moves the
+region's affine and the window, and perturbs the result.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.pack import InputSpec
+from stenosis_trt.engine.roi import input_to_heatmap, slice_roi
+from stenosis_trt.export.training.rendering import RenderedStudy, load_grades, load_rendered
+from stenosis_trt.kernels.reference import resample_region, window_of_region
+
+FloatArray = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
+
+MID_PLANE_SIGMA_MM = 6.0
+"""A level's heatmap fades with the distance of its slice from the mid-plane, with this deviation."""
+
+_HEATMAP_SIGMA = 1.5
+_CACHED_STUDIES = 600
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Ranges of augmentation. Lengths in mm; `angle` in degrees; `zoom` is a share."""
+
+    shift: float
+    angle: float
+    zoom: float
+
+
+class StudyStore:
+    """Rendered studies by number, the most recent kept in memory."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        if not paths:
+            raise ValueError("There is no rendered study. Render some first.")
+        self.paths = list(paths)
+        self._cache: OrderedDict[int, RenderedStudy] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> RenderedStudy:
+        if number not in self._cache:
+            if len(self._cache) >= _CACHED_STUDIES:
+                self._cache.popitem(last=False)
+            self._cache[number] = load_rendered(self.paths[number])
+        return self._cache[number]
+
+    def draw(self, rng: np.random.Generator) -> RenderedStudy:
+        """Any study, each as likely as the others."""
+        return self[int(rng.integers(len(self.paths)))]
+
+
+def moved(affine: FloatArray, size: tuple[int, int], turn: float, zoom: float) -> FloatArray:
+    """`affine` (output → source pixels, (2, 3)) turned by `turn` degrees and zoomed about the output's centre."""
+    height, width = size
+    angle = np.deg2rad(turn)
+    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    offset = centre - linear @ centre
+    return np.column_stack([affine[:, :2] @ linear, affine[:, :2] @ offset + affine[:, 2]])
+
+
+def to_output(affine: FloatArray, pose: SlicePose, points: FloatArray) -> FloatArray:
+    """Patient points (..., 3) → output pixels (..., 2) of a region, through the inverse of its affine."""
+    source = pose.to_pixels(points)[..., :2]
+    return np.asarray((source - affine[:, 2]) @ np.linalg.inv(affine[:, :2]).T)
+
+
+def heatmaps(xy: FloatArray, amplitude: FloatArray, size: tuple[int, int], stride: int) -> Float32:
+    """Gaussian targets, float32 (K, height / stride, width / stride).
+
+    Args:
+        xy: input pixels (K, 2); points outside the input give an empty map.
+        amplitude: peak values (K,).
+        size: input (height, width).
+        stride: input pixels for one heatmap pixel.
+    """
+    rows, columns = np.arange(size[0] // stride), np.arange(size[1] // stride)
+    centres = input_to_heatmap(xy, stride)
+    across = np.exp(-0.5 * ((columns[None, :] - centres[:, 0:1]) / _HEATMAP_SIGMA) ** 2)
+    down = np.exp(-0.5 * ((rows[None, :] - centres[:, 1:2]) / _HEATMAP_SIGMA) ** 2)
+    inside = np.all((xy >= 0) & (xy < np.array([size[1], size[0]])), axis=1)
+    peak = np.where(inside, amplitude, 0.0)
+    return (peak[:, None, None] * down[:, :, None] * across[:, None, :]).astype(np.float32)
+
+
+def _jittered_window(
+    rng: np.random.Generator, images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec
+) -> tuple[float, float]:
+    low, high = window_of_region(images, affine, (spec.height, spec.width), spec.window_percentiles)
+    width = high - low
+    return low + width * rng.uniform(-0.06, 0.06), high + width * rng.uniform(-0.18, 0.18)
+
+
+def perturbed(rng: np.random.Generator, image: Float32) -> Float32:
+    """Contrast curve, blur, noise and a shading ramp, each now and then. `image` is (C, H, W)."""
+    if rng.random() < 0.5:
+        low, high = float(image.min()), float(image.max())
+        scaled = (image - low) / max(high - low, 1e-6)
+        image = (scaled ** rng.uniform(0.7, 1.4)) * (high - low) + low
+    if rng.random() < 0.25:
+        image = ndimage.gaussian_filter(image, (0, *[rng.uniform(0.3, 1.1)] * 2))
+    if rng.random() < 0.4:
+        _, height, width = image.shape
+        ramp = np.linspace(-1, 1, height)[:, None] * rng.normal(0, 0.25)
+        ramp = ramp + np.linspace(-1, 1, width)[None, :] * rng.normal(0, 0.25)
+        image = image * np.exp(ramp)
+    if rng.random() < 0.5:
+        image = image + rng.standard_normal(image.shape) * rng.uniform(0.02, 0.25)
+    return np.ascontiguousarray(image, dtype=np.float32)
+
+
+def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
+    """Noise of some grain, alone or in an ellipse: what must not be taken for anatomy."""
+    field = ndimage.gaussian_filter(
+        rng.standard_normal((spec.height, spec.width)), rng.choice([0.0, 1.0, 3.0, 8.0])
+    )
+    field = field / field.std() + rng.uniform(0.0, 2.0)
+    if rng.random() < 0.5:
+        y, x = np.mgrid[-1 : 1 : spec.height * 1j, -1 : 1 : spec.width * 1j]
+        field = field * ((x / rng.uniform(0.4, 0.9)) ** 2 + (y / rng.uniform(0.4, 0.9)) ** 2 < 1)
+    low, high = np.percentile(field, spec.window_percentiles)
+    unit = np.clip((field - low) / max(high - low, 1e-6), 0.0, 1.0)
+    mean, std = np.asarray(spec.mean), np.asarray(spec.std)
+    return ((unit[None] - mean[:, None, None]) / std[:, None, None]).astype(np.float32)
+
+
+class LevelSamples:
+    """Sagittal slices with the heatmaps of six disc levels; one in eight shows no cervical spine."""
+
+    def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
+        self.store, self.spec, self.stride = store, spec, stride
+        self.jitter = Jitter(shift=22.0, angle=14.0, zoom=0.12)
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
+        spec, size = self.spec, (self.spec.height, self.spec.width)
+        empty = np.zeros((6, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
+        kind = rng.random()
+        if kind < 0.04:
+            return _not_a_spine(rng, spec), empty
+        study = self.store.draw(rng)
+        number = int(rng.integers(len(study.sagittal)))
+        pose, image = study.sagittal_poses[number], study.sagittal[number]
+        centre = pose.centre + rng.uniform(-1, 1, 3) * self.jitter.shift
+        turn = rng.uniform(-1, 1) * self.jitter.angle
+        zoom = 1.0 + rng.uniform(-1, 1) * self.jitter.zoom
+        amplitude = np.exp(-0.5 * (study.mid_plane_distance[number] / MID_PLANE_SIGMA_MM) ** 2)
+        if kind < 0.12:
+            # Vertebrae of lumbar size, or a spine that does not lie as spines lie: not cervical.
+            lumbar = rng.random() < 0.6
+            zoom = rng.uniform(1.7, 2.6) if lumbar else zoom
+            turn = turn if lumbar else rng.choice([90.0, 180.0, 270.0])
+            amplitude = np.zeros(6)
+        affine = moved(slice_roi(pose, centre, spec), size, turn, zoom)
+        window = _jittered_window(rng, [image], affine, spec)
+        region = resample_region([image], affine, spec, window)
+        targets = heatmaps(to_output(affine, pose, study.level_points), amplitude, size, self.stride)
+        return perturbed(rng, region), targets
+
+
+class CordSamples:
+    """Axial slices around the cord with the heatmaps of its four points; one in ten shows no cord."""
+
+    def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
+        self.store, self.spec, self.stride = store, spec, stride
+        self.jitter = Jitter(shift=6.0, angle=12.0, zoom=0.12)
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
+        spec, size = self.spec, (self.spec.height, self.spec.width)
+        empty = np.zeros((4, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
+        kind = rng.random()
+        if kind < 0.03:
+            return _not_a_spine(rng, spec), empty
+        study = self.store.draw(rng)
+        number = int(rng.integers(len(study.axial)))
+        pose, image, points = study.axial_poses[number], study.axial[number], study.cord_points[number]
+        away = kind < 0.10
+        angle = rng.uniform(0, 2 * np.pi)
+        offset = np.array([np.cos(angle), np.sin(angle), 0.0]) * 45.0 if away else rng.uniform(-1, 1, 3) * 6.0
+        affine = moved(
+            slice_roi(pose, points.mean(axis=0) + offset, spec),
+            size,
+            rng.uniform(-1, 1) * self.jitter.angle,
+            1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
+        )
+        region = resample_region([image], affine, spec, _jittered_window(rng, [image], affine, spec))
+        xy = to_output(affine, pose, points)
+        complete = bool(np.all((xy >= 0) & (xy < np.array([size[1], size[0]]))))
+        return perturbed(rng, region), heatmaps(xy, np.full(4, float(complete)), size, self.stride)
+
+
+class GraderSamples:
+    """Regions around a level in three neighbouring sagittal slices, with the level's Kang grade."""
+
+    def __init__(self, store: StudyStore, spec: InputSpec) -> None:
+        self.store, self.spec = store, spec
+        self.jitter = Jitter(shift=3.0, angle=12.0, zoom=0.10)
+        # Grades are drawn as often as one another, whatever the phantoms' own shares are.
+        self._by_grade: list[list[tuple[int, int]]] = [[] for _ in range(4)]
+        for number, path in enumerate(store.paths):
+            for level, grade in enumerate(load_grades(path)):
+                self._by_grade[int(grade)].append((number, level))
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Float32, npt.NDArray[np.int64]]:
+        grade = int(rng.integers(4))
+        members = self._by_grade[grade]
+        number, level = members[int(rng.integers(len(members)))]
+        return self.draw(rng, self.store[number], level), np.asarray(grade)
+
+    def draw(self, rng: np.random.Generator, study: RenderedStudy, level: int) -> Float32:
+        """One augmented region of a level, float32 (3, H, W)."""
+        spec, size = self.spec, (self.spec.height, self.spec.width)
+        nearest = int(np.argmin(study.mid_plane_distance[:, level] + rng.normal(0.0, 0.4, len(study.sagittal))))
+        neighbours = np.clip([nearest - 1, nearest, nearest + 1], 0, len(study.sagittal) - 1)
+        if rng.random() < 0.5:
+            neighbours = neighbours[::-1]
+        images = [study.sagittal[k] for k in neighbours]
+        pose = study.sagittal_poses[nearest]
+        centre = study.level_points[level] + rng.uniform(-1, 1, 3) * self.jitter.shift
+        affine = moved(
+            slice_roi(pose, centre, spec),
+            size,
+            rng.uniform(-1, 1) * self.jitter.angle,
+            1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
+        )
+        region = resample_region(images, affine, spec, _jittered_window(rng, images, affine, spec))
+        return perturbed(rng, region)

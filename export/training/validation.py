@@ -1,0 +1,118 @@
+"""How a network in training is judged: on rendered studies it does not learn from, without augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from stenosis_trt.bench.compare import quadratic_kappa
+from stenosis_trt.engine.pack import InputSpec
+from stenosis_trt.engine.roi import heatmap_to_input, slice_roi
+from stenosis_trt.export.training.rendering import RenderedStudy
+from stenosis_trt.export.training.samples import StudyStore, to_output
+from stenosis_trt.kernels.reference import decode_keypoints, resample_region, window_of_region
+
+Float32 = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+
+_BATCH = 16
+_VISIBLE_MM = 3.0
+"""A level is looked for on slices no farther than this from its mid-plane."""
+
+
+def _region(images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec) -> Float32:
+    window = window_of_region(images, affine, (spec.height, spec.width), spec.window_percentiles)
+    return resample_region(images, affine, spec, window)
+
+
+def _predict(network: nn.Module, inputs: Sequence[Float32]) -> npt.NDArray[np.float32]:
+    device = next(network.parameters()).device
+    outputs = []
+    with torch.inference_mode():
+        for first in range(0, len(inputs), _BATCH):
+            batch = torch.from_numpy(np.stack(inputs[first : first + _BATCH])).to(device)
+            outputs.append(network(batch).float().cpu().numpy())
+    return np.concatenate(outputs)
+
+
+def _studies(store: StudyStore) -> Iterator[RenderedStudy]:
+    return (store[number] for number in range(len(store)))
+
+
+class KeypointValidation:
+    """Distances between decoded and true points, in mm in the image plane."""
+
+    def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
+        self.spec, self.stride = spec, stride
+        self.inputs: list[Float32] = []
+        self.points: list[FloatArray] = []
+        for study in _studies(store):
+            if spec.plane == "sagittal":
+                self._add_sagittal(study)
+            else:
+                self._add_axial(study)
+
+    def _add_sagittal(self, study: RenderedStudy) -> None:
+        middle = int(np.argmin(study.mid_plane_distance.mean(axis=1)))
+        pose = study.sagittal_poses[middle]
+        affine = slice_roi(pose, pose.centre, self.spec)
+        near = study.mid_plane_distance[middle] <= _VISIBLE_MM
+        xy = to_output(affine, pose, study.level_points)
+        self.inputs.append(_region([study.sagittal[middle]], affine, self.spec))
+        self.points.append(np.where(near[:, None], xy, np.nan))
+
+    def _add_axial(self, study: RenderedStudy) -> None:
+        for image, pose, points in zip(study.axial[:4], study.axial_poses, study.cord_points, strict=False):
+            affine = slice_roi(pose, points.mean(axis=0), self.spec)
+            self.inputs.append(_region([image], affine, self.spec))
+            self.points.append(to_output(affine, pose, points))
+
+    def __call__(self, network: nn.Module) -> dict[str, float]:
+        probability = 1.0 / (1.0 + np.exp(-_predict(network, self.inputs)))
+        decoded = decode_keypoints(probability)
+        found = heatmap_to_input(decoded[..., :2], self.stride)
+        distance = np.linalg.norm(found - np.stack(self.points), axis=-1) * self.spec.spacing_mm
+        seen = distance[np.isfinite(distance)]
+        figures = {
+            "median_mm": float(np.median(seen)),
+            "p95_mm": float(np.percentile(seen, 95)),
+            "confidence": float(np.median(decoded[..., 2])),
+        }
+        if self.spec.plane == "axial":
+            figures["ratio_error"] = self._ratio_error(found)
+        return figures
+
+    def _ratio_error(self, found: FloatArray) -> float:
+        """Mean absolute error of AP ÷ transverse; the in-plane spacing of the region cancels."""
+
+        def ratio(points: FloatArray) -> FloatArray:
+            ap = np.linalg.norm(points[:, 0] - points[:, 1], axis=-1)
+            return np.asarray(ap / np.linalg.norm(points[:, 2] - points[:, 3], axis=-1))
+
+        return float(np.mean(np.abs(ratio(found) - ratio(np.stack(self.points)))))
+
+
+class GraderValidation:
+    """Accuracy and quadratic kappa over every level."""
+
+    def __init__(self, store: StudyStore, spec: InputSpec) -> None:
+        self.inputs: list[Float32] = []
+        self.grades: list[int] = []
+        for study in _studies(store):
+            for level, grade in enumerate(study.grades):
+                nearest = int(np.argmin(study.mid_plane_distance[:, level]))
+                slices = np.clip([nearest - 1, nearest, nearest + 1], 0, len(study.sagittal) - 1)
+                affine = slice_roi(study.sagittal_poses[nearest], study.level_points[level], spec)
+                self.inputs.append(_region([study.sagittal[k] for k in slices], affine, spec))
+                self.grades.append(int(grade))
+
+    def __call__(self, network: nn.Module) -> dict[str, float]:
+        logits = _predict(network, self.inputs)
+        table = np.zeros((4, 4))
+        np.add.at(table, (np.array(self.grades), logits.argmax(axis=1)), 1)
+        accuracy = float(np.trace(table) / table.sum())
+        return {"accuracy": accuracy, "kappa": quadratic_kappa(table)}

@@ -1,0 +1,1 @@
+"""The device kernels and the NumPy reference of each, which is also the CPU path."""

@@ -1,0 +1,107 @@
+"""Phantom studies on disk: protocols, determinism, transfer syntaxes, truth.csv."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES, PhantomOptions, write_studies
+from stenosis_trt.bench.phantom.dicom_files import _dataset, _store
+from stenosis_trt.bench.phantom.study import sample_study
+from stenosis_trt.bench.phantom.writing import TRUTH_COLUMNS
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantoms")
+    write_studies(out, PhantomOptions(studies=1, seed=11))
+    return out
+
+
+def _digest(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_same_seed_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:
+    write_studies(tmp_path, PhantomOptions(studies=1, seed=11))
+    assert _digest(tmp_path) == _digest(written)
+
+
+def test_another_seed_gives_another_patient() -> None:
+    assert sample_study(11, 0).anatomy.levels != sample_study(12, 0).anatomy.levels
+
+
+def test_a_study_does_not_depend_on_how_many_are_made() -> None:
+    assert sample_study(11, 3).anatomy.levels == sample_study(11, 3).anatomy.levels
+    assert sample_study(11, 3).anatomy.levels != sample_study(11, 2).anatomy.levels
+
+
+def test_protocols_are_those_of_the_clinic() -> None:
+    for index in range(30):
+        study = sample_study(21, index)
+        sagittal, axial = study.sagittal.protocol, study.axial.protocol
+        assert 11 <= len(study.sagittal.poses) <= 15
+        assert 20 <= len(study.axial.poses) <= 36
+        assert 0.5 <= sagittal.pixel_spacing <= 0.8
+        assert 0.4 <= axial.pixel_spacing <= 0.7
+        assert 3.0 <= sagittal.thickness <= 4.0
+        assert 3.0 <= axial.thickness <= 4.0
+        assert all(pose.orientation == "sagittal" for pose in study.sagittal.poses)
+        assert all(pose.orientation == "axial" for pose in study.axial.poses)
+
+
+def test_files_hold_the_planned_geometry(written: Path) -> None:
+    study = sample_study(11, 0)
+    first = pydicom.dcmread(written / "study_0001" / "sagittal_t2" / "0001.dcm")
+    pose = study.sagittal.poses[0]
+    assert np.allclose([float(x) for x in first.ImagePositionPatient], pose.origin, atol=1e-4)
+    assert [float(x) for x in first.PixelSpacing] == [pose.row_spacing, pose.column_spacing]
+    assert np.array_equal(first.pixel_array, study.slice_pixels(study.sagittal, 0))
+
+
+def test_instance_numbers_do_not_follow_position(written: Path) -> None:
+    paths = sorted((written / "study_0001" / "sagittal_t2").iterdir())
+    numbers = [int(pydicom.dcmread(path, stop_before_pixels=True).InstanceNumber) for path in paths]
+    assert sorted(numbers) == list(range(1, len(paths) + 1))
+    assert numbers not in (sorted(numbers), sorted(numbers, reverse=True))
+
+
+@pytest.mark.parametrize("name", TRANSFER_SYNTAXES)
+def test_every_transfer_syntax_keeps_the_pixels(name: str, tmp_path: Path) -> None:
+    study = sample_study(11, 0)
+    pixels = study.slice_pixels(study.axial, 2)
+    _store(_dataset(study, study.axial, 2, 1), pixels, TRANSFER_SYNTAXES[name], tmp_path / "image.dcm")
+    again = pydicom.dcmread(tmp_path / "image.dcm")
+    assert again.file_meta.TransferSyntaxUID == TRANSFER_SYNTAXES[name]
+    assert np.array_equal(again.pixel_array, pixels)
+
+
+def test_truth_has_a_row_for_every_level_and_names_real_slices(written: Path) -> None:
+    with (written / "truth.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0]) == TRUTH_COLUMNS
+    assert [row["level"] for row in rows] == ["C2/3", "C3/4", "C4/5", "C5/6", "C6/7", "C7/T1"]
+    headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in (written / "study_0001").rglob("*.dcm")]
+    known = {str(header.SOPInstanceUID) for header in headers}
+    assert {row["sagittal_sop_uid"] for row in rows} | {row["axial_sop_uid"] for row in rows} <= known
+    assert {row["study_uid"] for row in rows} == {str(header.StudyInstanceUID) for header in headers}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"studies": 0}, "at least 1"),
+        ({"studies": 1, "seed": -1}, "seed"),
+        ({"studies": 1, "grade": 4}, "grade"),
+        ({"studies": 1, "transfer_syntax": "zip"}, "explicit"),
+    ],
+)
+def test_wrong_options_say_what_is_allowed(options: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        PhantomOptions(**options)  # type: ignore[arg-type]
