@@ -37,7 +37,8 @@ class Problem:
     """One row of errors.csv: a file or study that could not be used.
 
     `reason` says what is wrong, `advice` what to do about it: one sentence each, without any
-    value from the header that could identify a patient.
+    value from the header that could identify a patient. `harmless` problems lose no image: a file that is
+    none, or a second copy.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Problem:
     reason: str
     advice: str
     study_uid: str = ""
+    harmless: bool = False
 
 
 @dataclass(frozen=True)

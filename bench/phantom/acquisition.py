@@ -60,7 +60,7 @@ def sample_sagittal_protocol(rng: np.random.Generator) -> Protocol:
     """Sagittal T2 TSE: 11–15 slices, 0.5–0.8 mm in plane, 3–4 mm thick, 10 % gap."""
     spacing = round(float(rng.uniform(0.5, 0.8)), 3)
     thickness = round(float(rng.uniform(3.0, 4.0)), 1)
-    size = int(round(float(rng.uniform(215.0, 260.0)) / spacing / 16.0)) * 16
+    size = round(float(rng.uniform(215.0, 260.0)) / spacing / 16.0) * 16
     return Protocol(
         plane="sagittal",
         rows=size,
@@ -79,7 +79,7 @@ def sample_axial_protocol(rng: np.random.Generator) -> Protocol:
     """Axial T2 TSE: 20–36 slices, 0.4–0.7 mm in plane, 3–4 mm thick."""
     spacing = round(float(rng.uniform(0.4, 0.7)), 3)
     thickness = round(float(rng.uniform(3.0, 4.0)), 1)
-    size = int(round(float(rng.uniform(150.0, 190.0)) / spacing / 16.0)) * 16
+    size = round(float(rng.uniform(150.0, 190.0)) / spacing / 16.0) * 16
     return Protocol(
         plane="axial",
         rows=size,
@@ -186,7 +186,7 @@ def plan_axial(anatomy: Anatomy, protocol: Protocol, rng: np.random.Generator) -
 
 
 def _canal_plane(anatomy: Anatomy, pose: SlicePose, depth: float) -> Array:
-    """Canal coordinates of every pixel of a plane `depth` mm along the normal, float32 (3, rows × columns)."""
+    """Canal coordinates of a plane's pixels, `depth` mm along its normal, float32 (3, rows × columns)."""
     columns = np.arange(0, pose.columns + _COARSE_PIXELS, _COARSE_PIXELS)
     rows = np.arange(0, pose.rows + _COARSE_PIXELS, _COARSE_PIXELS)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)

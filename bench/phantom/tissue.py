@@ -130,7 +130,7 @@ class Tissues:
                 anatomy.lesion,
             ]
         ).astype(np.float32)
-        grid = rng.standard_normal((_TEXTURE_SIZE,) * 3).astype(np.float32)
+        grid: Array = rng.standard_normal((_TEXTURE_SIZE,) * 3).astype(np.float32)
         for axis in range(3):
             grid = (np.roll(grid, 1, axis) + 2 * grid + np.roll(grid, -1, axis)) / 4
         self._texture = (grid / grid.std()).astype(np.float32)

@@ -107,7 +107,11 @@ def train(task: Task, folder: Path, device: torch.device, loaders: int = 1) -> n
     schedule = task.schedule
     torch.manual_seed(schedule.seed)
     network = task.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.average_decay), use_buffers=True)
+    average = AveragedModel(
+        network,
+        multi_avg_fn=get_ema_multi_avg_fn(schedule.average_decay),  # type: ignore[no-untyped-call]
+        use_buffers=True,
+    )
     optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=schedule.weight_decay)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, log = folder / f"{task.name}.checkpoint.pt", folder / f"{task.name}.log.jsonl"
@@ -135,7 +139,7 @@ def train(task: Task, folder: Path, device: torch.device, loaders: int = 1) -> n
         with torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda"):
             loss = task.loss(network(inputs), targets.to(device))
         optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         scaler.step(optimiser)

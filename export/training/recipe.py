@@ -51,6 +51,13 @@ LEVEL_NAMES = LEVELS
 CORD_NAMES = ("anterior", "posterior", "left", "right")
 GRADE_NAMES = ("0", "1", "2", "3")
 
+MINIMUM_PEAK = 0.3
+"""A heatmap's peak below this is no point; peaks of phantoms lie near 0.9, of noise near 0."""
+
+MINIMUM_PROBABILITY = 0.5
+"""A grade of lower probability is flagged."""
+
+EXPORT_CHECK_SEED = 3
 TRAINING_SEED = 1
 VALIDATION_SEED = 2
 """Seeds of the rendered sets. Phantoms for tests and benchmarks use other seeds."""
@@ -58,9 +65,14 @@ VALIDATION_SEED = 2
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what comes out. `short` runs through it in minutes, to test the path."""
+    """Everything that decides what comes out.
 
-    training_studies: int
+    The two keypoint networks learn from the first `keypoint_studies` rendered studies, the grader, which
+    gets only six regions from each, from the first `grader_studies`.
+    """
+
+    keypoint_studies: int
+    grader_studies: int
     validation_studies: int
     levels: Schedule
     cord: Schedule
@@ -68,16 +80,21 @@ class Recipe:
 
 
 REFERENCE = Recipe(
-    training_studies=1500,
+    keypoint_studies=700,
+    grader_studies=1000,
     validation_studies=60,
     levels=Schedule(steps=1600, batch=12, learning_rate=2e-3, warm_up=60),
     cord=Schedule(steps=1600, batch=24, learning_rate=2e-3, warm_up=60),
     grader=Schedule(steps=800, batch=24, learning_rate=1.5e-3, weight_decay=1e-2, warm_up=60),
 )
+"""The reference pack's recipe: about an hour on two cores."""
+
 SHORT = Recipe(
-    training_studies=4,
+    keypoint_studies=3,
+    grader_studies=4,
     validation_studies=2,
     levels=Schedule(steps=4, batch=2, learning_rate=1e-3, warm_up=2, checkpoint_every=2, validate_every=4),
     cord=Schedule(steps=4, batch=2, learning_rate=1e-3, warm_up=2, checkpoint_every=2, validate_every=4),
     grader=Schedule(steps=4, batch=2, learning_rate=1e-3, warm_up=2, checkpoint_every=2, validate_every=4),
 )
+"""The same path in a minute, to test it; its networks have learnt nothing."""

@@ -19,10 +19,10 @@ from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.pack import InputSpec
 from stenosis_trt.engine.roi import input_to_heatmap, slice_roi
 from stenosis_trt.export.training.rendering import RenderedStudy, load_grades, load_rendered
-from stenosis_trt.kernels.reference import resample_region, window_of_region
+from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 
 FloatArray = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
+Float32 = npt.NDArray[np.floating]
 
 MID_PLANE_SIGMA_MM = 6.0
 """A level's heatmap fades with the distance of its slice from the mid-plane, with this deviation."""
@@ -65,7 +65,7 @@ class StudyStore:
 
 
 def moved(affine: FloatArray, size: tuple[int, int], turn: float, zoom: float) -> FloatArray:
-    """`affine` (output → source pixels, (2, 3)) turned by `turn` degrees and zoomed about the output's centre."""
+    """`affine` (output → source, (2, 3)) turned by `turn` degrees and zoomed about the output's centre."""
     height, width = size
     angle = np.deg2rad(turn)
     linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
@@ -101,9 +101,19 @@ def heatmaps(xy: FloatArray, amplitude: FloatArray, size: tuple[int, int], strid
 def _jittered_window(
     rng: np.random.Generator, images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec
 ) -> tuple[float, float]:
-    low, high = window_of_region(images, affine, (spec.height, spec.width), spec.window_percentiles)
+    low, high = region_window(
+        [RegionSource(image) for image in images], affine, (spec.height, spec.width), spec.window_percentiles
+    )
     width = high - low
     return low + width * rng.uniform(-0.06, 0.06), high + width * rng.uniform(-0.18, 0.18)
+
+
+def cut(
+    images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec, window: tuple[float, float]
+) -> Float32:
+    """A region as the network sees it, float32 (C, H, W); one image a channel."""
+    sources = [RegionSource(image) for image in images]
+    return preprocess_region(sources, affine, (spec.height, spec.width), window, (spec.mean, spec.std))
 
 
 def perturbed(rng: np.random.Generator, image: Float32) -> Float32:
@@ -136,7 +146,7 @@ def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
     low, high = np.percentile(field, spec.window_percentiles)
     unit = np.clip((field - low) / max(high - low, 1e-6), 0.0, 1.0)
     mean, std = np.asarray(spec.mean), np.asarray(spec.std)
-    return ((unit[None] - mean[:, None, None]) / std[:, None, None]).astype(np.float32)
+    return np.asarray((unit[None] - mean[:, None, None]) / std[:, None, None], dtype=np.float32)
 
 
 class LevelSamples:
@@ -167,7 +177,7 @@ class LevelSamples:
             amplitude = np.zeros(6)
         affine = moved(slice_roi(pose, centre, spec), size, turn, zoom)
         window = _jittered_window(rng, [image], affine, spec)
-        region = resample_region([image], affine, spec, window)
+        region = cut([image], affine, spec, window)
         targets = heatmaps(to_output(affine, pose, study.level_points), amplitude, size, self.stride)
         return perturbed(rng, region), targets
 
@@ -197,7 +207,7 @@ class CordSamples:
             rng.uniform(-1, 1) * self.jitter.angle,
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
         )
-        region = resample_region([image], affine, spec, _jittered_window(rng, [image], affine, spec))
+        region = cut([image], affine, spec, _jittered_window(rng, [image], affine, spec))
         xy = to_output(affine, pose, points)
         complete = bool(np.all((xy >= 0) & (xy < np.array([size[1], size[0]]))))
         return perturbed(rng, region), heatmaps(xy, np.full(4, float(complete)), size, self.stride)
@@ -224,7 +234,9 @@ class GraderSamples:
     def draw(self, rng: np.random.Generator, study: RenderedStudy, level: int) -> Float32:
         """One augmented region of a level, float32 (3, H, W)."""
         spec, size = self.spec, (self.spec.height, self.spec.width)
-        nearest = int(np.argmin(study.mid_plane_distance[:, level] + rng.normal(0.0, 0.4, len(study.sagittal))))
+        nearest = int(
+            np.argmin(study.mid_plane_distance[:, level] + rng.normal(0.0, 0.4, len(study.sagittal)))
+        )
         neighbours = np.clip([nearest - 1, nearest, nearest + 1], 0, len(study.sagittal) - 1)
         if rng.random() < 0.5:
             neighbours = neighbours[::-1]
@@ -237,5 +249,5 @@ class GraderSamples:
             rng.uniform(-1, 1) * self.jitter.angle,
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
         )
-        region = resample_region(images, affine, spec, _jittered_window(rng, images, affine, spec))
+        region = cut(images, affine, spec, _jittered_window(rng, images, affine, spec))
         return perturbed(rng, region)

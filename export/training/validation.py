@@ -13,8 +13,8 @@ from stenosis_trt.bench.compare import quadratic_kappa
 from stenosis_trt.engine.pack import InputSpec
 from stenosis_trt.engine.roi import heatmap_to_input, slice_roi
 from stenosis_trt.export.training.rendering import RenderedStudy
-from stenosis_trt.export.training.samples import StudyStore, to_output
-from stenosis_trt.kernels.reference import decode_keypoints, resample_region, window_of_region
+from stenosis_trt.export.training.samples import StudyStore, cut, to_output
+from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, region_window
 
 Float32 = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -25,8 +25,9 @@ _VISIBLE_MM = 3.0
 
 
 def _region(images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec) -> Float32:
-    window = window_of_region(images, affine, (spec.height, spec.width), spec.window_percentiles)
-    return resample_region(images, affine, spec, window)
+    sources = [RegionSource(image) for image in images]
+    window = region_window(sources, affine, (spec.height, spec.width), spec.window_percentiles)
+    return cut(images, affine, spec, window)
 
 
 def _predict(network: nn.Module, inputs: Sequence[Float32]) -> npt.NDArray[np.float32]:

@@ -65,8 +65,12 @@ def _row(study: str, level: str, grade: str, ratio: str, x: str) -> dict[str, st
 
 
 def test_rows_are_joined_on_study_and_level(tmp_path: Path) -> None:
-    truth = _write(tmp_path / "truth.csv", [_row("1", "C2/3", "0", "0.6", "0"), _row("1", "C3/4", "2", "0.4", "0")])
-    results = _write(tmp_path / "results.csv", [_row("1", "C3/4", "1", "0.45", "3"), _row("1", "C2/3", "", "", "")])
+    truth = _write(
+        tmp_path / "truth.csv", [_row("1", "C2/3", "0", "0.6", "0"), _row("1", "C3/4", "2", "0.4", "0")]
+    )
+    results = _write(
+        tmp_path / "results.csv", [_row("1", "C3/4", "1", "0.45", "3"), _row("1", "C2/3", "", "", "")]
+    )
     pairs = {pair.level: pair for pair in pair_levels(results, truth)}
     assert pairs["C2/3"].grade is None
     assert pairs["C3/4"].grade == 1

@@ -1,0 +1,244 @@
+"""The command line. Thin: every command parses, calls one function, prints; heavy imports happen inside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from stenosis_trt.engine.batch import GradeOptions, Outcome
+    from stenosis_trt.engine.dicom.limits import ReadLimits
+
+app = typer.Typer(
+    name="stenosis-trt",
+    help="Grade cervical spinal stenosis from MR: Kang grade and cord compression ratio per disc level.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_USAGE_ERROR = 2
+_MIB = 1 << 20
+
+PathsArgument = Annotated[list[Path], typer.Argument(help="Folders, files or DICOMDIRs.", show_default=False)]
+PackOption = Annotated[
+    Path | None, typer.Option(help="Model pack: a folder or a zip. [default: the reference pack]")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or gpu; gpu never falls back to the CPU.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that read files.")]
+
+
+def main() -> None:
+    """Entry point of the command `stenosis-trt`."""
+    app()
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"stenosis-trt: {message}", err=True)
+    raise typer.Exit(_USAGE_ERROR)
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Print what keeps a command from running at all as one line, and leave with exit code 2."""
+    from stenosis_trt.engine.backends.selection import DeviceError
+    from stenosis_trt.engine.outputs import OutputError
+    from stenosis_trt.engine.pack import PackError
+
+    try:
+        yield
+    except (PackError, DeviceError, OutputError, ValueError) as error:
+        _fail(str(error))
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        from stenosis_trt.engine.run_record import package_version
+
+        typer.echo(package_version("stenosis-trt"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print tracebacks of failed studies.")] = False,
+) -> None:
+    if verbose:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
+        for noisy in ("pydicom", "matplotlib"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _limits(memory_mib: int, file_mib: int) -> ReadLimits:
+    from stenosis_trt.engine.dicom.limits import ReadLimits
+
+    return ReadLimits(decode_memory_bytes=memory_mib * _MIB, max_file_bytes=file_mib * _MIB)
+
+
+@app.command()
+def grade(
+    paths: PathsArgument,
+    out: Annotated[Path, typer.Option(help="Folder for results.csv, results.jsonl, errors.csv, run.json.")],
+    pack: PackOption = None,
+    device: DeviceOption = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
+    workers: WorkersOption = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to compute with. [default: all cores]")
+    ] = None,
+    keep_identifiers: Annotated[
+        bool, typer.Option("--keep-identifiers", help="Write the PatientID to the results.")
+    ] = False,
+    decode_memory_mib: Annotated[int, typer.Option(min=64, help="Memory a reading process may take.")] = 1024,
+    max_file_mib: Annotated[int, typer.Option(min=1, help="Larger files are refused.")] = 2048,
+) -> None:
+    """Grade every study below PATHS.
+
+    Exit code 0: all graded; 1: something could not be graded (see errors.csv); 2: wrong usage or no pack.
+    """
+    from stenosis_trt.engine.batch import GradeOptions
+
+    with _usage_errors():
+        options = GradeOptions(
+            pack=pack,
+            device=device,
+            resume=resume,
+            workers=workers,
+            threads=threads,
+            keep_identifiers=keep_identifiers,
+            limits=_limits(decode_memory_mib, max_file_mib),
+        )
+        outcome = _grade(paths, out, options)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _grade(paths: list[Path], out: Path, options: GradeOptions) -> Outcome:
+    from stenosis_trt.engine.backends.selection import decide
+    from stenosis_trt.engine.batch import grade_paths
+
+    decision = decide(options.device)
+    typer.echo(f"Backend: {decision.backend}, because {decision.reason}.", err=True)
+    outcome = grade_paths(paths, out, options)
+    typer.echo(_summary(outcome), err=True)
+    return outcome
+
+
+def _summary(outcome: Outcome) -> str:
+    parts = [f"{outcome.graded} of {outcome.studies} studies graded"]
+    if outcome.skipped:
+        parts.append(f"{outcome.skipped} were done before")
+    if outcome.failed:
+        parts.append(f"{outcome.failed} could not be graded")
+    if outcome.problems:
+        parts.append(f"{outcome.problems} problems in {outcome.out / 'errors.csv'}")
+    return f"{', '.join(parts)}. Results: {outcome.out / 'results.csv'}"
+
+
+@app.command()
+def inspect(paths: PathsArgument, workers: WorkersOption = 1) -> None:
+    """Show the series found below PATHS, which would be graded, and why not the others."""
+    from stenosis_trt.engine.choose import choose
+    from stenosis_trt.engine.dicom.reader import DicomReader
+    from stenosis_trt.engine.inspection import inspection_lines, inspection_table
+
+    with DicomReader(workers=workers) as reader:
+        scan = reader.scan(paths)
+    choices = [choose(study) for study in scan.studies]
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(inspection_table(choices))
+    else:
+        for line in inspection_lines(choices):
+            typer.echo(line)
+    for number, choice in enumerate(choices, start=1):
+        if choice.problem is not None:
+            typer.echo(f"Study {number}: {choice.problem.reason} {choice.problem.advice}", err=True)
+        elif choice.flags:
+            typer.echo(f"Study {number}: can be graded; {', '.join(choice.flags)}.", err=True)
+    for problem in scan.problems:
+        typer.echo(f"{problem.path}: {problem.reason} {problem.advice}", err=True)
+    raise typer.Exit(0 if choices and all(choice.problem is None for choice in choices) else 1)
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)],
+    studies: Annotated[int, typer.Option(help="How many.")] = 3,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same studies.")] = 0,
+    grade: Annotated[
+        int | None, typer.Option(help="Kang grade of every stenosis, 0–3. [default: mixed]")
+    ] = None,
+    syntax: Annotated[
+        str, typer.Option(help="Transfer syntax; a wrong one lists those there are.")
+    ] = "explicit",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+) -> None:
+    """Write synthetic cervical spine studies with exact truth (truth.csv)."""
+    from stenosis_trt.bench.phantom import PhantomOptions, write_studies
+    from stenosis_trt.engine.progress import show_progress
+
+    with _usage_errors():
+        options = PhantomOptions(studies, seed, grade, syntax, workers)
+        with show_progress("Making phantoms", "studies") as progress:
+            truth = write_studies(out, options, progress.advance)
+    typer.echo(f"{studies} studies with truth in {truth}", err=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="Keep the studies and results here. [default: a temporary folder]")
+    ] = None,
+) -> None:
+    """Make three synthetic studies, grade them and print the results beside the truth."""
+    from tempfile import TemporaryDirectory
+
+    from stenosis_trt.engine.demo import run_demo
+
+    with _usage_errors():
+        if out is not None:
+            code = run_demo(out)
+        else:
+            with TemporaryDirectory(prefix="stenosis-demo-") as folder:
+                code = run_demo(Path(folder))
+    raise typer.Exit(code)
+
+
+@app.command()
+def verify(
+    pack: Annotated[Path | None, typer.Argument(help="Model pack. [default: the reference pack]")] = None,
+) -> None:
+    """Check that a pack is whole and that each file is what its manifest names."""
+    from stenosis_trt.engine.pack import Pack, reference_pack
+
+    with _usage_errors():
+        found = Pack.load(pack or reference_pack())
+    typer.echo(f"{found.name} {found.version}: every file is what pack.json names.")
+    typer.echo(f"SHA-256 {found.sha256}")
+    typer.echo(f"Intended use: {found.intended_use}")
+    for name, model in found.models.items():
+        size = f"{model.input.channels} × {model.input.height} × {model.input.width}"
+        typer.echo(f"  {name}: {model.file}, input {size} at {model.input.spacing_mm} mm, {model.precision}")
+
+
+@app.command()
+def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
+    """Show what this machine has, what `grade` would take and why, and what to install for more."""
+    from stenosis_trt.engine.doctor import examine
+
+    for finding in examine(pack, device):
+        typer.echo(f"{finding.name:17} {finding.value}")
+        if finding.advice:
+            typer.echo(f"{'':17} → {finding.advice}")

@@ -1,0 +1,147 @@
+"""The cord on axial slices: where to look, four points, diameters and their ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.engine.geometry import FloatArray, SlicePose, Vector
+from stenosis_trt.engine.levels import LevelPoint
+from stenosis_trt.engine.pack import ModelSpec
+from stenosis_trt.engine.records import CordMeasurement, LoadedSlice
+from stenosis_trt.engine.roi import heatmap_to_input, to_patient
+from stenosis_trt.kernels.reference import cord_geometry
+
+_WALL_TO_MIDDLE_MM = 7.0
+"""From the canal's front wall to its middle: half of a canal 12–14 mm deep."""
+
+_REACH_MM = 12.0
+"""How far the canal's line is followed beyond the first and last level."""
+
+_AP_MM = (1.5, 12.0)
+_TRANSVERSE_MM = (5.0, 20.0)
+"""Diameters beyond these are no cervical cord's: healthy ones are 7.5 ± 0.5 by 13.0 ± 0.8 mm at C5
+(PAM50-normalized-metrics), and a cord pressed flat keeps more than a fifth of its depth."""
+
+_SQUARE_DEGREES = 60.0
+"""The two diameters of a cord stand nearly square to each other."""
+
+
+@dataclass(frozen=True)
+class CanalLine:
+    """The middle of the canal as a polyline through the levels.
+
+    Attributes:
+        points: LPS, mm, float64 (M, 3), head to foot.
+        arc: mm along the line, float64 (M,), zero at the first level found.
+        level_arc: arc length of each level found, by its name.
+    """
+
+    points: FloatArray
+    arc: FloatArray
+    level_arc: dict[str, float]
+
+    def meet(self, pose: SlicePose) -> tuple[FloatArray, float] | None:
+        """Where the line meets an image plane: patient point (3,) and arc length; None where it does not."""
+        height = (self.points - np.asarray(pose.origin)) @ pose.normal
+        crossing = np.flatnonzero(np.signbit(height[:-1]) != np.signbit(height[1:]))
+        if len(crossing) == 0:
+            return None
+        k = int(crossing[0])
+        share = height[k] / (height[k] - height[k + 1])
+        point = self.points[k] + share * (self.points[k + 1] - self.points[k])
+        return np.asarray(point), float(self.arc[k] + share * (self.arc[k + 1] - self.arc[k]))
+
+
+def canal_line(levels: Sequence[LevelPoint]) -> CanalLine:
+    """The canal's middle, from the levels' points on its front wall.
+
+    Args:
+        levels: at least two of them with a point.
+    """
+    named = [(item.level, np.asarray(item.point)) for item in levels if item.point is not None]
+    wall = np.stack([point for _, point in named])
+    direction = np.gradient(wall, axis=0)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    # The canal lies behind its front wall, square to its own direction.
+    back = np.array([0.0, 1.0, 0.0]) - direction * direction[:, 1:2]
+    middle = wall + _WALL_TO_MIDDLE_MM * back / np.linalg.norm(back, axis=1, keepdims=True)
+    ends = middle[0] - direction[0] * _REACH_MM, middle[-1] + direction[-1] * _REACH_MM
+    points = np.concatenate([ends[0][None], middle, ends[1][None]])
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))]) - _REACH_MM
+    return CanalLine(points, arc, {name: float(arc[k + 1]) for k, (name, _) in enumerate(named)})
+
+
+@dataclass(frozen=True)
+class CordSlice:
+    """An axial slice that crosses the canal's line: its index, where, and how far along."""
+
+    index: int
+    centre: FloatArray
+    arc: float
+
+
+def slices_across(line: CanalLine, slices: Sequence[LoadedSlice]) -> list[CordSlice]:
+    """The axial slices that the canal's line crosses within the image."""
+    across = []
+    for index, item in enumerate(slices):
+        met = line.meet(item.pose)
+        if met is None:
+            continue
+        column, row, _ = item.pose.to_pixels(met[0])
+        if 0 <= column <= item.pose.columns - 1 and 0 <= row <= item.pose.rows - 1:
+            across.append(CordSlice(index, met[0], met[1]))
+    return across
+
+
+def measure_cord(
+    slices: Sequence[LoadedSlice],
+    affines: Sequence[FloatArray],
+    decoded: npt.NDArray[np.float32],
+    model: ModelSpec,
+) -> list[CordMeasurement]:
+    """Four points on each slice → diameters in mm, their ratio, and what is doubtful about them.
+
+    Args:
+        slices: N axial slices.
+        affines: of each slice's region.
+        decoded: peaks (N, 4, 3): anterior, posterior, left, right as x, y in heatmap pixels, confidence.
+        model: its output's stride and minimum confidence.
+    """
+    if len(slices) == 0:
+        return []
+    xy = heatmap_to_input(decoded[..., :2], model.output.stride)
+    points = np.stack(
+        [
+            to_patient(item.pose, affine, xy[k])
+            for k, (item, affine) in enumerate(zip(slices, affines, strict=True))
+        ]
+    )
+    geometry = cord_geometry(points)
+    confidence = decoded[..., 2].min(axis=1)
+    measured = []
+    for k, item in enumerate(slices):
+        ap, transverse = float(geometry.ap_mm[k]), float(geometry.transverse_mm[k])
+        doubts = (
+            (confidence[k] < model.output.minimum_confidence, "cord_low_confidence"),
+            (not geometry.crossing[k], "cord_axes_not_crossing"),
+            (geometry.angle_degrees[k] < _SQUARE_DEGREES, "cord_axes_not_orthogonal"),
+            (not (_AP_MM[0] <= ap <= _AP_MM[1]), "cord_size_implausible"),
+            (not (_TRANSVERSE_MM[0] <= transverse <= _TRANSVERSE_MM[1]), "cord_size_implausible"),
+        )
+        corners: list[Vector] = [(float(x), float(y), float(z)) for x, y, z in points[k]]
+        measured.append(
+            CordMeasurement(
+                sop_instance_uid=item.frame.sop_instance_uid,
+                points=(corners[0], corners[1], corners[2], corners[3]),
+                ap_mm=ap,
+                transverse_mm=transverse,
+                compression_ratio=float(geometry.compression_ratio[k]),
+                confidence=float(confidence[k]),
+                flags=tuple(dict.fromkeys(name for doubtful, name in doubts if doubtful)),
+            )
+        )
+    return measured

@@ -1,0 +1,143 @@
+"""Disc levels: heatmaps of every sagittal slice → one point a level in the patient.
+
+A level's point is where the mid-plane of its disc meets the front wall of the canal, in the mid-line. The
+network's peak fades as a slice leaves the mid-line, so the slices' peaks together say where along the
+left–right axis the point lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.engine.geometry import FloatArray, Vector
+from stenosis_trt.engine.pack import ModelSpec
+from stenosis_trt.engine.records import LEVELS, LoadedSlice
+from stenosis_trt.engine.roi import heatmap_to_input, to_patient
+
+_VOTING_SHARE = 0.5
+"""Slices whose peak reaches this share of the best one's have a say in where the point lies."""
+
+_AGREEMENT_MM = 6.0
+"""…if their point lies this near to the best slice's, measured in the image plane."""
+
+_GAP_MM = (9.0, 28.0)
+"""Distance between neighbouring cervical discs: 14–20 mm in adults, with room for small and large ones.
+Lumbar discs lie 30–40 mm apart."""
+
+_KINK_DEGREES = 50.0
+"""Largest angle between one gap and the next; the cervical spine bends far less even in kyphosis."""
+
+MINIMUM_LEVELS = 3
+"""Fewer levels than this are not taken for a cervical spine."""
+
+
+@dataclass(frozen=True)
+class LevelPoint:
+    """A level that was looked for. `point` is None where it was not found; `flags` say why."""
+
+    level: str
+    point: Vector | None
+    confidence: float
+    flags: tuple[str, ...] = ()
+
+
+def locate_levels(
+    slices: Sequence[LoadedSlice],
+    affines: Sequence[FloatArray],
+    decoded: npt.NDArray[np.float32],
+    model: ModelSpec,
+) -> tuple[LevelPoint, ...]:
+    """Combine the slices' peaks to one point a level, and drop what cannot be a cervical spine.
+
+    Args:
+        slices: the sagittal series, N slices.
+        affines: of each slice's region, output → source pixels.
+        decoded: peaks (N, len(LEVELS), 3) as x, y in heatmap pixels and confidence.
+        model: its output's stride and minimum confidence.
+
+    Returns:
+        One entry for each of LEVELS, in that order.
+    """
+    xy = heatmap_to_input(decoded[..., :2], model.output.stride)
+    points = np.stack(
+        [
+            to_patient(item.pose, affine, xy[k])
+            for k, (item, affine) in enumerate(zip(slices, affines, strict=True))
+        ]
+    )
+    found: list[LevelPoint] = []
+    for index, level in enumerate(LEVELS):
+        confidence = decoded[:, index, 2].astype(np.float64)
+        best = int(np.argmax(confidence))
+        peak = float(confidence[best])
+        if peak < model.output.minimum_confidence:
+            found.append(LevelPoint(level, None, peak, ("level_not_found",)))
+            continue
+        offset = points[:, index] - points[best, index]
+        normal = slices[best].pose.normal
+        in_plane = np.linalg.norm(offset - (offset @ normal)[:, None] * normal, axis=1)
+        weight = np.where(
+            (confidence >= _VOTING_SHARE * peak) & (in_plane <= _AGREEMENT_MM), confidence**2, 0.0
+        )
+        x, y, z = (weight[:, None] * points[:, index]).sum(axis=0) / weight.sum()
+        found.append(LevelPoint(level, (float(x), float(y), float(z)), peak))
+    return _mark_out_of_view(_keep_plausible(found), slices)
+
+
+def _keep_plausible(found: Sequence[LevelPoint]) -> list[LevelPoint]:
+    """Keep the most confident run of levels in which every gap and bend could be a cervical spine's."""
+    candidates = [k for k, item in enumerate(found) if item.point is not None]
+    best: tuple[float, tuple[int, ...]] = (0.0, ())
+    # At most six candidates: all subsets can be tried.
+    for mask in range(1, 1 << len(candidates)):
+        chosen = tuple(candidates[bit] for bit in range(len(candidates)) if mask >> bit & 1)
+        score = sum(found[k].confidence for k in chosen)
+        if score > best[0] and _is_chain(found, chosen):
+            best = (score, chosen)
+    return [
+        item
+        if item.point is None or index in best[1]
+        else LevelPoint(item.level, None, item.confidence, ("level_implausible",))
+        for index, item in enumerate(found)
+    ]
+
+
+def _is_chain(found: Sequence[LevelPoint], chosen: Sequence[int]) -> bool:
+    points = [np.asarray(found[k].point) for k in chosen]
+    steps = []
+    for before, after, first, second in zip(points, points[1:], chosen, chosen[1:], strict=False):
+        step = (after - before) / (second - first)
+        length = float(np.linalg.norm(step))
+        if step[2] >= 0 or not _GAP_MM[0] <= length <= _GAP_MM[1]:
+            return False
+        steps.append(step / length)
+    return all(
+        float(before @ after) >= np.cos(np.deg2rad(_KINK_DEGREES)) for before, after in pairwise(steps)
+    )
+
+
+def _mark_out_of_view(found: Sequence[LevelPoint], slices: Sequence[LoadedSlice]) -> tuple[LevelPoint, ...]:
+    """Say of a missing level at either end of the chain whether the images reach that far."""
+    known = [k for k, item in enumerate(found) if item.point is not None]
+    if len(known) < 2:
+        return tuple(found)
+    result = list(found)
+    for index, item in enumerate(found):
+        if item.point is not None or known[0] < index < known[-1]:
+            continue
+        near, far = (known[0], known[1]) if index < known[0] else (known[-1], known[-2])
+        step = (np.asarray(found[near].point) - np.asarray(found[far].point)) / (near - far)
+        expected = np.asarray(found[near].point) + step * (index - near)
+        if not any(_in_image(part, expected) for part in slices):
+            result[index] = LevelPoint(item.level, None, item.confidence, ("level_out_of_view",))
+    return tuple(result)
+
+
+def _in_image(item: LoadedSlice, point: FloatArray) -> bool:
+    column, row, _ = item.pose.to_pixels(point)
+    return bool(0 <= column <= item.pose.columns - 1 and 0 <= row <= item.pose.rows - 1)

@@ -1,0 +1,285 @@
+"""The model pack: a folder, or one zip of it, that carries everything a run needs, and nothing from a pickle.
+
+`pack.json` names each model's file with its SHA-256, what its input looks like and what comes out. A file is
+read only after its hash was found right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+SCHEMA = 1
+"""Version of pack.json's layout that this release reads and writes."""
+
+MODEL_NAMES = ("levels", "grader", "cord")
+MANIFEST = "pack.json"
+
+PLANES = ("sagittal", "axial")
+CHANNEL_SOURCES = ("slice", "neighbours")
+OUTPUT_KINDS = ("classes", "heatmaps")
+
+_MAX_MANIFEST_BYTES = 4 << 20
+_MAX_FILE_BYTES = 4 << 30
+
+
+class PackError(Exception):
+    """A pack that cannot be used. `reason` says what is wrong, `advice` how to mend it."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"{reason} {advice}")
+        self.reason = reason
+        self.advice = advice
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network's input is cut from and how. Shared by training, calibration, CPU and GPU.
+
+    Attributes:
+        height, width: pixels.
+        spacing_mm: mm a pixel, the same along both axes; the region is size × spacing.
+        channels: 1 or more.
+        channel_source: "slice" (each channel the same slice) or "neighbours" (an odd number of slices
+            around the level).
+        plane: "sagittal" or "axial".
+        window_percentiles: of the source pixels in the region, mapped to 0 and 1.
+        mean, std: one a channel, applied after the window.
+        centre_offset_mm: from the point that a region belongs to, to the region's centre, along the
+            output's x and y.
+    """
+
+    height: int
+    width: int
+    spacing_mm: float
+    channels: int
+    channel_source: str
+    plane: str
+    window_percentiles: tuple[float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    centre_offset_mm: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        low, high = self.window_percentiles
+        checks = (
+            (self.height > 0 and self.width > 0, "size must be positive"),
+            (self.spacing_mm > 0, "spacing_mm must be positive"),
+            (self.channels > 0, "channels must be positive"),
+            (self.channel_source in CHANNEL_SOURCES, f"channel_source must be one of {CHANNEL_SOURCES}"),
+            (self.channel_source != "neighbours" or self.channels % 2 == 1, "neighbours need odd channels"),
+            (self.plane in PLANES, f"plane must be one of {PLANES}"),
+            (0 <= low < high <= 100, "window_percentiles must rise within 0 to 100"),
+            (len(self.mean) == len(self.std) == self.channels, "mean and std need one value a channel"),
+            (all(value > 0 for value in self.std), "std must be positive"),
+        )
+        for holds, rule in checks:
+            if not holds:
+                raise PackError(f"An input specification is not valid: {rule}.", "Correct it in pack.json.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What comes out of a network.
+
+    Attributes:
+        kind: "classes" (probabilities, (N, len(names))) or "heatmaps" ((N, len(names), H / stride,
+            W / stride), values in [0, 1]).
+        names: classes or points, in the order of the output.
+        stride: input pixels for one heatmap pixel; 1 for classes.
+        minimum_confidence: a peak below it is no point; a probability below it earns a flag.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    stride: int
+    minimum_confidence: float
+
+    def __post_init__(self) -> None:
+        checks = (
+            (self.kind in OUTPUT_KINDS, f"kind must be one of {OUTPUT_KINDS}"),
+            (len(self.names) > 0, "names must not be empty"),
+            (self.stride >= 1, "stride must be at least 1"),
+            (0 <= self.minimum_confidence <= 1, "minimum_confidence must lie in 0 to 1"),
+        )
+        for holds, rule in checks:
+            if not holds:
+                raise PackError(f"An output specification is not valid: {rule}.", "Correct it in pack.json.")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of a pack. `file` is relative to the pack; `metrics` are those of the pack's maker."""
+
+    name: str
+    file: str
+    sha256: str
+    precision: str
+    input: InputSpec
+    output: OutputSpec
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack whose files were found to be what its manifest says.
+
+    `sha256` is the hash of pack.json, which holds the hashes of all files: it identifies the pack.
+    """
+
+    path: Path
+    sha256: str
+    name: str
+    version: str
+    licence: str
+    intended_use: str
+    card: Mapping[str, Any]
+    models: Mapping[str, ModelSpec]
+
+    @classmethod
+    def load(cls, path: Path) -> Pack:
+        """Read a pack and check every file's hash.
+
+        Args:
+            path: a pack's folder, or a zip with pack.json at its top.
+
+        Raises:
+            PackError: nothing there, not a pack, a schema of another version, a missing model, a name
+                that leaves the pack, or a file whose hash differs.
+        """
+        manifest = _read(path, MANIFEST, _MAX_MANIFEST_BYTES)
+        try:
+            content = json.loads(manifest)
+        except ValueError as error:
+            raise PackError(
+                f"{MANIFEST} of {path} is not JSON ({error}).", "Get the pack again from its maker."
+            ) from error
+        pack = _parse(path, hashlib.sha256(manifest).hexdigest(), content)
+        for model in pack.models.values():
+            pack.read_model(model.name)
+        return pack
+
+    def read_model(self, name: str) -> bytes:
+        """The model's file, read once and checked against its hash.
+
+        Raises:
+            PackError: the file is missing or was changed.
+        """
+        model = self.models[name]
+        data = _read(self.path, model.file, _MAX_FILE_BYTES)
+        found = hashlib.sha256(data).hexdigest()
+        if found != model.sha256:
+            raise PackError(
+                f"{model.file} of pack {self.name} is not the file its manifest names "
+                f"(SHA-256 {found[:12]}…, not {model.sha256[:12]}…).",
+                "Get the pack again from its maker; do not edit its files.",
+            )
+        return data
+
+
+def reference_pack() -> Path:
+    """The pack that comes with this package: trained on synthetic data, for trying and measuring.
+
+    Raises:
+        PackError: the package was built without it.
+    """
+    path = Path(__file__).parent / "packs" / "reference"
+    if not (path / MANIFEST).is_file():
+        raise PackError(
+            "This installation has no reference pack.",
+            "Give one with --pack, or make it with: python -m stenosis_trt.export.train",
+        )
+    return path
+
+
+def _read(path: Path, name: str, limit: int) -> bytes:
+    """A pack's file by its name in the manifest, of at most `limit` bytes."""
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.parts:
+        raise PackError(f"The pack {path} names a file outside itself: {name!r}.", "Do not use this pack.")
+    try:
+        if path.is_dir():
+            place = path.joinpath(*parts.parts)
+            size = place.stat().st_size
+            data = place.read_bytes() if size <= limit else b""
+        else:
+            with zipfile.ZipFile(path) as archive:
+                size = archive.getinfo(str(parts)).file_size
+                data = archive.read(str(parts)) if size <= limit else b""
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise PackError(
+            f"{name} of the pack {path} cannot be read ({type(error).__name__}).",
+            "Give the folder or zip of a model pack with --pack.",
+        ) from error
+    if size > limit:
+        raise PackError(f"{name} of the pack {path} has {size} bytes, over {limit}.", "Do not use this pack.")
+    return data
+
+
+def _parse(path: Path, sha256: str, content: Any) -> Pack:
+    try:
+        if content["schema"] != SCHEMA:
+            raise PackError(
+                f"The pack {path} has layout {content['schema']}, and this release reads {SCHEMA}.",
+                "Use a pack and a release that go together.",
+            )
+        missing = [name for name in MODEL_NAMES if name not in content["models"]]
+        if missing:
+            raise PackError(f"The pack {path} lacks the models {', '.join(missing)}.", "Use a whole pack.")
+        models = {name: _model(name, content["models"][name]) for name in MODEL_NAMES}
+        return Pack(
+            path=path,
+            sha256=sha256,
+            name=str(content["name"]),
+            version=str(content["version"]),
+            licence=str(content["licence"]),
+            intended_use=str(content["intended_use"]),
+            card=dict(content["card"]),
+            models=models,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise PackError(
+            f"{MANIFEST} of {path} does not say what it has to ({type(error).__name__}: {error}).",
+            "Get the pack again from its maker.",
+        ) from error
+
+
+def _model(name: str, content: Any) -> ModelSpec:
+    source, result = content["input"], content["output"]
+    low, high = source["window_percentiles"]
+    across, down = source["centre_offset_mm"]
+    return ModelSpec(
+        name=name,
+        file=str(content["file"]),
+        sha256=str(content["sha256"]),
+        precision=str(content["precision"]),
+        input=InputSpec(
+            height=int(source["height"]),
+            width=int(source["width"]),
+            spacing_mm=float(source["spacing_mm"]),
+            channels=int(source["channels"]),
+            channel_source=str(source["channel_source"]),
+            plane=str(source["plane"]),
+            window_percentiles=(float(low), float(high)),
+            mean=tuple(float(value) for value in source["mean"]),
+            std=tuple(float(value) for value in source["std"]),
+            centre_offset_mm=(float(across), float(down)),
+        ),
+        output=OutputSpec(
+            kind=str(result["kind"]),
+            names=tuple(str(value) for value in result["names"]),
+            stride=int(result["stride"]),
+            minimum_confidence=float(result["minimum_confidence"]),
+        ),
+        metrics={str(key): float(value) for key, value in content.get("metrics", {}).items()},
+    )

@@ -1,0 +1,198 @@
+"""The pipe: one loaded study in, one result out, straight through.
+
+sagittal slices ─▶ levels ─▶ regions ─▶ grades
+                      └────▶ canal line ─▶ axial slices ─▶ cords ─▶ matched to levels
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from stenosis_trt.engine.backends.base import Backend, Roi
+from stenosis_trt.engine.cord import CordSlice, canal_line, measure_cord, slices_across
+from stenosis_trt.engine.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
+from stenosis_trt.engine.match import Match, match_levels
+from stenosis_trt.engine.pack import InputSpec, Pack
+from stenosis_trt.engine.records import (
+    CordMeasurement,
+    LevelResult,
+    LoadedSlice,
+    LoadedStudy,
+    Stage,
+    StudyResult,
+)
+from stenosis_trt.engine.roi import slice_roi
+
+_LOW_CONTRAST = 0.05
+"""Standard deviation of a region in its window, below which there is next to nothing to see."""
+
+
+class CannotGrade(Exception):
+    """A study that must not be graded, with the stage, the reason and what to do."""
+
+    def __init__(self, stage: Stage, reason: str, advice: str) -> None:
+        super().__init__(reason)
+        self.stage, self.reason, self.advice = stage, reason, advice
+
+
+class _Clock:
+    """Seconds spent in each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+    """Find the levels, grade each, measure the cord, and match the two.
+
+    Args:
+        study: decoded slices of the chosen series.
+        pack: input and output specifications of the models that `backend` runs.
+        backend: where to compute.
+
+    Returns:
+        A result with every level of LEVELS: graded, or with the reason in its flags.
+
+    Raises:
+        CannotGrade: no cervical spine was recognised.
+    """
+    clock = _Clock()
+    with clock.stage("levels"):
+        levels = _find_levels(study.sagittal, pack, backend)
+    with clock.stage("grade"):
+        graded = _grade(study.sagittal, levels, pack, backend)
+    with clock.stage("cord"):
+        matches, cords = _measure(study, levels, pack, backend)
+    results = tuple(
+        _level_result(item, graded.get(item.level), matches.get(item.level), pack) for item in levels
+    )
+    return StudyResult(
+        study_uid=study.header.study_uid,
+        patient_id=study.sagittal_series.patient_id,
+        sagittal_series_uid=study.sagittal_series.series_uid,
+        axial_series_uid=study.axial_series.series_uid if study.axial_series else "",
+        levels=results,
+        cord_slices=tuple(cords),
+        flags=study.flags,
+        seconds=clock.seconds,
+    )
+
+
+def _find_levels(slices: Sequence[LoadedSlice], pack: Pack, backend: Backend) -> tuple[LevelPoint, ...]:
+    model = pack.models["levels"]
+    rois = [
+        Roi((index,) * model.input.channels, slice_roi(item.pose, item.pose.centre, model.input))
+        for index, item in enumerate(slices)
+    ]
+    decoded = backend.decode(backend.infer("levels", backend.preprocess(slices, rois, model.input)))
+    levels = locate_levels(slices, [roi.affine for roi in rois], decoded, model)
+    found = sum(item.point is not None for item in levels)
+    if found < MINIMUM_LEVELS:
+        raise CannotGrade(
+            Stage.LEVELS,
+            f"No cervical spine was recognised in the sagittal series ({found} of {len(levels)} discs).",
+            "Check that the series shows the cervical spine in T2 contrast; grade it by eye otherwise.",
+        )
+    return levels
+
+
+class _Grade:
+    """Probabilities of one level, and the slice they were read from."""
+
+    def __init__(
+        self, probabilities: tuple[float, float, float, float], sop_uid: str, flags: tuple[str, ...]
+    ) -> None:
+        self.probabilities, self.sop_uid, self.flags = probabilities, sop_uid, flags
+
+
+def _neighbours(
+    slices: Sequence[LoadedSlice], point: np.ndarray, spec: InputSpec
+) -> tuple[tuple[int, ...], int, bool]:
+    """Slices for the channels around a point, the nearest of them, and whether one had to be repeated."""
+    distance = [abs(float(item.pose.to_pixels(point)[2])) for item in slices]
+    nearest = int(np.argmin(distance))
+    half = spec.channels // 2 if spec.channel_source == "neighbours" else 0
+    wanted = range(nearest - half, nearest + half + 1) if half else [nearest] * spec.channels
+    chosen = tuple(int(np.clip(k, 0, len(slices) - 1)) for k in wanted)
+    return chosen, nearest, half > 0 and len(set(chosen)) < spec.channels
+
+
+def _grade(
+    slices: Sequence[LoadedSlice], levels: Sequence[LevelPoint], pack: Pack, backend: Backend
+) -> dict[str, _Grade]:
+    """All levels of a study in one call of the grader."""
+    spec = pack.models["grader"].input
+    found = [item for item in levels if item.point is not None]
+    picks = [_neighbours(slices, np.asarray(item.point), spec) for item in found]
+    rois = [
+        Roi(chosen, slice_roi(slices[nearest].pose, np.asarray(item.point), spec))
+        for item, (chosen, nearest, _) in zip(found, picks, strict=True)
+    ]
+    batch = backend.preprocess(slices, rois, spec)
+    probabilities = backend.infer("grader", batch)
+    contrast = (batch * np.asarray(spec.std)[None, :, None, None]).std(axis=(1, 2, 3))
+    grades = {}
+    for k, (item, (_, nearest, repeated)) in enumerate(zip(found, picks, strict=True)):
+        p0, p1, p2, p3 = (float(value) for value in probabilities[k])
+        flags = (("edge_of_stack",) if repeated else ()) + (
+            ("low_contrast",) if contrast[k] < _LOW_CONTRAST else ()
+        )
+        grades[item.level] = _Grade((p0, p1, p2, p3), slices[nearest].frame.sop_instance_uid, flags)
+    return grades
+
+
+def _measure(
+    study: LoadedStudy, levels: Sequence[LevelPoint], pack: Pack, backend: Backend
+) -> tuple[dict[str, Match], list[CordMeasurement]]:
+    """The cord on every axial slice that crosses the canal, and the one that stands for each level."""
+    if not study.axial:
+        return {item.level: Match(None, ("no_axial_series",)) for item in levels}, []
+    if not study.same_frame_of_reference:
+        return {item.level: Match(None, ("axial_unmatched",)) for item in levels}, []
+    spec = pack.models["cord"].input
+    line = canal_line(levels)
+    across = slices_across(line, study.axial)
+    rois = [_cord_roi(study.axial, item, spec) for item in across]
+    if not rois:
+        return {item.level: Match(None, ("no_axial_slice",)) for item in levels}, []
+    decoded = backend.decode(backend.infer("cord", backend.preprocess(study.axial, rois, spec)))
+    chosen = [study.axial[item.index] for item in across]
+    cords = measure_cord(chosen, [roi.affine for roi in rois], decoded, pack.models["cord"])
+    return match_levels(line, across, cords), cords
+
+
+def _cord_roi(slices: Sequence[LoadedSlice], item: CordSlice, spec: InputSpec) -> Roi:
+    return Roi((item.index,) * spec.channels, slice_roi(slices[item.index].pose, item.centre, spec))
+
+
+def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, pack: Pack) -> LevelResult:
+    if graded is None:
+        return LevelResult(item.level, None, None, None, None, "", item.confidence, item.flags)
+    grade = int(np.argmax(graded.probabilities))
+    probability = graded.probabilities[grade]
+    unsure = probability < pack.models["grader"].output.minimum_confidence
+    return LevelResult(
+        level=item.level,
+        point=item.point,
+        grade=grade,
+        probabilities=graded.probabilities,
+        cord=match.cord if match else None,
+        sagittal_sop_uid=graded.sop_uid,
+        confidence=min(item.confidence, probability),
+        flags=(
+            *item.flags,
+            *graded.flags,
+            *(("grade_low_confidence",) if unsure else ()),
+            *(match.flags if match else ()),
+        ),
+    )

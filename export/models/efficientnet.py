@@ -1,0 +1,158 @@
+"""EfficientNet-B5 (Tan and Le, ICML 2019), with the state-dict names of torchvision's `efficientnet_b5`.
+
+Shapes are the same too, so a checkpoint trained with torchvision loads strictly. The network is written
+here because torchvision's own needs compiled operators that a CPU build of torch does not have.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+_WIDTH, _DEPTH = 1.6, 2.2
+_BATCH_NORM_EPSILON, _BATCH_NORM_MOMENTUM = 1e-3, 0.01
+_SQUEEZE = 4
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One row of the paper's table 1 (B0), before scaling."""
+
+    expansion: int
+    kernel: int
+    stride: int
+    inputs: int
+    outputs: int
+    repeats: int
+
+    def scaled(self) -> _Stage:
+        return _Stage(
+            self.expansion,
+            self.kernel,
+            self.stride,
+            _round_channels(self.inputs * _WIDTH),
+            _round_channels(self.outputs * _WIDTH),
+            math.ceil(self.repeats * _DEPTH),
+        )
+
+
+_B0 = (
+    _Stage(1, 3, 1, 32, 16, 1),
+    _Stage(6, 3, 2, 16, 24, 2),
+    _Stage(6, 5, 2, 24, 40, 2),
+    _Stage(6, 3, 2, 40, 80, 3),
+    _Stage(6, 5, 1, 80, 112, 3),
+    _Stage(6, 5, 2, 112, 192, 4),
+    _Stage(6, 3, 1, 192, 320, 1),
+)
+
+
+def _round_channels(channels: float) -> int:
+    """To the nearest multiple of 8, but never down by more than a tenth."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+class _ConvNormAct(nn.Sequential):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+    ) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs, eps=_BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM),
+        ]
+        if act:
+            layers.append(nn.SiLU(inplace=True))
+        super().__init__(*layers)
+
+
+class _SqueezeExcitation(nn.Module):
+    """Hu et al., CVPR 2018; `fc1` and `fc2` are 1×1 convolutions, as in torchvision."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = torch.nn.functional.silu(self.fc1(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.fc2(scale))
+
+
+def _drop_rows(x: torch.Tensor, probability: float) -> torch.Tensor:
+    """Stochastic depth (Huang et al., ECCV 2016): zero whole samples, scale the others."""
+    kept = 1.0 - probability
+    mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(kept)
+    return x * mask / kept
+
+
+class _MBConv(nn.Module):
+    def __init__(self, stage: _Stage, first: bool, drop: float) -> None:
+        super().__init__()
+        inputs = stage.inputs if first else stage.outputs
+        stride = stage.stride if first else 1
+        expanded = _round_channels(inputs * stage.expansion)
+        layers: list[nn.Module] = []
+        if expanded != inputs:
+            layers.append(_ConvNormAct(inputs, expanded, 1))
+        layers.append(_ConvNormAct(expanded, expanded, stage.kernel, stride, groups=expanded))
+        layers.append(_SqueezeExcitation(expanded, max(1, inputs // _SQUEEZE)))
+        layers.append(_ConvNormAct(expanded, stage.outputs, 1, act=False))
+        self.block = nn.Sequential(*layers)
+        self.residual = stride == 1 and inputs == stage.outputs
+        self.drop = drop
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.block(x)
+        if not self.residual:
+            return result
+        if self.training and self.drop > 0.0:
+            result = _drop_rows(result, self.drop)
+        return x + result
+
+
+class EfficientNetB5(nn.Module):
+    """Image `(N, 3, H, W)` → logits `(N, classes)`. 28.349 M parameters at 4 classes.
+
+    Args:
+        classes: output classes.
+        dropout: before the classifier; 0.4 in the paper.
+        stochastic_depth: probability at the last block, rising linearly from 0; 0.2 in the paper.
+    """
+
+    def __init__(self, classes: int = 4, dropout: float = 0.4, stochastic_depth: float = 0.2) -> None:
+        super().__init__()
+        stages = [stage.scaled() for stage in _B0]
+        blocks = sum(stage.repeats for stage in stages)
+        features: list[nn.Module] = [_ConvNormAct(3, stages[0].inputs, 3, stride=2)]
+        done = 0
+        for stage in stages:
+            row: list[nn.Module] = []
+            for index in range(stage.repeats):
+                row.append(_MBConv(stage, first=index == 0, drop=stochastic_depth * done / blocks))
+                done += 1
+            features.append(nn.Sequential(*row))
+        last = stages[-1].outputs
+        features.append(_ConvNormAct(last, 4 * last, 1))
+        self.features = nn.Sequential(*features)
+        self.classifier = nn.Sequential(nn.Dropout(dropout, inplace=True), nn.Linear(4 * last, classes))
+        self._initialise(classes)
+
+    def _initialise(self, classes: int) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                bound = 1.0 / math.sqrt(classes)
+                nn.init.uniform_(module.weight, -bound, bound)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = self.features(x).mean((2, 3))
+        logits: torch.Tensor = self.classifier(pooled)
+        return logits

@@ -1,0 +1,119 @@
+"""A trained network as an ONNX file: dynamic batch, fixed height and width, weights stored as FP16.
+
+The weights are FP16 on disk and cast to FP32 when the model is loaded, where ONNX Runtime folds the casts
+away: half the size, FP32 arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import onnxslim
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+OPSET = 18
+_HALF_MAXIMUM = 65504.0
+_SMALL = 64
+"""Tensors with fewer values stay FP32: they are shapes, scales and biases that weigh nothing."""
+
+
+class ExportError(Exception):
+    """A network that cannot be exported as it should be."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX model and how far it is from the network it came from.
+
+    Attributes:
+        data: the serialised model.
+        maximum_error: largest absolute difference to PyTorch's output, over the check's inputs.
+    """
+
+    data: bytes
+    maximum_error: float
+
+
+class _WithActivation(nn.Module):
+    def __init__(self, network: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.network, self.kind = network, kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(x)
+        return logits.softmax(dim=1) if self.kind == "classes" else logits.sigmoid()
+
+
+def export_network(
+    network: nn.Module, kind: str, example: npt.NDArray[np.float32], tolerance: float = 5e-3
+) -> Exported:
+    """Export a network with its last activation, and check it against PyTorch.
+
+    Args:
+        network: gives logits.
+        kind: "classes" adds a softmax, "heatmaps" a sigmoid.
+        example: inputs to check with, float32 (N, C, H, W), N ≥ 2.
+        tolerance: largest error allowed; weights rounded to FP16 account for about 1e-3.
+
+    Raises:
+        ExportError: a weight does not fit FP16, or the outputs differ by more than `tolerance`.
+    """
+    wrapped = _WithActivation(network, kind).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    inputs = torch.from_numpy(example)
+    program = torch.onnx.export(
+        wrapped,
+        (inputs,),
+        input_names=["image"],
+        output_names=["probabilities" if kind == "classes" else "heatmaps"],
+        dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=1024)}},
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise ExportError("PyTorch gave no ONNX program.")
+    model = store_weights_as_half(onnxslim.slim(program.model_proto))
+    onnx.checker.check_model(model, full_check=True)
+    data = model.SerializeToString()
+    with torch.inference_mode():
+        expected = wrapped(inputs).numpy()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    error = float(np.abs(session.run(None, {"image": example})[0] - expected).max())
+    if error > tolerance:
+        raise ExportError(f"The exported model differs from PyTorch by {error:.2g}, over {tolerance:.2g}.")
+    return Exported(data, error)
+
+
+def store_weights_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store FP32 weights as FP16, each followed by a cast back to FP32.
+
+    Raises:
+        ExportError: a weight is too large for FP16.
+    """
+    graph = model.graph
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(weight)
+        if values.size < _SMALL:
+            continue
+        if np.abs(values).max() > _HALF_MAXIMUM:
+            raise ExportError(f"The weight {weight.name} is too large for FP16.")
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(
+            helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT, name=f"{name}_cast")
+        )
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    # Shapes inferred before refer to the graph as it was.
+    del graph.value_info[:]
+    return model

@@ -1,0 +1,78 @@
+"""Write a model pack: the ONNX files and pack.json with their hashes, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stenosis_trt.engine.pack import MANIFEST, MODEL_NAMES, SCHEMA, InputSpec, OutputSpec, Pack
+
+
+@dataclass(frozen=True)
+class ModelContent:
+    """One model to be packed."""
+
+    data: bytes
+    precision: str
+    input: InputSpec
+    output: OutputSpec
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PackContent:
+    """A pack to be written. `card` holds what a model card tells: data, figures, limits."""
+
+    name: str
+    version: str
+    licence: str
+    intended_use: str
+    card: Mapping[str, Any]
+    models: Mapping[str, ModelContent]
+
+
+def write_pack(out: Path, content: PackContent) -> Pack:
+    """Write the pack to the folder `out`, replacing one that is there, and load it back.
+
+    Raises:
+        ValueError: a model is missing.
+        PackError: what was written does not load.
+    """
+    missing = [name for name in MODEL_NAMES if name not in content.models]
+    if missing:
+        raise ValueError(f"The pack lacks the models {', '.join(missing)}.")
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": content.name,
+        "version": content.version,
+        "licence": content.licence,
+        "intended_use": content.intended_use,
+        "card": dict(content.card),
+        "models": {},
+    }
+    for name in MODEL_NAMES:
+        model = content.models[name]
+        file = f"{name}.onnx"
+        (part / file).write_bytes(model.data)
+        manifest["models"][name] = {
+            "file": file,
+            "sha256": hashlib.sha256(model.data).hexdigest(),
+            "precision": model.precision,
+            "input": asdict(model.input),
+            "output": asdict(model.output),
+            "metrics": dict(model.metrics),
+        }
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    Pack.load(part)
+    if out.exists():
+        shutil.rmtree(out)
+    os.replace(part, out)
+    return Pack.load(out)

@@ -1,0 +1,301 @@
+"""The NumPy reference of each kernel: float64 inside, vectorised. Also the CPU path of the product.
+
+A region of a slice becomes a network input in five steps: rescale → window to [0, 1] → affine resampling
+→ mean and standard deviation → NCHW. Outside the image lies the window's low end, 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
+
+_HEATMAP_FLOOR = 1e-6
+"""Heatmap values are raised to this before their logarithm is taken."""
+
+
+@dataclass(frozen=True)
+class RegionSource:
+    """One channel's source: stored values (rows, columns) and what turns them into real values."""
+
+    stored: Stored
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+def order_statistics(images: Sequence[Stored], percentiles: Sequence[float]) -> list[int]:
+    """Exact percentiles of the stored values of all images together, by counting.
+
+    A percentile p of n values is the order statistic of rank round(p / 100 × (n − 1)), an existing value.
+
+    Args:
+        images: uint16 or int16 arrays of any shape, all of one dtype; together not empty.
+        percentiles: each in [0, 100].
+
+    Returns:
+        One stored value a percentile.
+    """
+    dtype = images[0].dtype
+    lowest = int(np.iinfo(dtype).min)
+    counts = np.zeros(1, dtype=np.int64)
+    for image in images:
+        shifted = image.astype(np.int64).ravel() - lowest
+        counted = np.bincount(shifted, minlength=len(counts))
+        counted[: len(counts)] += counts
+        counts = counted
+    cumulative = np.cumsum(counts)
+    ranks = np.rint(np.asarray(percentiles) / 100.0 * (cumulative[-1] - 1)).astype(np.int64)
+    return [int(value) + lowest for value in np.searchsorted(cumulative, ranks, side="right")]
+
+
+def region_bounds(
+    affine: FloatArray, size: tuple[int, int], shape: tuple[int, int]
+) -> tuple[slice, slice] | None:
+    """Source rows and columns that the region's bounding box covers, or None where it misses the image.
+
+    Args:
+        affine: output pixel (x, y) → source pixel (column, row), (2, 3).
+        size: output (height, width).
+        shape: source (rows, columns).
+    """
+    height, width = size
+    corners = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [-0.5, height - 0.5], [width - 0.5, height - 0.5]])
+    source = corners @ affine[:, :2].T + affine[:, 2]
+    low = np.maximum(np.ceil(source.min(axis=0)), 0).astype(int)
+    high = np.minimum(np.floor(source.max(axis=0)), np.array([shape[1], shape[0]]) - 1).astype(int)
+    if np.any(high < low):
+        return None
+    return slice(low[1], high[1] + 1), slice(low[0], high[0] + 1)
+
+
+def region_window(
+    sources: Sequence[RegionSource],
+    affine: FloatArray,
+    size: tuple[int, int],
+    percentiles: tuple[float, float],
+) -> tuple[float, float]:
+    """Low and high end of a region's window: percentiles of the source pixels in its bounding box.
+
+    All channels count together. Channels whose rescale differs are brought to real values by ranking
+    the real values of each one's own order statistics, so a region with equal rescale everywhere is exact.
+
+    Returns:
+        (low, high) in real values; (0, 0) where the region misses the image.
+    """
+    bounds = region_bounds(affine, size, sources[0].stored.shape)
+    if bounds is None:
+        return 0.0, 0.0
+    first = sources[0]
+    if all((item.slope, item.intercept) == (first.slope, first.intercept) for item in sources):
+        wanted = percentiles if first.slope > 0 else tuple(100.0 - value for value in percentiles)
+        low, high = order_statistics([item.stored[bounds] for item in sources], wanted)
+        return low * first.slope + first.intercept, high * first.slope + first.intercept
+    real = np.concatenate(
+        [(item.stored[bounds] * item.slope + item.intercept).ravel() for item in sources], dtype=np.float64
+    )
+    low_high = np.percentile(real, percentiles, method="nearest")
+    return float(low_high[0]), float(low_high[1])
+
+
+def _taps(scale: float) -> FloatArray:
+    """Offsets, in output pixels, of the box prefilter's samples: as many as source pixels are skipped."""
+    count = max(1, int(np.ceil(scale - 1e-9)))
+    return np.asarray((np.arange(count) + 0.5) / count - 0.5)
+
+
+def _axis_weights(scale: float, offset: float, outputs: int, inputs: int) -> FloatArray:
+    """Bilinear weights (outputs, inputs) of one axis with its box prefilter; zero outside the image."""
+    taps = _taps(abs(scale))
+    position = (np.arange(outputs)[:, None] + taps[None, :]) * scale + offset
+    low = np.floor(position).astype(np.int64)
+    share = position - low
+    matrix = np.zeros((outputs, inputs))
+    rows = np.broadcast_to(np.arange(outputs)[:, None], low.shape)
+    for index, weight in ((low, 1.0 - share), (low + 1, share)):
+        inside = (index >= 0) & (index < inputs)
+        np.add.at(matrix, (rows[inside], index[inside]), weight[inside] / len(taps))
+    return matrix
+
+
+def _resample_separable(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Resample with an affine that only scales, flips and swaps axes: two small matrix products."""
+    height, width = size
+    rows, columns = unit.shape
+    if abs(affine[0, 1]) > abs(affine[0, 0]):
+        # Output x runs along source rows.
+        down = _axis_weights(affine[0, 1], affine[0, 2], height, columns)
+        across = _axis_weights(affine[1, 0], affine[1, 2], width, rows)
+        return np.asarray(down @ unit.T @ across.T)
+    down = _axis_weights(affine[1, 1], affine[1, 2], height, rows)
+    across = _axis_weights(affine[0, 0], affine[0, 2], width, columns)
+    return np.asarray(down @ unit @ across.T)
+
+
+def _resample_gather(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Resample with any affine: bilinear samples, averaged over the box prefilter's taps."""
+    height, width = size
+    padded = np.pad(unit, 1)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    taps_x, taps_y = _taps(float(np.hypot(*affine[:, 0]))), _taps(float(np.hypot(*affine[:, 1])))
+    total = np.zeros(size)
+    for tap_y in taps_y:
+        for tap_x in taps_x:
+            column = affine[0, 0] * (x + tap_x) + affine[0, 1] * (y + tap_y) + affine[0, 2]
+            row = affine[1, 0] * (x + tap_x) + affine[1, 1] * (y + tap_y) + affine[1, 2]
+            column = np.clip(column, -1.0, unit.shape[1]) + 1.0
+            row = np.clip(row, -1.0, unit.shape[0]) + 1.0
+            left = np.minimum(column.astype(np.int64), unit.shape[1])
+            top = np.minimum(row.astype(np.int64), unit.shape[0])
+            share_x, share_y = column - left, row - top
+            upper = padded[top, left] * (1 - share_x) + padded[top, left + 1] * share_x
+            lower = padded[top + 1, left] * (1 - share_x) + padded[top + 1, left + 1] * share_x
+            total += upper * (1 - share_y) + lower * share_y
+    return total / (len(taps_x) * len(taps_y))
+
+
+def resample(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Bilinear resampling of `unit` (rows, columns) to `size`, with a box prefilter where it shrinks.
+
+    Each output pixel is the mean of n × n bilinear samples spread over its area, n the number of source
+    pixels it spans along that axis, rounded up. Outside the image is 0.
+
+    Args:
+        unit: float64 (rows, columns).
+        affine: output pixel (x, y) → source pixel (column, row), (2, 3).
+        size: output (height, width).
+
+    Returns:
+        float64 (height, width).
+    """
+    diagonal = np.abs(np.array([affine[0, 0], affine[1, 1]]))
+    crossed = np.abs(np.array([affine[0, 1], affine[1, 0]]))
+    if min(diagonal.max(), crossed.max()) < 1e-12:
+        return _resample_separable(unit, affine, size)
+    return _resample_gather(unit, affine, size)
+
+
+def preprocess_region(
+    sources: Sequence[RegionSource],
+    affine: FloatArray,
+    size: tuple[int, int],
+    window: tuple[float, float],
+    normalisation: tuple[Sequence[float], Sequence[float]],
+) -> Float32Array:
+    """One network input from one region.
+
+    Args:
+        sources: one a channel.
+        affine: output pixel (x, y) → source pixel (column, row), (2, 3); the same for all channels.
+        size: output (height, width).
+        window: real values mapped to 0 and 1; all zeros where the two are equal.
+        normalisation: mean and standard deviation, one of each a channel.
+
+    Returns:
+        float32 (C, height, width).
+    """
+    low, high = window
+    means, deviations = normalisation
+    channels = []
+    for source, mean, deviation in zip(sources, means, deviations, strict=True):
+        if high == low:
+            resampled = np.zeros(size)
+        else:
+            real = source.stored.astype(np.float64) * source.slope + source.intercept
+            resampled = resample(np.clip((real - low) / (high - low), 0.0, 1.0), affine, size)
+        channels.append((resampled - mean) / deviation)
+    return np.stack(channels).astype(np.float32)
+
+
+def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
+    """Peak of each heatmap, refined below the pixel.
+
+    A Gaussian is a parabola in the logarithm, so along each axis the vertex of the parabola through the
+    logarithms of the peak and its two neighbours is the Gaussian's centre (as DARK does: Zhang et al.,
+    CVPR 2020). The shift is at most half a pixel; on the border there is none along that axis.
+
+    Args:
+        heatmaps: (N, K, h, w), values in [0, 1].
+
+    Returns:
+        float32 (N, K, 3): x, y in heatmap pixels, and the peak's value.
+    """
+    maps = np.asarray(heatmaps, dtype=np.float64)
+    count, points, height, width = maps.shape
+    flat = maps.reshape(count, points, -1)
+    peak = flat.argmax(axis=-1)
+    value = np.take_along_axis(flat, peak[..., None], axis=-1)[..., 0]
+    row, column = peak // width, peak % width
+    logs = np.log(np.maximum(maps, _HEATMAP_FLOOR))
+    n, k = np.indices((count, points))
+
+    def shift(
+        before: FloatArray, middle: FloatArray, after: FloatArray, inside: npt.NDArray[np.bool_]
+    ) -> FloatArray:
+        curvature = 2.0 * middle - before - after
+        usable = inside & (curvature > 0.0)
+        step = 0.5 * (after - before) / np.where(usable, curvature, 1.0)
+        return np.where(usable, np.clip(step, -0.5, 0.5), 0.0)
+
+    middle = logs[n, k, row, column]
+    left, right = (
+        logs[n, k, row, np.maximum(column - 1, 0)],
+        logs[n, k, row, np.minimum(column + 1, width - 1)],
+    )
+    up, down = logs[n, k, np.maximum(row - 1, 0), column], logs[n, k, np.minimum(row + 1, height - 1), column]
+    x = column + shift(left, middle, right, (column > 0) & (column < width - 1))
+    y = row + shift(up, middle, down, (row > 0) & (row < height - 1))
+    return np.stack([x, y, value], axis=-1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class CordGeometry:
+    """Diameters and shape checks of N cords.
+
+    Attributes:
+        ap_mm, transverse_mm: float64 (N,).
+        compression_ratio: AP ÷ transverse, float64 (N,); NaN where the transverse diameter is 0.
+        crossing: whether the two diameters cross, bool (N,).
+        angle_degrees: between the diameters, 0–90, float64 (N,); 0 where one has no length.
+    """
+
+    ap_mm: FloatArray
+    transverse_mm: FloatArray
+    compression_ratio: FloatArray
+    crossing: npt.NDArray[np.bool_]
+    angle_degrees: FloatArray
+
+
+def cord_geometry(points: npt.ArrayLike) -> CordGeometry:
+    """Measure cords from their four points.
+
+    The compression ratio is the anteroposterior over the transverse diameter, as the Spinal Cord
+    Toolbox's `sct_detect_compression` has it.
+
+    Args:
+        points: anterior, posterior, left, right in patient coordinates, mm, (N, 4, 3).
+    """
+    corners = np.asarray(points, dtype=np.float64)
+    ap, transverse = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 2]
+    ap_mm, transverse_mm = np.linalg.norm(ap, axis=-1), np.linalg.norm(transverse, axis=-1)
+    product = ap_mm * transverse_mm
+    cosine = np.abs(np.sum(ap * transverse, axis=-1)) / np.where(product > 0, product, 1.0)
+    angle = np.where(product > 0, np.degrees(np.arccos(np.clip(cosine, 0.0, 1.0))), 0.0)
+
+    # Solve anterior + a·ap = left + b·transverse in the least-squares sense; they cross where both
+    # parameters lie between the ends.
+    start = corners[:, 2] - corners[:, 0]
+    aa, tt = np.sum(ap * ap, axis=-1), np.sum(transverse * transverse, axis=-1)
+    at = np.sum(ap * transverse, axis=-1)
+    determinant = aa * tt - at * at
+    safe = np.where(determinant > 0, determinant, 1.0)
+    sa, st = np.sum(start * ap, axis=-1), np.sum(start * transverse, axis=-1)
+    along_ap, along_transverse = (sa * tt - st * at) / safe, (sa * at - st * aa) / safe
+    within = (along_ap >= 0) & (along_ap <= 1) & (along_transverse >= 0) & (along_transverse <= 1)
+    ratio = np.divide(ap_mm, transverse_mm, out=np.full_like(ap_mm, np.nan), where=transverse_mm > 0)
+    return CordGeometry(ap_mm, transverse_mm, ratio, (determinant > 0) & within, angle)
