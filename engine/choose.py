@@ -41,18 +41,20 @@ _MINIMUM_FIELD = {SAGITTAL_ROLE: 110.0, AXIAL_ROLE: 60.0}
 """mm: five levels are 80 mm long; the region around the cord is 64 mm wide."""
 _MAXIMUM_STEP = {SAGITTAL_ROLE: 6.0, AXIAL_ROLE: 12.0}
 """mm between slices: the cord is 13 mm wide, and between discs lie 16 mm."""
+_COVERAGE_STEP = 1000.0
+"""mm² of height × extent across the slices: candidates that differ by less cover the same."""
 _SAGITTAL_TILT_DEGREES = 30.0
 _AXIAL_TILT_DEGREES = 40.0
 """Axial slices follow the discs, whose tilt to the patient's axis reaches this in lordosis."""
 
 _OTHER_REGIONS = {
-    "lumbar": re.compile(r"lumb|l[ _-]?spine|lws|lssp|lenden", re.IGNORECASE),
-    "thoracic": re.compile(r"thora|t[ _-]?spine|bws|tspine", re.IGNORECASE),
+    "lumbar": re.compile(r"lumb|(?<![a-z])l[ _-]?spine|lws|lssp|lenden", re.IGNORECASE),
+    "thoracic": re.compile(r"thora|(?<![a-z])t[ _-]?spine|bws", re.IGNORECASE),
     "brain": re.compile(r"brain|head|cerebr|schaedel|kopf|neuro.?cranium", re.IGNORECASE),
     "knee": re.compile(r"knee", re.IGNORECASE),
     "pelvis": re.compile(r"pelvi|sacr", re.IGNORECASE),
 }
-_CERVICAL = re.compile(r"cerv|c[ _-]?spine|hws|neck|hals", re.IGNORECASE)
+_CERVICAL = re.compile(r"cerv|(?<![a-z])c[ _-]?spine|hws|neck|hals", re.IGNORECASE)
 _HINTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("a localizer", re.compile(r"locali[sz]er|scout|survey|pilot|3[ -]?plane", re.IGNORECASE)),
     ("STIR", re.compile(r"stir|tirm", re.IGNORECASE)),
@@ -287,7 +289,7 @@ def _merits(series: SeriesHeader, partner: SeriesHeader | None) -> tuple[tuple[s
     poses = _poses(series)
     words = _words(series)
     spacing = max(poses[0].row_spacing, poses[0].column_spacing)
-    field = poses[0].rows * poses[0].row_spacing * len(poses) * max(_step(poses), 0.1)
+    covered = poses[0].rows * poses[0].row_spacing * len(poses) * _step(poses)
     return (
         (
             "its frame of reference differs from the sagittal's",
@@ -297,7 +299,7 @@ def _merits(series: SeriesHeader, partner: SeriesHeader | None) -> tuple[tuple[s
         ("it is a derived image", float("DERIVED" not in {part.upper() for part in series.image_type})),
         ("it was taken after contrast agent", -float(series.contrast.contrast_agent)),
         ("its description does not say T2", float(bool(_T2_HINT.search(words)))),
-        ("it covers less", round(field / 2.0e4)),
+        ("it covers less", round(covered / _COVERAGE_STEP)),
         ("its pixels are larger", -round(spacing, 1)),
         ("it has fewer slices", float(len(poses))),
     )

@@ -27,6 +27,7 @@ from stenosis_trt.engine.records import Contrast, FrameHeader, Stage
 
 _PREAMBLE = 128
 _MAX_META_BYTES = 1 << 20
+_INFLATE_BYTES = 1 << 20
 _SQUARE_TOLERANCE = 1e-3
 """How far the two image axes may be from unit length and from square to each other."""
 
@@ -111,24 +112,35 @@ def _inflated(stream: io.BufferedReader, limits: ReadLimits) -> io.BufferedReade
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         stream.seek(0)
         return stream
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        dataset = inflater.decompress(stream.read(), limits.max_inflated_bytes + 1)
-    except zlib.error as error:
-        raise _error("The deflated dataset is broken.") from error
-    if len(dataset) > limits.max_inflated_bytes:
-        raise _error(
-            f"The deflated dataset is larger than {limits.max_inflated_bytes} bytes once inflated.",
-            "Raise the limit if the file is trusted.",
-        )
-    stream.close()
     buffer = io.BytesIO()
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     buffer.write(b"\0" * _PREAMBLE + b"DICM")
     pydicom.filewriter.write_file_meta_info(buffer, meta)  # type: ignore[arg-type]
-    buffer.write(dataset)
+    _inflate(stream, buffer, limits.max_inflated_bytes)
+    stream.close()
     buffer.seek(0)
     return buffer
+
+
+def _inflate(source: io.BufferedReader, target: io.BytesIO, limit: int) -> None:
+    """Inflate piece by piece, so that never more than the limit is in memory."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    total = 0
+    while not inflater.eof:
+        packed = inflater.unconsumed_tail or source.read(_INFLATE_BYTES)
+        if not packed:
+            raise _error("The deflated dataset ends too early.")
+        try:
+            piece = inflater.decompress(packed, _INFLATE_BYTES)
+        except zlib.error as error:
+            raise _error("The deflated dataset is broken.") from error
+        total += len(piece)
+        if total > limit:
+            raise _error(
+                f"The deflated dataset is larger than {limit} bytes once inflated.",
+                "Raise the limit if the file is trusted.",
+            )
+        target.write(piece)
 
 
 def check_size(dataset: Dataset, limits: ReadLimits) -> None:
