@@ -37,8 +37,8 @@ _INVERSION_TIME = 80.0
 _MINIMUM_SLICES = {SAGITTAL_ROLE: 5, AXIAL_ROLE: 5}
 _MAXIMUM_SPACING = {SAGITTAL_ROLE: 1.5, AXIAL_ROLE: 1.2}
 """In-plane, mm: coarser pixels show neither cord nor CSF beside it."""
-_MINIMUM_FIELD = {SAGITTAL_ROLE: 110.0, AXIAL_ROLE: 60.0}
-"""mm: five levels are 80 mm long; the region around the cord is 64 mm wide."""
+_MINIMUM_FIELD = {SAGITTAL_ROLE: 110.0, AXIAL_ROLE: 45.0}
+"""mm: five levels are 80 mm long; cord and canal are 25 mm wide, and some of what is around must be seen."""
 _MAXIMUM_STEP = {SAGITTAL_ROLE: 6.0, AXIAL_ROLE: 12.0}
 """mm between slices: the cord is 13 mm wide, and between discs lie 16 mm."""
 _COVERAGE_STEP = 1000.0

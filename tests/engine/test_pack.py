@@ -1,0 +1,100 @@
+"""Packs: what is accepted, and what each refusal says."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_pack import write_tiny_pack
+
+from stenosis_trt.engine.pack import InputSpec, Pack, PackError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_tiny_pack(tmp_path / "pack").path
+
+
+def _change(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    path = folder / "pack.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_a_folder_and_its_zip_are_the_same_pack(folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "pack.zip"
+    with zipfile.ZipFile(archive, "w") as stream:
+        for path in folder.iterdir():
+            stream.write(path, path.name)
+    packed, plain = Pack.load(archive), Pack.load(folder)
+    assert packed.sha256 == plain.sha256
+    assert packed.models == plain.models
+    assert packed.read_model("cord") == plain.read_model("cord")
+
+
+def test_a_changed_file_is_refused_by_its_hash(folder: Path) -> None:
+    path = folder / "grader.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(PackError, match=r"grader\.onnx .* is not the file its manifest names"):
+        Pack.load(folder)
+
+
+def test_a_file_changed_after_loading_is_refused_when_read(folder: Path) -> None:
+    pack = Pack.load(folder)
+    (folder / "cord.onnx").write_bytes(b"other")
+    with pytest.raises(PackError, match="not the file"):
+        pack.read_model("cord")
+
+
+@pytest.mark.parametrize("name", ["../outside.onnx", "/etc/passwd", "a/../../b", "a\\b", ""])
+def test_a_name_that_leaves_the_pack_is_refused(folder: Path, name: str) -> None:
+    _change(folder, lambda content: content["models"]["cord"].update(file=name))
+    with pytest.raises(PackError, match="outside itself"):
+        Pack.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(schema=99), "layout 99"),
+        (lambda c: c["models"].pop("levels"), "lacks the models levels"),
+        (lambda c: c.pop("licence"), "KeyError"),
+        (lambda c: c["models"]["cord"]["input"].update(spacing_mm=0), "spacing_mm"),
+        (lambda c: c["models"]["cord"]["input"].update(plane="coronal"), "plane"),
+        (lambda c: c["models"]["cord"]["input"].update(std=[0.0]), "std"),
+        (lambda c: c["models"]["cord"]["output"].update(kind="boxes"), "kind"),
+        (lambda c: c["models"]["cord"].update(file="absent.onnx"), "cannot be read"),
+    ],
+)
+def test_a_manifest_that_is_not_right_says_what_is_wrong(
+    folder: Path, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    _change(folder, change)
+    with pytest.raises(PackError, match=words):
+        Pack.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\x80\x04K\x01."])
+def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "pack.json").write_bytes(content)
+    with pytest.raises(PackError) as caught:
+        Pack.load(folder)
+    assert caught.value.advice
+
+
+def test_a_path_that_is_no_pack_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match="--pack"):
+        Pack.load(tmp_path)
+
+
+def test_neighbouring_slices_need_an_odd_number_of_channels() -> None:
+    with pytest.raises(PackError, match="odd"):
+        InputSpec(8, 8, 1.0, 2, "neighbours", "sagittal", (1, 99), (0.5,) * 2, (1.0,) * 2, (0.0, 0.0))

@@ -1,0 +1,102 @@
+"""A pack of three tiny ONNX models that answer at once, for tests of everything around the models.
+
+The level and cord models answer with the image itself, scaled down: a test that draws bright spots sees
+them come back as keypoints. The grader's grade grows with the brightness of its region.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from stenosis_trt.engine.pack import InputSpec, OutputSpec, Pack
+from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.export.pack_writer import ModelContent, PackContent, write_pack
+
+CORD_NAMES = ("anterior", "posterior", "left", "right")
+
+
+def input_spec(size: int, spacing: float, channels: int, plane: str, offset: float = 0.0) -> InputSpec:
+    """A square input with a plain normalisation."""
+    source = "neighbours" if channels > 1 else "slice"
+    return InputSpec(
+        size,
+        size,
+        spacing,
+        channels,
+        source,
+        plane,
+        (0.0, 100.0),
+        (0.0,) * channels,
+        (1.0,) * channels,
+        (offset, 0.0),
+    )
+
+
+def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], output: list[object]) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", None, None, None])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, output)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _echo(points: int, stride: int) -> bytes:
+    """Mean-pool the image by the stride and give the same map for every point."""
+    nodes = [
+        helper.make_node(
+            "AveragePool", ["image"], ["small"], kernel_shape=[stride, stride], strides=[stride, stride]
+        ),
+        helper.make_node("Expand", ["small", "shape"], ["out"]),
+    ]
+    return _model(nodes, {"shape": np.array([1, points, 1, 1])}, ["batch", points, None, None])
+
+
+def _brightness() -> bytes:
+    """Softmax of 20 · (−|brightness − k / 3|) for k = 0 … 3."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["means"]),
+        helper.make_node("ReduceMean", ["means", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "last"], ["column"]),
+        helper.make_node("Sub", ["column", "centres"], ["difference"]),
+        helper.make_node("Abs", ["difference"], ["distance"]),
+        helper.make_node("Mul", ["distance", "scale"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["out"], axis=1),
+    ]
+    constants = {
+        "axes": np.array([1, 2, 3]),
+        "last": np.array([1]),
+        "centres": np.array([[0, 1 / 3, 2 / 3, 1]], dtype=np.float32),
+        "scale": np.array(-20.0, dtype=np.float32),
+    }
+    return _model(nodes, constants, ["batch", 4])
+
+
+def write_tiny_pack(out: Path) -> Pack:
+    """Write the pack to `out`."""
+    models = {
+        "levels": ModelContent(
+            _echo(len(LEVELS), 4),
+            "fp32",
+            input_spec(256, 1.0, 1, "sagittal"),
+            OutputSpec("heatmaps", LEVELS, 4, 0.3),
+        ),
+        "grader": ModelContent(
+            _brightness(),
+            "fp32",
+            input_spec(64, 0.75, 3, "sagittal", 6.0),
+            OutputSpec("classes", ("0", "1", "2", "3"), 1, 0.5),
+        ),
+        "cord": ModelContent(
+            _echo(4, 2), "fp32", input_spec(128, 0.5, 1, "axial"), OutputSpec("heatmaps", CORD_NAMES, 2, 0.3)
+        ),
+    }
+    return write_pack(out, PackContent("tiny", "1", "Apache-2.0", "tests only", {}, models))
