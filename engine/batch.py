@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from stenosis_trt.engine.run_record import Costs, machine, made_with, peak_memor
 _LOG = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_TABLES = 60.0
+_STUDIES_AHEAD = 1
 _MINIMUM_SAGITTAL_SLICES = 5
 _GAP_FACTOR = 1.7
 """Neighbouring slices farther apart than this many median steps have one missing between them."""
@@ -96,12 +99,13 @@ def grade_paths(
         PackError, DeviceError, OutputError: nothing was graded; each says what to do.
     """
     started = time.time()
-    pack = Pack.load(options.pack or reference_pack())
     decision = decide(options.device)
+    pack = Pack.load(options.pack or reference_pack())
     store = ResultStore(
         out, made_with(pack, decision.backend, "fp32", options.keep_identifiers), options.resume
     )
     backend = open_backend(pack, decision, options.threads)
+    print(f"Backend: {decision.backend}, because {decision.reason}.", file=sys.stderr)
     costs = Costs()
     problems: list[Problem] = []
     graded = skipped = failed = 0
@@ -184,14 +188,14 @@ def _record(
 
 def _read_ahead(reader: DicomReader, studies: Sequence[StudyHeader]) -> Iterator[_Read]:
     """Each study, loaded; the next one is being read while the caller works on this one."""
+    pending: deque[Future[_Read]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
-        pending = [pool.submit(_read, reader, study) for study in studies[:1]]
-        for following in [*studies[1:], None]:
-            current = pending.pop()
-            loaded = current.result()
-            if following is not None:
-                pending.append(pool.submit(_read, reader, following))
-            yield loaded
+        for study in studies:
+            pending.append(pool.submit(_read, reader, study))
+            if len(pending) > _STUDIES_AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _read(reader: DicomReader, header: StudyHeader) -> _Read:

@@ -124,11 +124,8 @@ def grade(
 
 
 def _grade(paths: list[Path], out: Path, options: GradeOptions) -> Outcome:
-    from stenosis_trt.engine.backends.selection import decide
     from stenosis_trt.engine.batch import grade_paths
 
-    decision = decide(options.device)
-    typer.echo(f"Backend: {decision.backend}, because {decision.reason}.", err=True)
     outcome = grade_paths(paths, out, options)
     typer.echo(_summary(outcome), err=True)
     return outcome

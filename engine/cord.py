@@ -71,7 +71,8 @@ def canal_line(levels: Sequence[LevelPoint]) -> CanalLine:
     middle = wall + _WALL_TO_MIDDLE_MM * back / np.linalg.norm(back, axis=1, keepdims=True)
     ends = middle[0] - direction[0] * _REACH_MM, middle[-1] + direction[-1] * _REACH_MM
     points = np.concatenate([ends[0][None], middle, ends[1][None]])
-    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))]) - _REACH_MM
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    arc -= arc[1]
     return CanalLine(points, arc, {name: float(arc[k + 1]) for k, (name, _) in enumerate(named)})
 
 

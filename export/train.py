@@ -45,6 +45,7 @@ from stenosis_trt.export.training.rendering import render_set, rendered_path
 from stenosis_trt.export.training.samples import CordSamples, GraderSamples, LevelSamples, StudyStore
 from stenosis_trt.export.training.validation import GraderValidation, KeypointValidation
 
+_SHORT_RUN_MOMENTUM = 0.05
 NETWORKS = ("levels", "cord", "grader")
 _POINT_WEIGHT = 30.0
 """How much more a pixel at a heatmap's peak counts than one far away; points cover little of the image."""
@@ -73,9 +74,14 @@ def make_task(name: str, recipe: Recipe, rendered: Path) -> Task:
     validation = _store(rendered, VALIDATION_SEED, recipe.validation_studies)
     if name == "grader":
         store = _store(rendered, TRAINING_SEED, recipe.grader_studies)
+        network = EfficientNetB5(len(GRADE_NAMES), dropout=0.2, stochastic_depth=0.05)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # A thousand steps are too few for statistics that follow with a hundredth a step.
+                module.momentum = _SHORT_RUN_MOMENTUM
         return Task(
             name=name,
-            network=EfficientNetB5(len(GRADE_NAMES), dropout=0.3, stochastic_depth=0.1),
+            network=network,
             source=GraderSamples(store, GRADER_INPUT),
             loss=grade_loss,
             validate=GraderValidation(validation, GRADER_INPUT),

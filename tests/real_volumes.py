@@ -48,12 +48,16 @@ def write_series(volume: Volume, folder: Path, plane: str, spacing: float, dista
         int(abs(extent @ direction) / step)
         for direction, step in ((across, spacing), (down, spacing), (normal, distance))
     )
-    grid = np.stack(np.meshgrid(np.arange(columns) - columns / 2, np.arange(rows) - rows / 2), axis=-1) * spacing
+    grid = (
+        np.stack(np.meshgrid(np.arange(columns) - columns / 2, np.arange(rows) - rows / 2), axis=-1) * spacing
+    )
     plane_points = grid[..., :1] * across + grid[..., 1:] * down
     peak = float(np.percentile(volume.data, 99.9))
     for number in range(slices):
         middle = centre + normal * (number - (slices - 1) / 2) * distance
-        image = np.mean([volume.sample(plane_points + middle + normal * depth * distance) for depth in _DEPTHS], 0)
+        image = np.mean(
+            [volume.sample(plane_points + middle + normal * depth * distance) for depth in _DEPTHS], 0
+        )
         stored = np.clip(image / peak * 2000, 0, 4095).astype(np.uint16)
         content = dataset(
             number,

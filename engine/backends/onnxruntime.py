@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from stenosis_trt.engine.backends.base import Float32Array, Roi
 from stenosis_trt.engine.pack import InputSpec, Pack, PackError
@@ -15,6 +16,10 @@ from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, prepr
 
 _MAX_BATCH = 16
 """Inputs given to ONNX Runtime at once: activations of more would raise the peak of memory, not the speed."""
+
+
+_LOAD_ERRORS = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.NotImplemented)
+"""What ONNX Runtime raises on a file that is no model, or none that it can run."""
 
 
 class OnnxRuntimeBackend:
@@ -73,7 +78,7 @@ class OnnxRuntimeBackend:
                 self._sessions[model] = onnxruntime.InferenceSession(
                     self._pack.read_model(model), options, providers=["CPUExecutionProvider"]
                 )
-            except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
+            except _LOAD_ERRORS as error:
                 raise PackError(
                     f"ONNX Runtime cannot load {self._pack.models[model].file}: {error}",
                     "Get the pack again from its maker, or export the model again.",

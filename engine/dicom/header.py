@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.limits import ReadLimits
@@ -177,11 +177,8 @@ def read_header(path: Path, limits: ReadLimits) -> FileHeader:
         begins = stream.tell()
     if begins > limits.max_header_bytes:
         raise _error(f"The header has {begins} bytes, over the limit.", "Raise the limit.")
-    if "SOPClassUID" not in dataset and "Rows" not in dataset:
-        raise _no_image("The file holds no image.")
     if "Rows" not in dataset or "Columns" not in dataset:
-        kind = str(dataset.get("Modality", "")) or "unknown"
-        raise _no_image(f"The file is not an image (modality {_code(kind)}).")
+        raise _not_an_image(dataset)
     check_size(dataset, limits)
     for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
         if not str(dataset.get(name) or ""):
@@ -204,6 +201,15 @@ def read_header(path: Path, limits: ReadLimits) -> FileHeader:
         manufacturer=str(dataset.get("Manufacturer", "") or ""),
         patient_id=str(dataset.get("PatientID", "") or ""),
     )
+
+
+def _not_an_image(dataset: FileDataset) -> DicomError:
+    """Why there is no image: the object is of another kind, or its header was cut off."""
+    kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")
+    if UID(str(kind)).keyword.endswith("ImageStorage"):
+        return _error("The file is an image by its class, but its header is cut off or lacks its size.")
+    modality = _code(str(dataset.get("Modality", "") or ""))
+    return _no_image(f"The file holds no image (modality {modality}).")
 
 
 def _code(text: str) -> str:

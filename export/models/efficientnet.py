@@ -117,6 +117,9 @@ class _MBConv(nn.Module):
 class EfficientNetB5(nn.Module):
     """Image `(N, 3, H, W)` → logits `(N, classes)`. 28.349 M parameters at 4 classes.
 
+    Residual branches start at zero (Goyal et al., arXiv 1706.02677): a network this deep, trained from
+    nothing for a thousand steps, does not get going otherwise.
+
     Args:
         classes: output classes.
         dropout: before the classifier; 0.4 in the paper.
@@ -139,18 +142,23 @@ class EfficientNetB5(nn.Module):
         features.append(_ConvNormAct(last, 4 * last, 1))
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(nn.Dropout(dropout, inplace=True), nn.Linear(4 * last, classes))
-        self._initialise(classes)
+        self._initialise()
 
-    def _initialise(self, classes: int) -> None:
+    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Linear):
-                bound = 1.0 / math.sqrt(classes)
-                nn.init.uniform_(module.weight, -bound, bound)
+                # torchvision's 1 / √classes is meant for a thousand of them; for four it starts with logits
+                # so large that training does not get going.
+                nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, _MBConv) and module.residual:
+                norm = module.block[-1].get_submodule("1")
+                nn.init.zeros_(norm.get_parameter("weight"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = self.features(x).mean((2, 3))

@@ -85,7 +85,15 @@ REFERENCE = Recipe(
     validation_studies=60,
     levels=Schedule(steps=1600, batch=12, learning_rate=2e-3, warm_up=60),
     cord=Schedule(steps=1600, batch=24, learning_rate=2e-3, warm_up=60),
-    grader=Schedule(steps=800, batch=24, learning_rate=1.5e-3, weight_decay=1e-2, warm_up=60),
+    grader=Schedule(
+        steps=1000,
+        batch=24,
+        learning_rate=1e-3,
+        weight_decay=1e-2,
+        warm_up=60,
+        average_decay=0.99,
+        validate_every=125,
+    ),
 )
 """The reference pack's recipe: about an hour on two cores."""
 

@@ -1,0 +1,235 @@
+"""Levels from heatmaps, the canal's line, the cord, and which slice stands for which level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_pack import CORD_NAMES, input_spec
+
+from stenosis_trt.engine.cord import CordSlice, canal_line, measure_cord, slices_across
+from stenosis_trt.engine.geometry import SlicePose, Vector
+from stenosis_trt.engine.levels import LevelPoint, locate_levels
+from stenosis_trt.engine.match import match_levels
+from stenosis_trt.engine.pack import ModelSpec, OutputSpec
+from stenosis_trt.engine.records import LEVELS, CordMeasurement, FrameHeader, LoadedSlice
+from stenosis_trt.engine.roi import input_to_heatmap, slice_roi
+
+LEVEL_MODEL = ModelSpec(
+    "levels", "", "", "fp32", input_spec(256, 1.0, 1, "sagittal"), OutputSpec("heatmaps", LEVELS, 4, 0.3)
+)
+CORD_MODEL = ModelSpec(
+    "cord", "", "", "fp32", input_spec(128, 0.5, 1, "axial"), OutputSpec("heatmaps", CORD_NAMES, 2, 0.3)
+)
+# A gently curved neck, C2/3 to C7/T1, in the patient's mid-plane at x = 2.
+NECK = [(2.0, float(0.006 * z * z - 30.0), float(z)) for z in (40, 24, 8, -8, -25, -44)]
+
+
+def _slice(pose: SlicePose, name: str) -> LoadedSlice:
+    return LoadedSlice(
+        FrameHeader(Path(name), 0, name, pose), pose, np.zeros((pose.rows, pose.columns), np.uint16)
+    )
+
+
+def _sagittal(height: float = 240.0, bottom: float = -120.0) -> list[LoadedSlice]:
+    rows = int(height / 0.8)
+    return [
+        _slice(
+            SlicePose((x, -120.0, bottom + height), (0, 1, 0), (0, 0, -1), 0.8, 0.8, rows, 300, 3.0), f"s{x}"
+        )
+        for x in np.arange(-13.2, 14.0, 3.3)
+    ]
+
+
+def _decoded(slices: list[LoadedSlice], points: list[Vector | None]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """What the network would answer: peaks that fade with the distance from the mid-plane."""
+    decoded = np.zeros((len(slices), len(LEVELS), 3), dtype=np.float32)
+    affines = []
+    for row, item in enumerate(slices):
+        affine = slice_roi(item.pose, item.pose.centre, LEVEL_MODEL.input)
+        affines.append(affine)
+        for level, point in enumerate(points):
+            if point is None:
+                continue
+            column, line, off = item.pose.to_pixels(point)
+            xy = np.linalg.inv(affine[:, :2]) @ (np.array([column, line]) - affine[:, 2])
+            decoded[row, level, :2] = input_to_heatmap(xy, 4)
+            decoded[row, level, 2] = 0.95 * np.exp(-0.5 * (off / 6.0) ** 2)
+    return decoded, affines
+
+
+def _locate(slices: list[LoadedSlice], points: list[Vector | None]) -> tuple[LevelPoint, ...]:
+    decoded, affines = _decoded(slices, points)
+    return locate_levels(slices, affines, decoded, LEVEL_MODEL)
+
+
+def test_levels_come_back_in_three_dimensions() -> None:
+    found = _locate(_sagittal(), list(NECK))
+    assert [item.level for item in found] == list(LEVELS)
+    for item, truth in zip(found, NECK, strict=True):
+        assert item.point is not None
+        assert np.linalg.norm(np.subtract(item.point, truth)) < 0.6
+        assert item.flags == ()
+
+
+def test_a_level_without_a_peak_is_not_found() -> None:
+    points: list[Vector | None] = list(NECK)
+    points[2] = None
+    found = _locate(_sagittal(), points)
+    assert found[2].point is None
+    assert found[2].flags == ("level_not_found",)
+
+
+def test_a_level_far_from_its_neighbours_is_dropped_as_implausible() -> None:
+    points: list[Vector | None] = list(NECK)
+    points[3] = (2.0, 40.0, 10.0)
+    found = _locate(_sagittal(), points)
+    assert found[3].flags == ("level_implausible",)
+    assert sum(item.point is not None for item in found) == 5
+
+
+def test_discs_as_far_apart_as_lumbar_ones_are_no_cervical_spine() -> None:
+    lumbar = [(2.0, -20.0, 90.0 - 36.0 * k) for k in range(6)]
+    found = _locate(_sagittal(), list(lumbar))
+    assert sum(item.point is not None for item in found) < 3
+
+
+def test_levels_in_the_wrong_order_are_not_all_kept() -> None:
+    found = _locate(_sagittal(), list(reversed(NECK)))
+    assert sum(item.point is not None for item in found) < 3
+
+
+def test_a_level_below_the_images_edge_is_out_of_view() -> None:
+    points: list[Vector | None] = [*NECK[:4], None, None]
+    found = _locate(_sagittal(height=140.0, bottom=-18.0), points)
+    assert found[4].flags == found[5].flags == ("level_out_of_view",)
+
+
+def test_a_peak_on_another_place_of_a_side_slice_has_no_say() -> None:
+    slices = _sagittal()
+    decoded, affines = _decoded(slices, list(NECK))
+    decoded[0, 2, :] = (5.0, 5.0, 0.8)
+    found = locate_levels(slices, affines, decoded, LEVEL_MODEL)
+    assert found[2].point is not None
+    assert np.linalg.norm(np.subtract(found[2].point, NECK[2])) < 0.8
+
+
+def _points() -> list[LevelPoint]:
+    return [LevelPoint(level, point, 0.9) for level, point in zip(LEVELS, NECK, strict=True)]
+
+
+def _axial(z: float, tilt: float = 0.0) -> LoadedSlice:
+    angle = np.deg2rad(tilt)
+    column = np.array([0.0, np.cos(angle), np.sin(angle)])
+    origin = np.array([-70.0, 0.0, z]) - column * 80.0
+    pose = SlicePose(tuple(origin), (1, 0, 0), tuple(column), 0.5, 0.5, 280, 280, 3.0)  # type: ignore[arg-type]
+    return _slice(pose, f"a{z}")
+
+
+def test_the_canal_runs_behind_its_front_wall() -> None:
+    line = canal_line(_points())
+    assert set(line.level_arc) == set(LEVELS)
+    for level, wall in zip(LEVELS, NECK, strict=True):
+        nearest = line.points[np.argmin(np.linalg.norm(line.points - np.array(wall), axis=1))]
+        assert 5.0 < np.linalg.norm(nearest - wall) < 9.0
+        assert nearest[1] > wall[1]
+        assert line.level_arc[level] >= 0.0
+    assert list(line.level_arc.values()) == sorted(line.level_arc.values())
+
+
+def test_slices_are_met_where_they_cross_the_canal() -> None:
+    slices = [_axial(200.0), _axial(8.0, 10.0), _axial(-200.0)]
+    across = slices_across(canal_line(_points()), slices)
+    assert [item.index for item in across] == [1]
+    assert float(slices[1].pose.to_pixels(across[0].centre)[2]) == pytest.approx(0.0, abs=1e-9)
+
+
+def _cord_decoded(
+    item: LoadedSlice, centre: np.ndarray, ap: float, transverse: float
+) -> tuple[np.ndarray, np.ndarray]:
+    affine = slice_roi(item.pose, centre, CORD_MODEL.input)
+    across, back = np.array(item.pose.row_direction), np.array(item.pose.column_direction)
+    points = [
+        centre - back * ap / 2,
+        centre + back * ap / 2,
+        centre + across * transverse / 2,
+        centre - across * transverse / 2,
+    ]
+    pixels = np.array([item.pose.to_pixels(point)[:2] for point in points])
+    xy = (pixels - affine[:, 2]) @ np.linalg.inv(affine[:, :2]).T
+    return np.column_stack([input_to_heatmap(xy, 2), np.full(4, 0.9)]).astype(np.float32), affine
+
+
+def test_the_cords_diameters_come_out_in_millimetres_on_a_tilted_slice() -> None:
+    item = _axial(8.0, 20.0)
+    decoded, affine = _cord_decoded(item, item.pose.centre, 6.5, 13.0)
+    measured = measure_cord([item], [affine], decoded[None], CORD_MODEL)[0]
+    assert measured.ap_mm == pytest.approx(6.5, abs=1e-3)
+    assert measured.transverse_mm == pytest.approx(13.0, abs=1e-3)
+    assert measured.compression_ratio == pytest.approx(0.5, abs=1e-3)
+    assert measured.flags == ()
+
+
+@pytest.mark.parametrize(
+    ("ap", "transverse", "confidence", "flag"),
+    [
+        (0.8, 13.0, 0.9, "cord_size_implausible"),
+        (6.0, 26.0, 0.9, "cord_size_implausible"),
+        (6.0, 13.0, 0.1, "cord_low_confidence"),
+    ],
+)
+def test_a_doubtful_cord_is_flagged(ap: float, transverse: float, confidence: float, flag: str) -> None:
+    item = _axial(8.0)
+    decoded, affine = _cord_decoded(item, item.pose.centre, ap, transverse)
+    decoded[:, 2] = confidence
+    assert flag in measure_cord([item], [affine], decoded[None], CORD_MODEL)[0].flags
+
+
+def test_axes_that_do_not_cross_are_flagged() -> None:
+    item = _axial(8.0)
+    decoded, affine = _cord_decoded(item, item.pose.centre, 7.0, 13.0)
+    decoded[2:, 1] += 12.0
+    assert "cord_axes_not_crossing" in measure_cord([item], [affine], decoded[None], CORD_MODEL)[0].flags
+
+
+def _cord(ratio: float, *flags: str) -> CordMeasurement:
+    corner = (0.0, 0.0, 0.0)
+    return CordMeasurement(f"{ratio}", (corner,) * 4, ratio * 13, 13.0, ratio, 0.9, flags)
+
+
+def _across(arcs: list[float]) -> list[CordSlice]:
+    return [CordSlice(k, np.zeros(3), arc) for k, arc in enumerate(arcs)]
+
+
+def test_the_slice_of_maximal_compression_near_a_level_is_taken() -> None:
+    line = canal_line(_points())
+    arc = line.level_arc["C4/5"]
+    matches = match_levels(
+        line, _across([arc - 20, arc - 4, arc, arc + 4]), [_cord(r) for r in (0.2, 0.5, 0.4, 0.6)]
+    )
+    assert matches["C4/5"].cord == _cord(0.4)
+    assert matches["C4/5"].flags == ()
+
+
+def test_a_doubtful_slice_does_not_stand_for_a_level() -> None:
+    line = canal_line(_points())
+    arc = line.level_arc["C4/5"]
+    both = [_cord(0.2, "cord_size_implausible"), _cord(0.5)]
+    assert match_levels(line, _across([arc, arc + 3]), both)["C4/5"].cord == _cord(0.5)
+    alone = match_levels(line, _across([arc]), both[:1])["C4/5"]
+    assert alone.cord is None
+    assert alone.flags == ("cord_not_measured", "cord_size_implausible")
+
+
+def test_a_level_without_a_slice_near_it_says_so() -> None:
+    line = canal_line(_points())
+    matches = match_levels(line, _across([line.level_arc["C2/3"]]), [_cord(0.5)])
+    assert matches["C2/3"].cord is not None
+    assert matches["C6/7"].flags == ("no_axial_slice",)
+
+
+def test_a_gap_in_the_axial_stack_is_flagged() -> None:
+    line = canal_line(_points())
+    matches = match_levels(line, _across([line.level_arc["C3/4"] + 5.0]), [_cord(0.5)])
+    assert matches["C3/4"].flags == ("axial_slice_gap",)

@@ -1,0 +1,194 @@
+"""The whole pipe, on real ONNX Runtime, with models whose answers the test draws into the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_pack import write_tiny_pack
+
+from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.pack import Pack, PackError
+from stenosis_trt.engine.pipeline import CannotGrade, grade_study
+from stenosis_trt.engine.records import (
+    LEVELS,
+    FrameHeader,
+    LoadedSlice,
+    LoadedStudy,
+    SeriesHeader,
+    Stage,
+    StudyHeader,
+)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return write_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def backend(pack: Pack) -> Iterator[OnnxRuntimeBackend]:
+    opened = OnnxRuntimeBackend(pack, threads=1)
+    yield opened
+    opened.close()
+
+
+def _study(axial: bool = True, same_frame: bool = True, contrast: int = 1000) -> LoadedStudy:
+    rng = np.random.default_rng(0)
+
+    def make(pose: SlicePose, name: str) -> LoadedSlice:
+        stored = rng.integers(0, contrast + 1, (pose.rows, pose.columns), dtype=np.uint16)
+        return LoadedSlice(FrameHeader(Path(name), 0, name, pose), pose, stored)
+
+    sagittal = tuple(
+        make(SlicePose((x, -100.0, 100.0), (0, 1, 0), (0, 0, -1), 0.8, 0.8, 250, 250, 3.0), f"s{k}")
+        for k, x in enumerate(np.arange(-12.0, 13.0, 3.0))
+    )
+    slices = tuple(
+        make(SlicePose((-60.0, -80.0, z), (1, 0, 0), (0, 1, 0), 0.5, 0.5, 320, 320, 3.0), f"a{k}")
+        for k, z in enumerate(np.arange(-60.0, 60.0, 4.0))
+    )
+    series = SeriesHeader("1", "1.1", "MR", tuple(item.frame for item in sagittal), patient_id="ID")
+    return LoadedStudy(
+        header=StudyHeader("1", "/study", (series,)),
+        sagittal_series=series,
+        sagittal=sagittal,
+        axial_series=replace(series, series_uid="1.2") if axial else None,
+        axial=slices if axial else (),
+        same_frame_of_reference=same_frame,
+        flags=(),
+    )
+
+
+class _Known:
+    """The real backend, except that it is told where the levels and the cord are."""
+
+    name = "known"
+
+    def __init__(self, inner: OnnxRuntimeBackend) -> None:
+        self.inner = inner
+        self.batches: dict[str, int] = {}
+        self.calls: list[str] = []
+
+    def preprocess(self, slices, rois, spec):  # type: ignore[no-untyped-def]
+        return self.inner.preprocess(slices, rois, spec)
+
+    def infer(self, model, batch):  # type: ignore[no-untyped-def]
+        self.calls.append(model)
+        self.batches[model] = len(batch)
+        if model == "grader":
+            return self.inner.infer(model, batch)
+        return model
+
+    def decode(self, heatmaps):  # type: ignore[no-untyped-def]
+        count = self.batches[heatmaps]
+        if heatmaps == "levels":
+            decoded = np.zeros((count, 6, 3), np.float32)
+            decoded[:, :, 0] = 28.0
+            decoded[:, :, 1] = 22.0 + 4.0 * np.arange(6)
+            fade = np.exp(-0.5 * ((np.arange(count) - 4) * 3.0 / 6.0) ** 2)
+            decoded[:, :, 2] = 0.9 * fade[:, None]
+            return decoded
+        corners = np.array([[31.5, 28.0], [31.5, 35.0], [38.0, 31.5], [25.0, 31.5]], np.float32)
+        return np.concatenate(
+            [np.tile(corners, (count, 1, 1)), np.full((count, 4, 1), 0.8, np.float32)], axis=2
+        )
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_every_level_is_graded_and_measured(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    known = _Known(backend)
+    result = grade_study(_study(), pack, known)
+    assert tuple(item.level for item in result.levels) == LEVELS
+    for item in result.levels:
+        assert item.grade is not None
+        assert item.probabilities is not None
+        assert sum(item.probabilities) == pytest.approx(1.0, abs=1e-5)
+        assert item.grade == int(np.argmax(item.probabilities))
+        assert item.cord is not None
+        assert item.cord.ap_mm == pytest.approx(7.0, abs=1e-3)
+        assert item.cord.compression_ratio == pytest.approx(7.0 / 13.0, abs=1e-3)
+        assert item.point is not None
+        assert item.point[0] == pytest.approx(0.0, abs=0.5)
+        assert item.sagittal_sop_uid == "s4"
+    assert set(result.seconds) == {"levels", "grade", "cord"}
+
+
+def test_all_regions_of_a_study_go_through_each_model_in_one_call(
+    pack: Pack, backend: OnnxRuntimeBackend
+) -> None:
+    known = _Known(backend)
+    grade_study(_study(), pack, known)
+    assert known.calls == ["levels", "grader", "cord"]
+    assert known.batches["levels"] == 9
+    assert known.batches["grader"] == 6
+
+
+def test_levels_match_the_axial_slice_nearest_in_patient_coordinates(
+    pack: Pack, backend: OnnxRuntimeBackend
+) -> None:
+    study = _study()
+    result = grade_study(study, pack, _Known(backend))
+    heights = {item.frame.sop_instance_uid: item.pose.origin[2] for item in study.axial}
+    for item in result.levels:
+        assert item.cord is not None
+        assert item.point is not None
+        assert abs(heights[item.cord.sop_instance_uid] - item.point[2]) < 8.0
+
+
+def test_without_an_axial_series_levels_are_graded_and_say_why_there_is_no_ratio(
+    pack: Pack, backend: OnnxRuntimeBackend
+) -> None:
+    result = grade_study(_study(axial=False), pack, _Known(backend))
+    assert all(item.grade is not None and item.cord is None for item in result.levels)
+    assert all("no_axial_series" in item.flags for item in result.levels)
+    assert result.axial_series_uid == ""
+
+
+def test_another_frame_of_reference_is_never_matched(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    known = _Known(backend)
+    result = grade_study(_study(same_frame=False), pack, known)
+    assert "cord" not in known.calls
+    assert all("axial_unmatched" in item.flags and item.cord is None for item in result.levels)
+
+
+def test_a_flat_image_is_flagged_for_its_contrast(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    result = grade_study(_study(contrast=0), pack, _Known(backend))
+    assert all("low_contrast" in item.flags for item in result.levels)
+
+
+def test_noise_is_no_cervical_spine(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    with pytest.raises(CannotGrade) as caught:
+        grade_study(_study(), pack, backend)
+    assert caught.value.stage is Stage.LEVELS
+    assert "No cervical spine" in caught.value.reason
+    assert caught.value.advice.endswith(".")
+
+
+def test_a_model_that_is_no_onnx_file_says_so(pack: Pack, tmp_path: Path) -> None:
+    import hashlib
+    import json
+
+    folder = write_tiny_pack(tmp_path / "broken").path
+    (folder / "levels.onnx").write_bytes(b"not a model")
+    manifest = json.loads((folder / "pack.json").read_text())
+    manifest["models"]["levels"]["sha256"] = hashlib.sha256(b"not a model").hexdigest()
+    (folder / "pack.json").write_text(json.dumps(manifest))
+    broken = OnnxRuntimeBackend(Pack.load(folder), threads=1)
+    with pytest.raises(PackError, match="cannot load"):
+        broken.infer("levels", np.zeros((1, 1, 256, 256), np.float32))
+
+
+def test_batches_larger_than_a_call_come_back_whole(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    rng = np.random.default_rng(0)
+    batch = rng.random((37, 1, 128, 128), dtype=np.float32)
+    whole = backend.infer("cord", batch)
+    assert whole.shape == (37, 4, 64, 64)
+    for index in (0, 15, 16, 36):
+        assert np.allclose(whole[index], backend.infer("cord", batch[index : index + 1])[0], atol=1e-6)
