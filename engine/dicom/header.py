@@ -205,7 +205,7 @@ def read_header(path: Path, limits: ReadLimits) -> FileHeader:
 
 def _not_an_image(dataset: FileDataset) -> DicomError:
     """Why there is no image: the object is of another kind, or its header was cut off."""
-    kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")
+    kind = dataset.file_meta.get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID", "")
     if UID(str(kind)).keyword.endswith("ImageStorage"):
         return _error("The file is an image by its class, but its header is cut off or lacks its size.")
     modality = _code(str(dataset.get("Modality", "") or ""))

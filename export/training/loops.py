@@ -116,11 +116,13 @@ def train(task: Task, folder: Path, device: torch.device, loaders: int = 1) -> n
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, log = folder / f"{task.name}.checkpoint.pt", folder / f"{task.name}.log.jsonl"
     first = 0
+    random_state: torch.Tensor | None = None
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
+        random_state = state["random"].cpu()
         first = int(state["step"])
     loader = DataLoader(
         _Samples(task.source, schedule.seed),
@@ -132,7 +134,11 @@ def train(task: Task, folder: Path, device: torch.device, loaders: int = 1) -> n
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     network.train()
     running, since = 0.0, time.monotonic()
-    for step, (inputs, targets) in enumerate(loader, start=first):
+    batches = iter(loader)
+    if random_state is not None:
+        # After the loader's own draw, so that dropout goes on where it was.
+        torch.set_rng_state(random_state)
+    for step, (inputs, targets) in enumerate(batches, start=first):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
         inputs = inputs.to(device, memory_format=torch.channels_last)
@@ -154,6 +160,7 @@ def train(task: Task, folder: Path, device: torch.device, loaders: int = 1) -> n
                     "network": network.state_dict(),
                     "average": average.state_dict(),
                     "optimiser": optimiser.state_dict(),
+                    "random": torch.get_rng_state(),
                     "step": done,
                 },
             )

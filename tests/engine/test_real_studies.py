@@ -1,0 +1,106 @@
+"""Real anatomy through the whole product with the reference pack: what must and what must not be graded.
+
+The pack has seen phantoms only, so grades of real studies are not judged here; that they load, are chosen
+and come out is.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_factory import dataset, write
+from pydicom.uid import generate_uid
+from real_volumes import write_study
+from shared_data import shared_data
+
+from stenosis_trt.engine.batch import GradeOptions, Outcome, grade_paths
+from stenosis_trt.engine.records import LEVELS
+
+
+def _grade(folder: Path, out: Path) -> tuple[Outcome, list[dict[str, str]], list[dict[str, str]]]:
+    outcome = grade_paths([folder], out, GradeOptions(device="cpu"))
+    with (out / "results.csv").open(newline="") as results, (out / "errors.csv").open(newline="") as errors:
+        return outcome, list(csv.DictReader(results)), list(csv.DictReader(errors))
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("name", ["errsm_11", "errsm_18", "errsm_20", "errsm_30"])
+def test_a_real_cervical_volume_in_both_protocols_comes_out(name: str, tmp_path: Path) -> None:
+    write_study(shared_data("volumes", name, "t2.nii.gz"), tmp_path / "in", name)
+    outcome, rows, errors = _grade(tmp_path / "in", tmp_path / "out")
+    assert outcome.studies == 1
+    assert outcome.graded + outcome.failed == 1
+    assert [row["stage"] for row in errors] in ([], ["levels"])
+    if outcome.graded:
+        assert [row["level"] for row in rows] == list(LEVELS)
+        assert all(row["kang_grade"] or row["flags"] for row in rows)
+        assert not any("no_axial_series" in row["flags"] for row in rows)
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    ("folder", "file"),
+    [
+        ("lumbar_negative", "t2_lumbar.nii.gz"),
+        ("axial_nonT2", "mt0.nii.gz"),
+        ("axial_T2star", "t2s_uncropped.nii.gz"),
+    ],
+)
+def test_another_region_or_contrast_is_never_graded(folder: str, file: str, tmp_path: Path) -> None:
+    """The headers written here all claim a cervical T2: only the images can tell."""
+    write_study(shared_data("volumes", folder, file), tmp_path / "in", folder)
+    outcome, rows, errors = _grade(tmp_path / "in", tmp_path / "out")
+    assert (outcome.studies, outcome.graded, outcome.exit_code) == (1, 0, 1)
+    assert rows == []
+    assert errors[-1]["reason"].startswith("cannot grade: ")
+
+
+@pytest.mark.shared_data
+def test_the_collection_of_real_files_ends_with_every_study_accounted_for(tmp_path: Path) -> None:
+    outcome, rows, errors = _grade(shared_data("dicom"), tmp_path / "out")
+    assert outcome.exit_code == 1
+    named = {row["study_uid"] for row in rows} | {row["study_uid"] for row in errors if row["study_uid"]}
+    assert len(named) == outcome.studies == outcome.graded + outcome.failed
+    assert outcome.graded == 0, "the collection holds no cervical T2 study"
+
+
+@pytest.mark.parametrize("kind", ["white", "smooth", "flat", "gradient"])
+def test_noise_with_a_perfect_header_is_not_graded(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    for number in range(11):
+        if kind == "white":
+            image = rng.integers(0, 4096, (256, 256))
+        elif kind == "smooth":
+            spectrum = np.fft.rfft2(rng.standard_normal((256, 256)))
+            falloff = np.exp(-np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None]) * 40)
+            field = np.fft.irfft2(spectrum * falloff)
+            image = (field - field.min()) / np.ptp(field) * 4000
+        elif kind == "flat":
+            image = np.full((256, 256), 700)
+        else:
+            image = np.add.outer(np.arange(256), np.arange(256)) * 7
+        uid = generate_uid(entropy_srcs=[kind, str(number)])
+        content = dataset(number, PixelData=image.astype(np.uint16).tobytes(), SOPInstanceUID=uid)
+        write(tmp_path / "in" / f"{number}.dcm", content)
+    outcome, rows, errors = _grade(tmp_path / "in", tmp_path / "out")
+    assert (outcome.graded, outcome.failed) == (0, 1)
+    assert rows == []
+    assert "No cervical spine" in errors[0]["reason"]
+
+
+def test_a_phantom_study_is_graded_well(tmp_path: Path) -> None:
+    from stenosis_trt.bench.compare import compare, pair_levels
+    from stenosis_trt.bench.phantom import PhantomOptions, write_studies
+
+    truth = write_studies(tmp_path / "in", PhantomOptions(studies=2, seed=31, transfer_syntax="jpeg-ls"))
+    outcome, rows, _ = _grade(tmp_path / "in", tmp_path / "out")
+    assert outcome.exit_code in (0, 1)
+    assert outcome.graded == 2
+    assert len(rows) == 2 * len(LEVELS)
+    figures = compare(pair_levels(tmp_path / "out" / "results.csv", truth))
+    assert figures.found_within_4_mm == 1.0
+    assert figures.ratio_mean_absolute_error < 0.05
+    assert figures.accuracy >= 0.5

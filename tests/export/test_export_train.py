@@ -1,0 +1,129 @@
+"""Export, the pack writer, and the whole recipe in its short form."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto
+from torch import nn
+
+from stenosis_trt.engine.pack import Pack
+from stenosis_trt.export.models.efficientnet import EfficientNetB5
+from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.onnx_export import ExportError, export_network
+from stenosis_trt.export.train import grade_loss, heatmap_loss
+
+
+def _example(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def test_an_exported_keypoint_network_answers_as_pytorch_does_for_any_batch() -> None:
+    torch.manual_seed(0)
+    network = KeypointNet(1, 4, 2).eval()
+    exported = export_network(network, "heatmaps", _example(2, 1, 64, 64))
+    session = onnxruntime.InferenceSession(exported.data, providers=["CPUExecutionProvider"])
+    inputs = _example(5, 1, 64, 64)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(inputs)).sigmoid().numpy()
+    assert np.abs(session.run(None, {"image": inputs})[0] - expected).max() < 5e-3
+    assert session.get_inputs()[0].shape[1:] == [1, 64, 64]
+
+
+def test_weights_are_stored_as_half_and_computed_as_single() -> None:
+    exported = export_network(KeypointNet(1, 4, 2).eval(), "heatmaps", _example(2, 1, 64, 64))
+    model = onnx.load_from_string(exported.data)
+    kinds = {weight.data_type for weight in model.graph.initializer if np.prod(weight.dims) >= 64}
+    assert kinds == {TensorProto.FLOAT16}
+    assert len(exported.data) < 2.3 * sum(p.numel() for p in KeypointNet(1, 4, 2).parameters())
+    for end in (*model.graph.input, *model.graph.output):
+        assert end.type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_an_exported_grader_gives_probabilities() -> None:
+    torch.manual_seed(0)
+    exported = export_network(EfficientNetB5(4).eval(), "classes", _example(2, 3, 64, 64))
+    session = onnxruntime.InferenceSession(exported.data, providers=["CPUExecutionProvider"])
+    answer = session.run(None, {"image": _example(3, 3, 64, 64)})[0]
+    assert answer.shape == (3, 4)
+    assert answer.sum(axis=1) == pytest.approx([1.0] * 3, abs=1e-5)
+
+
+def test_a_weight_too_large_for_half_is_refused() -> None:
+    network = KeypointNet(1, 4, 2).eval()
+    with torch.no_grad():
+        network.head.weight.fill_(1e5)
+    with pytest.raises(ExportError, match="too large for FP16"):
+        export_network(network, "heatmaps", _example(2, 1, 64, 64))
+
+
+class _Sensitive(nn.Module):
+    """Differs by more than the tolerance once its weights are rounded to FP16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1, 1, 8, 8), 0.1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * self.weight - x * 0.1).sum((2, 3), keepdim=True) * 1e4
+
+
+def test_an_export_that_answers_differently_is_refused() -> None:
+    with pytest.raises(ExportError, match="differs from PyTorch"):
+        export_network(_Sensitive(), "heatmaps", np.ones((2, 1, 8, 8), np.float32))
+
+
+def test_losses_are_lowest_where_the_network_is_right() -> None:
+    target = torch.rand(2, 3, 8, 8) * 0.9 + 0.05
+    right = torch.logit(target)
+    assert heatmap_loss(right, target) < heatmap_loss(right + 0.3, target)
+    assert heatmap_loss(right, target) < heatmap_loss(right - 0.3, target)
+    grades = torch.tensor([0, 3])
+    near, far = torch.tensor([[0.0, 5, 0, 0], [0, 0, 5, 0]]), torch.tensor([[0.0, 0, 0, 5], [5, 0, 0, 0]])
+    assert grade_loss(near, grades) < grade_loss(far, grades)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("recipe")
+    command = [
+        sys.executable,
+        "-m",
+        "stenosis_trt.export.train",
+        "--work",
+        work / "work",
+        "--out",
+        work / "pack",
+    ]
+    subprocess.run([*command, "--short"], check=True, capture_output=True, timeout=500)
+    return work
+
+
+def test_the_recipe_runs_through_and_writes_a_pack(trained: Path) -> None:
+    pack = Pack.load(trained / "pack")
+    assert "Not for patients" in pack.intended_use
+    assert pack.card["training_data"].startswith("phantoms")
+    for model in pack.models.values():
+        assert model.metrics["export_maximum_error"] < 5e-3
+    logs = [json.loads(line) for line in (trained / "work" / "levels.log.jsonl").read_text().splitlines()]
+    assert logs[-1]["step"] == 4
+
+
+def test_a_finished_recipe_is_not_run_again_and_gives_the_same_pack(trained: Path) -> None:
+    before = Pack.load(trained / "pack").models
+    command = [sys.executable, "-m", "stenosis_trt.export.train", "--work", trained / "work"]
+    subprocess.run(
+        [*command, "--out", trained / "again", "--short"], check=True, capture_output=True, timeout=500
+    )
+    after = Pack.load(trained / "again").models
+    for name, model in before.items():
+        assert after[name].sha256 == model.sha256
+    assert len((trained / "work" / "levels.log.jsonl").read_text().splitlines()) == 1
