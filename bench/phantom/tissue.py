@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy
-
-Array = npt.NDArray[np.floating]
+from stenosis_trt.bench.phantom.shapes import Array, Canvas, box, ellipse, ellipsoid, rounded
 
 _TEXTURE_SIZE = 48
 _FINE_TABLE_MM = 0.1
@@ -53,59 +52,6 @@ def sample_signals(rng: np.random.Generator) -> Signals:
         cortex=rng.uniform(0.03, 0.09),
         mucosa=rng.uniform(0.35, 0.7),
     )
-
-
-class Canvas:
-    """Points being painted: flat float32 arrays of one plane, and the softness of edges in mm."""
-
-    def __init__(self, u: Array, v: Array, s: Array, edge: float) -> None:
-        self.u, self.v, self.s, self.edge = u, v, s, edge
-        self.signal: Array = np.zeros(u.shape, dtype=np.float32)
-
-    def inside(self, distance: Array) -> Array:
-        """Coverage in [0, 1] of points at a signed distance (mm, negative inside) from an outline."""
-        return np.asarray(np.clip(0.5 - distance / self.edge, 0.0, 1.0), dtype=np.float32)
-
-    def paint(self, coverage: Array, signal: Array | float) -> None:
-        """Lay `signal` over what is there, as far as `coverage` goes."""
-        self.signal += coverage * (np.asarray(signal, dtype=np.float32) - self.signal)
-
-    def subset(self, chosen: npt.NDArray[np.bool_]) -> tuple[Canvas, npt.NDArray[np.intp]]:
-        """A canvas of the chosen points only, and their positions, to write back with."""
-        where = np.flatnonzero(chosen)
-        part = Canvas(self.u[where], self.v[where], self.s[where], self.edge)
-        part.signal = self.signal[where]
-        return part, where
-
-
-def _ellipse(u: Array, v: Array, half_u: Array | float, half_v: Array | float) -> Array:
-    """Signed distance to an ellipse, first order: exact on the outline, right in sign everywhere."""
-    a, b = u / half_u, v / half_v
-    radius = np.sqrt(a * a + b * b) + np.float32(1e-6)
-    slope = np.sqrt((a / half_u) ** 2 + (b / half_v) ** 2) / radius + np.float32(1e-6)
-    return np.asarray((radius - 1.0) / slope, dtype=np.float32)
-
-
-def _ellipsoid(u: Array, v: Array, s: Array, radii: tuple[float, float, float]) -> Array:
-    """Signed distance to an ellipsoid, first order."""
-    a, b, c = u / radii[0], v / radii[1], s / radii[2]
-    radius = np.sqrt(a * a + b * b + c * c) + np.float32(1e-6)
-    slope = np.sqrt((a / radii[0]) ** 2 + (b / radii[1]) ** 2 + (c / radii[2]) ** 2) / radius + np.float32(
-        1e-6
-    )
-    return np.asarray((radius - 1.0) / slope, dtype=np.float32)
-
-
-def _box(x: Array, low: Array | float, high: Array | float) -> Array:
-    """Signed distance to the interval [low, high]."""
-    return np.asarray(np.maximum(low - x, x - high), dtype=np.float32)
-
-
-def _rounded(a: Array, b: Array, radius: float) -> Array:
-    """Intersection of two outlines whose corner is rounded off with `radius` mm."""
-    a, b = a + radius, b + radius
-    outside = np.hypot(np.maximum(a, 0.0), np.maximum(b, 0.0))
-    return np.asarray(np.minimum(np.maximum(a, b), 0.0) + outside - radius, dtype=np.float32)
 
 
 class Tissues:
@@ -223,7 +169,7 @@ class Tissues:
         front = self._neck_front * (1.0 + 0.35 * shoulders + 0.55 * head)
         back = self._skin_back * (1.0 + 0.10 * shoulders + 0.35 * head)
         middle = (back - front) / 2
-        skin = _ellipse(u, v - middle, half_width, (front + back) / 2)
+        skin = ellipse(u, v - middle, half_width, (front + back) / 2)
         canvas.paint(canvas.inside(skin), tone.fat)
 
         backward = np.clip((v - middle) / (front + back) * 2.0 + 0.45, 0.0, 1.0)
@@ -244,14 +190,14 @@ class Tissues:
         mouth = (v < body_front - 20) & (s < self.anatomy.discs[1])
         mottled = tone.muscle * 1.6 * (1.0 + 0.35 * coarse) + 0.1
         canvas.paint(canvas.inside(np.where(mouth, skin + 9.0, 9.0).astype(np.float32)), mottled)
-        lumen = _ellipse(u, airway_v, 8.5 + 3.0 * oral, 6.0 - 2.0 * oral)
+        lumen = ellipse(u, airway_v, 8.5 + 3.0 * oral, 6.0 - 2.0 * oral)
         canvas.paint(canvas.inside(lumen - 2.0), tone.mucosa)
         canvas.paint(canvas.inside(lumen), tone.air)
         for side in (-1.0, 1.0):
-            carotid = _ellipse(u - side * 25.0, v - body_front + 4.0, 3.4, 3.4)
+            carotid = ellipse(u - side * 25.0, v - body_front + 4.0, 3.4, 3.4)
             canvas.paint(canvas.inside(carotid - 0.8), 0.3)
             canvas.paint(canvas.inside(carotid), tone.air + 0.02)
-            jugular = _ellipse(u - side * 33.0, v - body_front - 4.0, 5.0, 3.6)
+            jugular = ellipse(u - side * 33.0, v - body_front - 4.0, 5.0, 3.6)
             canvas.paint(canvas.inside(jugular), 0.55 if side > 0 else 0.12)
         self._skull(canvas, fine)
 
@@ -262,17 +208,17 @@ class Tissues:
             return
         tone = self.signals
         # Three shells of one bowl whose rim reaches down behind the foramen magnum.
-        bowl = _ellipsoid(part.u, part.v - 30.0, part.s - self._c1 + 50.0, (58.0, 50.0, 44.0))
+        bowl = ellipsoid(part.u, part.v - 30.0, part.s - self._c1 + 50.0, (58.0, 50.0, 44.0))
         part.paint(part.inside(bowl), tone.cortex)
         part.paint(part.inside(bowl + 1.2), tone.marrow)
         part.paint(part.inside(bowl + 4.0), tone.cortex)
         part.paint(part.inside(bowl + 5.5), tone.csf)
         folia = 0.5 + 0.5 * np.sin(part.s * 2.1 + 3.0 * np.sin(part.v * 0.22) + 0.4 * fine[where])
-        cerebellum = _ellipsoid(part.u, part.v - 36.0, part.s - self._c1 + 54.0, (48.0, 28.0, 36.0))
+        cerebellum = ellipsoid(part.u, part.v - 36.0, part.s - self._c1 + 54.0, (48.0, 28.0, 36.0))
         part.paint(part.inside(cerebellum), tone.cord * (0.95 + 0.25 * folia + 0.05 * fine[where]))
         height = part.s - (self._c1 - 12.0)
         clivus = np.maximum(
-            _ellipse(part.u, part.v + 24.0 + 0.5 * height, 14.0, 6.0), part.s - self._dens_top + 6.0
+            ellipse(part.u, part.v + 24.0 + 0.5 * height, 14.0, 6.0), part.s - self._dens_top + 6.0
         )
         part.paint(part.inside(clivus), tone.marrow)
         canvas.signal[where] = part.signal
@@ -288,7 +234,7 @@ class Tissues:
         grain = self._noise(canvas, 2, (1.6, 1.6, 1.6))
         depth = v + canal_half + 1.0
         half_depth = self._body_depth / 2
-        column = _ellipse(u, depth + half_depth, self._body_width, half_depth)
+        column = ellipse(u, depth + half_depth, self._body_width, half_depth)
 
         discs = anatomy.discs
         nearest = np.clip(np.searchsorted(self._middles, s), 0, len(discs) - 1)
@@ -304,9 +250,9 @@ class Tissues:
         marrow = self._marrow[below].astype(np.float32) * (1.0 + 0.09 * grain)
         self._arches(canvas, marrow, canal_half, canal_width, offset)
         canvas.paint(canvas.inside(np.where(cervical_top, 9.0, column).astype(np.float32)), tone.cortex)
-        body = np.maximum(_rounded(column + 0.7, -gap + 0.7, 1.6), self._c2_top - s)
+        body = np.maximum(rounded(column + 0.7, -gap + 0.7, 1.6), self._c2_top - s)
         canvas.paint(canvas.inside(body), marrow)
-        vein = _ellipse(u, depth + 2.5, 2.0, 2.6)
+        vein = ellipse(u, depth + 2.5, 2.0, 2.6)
         away = np.abs(np.abs(offset) - 8.5 * anatomy.scale)
         canvas.paint(canvas.inside(np.maximum(vein, away - 0.8)) * np.float32(~cervical_top), marrow * 1.5)
 
@@ -314,7 +260,7 @@ class Tissues:
         annulus = np.maximum(column - 0.6, gap + 0.5)
         canvas.paint(canvas.inside(annulus), tone.disc_degenerated)
         nucleus = np.maximum(
-            _ellipse(u, depth + half_depth * 0.95, self._body_width * 0.66, half_depth * 0.6), gap + 1.2
+            ellipse(u, depth + half_depth * 0.95, self._body_width * 0.66, half_depth * 0.6), gap + 1.2
         )
         core = tone.disc + (tone.disc_degenerated - tone.disc) * worn
         canvas.paint(canvas.inside(nucleus), core * (1.0 + 0.1 * grain))
@@ -325,11 +271,11 @@ class Tissues:
         u, s, tone = canvas.u, canvas.s, self.signals
         taper = np.clip((s - self._dens_top) / 6.0, 0.15, 1.0)
         dens = np.maximum(
-            _ellipse(u, depth + 6.0, 5.2 * taper, 5.2 * taper), _box(s, self._dens_top, self._c2_top + 2)
+            ellipse(u, depth + 6.0, 5.2 * taper, 5.2 * taper), box(s, self._dens_top, self._c2_top + 2)
         )
         canvas.paint(canvas.inside(dens - 0.8), tone.cortex)
         canvas.paint(canvas.inside(dens), self._marrow[0] * (1.0 + 0.08 * grain))
-        arch = np.maximum(_ellipse(s - self._c1, depth + 15.0, 5.0, 3.2), np.abs(u) - 14.0)
+        arch = np.maximum(ellipse(s - self._c1, depth + 15.0, 5.0, 3.2), np.abs(u) - 14.0)
         canvas.paint(canvas.inside(arch - 0.8), tone.cortex)
         canvas.paint(canvas.inside(arch), self._marrow[0])
 
@@ -339,33 +285,33 @@ class Tissues:
         """Laminae, spinous processes, facets, flaval ligaments, foramina with roots, vertebral arteries."""
         u, v, s, tone = canvas.u, canvas.v, canvas.s, self.signals
         scale, discs = self.anatomy.scale, self.anatomy.discs
-        ring = _ellipse(u, v, canal_width, canal_half)
+        ring = ellipse(u, v, canal_width, canal_half)
         behind = -v - 1.0
         # Interspinous tissue, then ligament, then bone at each vertebra, leaning down as they go back.
         streak = np.clip(self._noise(canvas, 3, (2.5, 2.5, 3.0)), -1.5, 1.5)
         canvas.paint(
-            canvas.inside(np.maximum(np.abs(u) - 3.0, _box(v, canal_half + 2, canal_half + 30))),
+            canvas.inside(np.maximum(np.abs(u) - 3.0, box(v, canal_half + 2, canal_half + 30))),
             tone.muscle + (0.6 * tone.fat - tone.muscle) * np.clip(0.35 + 0.35 * streak, 0, 1),
         )
-        nuchal = np.maximum(np.abs(u) - 1.2, _box(v, canal_half + 26, canal_half + 44))
+        nuchal = np.maximum(np.abs(u) - 1.2, box(v, canal_half + 26, canal_half + 44))
         canvas.paint(canvas.inside(nuchal), tone.ligament)
         canvas.paint(
             canvas.inside(np.maximum(np.maximum(ring - 3.6, behind), np.abs(u) - 11)), tone.ligament + 0.08
         )
 
-        pillar = np.maximum(_ellipse(np.abs(u) - canal_width - 6.0, v - 3.5, 6.0, 7.5), self._c2_top - s)
+        pillar = np.maximum(ellipse(np.abs(u) - canal_width - 6.0, v - 3.5, 6.0, 7.5), self._c2_top - s)
         canvas.paint(canvas.inside(pillar), tone.cortex)
         joint = np.abs(offset + 0.45 * (v - 3.0)) - 1.1
-        canvas.paint(canvas.inside(_rounded(pillar + 0.9, -joint, 1.2)), marrow)
+        canvas.paint(canvas.inside(rounded(pillar + 0.9, -joint, 1.2)), marrow)
         foramen = np.maximum(
-            _ellipse(np.abs(u) - canal_width - 2.0, offset + 1.0, 5.5, 4.2), _box(v, -5.5, 1.5)
+            ellipse(np.abs(u) - canal_width - 2.0, offset + 1.0, 5.5, 4.2), box(v, -5.5, 1.5)
         )
         canvas.paint(canvas.inside(foramen), 0.7 * tone.fat)
         root = np.maximum(
-            _ellipse(v + 2.0 - 0.3 * (np.abs(u) - canal_width), offset + 1.0, 1.6, 1.9), 9.0 - np.abs(u)
+            ellipse(v + 2.0 - 0.3 * (np.abs(u) - canal_width), offset + 1.0, 1.6, 1.9), 9.0 - np.abs(u)
         )
         canvas.paint(canvas.inside(root), tone.cord)
-        artery = np.maximum(_ellipse(np.abs(u) - canal_width - 3.5, v + 5.5, 1.9, 1.9), s - discs[5])
+        artery = np.maximum(ellipse(np.abs(u) - canal_width - 3.5, v + 5.5, 1.9, 1.9), s - discs[5])
         canvas.paint(canvas.inside(artery), tone.air + 0.02)
 
         for index in range(len(discs)):
@@ -384,15 +330,15 @@ class Tissues:
                 np.abs(s - centre - 0.25 * back) - (5.6 if index else 7.0) * scale,
             )
             lamina = np.maximum(lamina, -(ring - 0.8))
-            tip = np.maximum(np.abs(u) - 3.6, _box(back, 2.0, length))
-            process = _rounded(tip, np.abs(s - centre - lean * back) - (3.4 + 0.06 * back) * scale, 2.4)
+            tip = np.maximum(np.abs(u) - 3.6, box(back, 2.0, length))
+            process = rounded(tip, np.abs(s - centre - lean * back) - (3.4 + 0.06 * back) * scale, 2.4)
             bone = np.minimum(np.maximum(lamina, np.abs(u) - 12.5), process)
             close, where = canvas.subset(bone < 2.0)
             if len(where):
                 close.paint(close.inside(bone[where]), tone.cortex)
                 close.paint(close.inside(bone[where] + 1.0), marrow[where])
                 canvas.signal[where] = close.signal
-        arch = np.maximum(_ellipse(s - self._c1 - 1.0, v - canal_half - 4.0, 4.5, 3.0), np.abs(u) - 12.0)
+        arch = np.maximum(ellipse(s - self._c1 - 1.0, v - canal_half - 4.0, 4.5, 3.0), np.abs(u) - 12.0)
         canvas.paint(canvas.inside(arch - 0.8), tone.cortex)
         canvas.paint(canvas.inside(arch), self._marrow[0])
 
@@ -407,7 +353,7 @@ class Tissues:
         (cord_v, cord_u, centre, sac_v, sac_u, canal_v, canal_u, front, back, side, breadth, lesion) = (
             self._table[:, row]
         )
-        canal = _ellipse(u, v, canal_u, canal_v)
+        canal = ellipse(u, v, canal_u, canal_v)
         canvas.paint(canvas.inside(canal), tone.ligament)
         epidural = np.maximum(canal + 0.4, -(v - 0.45 * canal_v))
         canvas.paint(canvas.inside(epidural), self._epidural * tone.fat)
@@ -416,23 +362,23 @@ class Tissues:
         lean = np.exp(0.5 * (side / breadth) ** 2) * np.exp(-0.5 * ((u - side) / breadth) ** 2)
         pushed_front = -v - sac_v + front * lean
         pushed_back = v - sac_v + back * np.exp(-0.5 * (u / breadth) ** 2)
-        sac = _ellipse(u, v, sac_u, sac_v)
+        sac = ellipse(u, v, sac_u, sac_v)
         # Out at the sides the sac curves away, so an encroachment follows the ellipse's own outline.
         rise = sac_v * (1.0 - np.sqrt(np.clip(1.0 - (u / sac_u) ** 2, 0.0, 1.0)))
         sac = np.maximum(sac, np.maximum(pushed_front + rise * 0.5, pushed_back + rise * 0.5))
         canvas.paint(canvas.inside(sac - 0.5), tone.cortex)
         turbulence = np.clip(self._noise(canvas, 4, (2.6, 2.6, 9.0)) - 0.35, 0.0, 1.6)
         canvas.paint(canvas.inside(sac), tone.csf * (1.0 - self._flow_void * turbulence))
-        rootlet = _ellipse(np.abs(u) - cord_u - 2.2, np.abs(v) - 1.8, 1.6, 0.45)
+        rootlet = ellipse(np.abs(u) - cord_u - 2.2, np.abs(v) - 1.8, 1.6, 0.45)
         canvas.paint(canvas.inside(np.maximum(rootlet, sac)) * np.float32(self._rootlets), tone.cord)
 
-        cord = np.maximum(_ellipse(u, v - centre, cord_u, cord_v), sac - 0.02)
+        cord = np.maximum(ellipse(u, v - centre, cord_u, cord_v), sac - 0.02)
         grain = self._noise(canvas, 5, (1.2, 1.2, 3.0))
         canvas.paint(canvas.inside(cord), tone.cord * (1.0 + 0.03 * grain))
         x, y = np.abs(u) / cord_u, (v - centre) / cord_v
-        horn = np.minimum(_ellipse(x - 0.24, y + 0.08 - 0.3 * x, 0.11, 0.46), _ellipse(x, y, 0.28, 0.12))
+        horn = np.minimum(ellipse(x - 0.24, y + 0.08 - 0.3 * x, 0.11, 0.46), ellipse(x, y, 0.28, 0.12))
         canvas.paint(canvas.inside(horn * cord_v), tone.grey_matter)
-        fissure = _ellipse(u, y + 0.85, 0.25, 0.3)
+        fissure = ellipse(u, y + 0.85, 0.25, 0.3)
         canvas.paint(canvas.inside(np.maximum(fissure, cord)) * np.float32(0.5), tone.csf)
-        core = _ellipse(x - 0.15, y, 0.42, 0.52)
+        core = ellipse(x - 0.15, y, 0.42, 0.52)
         canvas.paint(canvas.inside(core * cord_v), canvas.signal + lesion)
