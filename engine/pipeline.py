@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -106,13 +107,13 @@ def _find_levels(slices: Sequence[LoadedSlice], pack: Pack, backend: Backend) ->
     return levels
 
 
+@dataclass(frozen=True)
 class _Grade:
     """Probabilities of one level, and the slice they were read from."""
 
-    def __init__(
-        self, probabilities: tuple[float, float, float, float], sop_uid: str, flags: tuple[str, ...]
-    ) -> None:
-        self.probabilities, self.sop_uid, self.flags = probabilities, sop_uid, flags
+    probabilities: tuple[float, float, float, float]
+    sop_uid: str
+    flags: tuple[str, ...]
 
 
 def _neighbours(
@@ -144,9 +145,8 @@ def _grade(
     grades = {}
     for k, (item, (_, nearest, repeated)) in enumerate(zip(found, picks, strict=True)):
         p0, p1, p2, p3 = (float(value) for value in probabilities[k])
-        flags = (("edge_of_stack",) if repeated else ()) + (
-            ("low_contrast",) if contrast[k] < _LOW_CONTRAST else ()
-        )
+        doubts = ((repeated, "edge_of_stack"), (contrast[k] < _LOW_CONTRAST, "low_contrast"))
+        flags = tuple(name for doubtful, name in doubts if doubtful)
         grades[item.level] = _Grade((p0, p1, p2, p3), slices[nearest].frame.sop_instance_uid, flags)
     return grades
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, box, ellipse, ellipsoid, rounded

@@ -34,7 +34,12 @@ class SampleSource(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast. The learning rate warms up linearly and falls to zero as a cosine."""
+    """How long and how fast. The learning rate warms up linearly and falls to zero as a cosine.
+
+    The network that comes out is a running average of the trained one, `average_decay` the share of the old
+    average that each step keeps. With 0 it is the trained network itself: right for a deep network with
+    batch normalisation, whose averaged statistics do not fit its averaged weights.
+    """
 
     steps: int
     batch: int

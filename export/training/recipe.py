@@ -91,7 +91,7 @@ REFERENCE = Recipe(
         learning_rate=1e-3,
         weight_decay=1e-2,
         warm_up=60,
-        average_decay=0.99,
+        average_decay=0.0,
         validate_every=125,
     ),
 )
