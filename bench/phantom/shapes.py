@@ -63,3 +63,9 @@ def rounded(a: Array, b: Array, radius: float) -> Array:
     a, b = a + radius, b + radius
     outside = np.hypot(np.maximum(a, 0.0), np.maximum(b, 0.0))
     return np.asarray(np.minimum(np.maximum(a, b), 0.0) + outside - radius, dtype=np.float32)
+
+
+def ramp(x: Array, start: float, length: float) -> Array:
+    """3t² − 2t³: from 0 at `start` to 1 at `start + length` without a corner; a negative length falls."""
+    t = np.clip((x - start) / length, 0.0, 1.0)
+    return np.asarray(t * t * (3.0 - 2.0 * t), dtype=np.float32)

@@ -121,9 +121,10 @@ def build_curve(posture: Posture, cervical_length: float) -> CanalCurve:
     thoracic = np.clip((s - 0.62 * cervical_length) / 90.0, 0.0, 1.2)
     sagittal = posture.sagittal_tilt + posture.lordosis * cervical - posture.thoracic_kyphosis * thoracic
     coronal = posture.scoliosis * np.sin(2.0 * np.pi * s / 160.0 + posture.scoliosis_phase)
-    smooth = np.ones(151) / 151.0
+    # Wide enough that outlines far in front of and behind the canal have no corner where bending sets in.
+    smooth = np.ones(501) / 501.0
     theta, phi = (
-        np.deg2rad(np.convolve(np.pad(angle, 75, mode="edge"), smooth, "valid"))
+        np.deg2rad(np.convolve(np.pad(angle, 250, mode="edge"), smooth, "valid"))
         for angle in (sagittal, coronal)
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.shapes import Array, Canvas, box, ellipse, ellipsoid, rounded
+from stenosis_trt.bench.phantom.shapes import Array, Canvas, box, ellipse, ellipsoid, ramp, rounded
 
 _TEXTURE_SIZE = 48
 _FINE_TABLE_MM = 0.1
@@ -162,8 +162,8 @@ class Tissues:
     def _soft_tissue(self, canvas: Canvas) -> None:
         """Neck outline, subcutaneous fat, muscles with fat between them, airway, vessels, head."""
         u, v, s, tone = canvas.u, canvas.v, canvas.s, self.signals
-        shoulders = np.clip((s - self.anatomy.discs[4]) / 60.0, 0.0, 1.5)
-        head = np.clip((self._c1 + 12.0 - s) / 45.0, 0.0, 1.0)
+        shoulders = 1.5 * ramp(s, self.anatomy.discs[4] - 10.0, 110.0)
+        head = ramp(s, self._c1 + 22.0, -65.0)
         half_width = self._neck_width * (1.0 + 0.9 * shoulders + 0.25 * head)
         front = self._neck_front * (1.0 + 0.35 * shoulders + 0.55 * head)
         back = self._skin_back * (1.0 + 0.10 * shoulders + 0.35 * head)
@@ -183,9 +183,9 @@ class Tissues:
         canvas.paint(canvas.inside(skin + thickness), muscle + (tone.fat * 0.7 - muscle) * septa)
 
         body_front = -(self.anatomy.canal_ap.mean() / 2 + self._body_depth)
-        prevertebral = 5.0 + 9.0 * np.clip((s - self.anatomy.discs[1]) / 25.0, 0.0, 1.0)
+        prevertebral = 5.0 + 9.0 * ramp(s, self.anatomy.discs[1] - 5.0, 35.0)
         airway_v = v - (body_front - prevertebral - 7.0).astype(np.float32)
-        oral = np.clip((self.anatomy.discs[0] - s) / 30.0, 0.0, 1.0)
+        oral = ramp(s, self.anatomy.discs[0] + 5.0, -40.0)
         mouth = (v < body_front - 20) & (s < self.anatomy.discs[1])
         mottled = tone.muscle * 1.6 * (1.0 + 0.35 * coarse) + 0.1
         canvas.paint(canvas.inside(np.where(mouth, skin + 9.0, 9.0).astype(np.float32)), mottled)
