@@ -9,6 +9,7 @@ Every step is seeded and goes on where it was when the command is given again. `
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -107,7 +108,9 @@ def make_task(name: str, recipe: Recipe, rendered: Path) -> Task:
     )
 
 
-def build_pack(networks: dict[str, nn.Module], tasks: dict[str, Task], out: Path, recipe: Recipe) -> Pack:
+def build_pack(
+    networks: dict[str, nn.Module], tasks: dict[str, Task], out: Path, recipe: Recipe, trained_on: str
+) -> Pack:
     """Export the trained networks and write them as a pack; its metrics are those of the validation set."""
     specs = {
         "levels": (LEVELS_INPUT, OutputSpec("heatmaps", LEVEL_NAMES, LEVELS_STRIDE, MINIMUM_PEAK)),
@@ -128,6 +131,7 @@ def build_pack(networks: dict[str, nn.Module], tasks: dict[str, Task], out: Path
         intended_use="Trying, testing and measuring. Trained on synthetic data. Not for patients.",
         card={
             "training_data": "phantoms of stenosis_trt.bench.phantom; no image of a person",
+            "trained_on": trained_on,
             "training_seed": TRAINING_SEED,
             "validation_seed": VALIDATION_SEED,
             "recipe": asdict(recipe),
@@ -138,13 +142,21 @@ def build_pack(networks: dict[str, nn.Module], tasks: dict[str, Task], out: Path
     return write_pack(out, content)
 
 
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, mixed precision, PyTorch {torch.__version__}"
+    return f"CPU, PyTorch {torch.__version__}"
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the reference pack on phantoms.")
     parser.add_argument("--work", type=Path, required=True, help="renderings, checkpoints and logs")
     parser.add_argument("--out", type=Path, help="write the pack here; without it, only train")
     parser.add_argument("--only", choices=NETWORKS, help="train one network and stop")
     parser.add_argument("--seed", type=int, default=0, help="initial weights and order of samples")
-    parser.add_argument("--workers", type=int, default=2, help="processes that render")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that render and draw samples"
+    )
     parser.add_argument("--short", action="store_true", help="the whole path in a minute, to test it")
     return parser.parse_args()
 
@@ -165,9 +177,11 @@ def main() -> None:
         torch.manual_seed(arguments.seed)
         task = make_task(name, recipe, rendered)
         tasks[name] = replace(task, schedule=replace(task.schedule, seed=arguments.seed))
-        networks[name] = train(tasks[name], arguments.work, device)
+        # On a CPU drawing samples and learning from them share the cores.
+        loaders = arguments.workers if device.type == "cuda" else max(1, arguments.workers - 1)
+        networks[name] = train(tasks[name], arguments.work, device, loaders)
     if arguments.out and not arguments.only:
-        pack = build_pack(networks, tasks, arguments.out, recipe)
+        pack = build_pack(networks, tasks, arguments.out, recipe, _device_name(device))
         print(f"{pack.path}: pack {pack.name} {pack.version}, SHA-256 {pack.sha256}")
 
 
