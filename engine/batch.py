@@ -6,39 +6,31 @@ rest is graded.
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.selection import Decision, decide, open_backend
-from stenosis_trt.engine.choose import Choice, choose
 from stenosis_trt.engine.dicom.limits import ReadLimits
-from stenosis_trt.engine.dicom.reader import DicomReader, Scan
-from stenosis_trt.engine.outputs import ResultStore, write_whole
-from stenosis_trt.engine.pack import Pack, reference_pack
+from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.outputs import ResultStore
+from stenosis_trt.engine.pack import Pack, PackError, reference_pack
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
 from stenosis_trt.engine.progress import show_progress
-from stenosis_trt.engine.records import LoadedSlice, LoadedStudy, Problem, Stage, StudyHeader, StudyResult
+from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
 from stenosis_trt.engine.run_record import Costs, machine, made_with, peak_memory_bytes, versions
-
-_LOG = logging.getLogger(__name__)
+from stenosis_trt.engine.study_reader import ReadStudy, program_failed, read_ahead
 
 _SECONDS_BETWEEN_TABLES = 60.0
-_STUDIES_AHEAD = 1
-_MINIMUM_SAGITTAL_SLICES = 5
-_GAP_FACTOR = 1.7
-"""Neighbouring slices farther apart than this many median steps have one missing between them."""
+_TABLES_SHARE = 0.05
+"""Writing the tables reads every study kept so far: at most this share of a run's time goes into it."""
 
 Grade = Callable[[LoadedStudy, Pack, Backend], StudyResult]
 
@@ -58,7 +50,11 @@ class GradeOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Counts of a run. `lost_files` are files that may have held an image and could not be read."""
+    """Counts of a run.
+
+    `skipped` were graded by the run that this one resumes. `lost_files` are files that may have held an
+    image and could not be read. `problems` are the rows of errors.csv.
+    """
 
     studies: int
     graded: int
@@ -74,20 +70,12 @@ class Outcome:
         return 0 if self.studies and not self.failed and not self.lost_files else 1
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A study ready to be graded, or the problem that keeps it from being."""
-
-    header: StudyHeader
-    study: LoadedStudy | None
-    problems: tuple[Problem, ...]
-    seconds: float
-
-
 def grade_paths(
     paths: Sequence[Path], out: Path, options: GradeOptions, grade: Grade = grade_study
 ) -> Outcome:
     """Grade all studies below `paths` and write results, errors and run.json to `out`.
+
+    However the run ends, short of being killed, the tables hold what was graded until then.
 
     Args:
         paths: folders, files, DICOMDIRs.
@@ -96,173 +84,147 @@ def grade_paths(
         grade: the pipe; tests put another in its place.
 
     Raises:
-        PackError, DeviceError, OutputError: nothing was graded; each says what to do.
+        PackError, DeviceError, OutputError: the run cannot start or go on; each says what to do.
     """
-    started = time.time()
     decision = decide(options.device)
     pack = Pack.load(options.pack or reference_pack())
-    store = ResultStore(
-        out, made_with(pack, decision.backend, "fp32", options.keep_identifiers), options.resume
-    )
-    backend = open_backend(pack, decision, options.threads)
-    print(f"Backend: {decision.backend}, because {decision.reason}.", file=sys.stderr)
-    costs = Costs()
-    problems: list[Problem] = []
-    graded = skipped = failed = 0
-    try:
-        with DicomReader(options.limits, options.workers) as reader:
-            scan = _scan(reader, paths)
-            order = [study.study_uid for study in scan.studies]
-            waiting = [study for study in scan.studies if not store.is_done(study.study_uid)]
-            skipped = len(order) - len(waiting)
-            tables_at = time.monotonic()
-            with show_progress("Grading", "studies") as progress:
-                for done, read in enumerate(_read_ahead(reader, waiting), start=1):
-                    result, trouble = _grade_one(read, pack, backend, grade)
-                    if result is None:
-                        problems.extend(trouble)
-                        failed += 1
-                    else:
-                        if not options.keep_identifiers:
-                            result = replace(result, patient_id="")
-                        store.add(result, trouble)
-                        costs.add({"read": read.seconds, **result.seconds})
-                        graded += 1
-                    progress.advance(done, len(waiting))
-                    if time.monotonic() - tables_at > _SECONDS_BETWEEN_TABLES:
-                        store.write_tables(order, [*scan.problems, *problems])
-                        tables_at = time.monotonic()
-    finally:
-        backend.close()
-    everything = [*scan.problems, *problems]
-    store.write_tables(order, everything)
-    outcome = Outcome(
-        studies=len(order),
-        graded=graded,
-        skipped=skipped,
-        failed=failed,
-        lost_files=sum(not problem.harmless for problem in scan.problems),
-        problems=len(everything),
-        out=out,
-    )
-    record = _record(options, pack, decision, scan, outcome)
-    record["seconds"] = {"total": round(time.time() - started, 3), "stages": costs.summary()}
-    record["peak_memory_bytes"] = peak_memory_bytes()
-    write_whole(out / "run.json", json.dumps(record, indent=2) + "\n")
+    kind = made_with(pack, decision.backend, "fp32", options.keep_identifiers)
+    with (
+        ResultStore(out, kind, options.resume) as store,
+        closing(open_backend(pack, decision, options.threads)) as backend,
+    ):
+        print(f"Backend: {decision.backend}, because {decision.reason}.", file=sys.stderr)
+        run = _Run(store, options, pack, backend, grade)
+        finished = False
+        try:
+            # The reading processes have ended before the memory they took is asked for.
+            with DicomReader(options.limits, options.workers) as reader:
+                run.grade_all(reader, run.scan(reader, paths))
+            finished = True
+        finally:
+            outcome = run.write_tables()
+            store.write_run(run.record(decision, outcome, finished))
     return outcome
 
 
-def _scan(reader: DicomReader, paths: Sequence[Path]) -> Scan:
-    with show_progress("Reading headers", "files") as progress:
-        return reader.scan(paths, lambda done: progress.advance(done, 0))
+class _Run:
+    """The state of one run: what was found, counted and measured."""
 
+    def __init__(
+        self, store: ResultStore, options: GradeOptions, pack: Pack, backend: Backend, grade: Grade
+    ) -> None:
+        self._store, self._options = store, options
+        self._pack, self._backend, self._grade = pack, backend, grade
+        self._started, self._start = datetime.now(timezone.utc), time.monotonic()
+        self._costs = Costs()
+        self._order: list[str] = []
+        self._file_problems: list[Problem] = []
+        self._files = self._skipped = 0
 
-def _record(
-    options: GradeOptions, pack: Pack, decision: Decision, scan: Scan, outcome: Outcome
-) -> dict[str, Any]:
-    return {
-        "versions": versions(),
-        "pack": {"name": pack.name, "version": pack.version, "sha256": pack.sha256},
-        "models": {name: model.sha256 for name, model in pack.models.items()},
-        "backend": asdict(decision),
-        "options": {
-            "device": options.device,
-            "workers": options.workers,
-            "threads": options.threads,
-            "resume": options.resume,
-            "keep_identifiers": options.keep_identifiers,
-            "limits": asdict(options.limits),
-        },
-        "machine": machine(len(os.sched_getaffinity(0))),
-        "counts": {
-            "files": scan.files,
-            "studies": outcome.studies,
-            "graded": outcome.graded,
-            "skipped": outcome.skipped,
-            "failed": outcome.failed,
-            "lost_files": outcome.lost_files,
-            "problems": outcome.problems,
-        },
-    }
+    def scan(self, reader: DicomReader, paths: Sequence[Path]) -> deque[StudyHeader]:
+        """Read all headers; returns the studies that are not done."""
+        with show_progress("Reading headers", "files") as progress:
+            scan = reader.scan(paths, lambda done: progress.advance(done, 0))
+        self._file_problems = [problem for problem in scan.problems if not self._store.owns(problem.path)]
+        self._files = scan.files - (len(scan.problems) - len(self._file_problems))
+        waiting = deque(study for study in scan.studies if not self._store.is_done(study))
+        outdated = sum(self._store.discard_outdated(study) for study in waiting)
+        if outdated:
+            print(f"Graded again, since they have other images than before: {outdated}.", file=sys.stderr)
+        self._skipped = len(scan.studies) - len(waiting)
+        self._order = [study.study_uid for study in scan.studies]
+        return waiting
 
+    def grade_all(self, reader: DicomReader, waiting: deque[StudyHeader]) -> None:
+        """Grade each study and keep its result, or why there is none."""
+        total = len(waiting)
+        tables_at = time.monotonic() + _SECONDS_BETWEEN_TABLES
+        with show_progress("Grading", "studies") as progress, closing(read_ahead(reader, waiting)) as studies:
+            start = time.monotonic()
+            for done, read in enumerate(studies, start=1):
+                self._one(read)
+                self._costs.add({"study": time.monotonic() - start})
+                progress.advance(done, total)
+                start = time.monotonic()
+                if start > tables_at:
+                    self.write_tables()
+                    took = time.monotonic() - start
+                    tables_at = time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
 
-def _read_ahead(reader: DicomReader, studies: Sequence[StudyHeader]) -> Iterator[_Read]:
-    """Each study, loaded; the next one is being read while the caller works on this one."""
-    pending: deque[Future[_Read]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
-        for study in studies:
-            pending.append(pool.submit(_read, reader, study))
-            if len(pending) > _STUDIES_AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    def _one(self, read: ReadStudy) -> None:
+        result, problems = self._result(read)
+        if result is not None:
+            if not self._options.keep_identifiers:
+                result = replace(result, patient_id="")
+            try:
+                self._store.add(read.header, result, problems)
+            except ValueError as error:
+                problems = (*problems, program_failed(read.header, Stage.WRITE, error))
+            else:
+                self._costs.add({"read": read.seconds, **result.seconds})
+                return
+        self._store.add_failed(read.header, problems)
 
+    def _result(self, read: ReadStudy) -> tuple[StudyResult | None, tuple[Problem, ...]]:
+        """A study's result, or None with the problem that it could not be graded for."""
+        if read.study is None:
+            return None, read.problems
+        path, uid = read.header.path, read.header.study_uid
+        try:
+            return self._grade(read.study, self._pack, self._backend), read.problems
+        except PackError:
+            # No other study can be graded either.
+            raise
+        except CannotGrade as error:
+            problem = Problem(path, error.stage, f"cannot grade: {error.reason}", error.advice, uid)
+        except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
+            problem = program_failed(read.header, Stage.GRADE, error)
+        return None, (*read.problems, problem)
 
-def _read(reader: DicomReader, header: StudyHeader) -> _Read:
-    start = time.perf_counter()
-    choice = choose(header)
-    if choice.sagittal is None:
-        refused = (choice.problem,) if choice.problem else ()
-        return _Read(header, None, refused, time.perf_counter() - start)
-    study, problems = _load(reader, choice)
-    return _Read(header, study, problems, time.perf_counter() - start)
-
-
-def _load(reader: DicomReader, choice: Choice) -> tuple[LoadedStudy | None, tuple[Problem, ...]]:
-    if choice.sagittal is None:
-        raise ValueError("A study without a sagittal series cannot be loaded.")
-    uid = choice.study.study_uid
-    sagittal, broken = reader.load(choice.sagittal.frames)
-    axial: tuple[LoadedSlice, ...] = ()
-    if choice.axial is not None:
-        axial, more = reader.load(choice.axial.frames)
-        broken = (*broken, *more)
-    problems = tuple(replace(problem, study_uid=uid) for problem in broken)
-    if len(sagittal) < _MINIMUM_SAGITTAL_SLICES:
-        reason = f"cannot grade: only {len(sagittal)} sagittal slices could be read."
-        missing = Problem(choice.study.path, Stage.PIXELS, reason, "Send the study again.", uid)
-        return None, (*problems, missing)
-    flags = (
-        *choice.flags,
-        *(("slices_unreadable",) if broken else ()),
-        *(("sagittal_slice_gap",) if _has_gap(sagittal) else ()),
-    )
-    study = LoadedStudy(
-        header=choice.study,
-        sagittal_series=choice.sagittal,
-        sagittal=sagittal,
-        axial_series=choice.axial,
-        axial=axial,
-        same_frame_of_reference=choice.same_frame_of_reference,
-        flags=flags,
-    )
-    return study, problems
-
-
-def _has_gap(slices: Sequence[LoadedSlice]) -> bool:
-    normal = slices[0].pose.normal
-    steps = np.abs(np.diff([float(item.pose.centre @ normal) for item in slices]))
-    return bool(steps.max() > _GAP_FACTOR * np.median(steps))
-
-
-def _grade_one(
-    read: _Read, pack: Pack, backend: Backend, grade: Grade
-) -> tuple[StudyResult | None, tuple[Problem, ...]]:
-    """A study's result, or None with the problem that it could not be graded for."""
-    if read.study is None:
-        return None, read.problems
-    path, uid = read.header.path, read.header.study_uid
-    try:
-        return grade(read.study, pack, backend), read.problems
-    except CannotGrade as error:
-        problem = Problem(path, error.stage, f"cannot grade: {error.reason}", error.advice, uid)
-    except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
-        _LOG.debug("grading failed", exc_info=True)
-        problem = Problem(
-            path,
-            Stage.GRADE,
-            f"cannot grade: the program failed ({type(error).__name__}).",
-            "Run it again with --verbose and report what it prints.",
-            uid,
+    def write_tables(self) -> Outcome:
+        """Write the tables of what was graded until now; the counts are of what they hold."""
+        tables = self._store.write_tables(self._order, self._file_problems)
+        return Outcome(
+            studies=len(self._order),
+            graded=tables.graded - self._skipped,
+            skipped=self._skipped,
+            failed=tables.failed,
+            lost_files=sum(not problem.harmless for problem in self._file_problems),
+            problems=tables.problems,
+            out=self._store.out,
         )
-    return None, (*read.problems, problem)
+
+    def record(self, decision: Decision, outcome: Outcome, finished: bool) -> dict[str, Any]:
+        """The content of run.json."""
+        options, pack = self._options, self._pack
+        return {
+            "started": self._started.isoformat(timespec="seconds"),
+            "finished": finished,
+            "versions": versions(),
+            "pack": {"name": pack.name, "version": pack.version, "sha256": pack.sha256},
+            "models": {name: model.sha256 for name, model in pack.models.items()},
+            "backend": asdict(decision),
+            "options": {
+                "device": options.device,
+                "workers": options.workers,
+                "threads": options.threads,
+                "resume": options.resume,
+                "keep_identifiers": options.keep_identifiers,
+                "limits": asdict(options.limits),
+            },
+            "machine": machine(),
+            "counts": {
+                "files": self._files,
+                "studies": outcome.studies,
+                "graded": outcome.graded,
+                "skipped": outcome.skipped,
+                "failed": outcome.failed,
+                "lost_files": outcome.lost_files,
+                "problems": outcome.problems,
+            },
+            "seconds": {
+                "total": round(time.monotonic() - self._start, 3),
+                "stages": self._costs.summary(),
+            },
+            "peak_memory_bytes": peak_memory_bytes(),
+        }

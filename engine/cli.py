@@ -23,7 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_NOT_ALL = 1
 _USAGE_ERROR = 2
+_INTERRUPTED = 130
+"""128 + SIGINT, as shells count it."""
 _MIB = 1 << 20
 
 PathsArgument = Annotated[list[Path], typer.Argument(help="Folders, files or DICOMDIRs.", show_default=False)]
@@ -46,14 +49,23 @@ def _fail(message: str) -> NoReturn:
 
 @contextmanager
 def _usage_errors() -> Iterator[None]:
-    """Print what keeps a command from running at all as one line, and leave with exit code 2."""
+    """Print what keeps a command from running or going on as one line, and leave with exit code 2."""
     from stenosis_trt.engine.backends.selection import DeviceError
     from stenosis_trt.engine.outputs import OutputError
     from stenosis_trt.engine.pack import PackError
 
     try:
         yield
-    except (PackError, DeviceError, OutputError, ValueError) as error:
+    except (PackError, DeviceError, OutputError) as error:
+        _fail(str(error))
+
+
+@contextmanager
+def _wrong_values() -> Iterator[None]:
+    """The same for options out of range. It holds only what checks them: elsewhere a ValueError is a bug."""
+    try:
+        yield
+    except ValueError as error:
         _fail(str(error))
 
 
@@ -105,11 +117,12 @@ def grade(
 ) -> None:
     """Grade every study below PATHS.
 
-    Exit code 0: all graded; 1: something could not be graded (see errors.csv); 2: wrong usage or no pack.
+    Exit code 0: all graded; 1: something could not be graded (see errors.csv); 2: wrong usage or no pack;
+    130: interrupted.
     """
     from stenosis_trt.engine.batch import GradeOptions
 
-    with _usage_errors():
+    with _wrong_values():
         options = GradeOptions(
             pack=pack,
             device=device,
@@ -119,20 +132,27 @@ def grade(
             keep_identifiers=keep_identifiers,
             limits=_limits(decode_memory_mib, max_file_mib),
         )
-        outcome = _grade(paths, out, options)
-    raise typer.Exit(outcome.exit_code)
+    raise typer.Exit(_grade(paths, out, options))
 
 
-def _grade(paths: list[Path], out: Path, options: GradeOptions) -> Outcome:
+def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
     from stenosis_trt.engine.batch import grade_paths
 
-    outcome = grade_paths(paths, out, options)
+    try:
+        with _usage_errors():
+            outcome = grade_paths(paths, out, options)
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. What was graded is in {out}; --resume goes on from there.", err=True)
+        return _INTERRUPTED
     typer.echo(_summary(outcome), err=True)
-    return outcome
+    return outcome.exit_code
 
 
 def _summary(outcome: Outcome) -> str:
-    parts = [f"{outcome.graded} of {outcome.studies} studies graded"]
+    if outcome.studies:
+        parts = [f"{outcome.graded} of {outcome.studies} studies graded"]
+    else:
+        parts = ["No study was found"]
     if outcome.skipped:
         parts.append(f"{outcome.skipped} were done before")
     if outcome.failed:
@@ -155,7 +175,8 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(inspection_table(choices))
+        # A description is no markup, whatever brackets it has.
+        Console(markup=False, emoji=False).print(inspection_table(choices))
     else:
         for line in inspection_lines(choices):
             typer.echo(line)
@@ -166,7 +187,7 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1) -> None:
             typer.echo(f"Study {number}: can be graded; {', '.join(choice.flags)}.", err=True)
     for problem in scan.problems:
         typer.echo(f"{problem.path}: {problem.reason} {problem.advice}", err=True)
-    raise typer.Exit(0 if choices and all(choice.problem is None for choice in choices) else 1)
+    raise typer.Exit(0 if choices and all(choice.problem is None for choice in choices) else _NOT_ALL)
 
 
 @app.command()
@@ -186,10 +207,13 @@ def phantom(
     from stenosis_trt.bench.phantom import PhantomOptions, write_studies
     from stenosis_trt.engine.progress import show_progress
 
-    with _usage_errors():
+    with _wrong_values():
         options = PhantomOptions(studies, seed, grade, syntax, workers)
+    try:
         with show_progress("Making phantoms", "studies") as progress:
             truth = write_studies(out, options, progress.advance)
+    except OSError as error:
+        _fail(f"{out} cannot be written ({error.strerror}). Give another folder.")
     typer.echo(f"{studies} studies with truth in {truth}", err=True)
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import shutil
-import subprocess
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-from stenosis_trt.engine.backends.selection import DeviceError, decide, missing_for_gpu
+from stenosis_trt.engine.backends.selection import DeviceError, decide
+from stenosis_trt.engine.hardware import (
+    Driver,
+    board_name,
+    jetson_release,
+    memory_bytes,
+    nvidia_driver,
+    processor_name,
+    usable_cores,
+)
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
-from stenosis_trt.engine.run_record import cpu_model, package_version, versions
+from stenosis_trt.engine.run_record import package_version, versions
 
-_TENSORRT_PACKAGES = ("tensorrt", "tensorrt-lean-cu13", "tensorrt-rtx-cu13-bindings")
-_TEGRA_RELEASE = Path("/etc/nv_tegra_release")
+_GIB = 1 << 30
+_TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 
 
 @dataclass(frozen=True)
@@ -31,61 +38,74 @@ def examine(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ..
     """Everything that bears on how studies would be graded here.
 
     Args:
-        pack: the pack to look at; None is the reference pack.
+        pack: a pack to look at besides the reference pack.
         device: as `grade --device`.
     """
+    driver, release = nvidia_driver(), jetson_release()
+    tensorrt = tensorrt_versions()
     return (
         Finding("version", f"stenosis-trt {versions()['stenosis-trt']} on Python {versions()['python']}"),
-        Finding("CPU", f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores to use"),
-        *_gpu(),
-        *_tensorrt(),
+        Finding("CPU", f"{processor_name()}, {usable_cores()} cores to use"),
+        Finding("memory", f"{memory_bytes() / _GIB:.1f} GiB"),
+        *([Finding("Jetson", f"{board_name()}, Jetson Linux {release}")] if release else []),
+        *gpu_findings(driver, on_jetson=bool(release)),
+        Finding("TensorRT", ", ".join(tensorrt) or "not installed"),
+        Finding("PyCUDA", package_version("pycuda")),
         _onnxruntime(),
-        _pack(pack),
+        _pack("reference pack", None),
+        *([_pack("pack", pack)] if pack else []),
         _decision(device),
+        for_a_gpu(driver, bool(tensorrt), on_jetson=bool(release)),
     )
 
 
-def _gpu() -> Iterator[Finding]:
-    driver = _driver_version()
-    if _TEGRA_RELEASE.exists():
-        yield Finding("Jetson", _TEGRA_RELEASE.read_text(encoding="utf-8", errors="replace").split(",")[0])
-    if driver is None:
-        yield Finding(
-            "GPU", "no NVIDIA driver (libcuda.so.1) was found", "Install NVIDIA's driver if there is a GPU."
-        )
+def gpu_findings(driver: Driver, on_jetson: bool) -> Iterator[Finding]:
+    """The driver and each GPU it gives."""
+    if driver.cuda_version is None:
+        advice = "" if on_jetson else "Install NVIDIA's driver if this machine has an NVIDIA GPU."
+        yield Finding("GPU driver", driver.trouble, advice)
         return
-    yield Finding("GPU driver", f"CUDA {driver // 1000}.{driver % 1000 // 10}")
-    yield Finding("GPU", _gpu_names() or "the driver is there, but nvidia-smi names no GPU")
+    yield Finding("GPU driver", "for CUDA {}.{}".format(*driver.cuda_version))
+    if driver.trouble:
+        advice = "Check that the GPU is given to this process (CUDA_VISIBLE_DEVICES, container options)."
+        yield Finding("GPU", driver.trouble, advice)
+    for gpu in driver.gpus:
+        major, minor = gpu.compute_capability
+        yield Finding(
+            "GPU", f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory_bytes / _GIB:.1f} GiB"
+        )
 
 
-def _driver_version() -> int | None:
-    """CUDA version the driver offers, as 1000 × major + 10 × minor; None without a driver."""
-    try:
-        library = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    version = ctypes.c_int()
-    return version.value if library.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
+def tensorrt_versions() -> list[str]:
+    """TensorRT and TensorRT-RTX as installed: by distribution, else by the module that can be imported."""
+    found = {
+        f"{distribution.name} {distribution.version}"
+        for distribution in metadata.distributions()
+        if (distribution.name or "").lower().replace("_", "-").startswith("tensorrt")
+    }
+    if found:
+        return sorted(found)
+    return [name for name in _TENSORRT_MODULES if importlib.util.find_spec(name)]
 
 
-def _gpu_names() -> str:
-    if shutil.which("nvidia-smi") is None:
-        return ""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    return "; ".join(answer.stdout.strip().splitlines()) if answer.returncode == 0 else ""
-
-
-def _tensorrt() -> Iterator[Finding]:
-    found = [
-        f"{name} {version}"
-        for name in _TENSORRT_PACKAGES
-        if (version := package_version(name)) != "not installed"
-    ]
-    yield Finding("TensorRT", ", ".join(found) or "not installed")
-    missing = missing_for_gpu()
-    if missing:
-        yield Finding("for a GPU", "not ready", "; ".join(missing) + ".")
+def for_a_gpu(driver: Driver, has_tensorrt: bool, on_jetson: bool) -> Finding:
+    """What grading on a GPU needs that is not here."""
+    missing = []
+    if not driver.gpus:
+        missing.append("an NVIDIA GPU with its driver")
+    if importlib.util.find_spec("pycuda") is None:
+        missing.append("PyCUDA (pip install 'stenosis-trt[gpu]')")
+    if not has_tensorrt:
+        missing.append(
+            "the system's TensorRT (apt-get install nvidia-jetpack, and a virtual environment made with "
+            "--system-site-packages)"
+            if on_jetson
+            else "TensorRT (pip install 'stenosis-trt[rtx]' or 'stenosis-trt[trt]')"
+        )
+    ready = (
+        f"what it will need and is not here: {'; '.join(missing)}" if missing else "what it will need is here"
+    )
+    return Finding("GPU grading", f"comes with a later release; {ready}")
 
 
 def _onnxruntime() -> Finding:
@@ -93,12 +113,12 @@ def _onnxruntime() -> Finding:
     return Finding("ONNX Runtime", version, "" if version != "not installed" else "pip install onnxruntime")
 
 
-def _pack(path: Path | None) -> Finding:
+def _pack(name: str, path: Path | None) -> Finding:
     try:
         pack = Pack.load(path or reference_pack())
     except PackError as error:
-        return Finding("pack", error.reason, error.advice)
-    return Finding("pack", f"{pack.name} {pack.version} ({pack.sha256[:12]}): {pack.intended_use}")
+        return Finding(name, error.reason, error.advice)
+    return Finding(name, f"{pack.name} {pack.version} ({pack.sha256[:12]}): {pack.intended_use}")
 
 
 def _decision(device: str) -> Finding:

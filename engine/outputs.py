@@ -1,49 +1,33 @@
-"""What a run leaves behind: results.csv, results.jsonl, errors.csv.
+"""What a run leaves behind: results.csv, results.jsonl, errors.csv, run.json.
 
-Each graded study is first one file of its own below `studies/`, written whole; the tables are put together
-from those. So a run that is killed loses at most the study it was on, and one that is resumed skips what
-is there. Files are named by the hash of the study's UID, never by anything that identifies a patient.
+Each study is first one file of its own below `studies/`, written whole; the tables are put together from
+those. So a run that is killed loses at most the study it was on, and one that is resumed skips what is
+there. Files are named by the hash of the study's UID, never by anything that identifies a patient.
 """
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from stenosis_trt.engine.records import Problem, StudyResult
+from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
+from stenosis_trt.engine.tables import ERROR_COLUMNS, RESULT_COLUMNS, error_row, result_rows
+from stenosis_trt.engine.whole_files import PART, write_whole, writing_whole
 
-RESULT_COLUMNS = (
-    "study_uid",
-    "patient_id",
-    "level",
-    "kang_grade",
-    "p0",
-    "p1",
-    "p2",
-    "p3",
-    "compression_ratio",
-    "ap_mm",
-    "transverse_mm",
-    "sagittal_sop_uid",
-    "axial_sop_uid",
-    "x_mm",
-    "y_mm",
-    "z_mm",
-    "confidence",
-    "flags",
-)
-ERROR_COLUMNS = ("path", "stage", "reason", "what_to_do", "study_uid")
-
+RESULTS, LINES, ERRORS, RUN = "results.csv", "results.jsonl", "errors.csv", "run.json"
 _STUDIES = "studies"
 _MADE_WITH = "made_with.json"
-_PART = ".part"
+_DONE = ".json"
+_FAILED = ".failed.json"
 
 
 class OutputError(Exception):
@@ -54,23 +38,20 @@ class OutputError(Exception):
         self.reason, self.advice = reason, advice
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops."""
-    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
-    with part.open("w", encoding="utf-8", newline="") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+@dataclass(frozen=True)
+class Tables:
+    """What the tables hold.
+
+    `graded` and `failed` are studies, of those that were asked for; `problems` are all rows of errors.csv.
+    """
+
+    graded: int
+    failed: int
+    problems: int
 
 
 class ResultStore:
-    """The output folder of a run.
+    """The output folder of a run. Use it as a context manager: until its end no other run may write there.
 
     Args:
         out: made where absent.
@@ -80,109 +61,210 @@ class ResultStore:
 
     Raises:
         OutputError: the folder holds results and `resume` is not given, or they were made with something
-            else, or it cannot be written.
+            else, or another run is writing there, or it cannot be written. Every method raises it where the
+            folder can no longer be written, or holds a file that something else damaged.
     """
 
     def __init__(self, out: Path, made_with: Mapping[str, Any], resume: bool) -> None:
         self.out = out
         self._studies = out / _STUDIES
-        try:
+        self._lock = -1
+        with self._written("Give another --out."):
             self._studies.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"The output folder {out} cannot be made ({error.strerror}).", "Give another with --out."
-            ) from error
-        marker = self._studies / _MADE_WITH
-        if marker.exists():
-            self._check(json.loads(marker.read_text(encoding="utf-8")), made_with, resume)
-        for part in [*out.glob(f".*{_PART}"), *self._studies.glob(f".*{_PART}")]:
-            part.unlink()
-        write_whole(marker, json.dumps(made_with, indent=2, sort_keys=True) + "\n")
+            self._lock = os.open(self._studies, os.O_RDONLY)
+        try:
+            self._take_lock()
+            self._check(made_with, resume)
+            with self._written("Give another --out."):
+                for part in [*out.glob(f".*{PART}"), *self._studies.glob(f".*{PART}")]:
+                    part.unlink()
+                write_whole(self._marker, json.dumps(made_with, indent=2, sort_keys=True) + "\n")
+        except BaseException:
+            self.close()
+            raise
 
-    def _check(self, before: Mapping[str, Any], now: Mapping[str, Any], resume: bool) -> None:
+    def __enter__(self) -> ResultStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other runs write to the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def _marker(self) -> Path:
+        return self._studies / _MADE_WITH
+
+    def _take_lock(self) -> None:
+        with self._written("Give another --out."):
+            try:
+                # The system gives the lock back when the process ends, however it ends.
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"Another run is writing to {self.out}.", "Wait for its end, or give another --out."
+                ) from error
+
+    def _check(self, now: Mapping[str, Any], resume: bool) -> None:
+        """Refuse what would be written over or mixed."""
+        held = [name for name in (RESULTS, LINES, ERRORS, RUN) if os.path.lexists(self.out / name)]
+        if not self._marker.exists():
+            if held:
+                raise OutputError(
+                    f"{self.out} holds a {held[0]} that no run left there.", "Give another --out."
+                )
+            return
+        before = self._content(self._marker, "Give another --out.")
         if not resume:
-            raise OutputError(
-                f"{self.out} already holds results.", "Give --resume to go on with them, or another --out."
-            )
+            if held or any(path != self._marker for path in self._studies.glob(f"*{_DONE}")):
+                raise OutputError(
+                    f"{self.out} already holds results.",
+                    "Give --resume to go on with them, or another --out.",
+                )
+            return
         differs = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if differs:
             raise OutputError(
                 f"The results in {self.out} were made with another {', '.join(differs)}.",
-                "Give another --out, or the same pack, version and device as before.",
+                "Give another --out, or the same pack, versions and device as before.",
             )
 
-    def _path(self, study_uid: str) -> Path:
-        return self._studies / f"{hashlib.sha256(study_uid.encode()).hexdigest()}.json"
+    @contextmanager
+    def _written(self, advice: str = "Make room, and give --resume to go on.") -> Iterator[None]:
+        """Say in one sentence why the folder cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"The output folder {self.out} cannot be written ({error.strerror}).", advice
+            ) from error
 
-    def is_done(self, study_uid: str) -> bool:
-        """Whether this study was graded, now or by the run that is resumed."""
-        return self._path(study_uid).exists()
+    def _content(
+        self, path: Path, advice: str = "Delete it and give --resume, and its study is graded again."
+    ) -> dict[str, Any]:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path} cannot be read ({type(error).__name__}).", advice) from error
+        if not isinstance(content, dict):
+            raise OutputError(f"{path} does not hold what a run writes there.", advice)
+        return content
 
-    def add(self, result: StudyResult, problems: Sequence[Problem]) -> None:
-        """Keep a graded study, with the problems its files had."""
-        content = {"result": asdict(result), "problems": [asdict(problem) for problem in problems]}
-        write_whole(self._path(result.study_uid), json.dumps(content) + "\n")
+    def _path(self, study_uid: str, ending: str) -> Path:
+        return self._studies / f"{hashlib.sha256(study_uid.encode()).hexdigest()}{ending}"
 
-    def write_tables(self, order: Sequence[str], problems: Iterable[Problem]) -> None:
-        """Put the three tables together.
+    def owns(self, path: str) -> bool:
+        """Whether this file is kept here; a scan meets such files where the output lies in the input."""
+        place = Path(path)
+        if place.parent == Path(os.path.abspath(self.out)):
+            return place.name in (RESULTS, LINES, ERRORS, RUN)
+        return place.parent == Path(os.path.abspath(self._studies)) and place.name.endswith(_DONE)
+
+    def is_done(self, study: StudyHeader) -> bool:
+        """Whether this study was graded from the images it has now."""
+        return self._is_kept(study) and not self._is_outdated(study)
+
+    def discard_outdated(self, study: StudyHeader) -> bool:
+        """Forget a result from other images than the study has now: it was graded while it was being copied.
+
+        Returns:
+            Whether there was one.
+        """
+        if not self._is_kept(study) or not self._is_outdated(study):
+            return False
+        with self._written():
+            self._path(study.study_uid, _DONE).unlink()
+        return True
+
+    def _is_kept(self, study: StudyHeader) -> bool:
+        return self._path(study.study_uid, _DONE).exists()
+
+    def _is_outdated(self, study: StudyHeader) -> bool:
+        return self._content(self._path(study.study_uid, _DONE)).get("images") != _images(study)
+
+    def add(self, study: StudyHeader, result: StudyResult, problems: Sequence[Problem]) -> None:
+        """Keep a graded study, with the problems its files had.
+
+        Raises:
+            ValueError: the result holds a number that is not finite.
+        """
+        content = {
+            "images": _images(study),
+            "result": asdict(result),
+            "problems": [asdict(problem) for problem in problems],
+        }
+        text = json.dumps(content, allow_nan=False)
+        with self._written():
+            write_whole(self._path(study.study_uid, _DONE), text + "\n")
+            self._path(study.study_uid, _FAILED).unlink(missing_ok=True)
+
+    def add_failed(self, study: StudyHeader, problems: Sequence[Problem]) -> None:
+        """Keep why a study could not be graded. It is not done: a run that is resumed tries it again."""
+        content = {"problems": [asdict(problem) for problem in problems]}
+        with self._written():
+            write_whole(self._path(study.study_uid, _FAILED), json.dumps(content) + "\n")
+
+    def write_run(self, record: Mapping[str, Any]) -> None:
+        """Write run.json."""
+        with self._written():
+            write_whole(self.out / RUN, json.dumps(record, indent=2) + "\n")
+
+    def write_tables(self, order: Sequence[str], problems: Iterable[Problem]) -> Tables:
+        """Put the three tables together, one study at a time.
 
         Args:
             order: study UIDs in the order of the rows; studies of an earlier run follow.
-            problems: those that belong to no graded study.
+            problems: those that belong to no study.
+
+        Returns:
+            What they hold, of the studies in `order`.
         """
-        rows, lines, errors = io.StringIO(), io.StringIO(), io.StringIO()
-        table = csv.DictWriter(rows, RESULT_COLUMNS, lineterminator="\n")
-        table.writeheader()
-        failures = csv.DictWriter(errors, ERROR_COLUMNS, lineterminator="\n")
-        failures.writeheader()
-        for problem in problems:
-            failures.writerow(_error_row(asdict(problem)))
-        for content in self._contents(order):
-            table.writerows(_result_rows(content["result"]))
-            lines.write(json.dumps(content["result"]) + "\n")
-            failures.writerows(_error_row(problem) for problem in content["problems"])
-        write_whole(self.out / "results.csv", rows.getvalue())
-        write_whole(self.out / "results.jsonl", lines.getvalue())
-        write_whole(self.out / "errors.csv", errors.getvalue())
+        wanted = {self._path(uid, ending).name for uid in order for ending in (_DONE, _FAILED)}
+        graded = failed = rows_of_errors = 0
+        with (
+            self._written(),
+            writing_whole(self.out / RESULTS) as rows,
+            writing_whole(self.out / LINES) as lines,
+            writing_whole(self.out / ERRORS) as errors,
+        ):
+            table = csv.DictWriter(rows, RESULT_COLUMNS, lineterminator="\n")
+            table.writeheader()
+            failures = csv.DictWriter(errors, ERROR_COLUMNS, lineterminator="\n")
+            failures.writeheader()
+            for problem in problems:
+                failures.writerow(error_row(asdict(problem)))
+                rows_of_errors += 1
+            for name in self._names(order):
+                content = self._content(self._studies / name)
+                if "result" in content:
+                    table.writerows(result_rows(content["result"]))
+                    lines.write(json.dumps(content["result"]) + "\n")
+                    graded += name in wanted
+                else:
+                    failed += name in wanted
+                failures.writerows(error_row(problem) for problem in content["problems"])
+                rows_of_errors += len(content["problems"])
+        return Tables(graded, failed, rows_of_errors)
 
-    def _contents(self, order: Sequence[str]) -> Iterator[dict[str, Any]]:
-        wanted = [self._path(uid) for uid in order]
-        others = sorted(set(self._studies.glob("*.json")) - {*wanted, self._studies / _MADE_WITH})
-        for path in [*wanted, *others]:
-            if path.exists():
-                yield json.loads(path.read_text(encoding="utf-8"))
-
-
-def _rounded(value: float | None, digits: int) -> float | str:
-    return "" if value is None else round(value, digits)
-
-
-def _result_rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for level in result["levels"]:
-        cord, point = level["cord"] or {}, level["point"] or (None, None, None)
-        probabilities = level["probabilities"] or (None,) * 4
-        yield {
-            "study_uid": result["study_uid"],
-            "patient_id": result["patient_id"],
-            "level": level["level"],
-            "kang_grade": "" if level["grade"] is None else level["grade"],
-            **{f"p{grade}": _rounded(value, 4) for grade, value in enumerate(probabilities)},
-            "compression_ratio": _rounded(cord.get("compression_ratio"), 4),
-            "ap_mm": _rounded(cord.get("ap_mm"), 2),
-            "transverse_mm": _rounded(cord.get("transverse_mm"), 2),
-            "sagittal_sop_uid": level["sagittal_sop_uid"],
-            "axial_sop_uid": cord.get("sop_instance_uid", ""),
-            **{f"{axis}_mm": _rounded(value, 2) for axis, value in zip("xyz", point, strict=True)},
-            "confidence": _rounded(level["confidence"], 4),
-            "flags": ";".join(dict.fromkeys([*level["flags"], *result["flags"]])),
-        }
+    def _names(self, order: Sequence[str]) -> Iterator[str]:
+        """Files of all studies kept, those of `order` first and in that order."""
+        names = {path.name for path in self._studies.glob(f"*{_DONE}")} - {_MADE_WITH}
+        wanted = [self._path(uid, ending).name for uid in order for ending in (_DONE, _FAILED)]
+        for name in [*(name for name in wanted if name in names), *sorted(names - {*wanted})]:
+            # A kill may have come between writing a result and deleting the failure before it.
+            if name.endswith(_FAILED) and name.removesuffix(_FAILED) + _DONE in names:
+                continue
+            yield name
 
 
-def _error_row(problem: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "path": problem["path"],
-        "stage": getattr(problem["stage"], "value", problem["stage"]),
-        "reason": problem["reason"],
-        "what_to_do": problem["advice"],
-        "study_uid": problem["study_uid"],
-    }
+def _images(study: StudyHeader) -> str:
+    """A hash of which images a study has, in whatever order they were found."""
+    frames = (frame for series in study.series for frame in series.frames)
+    names = sorted(f"{frame.sop_instance_uid} {frame.index}" for frame in frames)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -19,21 +20,6 @@ class Progress(Protocol):
         ...
 
 
-class _Lines:
-    def __init__(self, what: str) -> None:
-        self._what, self._start, self._last = what, time.monotonic(), 0.0
-
-    def advance(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_LINES and done != total:
-            return
-        self._last = now
-        rate = done / max(now - self._start, 1e-9)
-        of = f" of {total}" if total else ""
-        left = f", {(total - done) / rate:.0f} s left" if total and done and done < total else ""
-        print(f"{self._what}: {done}{of}, {rate:.1f} a second{left}", file=sys.stderr, flush=True)
-
-
 @contextmanager
 def show_progress(what: str, unit: str) -> Iterator[Progress]:
     """Progress of one task, shown while the context lasts.
@@ -42,9 +28,36 @@ def show_progress(what: str, unit: str) -> Iterator[Progress]:
         what: the task, as a heading.
         unit: what is counted, in the plural.
     """
-    if not sys.stderr.isatty():
-        yield _Lines(f"{what} ({unit})")
-        return
+    if sys.stderr.isatty():
+        with _bar(what, unit) as bar:
+            yield bar
+    else:
+        yield _Lines(what, unit)
+
+
+class _Lines:
+    """A line every few seconds, and one for the last of a known total: fit for a log."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        self._what, self._unit = what, unit
+        self._start = self._last = time.monotonic()
+
+    def advance(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_LINES and done != total:
+            return
+        self._last = now
+        line = f"{self._what}: {done}{f' of {total}' if total else ''} {self._unit}"
+        if done:
+            rate = done / max(now - self._start, 1e-9)
+            line += f", {_rate(rate)} a second"
+            if done < total:
+                line += f", {timedelta(seconds=round((total - done) / rate))} left"
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _bar(what: str, unit: str) -> Iterator[Progress]:
     from rich import progress
     from rich.console import Console
 
@@ -61,7 +74,14 @@ def show_progress(what: str, unit: str) -> Iterator[Progress]:
 
         class _Bar:
             def advance(self, done: int, total: int) -> None:
-                rate = done / max(time.monotonic() - start, 1e-9)
-                bars.update(task, completed=done, total=total or None, rate=f"{rate:.1f} {unit}/s")
+                rate = _rate(done / max(time.monotonic() - start, 1e-9))
+                bars.update(
+                    task, completed=done, total=total or None, rate=f"{rate} {unit}/s" if done else ""
+                )
 
         yield _Bar()
+
+
+def _rate(value: float) -> str:
+    """Two digits that mean something: studies pass one in seconds, files thousands a second."""
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"

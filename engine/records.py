@@ -103,11 +103,12 @@ class SeriesHeader:
 
 @dataclass(frozen=True)
 class StudyHeader:
-    """All series of one study."""
+    """All series of one study. `lost_files` of its files could not be used, not even by their headers."""
 
     study_uid: str
     path: str
     series: tuple[SeriesHeader, ...]
+    lost_files: int = 0
 
 
 @dataclass(frozen=True)

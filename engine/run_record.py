@@ -8,9 +8,9 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from stenosis_trt.engine.hardware import memory_bytes, processor_name, usable_cores
 from stenosis_trt.engine.pack import Pack
 
 _PACKAGES = (
@@ -38,21 +38,11 @@ def package_version(name: str) -> str:
         return "not installed"
 
 
-def cpu_model() -> str:
-    """The processor's name, as the kernel gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def made_with(pack: Pack, backend: str, precision: str, keep_identifiers: bool) -> dict[str, Any]:
-    """Everything that decides results; two runs that agree in it give the same."""
+    """What decides the numbers in the results: runs that agree in it may share an output folder."""
     return {
         "pack": pack.sha256,
-        "version": versions()["stenosis-trt"],
+        **{name: package_version(name) for name in ("stenosis-trt", "numpy", "onnxruntime")},
         "backend": backend,
         "precision": precision,
         "identifiers": keep_identifiers,
@@ -90,6 +80,12 @@ def peak_memory_bytes() -> dict[str, int]:
     }
 
 
-def machine(cores: int) -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What the run was on; no name of the host."""
-    return {"cpu": cpu_model(), "cores": cores, "system": platform.system(), "machine": platform.machine()}
+    return {
+        "cpu": processor_name(),
+        "cores": usable_cores(),
+        "memory_bytes": memory_bytes(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+    }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 SAGITTAL = [0.0, 1.0, 0.0, 0.0, 0.0, -1.0]
 AXIAL = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -54,6 +54,48 @@ def write(path: Path, content: Dataset, syntax: str = ExplicitVRLittleEndian) ->
     content.file_meta.TransferSyntaxUID = syntax
     content.save_as(path, enforce_file_format=True)
     return path
+
+
+def enhanced(positions: Sequence[float], **tags: object) -> Dataset:
+    """An enhanced MR object: one sagittal frame of 64² pixels at each x in `positions`, in that order.
+
+    Frame n holds the constant n; all frames share orientation and pixel measures.
+    """
+    result = dataset(0, SOPClassUID=EnhancedMRImageStorage, Rows=64, Columns=64)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(result, keyword)
+    for keyword in ("EchoTime", "RepetitionTime", "ScanningSequence"):
+        delattr(result, keyword)
+    shared = Dataset()
+    shared.PlaneOrientationSequence = [_item(ImageOrientationPatient=SAGITTAL)]
+    shared.PixelMeasuresSequence = [_item(PixelSpacing=[0.7, 0.6], SliceThickness=3.0)]
+    shared.MRTimingAndRelatedParametersSequence = [_item(RepetitionTime=3500.0, EchoTrainLength=17)]
+    shared.MREchoSequence = [_item(EffectiveEchoTime=100.0)]
+    result.SharedFunctionalGroupsSequence = [shared]
+    result.PerFrameFunctionalGroupsSequence = [
+        _item(PlanePositionSequence=[_item(ImagePositionPatient=[x, -20.0, 20.0])]) for x in positions
+    ]
+    result.EchoPulseSequence = "SPIN"
+    result.NumberOfFrames = len(positions)
+    result.PixelData = b"".join(np.full((64, 64), n, np.uint16).tobytes() for n in range(len(positions)))
+    for name, value in tags.items():
+        setattr(result, name, value)
+    return result
+
+
+def _item(**tags: object) -> Dataset:
+    item = Dataset()
+    for name, value in tags.items():
+        setattr(item, name, value)
+    return item
+
+
+def compressed(content: Dataset, syntax: str) -> Dataset:
+    """The same content with its pixels compressed. It is to be written in that syntax."""
+    content.file_meta = FileMetaDataset()
+    content.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    content.compress(syntax, generate_instance_uid=False)
+    return content
 
 
 def series(folder: Path, slices: int = 9, change: Callable[[Dataset, int], None] | None = None) -> list[Path]:

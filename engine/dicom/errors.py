@@ -1,4 +1,4 @@
-"""The one exception of this package: a file that cannot be used, and what to do about it."""
+"""What can go wrong in this package: with one file, or with reading as such."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ class DicomError(Exception):
     """A file, or something in it, that cannot be used.
 
     `reason` and `advice` are one sentence each and hold no value from the header that could identify
-    a patient. `harmless` says that no image is lost with the file.
+    a patient. `harmless` says that no image is lost with the file; `study_uid` is the study that lost
+    one, where the file still tells.
     """
 
-    def __init__(self, stage: Stage, reason: str, advice: str, harmless: bool = False) -> None:
+    def __init__(
+        self, stage: Stage, reason: str, advice: str, harmless: bool = False, study_uid: str = ""
+    ) -> None:
         super().__init__(reason)
-        self.stage, self.reason, self.advice, self.harmless = stage, reason, advice, harmless
+        self.stage, self.reason, self.advice = stage, reason, advice
+        self.harmless, self.study_uid = harmless, study_uid
 
-    def __reduce__(self) -> tuple[type[DicomError], tuple[Stage, str, str, bool]]:
-        return DicomError, (self.stage, self.reason, self.advice, self.harmless)
+    def __reduce__(self) -> tuple[type[DicomError], tuple[Stage, str, str, bool, str]]:
+        return DicomError, (self.stage, self.reason, self.advice, self.harmless, self.study_uid)
 
     def problem(self, path: str) -> Problem:
         """The row of errors.csv for this error in `path`."""
-        return Problem(path, self.stage, self.reason, self.advice, harmless=self.harmless)
+        return Problem(path, self.stage, self.reason, self.advice, self.study_uid, self.harmless)
+
+
+class ReaderError(Exception):
+    """Nothing can be read at all: the reading process does not start. The message says what to do."""

@@ -3,67 +3,84 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import pydicom
-from pydicom.errors import InvalidDicomError
-
+from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.records import Problem, Stage
 
 _DICOMDIR = "DICOMDIR"
-_MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
-_MAX_DICOMDIR_BYTES = 64 << 20
+
+_Identity = tuple[int, int]
+
+References = list[tuple[str, ...]]
+"""Files that a DICOMDIR lists, each as the parts of its path below the DICOMDIR's folder."""
 
 
-def find_files(paths: Sequence[Path]) -> Iterator[Path | Problem]:
+def find_files(
+    paths: Sequence[Path], list_dicomdir: Callable[[Path], References | DicomError]
+) -> Iterator[Path | Problem]:
     """Every file below the given paths, each once, in sorted order.
 
-    A folder is walked to its end; symbolic links to folders are not followed, so a loop ends nothing. A
-    DICOMDIR given by name stands for the files it lists; one met in a walk is passed over, since the
-    walk meets its files too.
+    Folders are walked to their end, through symbolic links too, each folder once. A DICOMDIR given by name
+    stands for the files it lists; one met in a walk is passed over, since the walk meets its files too.
+
+    Args:
+        paths: folders, files, DICOMDIRs.
+        list_dicomdir: reads what a DICOMDIR lists.
 
     Yields:
         Paths to read, and a Problem for a path that does not exist or a folder that cannot be listed.
     """
-    seen: set[Path] = set()
+    seen: set[_Identity] = set()
+    walked: set[_Identity] = set()
     for path in paths:
-        for found in _find(path):
+        for found in _find(path, walked, list_dicomdir):
             if isinstance(found, Problem):
                 yield found
                 continue
-            real = found.resolve()
-            if real not in seen:
-                seen.add(real)
+            identity = _identity(found)
+            if identity is None or identity not in seen:
                 yield found
+            if identity is not None:
+                seen.add(identity)
 
 
-def _find(path: Path) -> Iterator[Path | Problem]:
+def _identity(path: Path) -> _Identity | None:
+    """Device and inode; None for what is not there (any more), which reading will report."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _find(
+    path: Path, walked: set[_Identity], list_dicomdir: Callable[[Path], References | DicomError]
+) -> Iterator[Path | Problem]:
     if path.is_dir():
-        yield from _walk(path)
+        yield from _walk(path, walked)
     elif not os.path.lexists(path):
         yield Problem(str(path), Stage.FIND, "There is no such file or folder.", "Check the path.")
     elif path.name.upper().startswith(_DICOMDIR):
-        yield from _follow(path)
+        yield from _follow(path, list_dicomdir)
     else:
         yield path
 
 
-def _walk(folder: Path) -> Iterator[Path | Problem]:
+def _walk(folder: Path, walked: set[_Identity]) -> Iterator[Path | Problem]:
     denied: list[OSError] = []
-    for parent, folders, files in os.walk(folder, onerror=denied.append):
+    for parent, folders, files in os.walk(folder, onerror=denied.append, followlinks=True):
+        identity = _identity(Path(parent))
+        if identity is None or identity in walked:
+            # Gone meanwhile, a link back to a folder above, or a folder given twice.
+            folders.clear()
+            continue
+        walked.add(identity)
         folders.sort()
         for name in sorted(files):
             if name.upper() != _DICOMDIR:
                 yield Path(parent) / name
-        while denied:
-            error = denied.pop()
-            yield Problem(
-                str(error.filename),
-                Stage.FIND,
-                f"The folder cannot be listed ({error.strerror}).",
-                "Give this user permission to read it.",
-            )
     for error in denied:
         yield Problem(
             str(error.filename),
@@ -73,38 +90,31 @@ def _walk(folder: Path) -> Iterator[Path | Problem]:
         )
 
 
-def _follow(path: Path) -> Iterator[Path | Problem]:
+def _follow(path: Path, list_dicomdir: Callable[[Path], References | DicomError]) -> Iterator[Path | Problem]:
     """Files that a DICOMDIR references, in its order."""
-    advice = "Give the folder instead of its DICOMDIR."
-    try:
-        if path.stat().st_size > _MAX_DICOMDIR_BYTES:
-            yield Problem(str(path), Stage.FIND, "The DICOMDIR is too large to be one.", advice)
-            return
-        directory = pydicom.dcmread(path)
-        if str(directory.file_meta.get("MediaStorageSOPClassUID", "")) != _MEDIA_STORAGE_DIRECTORY:
-            yield path
-            return
-        references = [
-            [str(part) for part in ([value] if isinstance(value, str) else value)]
-            for record in directory.get("DirectoryRecordSequence") or []
-            if (value := record.get("ReferencedFileID"))
-        ]
-    except (InvalidDicomError, OSError, AttributeError, ValueError, TypeError, KeyError) as error:
-        yield Problem(str(path), Stage.FIND, f"The DICOMDIR cannot be read ({type(error).__name__}).", advice)
+    references = list_dicomdir(path)
+    if isinstance(references, DicomError):
+        yield references.problem(str(path))
         return
     if not references:
+        advice = "Give the folder instead of its DICOMDIR."
         yield Problem(str(path), Stage.FIND, "The DICOMDIR lists no image.", advice)
     for parts in references:
-        if any(part in ("", ".", "..") or "/" in part or "\\" in part for part in parts):
+        if any(part in ("", ".", "..") or "/" in part or "\\" in part or "\0" in part for part in parts):
+            advice = "Give the folder instead of its DICOMDIR."
             yield Problem(str(path), Stage.FIND, "The DICOMDIR names a file outside its folder.", advice)
             continue
-        target = path.parent.joinpath(*parts)
+        target = _as_spelt_on_disk(path.parent, parts)
         if target.is_file():
             yield target
         else:
-            yield Problem(
-                str(target),
-                Stage.FIND,
-                "The DICOMDIR lists this file, but it is not there.",
-                "Copy it whole.",
-            )
+            reason = "The DICOMDIR lists this file, but it is not there."
+            yield Problem(str(target), Stage.FIND, reason, "Copy the medium again, whole.")
+
+
+def _as_spelt_on_disk(folder: Path, parts: tuple[str, ...]) -> Path:
+    """The path below `folder`; where there is none so spelt, one in lower case, as some systems show a CD."""
+    for part in parts:
+        exact, lower = folder / part, folder / part.lower()
+        folder = lower if not exact.exists() and lower.exists() else exact
+    return folder

@@ -17,10 +17,13 @@ class ReadLimits:
         max_frames: frames in one file.
         max_pixel_bytes: rows × columns × frames × bytes a pixel of one file, decoded.
         max_inflated_bytes: a deflated file's dataset, inflated.
-        max_header_bytes: everything before the pixels.
+        max_header_bytes: everything before the pixels. Enhanced MR objects take up to 10 kB a frame.
+        max_sequence_depth: sequences one within the other. Enhanced MR objects have five.
+        max_items: items of all sequences that are read. Enhanced MR objects have about ten a frame.
         decode_memory_bytes: address space that a reading process may take beyond what it has at its start;
-            a codec that asks for more fails with a MemoryError in its own process.
-        timeout_seconds: longest wait for one request to a reading process.
+            a codec that asks for more fails with a MemoryError in its own process. It must leave room for
+            a whole file's pixels and for one decoded frame.
+        timeout_seconds: longest wait for one answer of a reading process.
     """
 
     max_file_bytes: int = 2048 * _MIB
@@ -29,6 +32,8 @@ class ReadLimits:
     max_pixel_bytes: int = 512 * _MIB
     max_inflated_bytes: int = 256 * _MIB
     max_header_bytes: int = 64 * _MIB
+    max_sequence_depth: int = 32
+    max_items: int = 1 << 17
     decode_memory_bytes: int = 1024 * _MIB
     timeout_seconds: float = 120.0
 

@@ -6,30 +6,30 @@ file it was on becomes a Problem, and the others are read as if nothing had been
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import groupby
-from multiprocessing.connection import Connection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from stenosis_trt.engine.dicom.errors import DicomError
-from stenosis_trt.engine.dicom.find import find_files
+from stenosis_trt.engine.dicom.find import References, find_files
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.process import ProcessLost, ReadingProcess
 from stenosis_trt.engine.dicom.series import build_studies
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Problem, Stage, StudyHeader
 
 _FILES_A_REQUEST = 64
+"""A request and its answer take 0.2 ms beside the reading; shared by 64 files, that is nothing."""
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -41,74 +41,11 @@ class Scan:
     files: int
 
 
-class _ProcessLost(Exception):
-    """The reading process died or did not answer in time; `hung` tells which."""
-
-    def __init__(self, hung: bool) -> None:
-        super().__init__("hung" if hung else "died")
-        self.hung = hung
-
-
-class _ReadingProcess:
-    """One reading process, started on first use and again after it was lost."""
-
-    def __init__(self, limits: ReadLimits) -> None:
-        self._limits = limits
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
-
-    def _start(self) -> Connection:
-        ours, theirs = socket.socketpair()
-        # The child works in the root folder: a file or folder of the user's working directory must not be
-        # taken for a module.
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "stenosis_trt.engine.dicom.reading_process",
-                str(theirs.fileno()),
-                json.dumps(asdict(self._limits)),
-            ],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
-        theirs.close()
-        self._connection = Connection(ours.detach())
-        return self._connection
-
-    def ask(self, request: tuple[Any, ...]) -> Any:
-        """Send a request and wait for its answer.
-
-        Raises:
-            _ProcessLost: the process died or took too long; the next request starts another.
-        """
-        connection = self._connection or self._start()
-        try:
-            connection.send(request)
-            if not connection.poll(self._limits.timeout_seconds):
-                self.stop()
-                raise _ProcessLost(hung=True)
-            return connection.recv()
-        except (EOFError, OSError) as error:
-            self.stop()
-            raise _ProcessLost(hung=False) from error
-
-    def stop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._connection = self._process = None
-
-
 class DicomReader:
     """Reads DICOM files in `workers` processes, under `limits`. Use it as a context manager.
 
-    Its methods may be called from several threads.
+    Its methods may be called from several threads. They raise ReaderError where no reading process can be
+    started; whatever is wrong with a file is a Problem.
     """
 
     def __init__(self, limits: ReadLimits | None = None, workers: int = 1) -> None:
@@ -116,8 +53,8 @@ class DicomReader:
             raise ValueError(f"{workers} reading processes were asked for. Ask for at least 1.")
         self.limits = limits or ReadLimits()
         self._workers = workers
-        self._processes = [_ReadingProcess(self.limits) for _ in range(workers)]
-        self._free: queue.SimpleQueue[_ReadingProcess] = queue.SimpleQueue()
+        self._processes = [ReadingProcess(self.limits) for _ in range(workers)]
+        self._free: queue.SimpleQueue[ReadingProcess] = queue.SimpleQueue()
         for process in self._processes:
             self._free.put(process)
 
@@ -132,15 +69,7 @@ class DicomReader:
     def close(self) -> None:
         """End the reading processes."""
         for process in self._processes:
-            process.stop()
-
-    @contextmanager
-    def _process(self) -> Iterator[_ReadingProcess]:
-        process = self._free.get()
-        try:
-            yield process
-        finally:
-            self._free.put(process)
+            process.close()
 
     def scan(self, paths: Sequence[Path], progress: Callable[[int], None] | None = None) -> Scan:
         """Find and read the headers of all files below `paths`; no pixels.
@@ -151,7 +80,7 @@ class DicomReader:
         """
         problems: list[Problem] = []
         files: list[Path] = []
-        for found in find_files([Path(os.path.abspath(path)) for path in paths]):
+        for found in find_files([Path(os.path.abspath(path)) for path in paths], self._list_dicomdir):
             if isinstance(found, Problem):
                 problems.append(found)
             else:
@@ -159,58 +88,119 @@ class DicomReader:
         chunks = [files[k : k + _FILES_A_REQUEST] for k in range(0, len(files), _FILES_A_REQUEST)]
         headers: list[FileHeader] = []
         done = 0
-        with ThreadPoolExecutor(self._workers) as pool:
-            for chunk, answers in zip(chunks, pool.map(self._headers, chunks), strict=True):
-                for path, answer in zip(chunk, answers, strict=True):
-                    if isinstance(answer, DicomError):
-                        problems.append(answer.problem(str(path)))
-                    else:
-                        headers.append(answer)
-                done += len(chunk)
-                if progress:
-                    progress(done)
+        for chunk, answers in self._each(self._headers, chunks):
+            for path, answer in zip(chunk, answers, strict=True):
+                if isinstance(answer, DicomError):
+                    problems.append(answer.problem(str(path)))
+                else:
+                    headers.append(answer)
+            done += len(chunk)
+            if progress:
+                progress(done)
+        lost = Counter(problem.study_uid for problem in problems if not problem.harmless)
         studies, duplicates = build_studies(headers)
+        studies = tuple(replace(study, lost_files=lost[study.study_uid]) for study in studies)
         return Scan(studies, (*problems, *duplicates), len(files))
+
+    def load(self, frames: Sequence[FrameHeader]) -> tuple[tuple[LoadedSlice, ...], tuple[Problem, ...]]:
+        """Decode frames.
+
+        Returns:
+            The slices that could be decoded, in the order of `frames`, and a Problem for each file of which
+            something could not.
+        """
+        files: dict[Path, list[FrameHeader]] = {}
+        for frame in frames:
+            files.setdefault(frame.path, []).append(frame)
+        decoded: dict[tuple[Path, int], Any] = {}
+        problems: list[Problem] = []
+        for (path, members), answers in self._each(self._pixels, files.items()):
+            error = _lost_frames(answers, len(members))
+            if error:
+                problems.append(error.problem(str(path)))
+            for frame, answer in zip(members, answers, strict=False):
+                if not isinstance(answer, DicomError):
+                    decoded[path, frame.index] = answer
+        slices = [
+            LoadedSlice(frame, frame.pose, decoded[frame.path, frame.index])
+            for frame in frames
+            if frame.pose is not None and (frame.path, frame.index) in decoded
+        ]
+        return tuple(slices), tuple(problems)
+
+    def _list_dicomdir(self, path: Path) -> References | DicomError:
+        try:
+            answer: References | DicomError = self._ask("dicomdir", path)[0]
+            return answer
+        except ProcessLost as lost:
+            return _lost(lost, Stage.FIND)
 
     def _headers(self, paths: list[Path]) -> list[FileHeader | DicomError]:
         try:
-            with self._process() as process:
-                answers: list[FileHeader | DicomError] = process.ask(("headers", paths))
-                return answers
-        except _ProcessLost as lost:
+            answers: list[FileHeader | DicomError] = self._ask("headers", paths)[0]
+            return answers
+        except ProcessLost as lost:
             if len(paths) == 1:
                 return [_lost(lost, Stage.HEADER)]
         # One of the files ended the process: each gets a request of its own.
         return [answer for path in paths for answer in self._headers([path])]
 
-    def load(self, frames: Sequence[FrameHeader]) -> tuple[tuple[LoadedSlice, ...], tuple[Problem, ...]]:
-        """Decode frames, in the order given.
-
-        Returns:
-            The slices that could be decoded, and a Problem for each file that could not.
-        """
-        files = [(path, [*group]) for path, group in groupby(frames, key=lambda frame: frame.path)]
-        slices: list[LoadedSlice] = []
-        problems: list[Problem] = []
-        with ThreadPoolExecutor(self._workers) as pool:
-            for (path, group), answer in zip(files, pool.map(self._pixels, files), strict=True):
-                if isinstance(answer, DicomError):
-                    problems.append(answer.problem(str(path)))
-                    continue
-                for frame, stored in zip(group, answer, strict=True):
-                    if frame.pose is not None:
-                        slices.append(LoadedSlice(frame, frame.pose, stored))
-        return tuple(slices), tuple(problems)
-
-    def _pixels(self, request: tuple[Path, list[FrameHeader]]) -> Any:
+    def _pixels(self, request: tuple[Path, list[FrameHeader]]) -> list[Any]:
         path, frames = request
         try:
-            with self._process() as process:
-                return process.ask(("pixels", path, [frame.index for frame in frames]))
-        except _ProcessLost as lost:
-            return _lost(lost, Stage.PIXELS)
+            return self._ask("pixels", path, [frame.index for frame in frames])
+        except ProcessLost as lost:
+            return [_lost(lost, Stage.PIXELS)]
+
+    def _ask(self, kind: str, *arguments: Any) -> list[Any]:
+        """Ask a free process; once more where it died, since something else may have ended it."""
+        with self._process() as process:
+            try:
+                return process.ask(kind, *arguments)
+            except ProcessLost as lost:
+                if lost.hung:
+                    raise
+                return process.ask(kind, *arguments)
+
+    @contextmanager
+    def _process(self) -> Iterator[ReadingProcess]:
+        process = self._free.get()
+        try:
+            yield process
+        finally:
+            self._free.put(process)
+
+    def _each(
+        self, read: Callable[[_Request], _Answer], requests: Iterable[_Request]
+    ) -> Iterator[tuple[_Request, _Answer]]:
+        """Each request with its answer, in order; not many more are under way than there are processes, so
+        that an interrupt is soon obeyed and answers do not pile up."""
+        pending: deque[tuple[_Request, Future[_Answer]]] = deque()
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="dicom") as pool:
+            try:
+                for request in requests:
+                    pending.append((request, pool.submit(read, request)))
+                    if len(pending) > 2 * self._workers:
+                        done, future = pending.popleft()
+                        yield done, future.result()
+                while pending:
+                    done, future = pending.popleft()
+                    yield done, future.result()
+            finally:
+                for _, future in pending:
+                    future.cancel()
 
 
-def _lost(lost: _ProcessLost, stage: Stage) -> DicomError:
+def _lost(lost: ProcessLost, stage: Stage) -> DicomError:
     what = "took longer than the limit" if lost.hung else "ended the process that did it"
     return DicomError(stage, f"Reading the file {what}.", "The file is broken: send or export it again.")
+
+
+def _lost_frames(answers: Sequence[Any], frames: int) -> DicomError | None:
+    """One row for a file, however many of its frames are lost."""
+    errors = [answer for answer in answers if isinstance(answer, DicomError)]
+    if not errors or len(errors) == len(answers):
+        return errors[0] if errors else None
+    first = errors[0]
+    reason = f"{len(errors)} of {frames} frames cannot be decoded: {first.reason}"
+    return DicomError(first.stage, reason, first.advice)

@@ -1,7 +1,7 @@
-"""A reading process: answers requests for headers and pixels until its pipe is closed.
+"""A reading process: answers requests for headers and pixels until its connection is closed.
 
-Started by `reader` as `python -m stenosis_trt.engine.dicom.reading_process FD LIMITS`. It runs under a cap of
-its address space, so that a codec that asks for too much, or crashes, takes nothing else with it.
+Started by `process` as `python -m stenosis_trt.engine.dicom.reading_process FD LIMITS`. It runs under a cap
+of its address space, so that a codec that asks for too much, or crashes, takes nothing else with it.
 """
 
 from __future__ import annotations
@@ -9,25 +9,34 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
+from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
-from stenosis_trt.engine.dicom.pixels import Stored, decode_frames
+from stenosis_trt.engine.dicom.pixels import OpenPixels, Stored, open_pixels
 from stenosis_trt.engine.records import Stage
 
-_CORRUPT = "Send or export the file again."
+READY = "ready"
+END = None
+"""Follows the last answer to a request."""
+
+_EXPORT_AGAIN = "Send or export the file again."
 
 
-def describe(error: BaseException, stage: Stage) -> DicomError:
-    """What went wrong with a file, in words, whatever was raised. No text of the error itself is
-    passed on: it may quote the header."""
+def describe(error: Exception, stage: Stage) -> DicomError:
+    """What went wrong with a file, in words, whatever was raised.
+
+    No text of the error itself is passed on: it may quote the header.
+    """
     if isinstance(error, DicomError):
-        return error
+        return DicomError(stage, error.reason, error.advice, error.harmless, error.study_uid)
     if isinstance(error, FileNotFoundError):
         return DicomError(
             stage, "The file went away while it was read.", "Grade the folder once copying is done."
@@ -38,31 +47,51 @@ def describe(error: BaseException, stage: Stage) -> DicomError:
         return DicomError(stage, "A folder stands where a file was.", "Grade the folder again.")
     if isinstance(error, MemoryError):
         return DicomError(stage, "Reading the file takes more memory than the limit.", "Raise the limit.")
-    if isinstance(error, RecursionError):
-        return DicomError(stage, "Sequences in the header are nested too deep.", _CORRUPT)
-    if isinstance(error, NotImplementedError):
+    if isinstance(error, OSError):
         return DicomError(
-            stage, "The file's transfer syntax is not supported.", "Export it as explicit little endian."
+            stage, f"The file cannot be read ({error.strerror or type(error).__name__}).", "Check the disk."
         )
-    return DicomError(stage, f"The file is broken ({type(error).__name__}).", _CORRUPT)
+    return DicomError(stage, f"The file is broken ({type(error).__name__}).", _EXPORT_AGAIN)
 
 
-def _headers(paths: Sequence[Path], limits: ReadLimits) -> list[FileHeader | DicomError]:
-    return [_header(path, limits) for path in paths]
+def headers(paths: Sequence[Path], limits: ReadLimits) -> Iterator[list[FileHeader | DicomError]]:
+    """All headers in one answer."""
+    yield [_header(path, limits) for path in paths]
 
 
 def _header(path: Path, limits: ReadLimits) -> FileHeader | DicomError:
     try:
         return read_header(path, limits)
-    except Exception as error:  # noqa: BLE001 - any broken file may raise anything; each becomes a row
+    except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
         return describe(error, Stage.HEADER)
 
 
-def _pixels(path: Path, indices: Sequence[int], limits: ReadLimits) -> list[Stored] | DicomError:
+def pixels(path: Path, indices: Sequence[int], limits: ReadLimits) -> Iterator[Stored | DicomError]:
+    """One answer a frame, or a single one where the file as a whole cannot be used."""
     try:
-        return decode_frames(path, indices, limits)
-    except Exception as error:  # noqa: BLE001 - any broken file may raise anything; each becomes a row
+        with open_pixels(path, limits) as opened:
+            for index in indices:
+                yield _frame(opened, index)
+    except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
+        yield describe(error, Stage.PIXELS)
+
+
+def _frame(opened: OpenPixels, index: int) -> Stored | DicomError:
+    try:
+        return opened.decode(index)
+    except Exception as error:  # noqa: BLE001 - a codec may raise anything on a broken frame
         return describe(error, Stage.PIXELS)
+
+
+def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] | DicomError]:
+    """What a DICOMDIR lists, in one answer."""
+    try:
+        yield list_dicomdir(path, limits)
+    except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
+        yield describe(error, Stage.FIND)
+
+
+_REQUESTS: dict[str, Any] = {"headers": headers, "pixels": pixels, "dicomdir": dicomdir}
 
 
 def _cap_memory(extra: int) -> None:
@@ -70,23 +99,27 @@ def _cap_memory(extra: int) -> None:
     cap = pages * os.sysconf("SC_PAGE_SIZE") + extra
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (cap if hard == resource.RLIM_INFINITY else min(cap, hard), hard))
+    # A codec that crashes must not leave a patient's image in a core file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main() -> None:
-    """Serve requests `(kind, arguments…)` on the connection whose descriptor is the first argument."""
+    """Serve requests `(kind, *arguments)` on the connection whose descriptor is the first argument."""
+    # An interrupt from the keyboard reaches the whole process group; the reader decides when this one ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
     limits = ReadLimits(**json.loads(sys.argv[2]))
     _cap_memory(limits.decode_memory_bytes)
-    while True:
-        try:
+    try:
+        connection.send(READY)
+        while True:
             kind, *arguments = connection.recv()
-        except EOFError:
-            return
-        if kind == "headers":
-            connection.send(_headers(arguments[0], limits))
-        else:
-            path, indices = arguments
-            connection.send(_pixels(path, indices, limits))
+            for answer in _REQUESTS[kind](*arguments, limits):
+                connection.send(answer)
+            connection.send(END)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        # The reader has gone.
+        return
 
 
 if __name__ == "__main__":

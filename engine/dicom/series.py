@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from stenosis_trt.engine.dicom.header import FileHeader
-from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
+from stenosis_trt.engine.dicom.header import FileHeader, FoundFrame
+from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeader
 
-_SAME_PLACE_MM = 0.01
+_SAME_PLACE_MM = 0.05
+"""Images closer than this lie in one place: a tenth of a pixel, and far above rounding in headers."""
+_SAME_PLACE_COSINE = 0.9999
+_HASH_BYTES = 1 << 20
 
 
 def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
     """Group files by study and series.
 
     Frames of a series are ordered by position along their mean normal, never by instance number. Several
-    images at one position (echoes, dynamics, phases) make several volumes: a SeriesHeader each, with the
+    images in one place (echoes, dynamics, phases) make several volumes: a SeriesHeader each, with the
     same UID. Slices of different tilt without such doubles stay one series.
 
     Returns:
@@ -29,12 +34,12 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
         different content; the first of them is kept. Equal copies are dropped silently.
     """
     kept, problems = _without_duplicates(headers)
-    series: dict[tuple[str, str], list[FileHeader]] = defaultdict(list)
+    files: dict[tuple[str, str, str], list[FileHeader]] = defaultdict(list)
     for header in kept:
-        series[header.study_uid, header.series_uid].append(header)
+        files[header.study_uid, header.series_uid, header.frame_of_reference_uid].append(header)
     studies: dict[str, list[SeriesHeader]] = defaultdict(list)
-    for (study_uid, _), files in sorted(series.items(), key=lambda item: item[0]):
-        studies[study_uid].extend(_volumes(files))
+    for (study_uid, _, _), members in sorted(files.items(), key=lambda item: item[0]):
+        studies[study_uid].extend(_series(members))
     return (
         tuple(StudyHeader(uid, _common_folder(found), tuple(found)) for uid, found in studies.items()),
         problems,
@@ -45,18 +50,16 @@ def _without_duplicates(headers: Iterable[FileHeader]) -> tuple[list[FileHeader]
     first: dict[str, FileHeader] = {}
     problems = []
     for header in headers:
-        frame = header.frames[0]
-        earlier = first.setdefault(frame.sop_instance_uid, header)
-        if earlier is header or _same_content(earlier.frames[0].path, frame.path):
+        earlier = first.setdefault(header.sop_instance_uid, header)
+        if earlier is header or _same_content(earlier.path, header.path):
             continue
         problems.append(
             Problem(
-                str(frame.path),
+                str(header.path),
                 Stage.HEADER,
                 "Another file has the same SOP Instance UID but different content; the first one is used.",
                 "Find out which of the two is right and remove the other.",
                 header.study_uid,
-                harmless=True,
             )
         )
     return list(first.values()), tuple(problems)
@@ -64,7 +67,7 @@ def _without_duplicates(headers: Iterable[FileHeader]) -> tuple[list[FileHeader]
 
 def _same_content(one: Path, other: Path) -> bool:
     try:
-        return _digest(one) == _digest(other)
+        return one.stat().st_size == other.stat().st_size and _digest(one) == _digest(other)
     except OSError:
         # A file that has gone since cannot be shown to be the same.
         return False
@@ -73,88 +76,154 @@ def _same_content(one: Path, other: Path) -> bool:
 def _digest(path: Path) -> bytes:
     total = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
+        while block := stream.read(_HASH_BYTES):
             total.update(block)
     return total.digest()
 
 
 @dataclass(frozen=True)
-class _Placed:
-    frame: FrameHeader
-    volume: tuple[str, ...]
-    place: tuple[int, ...]
+class _Member:
+    """One frame of a series. Frames with the same `place` show the same plane; `along` orders places."""
+
+    frame: FoundFrame
+    file: FileHeader
+    along: float
+    place: int
 
 
-def _place(frame: FrameHeader) -> tuple[int, ...]:
-    """Position and normal, in steps of `_SAME_PLACE_MM`: equal for images of one plane."""
-    pose = frame.pose
-    if pose is None:
+def _series(files: Sequence[FileHeader]) -> list[SeriesHeader]:
+    """The volumes of one series."""
+    pairs = [(frame, file) for file in files for frame in file.frames]
+    poses = [_pose(frame) for frame, _ in pairs]
+    centres, normals = _centres(poses), _normals(poses)
+    along = centres @ _direction(normals)
+    places = _places(along, centres, normals)
+    members = [_Member(*pair, float(a), p) for pair, a, p in zip(pairs, along, places, strict=True)]
+    return [_volume(sorted(volume, key=lambda member: member.along)) for volume in _split(members)]
+
+
+def _volume(members: Sequence[_Member]) -> SeriesHeader:
+    """One volume of members in order. What it says of itself is what its first frame says."""
+    first = members[0]
+    file = first.file
+    return SeriesHeader(
+        study_uid=file.study_uid,
+        series_uid=file.series_uid,
+        modality=file.modality,
+        frames=tuple(member.frame.header for member in members),
+        frame_of_reference_uid=file.frame_of_reference_uid,
+        sop_class_uid=file.sop_class_uid,
+        description=file.description,
+        protocol=file.protocol,
+        body_part=file.body_part,
+        image_type=first.frame.volume.kind,
+        acquisition_3d=file.acquisition_3d,
+        contrast=first.frame.contrast,
+        manufacturer=file.manufacturer,
+        patient_id=file.patient_id,
+    )
+
+
+def _pose(frame: FoundFrame) -> SlicePose:
+    if frame.header.pose is None:
         raise ValueError("A frame without a pose reached the series; the header stage refuses those.")
-    values = [*(np.asarray(pose.origin) / _SAME_PLACE_MM), *(pose.normal * 1000)]
-    return tuple(round(float(value)) for value in values)
+    return frame.header.pose
 
 
-def _volumes(files: Sequence[FileHeader]) -> list[SeriesHeader]:
-    placed = [
-        _Placed(frame, volume, _place(frame))
-        for header in files
-        for frame, volume in zip(header.frames, header.volume, strict=True)
-    ]
-    first = files[0]
-    return [
-        SeriesHeader(
-            study_uid=first.study_uid,
-            series_uid=first.series_uid,
-            modality=first.modality,
-            frames=tuple(_ordered([item.frame for item in volume])),
-            frame_of_reference_uid=first.frame_of_reference_uid,
-            sop_class_uid=first.sop_class_uid,
-            description=first.description,
-            protocol=first.protocol,
-            body_part=first.body_part,
-            image_type=first.image_type,
-            acquisition_3d=first.acquisition_3d,
-            contrast=_header_of(volume[0].frame, files).contrast,
-            manufacturer=first.manufacturer,
-            patient_id=first.patient_id,
-        )
-        for volume in _split(placed)
-    ]
+# The two below repeat what SlicePose offers, for many poses at once: its properties keep what they
+# computed, which would triple the memory that a scan of many files takes.
+def _centres(poses: Sequence[SlicePose]) -> npt.NDArray[np.float64]:
+    half = np.array(
+        [((p.columns - 1) / 2 * p.column_spacing, (p.rows - 1) / 2 * p.row_spacing) for p in poses]
+    )
+    rows, columns = _directions(poses)
+    return np.asarray(np.array([p.origin for p in poses]) + half[:, :1] * rows + half[:, 1:] * columns)
 
 
-def _header_of(frame: FrameHeader, files: Sequence[FileHeader]) -> FileHeader:
-    return next((header for header in files if header.frames[0].path == frame.path), files[0])
+def _normals(poses: Sequence[SlicePose]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.cross(*_directions(poses)), dtype=np.float64)
 
 
-def _split(placed: list[_Placed]) -> list[list[_Placed]]:
-    """One list if no two images share a place; else by what tells them apart, at last by occurrence."""
-    if len({item.place for item in placed}) == len(placed):
-        return [placed]
-    for depth in range(1, len(placed[0].volume) + 1):
-        groups: dict[tuple[str, ...], list[_Placed]] = defaultdict(list)
-        for item in placed:
-            groups[item.volume[:depth]].append(item)
-        if len(groups) > 1 and all(
-            len({item.place for item in group}) == len(group) for group in groups.values()
+def _directions(poses: Sequence[SlicePose]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    return np.array([p.row_direction for p in poses]), np.array([p.column_direction for p in poses])
+
+
+def _direction(normals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The mean normal, turned to point to the patient's left, back or head."""
+    turned = np.where(normals @ normals[0] < 0, -1.0, 1.0)[:, None] * normals
+    mean = turned.mean(axis=0)
+    return np.asarray(mean * np.sign(mean[int(np.argmax(np.abs(mean)))]))
+
+
+def _places(
+    along: npt.NDArray[np.float64], centres: npt.NDArray[np.float64], normals: npt.NDArray[np.float64]
+) -> list[int]:
+    """Number the planes; frames in one plane have one number."""
+    places = [0] * len(along)
+    # One frame of each place that is not yet too far behind along the direction.
+    open_places: list[int] = []
+    for index in np.argsort(along, kind="stable").tolist():
+        open_places = [other for other in open_places if along[index] - along[other] <= _SAME_PLACE_MM]
+        for other in open_places:
+            near = np.abs(centres[index] - centres[other]).max() <= _SAME_PLACE_MM
+            if near and abs(normals[index] @ normals[other]) >= _SAME_PLACE_COSINE:
+                places[index] = places[other]
+                break
+        else:
+            places[index] = index
+            open_places.append(index)
+    return places
+
+
+def _split(members: list[_Member]) -> list[list[_Member]]:
+    """One list if no two frames share a place; else one for each of the volumes that share places.
+
+    They are told apart by the first values of their keys that do it: values by which no volume has two
+    frames in one place, and one volume has every place. A second reading of a few slices is not told apart by
+    acquisition numbers that also count groups of slices. What no value tells apart, the order of files
+    does.
+    """
+    places = {member.place for member in members}
+    if len(places) == len(members):
+        return [members]
+    columns = _varying(members)
+    for count in range(1, len(columns) + 1):
+        volumes = _grouped(members, columns[:count])
+        sizes = [len({member.place for member in volume}) for volume in volumes]
+        if max(sizes) == len(places) and all(
+            size == len(volume) for size, volume in zip(sizes, volumes, strict=True)
         ):
-            return list(groups.values())
-    occurrence: dict[tuple[int, ...], int] = defaultdict(int)
-    volumes: dict[int, list[_Placed]] = defaultdict(list)
-    for item in placed:
-        volumes[occurrence[item.place]].append(item)
-        occurrence[item.place] += 1
+            return volumes
+    return _by_occurrence(sorted(members, key=lambda member: [str(member.frame.volume[c]) for c in columns]))
+
+
+def _varying(members: Sequence[_Member]) -> list[int]:
+    """Positions in the key whose values differ within a place."""
+    at_place: dict[int, list[_Member]] = defaultdict(list)
+    for member in members:
+        at_place[member.place].append(member)
+    width = len(members[0].frame.volume)
+    return [
+        column
+        for column in range(width)
+        if any(len({member.frame.volume[column] for member in group}) > 1 for group in at_place.values())
+    ]
+
+
+def _grouped(members: Sequence[_Member], columns: Sequence[int]) -> list[list[_Member]]:
+    groups: dict[tuple[object, ...], list[_Member]] = defaultdict(list)
+    for member in members:
+        groups[tuple(member.frame.volume[column] for column in columns)].append(member)
+    return list(groups.values())
+
+
+def _by_occurrence(members: Sequence[_Member]) -> list[list[_Member]]:
+    met: Counter[int] = Counter()
+    volumes: dict[int, list[_Member]] = defaultdict(list)
+    for member in members:
+        volumes[met[member.place]].append(member)
+        met[member.place] += 1
     return list(volumes.values())
-
-
-def _ordered(frames: Sequence[FrameHeader]) -> list[FrameHeader]:
-    """By position along the mean normal, which is turned to point to the patient's left, back or head."""
-    poses = [frame.pose for frame in frames if frame.pose is not None]
-    normals = np.stack([pose.normal for pose in poses])
-    normals[normals @ normals[0] < 0] *= -1
-    mean = normals.mean(axis=0)
-    mean = mean * np.sign(mean[int(np.argmax(np.abs(mean)))])
-    along = [float(pose.centre @ mean) for pose in poses]
-    return [frames[k] for k in np.argsort(along, kind="stable")]
 
 
 def _common_folder(series: Sequence[SeriesHeader]) -> str:

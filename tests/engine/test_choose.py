@@ -1,236 +1,330 @@
-"""Which series is taken, and the reason for each that is not."""
+"""Which series of a study are taken, which of several, and what is said of the others."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+from dicom_factory import AXIAL, dataset, write
+from header_factory import T2, axial, sagittal, stack, study, with_poses
+from pydicom.uid import generate_uid
+from shared_data import shared_data
 
-from stenosis_trt.engine.choose import choose
-from stenosis_trt.engine.geometry import SlicePose
-from stenosis_trt.engine.inspection import inspection_lines
-from stenosis_trt.engine.records import Contrast, FrameHeader, SeriesHeader, StudyHeader
+from stenosis_trt.engine.choose import Choice, choose
+from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.records import Contrast, SeriesHeader, Stage
 
-T2 = Contrast(echo_time_ms=100, repetition_time_ms=3500, scanning_sequence=("SE",))
-
-
-def _poses(
-    plane: str, count: int, spacing: float, step: float, size: int, tilt: float = 0.0
-) -> list[SlicePose]:
-    angle = np.deg2rad(tilt)
-    row, column, normal = {
-        "sagittal": ((0, 1, 0), (0, 0, -1), (1, 0, 0)),
-        "axial": ((1, 0, 0), (0, np.cos(angle), np.sin(angle)), (0, -np.sin(angle), np.cos(angle))),
-        "coronal": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
-    }[plane]
-    return [
-        SlicePose(tuple(np.array(normal) * step * k), row, column, spacing, spacing, size, size, step)  # type: ignore[arg-type]
-        for k in range(count)
-    ]
+T1 = Contrast(12, 600, scanning_sequence=("SE",))
 
 
-def _series(
-    uid: str,
-    plane: str = "sagittal",
-    count: int = 13,
-    spacing: float = 0.7,
-    step: float = 3.3,
-    size: int = 320,
-    tilt: float = 0.0,
-    **changes: object,
-) -> SeriesHeader:
-    frames = tuple(
-        FrameHeader(Path(f"/study/{uid}/{k}.dcm"), 0, f"{uid}.{k}", pose)
-        for k, pose in enumerate(_poses(plane, count, spacing, step, size, tilt))
-    )
-    series = SeriesHeader(
-        study_uid="1.2",
-        series_uid=uid,
-        modality="MR",
-        frames=frames,
-        frame_of_reference_uid="1.2.99",
-        description=f"t2_tse_{plane[:3]}",
-        contrast=T2,
-    )
-    return replace(series, **changes)  # type: ignore[arg-type]
-
-
-def _axial(uid: str, **changes: object) -> SeriesHeader:
-    return _series(uid, "axial", 30, 0.5, 3.5, 320, 15.0, **changes)
-
-
-def _study(*series: SeriesHeader) -> StudyHeader:
-    return StudyHeader("1.2", "/study", series)
+def _reasons(choice: Choice) -> dict[str, str]:
+    return {verdict.series.series_uid: verdict.reason for verdict in choice.verdicts}
 
 
 def test_sagittal_and_axial_t2_are_taken() -> None:
-    sagittal, axial = _series("1"), _axial("2")
-    choice = choose(_study(axial, sagittal))
-    assert (choice.sagittal, choice.axial) == (sagittal, axial)
+    one, two = sagittal("1"), axial("2")
+    choice = choose(study(two, one))
+    assert choice.sagittal is one
+    assert choice.axial is two
     assert choice.same_frame_of_reference
     assert choice.problem is None
     assert choice.flags == ()
+    assert [verdict.role for verdict in choice.verdicts] == ["axial T2", "sagittal T2"]
+
+
+def test_every_series_gets_a_verdict_in_the_order_of_the_study() -> None:
+    series = [sagittal("5", contrast=T1), axial("4"), sagittal("3"), sagittal("2", modality="CT")]
+    choice = choose(study(*series))
+    assert [verdict.series for verdict in choice.verdicts] == series
+    assert all(verdict.reason for verdict in choice.verdicts)
 
 
 def test_only_sagittal_is_graded_without_a_ratio() -> None:
-    choice = choose(_study(_series("1")))
+    choice = choose(study(sagittal("1")))
     assert choice.sagittal is not None
     assert choice.problem is None
     assert choice.flags == ("no_axial_series",)
 
 
-def test_only_axial_cannot_be_graded() -> None:
-    choice = choose(_study(_axial("1")))
+@pytest.mark.parametrize("others", [(), (sagittal("9", contrast=T1),)])
+def test_only_axial_cannot_be_graded(others: tuple[SeriesHeader, ...]) -> None:
+    choice = choose(study(axial("1"), *others))
     assert choice.sagittal is None
     assert choice.problem is not None
-    assert choice.problem.reason.startswith("cannot grade: ")
+    assert choice.problem.stage is Stage.CHOOSE
+    assert choice.problem.reason.startswith("cannot grade: there is an axial T2 but no sagittal T2")
     assert "inspect" in choice.problem.advice
 
 
-def test_no_series_of_use_cannot_be_graded() -> None:
-    choice = choose(_study(_series("1", "coronal"), _series("2", modality="CT")))
+def test_a_study_without_any_series_cannot_be_graded() -> None:
+    choice = choose(study())
     assert choice.problem is not None
-    assert "none of 2 series" in choice.problem.reason
+    assert choice.problem.reason == "cannot grade: it has no series of images."
 
 
-def test_other_frame_of_reference_leaves_the_axial_series_unmatched() -> None:
-    choice = choose(_study(_series("1"), _axial("2", frame_of_reference_uid="1.2.77")))
+def test_a_study_that_cannot_be_graded_says_how_far_its_nearest_series_got() -> None:
+    choice = choose(study(sagittal("1", modality="CT"), sagittal("2", contrast=T1), sagittal("3", count=2)))
+    assert choice.problem is not None
+    assert "none of 3 series" in choice.problem.reason
+    assert "T1 weighting" in choice.problem.reason
+    assert choice.problem.study_uid == "1.2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"modality": "CT"}, "CT"),
+        ({"body_part": "LSPINE", "description": "t2 sag lumbar"}, "lumbar"),
+        ({"body_part": "BRAIN", "description": "t2 sag brain"}, "brain"),
+    ],
+)
+def test_another_region_or_modality_cannot_be_graded_and_says_so(
+    changes: dict[str, Any], expected: str
+) -> None:
+    choice = choose(study(sagittal("1", **changes), axial("2", **changes)))
+    assert (choice.sagittal, choice.axial) == (None, None)
+    assert choice.problem is not None
+    assert choice.problem.reason.startswith("cannot grade: ")
+    assert expected in choice.problem.reason
+
+
+def test_another_frame_of_reference_leaves_the_axial_series_unmatched() -> None:
+    choice = choose(study(sagittal("1"), axial("2", frame_of_reference_uid="1.2.77")))
     assert choice.axial is not None
     assert not choice.same_frame_of_reference
     assert choice.flags == ("axial_unmatched",)
 
 
-def test_axial_series_in_the_sagittals_frame_is_preferred() -> None:
-    choice = choose(_study(_series("1"), _axial("2", frame_of_reference_uid="1.2.77"), _axial("3")))
+def test_frames_of_reference_that_are_not_given_are_not_the_same() -> None:
+    choice = choose(study(sagittal("1", frame_of_reference_uid=""), axial("2", frame_of_reference_uid="")))
+    assert choice.flags == ("axial_unmatched",)
+
+
+def test_the_axial_series_in_the_sagittals_frame_is_preferred() -> None:
+    choice = choose(study(sagittal("1"), axial("2", frame_of_reference_uid="1.2.77"), axial("3")))
     assert choice.axial is not None
     assert choice.axial.series_uid == "3"
+    assert "frame of reference differs" in _reasons(choice)["2"]
 
 
-REJECTED: dict[str, tuple[dict[str, object], str]] = {
-    "T1": ({"contrast": Contrast(12, 600, scanning_sequence=("SE",)), "description": "t1_tse"}, "T1"),
-    "proton density": ({"contrast": Contrast(30, 3000, scanning_sequence=("SE",))}, "proton density"),
-    "STIR by inversion time": ({"contrast": replace(T2, inversion_time_ms=160)}, "STIR"),
-    "STIR by description": ({"description": "T2 STIR sag"}, "STIR"),
-    "FLAIR": ({"contrast": replace(T2, inversion_time_ms=2400)}, "FLAIR"),
-    "T2* gradient echo": ({"contrast": Contrast(15, 600, scanning_sequence=("GR",))}, "gradient echo"),
-    "T2* with a long echo": ({"contrast": replace(T2, scanning_sequence=("GR",))}, "gradient echo"),
-    "echo planar": ({"contrast": replace(T2, scanning_sequence=("EP",))}, "echo-planar"),
-    "missing times, no hint": ({"contrast": Contrast(), "description": "sag"}, "missing"),
-    "missing times, T1 in words": ({"contrast": Contrast(), "description": "T1 sag"}, "T1"),
-    "CT": ({"modality": "CT"}, "CT"),
-    "localizer by type": ({"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")}, "localizer"),
-    "localizer by words": ({"description": "3-plane survey"}, "localizer"),
-    "mosaic": ({"image_type": ("ORIGINAL", "PRIMARY", "M", "MOSAIC")}, "mosaic"),
-    "projection": ({"image_type": ("DERIVED", "SECONDARY", "MPR")}, "projection"),
-    "diffusion": ({"image_type": ("DERIVED", "PRIMARY", "ADC")}, "diffusion"),
-    "screenshot": ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.7"}, "not an MR image"),
-    "lumbar by tag and words": ({"body_part": "LSPINE", "description": "t2 sag LWS"}, "lumbar"),
-    "brain by tag and words": ({"body_part": "BRAIN", "description": "t2 sag head"}, "brain"),
-}
-
-
-@pytest.mark.parametrize("name", REJECTED)
-def test_a_series_that_is_no_t2_of_the_neck_is_refused_with_its_reason(name: str) -> None:
-    changes, words = REJECTED[name]
-    choice = choose(_study(_series("1", **changes)))  # type: ignore[arg-type]
-    assert choice.sagittal is None
-    assert words in choice.verdicts[0].reason
-    assert choice.problem is not None
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"plane": "coronal"}, "coronal"),
-        ({"count": 3}, "only 3"),
-        ({"spacing": 2.0}, "too coarse"),
-        ({"size": 120}, "field of view"),
-        ({"step": 9.0}, "apart"),
-    ],
-)
-def test_geometry_that_cannot_be_graded_is_refused_with_its_reason(
-    changes: dict[str, object], words: str
-) -> None:
-    verdict = choose(_study(_series("1", **changes))).verdicts[0]  # type: ignore[arg-type]
-    assert verdict.role == ""
-    assert words in verdict.reason
-
-
-def test_slices_in_three_planes_are_a_localizer() -> None:
-    frames = tuple(
-        FrameHeader(Path(f"/{k}"), 0, str(k), pose)
-        for k, pose in enumerate(
-            _poses("sagittal", 3, 0.8, 10, 320)
-            + _poses("axial", 3, 0.8, 10, 320)
-            + _poses("coronal", 3, 0.8, 10, 320)
+def test_of_two_sagittals_the_one_that_axial_slices_can_be_matched_to_is_taken() -> None:
+    """The patient was moved: the second sagittal series shares its frame with the axial one."""
+    choice = choose(
+        study(
+            sagittal("1"),
+            sagittal("2", frame_of_reference_uid="1.2.77"),
+            axial("3", frame_of_reference_uid="1.2.77"),
         )
     )
-    verdict = choose(_study(_series("1", frames=frames, description=""))).verdicts[0]
-    assert "several planes" in verdict.reason
-
-
-def test_axial_packs_tilted_to_each_disc_are_one_axial_series() -> None:
-    frames = tuple(
-        FrameHeader(Path(f"/{tilt}/{k}"), 0, f"{tilt}.{k}", pose)
-        for tilt in (-5.0, 10.0, 25.0)
-        for k, pose in enumerate(_poses("axial", 5, 0.5, 3.3, 320, tilt))
-    )
-    assert choose(_study(_series("1"), _axial("2", frames=frames))).axial is not None
-
-
-def test_body_part_alone_rejects_nothing_but_is_flagged() -> None:
-    choice = choose(_study(_series("1", body_part="LSPINE")))
     assert choice.sagittal is not None
-    assert "body_part_not_cervical" in choice.flags
+    assert choice.sagittal.series_uid == "2"
+    assert choice.same_frame_of_reference
+    assert "no axial T2 series can be matched" in _reasons(choice)["1"]
 
 
-def test_missing_body_part_and_description_are_no_obstacle() -> None:
-    assert choose(_study(_series("1", description="", body_part=""))).sagittal is not None
+def test_axial_slices_of_another_place_are_refused() -> None:
+    """A study of the whole spine in one frame of reference: lumbar slices lie 400 mm below."""
+    choice = choose(study(sagittal("1"), axial("2", (0.0, 0.0, -400.0))))
+    assert choice.axial is None
+    assert choice.flags == ("no_axial_series",)
+    assert "none of its slices lies within" in _reasons(choice)["2"]
 
 
-def test_missing_times_are_made_up_for_by_a_description_that_says_t2() -> None:
-    assert choose(_study(_series("1", contrast=Contrast()))).sagittal is not None
-
-
-def test_three_dimensional_t2_is_taken() -> None:
-    contrast = Contrast(echo_time_ms=120, repetition_time_ms=1500, scanning_sequence=("SE",))
-    wide = _series("1", count=64, spacing=1.0, step=1.0, size=256, contrast=contrast, acquisition_3d=True)
-    assert choose(_study(wide)).sagittal is wide
+def test_the_axial_series_with_more_slices_within_the_sagittal_image_is_taken() -> None:
+    choice = choose(study(sagittal("1"), axial("2", (0.0, 0.0, -140.0), count=36), axial("3", count=26)))
+    assert choice.axial is not None
+    assert choice.axial.series_uid == "3"
+    assert "covers less" in _reasons(choice)["2"]
 
 
 @pytest.mark.parametrize(
     ("worse", "why"),
     [
-        ({"description": "t2 sag thoracic spine"}, "another region"),
+        ({"description": "t2 sag thoracic spine"}, "names another region"),
+        ({"body_part": "LSPINE"}, "names another region"),
         ({"image_type": ("DERIVED", "SECONDARY")}, "derived"),
         ({"contrast": replace(T2, contrast_agent=True)}, "contrast agent"),
+        ({"description": "t2_tse_sag_fs"}, "fat is suppressed"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "DIXON", "WATER")}, "fat is suppressed"),
         ({"description": "sag"}, "does not say T2"),
-        ({"size": 200}, "covers less"),
-        ({"spacing": 0.9, "size": 249}, "pixels are larger"),
+        ({"size": 190}, "covers less"),
+        ({"count": 8}, "covers less"),
+        ({"spacing": 0.9}, "pixels are larger"),
+        ({"count": 12}, "fewer slices"),
     ],
 )
 def test_of_two_candidates_the_better_is_taken_and_the_other_told_why(
-    worse: dict[str, object], why: str
+    worse: dict[str, Any], why: str
 ) -> None:
     # The worse one has the lower UID and comes first, so that neither can have decided.
-    choice = choose(_study(_series("1", **worse), _series("2")))  # type: ignore[arg-type]
+    choice = choose(study(sagittal("1", **worse), sagittal("2")))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
-    assert why in choice.verdicts[0].reason
+    assert _reasons(choice)["1"].startswith("another sagittal T2 series is taken: ")
+    assert why in _reasons(choice)["1"]
 
 
-def test_equal_candidates_do_not_depend_on_their_order() -> None:
-    one, two = _series("1"), _series("2")
-    assert choose(_study(one, two)).sagittal is one
-    assert choose(_study(two, one)).sagittal is one
+def test_a_series_that_names_the_neck_is_preferred_to_one_that_names_nothing() -> None:
+    choice = choose(study(sagittal("1"), sagittal("2", description="t2_tse_sag_hws")))
+    assert choice.sagittal is not None
+    assert choice.sagittal.series_uid == "2"
 
 
-def test_the_table_shows_every_series_with_its_reason_and_no_identifier() -> None:
-    choice = choose(_study(_series("1", patient_id="SECRET"), _series("2", "coronal", patient_id="SECRET")))
-    lines = list(inspection_lines([choice]))
-    assert len(lines) == 3
-    assert "sagittal T2" in lines[1]
-    assert "coronal" in lines[2]
-    assert not any("SECRET" in line for line in lines)
+def test_a_dedicated_series_is_preferred_to_a_whole_spine_with_larger_pixels() -> None:
+    whole = sagittal("1", spacing=1.1, size=640)
+    choice = choose(study(whole, sagittal("2")))
+    assert choice.sagittal is not None
+    assert choice.sagittal.series_uid == "2"
+    assert "pixels are larger" in _reasons(choice)["1"]
+
+
+@pytest.mark.parametrize("make", [sagittal, axial])
+def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., SeriesHeader]) -> None:
+    one, two, partner = make("1"), make("2"), (axial if make is sagittal else sagittal)("9")
+    for order in ((one, two), (two, one)):
+        choice = choose(study(*order, partner))
+        assert one in (choice.sagittal, choice.axial)
+        assert "as good" in _reasons(choice)["2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"body_part": "LSPINE"}, "body_part_not_cervical"),
+        ({"description": "t2 sag lumbar"}, "body_part_not_cervical"),
+        ({"description": "t2 sag lumbar", "body_part": "CSPINE"}, "body_part_not_cervical"),
+        ({"contrast": replace(T2, contrast_agent=True)}, "contrast_agent"),
+        ({"description": "t2_tse_sag fatsat"}, "fat_suppressed"),
+    ],
+)
+def test_what_is_odd_about_the_only_candidate_is_flagged(changes: dict[str, Any], flag: str) -> None:
+    choice = choose(study(sagittal("1", **changes), axial("2")))
+    assert choice.problem is None
+    assert choice.flags == (flag,)
+
+
+def test_a_body_part_that_the_description_contradicts_is_not_flagged() -> None:
+    choice = choose(study(sagittal("1", body_part="HEAD", description="t2_tse_sag_hws"), axial("2")))
+    assert choice.flags == ()
+
+
+def _write(folder: Path, name: str, orientation: list[float] | None = None, **tags: Any) -> None:
+    """A series of eleven slices as DICOM files, sagittal unless told otherwise."""
+    for number in range(11):
+        if orientation == AXIAL:
+            tags["ImageOrientationPatient"] = AXIAL
+            tags["ImagePositionPatient"] = [-100.0, -100.0, -18.0 + 3.6 * number]
+        content = dataset(
+            number,
+            SeriesInstanceUID=generate_uid(entropy_srcs=[name]),
+            SOPInstanceUID=generate_uid(entropy_srcs=[name, str(number)]),
+            **tags,
+        )
+        write(folder / name / f"{number}.dcm", content)
+
+
+def test_a_study_of_files_is_chosen_from_by_its_headers(tmp_path: Path) -> None:
+    _write(tmp_path, "t2_sag", SeriesDescription="sag", InversionTime=0)
+    _write(tmp_path, "t1_sag", SeriesDescription="sag", EchoTime=11.0, RepetitionTime=550.0)
+    _write(tmp_path, "stir_sag", SeriesDescription="sag", InversionTime=160.0)
+    _write(tmp_path, "t2star_ax", AXIAL, SeriesDescription="ax", ScanningSequence="GR", EchoTime=17.0)
+    _write(tmp_path, "t2_ax", AXIAL, SeriesDescription="ax")
+    _write(tmp_path, "ct", Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
+    with DicomReader() as reader:
+        scan = reader.scan([tmp_path])
+    assert scan.problems == ()
+    (found,) = scan.studies
+    choice = choose(found)
+    verdicts = {v.series.frames[0].path.parent.name: (v.role, v.reason) for v in choice.verdicts}
+    assert choice.flags == ()
+    assert {name: role for name, (role, _) in verdicts.items() if role} == {
+        "t2_sag": "sagittal T2",
+        "t2_ax": "axial T2",
+    }
+    assert "T1 weighting" in verdicts["t1_sag"][1]
+    assert "STIR" in verdicts["stir_sag"][1]
+    assert "gradient echo" in verdicts["t2star_ax"][1]
+    assert "CT" in verdicts["ct"][1]
+
+
+@cache
+def _real_verdicts() -> dict[str, set[str]]:
+    """Every reason given below each folder of ../shared/data/dicom."""
+    root = shared_data("dicom")
+    with DicomReader() as reader:
+        studies = reader.scan([root]).studies
+    reasons: dict[str, set[str]] = {}
+    for found in studies:
+        choice = choose(found)
+        assert choice.problem is not None
+        assert choice.sagittal is None
+        for verdict in choice.verdicts:
+            folder = verdict.series.frames[0].path.relative_to(root).parts[0]
+            reasons.setdefault(folder, set()).add(verdict.reason)
+    return reasons
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("bad_orientation_philips", "several planes"),
+        ("bits_signed", "mosaics"),
+        ("float_rescale", "projection or reformat"),
+        ("ge_mr750", "only 4 sagittal slices"),
+        ("hyperfine_enhanced", "too coarse"),
+        ("philips_classic_sag", "cover only 6 mm"),
+        ("philips_enhanced", "too coarse"),
+        ("philips_enhanced_achieva", "cover only"),
+        ("philips_intera_implicit", "coronal"),
+        ("pydicom_dicomdir", "several planes"),
+        ("pydicom_mr", "only 1 axial slice"),
+        ("pydicom_odd", "CT, not MR"),
+        ("siemens_mosaic", "mosaics"),
+        ("siemens_prone_HFP", "apart"),
+        ("siemens_supine_HFS", "apart"),
+        ("siemens_trio", "only 4 sagittal slices"),
+        ("siemens_xa30_classic_sag", "too coarse"),
+        ("siemens_xa30_enhanced_sag", "too coarse"),
+        ("toshiba_galan_sag", "too coarse"),
+        ("transfer_syntax_siemens_trio", "mosaics"),
+    ],
+)
+def test_real_series_that_are_no_cervical_t2_are_refused_with_their_reason(
+    folder: str, expected: str
+) -> None:
+    assert any(expected in reason for reason in _real_verdicts()[folder])
+
+
+CONTRAST_OF_REAL_HEADERS = [
+    ("ge_mr750", "gradient echo"),
+    ("philips_classic_sag", "gradient echo"),
+    ("philips_enhanced_achieva", "T1 weighting"),
+    ("philips_intera_implicit", "inversion recovery"),
+    ("siemens_supine_HFS", "gradient echo"),
+    ("siemens_trio", "FLAIR"),
+    ("hyperfine_enhanced", "inversion recovery"),
+    ("siemens_xa30_enhanced_sag", "echo-planar"),
+    ("siemens_xa30_classic_sag", "echo-planar"),
+    ("toshiba_galan_sag", "echo-planar"),
+    ("bad_orientation_philips", ""),
+]
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(("folder", "expected"), CONTRAST_OF_REAL_HEADERS)
+def test_contrast_is_told_from_real_headers_of_many_vendors(folder: str, expected: str) -> None:
+    """The files are a few slices of a series; a whole stack in their place leaves the contrast to judge."""
+    with DicomReader() as reader:
+        found = reader.scan([shared_data("dicom", folder)]).studies[0].series[0]
+    whole = with_poses(replace(found, body_part=""), stack("sagittal", 13, 0.7, 3.3, 320))
+    (verdict,) = choose(study(whole)).verdicts
+    if expected:
+        assert verdict.role == ""
+        assert expected in verdict.reason
+    else:
+        assert verdict.role == "sagittal T2"

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
+import pty
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from dicom_factory import series
+from pydicom.dataset import Dataset
+from stand_in import write_studies
 from tiny_pack import write_tiny_pack
 
 
@@ -92,6 +98,60 @@ def test_an_output_folder_in_use_is_named(tmp_path: Path, pack: Path) -> None:
     assert "--resume" in answer.stderr
 
 
+def test_a_folder_without_a_study_is_said_to_be_one(tmp_path: Path, pack: Path) -> None:
+    (tmp_path / "in").mkdir()
+    answer = _call("grade", tmp_path / "in", "--out", tmp_path / "out", "--pack", pack)
+    assert answer.returncode == 1
+    assert "No study was found" in answer.stderr
+
+
+def test_resuming_with_another_pack_is_refused_in_one_line(tmp_path: Path, pack: Path) -> None:
+    series(tmp_path / "in", 7)
+    arguments = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--resume", "--pack")
+    assert _call(*arguments, pack).returncode == 1
+    other = write_tiny_pack(tmp_path / "other").path
+    content = (other / "pack.json").read_text()
+    (other / "pack.json").write_text(content.replace('"tests only"', '"other tests"'))
+    answer = _call(*arguments, other)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.strip().splitlines()
+    assert "made with another pack" in line
+
+
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(tmp_path: Path, pack: Path) -> None:
+    write_studies(tmp_path / "in", 60)
+    script = "from stenosis_trt.engine.cli import main; main()"
+    arguments = ["grade", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--pack", str(pack)]
+    command = [sys.executable, "-c", script, *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not [*(tmp_path / "out" / "studies").glob("*.failed.json")] and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert messages.strip().splitlines()[-1].endswith("--resume goes on from there.")
+    assert "Traceback" not in messages
+
+
+def test_a_description_is_shown_as_it_is_whatever_brackets_it_has(tmp_path: Path) -> None:
+    def change(content: Dataset, index: int) -> None:
+        content.SeriesDescription = "t2 [/red] [bold]"
+
+    series(tmp_path / "in", 7, change)
+    assert "[/red]" in _call("inspect", tmp_path / "in").stdout
+    leader, follower = pty.openpty()
+    script = "from stenosis_trt.engine.cli import main; main()"
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160"}
+    command = [sys.executable, "-c", script, "inspect", str(tmp_path / "in")]
+    process = subprocess.Popen(command, stdout=follower, env=environment)
+    os.close(follower)
+    seen = os.read(leader, 65536)
+    assert process.wait(60) == 0
+    os.close(leader)
+    assert b"[/red] [bold]" in seen
+
+
 def test_inspect_shows_roles_and_reasons_and_no_identifier(tmp_path: Path) -> None:
     series(tmp_path / "in", 7)
     answer = _call("inspect", tmp_path / "in")
@@ -104,6 +164,13 @@ def test_phantom_names_the_syntaxes_it_knows(tmp_path: Path) -> None:
     answer = _call("phantom", tmp_path, "--studies", 1, "--syntax", "zip")
     assert answer.returncode == 2
     assert "jpeg-ls" in answer.stderr
+
+
+def test_phantoms_are_not_written_where_they_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = _call("phantom", tmp_path / "file", "--studies", 1)
+    assert answer.returncode == 2
+    assert len(answer.stderr.strip().splitlines()) == 1
 
 
 def test_verify_finds_a_changed_file(tmp_path: Path) -> None:

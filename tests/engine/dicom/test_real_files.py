@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,17 +60,39 @@ def test_classic_and_enhanced_versions_of_a_series_are_the_same_volume(reader: D
     assert matched == 8
 
 
-def test_head_first_prone_and_supine_lie_in_one_coordinate_system(reader: DicomReader) -> None:
-    """The same phantom in the same bore: what differs between the headers is the patient's pose alone."""
+def _in_patient_plane(item: LoadedSlice) -> np.ndarray:
+    """The slice sampled on a grid of patient coordinates: columns go to the back, rows to the feet, 2 mm."""
+    y, z = np.meshgrid(np.arange(-128, 128, 2.0), np.arange(128, -128, -2.0))
+    points = np.stack([np.full(y.shape, item.pose.centre[0]), y, z], axis=-1)
+    places = np.rint(item.pose.to_pixels(points)[..., :2]).astype(int)
+    columns = np.clip(places[..., 0], 0, item.pose.columns - 1)
+    rows = np.clip(places[..., 1], 0, item.pose.rows - 1)
+    return item.stored[rows, columns].astype(float)
+
+
+def _best_match(one: np.ndarray, other: np.ndarray) -> float:
+    """The highest correlation over all shifts."""
+    one, other = ((image - image.mean()) / image.std() for image in (one, other))
+    shape = [2 * size for size in one.shape]
+    product = np.fft.rfft2(one, shape) * np.conj(np.fft.rfft2(other, shape))
+    return float(np.fft.irfft2(product, shape).max() / one.size)
+
+
+def test_a_head_scanned_prone_and_supine_faces_the_same_way_in_patient_coordinates(
+    reader: DicomReader,
+) -> None:
+    middle = []
     for folder in ("siemens_supine_HFS", "siemens_prone_HFP"):
         series = _all_series(reader.scan([shared_data("dicom", folder)]))[0]
-        poses = [frame.pose for frame in series.frames if frame.pose is not None]
-        along = [float(pose.centre[0]) for pose in poses]
-        assert all(pose.orientation == "sagittal" for pose in poses)
+        slices = _load(reader, series)
+        assert [item.pose.orientation for item in slices] == ["sagittal"] * 5
+        along = [float(item.pose.centre[0]) for item in slices]
         assert along == sorted(along), "slices run from the patient's right to the left"
-        for pose in poses:
-            corner = pose.to_patient([[0, 0], [pose.columns - 1, pose.rows - 1]])
-            assert np.allclose(pose.to_pixels(corner)[:, :2], [[0, 0], [pose.columns - 1, pose.rows - 1]])
+        middle.append(_in_patient_plane(slices[2]))
+    supine, prone = middle
+    same = _best_match(supine, prone)
+    assert same > _best_match(supine, prone[:, ::-1])
+    assert same > _best_match(supine, prone[::-1])
 
 
 def test_unused_high_bits_are_cleared_and_signs_extended(reader: DicomReader) -> None:
@@ -90,7 +113,16 @@ def test_unused_high_bits_are_cleared_and_signs_extended(reader: DicomReader) ->
 
 def test_encodings_of_one_small_image_agree(reader: DicomReader) -> None:
     folder = shared_data("dicom", "pydicom_mr")
-    names = ("MR_small", "MR_small_RLE", "MR_small_bigendian", "MR_small_implicit", "MR_small_jp2klossless")
+    names = (
+        "MR_small",
+        "MR_small_RLE",
+        "MR_small_bigendian",
+        "MR_small_expb",
+        "MR_small_implicit",
+        "MR_small_jp2klossless",
+        "MR_small_jpeg_ls_lossless",
+        "MR_small_padded",
+    )
     images = [
         _load(reader, _all_series(reader.scan([folder / f"{name}.dcm"]))[0])[0].stored for name in names
     ]
@@ -99,9 +131,8 @@ def test_encodings_of_one_small_image_agree(reader: DicomReader) -> None:
 
 def test_a_truncated_file_is_a_problem_not_an_image(reader: DicomReader) -> None:
     scan = reader.scan([shared_data("dicom", "pydicom_mr", "MR_truncated.dcm")])
-    slices, problems = reader.load(_all_series(scan)[0].frames)
-    assert slices == ()
-    assert len(problems) == 1
+    assert scan.studies == ()
+    assert [problem.reason for problem in scan.problems] == ["The file ends within its pixels."]
 
 
 def test_a_dicomdir_stands_for_the_files_it_lists(reader: DicomReader) -> None:
@@ -133,6 +164,38 @@ def test_every_file_of_the_collection_is_accounted_for(reader: DicomReader) -> N
     # Identical copies are dropped silently; here are none.
     assert {p.resolve() for p in read | refused} == {p.resolve() for p in files}
     assert scan.files == len(files)
+
+
+def test_what_is_no_image_of_a_patient_is_told_from_what_was_one(reader: DicomReader) -> None:
+    scan = reader.scan([shared_data("dicom", "pydicom_odd"), shared_data("dicom", "philips_enhanced")])
+    harmless = {Path(problem.path).name: problem.harmless for problem in scan.problems}
+    assert harmless == {
+        "1301_WIP_ADNI_Sag3D_MPRAGE_Raw.dcm": True,
+        "test-SR.dcm": True,
+        "SC_rgb_rle.dcm": True,
+        "image_dfl.dcm": True,
+        "badVR.dcm": True,
+        "zipMR.gz": True,
+        "no_meta.dcm": True,
+        "ExplVR_BigEndNoMeta.dcm": False,
+        "ExplVR_LitEndNoMeta.dcm": False,
+        "no_meta_group_length.dcm": False,
+        "UN_sequence.dcm": False,
+    }
+
+
+def test_pixels_of_every_image_are_what_pydicom_reads(reader: DicomReader) -> None:
+    compared = 0
+    for series in _all_series(reader.scan([shared_data("dicom")])):
+        for item in _load(reader, series):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                dataset = pydicom.dcmread(item.frame.path)
+                frames = np.atleast_3d(dataset.pixel_array)
+            expected = frames[item.frame.index] if "NumberOfFrames" in dataset else dataset.pixel_array
+            assert np.array_equal(item.stored, expected), item.frame.path
+            compared += 1
+    assert compared > 190
 
 
 def test_headers_agree_with_pydicom(reader: DicomReader) -> None:

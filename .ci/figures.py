@@ -1,0 +1,32 @@
+"""Check the figures that `stenosis_trt.bench.compare` wrote against what the reference pack must reach."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+_AT_LEAST = {"kappa": 0.7, "found_within_4_mm": 0.95}
+_AT_MOST = {"ratio_mean_absolute_error": 0.05}
+
+
+def main(path: Path) -> int:
+    """Exit code 0 where every figure is good enough."""
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    low = [
+        f"{name} is {figures[name]:.3f}, not {least}"
+        for name, least in _AT_LEAST.items()
+        if not figures[name] >= least
+    ]
+    high = [
+        f"{name} is {figures[name]:.3f}, not {most}"
+        for name, most in _AT_MOST.items()
+        if not figures[name] <= most
+    ]
+    for line in (*low, *high):
+        print(line, file=sys.stderr)
+    return 1 if low or high else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

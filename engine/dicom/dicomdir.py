@@ -1,0 +1,31 @@
+"""What a DICOMDIR lists (DICOM PS3.3, F.3.2.2). Runs in a reading process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, vocabulary
+from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.part10 import open_part10
+from stenosis_trt.engine.records import Stage
+
+_WANTED = vocabulary(["SpecificCharacterSet", "DirectoryRecordSequence", "ReferencedFileID"])
+
+
+def list_dicomdir(path: Path, limits: ReadLimits) -> list[tuple[str, ...]]:
+    """The files that a DICOMDIR references, each as the parts of its path, in the DICOMDIR's order.
+
+    Raises:
+        DicomError: the file is broken, or is no DICOMDIR.
+        OSError: the file cannot be read.
+    """
+    with open_part10(path, limits) as part:
+        if part.sop_class != MediaStorageDirectoryStorage:
+            reason = "The file is called DICOMDIR and is none."
+            raise DicomError(Stage.FIND, reason, "Give the folder that holds the images.")
+        elements = part.elements(_WANTED, FIRST_PIXEL_TAG)
+    records = elements.items("DirectoryRecordSequence")
+    return [parts for record in records if (parts := record.texts("ReferencedFileID"))]

@@ -1,0 +1,123 @@
+"""What this machine computes with: processor, memory, NVIDIA driver and GPUs.
+
+Nothing heavy is imported: the driver is asked through ctypes, and no GPU context is made.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+_BOARD = Path("/proc/device-tree/model")
+_TEGRA_RELEASE = Path("/etc/nv_tegra_release")
+_DRIVER = "libcuda.so.1"
+
+# CUdevice_attribute of cuda.h.
+_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
+_NAME_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU. `compute_capability` as (major, minor)."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Driver:
+    """NVIDIA's driver.
+
+    Attributes:
+        cuda_version: newest CUDA it offers, (major, minor); None where there is no driver.
+        gpus: those it gives this process.
+        trouble: why there is no GPU to use, or "".
+    """
+
+    cuda_version: tuple[int, int] | None
+    gpus: tuple[Gpu, ...]
+    trouble: str
+
+
+def processor_name() -> str:
+    """The processor's name as the kernel gives it, or else its board's or architecture's."""
+    if _CPUINFO.is_file():
+        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return board_name() or platform.processor() or platform.machine()
+
+
+def board_name() -> str:
+    """The board's name where the kernel gives one, as on a Jetson; else ""."""
+    return _BOARD.read_text(encoding="utf-8", errors="replace").strip("\0\n ") if _BOARD.is_file() else ""
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory_bytes() -> int:
+    """Main memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def jetson_release(file: Path = _TEGRA_RELEASE) -> str:
+    """Release of Jetson Linux, such as "36.4.3"; "" on any other machine.
+
+    The file's first line reads `# R36 (release), REVISION: 4.3, GCID: …`.
+    """
+    if not file.is_file():
+        return ""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text)
+    return f"{found[1]}.{found[2]}" if found else "of an unknown release"
+
+
+def nvidia_driver(library: str = _DRIVER) -> Driver:
+    """Ask NVIDIA's driver what there is."""
+    try:
+        cuda = ctypes.CDLL(library)
+    except OSError:
+        return Driver(None, (), "no NVIDIA driver was found")
+    version = ctypes.c_int()
+    code = cuda.cuDriverGetVersion(ctypes.byref(version))
+    if code:
+        return Driver(None, (), f"the NVIDIA driver does not answer ({_error_name(cuda, code)})")
+    offered = version.value // 1000, version.value % 1000 // 10
+    code = cuda.cuInit(0)
+    count = ctypes.c_int()
+    code = code or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if code:
+        return Driver(offered, (), f"the NVIDIA driver gives no GPU ({_error_name(cuda, code)})")
+    gpus = tuple(_gpu(cuda, index) for index in range(count.value))
+    return Driver(offered, gpus, "" if gpus else "the NVIDIA driver gives no GPU")
+
+
+def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
+    device, major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    code = (
+        cuda.cuDeviceGet(ctypes.byref(device), index)
+        or cuda.cuDeviceGetName(name, _NAME_BYTES, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, device)
+        or cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    )
+    if code:
+        return Gpu(f"GPU {index}, which does not answer ({_error_name(cuda, code)})", (0, 0), 0)
+    return Gpu(name.value.decode(errors="replace"), (major.value, minor.value), memory.value)
+
+
+def _error_name(cuda: ctypes.CDLL, code: int) -> str:
+    name = ctypes.c_char_p()
+    cuda.cuGetErrorName(code, ctypes.byref(name))
+    return name.value.decode() if name.value else f"error {code}"

@@ -1,0 +1,51 @@
+"""Files that are there whole or not at all, also after a kill or a power cut."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+PART = ".part"
+"""Ending of a file that is still being written."""
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[TextIO]:
+    """A UTF-8 text stream whose content takes the place of `path` once the context ends well.
+
+    The content is on the disk before it gets its name, and the name before the context ends. If the context
+    ends with an exception, `path` stays as it was. Characters that UTF-8 cannot hold (bytes of a file name
+    that are not UTF-8) are written as backslash escapes.
+
+    Raises:
+        OSError: the folder is not there or not writable, or the disk is full; `path` stays as it was.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` to `path` as `writing_whole` does."""
+    with writing_whole(path) as stream:
+        stream.write(text)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename lasts only once its folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

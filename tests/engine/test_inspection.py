@@ -1,0 +1,74 @@
+"""What `inspect` shows: every series with its reason, nothing of the patient, nothing a terminal obeys."""
+
+from __future__ import annotations
+
+import io
+
+from header_factory import axial, sagittal, study
+from rich.console import Console
+
+from stenosis_trt.engine.choose import Choice, choose
+from stenosis_trt.engine.inspection import inspection_lines, inspection_table
+
+
+def _shown(*choices: Choice) -> str:
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    console.print(inspection_table(choices))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def _plain(*choices: Choice) -> list[dict[str, str]]:
+    heading, *lines = inspection_lines(choices)
+    names = heading.split("\t")
+    return [dict(zip(names, line.split("\t"), strict=True)) for line in lines]
+
+
+def test_the_lines_name_every_series_of_every_study_with_role_and_reason() -> None:
+    rows = _plain(choose(study(sagittal("1"), axial("2"))), choose(study(sagittal("3", modality="CT"))))
+    assert [(row["study"], row["series"], row["plane"], row["role"]) for row in rows] == [
+        ("1", "1", "sagittal", "sagittal T2"),
+        ("1", "2", "axial", "axial T2"),
+        ("2", "1", "sagittal", "–"),
+    ]
+    assert rows[0]["slices"] == "13"
+    assert rows[0]["reason"] == "13 slices, 0.70 mm pixels, TE 100 ms, TR 3500 ms"
+    assert rows[2]["reason"] == "its modality is CT, not MR"
+    assert rows[0]["folder"] == "/study"
+
+
+def test_the_table_holds_what_the_lines_hold() -> None:
+    choice = choose(study(sagittal("1"), axial("2"), sagittal("3", count=2)))
+    shown = _shown(choice)
+    for row in _plain(choice):
+        for name in ("plane", "slices", "description", "role", "reason"):
+            assert row[name] in shown
+
+
+def test_no_identifier_of_the_patient_is_shown() -> None:
+    choice = choose(study(sagittal("1", patient_id="SECRET"), axial("2", patient_id="SECRET")))
+    assert "SECRET" not in _shown(choice)
+    assert "SECRET" not in "".join(inspection_lines([choice]))
+
+
+def test_brackets_in_a_description_are_shown_and_not_obeyed() -> None:
+    choice = choose(study(sagittal("1", description="t2 [bold]sag[/red] [FS]")))
+    assert "t2 [bold]sag[/red] [FS]" in _shown(choice)
+
+
+def test_control_characters_of_a_description_do_not_reach_the_terminal() -> None:
+    choice = choose(study(sagittal("1", description="t2\x1b[2J\tsag\nnext\x9b31m")))
+    (row,) = _plain(choice)
+    assert row["description"] == "t2 [2J sag next 31m"
+    assert "\x1b" not in _shown(choice)
+
+
+def test_an_endless_description_is_cut() -> None:
+    (row,) = _plain(choose(study(sagittal("1", description="t2 " + "x" * 10_000))))
+    assert len(row["description"]) == 64
+    assert row["description"].endswith("…")
+
+
+def test_no_study_gives_the_heading_alone() -> None:
+    assert len(list(inspection_lines([]))) == 1
+    assert "reason" in _shown()

@@ -1,0 +1,230 @@
+"""Output folders: tables, what is never written over or mixed, what is left after a failure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stand_in
+
+from stenosis_trt.engine.outputs import OutputError, ResultStore, Tables
+from stenosis_trt.engine.records import LEVELS, FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
+from stenosis_trt.engine.tables import ERROR_COLUMNS, RESULT_COLUMNS
+from stenosis_trt.engine.whole_files import write_whole, writing_whole
+
+KIND = {"pack": "a", "numpy": "2"}
+
+
+def _study(uid: str, images: int = 3) -> StudyHeader:
+    frames = tuple(FrameHeader(Path(f"/{k}.dcm"), 0, f"{uid}.{k}", None) for k in range(images))
+    return StudyHeader(uid, "/study", (SeriesHeader(uid, f"{uid}.9", "MR", frames),))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _problem(path: str, uid: str = "") -> Problem:
+    return Problem(path, Stage.PIXELS, "Broken.", "Send again.", uid)
+
+
+def test_the_tables_have_the_designs_columns_and_one_row_a_level(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.2.3"), stand_in.result("1.2.3"), [_problem("/x", "1.2.3")])
+        assert store.write_tables(["1.2.3"], [Problem("/y", Stage.FIND, "Gone.", "Look.")]) == Tables(1, 0, 2)
+    rows = _rows(tmp_path / "results.csv")
+    assert tuple(rows[0]) == RESULT_COLUMNS
+    assert [row["level"] for row in rows] == list(LEVELS)
+    assert rows[0]["kang_grade"] == "2"
+    assert rows[0]["compression_ratio"] == "0.5"
+    assert rows[0]["flags"] == "sagittal_slice_gap"
+    assert rows[1]["kang_grade"] == rows[1]["p0"] == rows[1]["x_mm"] == ""
+    assert rows[1]["flags"] == "level_not_found;sagittal_slice_gap"
+    errors = _rows(tmp_path / "errors.csv")
+    assert tuple(errors[0]) == ERROR_COLUMNS
+    assert [row["path"] for row in errors] == ["/y", "/x"]
+    assert errors[1]["stage"] == "pixels"
+    assert json.loads((tmp_path / "results.jsonl").read_text())["study_uid"] == "1.2.3"
+
+
+def test_columns_are_those_of_the_design() -> None:
+    assert ",".join(RESULT_COLUMNS) == (
+        "study_uid,patient_id,level,kang_grade,p0,p1,p2,p3,compression_ratio,ap_mm,transverse_mm,"
+        "sagittal_sop_uid,axial_sop_uid,x_mm,y_mm,z_mm,confidence,flags"
+    )
+    assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid"
+
+
+def test_rows_come_in_the_order_of_the_studies_then_those_of_earlier_runs(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        for uid in ("1.1", "1.2", "1.3"):
+            store.add(_study(uid), stand_in.result(uid), [])
+        store.write_tables(["1.3", "1.1"], [])
+    rows = _rows(tmp_path / "results.csv")
+    assert [row["study_uid"] for row in rows[:: len(LEVELS)]] == ["1.3", "1.1", "1.2"]
+
+
+def test_a_folder_with_results_is_not_written_over(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.1"), stand_in.result("1.1"), [])
+    with pytest.raises(OutputError, match="--resume"):
+        ResultStore(tmp_path, KIND, resume=False)
+
+
+def test_a_run_that_was_killed_before_its_first_study_needs_no_resume(tmp_path: Path) -> None:
+    ResultStore(tmp_path, KIND, resume=False).close()
+    ResultStore(tmp_path, KIND, resume=False).close()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_results_table_of_somebody_else_is_not_written_over(resume: bool, tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("mine")
+    with pytest.raises(OutputError, match=r"results\.csv that no run left"):
+        ResultStore(tmp_path, KIND, resume)
+    assert (tmp_path / "results.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["pack", "numpy"])
+def test_results_made_differently_are_not_mixed(name: str, tmp_path: Path) -> None:
+    ResultStore(tmp_path, KIND, resume=False).close()
+    with pytest.raises(OutputError, match=f"another {name}"):
+        ResultStore(tmp_path, {**KIND, name: "b"}, resume=True)
+
+
+def test_two_runs_cannot_share_a_folder_at_the_same_time(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False), pytest.raises(OutputError, match="Another run"):
+        ResultStore(tmp_path, KIND, resume=True)
+    ResultStore(tmp_path, KIND, resume=True).close()
+
+
+def test_the_folder_is_free_again_after_a_run_that_could_not_start(tmp_path: Path) -> None:
+    ResultStore(tmp_path, KIND, resume=False).close()
+    with pytest.raises(OutputError):
+        ResultStore(tmp_path, {"pack": "b"}, resume=True)
+    ResultStore(tmp_path, KIND, resume=True).close()
+
+
+def test_a_study_is_done_only_for_the_images_it_was_graded_from(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.1", images=3), stand_in.result("1.1"), [])
+        assert store.is_done(_study("1.1", images=3))
+        assert not store.is_done(_study("1.1", images=4))
+        assert not store.is_done(_study("1.2", images=3))
+
+
+def test_a_study_that_failed_is_reported_until_it_is_graded(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add_failed(_study("1.1"), [_problem("/one", "1.1")])
+    with ResultStore(tmp_path, KIND, resume=True) as store:
+        assert not store.is_done(_study("1.1"))
+        store.write_tables([], [])
+        assert [row["path"] for row in _rows(tmp_path / "errors.csv")] == ["/one"]
+        store.add(_study("1.1"), stand_in.result("1.1"), [])
+        store.write_tables([], [])
+    assert _rows(tmp_path / "errors.csv") == []
+    assert len(_rows(tmp_path / "results.csv")) == len(LEVELS)
+
+
+def test_a_result_from_other_images_than_there_are_now_is_discarded(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.1", images=3), stand_in.result("1.1"), [])
+        assert not store.discard_outdated(_study("1.1", images=3))
+        assert store.discard_outdated(_study("1.1", images=4))
+        assert not store.discard_outdated(_study("1.1", images=4))
+        assert store.write_tables(["1.1"], []) == Tables(0, 0, 0)
+    assert _rows(tmp_path / "results.csv") == []
+
+
+def test_a_kill_between_a_result_and_its_earlier_failure_counts_the_result(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.1"), stand_in.result("1.1"), [])
+        store.add_failed(_study("1.1"), [_problem("/one", "1.1")])
+        assert store.write_tables(["1.1"], []) == Tables(1, 0, 0)
+
+
+def test_counts_are_of_the_studies_asked_for_and_rows_of_all(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        for uid in ("1.1", "1.2"):
+            store.add(_study(uid), stand_in.result(uid), [])
+        for uid in ("1.3", "1.4"):
+            store.add_failed(_study(uid), [_problem("/one", uid)])
+        assert store.write_tables(["1.1", "1.3"], [_problem("/two")]) == Tables(1, 1, 3)
+
+
+def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        with pytest.raises(ValueError, match="JSON"):
+            store.add(_study("1.1"), stand_in.result("1.1", compression_ratio=float("nan")), [])
+        assert not store.is_done(_study("1.1"))
+
+
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.1"), stand_in.result("1.1"), [])
+        (damaged,) = set((tmp_path / "studies").glob("*.json")) - {tmp_path / "studies" / "made_with.json"}
+        damaged.write_text('{"resu')
+        with pytest.raises(OutputError, match=rf"{damaged.name}.*Delete it"):
+            store.is_done(_study("1.1"))
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="another --out"):
+        ResultStore(tmp_path / "file" / "out", KIND, resume=False)
+
+
+def test_a_file_name_that_is_no_utf_8_can_be_reported(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.write_tables([], [_problem("/M\udcfcller.dcm")])
+    assert _rows(tmp_path / "errors.csv")[0]["path"] == "/M\\udcfcller.dcm"
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "first")
+
+    def write_half() -> None:
+        with writing_whole(path) as stream:
+            stream.write("second")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+_FILL = """
+import resource, sys
+from pathlib import Path
+import stand_in
+from stenosis_trt.engine.outputs import OutputError, ResultStore
+from stenosis_trt.engine.records import StudyHeader
+
+with ResultStore(Path(sys.argv[1]), {}, resume=True) as store:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    try:
+        store.add(StudyHeader("1.2", "/", ()), stand_in.result("1.2"), [])
+    except OutputError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_reported_and_leaves_what_was_there(tmp_path: Path) -> None:
+    """A limit of file sizes stands for the full disk: writing fails half-way with an OSError just so."""
+    with ResultStore(tmp_path, {}, resume=False) as store:
+        store.add(_study("1.1"), stand_in.result("1.1"), [])
+        store.write_tables(["1.1"], [])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert max(map(len, before.values())) > 1000, "the limit must bite"
+    command = [sys.executable, "-c", _FILL, str(tmp_path)]
+    environment = {"PYTHONPATH": str(Path(stand_in.__file__).parent)}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "cannot be written (File too large). Make room" in answer.stdout
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before

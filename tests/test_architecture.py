@@ -1,0 +1,95 @@
+"""The rules of docs/architecture.md about who may import whom, held against the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINE = "stenosis_trt.engine."
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def _imported(folder: str) -> dict[str, set[str]]:
+    """Imports of each file below a folder that are not the standard library's, by path in the project."""
+    return {
+        str(path.relative_to(ROOT)): {
+            name for name in _imports(path) if name.split(".")[0] not in sys.stdlib_module_names
+        }
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+
+
+def _outside(names: set[str], *allowed: str) -> set[str]:
+    """Names of this project that begin with none of `allowed`."""
+    return {name for name in names if name.startswith("stenosis_trt.") and not name.startswith(allowed)}
+
+
+def test_the_engine_imports_the_engine_and_the_kernels() -> None:
+    for path, names in _imported("engine").items():
+        phantom = ("stenosis_trt.bench.phantom",) if path in ("engine/demo.py", "engine/cli.py") else ()
+        assert not _outside(names, ENGINE, "stenosis_trt.kernels.", *phantom), path
+
+
+def test_reading_knows_of_the_engine_only_its_vocabulary() -> None:
+    for path, names in _imported("engine/dicom").items():
+        assert not _outside(names, f"{ENGINE}dicom.", f"{ENGINE}records", f"{ENGINE}geometry"), path
+
+
+def test_backends_know_of_the_engine_only_packs_and_its_vocabulary() -> None:
+    allowed = (f"{ENGINE}backends.", f"{ENGINE}pack", f"{ENGINE}records", f"{ENGINE}geometry")
+    for path, names in _imported("engine/backends").items():
+        assert not _outside(names, *allowed, "stenosis_trt.kernels."), path
+
+
+def test_the_reference_kernels_need_numpy_alone() -> None:
+    for path, names in _imported("kernels").items():
+        assert {name.split(".")[0] for name in names} <= {"numpy", "stenosis_trt"}, path
+        assert not _outside(names, "stenosis_trt.kernels."), path
+
+
+def test_benchmarks_do_not_need_what_trains() -> None:
+    for path, names in _imported("bench").items():
+        assert not _outside(names, "stenosis_trt.bench.", ENGINE, "stenosis_trt.kernels."), path
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda"])
+def test_a_vendor_library_has_at_most_one_importer(name: str) -> None:
+    importers = [
+        path
+        for folder in ("engine", "kernels", "export", "bench")
+        for path, names in _imported(folder).items()
+        if name in {imported.split(".")[0] for imported in names}
+    ]
+    assert len(importers) <= 1
+
+
+def test_every_module_of_the_engine_has_its_place_in_the_document() -> None:
+    document = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+)/?`", document))
+    modules = {path.stem for path in (ROOT / "engine").glob("*.py") if path.stem != "__init__"}
+    folders = {path.parent.name for path in (ROOT / "engine").glob("*/__init__.py")}
+    assert modules - named == set()
+    assert {"dicom"} <= folders & named
+
+
+def test_modules_can_be_read_in_one_sitting() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for folder in ("engine", "kernels", "export", "bench")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert {path: lines for path, lines in lengths.items() if lines > 400} == {}
