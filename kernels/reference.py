@@ -15,9 +15,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
-
-_HEATMAP_FLOOR = 1e-6
-"""Heatmap values are raised to this before their logarithm is taken."""
+Window = tuple[float, float]
+"""Real values that become 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,18 @@ def region_bounds(
     return slice(low[1], high[1] + 1), slice(low[0], high[0] + 1)
 
 
+def window_percentiles(percentiles: tuple[float, float], slope: float) -> tuple[float, float]:
+    """Percentiles of stored values that are those of real ones: from above where the slope is negative."""
+    low, high = percentiles
+    return (low, high) if slope > 0 else (100.0 - low, 100.0 - high)
+
+
 def region_window(
     sources: Sequence[RegionSource],
     affine: FloatArray,
     size: tuple[int, int],
     percentiles: tuple[float, float],
-) -> tuple[float, float]:
+) -> Window:
     """Low and high end of a region's window: percentiles of the source pixels in its bounding box.
 
     All channels count together. Channels whose rescale differs are brought to real values by ranking
@@ -93,7 +98,7 @@ def region_window(
         return 0.0, 0.0
     first = sources[0]
     if all((item.slope, item.intercept) == (first.slope, first.intercept) for item in sources):
-        wanted = percentiles if first.slope > 0 else tuple(100.0 - value for value in percentiles)
+        wanted = window_percentiles(percentiles, first.slope)
         low, high = order_statistics([item.stored[bounds] for item in sources], wanted)
         return low * first.slope + first.intercept, high * first.slope + first.intercept
     real = np.concatenate(
@@ -103,7 +108,7 @@ def region_window(
     return float(low_high[0]), float(low_high[1])
 
 
-def _taps(scale: float) -> FloatArray:
+def box_taps(scale: float) -> FloatArray:
     """Offsets, in output pixels, of the box prefilter's samples: as many as source pixels are skipped."""
     count = max(1, int(np.ceil(scale - 1e-9)))
     return np.asarray((np.arange(count) + 0.5) / count - 0.5)
@@ -111,7 +116,7 @@ def _taps(scale: float) -> FloatArray:
 
 def _axis_weights(scale: float, offset: float, outputs: int, inputs: int) -> FloatArray:
     """Bilinear weights (outputs, inputs) of one axis with its box prefilter; zero outside the image."""
-    taps = _taps(abs(scale))
+    taps = box_taps(abs(scale))
     position = (np.arange(outputs)[:, None] + taps[None, :]) * scale + offset
     low = np.floor(position).astype(np.int64)
     share = position - low
@@ -142,7 +147,7 @@ def _resample_gather(unit: FloatArray, affine: FloatArray, size: tuple[int, int]
     height, width = size
     padded = np.pad(unit, 1)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
-    taps_x, taps_y = _taps(float(np.hypot(*affine[:, 0]))), _taps(float(np.hypot(*affine[:, 1])))
+    taps_x, taps_y = box_taps(float(np.hypot(*affine[:, 0]))), box_taps(float(np.hypot(*affine[:, 1])))
     total = np.zeros(size)
     for tap_y in taps_y:
         for tap_x in taps_x:
@@ -159,6 +164,13 @@ def _resample_gather(unit: FloatArray, affine: FloatArray, size: tuple[int, int]
     return total / (len(taps_x) * len(taps_y))
 
 
+def is_aligned(affine: FloatArray) -> bool:
+    """Whether an affine (2, 3) only scales, flips and swaps axes."""
+    diagonal = np.abs(np.array([affine[0, 0], affine[1, 1]]))
+    crossed = np.abs(np.array([affine[0, 1], affine[1, 0]]))
+    return bool(min(diagonal.max(), crossed.max()) < 1e-12)
+
+
 def resample(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> FloatArray:
     """Bilinear resampling of `unit` (rows, columns) to `size`, with a box prefilter where it shrinks.
 
@@ -173,9 +185,7 @@ def resample(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> Flo
     Returns:
         float64 (height, width).
     """
-    diagonal = np.abs(np.array([affine[0, 0], affine[1, 1]]))
-    crossed = np.abs(np.array([affine[0, 1], affine[1, 0]]))
-    if min(diagonal.max(), crossed.max()) < 1e-12:
+    if is_aligned(affine):
         return _resample_separable(unit, affine, size)
     return _resample_gather(unit, affine, size)
 
@@ -184,7 +194,7 @@ def preprocess_region(
     sources: Sequence[RegionSource],
     affine: FloatArray,
     size: tuple[int, int],
-    window: tuple[float, float],
+    window: Window,
     normalisation: tuple[Sequence[float], Sequence[float]],
 ) -> Float32Array:
     """One network input from one region.
@@ -215,23 +225,24 @@ def preprocess_region(
 def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
     """Peak of each heatmap, refined below the pixel.
 
-    A Gaussian is a parabola in the logarithm, so along each axis the vertex of the parabola through the
-    logarithms of the peak and its two neighbours is the Gaussian's centre (as DARK does: Zhang et al.,
-    CVPR 2020). The shift is at most half a pixel; on the border there is none along that axis.
+    Along each axis the position is the vertex of the parabola through the peak and its two neighbours. The
+    shift is at most half a pixel; on the border there is none along that axis. The parabola through their
+    logarithms, exact for a Gaussian, finds the points of real heatmaps no better, nor does their centre of
+    mass: `stenosis_trt.bench.subpixel` measures it.
 
     Args:
-        heatmaps: (N, K, h, w), values in [0, 1].
+        heatmaps: (N, K, h, w), values in [0, 1]; NaN counts as 0.
 
     Returns:
         float32 (N, K, 3): x, y in heatmap pixels, and the peak's value.
     """
-    maps = np.asarray(heatmaps, dtype=np.float64)
+    given = np.asarray(heatmaps, dtype=np.float64)
+    maps = np.where(np.isnan(given), 0.0, given)
     count, points, height, width = maps.shape
     flat = maps.reshape(count, points, -1)
     peak = flat.argmax(axis=-1)
     value = np.take_along_axis(flat, peak[..., None], axis=-1)[..., 0]
     row, column = peak // width, peak % width
-    logs = np.log(np.maximum(maps, _HEATMAP_FLOOR))
     n, k = np.indices((count, points))
 
     def shift(
@@ -242,14 +253,13 @@ def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
         step = 0.5 * (after - before) / np.where(usable, curvature, 1.0)
         return np.where(usable, np.clip(step, -0.5, 0.5), 0.0)
 
-    middle = logs[n, k, row, column]
     left, right = (
-        logs[n, k, row, np.maximum(column - 1, 0)],
-        logs[n, k, row, np.minimum(column + 1, width - 1)],
+        maps[n, k, row, np.maximum(column - 1, 0)],
+        maps[n, k, row, np.minimum(column + 1, width - 1)],
     )
-    up, down = logs[n, k, np.maximum(row - 1, 0), column], logs[n, k, np.minimum(row + 1, height - 1), column]
-    x = column + shift(left, middle, right, (column > 0) & (column < width - 1))
-    y = row + shift(up, middle, down, (row > 0) & (row < height - 1))
+    up, down = maps[n, k, np.maximum(row - 1, 0), column], maps[n, k, np.minimum(row + 1, height - 1), column]
+    x = column + shift(left, value, right, (column > 0) & (column < width - 1))
+    y = row + shift(up, value, down, (row > 0) & (row < height - 1))
     return np.stack([x, y, value], axis=-1).astype(np.float32)
 
 
@@ -299,3 +309,42 @@ def cord_geometry(points: npt.ArrayLike) -> CordGeometry:
     within = (along_ap >= 0) & (along_ap <= 1) & (along_transverse >= 0) & (along_transverse <= 1)
     ratio = np.divide(ap_mm, transverse_mm, out=np.full_like(ap_mm, np.nan), where=transverse_mm > 0)
     return CordGeometry(ap_mm, transverse_mm, ratio, (determinant > 0) & within, angle)
+
+
+@dataclass(frozen=True)
+class LevelChoices:
+    """For each of L levels, the slice of maximal compression near it.
+
+    Attributes:
+        slices: index of the slice, int64 (L,); −1 where none is sound.
+        distance_mm: from the level to the nearest slice, sound or not, float64 (L,); infinite without slices.
+    """
+
+    slices: npt.NDArray[np.int64]
+    distance_mm: FloatArray
+
+
+def maximal_compression(
+    ratios: npt.ArrayLike,
+    sound: npt.ArrayLike,
+    arcs: npt.ArrayLike,
+    level_arcs: npt.ArrayLike,
+    reaches: npt.ArrayLike,
+) -> LevelChoices:
+    """The sound slice of lowest ratio within each level's reach; of equal ones the first.
+
+    Args:
+        ratios: compression ratio of N slices.
+        sound: which of them may be taken, bool (N,).
+        arcs: mm along the canal, (N,).
+        level_arcs: the same of L levels, (L,).
+        reaches: how far from its level a slice may lie, mm, (L,).
+    """
+    distance = np.abs(np.asarray(arcs, dtype=np.float64)[None, :] - np.asarray(level_arcs)[:, None])
+    nearest = distance.min(axis=1, initial=np.inf)
+    if distance.shape[1] == 0:
+        return LevelChoices(np.full(len(distance), -1), nearest)
+    usable = (distance <= np.asarray(reaches)[:, None]) & np.asarray(sound, dtype=bool)[None, :]
+    candidates = np.where(usable, np.asarray(ratios, dtype=np.float64)[None, :], np.inf)
+    lowest = candidates.argmin(axis=1)
+    return LevelChoices(np.where(np.isfinite(candidates.min(axis=1)), lowest, -1), nearest)

@@ -132,14 +132,14 @@ def test_a_region_that_misses_the_image_has_no_bounds() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(4, 27), st.floats(4, 27), st.floats(1.2, 2.5), st.floats(0.2, 1.0))
-def test_a_gaussian_peak_is_found_to_a_hundredth_of_a_pixel(
+def test_a_gaussian_peak_is_found_to_a_twentieth_of_a_pixel(
     x: float, y: float, sigma: float, height: float
 ) -> None:
     rows, columns = np.mgrid[0:32, 0:32]
     heatmap = height * np.exp(-0.5 * (((columns - x) / sigma) ** 2 + ((rows - y) / sigma) ** 2))
     found = decode_keypoints(heatmap[None, None])[0, 0]
-    assert found[0] == pytest.approx(x, abs=0.01)
-    assert found[1] == pytest.approx(y, abs=0.01)
+    assert found[0] == pytest.approx(x, abs=0.05)
+    assert found[1] == pytest.approx(y, abs=0.05)
     assert found[2] == pytest.approx(heatmap.max(), rel=1e-5)
 
 

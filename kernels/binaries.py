@@ -1,0 +1,302 @@
+"""The compiled kernels for a device: those shipped with the package, else compiled on this machine.
+
+The rules are CUDA's. A cubin runs on devices of its own major compute capability and at least its own minor
+one; on Jetson's chips, and from them, only where both are the same. PTX runs on every device from its own
+capability on. A driver loads what toolkits up to its own version have made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from stenosis_trt.kernels.nvcc import Nvcc, NvccError, find_nvcc
+from stenosis_trt.kernels.nvrtc import Nvrtc, NvrtcError, find_nvrtc
+from stenosis_trt.kernels.sources import FLAGS, Sources, load_sources
+
+FOLDER = Path(__file__).resolve().parent / "prebuilt"
+"""Where the shipped binaries lie, beside their manifest. (Named as this module, it hides that from mypy.)"""
+
+MANIFEST = "manifest.json"
+
+OLDEST = (7, 5)
+"""Lowest compute capability that is supported: that of T4 and RTX 20."""
+
+_JETSON = {(7, 2), (8, 7), (10, 1), (11, 0)}
+"""Xavier, Orin, and Thor under its number in CUDA 12 and that in CUDA 13."""
+
+_REBUILD = "rebuild with `python -m stenosis_trt.kernels.build_binaries`, or reinstall stenosis-trt"
+_DIGEST_DIGITS = 64
+
+Kind = Literal["cubin", "ptx"]
+Version = tuple[int, int]
+
+
+class BinaryError(RuntimeError):
+    """There is no binary that may be used here. The message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A compiled module, ready to load.
+
+    Attributes:
+        data: the cubin's or PTX's bytes.
+        kind: which of both.
+        architecture: what it was compiled for, such as "sm_87" or "compute_75".
+        origin: where it comes from, for the record of a run.
+    """
+
+    data: bytes
+    kind: Kind
+    architecture: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class _Shipped:
+    """One image of the manifest. `capability` is the one it was compiled for."""
+
+    file: str
+    sha256: str
+    toolkit: str
+    architecture: str
+    kind: Kind
+
+    @property
+    def capability(self) -> Version:
+        return divmod(int(self.architecture.split("_")[1]), 10)
+
+    @property
+    def toolkit_version(self) -> Version:
+        major, minor = self.toolkit.split(".")[:2]
+        return int(major), int(minor)
+
+    def runs_on(self, capability: Version) -> bool:
+        if self.kind == "ptx":
+            return self.capability <= capability
+        if self.capability in _JETSON or capability in _JETSON:
+            return self.capability == capability
+        return self.capability[0] == capability[0] and self.capability[1] <= capability[1]
+
+
+def image_for(capability: Version, driver_version: int) -> Image:
+    """The kernels for a device: shipped, else from the cache or compiled here.
+
+    Args:
+        capability: the device's compute capability, (major, minor).
+        driver_version: newest CUDA that the driver offers, as cuDriverGetVersion has it (12060 is 12.6).
+
+    Raises:
+        BinaryError: the device is too old, or nothing shipped fits and nothing can compile.
+    """
+    _refuse_old(capability)
+    try:
+        return choose(capability, driver_version)
+    except BinaryError as error:
+        reason = str(error)
+    try:
+        image = compile_here(capability, driver_version)
+    except BinaryError as error:
+        raise BinaryError(
+            f"there are no kernels for this GPU: {reason}. Nor can they be compiled: {error}"
+        ) from None
+    return replace(image, origin=f"{image.origin}, because {reason}")
+
+
+def choose(
+    capability: Version, driver_version: int, *, folder: Path = FOLDER, source: Sources | None = None
+) -> Image:
+    """The shipped image for a device: the nearest cubin that it runs, else PTX.
+
+    Args:
+        capability: the device's compute capability, (major, minor).
+        driver_version: newest CUDA that the driver offers, as cuDriverGetVersion has it (12060 is 12.6).
+        folder: of the binaries and their manifest.
+        source: what they must have been built from; None for the installed sources.
+
+    Raises:
+        BinaryError: nothing shipped runs there, or it was not built from these sources, or is damaged.
+    """
+    _refuse_old(capability)
+    source = source or load_sources()
+    driver = _version(driver_version)
+    usable = [
+        image
+        for image in _shipped(folder, source)
+        if image.toolkit_version <= driver and image.runs_on(capability)
+    ]
+    if not usable:
+        raise BinaryError(
+            f"no shipped binary runs on compute capability {_dotted(capability)} with a driver for CUDA "
+            f"{_dotted(driver)}"
+        )
+    best = max(usable, key=lambda image: (image.kind == "cubin", image.capability))
+    try:
+        data = (folder / best.file).read_bytes()
+    except OSError as error:
+        raise BinaryError(
+            f"the shipped binary {best.file} cannot be read ({error.strerror}): {_REBUILD}"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != best.sha256:
+        raise BinaryError(f"the shipped binary {best.file} is not the one its manifest names: {_REBUILD}")
+    origin = (
+        f"shipped {best.kind} for {best.architecture} of CUDA {best.toolkit}, sources {source.sha256[:12]}"
+    )
+    return Image(data, best.kind, best.architecture, origin)
+
+
+def compile_here(
+    capability: Version,
+    driver_version: int | None = None,
+    *,
+    cache: Path | None = None,
+    source: Sources | None = None,
+) -> Image:
+    """The installed sources compiled for exactly this device with NVRTC or nvcc, or taken from the cache.
+
+    Args:
+        capability: the device's compute capability, (major, minor).
+        driver_version: newest CUDA that the driver offers; newer compilers are left alone. None: any will do.
+        cache: folder of what was compiled before; None for the user's.
+        source: what to compile; None for the installed sources.
+
+    Raises:
+        BinaryError: no compiler here can do it; the message says which were tried and what to install.
+    """
+    _refuse_old(capability)
+    source = source or load_sources()
+    cache = cache or cache_folder() / "kernels"
+    architecture = "sm_{}{}".format(*capability)
+    failures: list[str] = []
+    for compiler in _compilers(failures):
+        if driver_version is not None and compiler.version > _version(driver_version):
+            failures.append(f"{compiler.name} is newer than the driver")
+            continue
+        path = cache / _key(source, compiler.name, architecture)
+        origin = f"compiled here for {architecture} by {compiler.name}, sources {source.sha256[:12]}"
+        data = _kept(path)
+        if data is not None:
+            return Image(data, "cubin", architecture, f"{origin}, taken from the cache")
+        try:
+            data = compiler.compile(source, architecture, FLAGS).data
+        except (NvrtcError, NvccError) as error:
+            failures.append(str(error))
+            continue
+        try:
+            _keep(path, data)
+        except OSError as error:
+            origin += f", not kept ({error.strerror})"
+        return Image(data, "cubin", architecture, origin)
+    raise BinaryError(
+        "; ".join([*(failures or ["there is neither NVRTC nor nvcc"]), _advice(driver_version)])
+    )
+
+
+def cache_folder() -> Path:
+    """This program's folder in the user's cache; it may not be there yet."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification has relative paths ignored.
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "stenosis-trt"
+
+
+def _shipped(folder: Path, source: Sources) -> list[_Shipped]:
+    """The manifest's images, once they are known to come from these sources and flags."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        built_from = manifest["source_sha256"]
+        flags = {tuple(entry.pop("flags")) for entry in manifest["images"]}
+        images = [_Shipped(**entry) for entry in manifest["images"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BinaryError(
+            f"the manifest of the shipped binaries cannot be read ({error}): {_REBUILD}"
+        ) from error
+    if built_from != source.sha256 or flags != {FLAGS}:
+        raise BinaryError(
+            f"the shipped binaries were built from other sources or with other flags: {_REBUILD}"
+        )
+    return images
+
+
+def _refuse_old(capability: Version) -> None:
+    if capability < OLDEST:
+        raise BinaryError(
+            f"a GPU of compute capability {_dotted(capability)} is too old: use one of {_dotted(OLDEST)} "
+            "or later, or `--device cpu`"
+        )
+
+
+def _version(driver_version: int) -> Version:
+    """(12, 6) of 12060."""
+    return driver_version // 1000, driver_version % 1000 // 10
+
+
+def _dotted(version: Version) -> str:
+    return "{}.{}".format(*version)
+
+
+def _compilers(failures: list[str]) -> Iterator[Nvrtc | Nvcc]:
+    """Compilers on this machine, NVRTC first, which needs no host compiler. Broken ones go to `failures`."""
+    makers: list[Callable[[], Nvrtc | Nvcc]] = [partial(Nvrtc, library) for library in find_nvrtc()]
+    path = find_nvcc()
+    if path is not None:
+        makers.append(partial(Nvcc, path))
+    for maker in makers:
+        compiler = _made(maker, failures)
+        if compiler is not None:
+            yield compiler
+
+
+def _made(maker: Callable[[], Nvrtc | Nvcc], failures: list[str]) -> Nvrtc | Nvcc | None:
+    try:
+        return maker()
+    except (NvrtcError, NvccError) as error:
+        failures.append(str(error))
+        return None
+
+
+def _key(source: Sources, compiler: str, architecture: str) -> str:
+    """File name in the cache: everything that the image depends on."""
+    parts = "\0".join([source.sha256, compiler, architecture, *FLAGS])
+    return f"{architecture}-{hashlib.sha256(parts.encode()).hexdigest()[:32]}.image"
+
+
+def _kept(path: Path) -> bytes | None:
+    """What `_keep` put there, or None where there is nothing, or not what was put there."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, data = content[:_DIGEST_DIGITS], content[_DIGEST_DIGITS:]
+    return data if hashlib.sha256(data).hexdigest().encode() == digest else None
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Put an image into the cache behind its hash, whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(hashlib.sha256(data).hexdigest().encode() + data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def _advice(driver_version: int | None) -> str:
+    if driver_version is None:
+        return "install a compiler: `pip install nvidia-cuda-nvrtc`"
+    version = _version(driver_version)
+    # From 13 on, the packages' names tell no version.
+    package = "nvidia-cuda-nvrtc" if version >= (13, 0) else f"nvidia-cuda-nvrtc-cu{version[0]}"
+    return f"install a compiler that the driver takes: `pip install '{package}=={_dotted(version)}.*'`"

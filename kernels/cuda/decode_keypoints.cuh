@@ -1,0 +1,202 @@
+// Heatmaps → peaks below the pixel → source pixels → patient millimetres; and, for the cord, its diameters.
+//
+// Sub-pixel position: the vertex of the parabola through the peak and its two neighbours along each axis.
+// `stenosis_trt.bench.subpixel` measures it against the other methods.
+//
+// Roofline: every heatmap value is read once; what is written is 32 bytes a map.
+#pragma once
+#include "types.cuh"
+
+// One warp a heatmap, one block an image.
+constexpr int kMaxMaps = 8;
+constexpr int kCordPoints = 4;
+
+constexpr float kDegrees = 57.29577951308232f;
+
+struct Peak {
+    float value;
+    int index;
+
+    // Of equal values the first in the map is the peak. NaN compares false, so it never is one.
+    __device__ __forceinline__ void offer(float other, int at) {
+        if (other > value || (other == value && at < index)) {
+            value = other;
+            index = at;
+        }
+    }
+};
+
+static __device__ __forceinline__ void offer_vector(Peak& peak, const float* values, int at) {
+    const float4 four = __ldg((const float4*)(values + at));
+    peak.offer(four.x, at);
+    peak.offer(four.y, at + 1);
+    peak.offer(four.z, at + 2);
+    peak.offer(four.w, at + 3);
+}
+
+static __device__ __forceinline__ void offer_pair(Peak& peak, u32 pair, int at) {
+    peak.offer(value_of(Half{(u16)(pair & 0xffffu)}), at);
+    peak.offer(value_of(Half{(u16)(pair >> 16)}), at + 1);
+}
+
+static __device__ __forceinline__ void offer_vector(Peak& peak, const Half* values, int at) {
+    const uint4 eight = __ldg((const uint4*)(values + at));
+    offer_pair(peak, eight.x, at);
+    offer_pair(peak, eight.y, at + 2);
+    offer_pair(peak, eight.z, at + 4);
+    offer_pair(peak, eight.w, at + 6);
+}
+
+// The peak of one map, found by one warp; the same in every lane.
+template <class T>
+static __device__ __forceinline__ Peak find_peak(const T* __restrict__ map, int count) {
+    constexpr int kVector = 16 / (int)sizeof(T);
+    const int lane = threadIdx.x & 31;
+    Peak peak;
+    peak.value = -1.0f;
+    peak.index = count;
+    int done = 0;
+    if (((unsigned long long)map & 15u) == 0u) {
+        done = count / kVector * kVector;
+        for (int at = lane * kVector; at < done; at += 32 * kVector) offer_vector(peak, map, at);
+    }
+    for (int at = done + lane; at < count; at += 32) peak.offer(value_of(map[at]), at);
+#pragma unroll
+    for (int distance = 16; distance > 0; distance >>= 1) {
+        const float value = __shfl_xor_sync(0xffffffffu, peak.value, distance);
+        const int index = __shfl_xor_sync(0xffffffffu, peak.index, distance);
+        peak.offer(value, index);
+    }
+    if (peak.index == count) {
+        // No number in the whole map: no confidence, and a defined place.
+        peak.value = 0.0f;
+        peak.index = 0;
+    }
+    return peak;
+}
+
+// NaN counts as 0.
+template <class T>
+static __device__ __forceinline__ float map_value(const T* map, int at) {
+    const float value = value_of(map[at]);
+    return value == value ? value : 0.0f;
+}
+
+// Shift of the peak along one axis, whose neighbours lie `stride` apart: at most half a pixel; none at the border.
+template <class T>
+static __device__ __forceinline__ float shift(const T* map, float peak, int at, int stride, int place, int size) {
+    if (place == 0 || place == size - 1) return 0.0f;
+    const float before = map_value(map, at - stride), after = map_value(map, at + stride);
+    const float curvature = (peak - before) + (peak - after);
+    if (!(curvature > 0.0f)) return 0.0f;
+    return fminf(fmaxf(0.5f * (after - before) / curvature, -0.5f), 0.5f);
+}
+
+template <class T>
+static __device__ __forceinline__ Keypoint decode_map(const T* __restrict__ map, const Frame& frame, int height, int width) {
+    const Peak peak = find_peak(map, height * width);
+    const int column = peak.index % width, row = peak.index / width;
+    Keypoint point;
+    point.x = (float)column + shift(map, peak.value, peak.index, 1, column, width);
+    point.y = (float)row + shift(map, peak.value, peak.index, width, row, height);
+    point.confidence = peak.value;
+    point.column = fmaf(point.x, frame.source[0][0], fmaf(point.y, frame.source[1][0], frame.source[2][0]));
+    point.row = fmaf(point.x, frame.source[0][1], fmaf(point.y, frame.source[1][1], frame.source[2][1]));
+#pragma unroll
+    for (int axis = 0; axis < 3; ++axis)
+        point.patient[axis] = fmaf(point.x, frame.patient[0][axis], fmaf(point.y, frame.patient[1][axis], frame.patient[2][axis]));
+    return point;
+}
+
+struct Segment {
+    float d[3];
+
+    __device__ __forceinline__ Segment(const Keypoint& from, const Keypoint& to) {
+#pragma unroll
+        for (int axis = 0; axis < 3; ++axis) d[axis] = to.patient[axis] - from.patient[axis];
+    }
+};
+
+static __device__ __forceinline__ float dot(const Segment& a, const Segment& b) {
+    return fmaf(a.d[0], b.d[0], fmaf(a.d[1], b.d[1], a.d[2] * b.d[2]));
+}
+
+// Length of the cross product: unlike 1 − cos² it keeps its digits where the two are nearly parallel.
+static __device__ __forceinline__ float cross_length(const Segment& a, const Segment& b) {
+    const float x = fmaf(a.d[1], b.d[2], -a.d[2] * b.d[1]);
+    const float y = fmaf(a.d[2], b.d[0], -a.d[0] * b.d[2]);
+    const float z = fmaf(a.d[0], b.d[1], -a.d[1] * b.d[0]);
+    return sqrtf(fmaf(x, x, fmaf(y, y, z * z)));
+}
+
+// Diameters, their ratio, and what is doubtful, from anterior, posterior, left and right. AP ÷ transverse is the
+// ratio of the Spinal Cord Toolbox's `sct_detect_compression`.
+static __device__ __forceinline__ Cord measure_cord(const Keypoint* points, const CordLimits& limits) {
+    const Segment ap(points[0], points[1]), transverse(points[2], points[3]), start(points[0], points[2]);
+    const float aa = dot(ap, ap), tt = dot(transverse, transverse), at = dot(ap, transverse);
+    const float cross = cross_length(ap, transverse);
+    Cord cord;
+    cord.ap_mm = sqrtf(aa);
+    cord.transverse_mm = sqrtf(tt);
+    cord.ratio = tt > 0.0f ? cord.ap_mm / cord.transverse_mm : __uint_as_float(0x7fc00000u);
+    cord.angle_degrees = aa > 0.0f && tt > 0.0f ? atan2f(cross, fabsf(at)) * kDegrees : 0.0f;
+    cord.confidence = fminf(fminf(points[0].confidence, points[1].confidence), fminf(points[2].confidence, points[3].confidence));
+    // anterior + a · ap = left + b · transverse in the least-squares sense: they cross where a and b lie in 0 … 1.
+    const float sa = dot(start, ap), st = dot(start, transverse), determinant = cross * cross;
+    const float along_ap = sa * tt - st * at, along_transverse = sa * at - st * aa;
+    const bool crossing = determinant > 0.0f && along_ap >= 0.0f && along_ap <= determinant &&
+                          along_transverse >= 0.0f && along_transverse <= determinant;
+    const bool plausible = cord.ap_mm >= limits.ap_mm[0] && cord.ap_mm <= limits.ap_mm[1] &&
+                           cord.transverse_mm >= limits.transverse_mm[0] && cord.transverse_mm <= limits.transverse_mm[1];
+    cord.flags = (cord.confidence < limits.confidence ? kLowConfidence : 0u) | (crossing ? 0u : kNotCrossing) |
+                 (cord.angle_degrees < limits.angle_degrees ? kNotOrthogonal : 0u) | (plausible ? 0u : kImplausibleSize);
+    cord.unused[0] = cord.unused[1] = 0u;
+    return cord;
+}
+
+// Grid: images; block: (32, maps an image).
+template <class T>
+static __device__ __forceinline__ void decode_image(
+    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points, int height, int width) {
+    const int map = threadIdx.x >> 5, maps = blockDim.x >> 5;
+    const i64 number = (i64)blockIdx.x * maps + map;
+    const Keypoint point = decode_map(heatmaps + number * height * width, frames[blockIdx.x], height, width);
+    if ((threadIdx.x & 31) == 0) points[number] = point;
+}
+
+// The same, and the geometry of the four points, in one launch. Block: four warps.
+template <class T>
+static __device__ __forceinline__ void decode_cord(
+    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, CordLimits limits, Keypoint* __restrict__ points,
+    Cord* __restrict__ cords, int height, int width) {
+    __shared__ Keypoint corners[kCordPoints];
+    const int map = threadIdx.x >> 5;
+    const i64 number = (i64)blockIdx.x * kCordPoints + map;
+    const Keypoint point = decode_map(heatmaps + number * height * width, frames[blockIdx.x], height, width);
+    if ((threadIdx.x & 31) == 0) {
+        points[number] = point;
+        corners[map] = point;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) cords[blockIdx.x] = measure_cord(corners, limits);
+}
+
+KERNEL(32 * kMaxMaps) decode_keypoints_f32(
+    const float* heatmaps, const Frame* frames, Keypoint* points, int height, int width) {
+    decode_image(heatmaps, frames, points, height, width);
+}
+
+KERNEL(32 * kMaxMaps) decode_keypoints_f16(
+    const Half* heatmaps, const Frame* frames, Keypoint* points, int height, int width) {
+    decode_image(heatmaps, frames, points, height, width);
+}
+
+KERNEL(32 * kCordPoints) cord_geometry_f32(
+    const float* heatmaps, const Frame* frames, const CordLimits* limits, Keypoint* points, Cord* cords, int height, int width) {
+    decode_cord(heatmaps, frames, *limits, points, cords, height, width);
+}
+
+KERNEL(32 * kCordPoints) cord_geometry_f16(
+    const Half* heatmaps, const Frame* frames, const CordLimits* limits, Keypoint* points, Cord* cords, int height, int width) {
+    decode_cord(heatmaps, frames, *limits, points, cords, height, width);
+}

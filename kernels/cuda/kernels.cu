@@ -1,0 +1,6 @@
+// The one translation unit of all device code.
+#include "types.cuh"
+#include "order_statistics.cuh"
+#include "preprocess.cuh"
+#include "decode_keypoints.cuh"
+#include "maximal_compression.cuh"

@@ -1,0 +1,302 @@
+// Raw pixels → network input, in one pass: window → affine crop and resample with a box prefilter → mean and
+// standard deviation → channels. Outside the image lies the window's low end, 0. Every output element is written.
+//
+// The rescale to real values needs no arithmetic: the window's ends are stored values too, and slope and
+// intercept cancel in (value − low) / (high − low).
+//
+// Roofline: 2 bytes a source pixel of the region, and 2 or 4 bytes an output element.
+#pragma once
+#include "types.cuh"
+
+constexpr int kPreprocessThreads = 128;
+
+// Output columns that one thread of `preprocess` makes, side by side: FP16 is then written 4 bytes at a time.
+constexpr int kColumns = 2;
+
+// Output rows that one block makes. A taller strip shares more source rows; a lower one keeps more blocks busy.
+constexpr int kStripRows = 16;
+
+// Source rows that are asked for before the first of them is used, which hides the memory's latency. With many taps
+// one row has enough to wait for, and registers are short.
+constexpr int kRowsAhead = 2;
+
+// Box prefilters of up to this many taps are done by weights kept in registers.
+constexpr int kMostTaps = 4;
+
+// 2⁻²⁴, the weight of the lowest of the 24 fractional bits that a float holds.
+constexpr float kFixed24 = 1.0f / 16777216.0f;
+
+constexpr fixed32 kFixedOne = 1ll << 32;
+
+static __device__ __forceinline__ int whole(fixed32 position) { return (int)(position >> 32); }
+
+static __device__ __forceinline__ float fraction(fixed32 position) {
+    return (float)((u32)position >> 8) * kFixed24;
+}
+
+struct Ramp {
+    float low;
+    float per_value;   // 0 where the window has no width: all is 0 then
+
+    __device__ __forceinline__ explicit Ramp(Window window) {
+        low = window.low;
+        per_value = window.high == window.low ? 0.0f : 1.0f / (window.high - window.low);
+    }
+
+    __device__ __forceinline__ float operator()(u32 biased) const {
+        return __saturatef(((float)biased - low) * per_value);
+    }
+};
+
+// Mean and standard deviation of a plane's copies as value · scale + shift, in registers.
+struct Normalisation {
+    float scale[kMaxCopies];
+    float shift[kMaxCopies];
+    int copies;
+
+    __device__ __forceinline__ explicit Normalisation(const Plane& plane) {
+        copies = plane.copies;
+#pragma unroll
+        for (int copy = 0; copy < kMaxCopies; ++copy) {
+            scale[copy] = copy < copies ? plane.scale[copy] : 0.0f;
+            shift[copy] = copy < copies ? -plane.mean[copy] * plane.scale[copy] : 0.0f;
+        }
+    }
+
+    __device__ __forceinline__ float operator()(float value, int copy) const {
+        return fmaf(value, scale[copy], shift[copy]);
+    }
+};
+
+// Weights of the source pixels base … base + TAPS along one axis for one output position: bilinear samples at
+// `taps` places, averaged. Pixels that no sample reaches have weight 0.
+template <int TAPS>
+static __device__ __forceinline__ void tap_weights(
+    fixed32 first, fixed32 tap, int taps, int base, float (&weights)[TAPS + 1]) {
+    constexpr i64 kFar = (i64)(kMostTaps + 2) << 24;
+#pragma unroll
+    for (int k = 0; k <= TAPS; ++k) weights[k] = 0.0f;
+    for (int t = 0; t < taps; ++t) {
+        // From the base pixel, with the 24 fractional bits that a float holds.
+        const i64 from_base = (first + t * tap - base * kFixedOne) >> 8;
+        const int position = (int)(from_base < -kFar ? -kFar : from_base > kFar ? kFar : from_base);
+#pragma unroll
+        for (int k = 0; k <= TAPS; ++k)
+            weights[k] += __saturatef(1.0f - fabsf((float)(position - (k << 24)) * kFixed24));
+    }
+    const float share = 1.0f / (float)taps;
+#pragma unroll
+    for (int k = 0; k <= TAPS; ++k) weights[k] *= share;
+}
+
+// The lowest source pixel that a sample of one output position reaches. The samples lie at most one pixel apart, so
+// TAPS + 1 pixels from here on hold all of them.
+static __device__ __forceinline__ int first_pixel(fixed32 first, fixed32 tap, int taps) {
+    const fixed32 last = first + (taps - 1) * tap;
+    return whole(first < last ? first : last);
+}
+
+// First source row and weights of one output row. Few taps, the usual case, need one 16-byte read.
+struct RowFilter {
+    float4 head;   // the source row's number, as bits, and three weights
+    float4 tail;   // two more weights
+
+    __device__ __forceinline__ int base() const { return (int)__float_as_uint(head.x); }
+};
+
+template <int TAPS>
+static __device__ __forceinline__ RowFilter row_filter(const Plane& plane, int row) {
+    const fixed32 first = plane.first_y + row * plane.step_yy;
+    const int base = first_pixel(first, plane.tap_yy, plane.taps_y);
+    float given[TAPS + 1], weights[kMostTaps + 1];
+    tap_weights<TAPS>(first, plane.tap_yy, plane.taps_y, base, given);
+#pragma unroll
+    for (int k = 0; k <= kMostTaps; ++k) {
+        const bool inside = k <= TAPS && base + k >= 0 && base + k < plane.extent_y;
+        weights[k] = inside ? given[k <= TAPS ? k : 0] : 0.0f;
+    }
+    RowFilter filter;
+    filter.head = make_float4(__uint_as_float((u32)base), weights[0], weights[1], weights[2]);
+    filter.tail = make_float4(weights[3], weights[4], 0.0f, 0.0f);
+    return filter;
+}
+
+template <int TAPS>
+static __device__ __forceinline__ float filter_rows(const RowFilter& filter, const float (&rows)[TAPS + 1]) {
+    float value = fmaf(filter.head.z, rows[1], filter.head.y * rows[0]);
+    if (TAPS > 1) value = fmaf(filter.head.w, rows[TAPS > 1 ? 2 : 0], value);
+    if (TAPS > 2) value = fmaf(filter.tail.x, rows[TAPS > 2 ? 3 : 0], value);
+    if (TAPS > 3) value = fmaf(filter.tail.y, rows[TAPS > 3 ? 4 : 0], value);
+    return value;
+}
+
+// One output column while the strip is made: where its source pixels begin, their weights, and the last TAPS + 1
+// source rows, filtered along x.
+template <int TAPS>
+struct Column {
+    const u16* pixels;
+    float weights[TAPS + 1];
+    float rows[TAPS + 1];
+
+    __device__ __forceinline__ void place(const u16* source, const Plane& plane, int x) {
+        const fixed32 first = plane.first_x + x * plane.step_xx;
+        const int wanted = first_pixel(first, plane.tap_xx, plane.taps_x);
+        // Moved inside the image, where the pixels that are missed have no weight.
+        const int base = max(0, min(wanted, plane.extent_x - 1 - TAPS));
+        tap_weights<TAPS>(first, plane.tap_xx, plane.taps_x, base, weights);
+        pixels = source + base;
+#pragma unroll
+        for (int k = 0; k <= TAPS; ++k) rows[k] = 0.0f;
+    }
+
+    __device__ __forceinline__ float filtered(int row, Ramp ramp, u32 sign) const {
+        float sum = 0.0f;
+#pragma unroll
+        for (int k = 0; k <= TAPS; ++k) sum = fmaf(weights[k], ramp(__ldg(pixels + row + k) ^ sign), sum);
+        return sum;
+    }
+
+    __device__ __forceinline__ void push(float row) {
+#pragma unroll
+        for (int k = 0; k < TAPS; ++k) rows[k] = rows[k + 1];
+        rows[TAPS] = row;
+    }
+};
+
+// Axes that are only scaled and flipped: the filter is separable. A thread goes through the source rows of its strip,
+// filters each along x once, and writes an output row when the last source row that it needs has come.
+template <class T, int TAPS>
+static __device__ __forceinline__ void preprocess_strip(
+    const u16* __restrict__ arena, const Plane& plane, Ramp ramp, T* __restrict__ out, int height, int width,
+    RowFilter (&strip)[kStripRows]) {
+    const int top = blockIdx.y * kStripRows;
+    const int rows = min(kStripRows, height - top);
+    if (threadIdx.x < rows) strip[threadIdx.x] = row_filter<TAPS>(plane, top + threadIdx.x);
+    __syncthreads();
+
+    const int x = (blockIdx.x * kPreprocessThreads + threadIdx.x) * kColumns;
+    if (x >= width) return;
+    Column<TAPS> columns[kColumns];
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) columns[c].place(arena + plane.offset, plane, x + c);
+    const Normalisation normalised(plane);
+    const int last_row = plane.extent_y - 1, pitch = plane.stride_y;
+    const u32 sign = plane.sign;
+    const i64 channel = (i64)height * width;
+    const bool both = x + 1 < width;
+    const bool paired = both && ((width | (int)channel | (int)plane.output) & 1) == 0;
+
+    // From the strip's row of lowest source position to that of the highest.
+    const int direction = plane.step_yy >= 0 ? 1 : -1;
+    int row = direction > 0 ? 0 : rows - 1;
+    int left = rows;
+    T* to = out + plane.output + (i64)(top + row) * width + x;
+    RowFilter filter = strip[row];
+    constexpr int kAhead = TAPS <= 2 ? kRowsAhead : 1;
+    for (int source = filter.base(); left > 0; source += kAhead) {
+        float fresh[kAhead][kColumns];
+#pragma unroll
+        for (int ahead = 0; ahead < kAhead; ++ahead) {
+            // Rows outside the image have no weight in any filter.
+            const int at = max(0, min(source + ahead, last_row)) * pitch;
+#pragma unroll
+            for (int c = 0; c < kColumns; ++c) fresh[ahead][c] = columns[c].filtered(at, ramp, sign);
+        }
+#pragma unroll
+        for (int ahead = 0; ahead < kAhead; ++ahead) {
+#pragma unroll
+            for (int c = 0; c < kColumns; ++c) columns[c].push(fresh[ahead][c]);
+            while (left > 0 && filter.base() + TAPS == source + ahead) {
+                const float a = filter_rows<TAPS>(filter, columns[0].rows), b = filter_rows<TAPS>(filter, columns[1].rows);
+#pragma unroll
+                for (int copy = 0; copy < kMaxCopies; ++copy) {
+                    if (copy >= normalised.copies) break;
+                    T* const place = to + copy * channel;
+                    if (paired) {
+                        store_pair(place, normalised(a, copy), normalised(b, copy));
+                    } else {
+                        store(place, normalised(a, copy));
+                        if (both) store(place + 1, normalised(b, copy));
+                    }
+                }
+                row += direction;
+                to += direction * width;
+                if (--left > 0) filter = strip[row];
+            }
+        }
+    }
+}
+
+template <class T>
+static __device__ __forceinline__ void preprocess_aligned(
+    const u16* __restrict__ arena, const Plane* __restrict__ planes, const Window* __restrict__ windows,
+    T* __restrict__ out, int height, int width) {
+    __shared__ RowFilter strip[kStripRows];
+    const Plane& plane = planes[blockIdx.z];
+    const Ramp ramp(windows[plane.window]);
+    switch (max(plane.taps_x, plane.taps_y)) {
+        case 1: preprocess_strip<T, 1>(arena, plane, ramp, out, height, width, strip); break;
+        case 2: preprocess_strip<T, 2>(arena, plane, ramp, out, height, width, strip); break;
+        case 3: preprocess_strip<T, 3>(arena, plane, ramp, out, height, width, strip); break;
+        default: preprocess_strip<T, 4>(arena, plane, ramp, out, height, width, strip); break;
+    }
+}
+
+static __device__ __forceinline__ float pixel(const u16* source, const Plane& plane, Ramp ramp, int x, int y) {
+    if (x < 0 || y < 0 || x >= plane.extent_x || y >= plane.extent_y) return 0.0f;
+    return ramp(__ldg(source + (i64)y * plane.stride_y + (i64)x * plane.stride_x) ^ plane.sign);
+}
+
+// Any affine and any number of taps: each output pixel gathers its bilinear samples.
+template <class T>
+static __device__ __forceinline__ void preprocess_any(
+    const u16* __restrict__ arena, const Plane* __restrict__ planes, const Window* __restrict__ windows,
+    T* __restrict__ out, int height, int width) {
+    const int x = blockIdx.x * kPreprocessThreads + threadIdx.x;
+    const int y = blockIdx.y;
+    const Plane& plane = planes[blockIdx.z];
+    if (x >= width) return;
+    const Ramp ramp(windows[plane.window]);
+    const u16* source = arena + plane.offset;
+    const fixed32 first_x = plane.first_x + x * plane.step_xx + y * plane.step_xy;
+    const fixed32 first_y = plane.first_y + x * plane.step_yx + y * plane.step_yy;
+    float sum = 0.0f;
+    for (int v = 0; v < plane.taps_y; ++v) {
+        for (int u = 0; u < plane.taps_x; ++u) {
+            const fixed32 at_x = first_x + u * plane.tap_xx + v * plane.tap_xy;
+            const fixed32 at_y = first_y + u * plane.tap_yx + v * plane.tap_yy;
+            const int left = whole(at_x), top = whole(at_y);
+            const float right_share = fraction(at_x), lower_share = fraction(at_y);
+            const float a = pixel(source, plane, ramp, left, top), b = pixel(source, plane, ramp, left + 1, top);
+            const float c = pixel(source, plane, ramp, left, top + 1), d = pixel(source, plane, ramp, left + 1, top + 1);
+            const float upper = fmaf(right_share, b - a, a), lower = fmaf(right_share, d - c, c);
+            sum += fmaf(lower_share, lower - upper, upper);
+        }
+    }
+    const float value = sum / (float)(plane.taps_x * plane.taps_y);
+    const Normalisation normalised(plane);
+    T* const to = out + plane.output + (i64)y * width + x;
+#pragma unroll
+    for (int copy = 0; copy < kMaxCopies; ++copy)
+        if (copy < normalised.copies) store(to + (i64)copy * height * width, normalised(value, copy));
+}
+
+KERNEL(kPreprocessThreads) preprocess_f32(
+    const u16* arena, const Plane* planes, const Window* windows, float* out, int height, int width) {
+    preprocess_aligned(arena, planes, windows, out, height, width);
+}
+
+KERNEL(kPreprocessThreads) preprocess_f16(
+    const u16* arena, const Plane* planes, const Window* windows, Half* out, int height, int width) {
+    preprocess_aligned(arena, planes, windows, out, height, width);
+}
+
+KERNEL(kPreprocessThreads) preprocess_affine_f32(
+    const u16* arena, const Plane* planes, const Window* windows, float* out, int height, int width) {
+    preprocess_any(arena, planes, windows, out, height, width);
+}
+
+KERNEL(kPreprocessThreads) preprocess_affine_f16(
+    const u16* arena, const Plane* planes, const Window* windows, Half* out, int height, int width) {
+    preprocess_any(arena, planes, windows, out, height, width);
+}

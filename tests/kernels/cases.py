@@ -1,0 +1,213 @@
+"""Random problems for the kernels, and how they are run: the same for the CPU build and for a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.kernels import launches
+from stenosis_trt.kernels.layouts import CORD, KEYPOINT, LEVEL_CHOICE, SELECTION, WINDOW
+from stenosis_trt.kernels.reference import RegionSource, Stored, region_bounds
+
+from .runners import Runner
+
+FloatArray = npt.NDArray[np.float64]
+
+MEANS, DEVIATIONS = (0.5, 0.25, 0.4), (0.25, 0.5, 1.5)
+"""Of the three channels."""
+
+KINDS = ("straight", "swapped", "turned")
+"""Of affines: along the image's axes, with these exchanged, or turned by any angle."""
+
+POISON = 0xA5
+"""Byte that outputs are filled with before a kernel runs: what it does not write is found."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Network inputs to be cut: each from the slices of its channels, all of one output size."""
+
+    sources: tuple[tuple[RegionSource, ...], ...]
+    affines: tuple[FloatArray, ...]
+    size: tuple[int, int]
+    percentiles: tuple[float, float]
+
+
+def random_image(rng: np.random.Generator, shape: tuple[int, int], signed: bool) -> Stored:
+    """Stored values of one of the kinds that break things: full range, smooth, constant, few values."""
+    kind = rng.choice(["full", "smooth", "constant", "few"])
+    lowest, highest = (-32768, 32767) if signed else (0, 65535)
+    if kind == "full":
+        values = rng.integers(lowest, highest + 1, shape)
+    elif kind == "smooth":
+        rows, columns = np.indices(shape)
+        values = 800 + 600 * np.sin(rows / 17.0) * np.cos(columns / 23.0) + rng.normal(0, 20, shape)
+    elif kind == "constant":
+        values = np.full(shape, rng.integers(lowest, highest + 1))
+    else:
+        values = rng.choice([lowest, 0, 100, highest], shape)
+    return np.rint(np.clip(values, lowest, highest)).astype(np.int16 if signed else np.uint16)
+
+
+def random_affine(
+    rng: np.random.Generator, shape: tuple[int, int], size: tuple[int, int], kind: str
+) -> FloatArray:
+    """Output → source pixels: scaled and flipped, and of one of KINDS; partly outside the image."""
+    scale = np.exp(rng.uniform(np.log(0.2), np.log(3.9), 2)) * rng.choice([-1.0, 1.0], 2)
+    linear = np.diag(scale)
+    if kind == "swapped":
+        linear = linear[::-1]
+    if kind == "turned":
+        angle = rng.uniform(0, 2 * np.pi)
+        cosine, sine = np.cos(angle), np.sin(angle)
+        linear = np.array([[cosine, -sine], [sine, cosine]]) @ linear
+    # Anywhere such that some of the region shows the image.
+    height, width = size
+    place = rng.uniform(0, 1, 2) * np.array([shape[1] - 1, shape[0] - 1])
+    shown = rng.uniform(0, 1, 2) * np.array([width - 1, height - 1])
+    return np.column_stack([linear, place - linear @ shown])
+
+
+def random_batch(
+    rng: np.random.Generator, count: int = 3, shapes: tuple[int, int] = (1, 90), kind: str = "straight"
+) -> Batch:
+    """A ragged batch of three-channel inputs, of one slice or of neighbouring ones.
+
+    Args:
+        rng: draws everything.
+        count: inputs.
+        shapes: least and most rows and columns of a slice.
+        kind: of the affines, of KINDS.
+    """
+    size = (int(rng.integers(1, 70)), int(rng.integers(1, 200)))
+    sources, affines = [], []
+    while len(sources) < count:
+        signed = bool(rng.random() < 0.5)
+        rows, columns = (int(side) for side in rng.integers(shapes[0], shapes[1] + 1, 2))
+        shape = (rows, columns)
+        slope, intercept = float(rng.choice([1.0, -1.0, 0.37, -2.5])), float(rng.choice([0.0, -1024.0]))
+        images = [random_image(rng, shape, signed) for _ in range(int(rng.choice([1, 3])))]
+        affine = random_affine(rng, shape, size, kind)
+        if region_bounds(affine, size, shape) is None:
+            continue
+        channels = images if len(images) == 3 else images * 3
+        sources.append(tuple(RegionSource(image, slope, intercept) for image in channels))
+        affines.append(affine)
+    low, high = (0.0, 100.0) if rng.random() < 0.2 else (1.0, 99.5)
+    return Batch(tuple(sources), tuple(affines), size, (low, high))
+
+
+@dataclass(frozen=True)
+class Arena:
+    """All slices in one array of 16-bit pixels, each in a pitch and at an offset of its own."""
+
+    pixels: npt.NDArray[np.uint16]
+    slices: tuple[tuple[launches.Slice, ...], ...]
+
+
+def lay_out(rng: np.random.Generator, batch: Batch) -> Arena:
+    """Put a batch's distinct slices into an arena, with random pixels between rows and between slices."""
+    parts: list[npt.NDArray[np.uint16]] = []
+    place = 0
+    known: dict[int, launches.Slice] = {}
+    for source in (source for sources in batch.sources for source in sources):
+        if id(source.stored) in known:
+            continue
+        rows, columns = source.stored.shape
+        pitch, gap = columns + int(rng.integers(0, 9)), int(rng.integers(0, 9))
+        block = rng.integers(0, 65536, gap + rows * pitch).astype(np.uint16)
+        block[gap:].reshape(rows, pitch)[:, :columns] = source.stored.view(np.uint16)
+        known[id(source.stored)] = launches.Slice(
+            offset=place + gap,
+            shape=(rows, columns),
+            pitch=pitch,
+            signed=source.stored.dtype == np.int16,
+            slope=source.slope,
+            intercept=source.intercept,
+        )
+        parts.append(block)
+        place += len(block)
+    slices = tuple(tuple(known[id(source.stored)] for source in sources) for sources in batch.sources)
+    return Arena(np.concatenate(parts), slices)
+
+
+def distinct(slices: Sequence[launches.Slice]) -> list[launches.Slice]:
+    """The slices without repetitions, in order."""
+    return list(dict.fromkeys(slices))
+
+
+def poisoned(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+    """An array of POISON bytes."""
+    result = np.empty(shape, dtype)
+    result.view(np.uint8)[...] = POISON
+    return result
+
+
+def run_statistics(runner: Runner, arena: Arena, batch: Batch) -> np.ndarray:
+    """Windows (WINDOW) of every input of a batch, in biased stored values."""
+    work = launches.statistics_work(
+        [distinct(slices) for slices in arena.slices], batch.affines, batch.size, batch.percentiles
+    )
+    selections = np.zeros(len(batch.sources), SELECTION)
+    windows = poisoned(len(batch.sources), WINDOW)
+    arguments = (arena.pixels, work.regions, work.requests, selections, windows)
+    runner.run("order_statistics_upper", work.grids, arguments)
+    runner.run("order_statistics_lower", work.grids, arguments)
+    for name in ("counts", "blocks_done"):
+        assert not selections[name].any(), f"{name} are not left at zero for the next call"
+    return windows
+
+
+def run_preprocess(
+    runner: Runner, arena: Arena, batch: Batch, windows: np.ndarray, dtype: npt.DTypeLike
+) -> np.ndarray:
+    """Network inputs (N, 3, height, width) of a batch."""
+    height, width = batch.size
+    planes = []
+    for number, (slices, affine) in enumerate(zip(arena.slices, batch.affines, strict=True)):
+        first = number * 3 * height * width
+        if len(distinct(slices)) == 1:
+            target = launches.PlaneTarget(first, number, MEANS, DEVIATIONS)
+            planes.append(launches.describe_plane(slices[0], affine, target))
+            continue
+        for channel, source in enumerate(slices):
+            output = first + channel * height * width
+            target = launches.PlaneTarget(output, number, (MEANS[channel],), (DEVIATIONS[channel],))
+            planes.append(launches.describe_plane(source, affine, target))
+    table = np.array(planes)
+    out = poisoned((len(batch.sources), 3, height, width), dtype)
+    kernel = launches.preprocess_kernel(table, batch.affines)
+    suffix = "f16" if out.dtype == np.float16 else "f32"
+    grids = launches.preprocess_grids(kernel, len(table), batch.size)
+    runner.run(f"{kernel}_{suffix}", grids, (arena.pixels, table, windows, out, height, width))
+    return out
+
+
+def run_decode(
+    runner: Runner, heatmaps: np.ndarray, frames: np.ndarray, limits: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Keypoints (KEYPOINT) of heatmaps (N, K, h, w), and with `limits` the cords (CORD)."""
+    count, maps, height, width = heatmaps.shape
+    suffix = "f16" if heatmaps.dtype == np.float16 else "f32"
+    points = poisoned((count, maps), KEYPOINT)
+    if limits is None:
+        arguments = (heatmaps, frames, points, height, width)
+        runner.run(f"decode_keypoints_{suffix}", launches.decode_grids(count, maps), arguments)
+        return points, None
+    cords = poisoned(count, CORD)
+    grids = launches.cord_grids(count)
+    runner.run(f"cord_geometry_{suffix}", grids, (heatmaps, frames, limits, points, cords, height, width))
+    return points, cords
+
+
+def run_maximal_compression(
+    runner: Runner, cords: np.ndarray, arcs: np.ndarray, level_arcs: np.ndarray, reaches: np.ndarray
+) -> np.ndarray:
+    """Choices (LEVEL_CHOICE) for every level."""
+    choices = poisoned(len(level_arcs), LEVEL_CHOICE)
+    arguments = (cords, arcs, len(arcs), level_arcs, reaches, choices)
+    runner.run("maximal_compression", launches.level_grids(len(level_arcs)), arguments)
+    return choices

@@ -1,0 +1,63 @@
+"""What `bench kernels` times is the work it says: its launches on the CPU build, against the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stenosis_trt.bench.kernel_work import Work, cut_work, decode_work, large_batch, study_cuts, study_pixels
+from stenosis_trt.engine.pack import Pack, reference_pack
+from stenosis_trt.kernels.reference import (
+    RegionSource,
+    decode_keypoints,
+    preprocess_region,
+    region_window,
+)
+
+from .cuda_on_cpu import CpuKernels
+from .runners import CpuRunner
+
+
+def _run(kernels: CpuKernels, work: Work) -> None:
+    runner = CpuRunner(kernels, seed=0)
+    for launch in work.launches:
+        arguments = [work.arrays[item] if isinstance(item, str) else item for item in launch.arguments]
+        runner.run(launch.kernel, launch.grids, arguments)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_preprocessing_of_a_study_is_the_reference(compiled: CpuKernels, number: int) -> None:
+    pixels = study_pixels(np.random.default_rng(2))
+    cut = study_cuts(Pack.load(reference_pack()))[number]
+    work = cut_work(cut, pixels, np.float32)
+    _run(compiled, work)
+    spec = cut.spec
+    for index in (0, len(cut.sets) - 1):
+        sources = [
+            RegionSource(
+                pixels[item.offset : item.offset + item.shape[0] * item.shape[1]].reshape(item.shape)
+            )
+            for item in cut.sets[index]
+        ]
+        unique = sources if len(set(cut.sets[index])) > 1 else sources[:1]
+        window = region_window(unique, cut.affines[index], spec.size, spec.window_percentiles)
+        expected = preprocess_region(sources, cut.affines[index], spec.size, window, (spec.mean, spec.std))
+        assert np.abs(work.arrays["out"][index] - expected).max() <= 1e-4
+
+
+def test_the_large_batch_moves_the_bytes_that_it_says(compiled: CpuKernels) -> None:
+    work = large_batch(np.random.default_rng(0), np.float16, count=2)
+    _run(compiled, work)
+    assert work.bytes == 2 * 512 * 512 * 2 + 2 * 3 * 456 * 456 * 2
+    assert np.isfinite(work.arrays["out"]).all()
+    assert work.arrays["out"].astype(np.float32).std() > 0.1
+
+
+def test_decoding_of_a_study_is_the_reference(compiled: CpuKernels) -> None:
+    for work in decode_work(np.random.default_rng(4), np.float32):
+        _run(compiled, work)
+        if "heatmaps" in work.arrays:
+            expected = decode_keypoints(work.arrays["heatmaps"])
+            assert np.abs(work.arrays["points"]["x"] - expected[..., 0]).max() <= 1e-3
+        else:
+            assert (work.arrays["choices"]["distance_mm"] < 5.0).all()

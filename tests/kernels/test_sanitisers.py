@@ -1,0 +1,71 @@
+"""Every kernel under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer: no report.
+
+That these checks can fail is shown by the planted bugs of `test_cuda_on_cpu`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from stenosis_trt.kernels.launches import Grids, describe_limits
+from stenosis_trt.kernels.layouts import CORD, FRAME
+from stenosis_trt.kernels.table import KERNELS
+
+from .cases import (
+    KINDS,
+    lay_out,
+    random_batch,
+    run_decode,
+    run_maximal_compression,
+    run_preprocess,
+    run_statistics,
+)
+from .conftest import KERNELS_CU
+from .cuda_on_cpu import Build, CpuKernels, Launch, compile_kernels, run_sanitised
+from .runners import Argument, CpuRunner, typed
+
+
+class _Recorder:
+    """Runs kernels, and keeps each launch with its arguments as they were before it."""
+
+    def __init__(self, kernels: CpuKernels, seed: int) -> None:
+        self._runner, self._seed = CpuRunner(kernels, seed), seed
+        self.launches: list[Launch] = []
+
+    def run(self, kernel: str, grids: Grids, arguments: Sequence[Argument]) -> None:
+        before = [item.copy() for item in typed(kernel, arguments)]
+        self.launches.append(Launch(kernel, grids.grid, grids.block, before, seed=self._seed))
+        self._runner.run(kernel, grids, arguments)
+
+
+def _every_kernel(recorder: _Recorder) -> None:
+    rng = np.random.default_rng(11)
+    for kind in KINDS:
+        for dtype in (np.float32, np.float16):
+            batch = random_batch(rng, count=2, shapes=(5, 40), kind=kind)
+            arena = lay_out(rng, batch)
+            run_preprocess(recorder, arena, batch, run_statistics(recorder, arena, batch), dtype)
+    limits = describe_limits(0.3, 60.0, (1.5, 12.0), (5.0, 20.0))
+    for dtype in (np.float32, np.float16):
+        heatmaps = rng.uniform(0, 1, (2, 4, 13, 17)).astype(dtype)
+        frames = np.zeros(2, FRAME)
+        run_decode(recorder, heatmaps, frames)
+        run_decode(recorder, heatmaps, frames, limits)
+    places = rng.uniform(0, 90, 40).astype(np.float32)
+    levels = np.linspace(0, 80, 6).astype(np.float32)
+    run_maximal_compression(recorder, np.zeros(40, CORD), places, levels, np.full(6, 6.0, np.float32))
+
+
+@pytest.mark.parametrize("build", [Build.ASAN, Build.TSAN])
+def test_no_kernel_has_a_finding(
+    build: Build, compiled: CpuKernels, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    recorder = _Recorder(compiled, seed=1)
+    _every_kernel(recorder)
+    assert {launch.kernel for launch in recorder.launches} == set(KERNELS)
+    program = compile_kernels(KERNELS_CU, list(KERNELS), tmp_path_factory.mktemp(build.name), build)
+    report = run_sanitised(program, recorder.launches)
+    assert report.ok, report.text
