@@ -1,0 +1,174 @@
+"""NVIDIA's driver by ctypes: what its errors mean, and the calls that PyCUDA does not have."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+_LIBRARY = "libcuda.so.1"
+_PREFIX = "CUDA_ERROR_"
+_MOST_CODES = 1000
+"""The driver's error codes end with 999, CUDA_ERROR_UNKNOWN."""
+
+_handle, _handle_out = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
+_int_out = ctypes.POINTER(ctypes.c_int)
+_SIGNATURES: dict[str, list[type]] = {
+    "cuStreamBeginCapture_v2": [_handle, ctypes.c_int],
+    "cuStreamEndCapture": [_handle, _handle_out],
+    "cuGraphInstantiateWithFlags": [_handle_out, _handle, ctypes.c_ulonglong],
+    "cuGraphUpload": [_handle, _handle],
+    "cuGraphLaunch": [_handle, _handle],
+    "cuGraphDestroy": [_handle],
+    "cuGraphExecDestroy": [_handle],
+    "cuCtxPopCurrent_v2": [_handle_out],
+    "cuCtxGetStreamPriorityRange": [_int_out, _int_out],
+    "cuStreamSetAttribute": [_handle, ctypes.c_int, ctypes.c_void_p],
+}
+
+_LOST = frozenset(
+    f"{_PREFIX}{name}"
+    for name in (
+        "ECC_UNCORRECTABLE",
+        "NVLINK_UNCORRECTABLE",
+        "CONTAINED",
+        "EXTERNAL_DEVICE",
+        "HARDWARE_STACK_ERROR",
+        "ILLEGAL_ADDRESS",
+        "ILLEGAL_INSTRUCTION",
+        "INVALID_ADDRESS_SPACE",
+        "INVALID_PC",
+        "MISALIGNED_ADDRESS",
+        "LAUNCH_FAILED",
+        "LAUNCH_TIMEOUT",
+        "ASSERT",
+        "TENSOR_MEMORY_LEAK",
+        "MPS_CLIENT_TERMINATED",
+        "CONTEXT_IS_DESTROYED",
+        "UNKNOWN",
+    )
+)
+"""After these, a process can do nothing more with the device; cuda.h says so for most of them."""
+
+_ADVICE = {
+    "OUT_OF_MEMORY": "End other programs on the GPU (nvidia-smi lists them), or grade smaller batches.",
+    "NO_DEVICE": "Check that there is an NVIDIA GPU and that this process is given it "
+    "(CUDA_VISIBLE_DEVICES, the container's --gpus).",
+    "INVALID_DEVICE": "Name one that nvidia-smi lists; the first is 0.",
+    "DEVICE_UNAVAILABLE": "Another process holds the GPU for itself: end it, or allow sharing "
+    "(nvidia-smi --compute-mode=0).",
+    "INVALID_CONTEXT": "Call it inside `with device.current():`.",
+    "NOT_FOUND": "What was loaded is of another version than the program: install both anew.",
+    **dict.fromkeys(
+        ("INVALID_IMAGE", "NO_BINARY_FOR_GPU", "INVALID_PTX", "UNSUPPORTED_PTX_VERSION", "INVALID_SOURCE"),
+        "It was built for another GPU or a newer driver: update NVIDIA's driver, or build it here.",
+    ),
+    **dict.fromkeys(
+        ("STUB_LIBRARY", "SYSTEM_DRIVER_MISMATCH", "SYSTEM_NOT_READY", "COMPAT_NOT_SUPPORTED_ON_DEVICE"),
+        "Install NVIDIA's driver anew and restart; nvidia-smi must work first.",
+    ),
+}
+_ADVICE_LOST = (
+    "The GPU is lost to this process: start it anew. "
+    "If it happens again, look at nvidia-smi and for Xid in the kernel's log."
+)
+_ADVICE_CAPTURE = (
+    "Allocate, wait and copy pageable memory before or after a capture, or launch without a graph."
+)
+_ADVICE_OTHER = "Report it, with what was run."
+
+
+class CudaError(Exception):
+    """Something that could not be done with CUDA.
+
+    Attributes:
+        reason: what went wrong.
+        advice: what to install or to do.
+        code: the driver's name of its error, such as "CUDA_ERROR_OUT_OF_MEMORY"; "" if it is not its error.
+    """
+
+    def __init__(self, reason: str, advice: str, code: str = "") -> None:
+        super().__init__(f"{reason} {advice}")
+        self.reason, self.advice, self.code = reason, advice, code
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it was for lack of memory: what is there still works."""
+        return self.code == _PREFIX + "OUT_OF_MEMORY"
+
+    @property
+    def device_lost(self) -> bool:
+        """Whether this process can do nothing more on the GPU."""
+        return self.code in _LOST
+
+
+def call(name: str, *arguments: object) -> None:
+    """Call the driver.
+
+    Args:
+        name: one of those declared here.
+        arguments: as in cuda.h; handles as integers.
+
+    Raises:
+        CudaError: the driver's answer was an error.
+    """
+    code = _function(name)(*arguments)
+    if code:
+        raise _error(name, _name(code), _text(code))
+
+
+def error_from_message(message: str) -> CudaError:
+    """The error that PyCUDA speaks of: "cuMemAlloc failed: out of memory - and more of it".
+
+    PyCUDA has the driver's text of the error and not its name, which is found by the text.
+    """
+    routine, _, text = message.partition(" failed: ")
+    for known, name in _names_by_text().items():
+        if text == known or text.startswith(f"{known} - "):
+            return _error(routine, name, text)
+    return CudaError(f"PyCUDA: {message.rstrip('.')}.", _ADVICE_OTHER)
+
+
+def _error(routine: str, name: str, text: str) -> CudaError:
+    kind = name.removeprefix(_PREFIX)
+    if name in _LOST:
+        advice = _ADVICE_LOST
+    elif "CAPTURE" in kind:
+        advice = _ADVICE_CAPTURE
+    else:
+        advice = _ADVICE.get(kind, _ADVICE_OTHER)
+    return CudaError(f"{routine} failed with {name}: {text.strip().rstrip('.')}.", advice, name)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(_LIBRARY)
+
+
+@functools.cache
+def _function(name: str) -> ctypes._NamedFuncPointer:
+    function = _library()[name]
+    function.argtypes, function.restype = _SIGNATURES[name], ctypes.c_int
+    return function
+
+
+def _name(code: int) -> str:
+    return _asked("cuGetErrorName", code) or f"{_PREFIX}{code}"
+
+
+def _text(code: int) -> str:
+    return _asked("cuGetErrorString", code) or "the driver has no name for it"
+
+
+def _asked(routine: str, code: int) -> str:
+    answer = ctypes.c_char_p()
+    refused = _library()[routine](ctypes.c_int(code), ctypes.byref(answer))
+    return "" if refused or not answer.value else answer.value.decode(errors="replace")
+
+
+@functools.cache
+def _names_by_text() -> dict[str, str]:
+    """The driver's names of its errors by its texts of them, the longest text first."""
+    texts = {
+        text: _name(code) for code in range(1, _MOST_CODES) if (text := _asked("cuGetErrorString", code))
+    }
+    return dict(sorted(texts.items(), key=lambda item: -len(item[0])))
