@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 GRADES = 4
+_COLUMNS = ("study_uid", "level", "kang_grade", "compression_ratio", "x_mm", "y_mm", "z_mm")
 _FOUND_WITHIN_MM = 4.0
 _BOOTSTRAP_ROUNDS = 1000
 
@@ -39,10 +41,21 @@ class LevelPair:
 
 
 @dataclass(frozen=True)
+class RatioError:
+    """Error of the compression ratio over some levels; None where it was measured at none of them."""
+
+    measured: int
+    bias: float | None
+    mean_absolute_error: float | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Figures over all levels of the truth.
 
     Shares are of all levels in the truth, so a level that was not graded counts as a miss.
+    `ratio_error_by_true_grade` has one entry a grade: an error at compressed levels alone is lost among the
+    many others.
     """
 
     studies: int
@@ -56,6 +69,7 @@ class Comparison:
     ratio_mean_absolute_error: float
     ratio_bias: float
     ratio_limits_of_agreement: tuple[float, float]
+    ratio_error_by_true_grade: tuple[RatioError, ...]
     found_within_4_mm: float
     median_distance_mm: float
     confusion: list[list[int]]
@@ -87,7 +101,11 @@ def confusion_table(pairs: Iterable[LevelPair]) -> npt.NDArray[np.int64]:
 
 def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
-        return {(row["study_uid"], row["level"]): row for row in csv.DictReader(stream)}
+        table = csv.DictReader(stream)
+        missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path} has no column {missing[0]}. Give a results.csv and a truth.csv.")
+        return {(row["study_uid"], row["level"]): row for row in table}
 
 
 def _point(row: dict[str, str]) -> FloatArray | None:
@@ -99,7 +117,8 @@ def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
     """Join results.csv and truth.csv on study and level; every row of the truth yields one pair.
 
     Raises:
-        ValueError: the two files have no study in common.
+        OSError: a file cannot be read.
+        ValueError: a file is no such table, or the two have no study in common.
     """
     measured, known = _rows(results), _rows(truth)
     if not {key[0] for key in measured} & {key[0] for key in known}:
@@ -137,6 +156,25 @@ def _kappa_interval(pairs: Sequence[LevelPair]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _ratio_error(pairs: Iterable[LevelPair], grade: int) -> RatioError:
+    errors = [p.ratio - p.true_ratio for p in pairs if p.ratio is not None and p.true_grade == grade]
+    if not errors:
+        return RatioError(0, None, None)
+    return RatioError(len(errors), float(np.mean(errors)), float(np.abs(errors).mean()))
+
+
+def _lines(figures: Comparison) -> Iterator[str]:
+    """One figure a line; the errors by grade one line a grade."""
+    for name, value in asdict(figures).items():
+        if name != "ratio_error_by_true_grade":
+            yield f"{name:28} {round(value, 4) if isinstance(value, float) else value}"
+    for grade, error in enumerate(figures.ratio_error_by_true_grade):
+        found = f"{error.measured} measured"
+        if error.measured:
+            found += f", bias {error.bias:+.4f}, mean absolute error {error.mean_absolute_error:.4f}"
+        yield f"{f'ratio_error_at_grade_{grade}':28} {found}"
+
+
 def compare(pairs: Sequence[LevelPair]) -> Comparison:
     """All figures of `Comparison` from joined levels."""
     table = confusion_table(pairs)
@@ -156,6 +194,7 @@ def compare(pairs: Sequence[LevelPair]) -> Comparison:
         ratio_mean_absolute_error=float(np.abs(errors).mean()),
         ratio_bias=bias,
         ratio_limits_of_agreement=(bias - spread, bias + spread),
+        ratio_error_by_true_grade=tuple(_ratio_error(pairs, grade) for grade in range(GRADES)),
         found_within_4_mm=float(np.count_nonzero(distances <= _FOUND_WITHIN_MM)) / len(pairs),
         median_distance_mm=float(np.median(distances)),
         confusion=table.tolist(),
@@ -163,17 +202,30 @@ def compare(pairs: Sequence[LevelPair]) -> Comparison:
 
 
 def main() -> None:
-    """Print the comparison, one figure a line; with `--out` write it as JSON too."""
+    """Print the comparison, one figure a line; with `--out` write it as JSON too.
+
+    Exit code 2: what was given cannot be compared.
+    """
     parser = argparse.ArgumentParser(description="Compare results.csv with truth.csv.")
     parser.add_argument("results", type=Path)
     parser.add_argument("truth", type=Path)
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
-    figures = asdict(compare(pair_levels(arguments.results, arguments.truth)))
-    for name, value in figures.items():
-        print(f"{name:28} {round(value, 4) if isinstance(value, float) else value}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    try:
+        figures = compare(pair_levels(arguments.results, arguments.truth))
+        if arguments.out:
+            arguments.out.write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        sys.exit(_refused(f"{error.filename}: {error.strerror}. Give results.csv and truth.csv."))
+    except (ValueError, csv.Error) as error:
+        sys.exit(_refused(str(error)))
+    for line in _lines(figures):
+        print(line)
+
+
+def _refused(message: str) -> int:
+    print(f"compare: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ rest is graded.
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.selection import Decision, decide, open_backend
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.reader import DicomReader
-from stenosis_trt.engine.outputs import ResultStore
+from stenosis_trt.engine.outputs import ERRORS, ResultStore
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
 from stenosis_trt.engine.progress import show_progress
@@ -84,16 +86,18 @@ def grade_paths(
         grade: the pipe; tests put another in its place.
 
     Raises:
-        PackError, DeviceError, OutputError: the run cannot start or go on; each says what to do.
+        PackError, DeviceError, OutputError, ReaderError: the run cannot start or go on; each says what to do.
     """
     decision = decide(options.device)
     pack = Pack.load(options.pack or reference_pack())
     kind = made_with(pack, decision.backend, "fp32", options.keep_identifiers)
+    # The backend comes first: a pack that it cannot use leaves no output folder.
     with (
-        ResultStore(out, kind, options.resume) as store,
         closing(open_backend(pack, decision, options.threads)) as backend,
+        ResultStore(out, kind, options.resume) as store,
     ):
         print(f"Backend: {decision.backend}, because {decision.reason}.", file=sys.stderr)
+        earlier = store.earlier_runs()
         run = _Run(store, options, pack, backend, grade)
         finished = False
         try:
@@ -103,7 +107,7 @@ def grade_paths(
             finished = True
         finally:
             outcome = run.write_tables()
-            store.write_run(run.record(decision, outcome, finished))
+            store.write_run({**run.record(decision, outcome, finished), "earlier": earlier})
     return outcome
 
 
@@ -127,12 +131,13 @@ class _Run:
             scan = reader.scan(paths, lambda done: progress.advance(done, 0))
         self._file_problems = [problem for problem in scan.problems if not self._store.owns(problem.path)]
         self._files = scan.files - (len(scan.problems) - len(self._file_problems))
-        waiting = deque(study for study in scan.studies if not self._store.is_done(study))
+        found = sorted(scan.studies, key=attrgetter("path", "study_uid"))
+        waiting = deque(study for study in found if not self._store.is_done(study))
         outdated = sum(self._store.discard_outdated(study) for study in waiting)
         if outdated:
             print(f"Graded again, since they have other images than before: {outdated}.", file=sys.stderr)
-        self._skipped = len(scan.studies) - len(waiting)
-        self._order = [study.study_uid for study in scan.studies]
+        self._skipped = len(found) - len(waiting)
+        self._order = [study.study_uid for study in found]
         return waiting
 
     def grade_all(self, reader: DicomReader, waiting: deque[StudyHeader]) -> None:
@@ -140,6 +145,8 @@ class _Run:
         total = len(waiting)
         tables_at = time.monotonic() + _SECONDS_BETWEEN_TABLES
         with show_progress("Grading", "studies") as progress, closing(read_ahead(reader, waiting)) as studies:
+            if total:
+                progress.advance(0, total)
             start = time.monotonic()
             for done, read in enumerate(studies, start=1):
                 self._one(read)
@@ -189,13 +196,26 @@ class _Run:
             graded=tables.graded - self._skipped,
             skipped=self._skipped,
             failed=tables.failed,
-            lost_files=sum(not problem.harmless for problem in self._file_problems),
+            lost_files=sum(not problem.harmless for problem in self._file_problems) + self._undecoded(),
             problems=tables.problems,
             out=self._store.out,
         )
 
+    def _undecoded(self) -> int:
+        """Files of this run's studies whose pixels were lost, by what errors.csv holds: a run that is resumed
+        counts those of studies that were graded before, too."""
+        wanted = set(self._order)
+        with (self._store.out / ERRORS).open(newline="", encoding="utf-8") as rows:
+            return sum(
+                row["stage"] == Stage.PIXELS.value
+                and row["study_uid"] in wanted
+                # What a whole study could not be graded for is no file.
+                and not row["reason"].startswith("cannot grade")
+                for row in csv.DictReader(rows)
+            )
+
     def record(self, decision: Decision, outcome: Outcome, finished: bool) -> dict[str, Any]:
-        """The content of run.json."""
+        """The content of run.json, less the runs before this one."""
         options, pack = self._options, self._pack
         return {
             "started": self._started.isoformat(timespec="seconds"),

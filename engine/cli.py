@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -23,11 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+bench_app = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
 _NOT_ALL = 1
 _USAGE_ERROR = 2
 _INTERRUPTED = 130
 """128 + SIGINT, as shells count it."""
-_MIB = 1 << 20
 
 PathsArgument = Annotated[list[Path], typer.Argument(help="Folders, files or DICOMDIRs.", show_default=False)]
 PackOption = Annotated[
@@ -35,10 +40,17 @@ PackOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or gpu; gpu never falls back to the CPU.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that read files.")]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A limit of reading, such as max_file_bytes=4GiB; repeatable."),
+]
 
 
 def main() -> None:
     """Entry point of the command `stenosis-trt`."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal that cannot show a character gets its code, instead of this a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -51,12 +63,13 @@ def _fail(message: str) -> NoReturn:
 def _usage_errors() -> Iterator[None]:
     """Print what keeps a command from running or going on as one line, and leave with exit code 2."""
     from stenosis_trt.engine.backends.selection import DeviceError
+    from stenosis_trt.engine.dicom.errors import ReaderError
     from stenosis_trt.engine.outputs import OutputError
     from stenosis_trt.engine.pack import PackError
 
     try:
         yield
-    except (PackError, DeviceError, OutputError) as error:
+    except (PackError, DeviceError, OutputError, ReaderError) as error:
         _fail(str(error))
 
 
@@ -67,6 +80,12 @@ def _wrong_values() -> Iterator[None]:
         yield
     except ValueError as error:
         _fail(str(error))
+
+
+def _some_exist(paths: list[Path]) -> None:
+    if not any(map(os.path.lexists, paths)):
+        shown = ", ".join(map(str, paths))
+        _fail(f"There is nothing at {shown}. Give folders, files or DICOMDIRs that are there.")
 
 
 def _version(shown: bool) -> None:
@@ -92,10 +111,10 @@ def _root(
             logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _limits(memory_mib: int, file_mib: int) -> ReadLimits:
-    from stenosis_trt.engine.dicom.limits import ReadLimits
+def _limits(settings: list[str] | None) -> ReadLimits:
+    from stenosis_trt.engine.dicom.limits import with_settings
 
-    return ReadLimits(decode_memory_bytes=memory_mib * _MIB, max_file_bytes=file_mib * _MIB)
+    return with_settings(settings or [])
 
 
 @app.command()
@@ -112,8 +131,7 @@ def grade(
     keep_identifiers: Annotated[
         bool, typer.Option("--keep-identifiers", help="Write the PatientID to the results.")
     ] = False,
-    decode_memory_mib: Annotated[int, typer.Option(min=64, help="Memory a reading process may take.")] = 1024,
-    max_file_mib: Annotated[int, typer.Option(min=1, help="Larger files are refused.")] = 2048,
+    limit: LimitOption = None,
 ) -> None:
     """Grade every study below PATHS.
 
@@ -122,6 +140,7 @@ def grade(
     """
     from stenosis_trt.engine.batch import GradeOptions
 
+    _some_exist(paths)
     with _wrong_values():
         options = GradeOptions(
             pack=pack,
@@ -130,7 +149,7 @@ def grade(
             workers=workers,
             threads=threads,
             keep_identifiers=keep_identifiers,
-            limits=_limits(decode_memory_mib, max_file_mib),
+            limits=_limits(limit),
         )
     raise typer.Exit(_grade(paths, out, options))
 
@@ -154,29 +173,35 @@ def _summary(outcome: Outcome) -> str:
     else:
         parts = ["No study was found"]
     if outcome.skipped:
-        parts.append(f"{outcome.skipped} were done before")
+        parts.append(f"{outcome.skipped} done before")
     if outcome.failed:
         parts.append(f"{outcome.failed} could not be graded")
     if outcome.problems:
-        parts.append(f"{outcome.problems} problems in {outcome.out / 'errors.csv'}")
+        problems = "1 problem" if outcome.problems == 1 else f"{outcome.problems} problems"
+        parts.append(f"{problems} in {outcome.out / 'errors.csv'}")
     return f"{', '.join(parts)}. Results: {outcome.out / 'results.csv'}"
 
 
 @app.command()
-def inspect(paths: PathsArgument, workers: WorkersOption = 1) -> None:
+def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption = None) -> None:
     """Show the series found below PATHS, which would be graded, and why not the others."""
     from stenosis_trt.engine.choose import choose
     from stenosis_trt.engine.dicom.reader import DicomReader
-    from stenosis_trt.engine.inspection import inspection_lines, inspection_table
+    from stenosis_trt.engine.inspection import inspection_lines, inspection_tables, visible
 
-    with DicomReader(workers=workers) as reader:
+    _some_exist(paths)
+    with _wrong_values():
+        limits = _limits(limit)
+    with _usage_errors(), DicomReader(limits, workers) as reader:
         scan = reader.scan(paths)
-    choices = [choose(study) for study in scan.studies]
+    choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "study_uid"))]
     if sys.stdout.isatty():
         from rich.console import Console
 
         # A description is no markup, whatever brackets it has.
-        Console(markup=False, emoji=False).print(inspection_table(choices))
+        console = Console(markup=False, emoji=False)
+        for table in inspection_tables(choices):
+            console.print(table)
     else:
         for line in inspection_lines(choices):
             typer.echo(line)
@@ -185,8 +210,10 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1) -> None:
             typer.echo(f"Study {number}: {choice.problem.reason} {choice.problem.advice}", err=True)
         elif choice.flags:
             typer.echo(f"Study {number}: can be graded; {', '.join(choice.flags)}.", err=True)
+    if not choices:
+        typer.echo("No study was found.", err=True)
     for problem in scan.problems:
-        typer.echo(f"{problem.path}: {problem.reason} {problem.advice}", err=True)
+        typer.echo(f"{visible(problem.path)}: {problem.reason} {problem.advice}", err=True)
     raise typer.Exit(0 if choices and all(choice.problem is None for choice in choices) else _NOT_ALL)
 
 
@@ -199,7 +226,10 @@ def phantom(
         int | None, typer.Option(help="Kang grade of every stenosis, 0–3. [default: mixed]")
     ] = None,
     syntax: Annotated[
-        str, typer.Option(help="Transfer syntax; a wrong one lists those there are.")
+        str,
+        typer.Option(
+            help="Transfer syntax: explicit, implicit, big-endian, deflated, rle, jpeg-ls or jpeg2000."
+        ),
     ] = "explicit",
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
 ) -> None:
@@ -214,7 +244,10 @@ def phantom(
             truth = write_studies(out, options, progress.advance)
     except OSError as error:
         _fail(f"{out} cannot be written ({error.strerror}). Give another folder.")
-    typer.echo(f"{studies} studies with truth in {truth}", err=True)
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. The studies that were finished are in {out}, with their truth.", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    typer.echo(f"{studies} {'study' if studies == 1 else 'studies'} with truth in {truth}", err=True)
 
 
 @app.command()
@@ -228,12 +261,16 @@ def demo(
 
     from stenosis_trt.engine.demo import run_demo
 
-    with _usage_errors():
-        if out is not None:
-            code = run_demo(out)
-        else:
-            with TemporaryDirectory(prefix="stenosis-demo-") as folder:
-                code = run_demo(Path(folder))
+    try:
+        with _usage_errors():
+            if out is not None:
+                code = run_demo(out)
+            else:
+                with TemporaryDirectory(prefix="stenosis-demo-") as folder:
+                    code = run_demo(Path(folder))
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        code = _INTERRUPTED
     raise typer.Exit(code)
 
 
@@ -241,12 +278,14 @@ def demo(
 def verify(
     pack: Annotated[Path | None, typer.Argument(help="Model pack. [default: the reference pack]")] = None,
 ) -> None:
-    """Check that a pack is whole and that each file is what its manifest names."""
+    """Check that a pack is whole, that each file is what its manifest names, and that each model runs."""
+    from stenosis_trt.engine.backends.selection import decide, open_backend
     from stenosis_trt.engine.pack import Pack, reference_pack
 
     with _usage_errors():
         found = Pack.load(pack or reference_pack())
-    typer.echo(f"{found.name} {found.version}: every file is what pack.json names.")
+        open_backend(found, decide("cpu")).close()
+    typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")
     typer.echo(f"SHA-256 {found.sha256}")
     typer.echo(f"Intended use: {found.intended_use}")
     for name, model in found.models.items():
@@ -257,9 +296,33 @@ def verify(
 @app.command()
 def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
     """Show what this machine has, what `grade` would take and why, and what to install for more."""
+    from stenosis_trt.engine.backends.selection import check_device
     from stenosis_trt.engine.doctor import examine
 
+    with _usage_errors():
+        check_device(device)
+    if pack is not None and not pack.exists():
+        _fail(f"There is no pack at {pack}. Give a pack's folder or zip.")
     for finding in examine(pack, device):
         typer.echo(f"{finding.name:17} {finding.value}")
         if finding.advice:
             typer.echo(f"{'':17} → {finding.advice}")
+
+
+@bench_app.command("kernels")
+def bench_kernels(
+    out: Annotated[Path, typer.Option(help="Folder for the JSON file.")] = Path(),
+    pack: PackOption = None,
+    peers: Annotated[bool, typer.Option(help="Also time PyTorch and CuPy, where they are installed.")] = True,
+) -> None:
+    """Time each device kernel against the bytes it must move, other libraries, and the CPU."""
+    from stenosis_trt.bench.kernels import lines, run
+    from stenosis_trt.engine.pack import Pack, reference_pack
+
+    with _usage_errors():
+        models = Pack.load(pack or reference_pack())
+    figures, without_gpu = run(out, models, peers)
+    for line in lines(figures):
+        typer.echo(line)
+    if without_gpu:
+        typer.echo(f"No figures of a GPU: {without_gpu}", err=True)

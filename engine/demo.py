@@ -11,6 +11,7 @@ from rich.table import Table
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.batch import GradeOptions, grade_paths
+from stenosis_trt.engine.outputs import RESULTS, OutputError
 from stenosis_trt.engine.progress import show_progress
 
 _STUDIES = 3
@@ -22,17 +23,35 @@ def run_demo(folder: Path) -> int:
 
     Returns:
         The exit code of grading.
+
+    Raises:
+        OutputError: `folder` is not empty, or cannot be written.
+        PackError: the installation has no reference pack that can be used.
     """
     studies, results = folder / "studies", folder / "results"
     workers = min(_STUDIES, len(os.sched_getaffinity(0)))
-    with show_progress("Making phantoms", "studies") as progress:
-        truth = write_studies(studies, PhantomOptions(_STUDIES, _SEED, workers=workers), progress.advance)
+    try:
+        _refuse_content(folder, results / RESULTS)
+        with show_progress("Making phantoms", "studies") as progress:
+            truth = write_studies(studies, PhantomOptions(_STUDIES, _SEED, workers=workers), progress.advance)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written ({error.strerror}).", "Give demo another --out."
+        ) from error
     outcome = grade_paths([studies], results, GradeOptions())
-    Console().print(_table(results / "results.csv", truth))
+    Console().print(_table(results / RESULTS, truth))
     print(
         "Synthetic studies, graded by models trained on synthetic studies: a demonstration, not for patients."
     )
     return outcome.exit_code
+
+
+def _refuse_content(folder: Path, results: Path) -> None:
+    """Say before any work is done that the folder is in use, and by what."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    held = f"an earlier demonstration, with its results in {results}" if results.exists() else "other files"
+    raise OutputError(f"{folder} already holds {held}.", "Give demo a new or empty folder with --out.")
 
 
 def _table(results: Path, truth: Path) -> Table:

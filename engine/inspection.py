@@ -1,18 +1,23 @@
-"""The table that `inspect` prints: every series, its role, and the reason. No identifier of the patient."""
+"""The tables that `inspect` prints: every series, its role, and the reason. No identifier of the patient."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 from rich.text import Text
 
 from stenosis_trt.engine.choose import Choice, Verdict
 
-_COLUMNS = ("study", "series", "plane", "slices", "description", "role", "reason")
+_COLUMNS = ("series", "plane", "slices", "description", "role", "reason")
 _NO_ROLE = "–"
 _LONGEST = 64
 """Characters of a description: what the standard allows it (LO), and what a table has room for."""
+
+
+def visible(text: str) -> str:
+    """With control characters, and bytes that are no text, shown as what they are; for paths."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _printable(text: str) -> str:
@@ -33,32 +38,30 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def _rows(choices: Iterable[Choice]) -> Iterator[tuple[str, ...]]:
-    """One row a series, as text; studies are numbered in their order."""
-    for number, choice in enumerate(choices, start=1):
-        for place, verdict in enumerate(choice.verdicts, start=1):
-            yield str(number), str(place), *_cells(verdict)
+def _rows(choice: Choice) -> Iterator[tuple[str, ...]]:
+    """One row a series, as text."""
+    for place, verdict in enumerate(choice.verdicts, start=1):
+        yield str(place), *_cells(verdict)
 
 
-def inspection_table(choices: Sequence[Choice]) -> Table:
-    """The table for a terminal: a line between studies, the series that would be graded standing out.
+def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
+    """Tables for a terminal, one a study under its folder; the series that would be graded stand out.
 
-    Descriptions are put in as plain text: brackets in them are no markup.
+    Folders and descriptions are put in as plain text: brackets in them are no markup.
     """
-    table = Table(*_COLUMNS)
-    last = ""
-    for row in _rows(choices):
-        if last and row[0] != last:
-            table.add_section()
-        last = row[0]
-        style = "dim" if row[_COLUMNS.index("role")] == _NO_ROLE else "bold"
-        table.add_row(*(Text(cell) for cell in row), style=style)
-    return table
+    for number, choice in enumerate(choices, start=1):
+        title = Text(f"Study {number}: {visible(choice.study.path)}")
+        table = Table(*_COLUMNS, title=title, title_justify="left")
+        for row in _rows(choice):
+            style = "dim" if row[_COLUMNS.index("role")] == _NO_ROLE else "bold"
+            table.add_row(*(Text(cell) for cell in row), style=style)
+        yield table
 
 
-def inspection_lines(choices: Sequence[Choice]) -> Iterator[str]:
-    """The same, tab-separated with a heading, for files and pipes; the study's folder is the last column."""
-    yield "\t".join((*_COLUMNS, "folder"))
-    folders = [" ".join(choice.study.path.split()) for choice in choices]
-    for row in _rows(choices):
-        yield "\t".join((*row, folders[int(row[0]) - 1]))
+def inspection_lines(choices: Iterable[Choice]) -> Iterator[str]:
+    """The same, tab-separated under a heading, for files and pipes; study's folder and UID in each line."""
+    yield "\t".join(("study", *_COLUMNS, "folder", "study_uid"))
+    for number, choice in enumerate(choices, start=1):
+        folder = visible(choice.study.path)
+        for row in _rows(choice):
+            yield "\t".join((str(number), *row, folder, choice.study.study_uid))

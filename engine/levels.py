@@ -29,8 +29,15 @@ _GAP_MM = (9.0, 28.0)
 """Distance between neighbouring cervical discs: 14–20 mm in adults, with room for small and large ones.
 Lumbar discs lie 30–40 mm apart."""
 
+_GAP_RATIO = 0.72
+"""Smaller of two neighbouring gaps over the larger: above 0.85 in healthy necks. Where two levels were taken
+for one disc, the next gap is shared by both and comes out at 0.6 to 0.7."""
+
 _KINK_DEGREES = 50.0
 """Largest angle between one gap and the next; the cervical spine bends far less even in kyphosis."""
+
+_MARGIN_MM = 5.0
+"""A disc nearer than this to the image's edge is not shown whole: nobody could grade it."""
 
 MINIMUM_LEVELS = 3
 """Fewer levels than this are not taken for a cervical spine."""
@@ -85,7 +92,12 @@ def locate_levels(
             (confidence >= _VOTING_SHARE * peak) & (in_plane <= _AGREEMENT_MM), confidence**2, 0.0
         )
         x, y, z = (weight[:, None] * points[:, index]).sum(axis=0) / weight.sum()
-        found.append(LevelPoint(level, (float(x), float(y), float(z)), peak))
+        point = (float(x), float(y), float(z))
+        if 0 < best < len(slices) - 1 and _in_image(slices[best], np.asarray(point), _MARGIN_MM):
+            found.append(LevelPoint(level, point, peak))
+        else:
+            # Beyond the edge of the images, or of the stack: its mid-plane may lie where there is no slice.
+            found.append(LevelPoint(level, None, peak, ("level_out_of_view",)))
     return _mark_out_of_view(_keep_plausible(found), slices)
 
 
@@ -109,14 +121,15 @@ def _keep_plausible(found: Sequence[LevelPoint]) -> list[LevelPoint]:
 
 def _is_chain(found: Sequence[LevelPoint], chosen: Sequence[int]) -> bool:
     points = [np.asarray(found[k].point) for k in chosen]
-    steps = []
+    steps, lengths = [], []
     for before, after, first, second in zip(points, points[1:], chosen, chosen[1:], strict=False):
         step = (after - before) / (second - first)
         length = float(np.linalg.norm(step))
         if step[2] >= 0 or not _GAP_MM[0] <= length <= _GAP_MM[1]:
             return False
         steps.append(step / length)
-    return all(
+        lengths.append(length)
+    return all(min(pair) >= _GAP_RATIO * max(pair) for pair in pairwise(lengths)) and all(
         float(before @ after) >= np.cos(np.deg2rad(_KINK_DEGREES)) for before, after in pairwise(steps)
     )
 
@@ -133,11 +146,13 @@ def _mark_out_of_view(found: Sequence[LevelPoint], slices: Sequence[LoadedSlice]
         near, far = (known[0], known[1]) if index < known[0] else (known[-1], known[-2])
         step = (np.asarray(found[near].point) - np.asarray(found[far].point)) / (near - far)
         expected = np.asarray(found[near].point) + step * (index - near)
-        if not any(_in_image(part, expected) for part in slices):
+        if not any(_in_image(part, expected, 0.0) for part in slices):
             result[index] = LevelPoint(item.level, None, item.confidence, ("level_out_of_view",))
     return tuple(result)
 
 
-def _in_image(item: LoadedSlice, point: FloatArray) -> bool:
-    column, row, _ = item.pose.to_pixels(point)
-    return bool(0 <= column <= item.pose.columns - 1 and 0 <= row <= item.pose.rows - 1)
+def _in_image(item: LoadedSlice, point: FloatArray, margin_mm: float) -> bool:
+    pose = item.pose
+    column, row, _ = pose.to_pixels(point)
+    across, down = margin_mm / pose.column_spacing, margin_mm / pose.row_spacing
+    return bool(across <= column <= pose.columns - 1 - across and down <= row <= pose.rows - 1 - down)

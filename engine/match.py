@@ -9,6 +9,7 @@ import numpy as np
 
 from stenosis_trt.engine.cord import CanalLine, CordSlice
 from stenosis_trt.engine.records import CordMeasurement
+from stenosis_trt.kernels.reference import maximal_compression
 
 _REACH_MM = 6.0
 """A stenosis at a disc is looked for this far along the canal on either side, never past half the way to the
@@ -41,20 +42,28 @@ def match_levels(
     """
     arcs = np.array([item.arc for item in across])
     places = sorted(line.level_arc.values())
+    reaches = {
+        level: min([_REACH_MM, *(abs(arc - place) / 2 for place in places if place != arc)])
+        for level, arc in line.level_arc.items()
+    }
+    choices = maximal_compression(
+        [item.compression_ratio for item in measured],
+        [not item.flags for item in measured],
+        arcs,
+        list(line.level_arc.values()),
+        list(reaches.values()),
+    )
     matches = {}
-    for level, arc in line.level_arc.items():
-        others = [abs(arc - place) for place in places if place != arc]
-        reach = min([_REACH_MM, *(distance / 2 for distance in others)])
-        distance = np.abs(arcs - arc)
-        near = np.flatnonzero(distance <= reach)
+    for number, (level, arc) in enumerate(line.level_arc.items()):
+        near = np.flatnonzero(np.abs(arcs - arc) <= reaches[level])
         if len(near) == 0:
             matches[level] = Match(None, ("no_axial_slice",))
             continue
-        flags = () if float(distance.min()) <= _GAP_MM else ("axial_slice_gap",)
-        sound = [measured[int(k)] for k in near if not measured[int(k)].flags]
-        if not sound:
+        flags = () if float(choices.distance_mm[number]) <= _GAP_MM else ("axial_slice_gap",)
+        chosen = int(choices.slices[number])
+        if chosen < 0:
             doubts = dict.fromkeys(flag for k in near for flag in measured[int(k)].flags)
             matches[level] = Match(None, ("cord_not_measured", *doubts, *flags))
             continue
-        matches[level] = Match(min(sound, key=lambda item: item.compression_ratio), flags)
+        matches[level] = Match(measured[chosen], flags)
     return matches

@@ -28,6 +28,8 @@ _STUDIES = "studies"
 _MADE_WITH = "made_with.json"
 _DONE = ".json"
 _FAILED = ".failed.json"
+_NAMES = {"identifiers": "setting of --keep-identifiers"}
+"""What keys of `made_with` are called where a person reads them."""
 
 
 class OutputError(Exception):
@@ -131,8 +133,9 @@ class ResultStore:
         differs = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if differs:
             raise OutputError(
-                f"The results in {self.out} were made with another {', '.join(differs)}.",
-                "Give another --out, or the same pack, versions and device as before.",
+                f"The results in {self.out} were made with another "
+                f"{', '.join(_NAMES.get(key, key) for key in differs)}.",
+                "Give another --out, or the same pack, versions, device and settings as before.",
             )
 
     @contextmanager
@@ -209,6 +212,15 @@ class ResultStore:
         content = {"problems": [asdict(problem) for problem in problems]}
         with self._written():
             write_whole(self._path(study.study_uid, _FAILED), json.dumps(content) + "\n")
+
+    def earlier_runs(self) -> list[dict[str, Any]]:
+        """The records in run.json of runs that graded something, the oldest first: what the results cost."""
+        path = self.out / RUN
+        if not path.exists():
+            return []
+        last = self._content(path, "Delete it and give --resume.")
+        earlier = last.pop("earlier", [])
+        return [*earlier, last] if last.get("counts", {}).get("graded") else earlier
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         """Write run.json."""

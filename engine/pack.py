@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from stenosis_trt.engine.records import LEVELS
+
 SCHEMA = 1
 """Version of pack.json's layout that this release reads and writes."""
 
-MODEL_NAMES = ("levels", "grader", "cord")
 MANIFEST = "pack.json"
 
 PLANES = ("sagittal", "axial")
@@ -35,6 +38,27 @@ class PackError(Exception):
         super().__init__(f"{reason} {advice}")
         self.reason = reason
         self.advice = advice
+
+
+@dataclass(frozen=True)
+class Role:
+    """What the pipe takes a model for. Its outputs are used by their place, so their names must be these.
+
+    `channel_sources` are those that the pipe can cut for it.
+    """
+
+    kind: str
+    plane: str
+    names: tuple[str, ...]
+    channel_sources: tuple[str, ...]
+
+
+ROLES: Mapping[str, Role] = {
+    "levels": Role("heatmaps", "sagittal", LEVELS, ("slice",)),
+    "grader": Role("classes", "sagittal", ("0", "1", "2", "3"), CHANNEL_SOURCES),
+    "cord": Role("heatmaps", "axial", ("anterior", "posterior", "left", "right"), ("slice",)),
+}
+MODEL_NAMES = tuple(ROLES)
 
 
 @dataclass(frozen=True)
@@ -67,7 +91,9 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         low, high = self.window_percentiles
+        numbers = (self.spacing_mm, *self.mean, *self.std, *self.centre_offset_mm)
         checks = (
+            (all(map(math.isfinite, numbers)), "every number must be finite"),
             (self.height > 0 and self.width > 0, "size must be positive"),
             (self.spacing_mm > 0, "spacing_mm must be positive"),
             (self.channels > 0, "channels must be positive"),
@@ -119,7 +145,11 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model of a pack. `file` is relative to the pack; `metrics` are those of the pack's maker."""
+    """One model of a pack. `file` is relative to the pack; `metrics` are those of the pack's maker.
+
+    Raises:
+        PackError: the pipe cannot use such a model as `name`; see `ROLES`.
+    """
 
     name: str
     file: str
@@ -128,6 +158,43 @@ class ModelSpec:
     input: InputSpec
     output: OutputSpec
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        role, source, result = ROLES[self.name], self.input, self.output
+        stride = result.stride
+        checks = (
+            (result.kind == role.kind, f"its output's kind must be {role.kind}, not {result.kind}"),
+            (source.plane == role.plane, f"its input's plane must be {role.plane}, not {source.plane}"),
+            (
+                result.names == role.names,
+                f"its output's names must be {', '.join(role.names)}, in this order",
+            ),
+            (
+                source.channel_source in role.channel_sources,
+                f"its input's channel_source must be {' or '.join(role.channel_sources)}",
+            ),
+            (stride == 1 or result.kind == "heatmaps", "the stride of classes must be 1"),
+            (source.height % stride == source.width % stride == 0, "its stride must divide its input's size"),
+        )
+        for holds, rule in checks:
+            if not holds:
+                raise PackError(
+                    f"The model {self.name} is not one that can be used: {rule}.",
+                    "Export it with such outputs and inputs, and say so in pack.json.",
+                )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one input."""
+        return self.input.channels, self.input.height, self.input.width
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one output: (classes,), or (points, H / stride, W / stride)."""
+        count, stride = len(self.output.names), self.output.stride
+        if self.output.kind == "classes":
+            return (count,)
+        return count, self.input.height // stride, self.input.width // stride
 
 
 @dataclass(frozen=True)
@@ -151,11 +218,11 @@ class Pack:
         """Read a pack and check every file's hash.
 
         Args:
-            path: a pack's folder, or a zip with pack.json at its top.
+            path: a pack's folder, or a zip of the folder or of what lies in it.
 
         Raises:
-            PackError: nothing there, not a pack, a schema of another version, a missing model, a name
-                that leaves the pack, or a file whose hash differs.
+            PackError: nothing there, not a pack, a schema of another version, a missing model, one that is
+                not what the pipe needs, a name that leaves the pack, or a file whose hash differs.
         """
         manifest = _read(path, MANIFEST, _MAX_MANIFEST_BYTES)
         try:
@@ -214,9 +281,11 @@ def _read(path: Path, name: str, limit: int) -> bytes:
             data = place.read_bytes() if size <= limit else b""
         else:
             with zipfile.ZipFile(path) as archive:
-                size = archive.getinfo(str(parts)).file_size
-                data = archive.read(str(parts)) if size <= limit else b""
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+                entry = archive.getinfo(_top_folder(archive) + str(parts))
+                size = entry.file_size
+                data = archive.read(entry) if size <= limit else b""
+    # A RuntimeError is what zipfile raises on a password, and on a compression that it does not know.
+    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise PackError(
             f"{name} of the pack {path} cannot be read ({type(error).__name__}).",
             "Give the folder or zip of a model pack with --pack.",
@@ -224,6 +293,12 @@ def _read(path: Path, name: str, limit: int) -> bytes:
     if size > limit:
         raise PackError(f"{name} of the pack {path} has {size} bytes, over {limit}.", "Do not use this pack.")
     return data
+
+
+def _top_folder(archive: zipfile.ZipFile) -> str:
+    """The one folder that holds everything, with its slash, as archivers pack a folder; "" if none does."""
+    tops = {name.partition("/")[0] for name in archive.namelist()} - {"__MACOSX"}
+    return f"{tops.pop()}/" if len(tops) == 1 and tops != {MANIFEST} else ""
 
 
 def _parse(path: Path, sha256: str, content: Any) -> Pack:

@@ -36,7 +36,7 @@ def show_progress(what: str, unit: str) -> Iterator[Progress]:
 
 
 class _Lines:
-    """A line every few seconds, and one for the last of a known total: fit for a log."""
+    """A line every few seconds, and one for the first and the last of a known total: fit for a log."""
 
     def __init__(self, what: str, unit: str) -> None:
         self._what, self._unit = what, unit
@@ -44,7 +44,7 @@ class _Lines:
 
     def advance(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_LINES and done != total:
+        if now - self._last < _SECONDS_BETWEEN_LINES and done not in (0, total):
             return
         self._last = now
         line = f"{self._what}: {done}{f' of {total}' if total else ''} {self._unit}"
@@ -76,7 +76,11 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
             def advance(self, done: int, total: int) -> None:
                 rate = _rate(done / max(time.monotonic() - start, 1e-9))
                 bars.update(
-                    task, completed=done, total=total or None, rate=f"{rate} {unit}/s" if done else ""
+                    task,
+                    completed=done,
+                    total=total or None,
+                    rate=f"{rate} {unit}/s" if done else "",
+                    refresh=done == 0,
                 )
 
         yield _Bar()

@@ -83,7 +83,10 @@ class FrameHeader:
 
 @dataclass(frozen=True)
 class SeriesHeader:
-    """One series, its frames ordered along the slice normal. No pixels."""
+    """One series, its frames ordered along the slice normal. No pixels.
+
+    `acquired` grows with the time of acquisition, for nothing but comparing; see `frames` in `dicom`.
+    """
 
     study_uid: str
     series_uid: str
@@ -99,6 +102,8 @@ class SeriesHeader:
     contrast: Contrast = field(default_factory=Contrast)
     manufacturer: str = ""
     patient_id: str = ""
+    series_number: int | None = None
+    acquired: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from stenosis_trt.engine.pack import Pack
 _PACKAGES = (
     "stenosis-trt",
     "numpy",
-    "scipy",
     "pydicom",
     "onnxruntime",
     "python-gdcm",
     "pylibjpeg",
+    "pylibjpeg-openjpeg",
+    "pylibjpeg-rle",
     "pyjpegls",
 )
 

@@ -8,8 +8,8 @@ BodyPartExamined alone refuses nothing; only together with a description that sa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -65,9 +65,15 @@ _MINIMUM_COVERAGE = {SAGITTAL_ROLE: 12.0, AXIAL_ROLE: 8.0}
 """mm across the slices: the cord's width; one disc with its edges."""
 _MAXIMUM_STEP = {SAGITTAL_ROLE: 6.0, AXIAL_ROLE: 12.0}
 """mm between slices: the cord is 13 mm wide, and between discs lie 16 mm."""
-_SAGITTAL_TILT_DEGREES = 30.0
-_AXIAL_TILT_DEGREES = 40.0
-"""Axial slices follow the discs, whose tilt to the patient's axis reaches this in lordosis."""
+_MAXIMUM_TILT = {SAGITTAL_ROLE: 30.0, AXIAL_ROLE: 40.0}
+"""Degrees. Axial slices follow the discs, whose tilt to the patient's axis reaches this in lordosis."""
+_MAJORITY = 2 / 3
+"""Of the slices: a reference image, or a pack at the steepest disc, makes a series no other. A localizer has
+about as many slices in each of its planes."""
+_AXES = {SAGITTAL_ROLE: 0, AXIAL_ROLE: 2}
+_PLANES = ("sagittal", "coronal", "axial")
+_SAME_POSITION = 0.05
+"""mm: slices closer than this along the normal lie in one plane."""
 
 # Hints that count even where TE and TR are a T2's, because TE and TR do not tell these from it.
 _OVERRULING_HINTS = {
@@ -83,16 +89,20 @@ _OVERRULING_HINTS = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """The role of a series, or "" and the reason; `passed` counts the checks it passed."""
+    """The role of a series, or "" and the reason; `passed` counts the checks it passed.
+
+    `series` is what is left of it once slices in another plane are left out: itself, where there are none.
+    """
 
     role: str
     reason: str
     passed: int
+    series: SeriesHeader
 
 
 def judge(series: SeriesHeader) -> Judgement:
     """What a series can serve as, from its header alone."""
-    role, wrong_geometry = role_by_geometry(series)
+    role, wrong_geometry, kept = _role_by_geometry(series)
     checks: tuple[Callable[[], str], ...] = (
         lambda: _wrong_object(series),
         lambda: _wrong_region(series),
@@ -101,8 +111,8 @@ def judge(series: SeriesHeader) -> Judgement:
     )
     for passed, check in enumerate(checks):
         if reason := check():
-            return Judgement("", reason, passed)
-    return Judgement(role, "", len(checks))
+            return Judgement("", reason, passed, series)
+    return Judgement(role, "", len(checks), kept)
 
 
 def poses(series: SeriesHeader) -> list[SlicePose]:
@@ -110,10 +120,20 @@ def poses(series: SeriesHeader) -> list[SlicePose]:
     return [frame.pose for frame in series.frames if frame.pose is not None]
 
 
+def _distances(found: Sequence[SlicePose]) -> list[float]:
+    """From each plane to the next along its normal, mm; images in one plane count once."""
+    every = (abs(float(b.to_pixels(a.centre)[2])) for a, b in pairwise(found))
+    return [distance for distance in every if distance > _SAME_POSITION]
+
+
 def step(series: SeriesHeader) -> float:
-    """Median distance of neighbouring slices along the normal, mm; 0 for a single slice."""
-    found = poses(series)
-    return float(np.median([abs(b.to_pixels(a.centre)[2]) for a, b in pairwise(found)] or [0.0]))
+    """Median distance of neighbouring planes along the normal, mm; 0 for a single one."""
+    return float(np.median(_distances(poses(series)) or [0.0]))
+
+
+def positions(series: SeriesHeader) -> int:
+    """In how many planes the slices lie."""
+    return 1 + len(_distances(poses(series)))
 
 
 def height(pose: SlicePose) -> float:
@@ -162,24 +182,36 @@ def _tilt(pose: SlicePose, axis: int) -> float:
     return float(np.degrees(np.arccos(min(1.0, abs(float(pose.normal[axis]))))))
 
 
-def role_by_geometry(series: SeriesHeader) -> tuple[str, str]:
-    """The role that planes, size and spacing allow, or "" and why they allow none."""
+def _role_by_geometry(series: SeriesHeader) -> tuple[str, str, SeriesHeader]:
+    """The role that planes, size and spacing allow, or "" and why they allow none; and the series without
+    the slices that lie in another plane."""
     found = poses(series)
     if not found:
-        return "", "its images have no usable position"
-    if all(_tilt(pose, 0) <= _SAGITTAL_TILT_DEGREES for pose in found):
-        role = SAGITTAL_ROLE
-    elif all(_tilt(pose, 2) <= _AXIAL_TILT_DEGREES for pose in found):
-        role = AXIAL_ROLE
-    elif len({pose.orientation for pose in found}) > 1:
-        return "", "its slices lie in several planes, as a localizer's do"
-    else:
-        return "", f"its slices are {found[0].orientation}"
-    reason = _wrong_sampling(found, step(series), role)
-    return ("", reason) if reason else (role, "")
+        return "", "its images have no usable position", series
+    for role, axis in _AXES.items():
+        fitting = [pose is not None and _tilt(pose, axis) <= _MAXIMUM_TILT[role] for pose in _all(series)]
+        if sum(fitting) < _MAJORITY * len(fitting):
+            continue
+        kept = series
+        if not all(fitting):
+            frames = zip(series.frames, fitting, strict=True)
+            kept = replace(series, frames=tuple(frame for frame, fits in frames if fits))
+        reason = _wrong_sampling(kept, role)
+        return ("" if reason else role), reason, kept
+    if len({pose.orientation for pose in found} - {"oblique"}) > 1:
+        return "", "its slices lie in several planes, as a localizer's do", series
+    tilts = [[_tilt(pose, axis) for pose in found] for axis in range(3)]
+    nearest = int(np.argmin(np.median(tilts, axis=1)))
+    angle = f"up to {max(tilts[nearest]):.0f}° from the {_PLANES[nearest]} plane"
+    return "", f"its slices are {found[0].orientation}, {angle}", series
 
 
-def _wrong_sampling(found: list[SlicePose], distance: float, role: str) -> str:
+def _all(series: SeriesHeader) -> list[SlicePose | None]:
+    return [frame.pose for frame in series.frames]
+
+
+def _wrong_sampling(series: SeriesHeader, role: str) -> str:
+    found, distance, planes = poses(series), step(series), positions(series)
     spacing = max(max(pose.row_spacing, pose.column_spacing) for pose in found)
     field = min(
         height(pose)
@@ -187,10 +219,12 @@ def _wrong_sampling(found: list[SlicePose], distance: float, role: str) -> str:
         else min(pose.rows * pose.row_spacing, pose.columns * pose.column_spacing)
         for pose in found
     )
-    plane, covered = role.split()[0], len(found) * distance
-    slices = f"{len(found)} {plane} slice" + ("s" if len(found) > 1 else "")
+    covered = planes * distance
+    slices = f"{planes} {role.split()[0]} slice" + ("s" if planes > 1 else "")
+    if planes < len(found):
+        slices += f" (of {len(found)} images)"
     rules: tuple[tuple[bool, str], ...] = (
-        (len(found) < _MINIMUM_SLICES, f"it has only {slices}"),
+        (planes < _MINIMUM_SLICES, f"it has only {slices}"),
         (spacing > _MAXIMUM_SPACING[role], f"its pixels are {spacing:.2g} mm wide, too coarse"),
         (field < _MINIMUM_FIELD[role], f"its field of view is only {field:.0f} mm"),
         (distance > _MAXIMUM_STEP[role], f"its slices are {distance:.1f} mm apart"),

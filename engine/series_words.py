@@ -23,30 +23,49 @@ _NECK = re.compile(r"cerv|zervi|\bct?[ -]?spine|\bhws\b|neck|\bhals|颈|頸|頚"
 
 # "C7-T1" and "C2/T2" name vertebrae: not preceded by such a one, "t1" and "t2" name a weighting.
 _NO_VERTEBRA = r"(?<![ct]\d[-/ ])"
+# A fat image is one half of a split; "T2 FAT" alone is short for saturated fat.
+_SPLIT = r"(dixon|\bideal\b|\bflex\b)"
+_NOT_SUPPRESSED = r"(?![ -]?(sat|sup))"
 _CONTRASTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("a localizer", re.compile(r"locali[sz]er|\blocs?\b|scout|survey|\bpilot\b|3[ -]?pl(ane)?\b")),
     ("STIR", re.compile(r"stir|tirm|\bir[ -]?fse|fse[ -]?ir\b")),
     ("FLAIR", re.compile(r"flair|dark[ -]?fluid")),
     ("diffusion", re.compile(r"\bdwi|\bdti|diffusion|\bdiff\b|\badc\b|\btrace\b|\bivim|\bep2d")),
-    ("a myelogram", re.compile(r"myelo")),
-    ("a fat image", re.compile(r"\bfat\b(?![ -]?(sat|sup))|dixon[^|]*\bf\b")),
+    ("a myelogram", re.compile(r"myelogra|\bmyelo\b")),
+    (
+        "a fat image",
+        re.compile(rf"^fat:|{_SPLIT}.*\bf(at)?\b{_NOT_SUPPRESSED}|\bfat\b{_NOT_SUPPRESSED}.*{_SPLIT}"),
+    ),
     ("an opposed-phase image", re.compile(r"\bopp(osed)?\b|out[ -]?(of[ -]?)?phase")),
     ("T2*", re.compile(r"t2 ?\*|t2[ -]?star|\bmedic\b|\bmerge\b|\b[mb]?ffe\b|\bswi|\bhemo\b|\bgre\b")),
     ("T1", re.compile(_NO_VERTEBRA + r"(?<![a-z0-9])[se]?t1(?!\d)")),
     ("proton density", re.compile(r"\bpdw?\b|proton")),
 )
+_WITHOUT_SUPPRESSION = re.compile(
+    r"\b(no|non|not|without|w/?o|ohne|sans|sin|senza)[ -]*(fs\b|fat\b([ -]?(sat|sup)\w*)?)"
+)
 _T2 = re.compile(_NO_VERTEBRA + r"t2(?!\d| ?\*|[ -]?star)")
-_FAT_SUPPRESSED = re.compile(r"\bfs\b|fat[ -]?(sat|sup)|\bspa?ir\b|\bwater\b|dixon[^|]*\bw\b")
+_FAT_SUPPRESSED = re.compile(r"\bfs\b|\bfat\b|fat[ -]?(sat|sup)|\bspa?ir\b|\bwater\b|dixon.*\bw\b")
+"""Fat that is named at all is mostly named because it is dark; a fat image is told before."""
 
 
 def plain(text: str) -> str:
     """Lower case, without accents, words parted by spaces instead of underscores."""
     decomposed = unicodedata.normalize("NFKD", text.lower())
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).replace("_", " ")
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).replace("_", " ").strip()
 
 
 def words(series: SeriesHeader) -> str:
-    """Description and protocol name in plain form, parted by a bar so that no pattern reaches across."""
+    """What a series is called, in plain form: its description, or its protocol where nothing is described.
+
+    The protocol of some vendors is the name of the whole examination ("C-SPINE W STIR"), which says nothing
+    of the contrast of one series.
+    """
+    return plain(series.description) or plain(series.protocol)
+
+
+def all_words(series: SeriesHeader) -> str:
+    """Description and protocol, parted by a bar: where an examination's name counts too."""
     return f"{plain(series.description)} | {plain(series.protocol)}"
 
 
@@ -73,5 +92,5 @@ def says_t2(text: str) -> bool:
 
 
 def says_fat_suppressed(text: str) -> bool:
-    """Whether a plain text says that fat is dark: saturated, or the water image of a Dixon split."""
-    return bool(_FAT_SUPPRESSED.search(text))
+    """Whether a plain text says that fat is dark: suppressed, or the water image of a Dixon split."""
+    return bool(_FAT_SUPPRESSED.search(_WITHOUT_SUPPRESSION.sub(" ", text)))

@@ -25,7 +25,7 @@ RESULT_COLUMNS = (
     "confidence",
     "flags",
 )
-ERROR_COLUMNS = ("path", "stage", "reason", "what_to_do", "study_uid")
+ERROR_COLUMNS = ("path", "stage", "reason", "what_to_do", "study_uid", "harmless")
 
 _DIGITS = 4
 _DIGITS_MM = 2
@@ -62,6 +62,7 @@ def error_row(problem: Mapping[str, Any]) -> dict[str, str]:
         "reason": problem["reason"],
         "what_to_do": problem["advice"],
         "study_uid": problem["study_uid"],
+        "harmless": "yes" if problem["harmless"] else "no",
     }
 
 

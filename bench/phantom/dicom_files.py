@@ -37,12 +37,11 @@ _COMPRESSED = {RLELossless, JPEGLSLossless, JPEG2000Lossless}
 
 
 def phantom_uid(study: PhantomStudy, *parts: object) -> str:
-    """A UID that depends on nothing but the study's seed and index and `parts`."""
-    return str(
-        generate_uid(
-            entropy_srcs=["stenosis-trt phantom", str(study.seed), str(study.index), *map(str, parts)]
-        )
-    )
+    """A UID that depends on nothing but what the study was sampled from and `parts`."""
+    # Without a given grade the UIDs are those of every release, so that a truth.csv keeps its worth.
+    given = () if study.grade is None else (f"grade {study.grade}",)
+    sources = ("stenosis-trt phantom", study.seed, study.index, *given, *parts)
+    return str(generate_uid(entropy_srcs=[*map(str, sources)]))
 
 
 def sop_instance_uid(study: PhantomStudy, series: PlannedSeries, number: int) -> str:

@@ -33,10 +33,14 @@ class PlannedSeries:
 
 @dataclass(frozen=True)
 class PhantomStudy:
-    """Everything that defines a study; pixels are made on demand by `slice_pixels`."""
+    """Everything that defines a study; pixels are made on demand by `slice_pixels`.
+
+    `grade` is the one that every stenosis was given, or None where grades were drawn.
+    """
 
     seed: int
     index: int
+    grade: int | None
     anatomy: Anatomy
     sagittal: PlannedSeries
     axial: PlannedSeries
@@ -53,13 +57,14 @@ class PhantomStudy:
 
 
 def sample_study(seed: int, index: int, grade: int | None = None) -> PhantomStudy:
-    """Study `index` of the set that `seed` defines; each study depends on nothing but the two."""
+    """Study `index` of the set that `seed` defines; each study depends on nothing but the three."""
     rng = np.random.default_rng([seed, index])
     anatomy = sample_anatomy(rng, grade)
     sagittal, axial = sample_sagittal_protocol(rng), sample_axial_protocol(rng)
     return PhantomStudy(
         seed=seed,
         index=index,
+        grade=grade,
         anatomy=anatomy,
         sagittal=PlannedSeries(sagittal, sample_scanner(rng), tuple(plan_sagittal(anatomy, sagittal, rng))),
         axial=PlannedSeries(axial, sample_scanner(rng), tuple(plan_axial(anatomy, axial, rng))),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import shutil
+import signal
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -66,53 +69,85 @@ class PhantomOptions:
             raise ValueError(f"Transfer syntax {self.transfer_syntax!r} is not known. Give one of {known}.")
 
 
+Rows = list[dict[str, object]]
+
+
 def write_studies(
     out: Path, options: PhantomOptions, progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """Write the studies below `out` and `truth.csv` beside them.
 
+    The truth grows with each study. However the work ends, short of being killed, it is of the studies that
+    are there: what was not finished is removed.
+
     Args:
-        out: folder, made where absent. Existing files of the same names are replaced.
+        out: folder, made where absent.
         options: see `PhantomOptions`.
-        progress: called with (studies done, studies in all) after each.
+        progress: called with (studies done, studies in all) at the start and after each.
 
     Returns:
         The path of truth.csv.
+
+    Raises:
+        OSError: `out` is not empty, or cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[list[dict[str, object]]] = []
-    make = partial(_make_one, out, options)
-    if options.workers > 1 and options.studies > 1:
-        with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-            for done, truth in enumerate(pool.map(make, range(options.studies)), start=1):
-                rows.append(truth)
+    if any(out.iterdir()):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(out))
+    path, done = out / "truth.csv", 0
+    if progress:
+        progress(0, options.studies)
+    try:
+        with path.open("w", newline="", encoding="utf-8") as stream, closing(_made(out, options)) as made:
+            table = csv.DictWriter(stream, TRUTH_COLUMNS, lineterminator="\n")
+            table.writeheader()
+            for rows in made:
+                table.writerows(rows)
+                stream.flush()
+                done += 1
                 if progress:
                     progress(done, options.studies)
-    else:
-        for index in range(options.studies):
-            rows.append(make(index))
-            if progress:
-                progress(index + 1, options.studies)
-    path = out / "truth.csv"
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, TRUTH_COLUMNS)
-        writer.writeheader()
-        writer.writerows(chain.from_iterable(rows))
-    os.replace(part, path)
+    finally:
+        for index in range(done, options.studies):
+            shutil.rmtree(_folder(out, index), ignore_errors=True)
     return path
 
 
-def _make_one(out: Path, options: PhantomOptions, index: int) -> list[dict[str, object]]:
+def _made(out: Path, options: PhantomOptions) -> Generator[Rows, None, None]:
+    """The rows of each study in order, once it is written. No study is being written after the end."""
+    if options.workers == 1 or options.studies == 1:
+        for index in range(options.studies):
+            yield _make_one(out, options, index)
+        return
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
+        waiting: deque[Future[Rows]] = deque()
+        for index in range(options.studies):
+            # No more than can be worked on: what was handed to the pool is waited for after an interrupt.
+            if len(waiting) == options.workers:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(_make_one, out, options, index))
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _folder(out: Path, index: int) -> Path:
+    return out / f"study_{index + 1:04d}"
+
+
+def _make_one(out: Path, options: PhantomOptions, index: int) -> Rows:
     study = sample_study(options.seed, index, options.grade)
-    write_study(study, out / f"study_{index + 1:04d}", options.transfer_syntax)
+    write_study(study, _folder(out, index), options.transfer_syntax)
     return truth_rows(study)
 
 
-def truth_rows(study: PhantomStudy) -> list[dict[str, object]]:
+def truth_rows(study: PhantomStudy) -> Rows:
     """One row of truth.csv a level; lengths in mm, positions in LPS."""
     curve = study.anatomy.curve
-    rows: list[dict[str, object]] = []
+    rows: Rows = []
     for truth in study.anatomy.levels:
         canal = curve.to_patient(0.0, 0.0, truth.s)
         rows.append(

@@ -41,7 +41,8 @@ class Backend(Protocol):
     def infer(self, model: str, batch: Float32Array) -> Float32Array:
         """Run "levels", "grader" or "cord" on (N, C, H, W).
 
-        Returns heatmaps (N, K, h, w) in [0, 1] or probabilities (N, classes), float32.
+        Returns heatmaps (N, K, h, w) in [0, 1] or probabilities (N, classes), float32; anything else that a
+        model gives is a PackError.
         """
         ...
 

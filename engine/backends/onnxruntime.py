@@ -10,24 +10,42 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from stenosis_trt.engine.backends.base import Float32Array, Roi
-from stenosis_trt.engine.pack import InputSpec, Pack, PackError
+from stenosis_trt.engine.backends.model_checks import check_tensor, check_values, model_error, trial_batch
+from stenosis_trt.engine.pack import InputSpec, ModelSpec, Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, preprocess_region, region_window
 
 _MAX_BATCH = 16
 """Inputs given to ONNX Runtime at once: activations of more would raise the peak of memory, not the speed."""
 
-
-_LOAD_ERRORS = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.NotImplemented)
+_ERRORS = (
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoModel,
+    state.NotImplemented,
+    state.RuntimeException,
+)
 """What ONNX Runtime raises on a file that is no model, or none that it can run."""
+_LONGEST = 200
+"""Characters of its messages that are shown: some quote the graph."""
+_SILENT = 4
+"""Severity of what ONNX Runtime still writes to standard error: what fails is raised as well."""
 
 
 class OnnxRuntimeBackend:
     """Runs a pack's ONNX models on the CPU.
 
+    Every model is opened, compared with its specification and tried on noise at once, so that a pack that
+    cannot be used is found before the first study.
+
     Args:
-        pack: the models; each is read and its session made on first use.
+        pack: the models.
         threads: threads within an operator; None takes all cores this process may use.
+
+    Raises:
+        PackError: a model cannot be loaded or run, or is not what pack.json says.
     """
 
     name = "onnxruntime"
@@ -35,7 +53,9 @@ class OnnxRuntimeBackend:
     def __init__(self, pack: Pack, threads: int | None = None) -> None:
         self._pack = pack
         self._threads = threads if threads is not None else len(os.sched_getaffinity(0))
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._sessions = {model.name: self._open(model) for model in pack.models.values()}
+        for model in pack.models.values():
+            self._try(model)
 
     def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
         """See `Backend.preprocess`."""
@@ -50,14 +70,20 @@ class OnnxRuntimeBackend:
         return batch
 
     def infer(self, model: str, batch: Float32Array) -> Float32Array:
-        """See `Backend.infer`."""
-        session = self._session(model)
+        """See `Backend.infer`.
+
+        Raises:
+            PackError: what came out is not what the model's specification says.
+        """
+        session = self._sessions[model]
         name = session.get_inputs()[0].name
         parts = [
             session.run(None, {name: batch[first : first + _MAX_BATCH]})[0]
             for first in range(0, len(batch), _MAX_BATCH)
         ]
-        return np.concatenate(parts).astype(np.float32, copy=False)
+        output = np.concatenate(parts).astype(np.float32, copy=False)
+        check_values(self._pack.models[model], batch, output)
+        return output
 
     def decode(self, heatmaps: Float32Array) -> Float32Array:
         """See `Backend.decode`."""
@@ -67,20 +93,37 @@ class OnnxRuntimeBackend:
         """See `Backend.close`."""
         self._sessions.clear()
 
-    def _session(self, model: str) -> onnxruntime.InferenceSession:
-        if model not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self._threads
-            options.inter_op_num_threads = 1
-            # Between studies the threads would otherwise spin and keep the reader from the cores.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            try:
-                self._sessions[model] = onnxruntime.InferenceSession(
-                    self._pack.read_model(model), options, providers=["CPUExecutionProvider"]
-                )
-            except _LOAD_ERRORS as error:
-                raise PackError(
-                    f"ONNX Runtime cannot load {self._pack.models[model].file}: {error}",
-                    "Get the pack again from its maker, or export the model again.",
-                ) from error
-        return self._sessions[model]
+    def _open(self, model: ModelSpec) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _SILENT
+        # Between studies the threads would otherwise spin and keep the reader from the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(
+                self._pack.read_model(model.name), options, providers=["CPUExecutionProvider"]
+            )
+        except _ERRORS as error:
+            raise model_error(model, f"ONNX Runtime cannot load it ({_line(error)})") from error
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            found = f"{len(inputs)} inputs and {len(outputs)} outputs"
+            raise model_error(model, f"it has {found}, and has to have one of each")
+        for name, wanted, tensor in (
+            ("input", model.input_shape, inputs[0]),
+            ("output", model.output_shape, outputs[0]),
+        ):
+            check_tensor(model, name, wanted, tensor.shape, tensor.type == "tensor(float)")
+        return session
+
+    def _try(self, model: ModelSpec) -> None:
+        try:
+            self.infer(model.name, trial_batch(model))
+        except _ERRORS as error:
+            raise model_error(model, f"ONNX Runtime cannot run it ({_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    """The message on one line, cut where it is long."""
+    return " ".join(str(error).split())[:_LONGEST]

@@ -26,14 +26,23 @@ class Decision:
     reason: str
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that no machine has.
+
+    Raises:
+        DeviceError: it is not one of `DEVICES`.
+    """
+    if device not in DEVICES:
+        raise DeviceError(f"There is no device {device!r}.", f"Give one of {', '.join(DEVICES)}.")
+
+
 def decide(device: str) -> Decision:
     """Choose a backend for `device`, one of `DEVICES`.
 
     Raises:
-        DeviceError: "gpu" was asked for; it never falls back to the CPU.
+        DeviceError: "gpu" was asked for, which never falls back to the CPU, or there is no such device.
     """
-    if device not in DEVICES:
-        raise DeviceError(f"There is no device {device!r}.", f"Give one of {', '.join(DEVICES)}.")
+    check_device(device)
     if device == "gpu":
         raise DeviceError(
             "This release has no GPU backend yet; it grades on the CPU.",

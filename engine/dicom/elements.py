@@ -18,7 +18,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from stenosis_trt.engine.dicom.errors import DicomError
-from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.records import Stage
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -156,7 +156,8 @@ class ElementReader:
         if upto > self._size:
             raise _broken("The file ends within its header.")
         if upto > self._limits.max_header_bytes:
-            raise _broken("The header is longer than the limit.", "Raise the limit.")
+            needed = max(upto, 2 * self._limits.max_header_bytes)
+            raise _broken("The header is longer than the limit.", raise_limit("max_header_bytes", needed))
         wanted = min(self._size, self._limits.max_header_bytes, max(upto, 8 * len(self._data)))
         self._data += self._stream.read(wanted - len(self._data))
         if upto > len(self._data):
@@ -233,7 +234,8 @@ class ElementReader:
                 raise _broken("A sequence in the header holds something that is no item.")
             self._items_read += 1
             if self._items_read > self._limits.max_items:
-                raise _broken("The header has more sequence items than the limit.", "Raise the limit.")
+                advice = raise_limit("max_items", 2 * self._limits.max_items)
+                raise _broken("The header has more sequence items than the limit.", advice)
             elements = Elements(self._order, parent.charsets)
             item_end = end if item.length == UNDEFINED_LENGTH else item.start + item.length
             if item_end > end:
@@ -259,7 +261,8 @@ class ElementReader:
 
     def _check_depth(self, depth: int) -> None:
         if depth > self._limits.max_sequence_depth:
-            raise _broken("Sequences in the header are nested too deep.")
+            advice = raise_limit("max_sequence_depth", 2 * self._limits.max_sequence_depth)
+            raise _broken("Sequences in the header are nested too deep.", advice)
 
 
 def _broken(reason: str, advice: str = "Send or export the file again.") -> DicomError:

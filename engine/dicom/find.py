@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.records import Problem, Stage
 
 _DICOMDIR = "DICOMDIR"
+_MISSING = "There is no such file or folder."
 
 _Identity = tuple[int, int]
 
@@ -30,7 +32,8 @@ def find_files(
         list_dicomdir: reads what a DICOMDIR lists.
 
     Yields:
-        Paths to read, and a Problem for a path that does not exist or a folder that cannot be listed.
+        Paths to read, and a Problem for a path that does not exist or cannot be reached, and a folder that
+        cannot be listed.
     """
     seen: set[_Identity] = set()
     walked: set[_Identity] = set()
@@ -39,29 +42,40 @@ def find_files(
             if isinstance(found, Problem):
                 yield found
                 continue
-            identity = _identity(found)
-            if identity is None or identity not in seen:
+            status = _status(found)
+            if isinstance(status, Problem):
+                yield status
+            elif _identity(status) not in seen:
+                seen.add(_identity(status))
                 yield found
-            if identity is not None:
-                seen.add(identity)
 
 
-def _identity(path: Path) -> _Identity | None:
-    """Device and inode; None for what is not there (any more), which reading will report."""
+def _status(path: Path) -> os.stat_result | Problem:
+    """What the system says of a path, or why it says nothing."""
     try:
-        status = path.stat()
-    except OSError:
-        return None
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            return Problem(str(path), Stage.FIND, "The link leads to nothing.", "Copy what it stands for.")
+        return Problem(str(path), Stage.FIND, _MISSING, "Check the path.")
+    except OSError as error:
+        denied = isinstance(error, PermissionError)
+        advice = "Give this user permission to read it and its folders." if denied else "Check the path."
+        return Problem(str(path), Stage.FIND, f"It cannot be reached ({error.strerror}).", advice)
+
+
+def _identity(status: os.stat_result) -> _Identity:
     return status.st_dev, status.st_ino
 
 
 def _find(
     path: Path, walked: set[_Identity], list_dicomdir: Callable[[Path], References | DicomError]
 ) -> Iterator[Path | Problem]:
-    if path.is_dir():
+    status = _status(path)
+    if isinstance(status, Problem):
+        yield status
+    elif stat.S_ISDIR(status.st_mode):
         yield from _walk(path, walked)
-    elif not os.path.lexists(path):
-        yield Problem(str(path), Stage.FIND, "There is no such file or folder.", "Check the path.")
     elif path.name.upper().startswith(_DICOMDIR):
         yield from _follow(path, list_dicomdir)
     else:
@@ -71,12 +85,12 @@ def _find(
 def _walk(folder: Path, walked: set[_Identity]) -> Iterator[Path | Problem]:
     denied: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=denied.append, followlinks=True):
-        identity = _identity(Path(parent))
-        if identity is None or identity in walked:
+        status = _status(Path(parent))
+        if isinstance(status, Problem) or _identity(status) in walked:
             # Gone meanwhile, a link back to a folder above, or a folder given twice.
             folders.clear()
             continue
-        walked.add(identity)
+        walked.add(_identity(status))
         folders.sort()
         for name in sorted(files):
             if name.upper() != _DICOMDIR:
@@ -105,8 +119,11 @@ def _follow(path: Path, list_dicomdir: Callable[[Path], References | DicomError]
             yield Problem(str(path), Stage.FIND, "The DICOMDIR names a file outside its folder.", advice)
             continue
         target = _as_spelt_on_disk(path.parent, parts)
-        if target.is_file():
+        status = _status(target)
+        if not isinstance(status, Problem) and not stat.S_ISDIR(status.st_mode):
             yield target
+        elif isinstance(status, Problem) and status.reason != _MISSING:
+            yield status
         else:
             reason = "The DICOMDIR lists this file, but it is not there."
             yield Problem(str(target), Stage.FIND, reason, "Copy the medium again, whole.")
@@ -116,5 +133,5 @@ def _as_spelt_on_disk(folder: Path, parts: tuple[str, ...]) -> Path:
     """The path below `folder`; where there is none so spelt, one in lower case, as some systems show a CD."""
     for part in parts:
         exact, lower = folder / part, folder / part.lower()
-        folder = lower if not exact.exists() and lower.exists() else exact
+        folder = lower if not os.path.exists(exact) and os.path.exists(lower) else exact
     return folder

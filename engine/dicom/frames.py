@@ -7,6 +7,7 @@ Enhanced objects say it in functional groups, per frame or shared; classic ones 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,7 +24,12 @@ _GROUPS = {
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
-    "FrameContentSequence": ("StackID", "TemporalPositionIndex", "FrameAcquisitionNumber"),
+    "FrameContentSequence": (
+        "StackID",
+        "TemporalPositionIndex",
+        "FrameAcquisitionNumber",
+        "FrameAcquisitionDateTime",
+    ),
     "MREchoSequence": ("EffectiveEchoTime",),
     "MRTimingAndRelatedParametersSequence": ("RepetitionTime", "FlipAngle", "EchoTrainLength"),
     "MRModifierSequence": ("InversionTimes",),
@@ -37,6 +43,11 @@ _CLASSIC = (
     "ImageType",
     "TemporalPositionIdentifier",
     "AcquisitionNumber",
+    "AcquisitionDateTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "SeriesDate",
+    "SeriesTime",
     "TriggerTime",
     "ScanningSequence",
     "SequenceVariant",
@@ -55,8 +66,13 @@ FRAME_KEYWORDS = (
     *_CLASSIC,
 )
 
+_TIME = re.compile(r"(\d{2}(?:\d{2}){0,2})(\.\d*)?", re.ASCII)
 _AXES_TOLERANCE = 5e-3
 """How far the axes may be from unit length and from square: directions with three decimals still pass."""
+_FARTHEST = 10_000.0
+_FINEST, _COARSEST = 0.01, 20.0
+"""mm: no scanner reaches farther, and no image of a patient is finer or coarser. Numbers beyond are no
+measurements, and lengths of 1e200 mm cannot be computed with."""
 _PULSES = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}
 
 
@@ -71,6 +87,7 @@ class VolumeKey(NamedTuple):
     trigger_time_ms: float | None
     acquisition: float | None
     stack: str
+    acquired: float | None
 
 
 class Frame:
@@ -112,7 +129,9 @@ class Frame:
         position = self.numbers("PlanePositionSequence", "ImagePositionPatient")
         axes = self.numbers("PlaneOrientationSequence", "ImageOrientationPatient")
         spacing = self.numbers("PixelMeasuresSequence", "PixelSpacing")
-        if len(position) != 3 or len(axes) != 6 or len(spacing) != 2 or min(spacing) <= 0:
+        if len(position) != 3 or len(axes) != 6 or len(spacing) != 2:
+            return None
+        if max(map(abs, position)) > _FARTHEST or not _FINEST <= min(spacing) <= max(spacing) <= _COARSEST:
             return None
         directions = _square(axes)
         if directions is None:
@@ -159,7 +178,20 @@ class Frame:
             trigger_time_ms=self._dataset.number("TriggerTime"),
             acquisition=acquisition,
             stack=stack[0] if stack else "",
+            acquired=self.acquired(),
         )
+
+    def acquired(self) -> float | None:
+        """When the frame was acquired, as the number YYYYMMDDhhmmss: for comparing, and for nothing else.
+
+        Without a date it is hhmmss; None where no time is given.
+        """
+        stamp = self.texts("FrameContentSequence", "FrameAcquisitionDateTime", "AcquisitionDateTime")
+        texts = self._dataset.text
+        found = _moment(stamp[0][:8], stamp[0][8:]) if stamp else None
+        if found is None:
+            found = _moment(texts("AcquisitionDate"), texts("AcquisitionTime"))
+        return found if found is not None else _moment(texts("SeriesDate"), texts("SeriesTime"))
 
     def contrast(self) -> Contrast:
         """Contrast as this frame has it."""
@@ -184,6 +216,16 @@ class Frame:
                 dataset.text("ContrastBolusAgent") or dataset.items("ContrastBolusAgentSequence")
             ),
         )
+
+
+def _moment(date: str, time: str) -> float | None:
+    """A date and a time of day (DICOM PS3.5, 6.2: DA and TM) as one number."""
+    digits, clock = date.replace(".", ""), _TIME.match(time.replace(":", ""))
+    if clock is None:
+        return None
+    whole, fraction = clock.groups()
+    day = int(digits) if len(digits) == 8 and digits.isdecimal() and digits.isascii() else 0
+    return day * 1e6 + float(whole.ljust(6, "0") + (fraction or ""))
 
 
 def _square(axes: tuple[float, ...]) -> tuple[Vector, Vector] | None:

@@ -31,6 +31,7 @@ _WANTED = vocabulary(
         "Modality",
         "FrameOfReferenceUID",
         "SeriesDescription",
+        "SeriesNumber",
         "ProtocolName",
         "BodyPartExamined",
         "MRAcquisitionType",
@@ -66,6 +67,7 @@ class FileHeader:
     acquisition_3d: bool
     manufacturer: str
     patient_id: str
+    series_number: int | None
 
 
 def read_header(path: Path, limits: ReadLimits) -> FileHeader:
@@ -92,6 +94,7 @@ def _file_header(path: Path, part: Part10, elements: Elements, limits: ReadLimit
     for keyword in _UIDS:
         if not elements.text(keyword):
             raise _error(f"The header has no {keyword}.")
+    number = elements.number("SeriesNumber")
     return FileHeader(
         study_uid=elements.text("StudyInstanceUID"),
         series_uid=elements.text("SeriesInstanceUID"),
@@ -107,6 +110,7 @@ def _file_header(path: Path, part: Part10, elements: Elements, limits: ReadLimit
         acquisition_3d=elements.text("MRAcquisitionType") == "3D",
         manufacturer=elements.text("Manufacturer"),
         patient_id=elements.text("PatientID"),
+        series_number=int(number) if number is not None else None,
     )
 
 
@@ -132,7 +136,7 @@ def _not_an_image(part: Part10, elements: Elements) -> DicomError:
 
 def _frames(path: Path, sop_class: str, elements: Elements, layout: PixelLayout) -> tuple[FoundFrame, ...]:
     told = len(elements.items("PerFrameFunctionalGroupsSequence"))
-    if layout.frames > 1 and told != layout.frames:
+    if told != layout.frames and (told or layout.frames > 1):
         reason = f"The file has {layout.frames} frames, but its header says of {told} where they lie."
         raise no_image(sop_class, reason, "Export the scanner's original images.")
     uid = elements.text("SOPInstanceUID")

@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from functools import cache
 
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
 from stenosis_trt.engine.dicom.elements import UNDEFINED_LENGTH, Elements, Place
 from stenosis_trt.engine.dicom.errors import DicomError
-from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.part10 import Part10
 from stenosis_trt.engine.records import Stage
 
@@ -33,6 +44,20 @@ _MR_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
     "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image Storage
     "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image Storage
+}
+# The one decoder of each compressed syntax: of those that refuse what is broken, the fastest. Where several
+# are asked in turn, one that makes an image of anything answers for those that refused, as pylibjpeg does for
+# a JPEG 2000 that lost its end.
+DECODERS = {
+    RLELossless: "pylibjpeg",
+    JPEGBaseline8Bit: "gdcm",
+    JPEGExtended12Bit: "gdcm",
+    JPEGLossless: "gdcm",
+    JPEGLosslessSV1: "gdcm",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000Lossless: "gdcm",
+    JPEG2000: "gdcm",
 }
 _EXPORT_AGAIN = "Send or export the file again."
 _NOTHING_TO_DO = "Nothing to do: it is skipped."
@@ -80,7 +105,8 @@ def pixel_layout(part: Part10, elements: Elements, limits: ReadLimits) -> PixelL
         raise _error(f"The header claims {stored} bits stored in {allocated}, which cannot be.")
     total = rows * columns * frames * -(-allocated // 8)
     if total > limits.max_pixel_bytes:
-        raise _error(f"The pixels would take {total} bytes, over the limit.", "Raise the limit.")
+        reason = f"The pixels would take {total} bytes, over the limit."
+        raise _error(reason, raise_limit("max_pixel_bytes", total))
     photometric = elements.text("PhotometricInterpretation")
     if _whole(elements, "SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise no_image(part.sop_class, "The image is not grey-scale.", "Export the scanner's own images.")
@@ -89,7 +115,8 @@ def pixel_layout(part: Part10, elements: Elements, limits: ReadLimits) -> PixelL
         raise no_image(part.sop_class, reason, "Export the scanner's own images.")
     high_bit = _whole(elements, "HighBit", stored - 1)
     if not stored - 1 <= high_bit < allocated:
-        raise _error(f"The header claims bit {high_bit} as the highest of {stored}, which cannot be.")
+        # It cannot be; other readers never look at it.
+        high_bit = stored - 1
     return PixelLayout(
         rows=rows,
         columns=columns,
@@ -119,13 +146,15 @@ def _whole(elements: Elements, keyword: str, default: int | None = None) -> int:
 
 def _size(elements: Elements, limits: ReadLimits) -> tuple[int, int, int]:
     rows, columns = _whole(elements, "Rows"), _whole(elements, "Columns")
-    frames = _whole(elements, "NumberOfFrames", 1)
+    frames = _whole(elements, "NumberOfFrames", 1) or 1
     if rows <= 0 or columns <= 0 or frames <= 0:
         raise _error(f"The image has no size: {rows} rows, {columns} columns, {frames} frames.")
     if rows * columns > limits.max_frame_pixels:
-        raise _error(f"The image claims {rows} × {columns} pixels, over the limit.", "Raise the limit.")
+        reason = f"The image claims {rows} × {columns} pixels, over the limit."
+        raise _error(reason, raise_limit("max_frame_pixels", rows * columns))
     if frames > limits.max_frames:
-        raise _error(f"The file claims {frames} frames, over the limit.", "Raise the limit.")
+        reason = f"The file claims {frames} frames, over the limit."
+        raise _error(reason, raise_limit("max_frames", frames))
     return rows, columns, frames
 
 
@@ -159,7 +188,9 @@ def _offsets(elements: Elements) -> tuple[bytes, bytes] | None:
 @cache
 def is_readable(transfer_syntax: str) -> bool:
     """Whether pixels in this transfer syntax can be decoded with what is installed."""
+    syntax = UID(transfer_syntax)
     try:
-        return get_decoder(UID(transfer_syntax)).is_available
+        decoder = get_decoder(syntax)
     except NotImplementedError:
         return False
+    return not syntax.is_encapsulated or DECODERS.get(syntax) in decoder.available_plugins

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
 _MIB = 1 << 20
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,9 @@ class ReadLimits:
         max_frame_pixels: rows × columns. MR images are at most 2048²; this leaves four times as many.
         max_frames: frames in one file.
         max_pixel_bytes: rows × columns × frames × bytes a pixel of one file, decoded.
+        max_series_bytes: the slices of one series that is to be graded, decoded, 2 bytes a pixel. Two series
+            of two studies are in memory at once, and one as floating point: under this cap a run was measured
+            to stay below 1.5 GB. An isotropic volume of a neck has 75 MB.
         max_inflated_bytes: a deflated file's dataset, inflated.
         max_header_bytes: everything before the pixels. Enhanced MR objects take up to 10 kB a frame.
         max_sequence_depth: sequences one within the other. Enhanced MR objects have five.
@@ -30,6 +36,7 @@ class ReadLimits:
     max_frame_pixels: int = 16 * _MIB
     max_frames: int = 4096
     max_pixel_bytes: int = 512 * _MIB
+    max_series_bytes: int = 128 * _MIB
     max_inflated_bytes: int = 256 * _MIB
     max_header_bytes: int = 64 * _MIB
     max_sequence_depth: int = 32
@@ -39,5 +46,48 @@ class ReadLimits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise ValueError(f"The limit {name} is {value}. Give a positive number.")
+
+
+def raise_limit(name: str, needed: int) -> str:
+    """The advice for what is over a limit: the setting, with a value under which `needed` fits."""
+    return f"Raise it with --limit {name}={_suggestion(name, needed)}."
+
+
+def _suggestion(name: str, needed: int) -> str:
+    if not name.endswith("_bytes"):
+        return str(needed)
+    size = max(1 << max(needed - 1, 1).bit_length(), _UNITS["KiB"])
+    unit = max((unit for unit in _UNITS if size >= _UNITS[unit]), key=_UNITS.__getitem__)
+    return f"{size // _UNITS[unit]}{unit}"
+
+
+def with_settings(settings: Iterable[str]) -> ReadLimits:
+    """Limits with some set as "name=value", where bytes may be counted in KiB, MiB and GiB.
+
+    Raises:
+        ValueError: there is no such limit, or it cannot have this value; the message says what can be.
+    """
+    kinds = {field.name: field.type for field in fields(ReadLimits)}
+    values: dict[str, float] = {}
+    for setting in settings:
+        name, _, value = (part.strip() for part in setting.partition("="))
+        if not value:
+            raise ValueError(f"A limit is set as NAME=VALUE, and {setting!r} is not.")
+        if name not in kinds:
+            raise ValueError(f"There is no limit {name!r}. Give one of {', '.join(kinds)}.")
+        values[name] = _value(name, value, whole=kinds[name] == "int")
+    return ReadLimits(**values)  # type: ignore[arg-type]
+
+
+def _value(name: str, text: str, whole: bool) -> float:
+    number, factor, expected = text, 1, "a whole number" if whole else "a number"
+    if name.endswith("_bytes"):
+        expected += ", alone or with KiB, MiB or GiB"
+        unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
+        number, factor = text.removesuffix(unit), _UNITS.get(unit, 1)
+    try:
+        return int(number) * factor if whole else float(number)
+    except ValueError:
+        raise ValueError(f"{text!r} cannot be {name}. Give {expected}.") from None

@@ -14,7 +14,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from stenosis_trt.engine.dicom.elements import ElementReader, Elements, Vocabulary, vocabulary
 from stenosis_trt.engine.dicom.errors import DicomError
-from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.records import Stage
 
 _PREAMBLE_BYTES = 128
@@ -69,7 +69,8 @@ def open_part10(path: Path, limits: ReadLimits) -> Iterator[Part10]:
         raise _error("The file is empty.", "Copy or export it again.")
     if size > limits.max_file_bytes:
         raise _error(
-            f"The file has {size} bytes, over the limit of {limits.max_file_bytes}.", "Raise the limit."
+            f"The file has {size} bytes, over the limit of {limits.max_file_bytes}.",
+            raise_limit("max_file_bytes", size),
         )
     with path.open("rb") as stream:
         _check_mark(stream)
@@ -128,7 +129,7 @@ def inflate(source: BinaryIO, limit: int) -> io.BytesIO:
         if target.tell() + len(piece) > limit:
             raise _error(
                 f"The deflated dataset is larger than {limit} bytes once inflated.",
-                "Raise the limit if the file is trusted.",
+                f"If the file is trusted: {raise_limit('max_inflated_bytes', 2 * limit)}",
             )
         target.write(piece)
     return target

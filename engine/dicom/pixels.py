@@ -17,13 +17,11 @@ from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
 )
 
 from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, vocabulary
 from stenosis_trt.engine.dicom.errors import DicomError
-from stenosis_trt.engine.dicom.layout import LAYOUT_KEYWORDS, PixelLayout, pixel_layout
+from stenosis_trt.engine.dicom.layout import DECODERS, LAYOUT_KEYWORDS, PixelLayout, pixel_layout
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.records import Stage
@@ -35,8 +33,6 @@ _JPEG_START, _JPEG2000_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 # SOF markers of every JPEG process, and JPEG-LS's; C4, C8 and CC are no frame headers.
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 
-# Of several decoders, the one that measured fastest; where none is named here, pydicom's first is.
-_DECODERS = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
 _LONGEST_COMPRESSED, _SHORT = 2, 1 << 16
 """A codec makes an image longer by a few per cent at most. In RLE each byte more may become 64."""
 
@@ -71,13 +67,14 @@ class OpenPixels:
                 self.part.stream,
                 index=index,
                 raw=True,
-                decoding_plugin=_DECODERS.get(syntax, ""),
+                decoding_plugin=DECODERS.get(syntax, ""),
                 **self._options(syntax),
             )
         except (RuntimeError, ValueError) as error:
-            # What pydicom raises when each decoder has failed, or gave other pixels than it should.
+            # What pydicom raises when the decoder has failed, or gave other pixels than it should.
             reason = "The compressed pixels cannot be decoded: they are broken, or need more than the limit."
-            raise _broken(reason) from error
+            advice = "Send or export the file again; if it is whole, raise --limit decode_memory_bytes."
+            raise DicomError(Stage.PIXELS, reason, advice) from error
         return _stored(np.asarray(array), self.layout)
 
     def _options(self, syntax: UID) -> dict[str, Any]:

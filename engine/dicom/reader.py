@@ -20,13 +20,17 @@ from typing import Any, TypeVar
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.find import References, find_files
 from stenosis_trt.engine.dicom.header import FileHeader
-from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.process import ProcessLost, ReadingProcess
 from stenosis_trt.engine.dicom.series import build_studies
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Problem, Stage, StudyHeader
 
 _FILES_A_REQUEST = 64
 """A request and its answer take 0.2 ms beside the reading; shared by 64 files, that is nothing."""
+
+_BYTES_A_PIXEL = 2
+_LOST_A_FILE = 3
+"""Frames of one file that may end a process before the file is given up: each costs two starts."""
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
@@ -107,8 +111,14 @@ class DicomReader:
 
         Returns:
             The slices that could be decoded, in the order of `frames`, and a Problem for each file of which
-            something could not.
+            something could not; or one Problem and no slice, where all together are over the limit.
         """
+        poses = [frame.pose for frame in frames if frame.pose is not None]
+        size = sum(_BYTES_A_PIXEL * pose.rows * pose.columns for pose in poses)
+        if size > self.limits.max_series_bytes:
+            reason = f"The series would take {size} bytes decoded, over the limit."
+            advice = raise_limit("max_series_bytes", size)
+            return (), (Problem(str(frames[0].path.parent), Stage.PIXELS, reason, advice),)
         files: dict[Path, list[FrameHeader]] = {}
         for frame in frames:
             files.setdefault(frame.path, []).append(frame)
@@ -147,10 +157,23 @@ class DicomReader:
 
     def _pixels(self, request: tuple[Path, list[FrameHeader]]) -> list[Any]:
         path, frames = request
+        whole, lost = self._decoded(path, frames)
+        if lost is None or lost.hung or len(frames) == 1:
+            return whole
+        # One of the frames ended the process: each gets a request of its own, until too many have.
+        answers: list[Any] = []
+        left = _LOST_A_FILE
+        for frame in frames:
+            found, lost = self._decoded(path, [frame]) if left else (whole, None)
+            left -= lost is not None
+            answers.extend(found)
+        return answers
+
+    def _decoded(self, path: Path, frames: list[FrameHeader]) -> tuple[list[Any], ProcessLost | None]:
         try:
-            return self._ask("pixels", path, [frame.index for frame in frames])
+            return self._ask("pixels", path, [frame.index for frame in frames]), None
         except ProcessLost as lost:
-            return [_lost(lost, Stage.PIXELS)]
+            return [_lost(lost, Stage.PIXELS)], lost
 
     def _ask(self, kind: str, *arguments: Any) -> list[Any]:
         """Ask a free process; once more where it died, since something else may have ended it."""
@@ -193,7 +216,9 @@ class DicomReader:
 
 def _lost(lost: ProcessLost, stage: Stage) -> DicomError:
     what = "took longer than the limit" if lost.hung else "ended the process that did it"
-    return DicomError(stage, f"Reading the file {what}.", "The file is broken: send or export it again.")
+    setting = "timeout_seconds" if lost.hung else "decode_memory_bytes"
+    advice = f"The file is broken: send or export it again. If it is whole, raise --limit {setting}."
+    return DicomError(stage, f"Reading the file {what}.", advice)
 
 
 def _lost_frames(answers: Sequence[Any], frames: int) -> DicomError | None:

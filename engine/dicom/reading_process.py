@@ -19,7 +19,7 @@ from typing import Any
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, read_header
-from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.pixels import OpenPixels, Stored, open_pixels
 from stenosis_trt.engine.records import Stage
 
@@ -30,7 +30,7 @@ END = None
 _EXPORT_AGAIN = "Send or export the file again."
 
 
-def describe(error: Exception, stage: Stage) -> DicomError:
+def describe(error: BaseException, stage: Stage, limits: ReadLimits) -> DicomError:
     """What went wrong with a file, in words, whatever was raised.
 
     No text of the error itself is passed on: it may quote the header.
@@ -46,7 +46,8 @@ def describe(error: Exception, stage: Stage) -> DicomError:
     if isinstance(error, IsADirectoryError):
         return DicomError(stage, "A folder stands where a file was.", "Grade the folder again.")
     if isinstance(error, MemoryError):
-        return DicomError(stage, "Reading the file takes more memory than the limit.", "Raise the limit.")
+        advice = raise_limit("decode_memory_bytes", 2 * limits.decode_memory_bytes)
+        return DicomError(stage, "Reading the file takes more memory than the limit.", advice)
     if isinstance(error, OSError):
         return DicomError(
             stage, f"The file cannot be read ({error.strerror or type(error).__name__}).", "Check the disk."
@@ -63,7 +64,7 @@ def _header(path: Path, limits: ReadLimits) -> FileHeader | DicomError:
     try:
         return read_header(path, limits)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
-        return describe(error, Stage.HEADER)
+        return describe(error, Stage.HEADER, limits)
 
 
 def pixels(path: Path, indices: Sequence[int], limits: ReadLimits) -> Iterator[Stored | DicomError]:
@@ -71,16 +72,16 @@ def pixels(path: Path, indices: Sequence[int], limits: ReadLimits) -> Iterator[S
     try:
         with open_pixels(path, limits) as opened:
             for index in indices:
-                yield _frame(opened, index)
+                yield _frame(opened, index, limits)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
-        yield describe(error, Stage.PIXELS)
+        yield describe(error, Stage.PIXELS, limits)
 
 
-def _frame(opened: OpenPixels, index: int) -> Stored | DicomError:
+def _frame(opened: OpenPixels, index: int, limits: ReadLimits) -> Stored | DicomError:
     try:
         return opened.decode(index)
-    except Exception as error:  # noqa: BLE001 - a codec may raise anything on a broken frame
-        return describe(error, Stage.PIXELS)
+    except BaseException as error:  # noqa: BLE001 - a codec may raise anything, and one in Rust no Exception
+        return describe(error, Stage.PIXELS, limits)
 
 
 def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] | DicomError]:
@@ -88,7 +89,7 @@ def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] |
     try:
         yield list_dicomdir(path, limits)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
-        yield describe(error, Stage.FIND)
+        yield describe(error, Stage.FIND, limits)
 
 
 _REQUESTS: dict[str, Any] = {"headers": headers, "pixels": pixels, "dicomdir": dicomdir}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeade
 _SAME_PLACE_MM = 0.05
 """Images closer than this lie in one place: a tenth of a pixel, and far above rounding in headers."""
 _SAME_PLACE_COSINE = 0.9999
+_SAME_STATION_MM = 20.0
+"""Stacks of one place are shifted less, if at all; stations of a spine lie ten times as far apart."""
 _HASH_BYTES = 1 << 20
 
 
@@ -30,8 +33,8 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
     same UID. Slices of different tilt without such doubles stay one series.
 
     Returns:
-        Studies in order of UID, and a Problem for each file whose SOP Instance UID another one has with
-        different content; the first of them is kept. Equal copies are dropped silently.
+        Studies in order of UID, and a Problem for each file whose SOP Instance UID another one of its study
+        has with different content; the first of them is kept. Equal copies are dropped silently.
     """
     kept, problems = _without_duplicates(headers)
     files: dict[tuple[str, str, str], list[FileHeader]] = defaultdict(list)
@@ -47,10 +50,11 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
 
 
 def _without_duplicates(headers: Iterable[FileHeader]) -> tuple[list[FileHeader], tuple[Problem, ...]]:
-    first: dict[str, FileHeader] = {}
+    first: dict[tuple[str, str], FileHeader] = {}
     problems = []
     for header in headers:
-        earlier = first.setdefault(header.sop_instance_uid, header)
+        # A copy of a study under another UID is a study of its own.
+        earlier = first.setdefault((header.study_uid, header.sop_instance_uid), header)
         if earlier is header or _same_content(earlier.path, header.path):
             continue
         problems.append(
@@ -99,13 +103,18 @@ def _series(files: Sequence[FileHeader]) -> list[SeriesHeader]:
     along = centres @ _direction(normals)
     places = _places(along, centres, normals)
     members = [_Member(*pair, float(a), p) for pair, a, p in zip(pairs, along, places, strict=True)]
-    return [_volume(sorted(volume, key=lambda member: member.along)) for volume in _split(members)]
+    stations: dict[int, list[_Member]] = defaultdict(list)
+    for member, station in zip(members, _stations(along, centres, normals).tolist(), strict=True):
+        stations[station].append(member)
+    volumes = [volume for station in stations.values() for volume in _split(station)]
+    return [_volume(sorted(volume, key=lambda member: member.along)) for volume in volumes]
 
 
 def _volume(members: Sequence[_Member]) -> SeriesHeader:
     """One volume of members in order. What it says of itself is what its first frame says."""
     first = members[0]
     file = first.file
+    times = [member.frame.volume.acquired for member in members]
     return SeriesHeader(
         study_uid=file.study_uid,
         series_uid=file.series_uid,
@@ -121,6 +130,8 @@ def _volume(members: Sequence[_Member]) -> SeriesHeader:
         contrast=first.frame.contrast,
         manufacturer=file.manufacturer,
         patient_id=file.patient_id,
+        series_number=file.series_number,
+        acquired=max((time for time in times if time is not None), default=None),
     )
 
 
@@ -175,6 +186,30 @@ def _places(
     return places
 
 
+def _stations(
+    along: npt.NDArray[np.float64], centres: npt.NDArray[np.float64], normals: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Number the stations of a series: stacks in the same planes that lie beside one another.
+
+    A spine that is longer than one image is taken in several. Slices whose planes differ are one station,
+    however they are shifted: packs that follow the discs are.
+    """
+    one, stations = np.zeros(len(along), np.int64), np.full(len(along), -1)
+    normal = normals[0]
+    if np.abs(normals @ normal).min() < _SAME_PLACE_COSINE:
+        return one
+    within = centres - np.outer(centres @ normal, normal)
+    for number in range(len(along)):
+        left = np.flatnonzero(stations < 0)
+        if not len(left):
+            break
+        near = np.abs(within - within[left[0]]).max(axis=1) <= _SAME_STATION_MM
+        stations[near & (stations < 0)] = number
+    order = np.argsort(along, kind="stable")
+    beside = (np.diff(along[order]) <= _SAME_PLACE_MM) & (np.diff(stations[order]) != 0)
+    return stations if beside.any() else one
+
+
 def _split(members: list[_Member]) -> list[list[_Member]]:
     """One list if no two frames share a place; else one for each of the volumes that share places.
 
@@ -194,7 +229,14 @@ def _split(members: list[_Member]) -> list[list[_Member]]:
             size == len(volume) for size, volume in zip(sizes, volumes, strict=True)
         ):
             return volumes
-    return _by_occurrence(sorted(members, key=lambda member: [str(member.frame.volume[c]) for c in columns]))
+    return _by_occurrence(
+        sorted(members, key=lambda member: [_sortable(member.frame.volume[c]) for c in columns])
+    )
+
+
+def _sortable(value: Hashable) -> tuple[bool, Any]:
+    """A value of a key, which may be None."""
+    return value is not None, value
 
 
 def _varying(members: Sequence[_Member]) -> list[int]:

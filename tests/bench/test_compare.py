@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stenosis_trt.bench.compare import LevelPair, compare, pair_levels, quadratic_kappa
+from stenosis_trt.bench.compare import LevelPair, RatioError, compare, pair_levels, quadratic_kappa
 
 
 def _pair(study: str, true_grade: int, grade: int | None, error: float = 0.0) -> LevelPair:
@@ -82,3 +85,46 @@ def test_results_of_other_studies_are_refused(tmp_path: Path) -> None:
     results = _write(tmp_path / "results.csv", [_row("2", "C2/3", "0", "0.6", "0")])
     with pytest.raises(ValueError, match="no study in common"):
         pair_levels(results, truth)
+
+
+def test_the_ratios_error_is_given_for_each_true_grade() -> None:
+    pairs = [_pair("a", 0, 0, 0.02), _pair("b", 0, 1, -0.04), _pair("c", 3, 3, 0.1), _pair("d", 2, None)]
+    none, mild, moderate, severe = compare(pairs).ratio_error_by_true_grade
+    assert (none.measured, none.bias) == (2, pytest.approx(-0.01))
+    assert none.mean_absolute_error == pytest.approx(0.03)
+    assert (severe.measured, severe.bias) == (1, pytest.approx(0.1))
+    assert mild == moderate == RatioError(0, None, None)
+
+
+def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stenosis_trt.bench.compare", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_command_prints_a_line_a_grade_and_writes_valid_json(tmp_path: Path) -> None:
+    rows = [_row(str(k), "C2/3", str(k % 2), "0.5", "0") for k in range(4)]
+    truth, results = _write(tmp_path / "truth.csv", rows), _write(tmp_path / "results.csv", rows)
+    answer = _call(results, truth, "--out", tmp_path / "figures.json")
+    assert answer.returncode == 0
+    lines = [line.split(maxsplit=1) for line in answer.stdout.splitlines() if "at_grade" in line]
+    assert lines[0] == ["ratio_error_at_grade_0", "2 measured, bias +0.0000, mean absolute error 0.0000"]
+    assert lines[3] == ["ratio_error_at_grade_3", "0 measured"]
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["ratio_error_by_true_grade"][3]["bias"] is None
+
+
+@pytest.mark.parametrize(("name", "words"), [("other", "no study in common"), ("gone", "No such file")])
+def test_what_cannot_be_compared_ends_with_2_and_one_line(name: str, words: str, tmp_path: Path) -> None:
+    truth = _write(tmp_path / "truth.csv", [_row("1", "C2/3", "0", "0.6", "0")])
+    _write(tmp_path / "other", [_row("2", "C2/3", "0", "0.6", "0")])
+    answer = _call(tmp_path / name, truth)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert words in line
+
+
+def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
+    table = _write(tmp_path / "errors.csv", [{"path": "/x", "stage": "find"}])
+    answer = _call(table, table)
+    assert answer.returncode == 2
+    assert "has no column study_uid" in answer.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES, PhantomOptions, write_studies
-from stenosis_trt.bench.phantom.dicom_files import _dataset, _store
-from stenosis_trt.bench.phantom.study import sample_study
+from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES, PhantomOptions, write_studies, writing
+from stenosis_trt.bench.phantom.dicom_files import _dataset, _store, phantom_uid
+from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
 from stenosis_trt.bench.phantom.writing import TRUTH_COLUMNS
 
 
@@ -31,6 +32,46 @@ def _digest(folder: Path) -> dict[str, str]:
 def test_same_seed_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:
     write_studies(tmp_path, PhantomOptions(studies=1, seed=11))
     assert _digest(tmp_path) == _digest(written)
+
+
+def test_a_given_grade_gives_other_studies_with_uids_of_their_own() -> None:
+    drawn = phantom_uid(sample_study(4242, 0), "study")
+    given = [phantom_uid(sample_study(4242, 0, grade), "study") for grade in range(4)]
+    assert len({drawn, *given}) == 5
+    # The UID that this study had in the first release.
+    assert drawn == "1.2.826.0.1.3680043.8.498.91636388620915378678699224567333301266"
+
+
+def test_the_truth_does_not_depend_on_how_many_make_it_and_grows_study_by_study(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    known: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+        path = tmp_path / "one" / "truth.csv"
+        known.append(len(path.read_text().splitlines()) // 6 if path.exists() else 0)
+
+    truth = write_studies(tmp_path / "one", PhantomOptions(studies=2, seed=11), progress)
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    assert known == [0, 1, 2]
+    other = write_studies(tmp_path / "two", PhantomOptions(studies=2, seed=11, workers=2))
+    assert truth.read_bytes() == other.read_bytes()
+    assert b"\r" not in truth.read_bytes()
+
+
+def test_a_study_that_could_not_be_finished_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(study: PhantomStudy, folder: Path, syntax: str) -> None:
+        (folder / "sagittal_t2").mkdir(parents=True)
+        if study.index == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writing, "write_study", failing)
+    with pytest.raises(OSError, match="No space"):
+        write_studies(tmp_path, PhantomOptions(studies=3, seed=11))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study_0001", "truth.csv"]
+    assert len((tmp_path / "truth.csv").read_text().splitlines()) == 7
 
 
 def test_another_seed_gives_another_patient() -> None:

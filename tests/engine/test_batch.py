@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stand_in
 from dicom_factory import compressed, dataset, series, write
-from pydicom.uid import RLELossless
+from pydicom.uid import RLELossless, generate_uid
 from stand_in import write_studies
 from tiny_pack import write_tiny_pack
 
@@ -23,6 +24,8 @@ from stenosis_trt.engine import study_reader
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.batch import GradeOptions, Outcome, grade_paths
 from stenosis_trt.engine.choose import Choice, choose
+from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.process import ReadingProcess
 from stenosis_trt.engine.pack import Pack, PackError
 from stenosis_trt.engine.pipeline import CannotGrade
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, Stage, StudyHeader, StudyResult
@@ -68,7 +71,8 @@ def test_a_run_is_recorded(tmp_path: Path, pack: Path) -> None:
     assert record["seconds"]["stages"]["read"]["sum"] > 0
     assert record["peak_memory_bytes"]["process"] > 0
     assert record["peak_memory_bytes"]["largest_child"] > 0
-    assert record["versions"]["onnxruntime"][0].isdigit()
+    assert all(version[0].isdigit() for version in record["versions"].values())
+    assert {"pylibjpeg-openjpeg", "pylibjpeg-rle"} <= set(record["versions"])
     assert os.uname().nodename not in json.dumps(record["machine"])
 
 
@@ -176,6 +180,50 @@ def test_resuming_skips_what_is_done_and_keeps_its_rows(tmp_path: Path, pack: Pa
     assert all(row in after for row in before)
 
 
+def test_what_earlier_runs_cost_is_kept_when_a_run_is_resumed(tmp_path: Path, pack: Path) -> None:
+    folder, out = write_studies(tmp_path / "in", 2), tmp_path / "out"
+    _grade([folder], out, pack)
+    first = json.loads((out / "run.json").read_text())
+    assert first.pop("earlier") == []
+    for _ in range(2):
+        _grade([folder], out, pack, resume=True)
+        record = json.loads((out / "run.json").read_text())
+        assert (record["counts"]["graded"], record["counts"]["skipped"]) == (0, 2)
+        assert record["earlier"] == [first]
+    write_studies(folder, 3)
+    for _ in range(2):
+        _grade([folder], out, pack, resume=True)
+    earlier = json.loads((out / "run.json").read_text())["earlier"]
+    assert [record["counts"]["graded"] for record in earlier] == [2, 1]
+
+
+def test_studies_are_graded_in_the_order_of_their_folders(tmp_path: Path, pack: Path) -> None:
+    seen: list[str] = []
+
+    def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+        seen.append(Path(study.header.path).name)
+        return stand_in.grade(study, pack, backend)
+
+    options = GradeOptions(pack=pack, device="cpu")
+    grade_paths([write_studies(tmp_path / "in", 5)], tmp_path / "out", options, grade)
+    assert seen == [f"study{number}" for number in range(5)]
+    rows = _rows(tmp_path / "out" / "results.csv")
+    uids = [generate_uid(entropy_srcs=["study", str(number)]) for number in range(5)]
+    assert [row["study_uid"] for row in rows[:: len(LEVELS)]] == uids
+
+
+def test_a_pack_that_cannot_be_used_leaves_no_output_folder(tmp_path: Path) -> None:
+    broken = write_tiny_pack(tmp_path / "pack").path
+    content = json.loads((broken / "pack.json").read_text())
+    models = content["models"]
+    for key in ("file", "sha256"):
+        models["levels"][key], models["cord"][key] = models["cord"][key], models["levels"][key]
+    (broken / "pack.json").write_text(json.dumps(content))
+    with pytest.raises(PackError):
+        _grade([write_studies(tmp_path / "in", 1)], tmp_path / "out", broken)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_that_was_graded_half_copied_is_graded_again(
     tmp_path: Path, pack: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,7 +257,54 @@ def test_too_few_decodable_sagittal_slices_are_not_graded(tmp_path: Path, pack: 
     assert (outcome.graded, outcome.failed) == (0, 1)
     reasons = [row["reason"] for row in _rows(tmp_path / "out" / "errors.csv")]
     assert "cannot grade: only 3 sagittal slices could be read." in reasons
+    assert outcome.lost_files == 3
     assert len(reasons) == 4
+
+
+def test_an_image_that_is_lost_when_it_is_decoded_counts_as_lost(tmp_path: Path, pack: Path) -> None:
+    """Its study is graded from the others; the run says so, and says so again when it is resumed."""
+    for number in range(8):
+        content = compressed(dataset(number), RLELossless)
+        if number == 3:
+            content.PixelData = content.PixelData[:100] + bytes(len(content.PixelData) - 100)
+        write(tmp_path / "in" / f"{number}.dcm", content, RLELossless)
+    for resume in (False, True):
+        outcome = _grade([tmp_path / "in"], tmp_path / "out", pack, resume=resume)
+        assert outcome.graded + outcome.skipped == 1
+        assert (outcome.failed, outcome.lost_files, outcome.exit_code) == (0, 1, 1)
+        record = json.loads((tmp_path / "out" / "run.json").read_text())
+        assert record["counts"]["lost_files"] == 1
+
+
+def test_a_series_that_is_not_chosen_is_never_decoded(
+    tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_studies(tmp_path / "in", 1)
+    for number in range(6):
+        t1 = dataset(number, EchoTime=12.0, RepetitionTime=600.0, SeriesInstanceUID="1.2.3")
+        t1.StudyInstanceUID = generate_uid(entropy_srcs=["study", "0"])
+        write(folder / "t1" / f"{number}.dcm", t1)
+    decoded: list[Path] = []
+    real = ReadingProcess.ask
+
+    def ask(self: ReadingProcess, kind: str, *arguments: Any) -> list[Any]:
+        if kind == "pixels":
+            decoded.append(arguments[0])
+        return real(self, kind, *arguments)
+
+    monkeypatch.setattr(ReadingProcess, "ask", ask)
+    assert _grade([folder], tmp_path / "out", pack).graded == 1
+    assert sorted(decoded) == sorted((folder / "study0").rglob("*.dcm"))
+
+
+def test_a_sagittal_series_over_the_limit_is_not_graded_and_says_how(tmp_path: Path, pack: Path) -> None:
+    limits = ReadLimits(max_series_bytes=1000)
+    outcome = _grade([write_studies(tmp_path / "in", 1)], tmp_path / "out", pack, limits=limits)
+    assert (outcome.graded, outcome.failed) == (0, 1)
+    first, last = _rows(tmp_path / "out" / "errors.csv")
+    assert "over the limit" in first["reason"]
+    assert first["what_to_do"] == "Raise it with --limit max_series_bytes=1MiB."
+    assert last["reason"].startswith("cannot grade: ")
 
 
 def test_a_file_lost_with_its_header_flags_its_study(tmp_path: Path, pack: Path) -> None:
@@ -270,6 +365,7 @@ _RUN = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 import stand_in
 from stenosis_trt.engine import batch
 

@@ -182,6 +182,94 @@ def test_a_dedicated_series_is_preferred_to_a_whole_spine_with_larger_pixels() -
     assert "pixels are larger" in _reasons(choice)["1"]
 
 
+@pytest.mark.parametrize(
+    ("worse", "better"),
+    [
+        ({"acquired": 20240131100500.0}, {"acquired": 20240131101500.0}),
+        ({"series_number": 4}, {"series_number": 7}),
+        ({"acquired": 1.0, "series_number": 7}, {"acquired": 2.0, "series_number": 4}),
+        ({"acquired": 1.0}, {"acquired": 2.0, "frame_of_reference_uid": "1.2.77"}),
+    ],
+)
+def test_of_equal_candidates_the_repetition_is_taken(worse: dict[str, Any], better: dict[str, Any]) -> None:
+    """A series is repeated after the patient moved."""
+    choice = choose(study(sagittal("1", **worse), sagittal("2", **better)))
+    assert choice.sagittal is not None
+    assert choice.sagittal.series_uid == "2"
+    assert "taken again later" in _reasons(choice)["1"]
+
+
+def test_of_the_stations_of_a_spine_the_uppermost_is_taken() -> None:
+    """The lower one is no repetition, though it was taken later."""
+    upper, lower = (
+        replace(
+            with_poses(sagittal(uid), stack("sagittal", 13, 0.7, 3.3, 320, centre=(0.0, 0.0, z))),
+            acquired=when,
+        )
+        for uid, z, when in (("2", 0.0, 1.0), ("1", -180.0, 2.0))
+    )
+    choice = choose(study(lower, upper))
+    assert choice.sagittal is upper
+    assert "nearer to the head" in _reasons(choice)["1"]
+
+
+def test_a_stack_of_slices_is_preferred_to_an_isotropic_volume() -> None:
+    contrast = Contrast(120, 1500, scanning_sequence=("SE",))
+    space = sagittal(
+        "1", count=64, step=0.9, contrast=contrast, acquisition_3d=True, description="t2_spc_hws"
+    )
+    choice = choose(study(space, sagittal("2", description="sag"), axial("3")))
+    assert choice.sagittal is not None
+    assert choice.sagittal.series_uid == "2"
+    assert choice.flags == ()
+    assert "3-D" in _reasons(choice)["1"]
+
+
+def test_the_echo_time_of_a_t2_is_preferred() -> None:
+    early = sagittal("1", contrast=replace(T2, echo_time_ms=62))
+    late = sagittal("2", contrast=replace(T2, echo_time_ms=200))
+    choice = choose(study(early, late, sagittal("3"), axial("4")))
+    assert choice.sagittal is not None
+    assert choice.sagittal.series_uid == "3"
+    assert "echo time" in _reasons(choice)["1"]
+    assert "echo time" in _reasons(choice)["2"]
+
+
+def test_of_two_volumes_of_one_series_the_choice_does_not_depend_on_their_order() -> None:
+    one = sagittal("1", contrast=replace(T2, echo_time_ms=95))
+    two = sagittal("1", contrast=replace(T2, echo_time_ms=105))
+    for order in ((one, two), (two, one)):
+        choice = choose(study(*order, axial("9")))
+        assert choice.sagittal is one
+        (reason,) = [verdict.reason for verdict in choice.verdicts if verdict.series is two]
+        assert "as good" in reason
+        assert "echo time" in reason
+
+
+def test_slices_in_another_plane_are_left_out_of_a_series_and_flagged() -> None:
+    """A sagittal reference image among axial ones, and a pack that follows a steep disc."""
+    for tilt in (45.0, 90.0):
+        odd = stack("axial", 3, 0.5, 3.5, 320, tilt)
+        mixed = with_poses(axial("2"), [*stack("axial", 24, 0.5, 3.5, 320, 15.0), *odd])
+        choice = choose(study(sagittal("1"), mixed))
+        assert choice.axial is not None
+        assert choice.axial.frames == mixed.frames[:24]
+        assert choice.flags == ("slices_left_out",)
+        assert choice.verdicts[1].series is mixed
+        assert "3 slices in another plane left out" in choice.verdicts[1].reason
+
+
+def test_axial_slices_count_where_the_neck_can_be() -> None:
+    """A whole-spine image, with one axial series across the neck and a longer one across the loins."""
+    whole = sagittal("1", spacing=1.0, size=600)
+    choice = choose(
+        study(whole, axial("2", (0.0, 0.0, 200.0), count=25), axial("3", (0.0, 0.0, -200.0), count=40))
+    )
+    assert choice.axial is not None
+    assert choice.axial.series_uid == "2"
+    assert "none of its slices lies within the upper" in _reasons(choice)["3"]
+
+
 @pytest.mark.parametrize("make", [sagittal, axial])
 def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., SeriesHeader]) -> None:
     one, two, partner = make("1"), make("2"), (axial if make is sagittal else sagittal)("9")
@@ -199,12 +287,27 @@ def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., Serie
         ({"description": "t2 sag lumbar", "body_part": "CSPINE"}, "body_part_not_cervical"),
         ({"contrast": replace(T2, contrast_agent=True)}, "contrast_agent"),
         ({"description": "t2_tse_sag fatsat"}, "fat_suppressed"),
+        ({"description": "SAG T2 FAT"}, "fat_suppressed"),
+        ({"description": "WATER: SAG T2 IDEAL"}, "fat_suppressed"),
+        ({"step": 1.0, "count": 40}, "thin_slices"),
     ],
 )
 def test_what_is_odd_about_the_only_candidate_is_flagged(changes: dict[str, Any], flag: str) -> None:
     choice = choose(study(sagittal("1", **changes), axial("2")))
     assert choice.problem is None
     assert choice.flags == (flag,)
+
+
+@pytest.mark.parametrize(
+    "words", ["SAG T2 NO FAT SAT", "t2 sag without fat sat", "T2 sag ohne FS", "T2 NON-FS"]
+)
+def test_fat_that_is_said_not_to_be_suppressed_is_not_flagged(words: str) -> None:
+    assert choose(study(sagittal("1", description=words), axial("2"))).flags == ()
+
+
+def test_the_name_of_the_whole_examination_flags_no_series() -> None:
+    series = sagittal("1", description="SAG T2", protocol="C AND L-SPINE FS"), axial("2")
+    assert choose(study(*series)).flags == ()
 
 
 def test_a_body_part_that_the_description_contradicts_is_not_flagged() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import pty
 import signal
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import pytest
 from dicom_factory import series
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from stand_in import write_studies
 from tiny_pack import write_tiny_pack
+
+from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES
 
 
 def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -59,7 +63,7 @@ def test_a_folder_that_cannot_be_graded_ends_with_1_and_says_why(tmp_path: Path,
     answer = _call("grade", tmp_path / "in", "--out", tmp_path / "out", "--pack", pack)
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
-    assert "1 could not be graded" in answer.stderr
+    assert "1 could not be graded, 1 problem in " in answer.stderr
     with (tmp_path / "out" / "errors.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert row["stage"] == "levels"
@@ -79,6 +83,8 @@ def test_the_gpu_is_never_replaced_by_the_cpu(tmp_path: Path, pack: Path) -> Non
     [
         (["--device", "tpu"], "no device 'tpu'"),
         (["--pack", "/nowhere"], "cannot be read"),
+        (["--limit", "max_size=3"], "Give one of max_file_bytes"),
+        (["--limit", "max_frames=-3"], "positive"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -87,6 +93,16 @@ def test_wrong_usage_ends_with_2_and_one_line(arguments: list[str], words: str, 
     assert answer.returncode == 2
     assert words in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["grade", "--out", "OUT"], ["inspect"]])
+def test_paths_of_which_none_exists_are_wrong_usage(command: list[str], tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "out") if word == "OUT" else word for word in command]
+    answer = _call(*arguments, "/no/such", "/nor/this")
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert "nothing at /no/such, /nor/this" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_folder_in_use_is_named(tmp_path: Path, pack: Path) -> None:
@@ -160,10 +176,103 @@ def test_inspect_shows_roles_and_reasons_and_no_identifier(tmp_path: Path) -> No
     assert "SECRET" not in answer.stdout + answer.stderr
 
 
+def test_what_is_over_a_limit_can_be_read_once_the_advice_is_followed(tmp_path: Path, pack: Path) -> None:
+    series(tmp_path / "in", 7)
+    limit = "max_file_bytes=1KiB"
+    answer = _call("inspect", tmp_path / "in", "--limit", limit)
+    assert answer.returncode == 1
+    advice = answer.stderr.split("Raise it with ")[1].splitlines()[0].removesuffix(".").split()
+    assert _call("inspect", tmp_path / "in", "--limit", limit, *advice).returncode == 0
+    answer = _call(
+        "grade", tmp_path / "in", "--out", tmp_path / "o", "--pack", pack, "--limit", limit, *advice
+    )
+    assert "1 could not be graded" in answer.stderr
+    assert json.loads((tmp_path / "o" / "run.json").read_text())["options"]["limits"]["max_file_bytes"] > 1024
+
+
+def test_inspect_shows_what_is_in_a_path_and_obeys_nothing_of_it(tmp_path: Path) -> None:
+    series(tmp_path / "in", 7)
+    folder = os.fsencode(tmp_path / "in")
+    for name in (b"M\xfcller.txt", b"a\nb\x1b[31mred.txt"):
+        with open(folder + b"/" + name, "wb") as stream:
+            stream.write(b"hello")
+    (tmp_path / "in" / "link").symlink_to("/nowhere")
+    answer = _call("inspect", tmp_path / "in")
+    assert "\x1b" not in answer.stderr
+    of_paths = [line for line in answer.stderr.splitlines() if line.startswith("/")]
+    lines = {line.split(": ")[0].rsplit("/", 1)[1]: line for line in of_paths}
+    assert set(lines) == {"M\\udcfcller.txt", "a\\nb\\x1b[31mred.txt", "link"}
+    assert "The link leads to nothing." in lines["link"]
+
+
+def test_inspecting_a_folder_without_a_study_says_so(tmp_path: Path) -> None:
+    answer = _call("inspect", tmp_path)
+    assert (answer.returncode, answer.stderr) == (1, "No study was found.\n")
+
+
 def test_phantom_names_the_syntaxes_it_knows(tmp_path: Path) -> None:
     answer = _call("phantom", tmp_path, "--studies", 1, "--syntax", "zip")
     assert answer.returncode == 2
-    assert "jpeg-ls" in answer.stderr
+    shown = _call("phantom", "--help").stdout
+    for name in TRANSFER_SYNTAXES:
+        assert name in answer.stderr
+        assert name in shown
+
+
+def test_phantoms_are_not_mixed_with_what_a_folder_holds(tmp_path: Path) -> None:
+    (tmp_path / "truth.csv").write_text("mine")
+    answer = _call("phantom", tmp_path, "--studies", 1)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert "(Directory not empty). Give another folder." in line
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupted_phantoms_leave_the_truth_of_the_studies_that_are_there(
+    workers: int, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    script = "from stenosis_trt.engine.cli import main; main()"
+    arguments = ["phantom", str(out), "--studies", "30", "--workers", str(workers)]
+    command = [sys.executable, "-c", script, *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 100
+        while len([*out.glob("study_*")]) < workers + 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        # As a terminal does it: to the processes that share the work as well.
+        os.killpg(process.pid, signal.SIGINT)
+        _, messages = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert messages.splitlines()[-1].startswith("Interrupted. The studies that were finished are in ")
+    assert "Traceback" not in messages
+    with (out / "truth.csv").open(newline="") as stream:
+        known = {row["study_uid"] for row in csv.DictReader(stream)}
+    there = [path for path in out.iterdir() if path.is_dir()]
+    found = {str(dcmread(next(folder.rglob("*.dcm"))).StudyInstanceUID) for folder in there}
+    assert found == known
+    assert 1 <= len(there) == len(known) < 30
+
+
+def test_demo_names_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        answer = _call("demo", "--out", out)
+        assert answer.returncode == 2
+        (line,) = answer.stderr.splitlines()
+        assert f"{out} cannot be written" in line
+
+
+def test_a_second_demo_says_where_the_first_ones_results_are(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "results.csv").write_text("")
+    answer = _call("demo", "--out", tmp_path)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert str(tmp_path / "results" / "results.csv") in line
+    assert line.endswith("Give demo a new or empty folder with --out.")
+    assert not (tmp_path / "studies").exists()
 
 
 def test_phantoms_are_not_written_where_they_cannot_be(tmp_path: Path) -> None:
@@ -182,6 +291,17 @@ def test_verify_finds_a_changed_file(tmp_path: Path) -> None:
     assert "cord.onnx" in answer.stderr
 
 
+def test_verify_finds_a_model_that_is_not_what_the_pack_says(tmp_path: Path) -> None:
+    folder = write_tiny_pack(tmp_path / "pack").path
+    content = json.loads((folder / "pack.json").read_text())
+    content["models"]["cord"]["output"]["stride"] = 4
+    (folder / "pack.json").write_text(json.dumps(content))
+    answer = _call("verify", folder)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert "cord.onnx cannot be used as the model cord: its output is" in line
+
+
 def test_doctor_says_what_would_run_and_what_to_install(pack: Path) -> None:
     answer = _call("doctor", "--pack", pack)
     assert answer.returncode == 0
@@ -197,7 +317,27 @@ def test_doctor_says_what_would_run_and_what_to_install(pack: Path) -> None:
         assert word in answer.stdout
 
 
-def test_doctor_reports_a_broken_pack_instead_of_failing() -> None:
-    answer = _call("doctor", "--pack", "/nowhere")
+def test_doctor_reports_a_broken_pack_instead_of_failing(tmp_path: Path) -> None:
+    answer = _call("doctor", "--pack", tmp_path)
     assert answer.returncode == 0
     assert "cannot be read" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--pack", "/nowhere"], "no pack at /nowhere"), (["--device", "tpu"], "no device 'tpu'")],
+)
+def test_doctor_refuses_what_is_not_there_to_examine(arguments: list[str], words: str) -> None:
+    answer = _call("doctor", *arguments)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert words in line
+
+
+def test_a_terminal_that_lacks_a_character_is_shown_its_code() -> None:
+    script = "from stenosis_trt.engine.cli import main; main()"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-c", script, "doctor", "--device", "gpu"]
+    answer = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=120)
+    assert answer.returncode == 0
+    assert rb"\u2192" in answer.stdout

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from header_factory import axial, sagittal, study
 from rich.console import Console
 
 from stenosis_trt.engine.choose import Choice, choose
-from stenosis_trt.engine.inspection import inspection_lines, inspection_table
+from stenosis_trt.engine.inspection import inspection_lines, inspection_tables
 
 
 def _shown(*choices: Choice) -> str:
     console = Console(file=io.StringIO(), width=200, force_terminal=False)
-    console.print(inspection_table(choices))
+    for table in inspection_tables(choices):
+        console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -35,6 +37,7 @@ def test_the_lines_name_every_series_of_every_study_with_role_and_reason() -> No
     assert rows[0]["reason"] == "13 slices, 0.70 mm pixels, TE 100 ms, TR 3500 ms"
     assert rows[2]["reason"] == "its modality is CT, not MR"
     assert rows[0]["folder"] == "/study"
+    assert rows[0]["study_uid"] == choose(study(sagittal("1"))).study.study_uid
 
 
 def test_the_table_holds_what_the_lines_hold() -> None:
@@ -63,6 +66,12 @@ def test_control_characters_of_a_description_do_not_reach_the_terminal() -> None
     assert "\x1b" not in _shown(choice)
 
 
+def test_control_characters_of_a_folder_are_made_visible() -> None:
+    header = replace(study(sagittal("1")), path="/in\x1b[2J/M\udcfcller\tx y")
+    (row,) = _plain(choose(header))
+    assert row["folder"] == "/in\\x1b[2J/M\\udcfcller\\tx y"
+
+
 def test_an_endless_description_is_cut() -> None:
     (row,) = _plain(choose(study(sagittal("1", description="t2 " + "x" * 10_000))))
     assert len(row["description"]) == 64
@@ -71,4 +80,10 @@ def test_an_endless_description_is_cut() -> None:
 
 def test_no_study_gives_the_heading_alone() -> None:
     assert len(list(inspection_lines([]))) == 1
-    assert "reason" in _shown()
+    assert _shown() == ""
+
+
+def test_each_study_is_a_table_under_its_folder() -> None:
+    one, other = study(sagittal("1")), replace(study(sagittal("2")), path="/other [red]\x1b[2J")
+    titles = [line.strip() for line in _shown(choose(one), choose(other)).splitlines() if "Study" in line]
+    assert titles == ["Study 1: /study", "Study 2: /other [red]\\x1b[2J"]

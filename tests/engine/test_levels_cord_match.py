@@ -106,6 +106,28 @@ def test_a_level_below_the_images_edge_is_out_of_view() -> None:
     assert found[4].flags == found[5].flags == ("level_out_of_view",)
 
 
+def test_a_level_found_at_the_images_edge_or_beyond_is_out_of_view() -> None:
+    found = _locate(_sagittal(height=150.0, bottom=-28.0), list(NECK))
+    assert [item.flags for item in found[4:]] == [("level_out_of_view",)] * 2
+    assert all(item.point is not None for item in found[:4])
+
+
+def test_a_stack_beside_the_mid_plane_shows_no_level() -> None:
+    found = _locate([item for item in _sagittal() if item.pose.origin[0] > 3.0], list(NECK))
+    assert [item.flags for item in found] == [("level_out_of_view",)] * 6
+
+
+def test_two_levels_on_one_disc_are_not_both_believed() -> None:
+    """Below C5/6 the network was a level off: C7/T1 has the higher peak, and lies where C6/7 is."""
+    points = list(NECK[:4])
+    slices = _sagittal()
+    decoded, affines = _decoded(slices, [*points, NECK[4], (2.0, NECK[4][1], NECK[4][2] - 5.0)])
+    decoded[:, 4, 2] *= 0.9
+    found = locate_levels(slices, affines, decoded, LEVEL_MODEL)
+    assert found[5].flags == ("level_implausible",)
+    assert found[4].point is not None
+
+
 def test_a_peak_on_another_place_of_a_side_slice_has_no_say() -> None:
     slices = _sagittal()
     decoded, affines = _decoded(slices, list(NECK))

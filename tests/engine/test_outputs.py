@@ -36,7 +36,8 @@ def _problem(path: str, uid: str = "") -> Problem:
 def test_the_tables_have_the_designs_columns_and_one_row_a_level(tmp_path: Path) -> None:
     with ResultStore(tmp_path, KIND, resume=False) as store:
         store.add(_study("1.2.3"), stand_in.result("1.2.3"), [_problem("/x", "1.2.3")])
-        assert store.write_tables(["1.2.3"], [Problem("/y", Stage.FIND, "Gone.", "Look.")]) == Tables(1, 0, 2)
+        harmless = Problem("/y", Stage.HEADER, "No image.", "Nothing to do.", harmless=True)
+        assert store.write_tables(["1.2.3"], [harmless]) == Tables(1, 0, 2)
     rows = _rows(tmp_path / "results.csv")
     assert tuple(rows[0]) == RESULT_COLUMNS
     assert [row["level"] for row in rows] == list(LEVELS)
@@ -49,6 +50,7 @@ def test_the_tables_have_the_designs_columns_and_one_row_a_level(tmp_path: Path)
     assert tuple(errors[0]) == ERROR_COLUMNS
     assert [row["path"] for row in errors] == ["/y", "/x"]
     assert errors[1]["stage"] == "pixels"
+    assert [row["harmless"] for row in errors] == ["yes", "no"]
     assert json.loads((tmp_path / "results.jsonl").read_text())["study_uid"] == "1.2.3"
 
 
@@ -57,7 +59,7 @@ def test_columns_are_those_of_the_design() -> None:
         "study_uid,patient_id,level,kang_grade,p0,p1,p2,p3,compression_ratio,ap_mm,transverse_mm,"
         "sagittal_sop_uid,axial_sop_uid,x_mm,y_mm,z_mm,confidence,flags"
     )
-    assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid"
+    assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid,harmless"
 
 
 def test_rows_come_in_the_order_of_the_studies_then_those_of_earlier_runs(tmp_path: Path) -> None:
@@ -94,6 +96,12 @@ def test_results_made_differently_are_not_mixed(name: str, tmp_path: Path) -> No
     ResultStore(tmp_path, KIND, resume=False).close()
     with pytest.raises(OutputError, match=f"another {name}"):
         ResultStore(tmp_path, {**KIND, name: "b"}, resume=True)
+
+
+def test_identifiers_that_were_kept_before_are_named_by_their_option(tmp_path: Path) -> None:
+    ResultStore(tmp_path, {**KIND, "identifiers": False}, resume=False).close()
+    with pytest.raises(OutputError, match="another setting of --keep-identifiers"):
+        ResultStore(tmp_path, {**KIND, "identifiers": True}, resume=True)
 
 
 def test_two_runs_cannot_share_a_folder_at_the_same_time(tmp_path: Path) -> None:

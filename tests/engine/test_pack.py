@@ -38,6 +38,26 @@ def test_a_folder_and_its_zip_are_the_same_pack(folder: Path, tmp_path: Path) ->
     assert packed.read_model("cord") == plain.read_model("cord")
 
 
+def test_a_zip_that_holds_the_packs_folder_is_the_same_pack(folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "pack.zip"
+    with zipfile.ZipFile(archive, "w") as stream:
+        stream.mkdir("pack")
+        stream.writestr("__MACOSX/pack/._pack.json", b"")
+        for path in folder.iterdir():
+            stream.write(path, f"pack/{path.name}")
+    assert Pack.load(archive).models == Pack.load(folder).models
+
+
+def test_a_zip_of_two_packs_is_none(folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "packs.zip"
+    with zipfile.ZipFile(archive, "w") as stream:
+        for path in folder.iterdir():
+            stream.write(path, f"one/{path.name}")
+            stream.write(path, f"two/{path.name}")
+    with pytest.raises(PackError, match="cannot be read"):
+        Pack.load(archive)
+
+
 def test_a_changed_file_is_refused_by_its_hash(folder: Path) -> None:
     path = folder / "grader.onnx"
     data = bytearray(path.read_bytes())
@@ -72,6 +92,19 @@ def test_a_name_that_leaves_the_pack_is_refused(folder: Path, name: str) -> None
         (lambda c: c["models"]["cord"]["input"].update(std=[0.0]), "std"),
         (lambda c: c["models"]["cord"]["output"].update(kind="boxes"), "kind"),
         (lambda c: c["models"]["cord"].update(file="absent.onnx"), "cannot be read"),
+        (lambda c: c["models"]["cord"]["input"].update(spacing_mm=float("nan")), "finite"),
+        (lambda c: c["models"]["levels"]["output"].update(stride=7), "stride must divide"),
+        (lambda c: c["models"]["grader"]["output"].update(stride=2), "stride of classes"),
+        (lambda c: c["models"]["grader"]["output"].update(kind="heatmaps"), "kind must be classes"),
+        (lambda c: c["models"]["levels"]["input"].update(plane="axial"), "plane must be sagittal"),
+        (
+            lambda c: c["models"]["cord"]["input"].update(channel_source="neighbours"),
+            "channel_source must be slice",
+        ),
+        (lambda c: c["models"]["levels"]["output"]["names"].reverse(), "names must be C2/3, C3/4"),
+        (lambda c: c["models"]["levels"]["output"]["names"].pop(), "names must be C2/3, C3/4"),
+        (lambda c: c["models"]["cord"]["output"]["names"].reverse(), "names must be anterior, posterior"),
+        (lambda c: c["models"]["grader"]["output"].update(names=["0", "1"]), "names must be 0, 1, 2, 3"),
     ],
 )
 def test_a_manifest_that_is_not_right_says_what_is_wrong(

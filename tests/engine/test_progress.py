@@ -16,7 +16,7 @@ _RUN = """
 import time
 from stenosis_trt.engine.progress import show_progress
 with show_progress("Grading", "studies") as shown:
-    for done in range(1, 9):
+    for done in range(9):
         time.sleep(0.15)
         shown.advance(done, 8)
 """
@@ -44,6 +44,7 @@ def _in_a_terminal(script: str) -> str:
 def test_a_terminal_shows_a_bar_with_rate_and_time_left() -> None:
     seen = _in_a_terminal(_RUN)
     assert "Grading" in seen
+    assert "0/8" in seen
     assert re.search(r"[3-7]/8", seen)
     assert re.search(r"\d\.\d\d studies/s", seen)
     assert re.search(r"0:00:0\d", seen)
@@ -51,7 +52,9 @@ def test_a_terminal_shows_a_bar_with_rate_and_time_left() -> None:
 
 def test_elsewhere_there_are_plain_lines() -> None:
     answer = subprocess.run([sys.executable, "-c", _RUN], capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"Grading: 8 of 8 studies, \d\.\d\d a second\n", answer.stderr)
+    first, last = answer.stderr.splitlines()
+    assert first == "Grading: 0 of 8 studies"
+    assert re.fullmatch(r"Grading: 8 of 8 studies, \d\.\d\d a second", last)
 
 
 def test_lines_come_every_few_seconds_with_the_time_left(

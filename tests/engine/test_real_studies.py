@@ -17,6 +17,7 @@ from real_volumes import write_study
 from shared_data import shared_data
 
 from stenosis_trt.engine.batch import GradeOptions, Outcome, grade_paths
+from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import LEVELS
 
 
@@ -56,6 +57,43 @@ def test_another_region_or_contrast_is_never_graded(folder: str, file: str, tmp_
     assert (outcome.studies, outcome.graded, outcome.exit_code) == (1, 0, 1)
     assert rows == []
     assert errors[-1]["reason"].startswith("cannot grade: ")
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("folder", ["siemens_supine_HFS", "philips_classic_sag", "ge_mr750"])
+def test_a_real_brain_under_the_header_of_a_cervical_t2_is_not_graded(folder: str, tmp_path: Path) -> None:
+    """Sagittal slices of a head, each as often as a stack of thirteen needs."""
+    with DicomReader() as reader:
+        studies = reader.scan([shared_data("dicom", folder)]).studies
+        found = next(
+            series
+            for study in studies
+            for series in study.series
+            if series.frames[0].pose is not None and series.frames[0].pose.orientation == "sagittal"
+        )
+        slices, _ = reader.load(found.frames)
+    first = slices[0].pose
+    for number in range(13):
+        item = slices[number * len(slices) // 13]
+        place = np.array(first.origin) + 3.3 * number * first.normal
+        content = dataset(
+            number,
+            SOPInstanceUID=generate_uid(entropy_srcs=[folder, str(number)]),
+            Rows=first.rows,
+            Columns=first.columns,
+            # A head at the size of a neck: with its own pixels it would be refused by its header.
+            PixelSpacing=[0.8, 0.8],
+            ImageOrientationPatient=[round(x, 6) for x in (*first.row_direction, *first.column_direction)],
+            ImagePositionPatient=[round(float(x), 4) for x in place],
+            PixelData=item.stored.astype(np.int32).clip(0).astype(np.uint16).tobytes(),
+            BitsStored=16,
+            HighBit=15,
+        )
+        write(tmp_path / "in" / f"{number}.dcm", content)
+    outcome, rows, errors = _grade(tmp_path / "in", tmp_path / "out")
+    assert (outcome.graded, outcome.failed) == (0, 1)
+    assert rows == []
+    assert "No cervical spine" in errors[-1]["reason"]
 
 
 @pytest.mark.shared_data

@@ -10,7 +10,7 @@ import pytest
 from header_factory import T2, axial, sagittal, stack, with_poses
 
 from stenosis_trt.engine.records import Contrast
-from stenosis_trt.engine.series_role import AXIAL_ROLE, SAGITTAL_ROLE, judge
+from stenosis_trt.engine.series_role import AXIAL_ROLE, SAGITTAL_ROLE, judge, positions, step
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "T1": ({"contrast": Contrast(12, 600, scanning_sequence=("SE",)), "description": "t1_tse"}, "T1"),
@@ -66,6 +66,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "brain by tag and words": ({"body_part": "BRAIN", "description": "t2 sag head"}, "brain"),
     "brain in German": ({"body_part": "HEAD", "description": "t2 sag Schädel"}, "brain"),
     "shoulder": ({"body_part": "SHOULDER", "description": "t2 sag shoulder"}, "limb"),
+    "myelogram by words": ({"description": "t2_haste_myelo_sag"}, "myelogram"),
+    "myelogram in German": ({"description": "MR-Myelographie sag"}, "myelogram"),
+    "GE's fat image": ({"description": "FAT: SAG T2 IDEAL"}, "fat image"),
+    "STIR by protocol where nothing is described": ({"description": "", "protocol": "SAG STIR"}, "STIR"),
+    "lumbar by tag and, where nothing is described, protocol": (
+        {"body_part": "LSPINE", "description": "", "protocol": "LUMBAR"},
+        "lumbar",
+    ),
 }
 
 ACCEPTED: dict[str, dict[str, Any]] = {
@@ -92,6 +100,18 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     },
     "in-phase image": {"description": "t2_tse_dixon_sag_in", "image_type": ("DERIVED", "DIXON", "IN_PHASE")},
     "water image": {"image_type": ("DERIVED", "PRIMARY", "DIXON", "WATER")},
+    "myelopathy": {"description": "SAG T2 cervical myelopathy"},
+    "myelomalacia": {"description": "SAG T2 ?myelomalacia"},
+    "the cord in German": {"description": "t2 sag Myelon HWS"},
+    # On GE the protocol is the name of the whole examination.
+    "an examination with a STIR in it": {"description": "SAG T2 FRFSE", "protocol": "C-SPINE W STIR"},
+    "an examination with diffusion in it": {"description": "SAG T2 FRFSE", "protocol": "CERVICAL + DTI"},
+    "an examination of two regions": {
+        "description": "SAG T2",
+        "protocol": "BRAIN AND TSPINE",
+        "body_part": "HEAD",
+    },
+    "fat, which may be saturated": {"description": "SAG T2 FAT"},
 }
 
 
@@ -126,7 +146,7 @@ def test_a_header_that_is_poor_or_odd_but_not_wrong_is_accepted(name: str) -> No
         ({"size": 120}, "field of view"),
         ({"step": 9.0}, "apart"),
         ({"count": 8, "step": 1.0}, "cover only 8 mm"),
-        ({"count": 20, "step": 0.0}, "cover only 0 mm"),
+        ({"count": 20, "step": 0.0}, "only 1 sagittal slice (of 20 images)"),
     ],
 )
 def test_sampling_that_shows_no_canal_is_refused_with_its_reason(
@@ -140,6 +160,27 @@ def test_sampling_that_shows_no_canal_is_refused_with_its_reason(
 @pytest.mark.parametrize("plane", ["coronal", "oblique"])
 def test_other_planes_are_refused_by_name(plane: str) -> None:
     assert plane in judge(with_poses(sagittal("1"), stack(plane, 12, 0.7, 3.3, 320))).reason
+
+
+def test_slices_that_are_tilted_too_far_are_refused_with_their_angle() -> None:
+    reason = judge(with_poses(axial("1"), stack("axial", 24, 0.5, 3.5, 320, 44.0))).reason
+    assert "44° from the axial plane" in reason
+
+
+def test_two_images_in_every_plane_cover_what_their_planes_cover() -> None:
+    """Two stations of 13 slices each, whose planes are the same."""
+    poses = [
+        pose
+        for pair in zip(
+            stack("sagittal", 13, 0.7, 3.3, 320),
+            stack("sagittal", 13, 0.7, 3.3, 320, centre=(0.0, 0.0, -180.0)),
+            strict=True,
+        )
+        for pose in pair
+    ]
+    series = with_poses(sagittal("1"), poses)
+    assert (positions(series), step(series)) == (13, pytest.approx(3.3))
+    assert judge(series).role == SAGITTAL_ROLE
 
 
 def test_slices_in_three_planes_are_a_localizer() -> None:

@@ -53,7 +53,7 @@ def test_heatmaps_decode_to_the_points_they_were_made_from() -> None:
     xy = np.array([[40.3, 77.9], [100.0, 30.5]])
     maps = heatmaps(xy, np.array([1.0, 0.6]), (128, 128), 4)
     decoded = decode_keypoints(maps[None])[0]
-    assert heatmap_to_input(decoded[:, :2], 4) == pytest.approx(xy, abs=0.05)
+    assert heatmap_to_input(decoded[:, :2], 4) == pytest.approx(xy, abs=0.1)
     assert decoded[:, 2] == pytest.approx([1.0, 0.6], rel=0.12)
 
 

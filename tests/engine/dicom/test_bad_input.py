@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_factory import compressed, dataset, series, write
+from dicom_factory import compressed, dataset, enhanced, series, write
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from stenosis_trt.engine.dicom import reading_process
 from stenosis_trt.engine.dicom.errors import DicomError
-from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.limits import ReadLimits, with_settings
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import Problem, Stage
 
@@ -198,6 +198,9 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "spacing that is no number": (_spacing_in_words, "spacing"),
     "skew axes": (_with(ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]), "orientation"),
     "fewer frames than claimed": (_with(NumberOfFrames=3, PixelData=b"\0" * 256**2 * 6), "where they lie"),
+    "a position beyond the scanner": (_with(ImagePositionPatient=[1e4, 1e200, 0.0]), "usable position"),
+    "pixels of a picometre": (_with(PixelSpacing=[1e-9, 1e-9]), "spacing"),
+    "pixels of a metre": (_with(PixelSpacing=[1000.0, 1000.0]), "spacing"),
     "no orientation": (_without("ImageOrientationPatient"), "orientation"),
     "no position": (_without("ImagePositionPatient"), "position"),
     "deep sequences": (_deep_sequences, "deep"),
@@ -231,6 +234,45 @@ def test_a_bad_file_costs_itself_and_nothing_else(name: str, reader: DicomReader
     assert problems[0].reason.endswith(".")
     assert problems[0].advice.endswith(".")
     assert "SECRET" not in problems[0].reason + problems[0].advice
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.9])
+@pytest.mark.parametrize("fill", [b"\x55", b"\x00", b""])
+def test_a_jpeg_2000_that_lost_its_end_is_refused(
+    seed: int, kept: float, fill: bytes, reader: DicomReader, tmp_path: Path
+) -> None:
+    """Overwritten or cut off. Some decoders make an image of either."""
+    content = compressed(dataset(seed), JPEG2000Lossless)
+    whole = get_frame(content.PixelData, 0)
+    at = int(len(whole) * kept) // 2 * 2
+    content.PixelData = encapsulate([whole[:at] + fill * (len(whole) - at)])
+    content["PixelData"].is_undefined_length = True
+    write(tmp_path / "bad.dcm", content, JPEG2000Lossless)
+    count, problems = _read(reader, tmp_path)
+    assert count == 0
+    assert "cannot be decoded" in problems[0].reason
+
+
+def test_a_frame_on_which_a_decoder_panics_costs_itself(reader: DicomReader, tmp_path: Path) -> None:
+    """A decoder written in Rust panics on an index out of range; that is no Exception in Python."""
+    content = enhanced([3.3 * number for number in range(9)])
+    frames = [_rle_frame(number) for number in range(9)]
+    # A run of 127 before the runs of 128: the last one crosses the end of the image.
+    frames[4] = frames[4][:-64] + b"\x82\4" + frames[4][-64:]
+    content.PixelData = encapsulate(frames)
+    content["PixelData"].is_undefined_length = True
+    write(tmp_path / "a.dcm", content, RLELossless)
+    count, problems = _read(reader, tmp_path)
+    assert count == 8
+    assert problems[0].reason.startswith("1 of 9 frames cannot be decoded: ")
+
+
+def _rle_frame(value: int) -> bytes:
+    """64² pixels of one value, as two segments: the high bytes and the low ones."""
+    runs = 64 * 64 // 128
+    high, low = bytes([0x81, 0]) * runs, bytes([0x81, value]) * runs
+    return struct.pack("<16L", 2, 64, 64 + len(high), *[0] * 13) + high + low
 
 
 def test_identifiers_with_a_path_in_them_name_no_file(reader: DicomReader, tmp_path: Path) -> None:
@@ -289,6 +331,7 @@ def test_a_file_without_permission_is_reported() -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
+        (BaseException("SECRET-ID"), "broken (BaseException)"),
         (PermissionError(13, "denied"), "may not be read"),
         (FileNotFoundError(2, "gone"), "went away"),
         (IsADirectoryError(21, "folder"), "folder stands"),
@@ -298,7 +341,7 @@ def test_a_file_without_permission_is_reported() -> None:
     ],
 )
 def test_each_kind_of_failure_has_its_words(error: Exception, words: str) -> None:
-    described = reading_process.describe(error, Stage.PIXELS)
+    described = reading_process.describe(error, Stage.PIXELS, ReadLimits())
     assert words in described.reason
     assert "SECRET" not in described.reason
 
@@ -429,3 +472,59 @@ def _screenshot() -> Dataset:
 def test_limits_are_settings_that_must_be_positive() -> None:
     with pytest.raises(ValueError, match="max_frames"):
         ReadLimits(max_frames=0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "advice"),
+    [
+        ({"max_file_bytes": 1000}, "--limit max_file_bytes=256KiB."),
+        ({"max_frame_pixels": 1000}, "--limit max_frame_pixels=65536."),
+        ({"max_pixel_bytes": 1000}, "--limit max_pixel_bytes=128KiB."),
+        ({"max_series_bytes": 300_000}, "--limit max_series_bytes=1MiB."),
+    ],
+)
+def test_what_is_over_a_limit_is_told_how_to_raise_it_and_can(
+    limits: dict[str, int], advice: str, tmp_path: Path
+) -> None:
+    series(tmp_path, slices=5)
+    with DicomReader(ReadLimits(**limits)) as reader:  # type: ignore[arg-type]
+        count, problems = _read(reader, tmp_path)
+    assert count == 0
+    assert advice in problems[0].advice
+    setting = problems[0].advice.split("--limit ")[1].removesuffix(".")
+    with DicomReader(with_settings([setting])) as reader:
+        assert _read(reader, tmp_path) == (5, [])
+
+
+def test_a_series_over_the_limit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    series(tmp_path, slices=5)
+    with DicomReader(ReadLimits(max_series_bytes=5 * 2 * 256**2 - 1)) as reader:
+        frames = reader.scan([tmp_path]).studies[0].series[0].frames
+        slices, problems = reader.load(frames)
+        assert slices == ()
+        assert [(problem.path, problem.stage) for problem in problems] == [(str(tmp_path), Stage.PIXELS)]
+        assert "over the limit" in problems[0].reason
+        assert len(reader.load(frames[:4])[0]) == 4
+
+
+def test_limits_are_set_by_name() -> None:
+    limits = with_settings(["max_file_bytes=4GiB", "max_frames=7", "timeout_seconds=1.5", "max_items=9"])
+    assert (limits.max_file_bytes, limits.max_frames, limits.timeout_seconds) == (4 << 30, 7, 1.5)
+    assert limits.max_pixel_bytes == ReadLimits().max_pixel_bytes
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("max_size=3", "max_file_bytes"),
+        ("max_frames", "NAME=VALUE"),
+        ("max_frames=many", "whole number"),
+        ("max_frames=2KiB", "whole number"),
+        ("max_file_bytes=2GB", "KiB, MiB or GiB"),
+        ("max_file_bytes=0", "positive"),
+        ("timeout_seconds=nan", "number"),
+    ],
+)
+def test_a_limit_that_is_set_wrongly_is_refused_with_what_would_be_right(setting: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        with_settings([setting])

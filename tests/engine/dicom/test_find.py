@@ -17,7 +17,7 @@ from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import Problem, Stage
 
 # Names as on no medium that follows the standard, which pydicom remarks when they are written.
-pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+pytestmark = pytest.mark.filterwarnings("ignore:(Invalid value|The value length)")
 
 
 def _no_dicomdir(path: Path) -> References | DicomError:
@@ -66,6 +66,47 @@ def test_a_path_that_does_not_exist_is_a_problem(tmp_path: Path) -> None:
     assert isinstance(found, Problem)
     assert found.stage is Stage.FIND
     assert not found.harmless
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which nothing can be looked at, as for a user without permission (root has it always)."""
+    folder = tmp_path / "closed"
+    _touch(folder / "1")
+    real = os.stat
+
+    def stat(path: str | Path, **options: bool) -> os.stat_result:
+        if Path(path).parent == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    return folder
+
+
+def test_a_path_that_may_not_be_looked_at_is_a_problem(closed: Path) -> None:
+    (found,) = _find(closed / "1")
+    assert isinstance(found, Problem)
+    assert (found.reason, found.harmless) == ("It cannot be reached (Permission denied).", False)
+    assert "permission" in found.advice
+
+
+def test_a_name_that_is_too_long_is_a_problem(tmp_path: Path) -> None:
+    _touch(tmp_path / "a")
+    found = _find(tmp_path / ("A" * 300), tmp_path / "a")
+    assert isinstance(found[0], Problem)
+    assert "too long" in found[0].reason
+    assert found[1:] == [tmp_path / "a"]
+
+
+def test_a_link_that_leads_nowhere_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "gone")
+    for given in (tmp_path / "in", tmp_path / "in" / "link"):
+        (found,) = _find(given)
+        assert isinstance(found, Problem)
+        assert found.path == str(tmp_path / "in" / "link")
+        assert found.reason == "The link leads to nothing."
 
 
 def test_a_folder_that_cannot_be_listed_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +172,7 @@ def test_names_of_a_dicomdir_are_found_in_lower_case(reader: DicomReader, tmp_pa
         (["..", "secret"], "outside its folder"),
         (["/etc/passwd"], "outside its folder"),
         (["IMAGES", "IM9"], "not there"),
+        (["A" * 300], "cannot be reached"),
     ],
 )
 def test_what_a_dicomdir_names_wrongly_is_a_problem(

@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from dicom_factory import dataset, series, write
+from dicom_factory import dataset, enhanced, series, write
 
 from stenosis_trt.engine.dicom import process as process_module
 from stenosis_trt.engine.dicom import reader as reader_module
@@ -72,6 +73,47 @@ def test_a_file_that_ends_its_process_is_found_among_many(
     assert len(scan.studies[0].series[0].frames) == 19
     assert [Path(problem.path).name for problem in scan.problems] == ["deadly.dcm"]
     assert words in scan.problems[0].reason
+
+
+def test_a_frame_that_ends_its_process_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "many.dcm", enhanced([3.3 * number for number in range(9)]))
+    real = process_module.ReadingProcess.ask
+
+    def ask(self: process_module.ReadingProcess, kind: str, *arguments: Any) -> list[Any]:
+        if kind == "pixels" and 4 in arguments[1]:
+            self.stop()
+            raise ProcessLost(hung=False)
+        return real(self, kind, *arguments)
+
+    monkeypatch.setattr(process_module.ReadingProcess, "ask", ask)
+    with DicomReader() as reader:
+        frames = reader.scan([tmp_path]).studies[0].series[0].frames
+        slices, problems = reader.load(frames)
+    assert [item.frame.index for item in slices] == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert [problem.reason for problem in problems] == [
+        "1 of 9 frames cannot be decoded: Reading the file ended the process that did it."
+    ]
+
+
+def test_a_file_whose_every_frame_ends_a_process_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "many.dcm", enhanced([3.3 * number for number in range(40)]))
+    real = process_module.ReadingProcess.ask
+    asked: list[int] = []
+
+    def ask(self: process_module.ReadingProcess, kind: str, *arguments: Any) -> list[Any]:
+        if kind == "pixels":
+            asked.append(1)
+            raise ProcessLost(hung=False)
+        return real(self, kind, *arguments)
+
+    monkeypatch.setattr(process_module.ReadingProcess, "ask", ask)
+    with DicomReader() as reader:
+        slices, problems = reader.load(reader.scan([tmp_path]).studies[0].series[0].frames)
+    assert slices == ()
+    assert len(problems) == 1
+    assert len(asked) < 12
 
 
 def test_a_request_that_takes_too_long_ends(tmp_path: Path) -> None:

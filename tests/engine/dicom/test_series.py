@@ -144,6 +144,59 @@ def test_dynamics_that_nothing_tells_apart_are_taken_by_order(reader: DicomReade
     assert names == [{0}, {1}, {2}]
 
 
+def test_dynamics_are_told_apart_by_their_times_whatever_their_files_are_called(
+    reader: DicomReader, tmp_path: Path
+) -> None:
+    """Every slice has a time of its own; the second reading came after the whole of the first."""
+
+    def tags(number: int) -> dict[str, object]:
+        place, reading = number // 2, number % 2
+        second = 9 * reading + place
+        return {
+            "ImagePositionPatient": [3.3 * place, 0.0, 0.0],
+            "AcquisitionDate": "20240131",
+            "AcquisitionTime": f"1000{second:02d}.25",
+        }
+
+    _write(tmp_path, 12, tags)
+    found = _scan(reader, tmp_path)
+    assert [{int(frame.path.stem) % 2 for frame in item.frames} for item in found] == [{0}, {1}]
+    assert [item.acquired for item in found] == [20240131100005.25, 20240131100014.25]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"AcquisitionDate": "20240131", "AcquisitionTime": "101112.5"}, 20240131101112.5),
+        ({"SeriesDate": "20240131", "SeriesTime": "1011"}, 20240131101100.0),
+        ({"AcquisitionDateTime": "20240131101112.5+0100"}, 20240131101112.5),
+        ({"AcquisitionTime": "101112"}, 101112.0),
+        ({"AcquisitionTime": "10:11:12", "AcquisitionDate": "2024.01.31"}, 20240131101112.0),
+        ({}, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_a_series_knows_its_number_and_when_it_was_acquired(
+    tags: dict[str, object], expected: float | None, reader: DicomReader, tmp_path: Path
+) -> None:
+    _write(tmp_path, 3, lambda number: {"SeriesNumber": 7, **tags})
+    (found,) = _scan(reader, tmp_path)
+    assert (found.series_number, found.acquired) == (7, expected)
+
+
+def test_two_stations_in_one_series_are_two_volumes(reader: DicomReader, tmp_path: Path) -> None:
+    """The upper and the lower half of a spine, in the same sagittal planes."""
+
+    def tags(number: int) -> dict[str, object]:
+        station, place = divmod(number, 6)
+        return {"ImagePositionPatient": [3.3 * place, -100.0, 100.0 - 180.0 * station]}
+
+    _write(tmp_path, 12, tags)
+    found = _scan(reader, tmp_path)
+    assert [len(item.frames) for item in found] == [6, 6]
+    assert all(len(set(_along(item, 2))) == 1 for item in found)
+
+
 def test_slices_read_twice_do_not_tear_a_series_apart(reader: DicomReader, tmp_path: Path) -> None:
     """Odd and even slices were two acquisitions, and one slice was repeated in a third."""
 
@@ -203,6 +256,18 @@ def test_a_study_is_named_by_the_deepest_folder_that_holds_it(reader: DicomReade
     (tmp_path / "study" / "b").mkdir()
     paths[1].rename(tmp_path / "study" / "b" / "x")
     assert reader.scan([tmp_path]).studies[0].path == str(tmp_path / "study")
+
+
+def test_the_same_images_in_two_studies_belong_to_both(reader: DicomReader, tmp_path: Path) -> None:
+    """A study that was sent again under a new UID, its images keeping theirs."""
+    for study in ("one", "two"):
+        uid = generate_uid(entropy_srcs=[study])
+        for number in range(4):
+            write(
+                tmp_path / study / f"{number}",
+                dataset(number, StudyInstanceUID=uid, SOPInstanceUID=f"1.{number}"),
+            )
+    assert [len(found.frames) for found in _scan(reader, tmp_path)] == [4, 4]
 
 
 def test_equal_copies_are_dropped_without_a_word(reader: DicomReader, tmp_path: Path) -> None:

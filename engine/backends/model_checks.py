@@ -1,0 +1,80 @@
+"""Whether a model is what its pack says: its tensors before it runs, its values whenever it has run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.engine.pack import ModelSpec, PackError
+
+_ADVICE = "Export the model again as its pack.json says, or use another pack."
+_TOLERANCE = 1e-3
+"""What arithmetic of half precision may add to a probability."""
+
+
+def model_error(model: ModelSpec, fault: str) -> PackError:
+    """The PackError of a model with this fault."""
+    return PackError(f"{model.file} cannot be used as the model {model.name}: {fault}.", _ADVICE)
+
+
+def check_tensor(
+    model: ModelSpec, name: str, wanted: tuple[int, ...], shape: Sequence[object], is_float32: bool
+) -> None:
+    """Compare one tensor of a model with its specification.
+
+    Args:
+        model: the specification.
+        name: "input" or "output".
+        wanted: the shape without the batch.
+        shape: what the model says, with the batch; anything but an int is a size that is not fixed.
+        is_float32: whether its values are.
+
+    Raises:
+        PackError: the type is another, a fixed size differs, or the batch is fixed.
+    """
+    shown = f"its {name} is {_shown(shape)}, not {_shown(('batch', *wanted))}"
+    if not is_float32:
+        raise model_error(model, f"its {name} is not float32")
+    if len(shape) != 1 + len(wanted):
+        raise model_error(model, shown)
+    if any(isinstance(found, int) and found != size for found, size in zip(shape[1:], wanted, strict=True)):
+        raise model_error(model, shown)
+    if isinstance(shape[0], int):
+        raise model_error(model, f"the batch of its {name} is fixed at {shape[0]}, and has to be free")
+
+
+def check_values(model: ModelSpec, batch: Float32Array, output: Float32Array) -> None:
+    """Check what a model made of `batch`.
+
+    Raises:
+        PackError: the shape is not the specification's, a value is not finite or not in [0, 1], or the
+            probabilities of a row do not add up to 1.
+        ValueError: the input was not finite, and the model is not to blame.
+    """
+    if not np.isfinite(batch).all():
+        raise ValueError(f"The input of the model {model.name} is not finite.")
+    wanted = (len(batch), *model.output_shape)
+    if output.shape != wanted:
+        raise model_error(model, f"its output is {_shown(output.shape)}, not {_shown(wanted)}")
+    if not np.isfinite(output).all():
+        raise model_error(model, "its output is not finite")
+    low, high = float(output.min(initial=0.0)), float(output.max(initial=0.0))
+    if low < -_TOLERANCE or high > 1.0 + _TOLERANCE:
+        raise model_error(
+            model, f"its output reaches from {low:.3g} to {high:.3g}, and has to lie between 0 and 1"
+        )
+    if model.output.kind == "classes" and np.abs(output.sum(axis=1) - 1.0).max(initial=0.0) > _TOLERANCE:
+        raise model_error(model, "the probabilities of its classes do not add up to 1")
+
+
+def trial_batch(model: ModelSpec) -> Float32Array:
+    """Two images of noise, normalised as the model's input is: float32 (2, C, H, W)."""
+    image = np.random.default_rng(0).random((2, *model.input_shape), dtype=np.float32)
+    mean, std = (np.array(value, np.float32)[:, None, None] for value in (model.input.mean, model.input.std))
+    return (image - mean) / std
+
+
+def _shown(shape: Sequence[object]) -> str:
+    return " × ".join(str(size) if isinstance(size, (int, str)) else "any" for size in shape)
