@@ -63,14 +63,31 @@ def region_bounds(
         size: output (height, width).
         shape: source (rows, columns).
     """
+    low, high = _box(affine, size)
+    return _inside(np.ceil(low), np.floor(high), shape)
+
+
+def _reached(affine: FloatArray, size: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice] | None:
+    """Source rows and columns that bilinear samples of the region reach, or None where there are none."""
+    low, high = _box(affine, size)
+    return _inside(np.floor(low), np.floor(high) + 1, shape)
+
+
+def _box(affine: FloatArray, size: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    """Lowest and highest (column, row) of the region's outline."""
     height, width = size
     corners = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [-0.5, height - 0.5], [width - 0.5, height - 0.5]])
     source = corners @ affine[:, :2].T + affine[:, 2]
-    low = np.maximum(np.ceil(source.min(axis=0)), 0).astype(int)
-    high = np.minimum(np.floor(source.max(axis=0)), np.array([shape[1], shape[0]]) - 1).astype(int)
-    if np.any(high < low):
+    return source.min(axis=0), source.max(axis=0)
+
+
+def _inside(low: FloatArray, high: FloatArray, shape: tuple[int, int]) -> tuple[slice, slice] | None:
+    """Rows and columns from `low` to `high`, both (column, row), as far as an image of `shape` has them."""
+    first = np.maximum(low, 0).astype(int)
+    last = np.minimum(high, np.array([shape[1], shape[0]]) - 1).astype(int)
+    if np.any(last < first):
         return None
-    return slice(low[1], high[1] + 1), slice(low[0], high[0] + 1)
+    return slice(first[1], last[1] + 1), slice(first[0], last[0] + 1)
 
 
 def window_percentiles(percentiles: tuple[float, float], slope: float) -> tuple[float, float]:
@@ -114,32 +131,40 @@ def box_taps(scale: float) -> FloatArray:
     return np.asarray((np.arange(count) + 0.5) / count - 0.5)
 
 
-def _axis_weights(scale: float, offset: float, outputs: int, inputs: int) -> FloatArray:
-    """Bilinear weights (outputs, inputs) of one axis with its box prefilter; zero outside the image."""
+def _axis_filter(
+    scale: float, offset: float, outputs: int, inputs: int
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """One axis of the separable filter: bilinear samples at the box prefilter's taps, averaged.
+
+    The taps lie at most one source pixel apart, so n of them reach n + 1 pixels.
+
+    Returns:
+        Source pixels that each output is made of, int64 (outputs, taps + 1), and their weights of the same
+        shape; a pixel outside the image has weight 0 and the number of one inside.
+    """
     taps = box_taps(abs(scale))
     position = (np.arange(outputs)[:, None] + taps[None, :]) * scale + offset
-    low = np.floor(position).astype(np.int64)
-    share = position - low
-    matrix = np.zeros((outputs, inputs))
-    rows = np.broadcast_to(np.arange(outputs)[:, None], low.shape)
-    for index, weight in ((low, 1.0 - share), (low + 1, share)):
-        inside = (index >= 0) & (index < inputs)
-        np.add.at(matrix, (rows[inside], index[inside]), weight[inside] / len(taps))
-    return matrix
+    pixels = np.floor(position.min(axis=1)).astype(np.int64)[:, None] + np.arange(len(taps) + 1)
+    distance = np.abs(position[:, None, :] - pixels[:, :, None])
+    weights = np.maximum(0.0, 1.0 - distance).mean(axis=2)
+    inside = (pixels >= 0) & (pixels < inputs)
+    return np.clip(pixels, 0, inputs - 1), np.where(inside, weights, 0.0)
 
 
 def _resample_separable(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """Resample with an affine that only scales, flips and swaps axes: two small matrix products."""
+    """Resample with an affine that only scales, flips and swaps axes: along y, then along x."""
     height, width = size
-    rows, columns = unit.shape
     if abs(affine[0, 1]) > abs(affine[0, 0]):
         # Output x runs along source rows.
-        down = _axis_weights(affine[0, 1], affine[0, 2], height, columns)
-        across = _axis_weights(affine[1, 0], affine[1, 2], width, rows)
-        return np.asarray(down @ unit.T @ across.T)
-    down = _axis_weights(affine[1, 1], affine[1, 2], height, rows)
-    across = _axis_weights(affine[0, 0], affine[0, 2], width, columns)
-    return np.asarray(down @ unit @ across.T)
+        unit, affine = unit.T, affine[::-1]
+    rows, columns = unit.shape
+    down, down_weights = _axis_filter(affine[1, 1], affine[1, 2], height, rows)
+    across, across_weights = _axis_filter(affine[0, 0], affine[0, 2], width, columns)
+    along_y = sum(unit[down[:, k]] * down_weights[:, k, None] for k in range(down.shape[1]))
+    turned = np.ascontiguousarray(np.asarray(along_y, dtype=np.float64).T)
+    along_x = sum(turned[across[:, k]] * across_weights[:, k, None] for k in range(across.shape[1]))
+    result: FloatArray = np.asarray(along_x, dtype=np.float64).T
+    return result
 
 
 def _resample_gather(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> FloatArray:
@@ -209,17 +234,28 @@ def preprocess_region(
     Returns:
         float32 (C, height, width).
     """
-    low, high = window
-    means, deviations = normalisation
+    resampled: dict[int, FloatArray] = {}
     channels = []
-    for source, mean, deviation in zip(sources, means, deviations, strict=True):
-        if high == low:
-            resampled = np.zeros(size)
-        else:
-            real = source.stored.astype(np.float64) * source.slope + source.intercept
-            resampled = resample(np.clip((real - low) / (high - low), 0.0, 1.0), affine, size)
-        channels.append((resampled - mean) / deviation)
+    for source, mean, deviation in zip(sources, *normalisation, strict=True):
+        if id(source.stored) not in resampled:
+            resampled[id(source.stored)] = _windowed_region(source, affine, size, window)
+        channels.append((resampled[id(source.stored)] - mean) / deviation)
     return np.stack(channels).astype(np.float32)
+
+
+def _windowed_region(
+    source: RegionSource, affine: FloatArray, size: tuple[int, int], window: Window
+) -> FloatArray:
+    """A region in its window, float64 (height, width). Only pixels that it reaches are made real values."""
+    low, high = window
+    reached = _reached(affine, size, source.stored.shape)
+    if high == low or reached is None:
+        return np.zeros(size)
+    rows, columns = reached
+    real = source.stored[rows, columns].astype(np.float64) * source.slope + source.intercept
+    moved = affine.copy()
+    moved[:, 2] -= columns.start, rows.start
+    return resample(np.clip((real - low) / (high - low), 0.0, 1.0), moved, size)
 
 
 def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:

@@ -61,7 +61,7 @@ STATISTICS_THREADS = 256
 PREPROCESS_THREADS = 128
 COLUMNS = 2
 """Output columns that one thread of `preprocess` makes."""
-STRIP_ROWS = 16
+STRIP_ROWS = 32
 """Output rows that one block of `preprocess` makes."""
 MOST_TAPS = 4
 """Samples along one axis up to which `preprocess` is used; beyond them, `preprocess_affine`."""

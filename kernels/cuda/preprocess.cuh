@@ -14,7 +14,7 @@ constexpr int kPreprocessThreads = 128;
 constexpr int kColumns = 2;
 
 // Output rows that one block makes. A taller strip shares more source rows; a lower one keeps more blocks busy.
-constexpr int kStripRows = 16;
+constexpr int kStripRows = 32;
 
 // Source rows that are asked for before the first of them is used, which hides the memory's latency. With many taps
 // one row has enough to wait for, and registers are short.
