@@ -79,7 +79,7 @@ def cut_work(cut: Cut, pixels: np.ndarray, dtype: npt.DTypeLike) -> Work:
         [list(dict.fromkeys(slices)) for slices in cut.sets], cut.affines, spec.size, spec.window_percentiles
     )
     table = np.array(list(_planes(cut)))
-    kernel = launches.preprocess_kernel(table, cut.affines)
+    kernel = launches.preprocess_kernel(table, cut.affines, spec.width)
     out = np.zeros((len(cut.sets), spec.channels, *spec.size), dtype)
     arrays = {
         "arena": pixels,

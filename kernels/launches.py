@@ -182,16 +182,18 @@ def biased_window(source: Slice, window: Window) -> tuple[float, float]:
     return low, high
 
 
-def preprocess_kernel(planes: np.ndarray, affines: Sequence[FloatArray]) -> str:
-    """Which kernel cuts planes (PLANE).
+def preprocess_kernel(planes: np.ndarray, affines: Sequence[FloatArray], width: int) -> str:
+    """Which kernel cuts planes (PLANE) to inputs of `width` pixels.
 
     Returns:
         "preprocess", or "preprocess_affine" where an affine is turned, swaps axes or shrinks more than
-        fourfold, or an image is only a few pixels wide.
+        fourfold, an image is only a few pixels wide, or the outputs' rows do not begin on whole pairs.
     """
     few = max(int(planes["taps_x"].max()), int(planes["taps_y"].max())) <= MOST_TAPS
     along_rows = bool((planes["stride_x"] == 1).all()) and bool((planes["extent_x"] > MOST_TAPS).all())
-    return "preprocess" if few and along_rows and all(map(is_aligned, affines)) else "preprocess_affine"
+    in_pairs = width % COLUMNS == 0 and bool((planes["output"] % COLUMNS == 0).all())
+    suits = few and along_rows and in_pairs and all(map(is_aligned, affines))
+    return "preprocess" if suits else "preprocess_affine"
 
 
 def preprocess_grids(kernel: str, planes: int, size: tuple[int, int]) -> Grids:

@@ -16,10 +16,6 @@ constexpr int kColumns = 2;
 // Output rows that one block makes. A taller strip shares more source rows; a lower one keeps more blocks busy.
 constexpr int kStripRows = 32;
 
-// Source rows that are asked for before the first of them is used, which hides the memory's latency. With many taps
-// one row has enough to wait for, and registers are short.
-constexpr int kRowsAhead = 2;
-
 // Box prefilters of up to this many taps are done by weights kept in registers.
 constexpr int kMostTaps = 4;
 
@@ -137,6 +133,7 @@ struct Column {
     const u16* pixels;
     float weights[TAPS + 1];
     float rows[TAPS + 1];
+    u16 asked[TAPS + 1];
 
     __device__ __forceinline__ void place(const u16* source, const Plane& plane, int x) {
         const fixed32 first = plane.first_x + x * plane.step_xx;
@@ -149,17 +146,20 @@ struct Column {
         for (int k = 0; k <= TAPS; ++k) rows[k] = 0.0f;
     }
 
-    __device__ __forceinline__ float filtered(int row, Ramp ramp, u32 sign) const {
-        float sum = 0.0f;
+    // Ask for the pixels of the row that `pixels` points into.
+    __device__ __forceinline__ void ask() {
 #pragma unroll
-        for (int k = 0; k <= TAPS; ++k) sum = fmaf(weights[k], ramp(__ldg(pixels + row + k) ^ sign), sum);
-        return sum;
+        for (int k = 0; k <= TAPS; ++k) asked[k] = __ldg(pixels + k);
     }
 
-    __device__ __forceinline__ void push(float row) {
+    // Filter what was asked for last along x, and put it behind the other rows.
+    __device__ __forceinline__ void take(Ramp ramp, u32 sign) {
+        float sum = weights[0] * ramp(asked[0] ^ sign);
+#pragma unroll
+        for (int k = 1; k <= TAPS; ++k) sum = fmaf(weights[k], ramp(asked[k] ^ sign), sum);
 #pragma unroll
         for (int k = 0; k < TAPS; ++k) rows[k] = rows[k + 1];
-        rows[TAPS] = row;
+        rows[TAPS] = sum;
     }
 };
 
@@ -183,47 +183,43 @@ static __device__ __forceinline__ void preprocess_strip(
     const int last_row = plane.extent_y - 1, pitch = plane.stride_y;
     const u32 sign = plane.sign;
     const i64 channel = (i64)height * width;
-    const bool both = x + 1 < width;
-    const bool paired = both && ((width | (int)channel | (int)plane.output) & 1) == 0;
 
-    // From the strip's row of lowest source position to that of the highest.
+    // From the strip's row of lowest source position to that of the highest. Rows outside the image have no weight
+    // in any filter: one inside is read in their place.
     const int direction = plane.step_yy >= 0 ? 1 : -1;
     int row = direction > 0 ? 0 : rows - 1;
-    int left = rows;
+    const int end = direction > 0 ? rows : -1;
+    const i64 line = (i64)direction * width;
     T* to = out + plane.output + (i64)(top + row) * width + x;
     RowFilter filter = strip[row];
-    constexpr int kAhead = TAPS <= 2 ? kRowsAhead : 1;
-    for (int source = filter.base(); left > 0; source += kAhead) {
-        float fresh[kAhead][kColumns];
+    int source = filter.base();
 #pragma unroll
-        for (int ahead = 0; ahead < kAhead; ++ahead) {
-            // Rows outside the image have no weight in any filter.
-            const int at = max(0, min(source + ahead, last_row)) * pitch;
+    for (int c = 0; c < kColumns; ++c) {
+        columns[c].pixels += (i64)max(0, min(source, last_row)) * pitch;
+        columns[c].ask();
+    }
+    while (true) {
 #pragma unroll
-            for (int c = 0; c < kColumns; ++c) fresh[ahead][c] = columns[c].filtered(at, ramp, sign);
+        for (int c = 0; c < kColumns; ++c) columns[c].take(ramp, sign);
+        // The next row is on its way while this one is used.
+        const bool inside = source >= 0 && source < last_row;
+#pragma unroll
+        for (int c = 0; c < kColumns; ++c) {
+            if (inside) columns[c].pixels += pitch;
+            columns[c].ask();
         }
+        while (filter.base() + TAPS == source) {
+            const float a = filter_rows<TAPS>(filter, columns[0].rows), b = filter_rows<TAPS>(filter, columns[1].rows);
+            T* place = to;
 #pragma unroll
-        for (int ahead = 0; ahead < kAhead; ++ahead) {
-#pragma unroll
-            for (int c = 0; c < kColumns; ++c) columns[c].push(fresh[ahead][c]);
-            while (left > 0 && filter.base() + TAPS == source + ahead) {
-                const float a = filter_rows<TAPS>(filter, columns[0].rows), b = filter_rows<TAPS>(filter, columns[1].rows);
-#pragma unroll
-                for (int copy = 0; copy < kMaxCopies; ++copy) {
-                    if (copy >= normalised.copies) break;
-                    T* const place = to + copy * channel;
-                    if (paired) {
-                        store_pair(place, normalised(a, copy), normalised(b, copy));
-                    } else {
-                        store(place, normalised(a, copy));
-                        if (both) store(place + 1, normalised(b, copy));
-                    }
-                }
-                row += direction;
-                to += direction * width;
-                if (--left > 0) filter = strip[row];
-            }
+            for (int copy = 0; copy < kMaxCopies; ++copy, place += channel)
+                if (copy < normalised.copies) store_pair(place, normalised(a, copy), normalised(b, copy));
+            row += direction;
+            if (row == end) return;
+            to += line;
+            filter = strip[row];
         }
+        ++source;
     }
 }
 
