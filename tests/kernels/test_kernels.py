@@ -45,7 +45,7 @@ _MM_ERROR = 1e-3
 
 random_seeds = st.integers(0, 2**32 - 1)
 bounded = settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
