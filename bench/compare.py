@@ -145,15 +145,30 @@ def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
     return pairs
 
 
-def _kappa_interval(pairs: Sequence[LevelPair]) -> tuple[float, float]:
-    """95 % percentile bootstrap over studies, which keeps the levels of one patient together."""
-    studies = sorted({pair.study_uid for pair in pairs})
-    tables = np.stack([confusion_table(p for p in pairs if p.study_uid == study) for study in studies])
+def kappa_interval(tables: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """95 % percentile bootstrap of the quadratic kappa over patients, whose levels stay together.
+
+    Args:
+        tables: counts of each patient, int64 (patients, categories, categories).
+
+    Returns:
+        Both ends; NaN where kappa is defined in no draw.
+    """
     rng = np.random.default_rng(0)
-    draws = rng.integers(len(studies), size=(_BOOTSTRAP_ROUNDS, len(studies)))
-    kappas = [quadratic_kappa(tables[draw].sum(axis=0)) for draw in draws]
-    low, high = np.nanpercentile(kappas, [2.5, 97.5])
+    draws = rng.integers(len(tables), size=(_BOOTSTRAP_ROUNDS, len(tables)))
+    kappas = np.array([quadratic_kappa(tables[draw].sum(axis=0)) for draw in draws])
+    known = kappas[np.isfinite(kappas)]
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _kappa_interval(pairs: Sequence[LevelPair]) -> tuple[float, float]:
+    studies = sorted({pair.study_uid for pair in pairs})
+    return kappa_interval(
+        np.stack([confusion_table(p for p in pairs if p.study_uid == study) for study in studies])
+    )
 
 
 def _ratio_error(pairs: Iterable[LevelPair], grade: int) -> RatioError:

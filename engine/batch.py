@@ -39,10 +39,12 @@ Grade = Callable[[LoadedStudy, Pack, Backend], StudyResult]
 
 @dataclass(frozen=True)
 class GradeOptions:
-    """How to grade. `pack` None is the reference pack; `workers` reading processes."""
+    """How to grade. `pack` None is the reference pack; `precision` one of `PRECISIONS` in `pack`; `workers`
+    reading processes."""
 
     pack: Path | None = None
     device: str = "auto"
+    precision: str = "fp32"
     resume: bool = False
     workers: int = 1
     threads: int | None = None
@@ -89,8 +91,8 @@ def grade_paths(
         PackError, DeviceError, OutputError, ReaderError: the run cannot start or go on; each says what to do.
     """
     decision = decide(options.device)
-    pack = Pack.load(options.pack or reference_pack())
-    kind = made_with(pack, decision.backend, "fp32", options.keep_identifiers)
+    pack = Pack.load(options.pack or reference_pack()).in_precision(options.precision)
+    kind = made_with(pack, decision.backend, options.precision, options.keep_identifiers)
     # The backend comes first: a pack that it cannot use leaves no output folder.
     with (
         closing(open_backend(pack, decision, options.threads)) as backend,
@@ -226,6 +228,7 @@ class _Run:
             "backend": asdict(decision),
             "options": {
                 "device": options.device,
+                "precision": options.precision,
                 "workers": options.workers,
                 "threads": options.threads,
                 "resume": options.resume,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import TextIOWrapper
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from stenosis_trt.engine.cli_build import build
+from stenosis_trt.engine.cli_errors import INTERRUPTED, NOT_ALL, fail, usage_errors, wrong_values
+from stenosis_trt.engine.cli_export import export
+from stenosis_trt.engine.cli_quantise import quantise, validate_variants, variant_lines
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.batch import GradeOptions, Outcome
@@ -28,11 +31,6 @@ app = typer.Typer(
 
 bench_app = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
-
-_NOT_ALL = 1
-_USAGE_ERROR = 2
-_INTERRUPTED = 130
-"""128 + SIGINT, as shells count it."""
 
 PathsArgument = Annotated[list[Path], typer.Argument(help="Folders, files or DICOMDIRs.", show_default=False)]
 PackOption = Annotated[
@@ -54,38 +52,10 @@ def main() -> None:
     app()
 
 
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"stenosis-trt: {message}", err=True)
-    raise typer.Exit(_USAGE_ERROR)
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Print what keeps a command from running or going on as one line, and leave with exit code 2."""
-    from stenosis_trt.engine.backends.selection import DeviceError
-    from stenosis_trt.engine.dicom.errors import ReaderError
-    from stenosis_trt.engine.outputs import OutputError
-    from stenosis_trt.engine.pack import PackError
-
-    try:
-        yield
-    except (PackError, DeviceError, OutputError, ReaderError) as error:
-        _fail(str(error))
-
-
-@contextmanager
-def _wrong_values() -> Iterator[None]:
-    """The same for options out of range. It holds only what checks them: elsewhere a ValueError is a bug."""
-    try:
-        yield
-    except ValueError as error:
-        _fail(str(error))
-
-
 def _some_exist(paths: list[Path]) -> None:
     if not any(map(os.path.lexists, paths)):
         shown = ", ".join(map(str, paths))
-        _fail(f"There is nothing at {shown}. Give folders, files or DICOMDIRs that are there.")
+        fail(f"There is nothing at {shown}. Give folders, files or DICOMDIRs that are there.")
 
 
 def _version(shown: bool) -> None:
@@ -123,6 +93,7 @@ def grade(
     out: Annotated[Path, typer.Option(help="Folder for results.csv, results.jsonl, errors.csv, run.json.")],
     pack: PackOption = None,
     device: DeviceOption = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8: what the pack holds.")] = "fp32",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
     workers: WorkersOption = 1,
     threads: Annotated[
@@ -141,10 +112,11 @@ def grade(
     from stenosis_trt.engine.batch import GradeOptions
 
     _some_exist(paths)
-    with _wrong_values():
+    with wrong_values():
         options = GradeOptions(
             pack=pack,
             device=device,
+            precision=precision,
             resume=resume,
             workers=workers,
             threads=threads,
@@ -158,11 +130,11 @@ def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
     from stenosis_trt.engine.batch import grade_paths
 
     try:
-        with _usage_errors():
+        with usage_errors():
             outcome = grade_paths(paths, out, options)
     except KeyboardInterrupt:
         typer.echo(f"Interrupted. What was graded is in {out}; --resume goes on from there.", err=True)
-        return _INTERRUPTED
+        return INTERRUPTED
     typer.echo(_summary(outcome), err=True)
     return outcome.exit_code
 
@@ -190,9 +162,9 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption
     from stenosis_trt.engine.inspection import inspection_lines, inspection_tables, visible
 
     _some_exist(paths)
-    with _wrong_values():
+    with wrong_values():
         limits = _limits(limit)
-    with _usage_errors(), DicomReader(limits, workers) as reader:
+    with usage_errors(), DicomReader(limits, workers) as reader:
         scan = reader.scan(paths)
     choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "study_uid"))]
     if sys.stdout.isatty():
@@ -214,7 +186,7 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption
         typer.echo("No study was found.", err=True)
     for problem in scan.problems:
         typer.echo(f"{visible(problem.path)}: {problem.reason} {problem.advice}", err=True)
-    raise typer.Exit(0 if choices and all(choice.problem is None for choice in choices) else _NOT_ALL)
+    raise typer.Exit(0 if choices and all(choice.problem is None for choice in choices) else NOT_ALL)
 
 
 @app.command()
@@ -237,16 +209,16 @@ def phantom(
     from stenosis_trt.bench.phantom import PhantomOptions, write_studies
     from stenosis_trt.engine.progress import show_progress
 
-    with _wrong_values():
+    with wrong_values():
         options = PhantomOptions(studies, seed, grade, syntax, workers)
     try:
         with show_progress("Making phantoms", "studies") as progress:
             truth = write_studies(out, options, progress.advance)
     except OSError as error:
-        _fail(f"{out} cannot be written ({error.strerror}). Give another folder.")
+        fail(f"{out} cannot be written ({error.strerror}). Give another folder.")
     except KeyboardInterrupt:
         typer.echo(f"Interrupted. The studies that were finished are in {out}, with their truth.", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"{studies} {'study' if studies == 1 else 'studies'} with truth in {truth}", err=True)
 
 
@@ -262,7 +234,7 @@ def demo(
     from stenosis_trt.engine.demo import run_demo
 
     try:
-        with _usage_errors():
+        with usage_errors():
             if out is not None:
                 code = run_demo(out)
             else:
@@ -270,27 +242,43 @@ def demo(
                     code = run_demo(Path(folder))
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
-        code = _INTERRUPTED
+        code = INTERRUPTED
     raise typer.Exit(code)
 
 
 @app.command()
 def verify(
     pack: Annotated[Path | None, typer.Argument(help="Model pack. [default: the reference pack]")] = None,
+    validate: Annotated[
+        Path | None, typer.Option(help="Studies on which FP16 and INT8 are compared with FP32 again.")
+    ] = None,
 ) -> None:
-    """Check that a pack is whole, that each file is what its manifest names, and that each model runs."""
+    """Check that a pack is whole, that each file is what its manifest names, and that each model runs.
+
+    Exit code 0: all is well; 1: a precision no longer passes the gate; 2: the pack cannot be used.
+    """
     from stenosis_trt.engine.backends.selection import decide, open_backend
     from stenosis_trt.engine.pack import Pack, reference_pack
 
-    with _usage_errors():
+    with usage_errors():
         found = Pack.load(pack or reference_pack())
-        open_backend(found, decide("cpu")).close()
+        for precision in found.precisions:
+            open_backend(found.in_precision(precision), decide("cpu")).close()
     typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")
     typer.echo(f"SHA-256 {found.sha256}")
     typer.echo(f"Intended use: {found.intended_use}")
     for name, model in found.models.items():
         size = f"{model.input.channels} × {model.input.height} × {model.input.width}"
         typer.echo(f"  {name}: {model.file}, input {size} at {model.input.spacing_mm} mm, {model.precision}")
+    for line in variant_lines(found):
+        typer.echo(line)
+    if validate is not None and not validate_variants(found, validate):
+        raise typer.Exit(NOT_ALL)
+
+
+app.command()(export)
+app.command()(quantise)
+app.command()(build)
 
 
 @app.command()
@@ -299,10 +287,10 @@ def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
     from stenosis_trt.engine.backends.selection import check_device
     from stenosis_trt.engine.doctor import examine
 
-    with _usage_errors():
+    with usage_errors():
         check_device(device)
     if pack is not None and not pack.exists():
-        _fail(f"There is no pack at {pack}. Give a pack's folder or zip.")
+        fail(f"There is no pack at {pack}. Give a pack's folder or zip.")
     for finding in examine(pack, device):
         typer.echo(f"{finding.name:17} {finding.value}")
         if finding.advice:
@@ -319,7 +307,7 @@ def bench_kernels(
     from stenosis_trt.bench.kernels import lines, run
     from stenosis_trt.engine.pack import Pack, reference_pack
 
-    with _usage_errors():
+    with usage_errors():
         models = Pack.load(pack or reference_pack())
     figures, without_gpu = run(out, models, peers)
     for line in lines(figures):

@@ -19,7 +19,11 @@ from stenosis_trt.engine.hardware import (
     usable_cores,
 )
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
+from stenosis_trt.engine.plans import build_command, plans_of, refusal
 from stenosis_trt.engine.run_record import package_version, versions
+from stenosis_trt.engine.sidecar import Here
+from stenosis_trt.engine.tensorrt_compat import TensorRT, installed_flavours
+from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, TensorRTError
 
 _GIB = 1 << 30
 _TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
@@ -54,6 +58,7 @@ def examine(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ..
         _onnxruntime(),
         _pack("reference pack", None),
         *([_pack("pack", pack)] if pack else []),
+        *plan_findings(pack, driver),
         _decision(device),
         for_a_gpu(driver, bool(tensorrt), on_jetson=bool(release)),
     )
@@ -86,6 +91,36 @@ def tensorrt_versions() -> list[str]:
     if found:
         return sorted(found)
     return [name for name in _TENSORRT_MODULES if importlib.util.find_spec(name)]
+
+
+def plan_findings(path: Path | None, driver: Driver) -> Iterator[Finding]:
+    """The plans of a pack (None for the reference pack) that each installed flavour may load here."""
+    name = "TensorRT plans"
+    try:
+        pack = Pack.load(path or reference_pack())
+        plans = tuple(plans_of(pack))
+    except PackError:
+        return
+    for flavour in installed_flavours():
+        try:
+            version = TensorRT(FLAVOURS[flavour]).version
+        except TensorRTError as error:
+            yield Finding(name, error.reason, error.advice)
+            continue
+        mine = [plan for plan in plans if plan.sidecar.flavour == flavour]
+        what = f"{flavour} {version}, pack {pack.name}"
+        if not driver.gpus:
+            yield Finding(name, f"{what}: {len(mine)}, and no GPU to load them")
+            continue
+        gpu = driver.gpus[0]
+        here = Here(flavour, version, gpu.name, gpu.compute_capability)
+        refusals = {plan.path: refusal(pack, plan, here) for plan in mine}
+        fit = [f"{p.sidecar.model} {p.sidecar.precision}" for p in mine if not refusals[p.path]]
+        advice = "" if fit else build_command(pack, flavour)
+        yield Finding(name, f"{what}: {', '.join(fit) or 'none'} for this GPU", advice)
+        for plan, reason in refusals.items():
+            if reason:
+                yield Finding(name, f"{plan} cannot be loaded: {reason}")
 
 
 def for_a_gpu(driver: Driver, has_tensorrt: bool, on_jetson: bool) -> Finding:

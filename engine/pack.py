@@ -9,35 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from stenosis_trt.engine.pack_files import MANIFEST as MANIFEST
+from stenosis_trt.engine.pack_files import MAXIMUM_MANIFEST_BYTES, read_file
+from stenosis_trt.engine.pack_files import PackError as PackError
 from stenosis_trt.engine.records import LEVELS
 
 SCHEMA = 1
 """Version of pack.json's layout that this release reads and writes."""
 
-MANIFEST = "pack.json"
+PRECISIONS = ("fp32", "fp16", "int8")
+"""What a pack's models can be had in: "fp32" is each model's own file, the others are its variants."""
 
 PLANES = ("sagittal", "axial")
 CHANNEL_SOURCES = ("slice", "neighbours")
 OUTPUT_KINDS = ("classes", "heatmaps")
 
-_MAX_MANIFEST_BYTES = 4 << 20
 _MAX_FILE_BYTES = 4 << 30
-
-
-class PackError(Exception):
-    """A pack that cannot be used. `reason` says what is wrong, `advice` how to mend it."""
-
-    def __init__(self, reason: str, advice: str) -> None:
-        super().__init__(f"{reason} {advice}")
-        self.reason = reason
-        self.advice = advice
 
 
 @dataclass(frozen=True)
@@ -144,8 +136,25 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A model in another precision. `gate` is what it was measured against and the outcome, as data."""
+
+    file: str
+    sha256: str
+    metrics: Mapping[str, float]
+    gate: Mapping[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate found that it grades as the model itself does."""
+        return self.gate.get("passed") is True
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model of a pack. `file` is relative to the pack; `metrics` are those of the pack's maker.
+
+    `variants` holds the same model in other precisions, by their names.
 
     Raises:
         PackError: the pipe cannot use such a model as `name`; see `ROLES`.
@@ -158,6 +167,7 @@ class ModelSpec:
     input: InputSpec
     output: OutputSpec
     metrics: Mapping[str, float] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         role, source, result = ROLES[self.name], self.input, self.output
@@ -224,7 +234,7 @@ class Pack:
             PackError: nothing there, not a pack, a schema of another version, a missing model, one that is
                 not what the pipe needs, a name that leaves the pack, or a file whose hash differs.
         """
-        manifest = _read(path, MANIFEST, _MAX_MANIFEST_BYTES)
+        manifest = read_file(path, MANIFEST, MAXIMUM_MANIFEST_BYTES)
         try:
             content = json.loads(manifest)
         except ValueError as error:
@@ -234,7 +244,43 @@ class Pack:
         pack = _parse(path, hashlib.sha256(manifest).hexdigest(), content)
         for model in pack.models.values():
             pack.read_model(model.name)
+            for precision in model.variants:
+                pack.read_variant(model.name, precision)
         return pack
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those of `PRECISIONS` that every model can be had in."""
+        models = self.models.values()
+        return (PRECISIONS[0], *(p for p in PRECISIONS[1:] if all(p in m.variants for m in models)))
+
+    def in_precision(self, precision: str) -> Pack:
+        """The pack with each model's variant in the model's place; "fp32" is the pack as it is.
+
+        Raises:
+            PackError: there is no such precision, a model has no such variant, or one that did not pass
+                its gate.
+        """
+        if precision not in PRECISIONS:
+            raise PackError(f"There is no precision {precision!r}.", f"Give one of {', '.join(PRECISIONS)}.")
+        if precision == PRECISIONS[0]:
+            return self
+        if precision not in self.precisions:
+            raise PackError(
+                f"The pack {self.name} has no {precision} models that passed the gate.",
+                f"Grade in one of {', '.join(self.precisions)}, or try: "
+                f"stenosis-trt quantise {self.path} --out NEW --precision {precision}",
+            )
+        chosen = {}
+        for name, model in self.models.items():
+            variant = model.variants[precision]
+            if not variant.passed:
+                raise PackError(
+                    f"{variant.file} of pack {self.name} did not pass the gate.",
+                    "Do not grade with it; make it again with stenosis-trt quantise.",
+                )
+            chosen[name] = replace(model, file=variant.file, sha256=variant.sha256, precision=precision)
+        return replace(self, models=chosen)
 
     def read_model(self, name: str) -> bytes:
         """The model's file, read once and checked against its hash.
@@ -242,13 +288,20 @@ class Pack:
         Raises:
             PackError: the file is missing or was changed.
         """
-        model = self.models[name]
-        data = _read(self.path, model.file, _MAX_FILE_BYTES)
+        return self._checked(self.models[name].file, self.models[name].sha256)
+
+    def read_variant(self, name: str, precision: str) -> bytes:
+        """The file of a model's variant, as `read_model`."""
+        variant = self.models[name].variants[precision]
+        return self._checked(variant.file, variant.sha256)
+
+    def _checked(self, file: str, sha256: str) -> bytes:
+        data = read_file(self.path, file, _MAX_FILE_BYTES)
         found = hashlib.sha256(data).hexdigest()
-        if found != model.sha256:
+        if found != sha256:
             raise PackError(
-                f"{model.file} of pack {self.name} is not the file its manifest names "
-                f"(SHA-256 {found[:12]}…, not {model.sha256[:12]}…).",
+                f"{file} of pack {self.name} is not the file its manifest names "
+                f"(SHA-256 {found[:12]}…, not {sha256[:12]}…).",
                 "Get the pack again from its maker; do not edit its files.",
             )
         return data
@@ -267,38 +320,6 @@ def reference_pack() -> Path:
             "Give one with --pack, or make it with: python -m stenosis_trt.export.train",
         )
     return path
-
-
-def _read(path: Path, name: str, limit: int) -> bytes:
-    """A pack's file by its name in the manifest, of at most `limit` bytes."""
-    parts = PurePosixPath(name)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.parts:
-        raise PackError(f"The pack {path} names a file outside itself: {name!r}.", "Do not use this pack.")
-    try:
-        if path.is_dir():
-            place = path.joinpath(*parts.parts)
-            size = place.stat().st_size
-            data = place.read_bytes() if size <= limit else b""
-        else:
-            with zipfile.ZipFile(path) as archive:
-                entry = archive.getinfo(_top_folder(archive) + str(parts))
-                size = entry.file_size
-                data = archive.read(entry) if size <= limit else b""
-    # A RuntimeError is what zipfile raises on a password, and on a compression that it does not know.
-    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise PackError(
-            f"{name} of the pack {path} cannot be read ({type(error).__name__}).",
-            "Give the folder or zip of a model pack with --pack.",
-        ) from error
-    if size > limit:
-        raise PackError(f"{name} of the pack {path} has {size} bytes, over {limit}.", "Do not use this pack.")
-    return data
-
-
-def _top_folder(archive: zipfile.ZipFile) -> str:
-    """The one folder that holds everything, with its slash, as archivers pack a folder; "" if none does."""
-    tops = {name.partition("/")[0] for name in archive.namelist()} - {"__MACOSX"}
-    return f"{tops.pop()}/" if len(tops) == 1 and tops != {MANIFEST} else ""
 
 
 def _parse(path: Path, sha256: str, content: Any) -> Pack:
@@ -356,5 +377,18 @@ def _model(name: str, content: Any) -> ModelSpec:
             stride=int(result["stride"]),
             minimum_confidence=float(result["minimum_confidence"]),
         ),
-        metrics={str(key): float(value) for key, value in content.get("metrics", {}).items()},
+        metrics=_numbers(content.get("metrics", {})),
+        variants={
+            str(precision): Variant(
+                file=str(entry["file"]),
+                sha256=str(entry["sha256"]),
+                metrics=_numbers(entry.get("metrics", {})),
+                gate=dict(entry["gate"]),
+            )
+            for precision, entry in dict(content.get("variants", {})).items()
+        },
     )
+
+
+def _numbers(content: Mapping[str, Any]) -> dict[str, float]:
+    return {str(key): float(value) for key, value in content.items()}

@@ -42,6 +42,25 @@ def write_whole(path: Path, text: str) -> None:
         stream.write(text)
 
 
+def write_whole_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` as `writing_whole` does text.
+
+    Raises:
+        OSError: as there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        with part.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
 def _sync_folder(folder: Path) -> None:
     """A rename lasts only once its folder is on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)

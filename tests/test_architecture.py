@@ -39,9 +39,20 @@ def _outside(names: set[str], *allowed: str) -> set[str]:
 
 
 def test_the_engine_imports_the_engine_and_the_kernels() -> None:
+    commands = {
+        "engine/demo.py": "stenosis_trt.bench.phantom",
+        "engine/cli.py": "stenosis_trt.bench.",
+        "engine/cli_export.py": "stenosis_trt.export.",
+        "engine/cli_quantise.py": "stenosis_trt.export.",
+    }
     for path, names in _imported("engine").items():
-        bench = {"engine/demo.py": ("stenosis_trt.bench.phantom",), "engine/cli.py": ("stenosis_trt.bench.",)}
-        assert not _outside(names, ENGINE, "stenosis_trt.kernels.", *bench.get(path, ())), path
+        assert not _outside(names, ENGINE, "stenosis_trt.kernels.", commands.get(path, ENGINE)), path
+
+
+def test_the_engine_imports_export_when_it_is_called_and_not_before() -> None:
+    tree = ast.parse((ROOT / "engine" / "cli_export.py").read_text(encoding="utf-8"))
+    at_once = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in at_once if name and name.startswith("stenosis_trt.export")]
 
 
 def test_reading_knows_of_the_engine_only_its_vocabulary() -> None:

@@ -1,7 +1,8 @@
 """EfficientNet-B5 (Tan and Le, ICML 2019), with the state-dict names of torchvision's `efficientnet_b5`.
 
 Shapes are the same too, so a checkpoint trained with torchvision loads strictly. The network is written
-here because torchvision's own needs compiled operators that a CPU build of torch does not have.
+here because torchvision's own needs compiled operators that a CPU build of torch does not have. What other
+libraries' EfficientNet-B5 computes differently is a `Variant`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,27 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 _WIDTH, _DEPTH = 1.6, 2.2
-_BATCH_NORM_EPSILON, _BATCH_NORM_MOMENTUM = 1e-3, 0.01
+_BATCH_NORM_MOMENTUM = 0.01
 _SQUEEZE = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs between the libraries that have this network. The default is torchvision's.
+
+    Attributes:
+        epsilon: of the batch normalisations.
+        same_padding: convolutions with a stride are padded as TensorFlow's SAME, one more behind than in
+            front where the sum is odd; otherwise the same on both sides.
+        padded_for: image (height, width) that SAME padding is computed for; None takes the image's own.
+    """
+
+    epsilon: float = 1e-3
+    same_padding: bool = False
+    padded_for: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,13 +74,50 @@ def _round_channels(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
+class _SameConv2d(nn.Conv2d):
+    """A convolution padded so that its output has ⌈size / stride⌉ pixels, as TensorFlow's SAME.
+
+    `built_for` is the (height, width) the padding is computed for; None takes the input's.
+    """
+
+    built_for: tuple[int, int] | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = self.built_for or (x.shape[2], x.shape[3])
+        top, bottom = self._padding(height, 0)
+        left, right = self._padding(width, 1)
+        return super().forward(functional.pad(x, (left, right, top, bottom)))
+
+    def _padding(self, size: int, axis: int) -> tuple[int, int]:
+        kernel, stride = self.kernel_size[axis], self.stride[axis]
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return total // 2, total - total // 2
+
+
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int, groups: int, same_padding: bool
+) -> nn.Conv2d:
+    if same_padding and stride > 1:
+        return _SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+    # Without a stride, and with an odd kernel, SAME padding is this.
+    return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
+
+
 class _ConvNormAct(nn.Sequential):
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        variant: Variant,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        act: bool = True,
     ) -> None:
         layers: list[nn.Module] = [
-            nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs, eps=_BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM),
+            _convolution(inputs, outputs, kernel, stride, groups, variant.same_padding),
+            nn.BatchNorm2d(outputs, eps=variant.epsilon, momentum=_BATCH_NORM_MOMENTUM),
         ]
         if act:
             layers.append(nn.SiLU(inplace=True))
@@ -78,7 +133,7 @@ class _SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scale = torch.nn.functional.silu(self.fc1(x.mean((2, 3), keepdim=True)))
+        scale = functional.silu(self.fc1(x.mean((2, 3), keepdim=True)))
         return x * torch.sigmoid(self.fc2(scale))
 
 
@@ -90,17 +145,17 @@ def _drop_rows(x: torch.Tensor, probability: float) -> torch.Tensor:
 
 
 class _MBConv(nn.Module):
-    def __init__(self, stage: _Stage, first: bool, drop: float) -> None:
+    def __init__(self, stage: _Stage, first: bool, drop: float, variant: Variant) -> None:
         super().__init__()
         inputs = stage.inputs if first else stage.outputs
         stride = stage.stride if first else 1
         expanded = _round_channels(inputs * stage.expansion)
         layers: list[nn.Module] = []
         if expanded != inputs:
-            layers.append(_ConvNormAct(inputs, expanded, 1))
-        layers.append(_ConvNormAct(expanded, expanded, stage.kernel, stride, groups=expanded))
+            layers.append(_ConvNormAct(inputs, expanded, 1, variant))
+        layers.append(_ConvNormAct(expanded, expanded, stage.kernel, variant, stride=stride, groups=expanded))
         layers.append(_SqueezeExcitation(expanded, max(1, inputs // _SQUEEZE)))
-        layers.append(_ConvNormAct(expanded, stage.outputs, 1, act=False))
+        layers.append(_ConvNormAct(expanded, stage.outputs, 1, variant, act=False))
         self.block = nn.Sequential(*layers)
         self.residual = stride == 1 and inputs == stage.outputs
         self.drop = drop
@@ -115,7 +170,7 @@ class _MBConv(nn.Module):
 
 
 class EfficientNetB5(nn.Module):
-    """Image `(N, 3, H, W)` → logits `(N, classes)`. 28.349 M parameters at 4 classes.
+    """Image `(N, channels, H, W)` → logits `(N, classes)`. 28.349 M parameters at 4 classes.
 
     Residual branches start at zero (Goyal et al., arXiv 1706.02677): a network this deep, trained from
     nothing for a thousand steps, does not get going otherwise.
@@ -124,25 +179,44 @@ class EfficientNetB5(nn.Module):
         classes: output classes.
         dropout: before the classifier; 0.4 in the paper.
         stochastic_depth: probability at the last block, rising linearly from 0; 0.2 in the paper.
+        channels: of the image.
+        variant: whose network it is.
     """
 
-    def __init__(self, classes: int = 4, dropout: float = 0.4, stochastic_depth: float = 0.2) -> None:
+    def __init__(
+        self,
+        classes: int = 4,
+        dropout: float = 0.4,
+        stochastic_depth: float = 0.2,
+        *,
+        channels: int = 3,
+        variant: Variant = Variant(),
+    ) -> None:
         super().__init__()
         stages = [stage.scaled() for stage in _B0]
         blocks = sum(stage.repeats for stage in stages)
-        features: list[nn.Module] = [_ConvNormAct(3, stages[0].inputs, 3, stride=2)]
+        features: list[nn.Module] = [_ConvNormAct(channels, stages[0].inputs, 3, variant, stride=2)]
         done = 0
         for stage in stages:
             row: list[nn.Module] = []
             for index in range(stage.repeats):
-                row.append(_MBConv(stage, first=index == 0, drop=stochastic_depth * done / blocks))
+                drop = stochastic_depth * done / blocks
+                row.append(_MBConv(stage, index == 0, drop, variant))
                 done += 1
             features.append(nn.Sequential(*row))
         last = stages[-1].outputs
-        features.append(_ConvNormAct(last, 4 * last, 1))
+        features.append(_ConvNormAct(last, 4 * last, 1, variant))
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(nn.Dropout(dropout, inplace=True), nn.Linear(4 * last, classes))
         self._initialise()
+        self._pad_for(variant.padded_for)
+
+    def _pad_for(self, size: tuple[int, int] | None) -> None:
+        """Fix the SAME padding of the convolutions with a stride to that of an image of this size."""
+        for module in self.modules():
+            if size is not None and isinstance(module, _SameConv2d):
+                module.built_for = size
+                size = (-(-size[0] // module.stride[0]), -(-size[1] // module.stride[1]))
 
     def _initialise(self) -> None:
         for module in self.modules():

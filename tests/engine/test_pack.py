@@ -131,3 +131,58 @@ def test_a_path_that_is_no_pack_says_what_to_give(tmp_path: Path) -> None:
 def test_neighbouring_slices_need_an_odd_number_of_channels() -> None:
     with pytest.raises(PackError, match="odd"):
         InputSpec(8, 8, 1.0, 2, "neighbours", "sagittal", (1, 99), (0.5,) * 2, (1.0,) * 2, (0.0, 0.0))
+
+
+def _add_variants(folder: Path, passed: bool = True) -> Path:
+    """Give every model itself as its FP16."""
+
+    def change(content: dict[str, Any]) -> None:
+        for name, model in content["models"].items():
+            file = f"{name}.fp16.onnx"
+            (folder / file).write_bytes((folder / model["file"]).read_bytes())
+            gate = {"passed": passed}
+            model["variants"] = {
+                "fp16": {"file": file, "sha256": model["sha256"], "metrics": {}, "gate": gate}
+            }
+
+    return _change(folder, change)
+
+
+def test_a_pack_in_another_precision_has_the_variants_for_models(folder: Path) -> None:
+    assert Pack.load(folder).precisions == ("fp32",)
+    pack = Pack.load(_add_variants(folder))
+    assert pack.precisions == ("fp32", "fp16")
+    assert pack.in_precision("fp32") is pack
+    half = pack.in_precision("fp16")
+    assert half.models["cord"].file == "cord.fp16.onnx"
+    assert half.models["cord"].precision == "fp16"
+    assert half.sha256 == pack.sha256
+
+
+@pytest.mark.parametrize(
+    ("precision", "words"), [("int8", "no int8 models that passed"), ("fp64", "no precision 'fp64'")]
+)
+def test_a_precision_that_is_not_there_says_what_is(folder: Path, precision: str, words: str) -> None:
+    with pytest.raises(PackError, match=words) as caught:
+        Pack.load(_add_variants(folder)).in_precision(precision)
+    assert "fp16" in caught.value.advice
+
+
+def test_a_variant_that_did_not_pass_the_gate_is_not_graded_with(folder: Path) -> None:
+    pack = Pack.load(_add_variants(folder, passed=False))
+    with pytest.raises(PackError, match="did not pass the gate"):
+        pack.in_precision("fp16")
+
+
+def test_a_changed_variant_is_refused_by_its_hash(folder: Path) -> None:
+    _add_variants(folder)
+    (folder / "grader.fp16.onnx").write_bytes(b"other")
+    with pytest.raises(PackError, match=r"grader\.fp16\.onnx .* is not the file its manifest names"):
+        Pack.load(folder)
+
+
+@pytest.mark.parametrize("entry", [{}, {"file": "cord.onnx", "sha256": "0"}, None, 3])
+def test_variants_that_are_not_what_they_have_to_be_are_refused(folder: Path, entry: object) -> None:
+    _change(folder, lambda content: content["models"]["cord"].update(variants={"fp16": entry}))
+    with pytest.raises(PackError, match="does not say what it has to"):
+        Pack.load(folder)

@@ -1,0 +1,115 @@
+"""The command `stenosis-trt quantise`, and the gate that `verify --validate` repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stenosis_trt.engine.cli_errors import INTERRUPTED, NOT_ALL, fail, usage_errors, wrong_values
+
+if TYPE_CHECKING:
+    from stenosis_trt.engine.pack import Pack
+    from stenosis_trt.export.gate import Outcome
+
+
+def quantise(
+    pack: Annotated[Path, typer.Argument(help="Model pack: a folder or a zip.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="New folder for the pack with what passed the gate.")],
+    precision: Annotated[str, typer.Option(help="fp16, int8, or both with a comma.")] = "fp16,int8",
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Studies to calibrate on. [default: 8 phantoms]")
+    ] = None,
+    validate: Annotated[
+        Path | None, typer.Option(help="Studies to compare with FP32 on. [default: 20 phantoms]")
+    ] = None,
+    calibrator: Annotated[str, typer.Option(help="Of INT8: entropy, max or percentile.")] = "entropy",
+    percentile: Annotated[float, typer.Option(help="Of the calibrator of that name.")] = 99.99,
+    elsewhere: Annotated[
+        str, typer.Option(help="What runs between INT8 layers: fp16, or fp32 for machines without FP16.")
+    ] = "fp16",
+    inputs: Annotated[int, typer.Option(min=1, help="Inputs of each model to calibrate on.")] = 64,
+) -> None:
+    """Make FP16 and INT8 of a pack's models, and publish those that grade as FP32 does.
+
+    Exit code 0: all passed the gate; 1: some did not and were left out; 2: wrong usage or no usable pack.
+    """
+    from stenosis_trt.engine.build_options import names
+
+    with _export_errors():
+        from stenosis_trt.engine.pack import Pack
+        from stenosis_trt.export.precision import Int8Options
+        from stenosis_trt.export.quantise import QuantiseOptions, quantise_pack
+
+        with wrong_values():
+            int8 = Int8Options(calibrator, percentile, elsewhere)
+            options = QuantiseOptions(
+                names(precision),
+                int8,
+                inputs_per_model=inputs,
+                calibrate=calibrate,
+                validate=validate,
+            )
+        found = quantise_pack(Pack.load(pack), out, options)
+    _print(found.outcomes, found.by_model)
+    kept = ", ".join(found.pack.precisions)
+    typer.echo(f"{out} holds {kept}. SHA-256 {found.pack.sha256}", err=True)
+    raise typer.Exit(0 if all(outcome.passed for outcome in found.outcomes.values()) else NOT_ALL)
+
+
+def validate_variants(pack: Pack, validate: Path) -> bool:
+    """Repeat the gate for each precision in a pack, print it, and say whether all passed."""
+    with _export_errors():
+        from stenosis_trt.export.quantise import repeat_gate
+
+        outcomes = repeat_gate(pack, validate)
+    if not outcomes:
+        typer.echo("The pack holds nothing but FP32: there is nothing to compare with it.")
+    _print(outcomes, {})
+    return all(outcome.passed for outcome in outcomes.values())
+
+
+def variant_lines(pack: Pack) -> Iterator[str]:
+    """The variants of a pack, one a line."""
+    for name, model in pack.models.items():
+        for precision, variant in model.variants.items():
+            verdict = "passed the gate" if variant.passed else "did NOT pass the gate"
+            where = variant.gate.get("validated_on", "unknown studies")
+            yield f"  {name} in {precision}: {variant.file}, {verdict} on {where}"
+
+
+def _print(outcomes: Mapping[str, Outcome], by_model: Mapping[str, Mapping[str, Outcome]]) -> None:
+    from stenosis_trt.export.gate import report
+
+    for precision, outcome in outcomes.items():
+        for line in report(outcome):
+            typer.echo(line)
+        for model, alone in by_model.get(precision, {}).items():
+            failed = ", ".join(check.figure for check in alone.failures)
+            verdict = f"FAILS: {failed}" if failed else "passes"
+            typer.echo(f"  With only {model} in {precision} it {verdict}.")
+
+
+@contextmanager
+def _export_errors() -> Iterator[None]:
+    """`usage_errors`, and what keeps a pack from being quantised or validated."""
+    try:
+        with usage_errors():
+            from stenosis_trt.export.errors import PreparationError
+
+            try:
+                yield
+            except PreparationError as error:
+                fail(str(error))
+            except OSError as error:
+                fail(f"{error.filename}: {error.strerror}.")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("stenosis_trt"):
+            raise
+        fail(f"{error.name} is not installed. Install it: pip install 'stenosis-trt[export]'")
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. Nothing was written.", err=True)
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,129 @@
+"""EfficientNet-B5 in the words of four libraries: which tensor of theirs is which of ours.
+
+Names and shapes were taken from torchvision, timm 1.0 and efficientnet-pytorch 0.7.1, and so was what cannot
+be seen from names: timm's two networks share all of them and differ in padding and in an epsilon, and
+efficientnet-pytorch computes its padding once, for an image of 456 × 456 unless it is told otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from stenosis_trt.export.models.efficientnet import Variant
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library's names: `anchor` is the first convolution's weight, which only this library calls so."""
+
+    anchor: str
+    stem: tuple[str, str]
+    head: tuple[str, str]
+    classifier: str
+    expanded: tuple[str, ...]
+    plain: tuple[str, ...]
+    excitation: tuple[str, str]
+    numbered: bool
+    """Blocks are counted through all stages, instead of within each."""
+
+
+TORCHVISION = "torchvision"
+LIBRARIES: Mapping[str, Library] = {
+    # `expanded` and `plain` name the convolutions of a block and their normalisations in the order of ours.
+    "timm": Library(
+        anchor="conv_stem.weight",
+        stem=("conv_stem", "bn1"),
+        head=("conv_head", "bn2"),
+        classifier="classifier",
+        expanded=("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"),
+        plain=("conv_dw", "bn1", "conv_pw", "bn2"),
+        excitation=("se.conv_reduce", "se.conv_expand"),
+        numbered=False,
+    ),
+    "efficientnet-pytorch": Library(
+        anchor="_conv_stem.weight",
+        stem=("_conv_stem", "_bn0"),
+        head=("_conv_head", "_bn1"),
+        classifier="_fc",
+        expanded=("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"),
+        plain=("_depthwise_conv", "_bn1", "_project_conv", "_bn2"),
+        excitation=("_se_reduce", "_se_expand"),
+        numbered=True,
+    ),
+}
+ANCHORS: Mapping[str, str] = {
+    TORCHVISION: "features.0.0.weight",
+    **{name: library.anchor for name, library in LIBRARIES.items()},
+}
+"""The name by which a library's checkpoint is recognised, and in front of which wrappers put theirs."""
+
+BUILT_FOR = (456, 456)
+"""The image efficientnet-pytorch pads for, unless `image_size` was given when the network was made."""
+
+NETWORKS: Mapping[str, tuple[str, Variant]] = {
+    "torchvision/efficientnet_b5": (TORCHVISION, Variant()),
+    "timm/efficientnet_b5": ("timm", Variant(epsilon=1e-5)),
+    "timm/tf_efficientnet_b5": ("timm", Variant(same_padding=True)),
+    "efficientnet-pytorch/efficientnet-b5": (
+        "efficientnet-pytorch",
+        Variant(same_padding=True, padded_for=BUILT_FOR),
+    ),
+}
+"""Library and variant of every network that a checkpoint may be of."""
+
+_BLOCK = re.compile(r"features\.(\d+)\.(\d+)\.block\.(\d+)\.(.+)")
+_STEM, _HEAD = "0", "8"
+
+
+def their_names(ours: Iterable[str], library: str) -> dict[str, str]:
+    """Our name → the library's, for every name of a state dict of `EfficientNetB5`.
+
+    Raises:
+        ValueError: a name is not of that network.
+    """
+    names = list(ours)
+    if library == TORCHVISION:
+        return {name: name for name in names}
+    words = LIBRARIES[library]
+    blocks: dict[tuple[str, str], int] = {}
+    short: set[tuple[str, str]] = set()
+    for name in names:
+        if match := _BLOCK.fullmatch(name):
+            blocks.setdefault((match[1], match[2]), len(blocks))
+            if match[3] == "1" and match[4].startswith("fc"):
+                short.add((match[1], match[2]))
+    result = {}
+    for name in names:
+        match = _BLOCK.fullmatch(name)
+        if match is None:
+            result[name] = _outside(name, words)
+            continue
+        stage, row = match[1], match[2]
+        place = f"_blocks.{blocks[stage, row]}" if words.numbered else f"blocks.{int(stage) - 1}.{row}"
+        plain = (stage, row) in short
+        result[name] = f"{place}.{_in_block(int(match[3]), match[4], words, plain)}"
+    return result
+
+
+def _outside(name: str, words: Library) -> str:
+    """A name of the stem, the head or the classifier."""
+    parts = name.split(".")
+    if parts[:2] == ["classifier", "1"]:
+        return f"{words.classifier}.{parts[2]}"
+    if parts[0] == "features" and parts[1] in (_STEM, _HEAD):
+        pair = words.stem if parts[1] == _STEM else words.head
+        return f"{pair[int(parts[2])]}.{parts[3]}"
+    raise ValueError(f"{name} is no tensor of EfficientNet-B5.")
+
+
+def _in_block(layer: int, rest: str, words: Library, plain: bool) -> str:
+    """The part of a name behind the block's: our `layer` counts squeeze-and-excitation, theirs does not."""
+    excitation = 1 if plain else 2
+    if layer == excitation:
+        part, leaf = rest.split(".")
+        return f"{words.excitation[int(part == 'fc2')]}.{leaf}"
+    part, leaf = rest.split(".")
+    place = 2 * (layer - (layer > excitation)) + int(part)
+    return f"{(words.plain if plain else words.expanded)[place]}.{leaf}"

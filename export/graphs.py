@@ -1,0 +1,224 @@
+"""ONNX graphs on the way to another precision: weights, scales, value ranges, and what share is quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+Float32Array = npt.NDArray[np.float32]
+
+_INT8_MAXIMUM = 127.0
+_SMALLEST_SCALE = 2.0**-20
+"""FP16 has no numbers below 2⁻²⁴, and TensorRT refuses a scale of zero. Here sixteen steps are left."""
+_BINS = 4096
+_IMAGES_AT_ONCE = 4
+
+
+def session(data: bytes) -> onnxruntime.InferenceSession:
+    """A model on the CPU, its Q/DQ computed as they are written: as `backends/onnxruntime` does."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def run_model(data: bytes, inputs: Float32Array) -> Float32Array:
+    """A model's one output for all inputs (N, …)."""
+    opened = session(data)
+    name = opened.get_inputs()[0].name
+    parts = [opened.run(None, {name: part})[0] for part in _parts(inputs)]
+    return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def fold_stored_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights stored as FP16 and cast when loaded, as `onnx_export` writes them, become FP32 weights.
+
+    ModelOpt takes for weights what is an initialiser, and for an activation what comes out of a cast.
+    """
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    graph = folded.graph
+    stored = {item.name: item for item in graph.initializer if item.data_type == TensorProto.FLOAT16}
+    kept = []
+    for node in graph.node:
+        target = next((item.i for item in node.attribute if item.name == "to"), None)
+        if node.op_type != "Cast" or node.input[0] not in stored or target != TensorProto.FLOAT:
+            kept.append(node)
+            continue
+        values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+    used = {name for node in kept for name in node.input}
+    weights = [item for item in graph.initializer if item.name in used]
+    nodes = [*kept]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(weights)
+    return folded
+
+
+def largest_values(model: onnx.ModelProto, inputs: Float32Array) -> float:
+    """The largest absolute value of any activation on the inputs."""
+    names = [name for node in model.graph.node for name in node.output if name]
+    return max(
+        float(np.abs(values).max(initial=0.0))
+        for part in _activations(model, names, inputs)
+        for values in part
+        if values.dtype == np.float32
+    )
+
+
+def activation_percentiles(
+    plain: onnx.ModelProto, quantised: onnx.ModelProto, inputs: Float32Array, percentile: float
+) -> dict[str, float]:
+    """A percentile of the absolute values of every quantised activation.
+
+    Args:
+        plain: the model before it was quantised; its activations are looked at.
+        quantised: with scales whose range holds all values, as the calibrator "max" gives them.
+        inputs: float32 (N, C, H, W).
+        percentile: 0 to 100, over all values of all inputs, from a histogram of 4096 bins.
+
+    Returns:
+        The value by the activation's name.
+    """
+    constants = _constants(quantised)
+    ends = {
+        node.input[0]: float(constants[node.input[1]].max()) * _INT8_MAXIMUM
+        for node in _quantisers(quantised, constants)
+    }
+    names = list(ends)
+    counts = {name: np.zeros(_BINS, np.int64) for name in names}
+    for part in _activations(plain, names, inputs):
+        for name, values in zip(names, part, strict=True):
+            counts[name] += np.histogram(np.minimum(np.abs(values), ends[name]), _BINS, (0.0, ends[name]))[0]
+    found = {}
+    for name in names:
+        share = np.cumsum(counts[name]) / counts[name].sum()
+        place = int(np.searchsorted(share, percentile / 100.0))
+        found[name] = ends[name] * min(place + 1, _BINS) / _BINS
+    return found
+
+
+def set_activation_scales(model: onnx.ModelProto, largest: Mapping[str, float]) -> None:
+    """Give every activation named in `largest` the scale at which that value becomes 127."""
+    constants = _constants(model)
+    scales = {
+        node.input[1]: largest[node.input[0]] / _INT8_MAXIMUM
+        for node in _quantisers(model, constants)
+        if node.input[0] in largest
+    }
+    _replace(model, {name: np.full_like(constants[name], value) for name, value in scales.items()})
+
+
+def fit_scales_to_half(model: onnx.ModelProto) -> None:
+    """Round every scale up to a number that FP16 has, so that Q and DQ agree once the model is FP16.
+
+    To be called while weights are still quantised in the graph: they are then quantised with the new scales.
+    """
+    constants = _constants(model)
+    names = {node.input[1] for node in model.graph.node if node.op_type.endswith("izeLinear")}
+    rounded = {}
+    for name in names:
+        scale = np.maximum(constants[name].astype(np.float32), np.float32(_SMALLEST_SCALE))
+        half = scale.astype(np.float16)
+        half = np.where(half.astype(np.float32) < scale, np.nextafter(half, np.float16(np.inf)), half)
+        rounded[name] = half.astype(constants[name].dtype)
+    _replace(model, rounded)
+
+
+def quantised_share(model: onnx.ModelProto) -> float:
+    """Share of the multiply-adds of convolutions and matrix products whose both factors are INT8."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del fixed.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(fixed).graph
+    shapes = {
+        item.name: [dim.dim_value for dim in item.type.tensor_type.shape.dim]
+        for item in (*graph.input, *graph.value_info, *graph.output)
+    }
+    shapes.update({item.name: list(item.dims) for item in graph.initializer})
+    dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    whole = quantised = 0
+    for node in graph.node:
+        work = _multiply_adds(node, shapes)
+        whole += work
+        quantised += work if set(node.input[:2]) <= dequantised else 0
+    return quantised / whole if whole else 0.0
+
+
+def nodes_in_fp32(model: onnx.ModelProto) -> int:
+    """How many nodes compute in FP32; casts are not counted."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    single = {
+        item.name
+        for item in (*graph.value_info, *graph.output)
+        if item.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    return sum(node.op_type != "Cast" and node.output[0] in single for node in graph.node)
+
+
+def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
+    if node.op_type in ("Conv", "ConvTranspose"):
+        # Each output of a convolution, and each input of a transposed one, meets every weight of its filter.
+        place = node.output[0] if node.op_type == "Conv" else node.input[0]
+        return int(np.prod(shapes[place]) * np.prod(shapes[node.input[1]][1:]))
+    if node.op_type in ("Gemm", "MatMul"):
+        transposed = any(item.name == "transA" and item.i for item in node.attribute)
+        return int(np.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1])
+    return 0
+
+
+def _activations(
+    model: onnx.ModelProto, names: Sequence[str], inputs: Float32Array
+) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """What the named tensors are for some inputs at a time."""
+    open_graph = onnx.ModelProto()
+    open_graph.CopyFrom(model)
+    there = {item.name for item in open_graph.graph.output}
+    made = {name for node in model.graph.node for name in node.output}
+    # An input of the graph may be quantised too; it cannot be an output of its own.
+    extra = [name for name in dict.fromkeys(names) if name not in there and name in made]
+    open_graph.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in extra)
+    opened = session(open_graph.SerializeToString())
+    source = opened.get_inputs()[0].name
+    asked = [name for name in names if name in made]
+    for part in _parts(inputs):
+        # An empty list would ask for every output.
+        found = opened.run(asked, {source: part}) if asked else []
+        answers = dict(zip(asked, found, strict=True))
+        yield [answers.get(name, part) for name in names]
+
+
+def _parts(inputs: Float32Array) -> Iterator[Float32Array]:
+    for first in range(0, len(inputs), _IMAGES_AT_ONCE):
+        yield inputs[first : first + _IMAGES_AT_ONCE]
+
+
+def _quantisers(model: onnx.ModelProto, constants: Mapping[str, object]) -> Iterator[onnx.NodeProto]:
+    """The nodes that quantise activations."""
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
+            yield node
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
+    return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer} | {
+        node.output[0]: numpy_helper.to_array(node.attribute[0].t)
+        for node in model.graph.node
+        if node.op_type == "Constant"
+    }
+
+
+def _replace(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    for item in model.graph.initializer:
+        if item.name in values:
+            item.CopyFrom(numpy_helper.from_array(values[item.name], item.name))
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.output[0] in values:
+            node.attribute[0].t.CopyFrom(numpy_helper.from_array(values[node.output[0]], node.output[0]))

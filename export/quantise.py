@@ -1,0 +1,243 @@
+"""A pack with FP16 and INT8 beside its models: converted, measured by the gate, published where they pass."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from stenosis_trt.engine.pack import MANIFEST, PRECISIONS, Pack
+from stenosis_trt.engine.pack_files import MAXIMUM_MANIFEST_BYTES, read_file
+from stenosis_trt.engine.progress import show_progress
+from stenosis_trt.engine.run_record import package_version
+from stenosis_trt.export.calibration import INPUTS_PER_MODEL, CalibrationSet, calibration_set
+from stenosis_trt.export.candidates import one_at_a_time, variant_file, write_candidate
+from stenosis_trt.export.gate import Limits, Outcome, run_gate
+from stenosis_trt.export.precision import Converted, Int8Options, require_modelopt, to_fp16, to_int8
+from stenosis_trt.export.studies import (
+    CALIBRATION_PHANTOMS,
+    VALIDATION_PHANTOMS,
+    StudySet,
+    loaded_studies,
+    study_set,
+)
+
+PRECISIONS_MADE = PRECISIONS[1:]
+_VERSIONS = ("stenosis-trt", "nvidia-modelopt", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class QuantiseOptions:
+    """What to make and how.
+
+    Attributes:
+        precisions: of `PRECISIONS_MADE`.
+        int8: how INT8 is made.
+        limits: what a precision may cost.
+        inputs_per_model: of each network, to calibrate on.
+        calibrate, validate: folders of studies; None for phantoms.
+    """
+
+    precisions: tuple[str, ...] = PRECISIONS_MADE
+    int8: Int8Options = field(default_factory=Int8Options)
+    limits: Limits = field(default_factory=Limits)
+    inputs_per_model: int = INPUTS_PER_MODEL
+    calibrate: Path | None = None
+    validate: Path | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.precisions if name not in PRECISIONS_MADE]
+        if unknown or not self.precisions:
+            raise ValueError(
+                f"There is no precision {', '.join(unknown) or 'asked for'}. "
+                f"Give {' or '.join(PRECISIONS_MADE)}, or both with a comma between."
+            )
+        if self.inputs_per_model < 1:
+            raise ValueError(f"{self.inputs_per_model} inputs cannot be calibrated on. Give 1 or more.")
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What became of a pack: `pack` as it was written, and the gate's outcome for each precision.
+
+    `by_model` has, for each precision that failed, the outcome with only one model in it, by model.
+    """
+
+    pack: Pack
+    outcomes: Mapping[str, Outcome]
+    by_model: Mapping[str, Mapping[str, Outcome]]
+
+
+def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantised:
+    """Convert a pack's models, measure them, and write the pack with the precisions that pass to `out`.
+
+    Raises:
+        PrecisionError: ModelOpt is missing, or cannot convert a model.
+        StudiesError: there are no studies to calibrate or validate on.
+        PackError: the pack cannot be used.
+        OSError: `out` is there already, or cannot be written.
+    """
+    require_modelopt()
+    _refuse_existing(out)
+    studies = study_set(options.calibrate, CALIBRATION_PHANTOMS)
+    calibration = calibration_set(pack, studies, options.inputs_per_model)
+    made = convert_models(pack, calibration, options)
+    validation = study_set(options.validate, VALIDATION_PHANTOMS)
+    with TemporaryDirectory(prefix="stenosis-gate-") as work:
+        candidates = {
+            name: write_candidate(
+                pack, Path(work) / name, name, {key: model.data for key, model in made[name].items()}
+            )
+            for name in made
+        }
+        outcomes = _gate(pack, candidates, validation, options.limits)
+        by_model = {
+            name: _gate(pack, one_at_a_time(pack, candidates[name], name), validation, options.limits)
+            for name, outcome in outcomes.items()
+            if not outcome.passed
+        }
+    quantised = Quantised(pack, outcomes, by_model)
+    return replace(quantised, pack=write_variants(out, quantised, made, how_made(options, calibration)))
+
+
+def repeat_gate(pack: Pack, validate: Path | None, limits: Limits | None = None) -> dict[str, Outcome]:
+    """The gate's outcome for each precision that a pack holds, measured anew.
+
+    Raises:
+        StudiesError, PackError: as in `quantise_pack`.
+    """
+    candidates = {name: pack.in_precision(name) for name in pack.precisions[1:]}
+    return _gate(pack, candidates, study_set(validate, VALIDATION_PHANTOMS), limits or Limits())
+
+
+Models = dict[str, Converted]
+"""Each model of a pack in one precision, by name."""
+
+
+def convert_models(pack: Pack, calibration: CalibrationSet, options: QuantiseOptions) -> dict[str, Models]:
+    """Every model in every precision asked for.
+
+    Raises:
+        PrecisionError: ModelOpt is missing, or cannot convert a model.
+    """
+    made: dict[str, Models] = {name: {} for name in options.precisions}
+    total, done = len(made) * len(pack.models), 0
+    with show_progress("Converting", "models") as progress:
+        progress.advance(0, total)
+        for precision, models in made.items():
+            for name in pack.models:
+                data, inputs = pack.read_model(name), calibration.inputs[name]
+                if precision == "fp16":
+                    models[name] = to_fp16(data, inputs)
+                else:
+                    models[name] = to_int8(data, inputs, options.int8)
+                done += 1
+                progress.advance(done, total)
+    return made
+
+
+def _gate(
+    pack: Pack, candidates: Mapping[str, Pack], validation: StudySet, limits: Limits
+) -> dict[str, Outcome]:
+    if not candidates:
+        return {}
+    studies = loaded_studies(validation, f"Comparing {', '.join(candidates)} with FP32")
+    return run_gate(pack, candidates, studies, validation.source, limits)
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise FileExistsError(errno.EEXIST, "is there already; give a new folder with --out", str(out))
+
+
+def write_variants(out: Path, found: Quantised, made: Mapping[str, Models], how: Mapping[str, Any]) -> Pack:
+    """Write a pack to a new folder, with the precisions that passed beside its models.
+
+    What did not pass is not written; why is kept in pack.json under "refused". Plans are not taken along:
+    they belong to the pack they were built from.
+
+    Args:
+        out: folder that must not be there yet.
+        found: the pack as it is, and what the gate found; variants of other precisions are kept.
+        made: the models of each precision.
+        how: what they were made with, kept under "quantised".
+
+    Returns:
+        The pack as it was written.
+
+    Raises:
+        OSError: `out` is there already, or cannot be written.
+        PackError: what was written does not load.
+    """
+    _refuse_existing(out)
+    pack, outcomes = found.pack, found.outcomes
+    manifest = json.loads(read_file(pack.path, MANIFEST, MAXIMUM_MANIFEST_BYTES))
+    refused = {name: entry for name, entry in manifest.get("refused", {}).items() if name not in made}
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    try:
+        for name, model in pack.models.items():
+            entry = manifest["models"][name]
+            _write(part / model.file, pack.read_model(name))
+            variants = {key: value for key, value in entry.get("variants", {}).items() if key not in made}
+            for precision in variants:
+                _write(part / model.variants[precision].file, pack.read_variant(name, precision))
+            for precision, models in made.items():
+                if outcomes[precision].passed:
+                    variants[precision] = _variant(part, name, precision, models[name], outcomes[precision])
+            entry["variants"] = variants
+        for precision, by_model in found.by_model.items():
+            refused[precision] = {
+                **outcomes[precision].as_data(),
+                "by_model": {name: outcome.as_data() for name, outcome in by_model.items()},
+            }
+        manifest |= {"refused": refused, "quantised": dict(how)}
+        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        _write(part / MANIFEST, text.encode())
+        Pack.load(part)
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Pack.load(out)
+
+
+def how_made(options: QuantiseOptions, calibration: CalibrationSet) -> dict[str, Any]:
+    """What pack.json keeps of how its variants were made."""
+    return {
+        "precisions": list(options.precisions),
+        "calibrator": options.int8.calibrator,
+        "percentile": options.int8.percentile if options.int8.calibrator == "percentile" else None,
+        "elsewhere": options.int8.elsewhere,
+        "calibrated_on": calibration.source,
+        "calibration_key": calibration.key,
+        "inputs": {name: len(inputs) for name, inputs in calibration.inputs.items()},
+        "versions": {name: package_version(name) for name in _VERSIONS},
+    }
+
+
+def _variant(
+    folder: Path, model: str, precision: str, converted: Converted, outcome: Outcome
+) -> dict[str, Any]:
+    file = variant_file(model, precision)
+    _write(folder / file, converted.data)
+    return {
+        "file": file,
+        "sha256": hashlib.sha256(converted.data).hexdigest(),
+        "metrics": converted.metrics,
+        "gate": outcome.as_data(),
+    }
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())

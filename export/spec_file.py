@@ -1,0 +1,290 @@
+"""The spec of a pack to be exported: a TOML file, settings of the command line, or both.
+
+`specs/reference.toml` shows every entry with a comment. Nothing has a default that would decide what a
+network sees: an entry that is missing is named, and so is one that is not known.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stenosis_trt.engine.pack import ROLES, InputSpec, OutputSpec, PackError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ACTIVATIONS = ("none", "sigmoid", "softmax", "clip")
+STORAGES = ("fp16", "fp32")
+REFERENCE = "reference"
+"""What `--spec` calls the example that comes with the package."""
+
+_PACK = ("name", "version", "licence", "intended_use")
+_INPUT = ("size", "channels", "channel_source", "window_percentiles", "mean", "std", "centre_offset_mm")
+_CHECKPOINT = ("network", "weights", "image_size")
+_MAX_BYTES = 1 << 20
+
+
+class SpecError(Exception):
+    """A spec that cannot be used; the message says where, why, and what to write."""
+
+
+@dataclass(frozen=True)
+class CheckpointChoice:
+    """What a checkpoint may leave open.
+
+    Attributes:
+        network: one of `efficientnet_names.NETWORKS`.
+        weights: the set of weights to take, as "state_dict_ema" or "ema.module".
+        image_size: (height, width) that an efficientnet-pytorch network was made for; (0, 0) for any.
+    """
+
+    network: str | None = None
+    weights: str | None = None
+    image_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ModelDeclaration:
+    """One network: what it is given, what it gives, and how that becomes what the pipe takes.
+
+    Attributes:
+        input: as it goes into the pack.
+        output: as it goes into the pack, names in the pipe's order.
+        order: for each name of `output`, its place in the network's own output.
+        activation: one of `ACTIVATIONS` for an ONNX file; None where the spec says nothing.
+        metrics: of the maker, for the pack.
+        checkpoint: see there.
+    """
+
+    input: InputSpec
+    output: OutputSpec
+    order: tuple[int, ...]
+    activation: str | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: CheckpointChoice = field(default_factory=CheckpointChoice)
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """Everything a pack says beside the models themselves. `half_weights`: stored as FP16."""
+
+    name: str
+    version: str
+    licence: str
+    intended_use: str
+    half_weights: bool
+    card: Mapping[str, Any]
+    models: Mapping[str, ModelDeclaration]
+
+
+def reference_spec() -> Path:
+    """The example that comes with the package: the reference pack's own spec."""
+    return Path(__file__).parent / "specs" / f"{REFERENCE}.toml"
+
+
+def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
+    """Read a spec and put settings over it.
+
+    Args:
+        path: a TOML file; `REFERENCE` takes the example, None an empty one.
+        settings: "grader.input.size=[456, 456]" and the like, values in TOML's words; a word that is none
+            of those is a text.
+
+    Raises:
+        SpecError: a file that cannot be read or is not TOML, an entry that is missing, unknown or wrong.
+    """
+    content = _read(path) if path is not None else {}
+    for setting in settings:
+        _put(content, setting)
+    _known("the spec", content, ("pack", "card", *ROLES))
+    pack = _table(content, "pack", "the spec")
+    _known("[pack]", pack, (*_PACK, "weights"))
+    texts = {key: _text(pack, key, "[pack]") for key in _PACK}
+    storage = pack.get("weights", STORAGES[0])
+    if storage not in STORAGES:
+        raise SpecError(f"[pack] weights is {storage!r}. Write one of {', '.join(STORAGES)}.")
+    card = _table(content, "card", "the spec") if "card" in content else {}
+    models = {role: _model(role, _table(content, role, "the spec")) for role in ROLES}
+    return ExportSpec(**texts, half_weights=storage == STORAGES[0], card=card, models=models)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    place = reference_spec() if str(path) == REFERENCE and not path.exists() else path
+    try:
+        if place.stat().st_size > _MAX_BYTES:
+            raise SpecError(f"{path} has more than {_MAX_BYTES} bytes. Give a spec in TOML.")
+        return dict(tomllib.loads(place.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SpecError(
+            f"The spec {path} cannot be read ({error.strerror}). Give a TOML file, or `{REFERENCE}`."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"The spec {path} is not TOML ({error}). See {reference_spec()}.") from error
+
+
+def _put(content: dict[str, Any], setting: str) -> None:
+    key, found, value = setting.partition("=")
+    *tables, last = key.strip().split(".")
+    if not found or not last or not all(tables):
+        raise SpecError(f"The setting {setting!r} is not KEY=VALUE, such as grader.input.size=[456, 456].")
+    for table in tables:
+        content = content.setdefault(table, {})
+        if not isinstance(content, dict):
+            raise SpecError(f"The setting {setting!r} goes into {table}, which is no table of the spec.")
+    try:
+        content[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        content[last] = value.strip()
+
+
+def _model(role: str, content: Mapping[str, Any]) -> ModelDeclaration:
+    _known(f"[{role}]", content, ("input", "output", "checkpoint", "metrics"))
+    output, order, activation = _output(role, _table(content, "output", f"[{role}]"))
+    place = f"[{role}.checkpoint]"
+    choice = _table(content, "checkpoint", f"[{role}]") if "checkpoint" in content else {}
+    _known(place, choice, _CHECKPOINT)
+    metrics = _table(content, "metrics", f"[{role}]") if "metrics" in content else {}
+    wrong = [name for name, value in metrics.items() if not _is_number(value)]
+    if wrong:
+        raise SpecError(f"[{role}.metrics] {', '.join(wrong)}: write numbers.")
+    return ModelDeclaration(
+        input=_input(role, _table(content, "input", f"[{role}]")),
+        output=output,
+        order=order,
+        activation=activation,
+        metrics={name: float(value) for name, value in metrics.items()},
+        checkpoint=CheckpointChoice(
+            network=_text(choice, "network", place) if "network" in choice else None,
+            weights=_text(choice, "weights", place) if "weights" in choice else None,
+            image_size=_size(choice, "image_size", place) if "image_size" in choice else None,
+        ),
+    )
+
+
+def _input(role: str, content: Mapping[str, Any]) -> InputSpec:
+    place = f"[{role}.input]"
+    _known(place, content, (*_INPUT, "spacing_mm", "roi_mm"))
+    height, width = _size(content, "size", place)
+    low, high = _numbers(content, "window_percentiles", place, 2)
+    across, down = _numbers(content, "centre_offset_mm", place, 2)
+    channels = _whole(content, "channels", place)
+    try:
+        return InputSpec(
+            height=height,
+            width=width,
+            spacing_mm=_spacing(content, place, (height, width)),
+            channels=channels,
+            channel_source=_text(content, "channel_source", place),
+            plane=ROLES[role].plane,
+            window_percentiles=(low, high),
+            mean=_numbers(content, "mean", place, channels),
+            std=_numbers(content, "std", place, channels),
+            centre_offset_mm=(across, down),
+        )
+    except PackError as error:
+        raise SpecError(f"{place} {error.reason}") from error
+
+
+def _spacing(content: Mapping[str, Any], place: str, size: tuple[int, int]) -> float:
+    """mm a pixel, given as such or by the region's extent."""
+    if ("spacing_mm" in content) == ("roi_mm" in content):
+        raise SpecError(f"{place} needs either spacing_mm or roi_mm, and not both.")
+    if "spacing_mm" in content:
+        return _numbers({"spacing_mm": [content["spacing_mm"]]}, "spacing_mm", place, 1)[0]
+    roi = _numbers(content, "roi_mm", place, 2)
+    down, across = roi[0] / max(size[0], 1), roi[1] / max(size[1], 1)
+    if abs(down - across) > 1e-6 * abs(down):
+        raise SpecError(
+            f"{place} roi_mm {list(roi)} and size {list(size)} give {down:g} mm a pixel down and {across:g} "
+            "across. Pixels have to be square: change one of them."
+        )
+    return down
+
+
+def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[int, ...], str | None]:
+    place, wanted = f"[{role}.output]", ROLES[role]
+    _known(place, content, ("kind", "names", "stride", "minimum_confidence", "activation"))
+    kind = _text(content, "kind", place)
+    if kind == "coordinates":
+        raise SpecError(
+            f"{place} kind is coordinates, which the run-time cannot use yet: a point's confidence is the "
+            "height of its heatmap's peak. Export the network with its heatmaps as output."
+        )
+    if kind != wanted.kind:
+        raise SpecError(f"{place} kind is {kind!r}, and has to be {wanted.kind!r}.")
+    names = content.get("names")
+    if not isinstance(names, list) or sorted(map(str, names)) != sorted(wanted.names):
+        raise SpecError(
+            f"{place} names {names!r} are not those of {role}. Write {', '.join(wanted.names)}, in the order "
+            "of the network's output."
+        )
+    order = tuple(list(map(str, names)).index(name) for name in wanted.names)
+    stride = _whole(content, "stride", place) if kind == "heatmaps" or "stride" in content else 1
+    activation = _text(content, "activation", place) if "activation" in content else None
+    if activation is not None and activation not in ACTIVATIONS:
+        raise SpecError(f"{place} activation is {activation!r}. Write one of {', '.join(ACTIVATIONS)}.")
+    confidence = _numbers(
+        {"minimum_confidence": [_given(content, "minimum_confidence", place)]}, "minimum_confidence", place, 1
+    )
+    try:
+        return OutputSpec(kind, wanted.names, stride, confidence[0]), order, activation
+    except PackError as error:
+        raise SpecError(f"{place} {error.reason}") from error
+
+
+def _known(place: str, content: Mapping[str, Any], names: Sequence[str]) -> None:
+    unknown = [name for name in content if name not in names]
+    if unknown:
+        raise SpecError(f"{place} has {', '.join(unknown)}, which nothing reads. Known: {', '.join(names)}.")
+
+
+def _given(content: Mapping[str, Any], key: str, place: str) -> Any:
+    if key not in content:
+        raise SpecError(f"{place} lacks {key}. {reference_spec()} shows every entry.")
+    return content[key]
+
+
+def _table(content: Mapping[str, Any], key: str, place: str) -> dict[str, Any]:
+    value = _given(content, key, place)
+    if not isinstance(value, dict):
+        raise SpecError(f"{place} {key} is {value!r}, and has to be a table.")
+    return value
+
+
+def _text(content: Mapping[str, Any], key: str, place: str) -> str:
+    value = _given(content, key, place)
+    if not isinstance(value, str) or not value.strip():
+        raise SpecError(f"{place} {key} is {value!r}, and has to be a text.")
+    return value
+
+
+def _whole(content: Mapping[str, Any], key: str, place: str) -> int:
+    value = _given(content, key, place)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SpecError(f"{place} {key} is {value!r}, and has to be a whole number of at least 1.")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _numbers(content: Mapping[str, Any], key: str, place: str, count: int) -> tuple[float, ...]:
+    value = _given(content, key, place)
+    if not isinstance(value, list) or len(value) != count or not all(map(_is_number, value)):
+        raise SpecError(f"{place} {key} is {value!r}, and has to be {count} number{'s' * (count > 1)}.")
+    return tuple(float(item) for item in value)
+
+
+def _size(content: Mapping[str, Any], key: str, place: str) -> tuple[int, int]:
+    value = _given(content, key, place)
+    pair = isinstance(value, list) and len(value) == 2
+    if not pair or not all(isinstance(item, int) and item >= 0 for item in value):
+        raise SpecError(f"{place} {key} is {value!r}, and has to be [height, width] in pixels.")
+    return value[0], value[1]

@@ -1,0 +1,351 @@
+"""`stenosis-trt export`: the spec, ONNX files, and the whole way from three checkpoints to a pack."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from named_values import named_value
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+from tiny_pack import write_tiny_pack
+
+from stenosis_trt.bench.phantom import PhantomOptions, write_studies
+from stenosis_trt.engine.pack import Pack, PackError, reference_pack
+from stenosis_trt.export.export_pack import export_pack
+from stenosis_trt.export.models.efficientnet import EfficientNetB5
+from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.onnx_export import ExportError
+from stenosis_trt.export.onnx_import import OnnxError, import_onnx
+from stenosis_trt.export.spec_file import ModelDeclaration, SpecError, read_spec, reference_spec
+
+
+def _call(*arguments: object, prelude: str = "") -> subprocess.CompletedProcess[str]:
+    script = f"{prelude}\nfrom stenosis_trt.engine.cli import main; main()"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+# ------------------------------------------------------------------------------------------------ the spec
+
+
+def test_the_reference_spec_is_that_of_the_reference_pack() -> None:
+    spec, pack = read_spec(reference_spec()), Pack.load(reference_pack())
+    for name, model in pack.models.items():
+        assert spec.models[name].input == model.input
+        assert spec.models[name].output == model.output
+    assert (spec.name, spec.licence, spec.intended_use) == (pack.name, pack.licence, pack.intended_use)
+    assert spec.half_weights
+    for key, value in spec.card.items():
+        assert pack.card[key] == value
+
+
+def test_a_spec_called_reference_is_the_example_and_settings_overrule_it() -> None:
+    spec = read_spec(
+        Path("reference"),
+        [
+            "grader.input.size=[456, 456]",
+            "pack.name=ours",
+            "pack.weights=fp32",
+            "grader.checkpoint.network=timm/efficientnet_b5",
+        ],
+    )
+    assert spec.models["grader"].input.size == (456, 456)
+    assert spec.name == "ours"
+    assert not spec.half_weights
+    assert spec.models["grader"].checkpoint.network == "timm/efficientnet_b5"
+
+
+def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
+    text = reference_spec().read_text(encoding="utf-8").replace("spacing_mm = 0.375", "roi_mm = [48.0, 48.0]")
+    (tmp_path / "spec.toml").write_text(text, encoding="utf-8")
+    spec = read_spec(tmp_path / "spec.toml")
+    assert spec.models["grader"].input.spacing_mm == 0.375
+    with pytest.raises(SpecError, match="Pixels have to be square"):
+        read_spec(tmp_path / "spec.toml", ["grader.input.roi_mm=[48, 40]"])
+    with pytest.raises(SpecError, match="either spacing_mm or roi_mm"):
+        read_spec(tmp_path / "spec.toml", ["grader.input.spacing_mm=0.4"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("grader.input.sise=[1,1]", r"\[grader.input\] has sise, which nothing reads"),
+        ("speed=3", "the spec has speed"),
+        ("grader.input.size=456", r"size is 456, and has to be \[height, width\]"),
+        ("grader.input.mean=[0.5]", "mean is .* has to be 3 numbers"),
+        ("grader.input.std=[0.0, 1.0, 1.0]", "std must be positive"),
+        ("grader.input.channels=2", "mean is|neighbours need odd"),
+        ("levels.output.kind=coordinates", "coordinates, which the run-time cannot use yet"),
+        ("levels.output.kind=classes", "has to be 'heatmaps'"),
+        ('cord.output.names=["a", "b", "c", "d"]', "are not those of cord"),
+        ("cord.output.stride=0", "whole number of at least 1"),
+        ("cord.output.activation=tanh", "Write one of none, sigmoid"),
+        ("cord.output.minimum_confidence=2", "must lie in 0 to 1"),
+        ("pack.weights=int8", "Write one of fp16, fp32"),
+        ("pack.name=3", "has to be a text"),
+        ("nothing", "is not KEY=VALUE"),
+        ("pack.name.x=3", "which is no table"),
+        ("cord=3", "has to be a table"),
+    ],
+)
+def test_what_is_wrong_in_a_spec_is_named(setting: str, reason: str) -> None:
+    with pytest.raises(SpecError, match=reason):
+        read_spec(reference_spec(), [setting])
+
+
+def test_a_spec_that_lacks_something_or_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="lacks pack"):
+        read_spec(None)
+    with pytest.raises(SpecError, match="cannot be read"):
+        read_spec(tmp_path / "gone.toml")
+    (tmp_path / "bad.toml").write_text("size = [1", encoding="utf-8")
+    with pytest.raises(SpecError, match="is not TOML"):
+        read_spec(tmp_path / "bad.toml")
+
+
+# ------------------------------------------------------------------------------------------------ ONNX files
+
+
+def _spec(size: int = 32, **output: object) -> ModelDeclaration:
+    """A cord network of small input; `output` overrules entries of its output."""
+    settings = [f"cord.input.size=[{size}, {size}]", *(f"cord.output.{k}={v}" for k, v in output.items())]
+    return read_spec(reference_spec(), settings).models["cord"]
+
+
+def _example(size: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((3, 1, size, size)).astype(np.float32)
+
+
+def _points_model(
+    path: Path,
+    *,
+    points: int = 4,
+    stride: int = 2,
+    sizes: tuple[object, ...] = ("n", 1, "h", "w"),
+    opset: int = 18,
+    domain: str = "",
+    names: tuple[str, str] = ("image", "heatmaps"),
+) -> Path:
+    """A strided convolution whose input and output are called as the pack's are: names must not collide."""
+    weight = np.random.default_rng(1).standard_normal((points, 1, stride, stride)).astype(np.float32)
+    source, result = names
+    nodes = [helper.make_node("Conv", [source, "order"], ["ordered"], strides=[stride, stride])]
+    nodes.append(helper.make_node("Tanh", ["ordered"], [result], domain=domain))
+    graph = helper.make_graph(
+        nodes,
+        "points",
+        [helper.make_tensor_value_info(source, TensorProto.FLOAT, sizes)],
+        [helper.make_tensor_value_info(result, TensorProto.FLOAT, ["n", "k", "y", "x"])],
+        [numpy_helper.from_array(weight, "order")],
+    )
+    opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        ("none", lambda x: x),
+        ("sigmoid", lambda x: 1 / (1 + np.exp(-x))),
+        ("clip", lambda x: x.clip(0, 1)),
+        ("softmax", lambda x: np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)),
+    ],
+)
+def test_an_onnx_file_is_ordered_activated_and_sized(
+    tmp_path: Path, activation: str, expected: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    path = _points_model(tmp_path / "m.onnx")
+    spec = _spec(names='["left", "anterior", "right", "posterior"]', activation=activation)
+    exported, answer = import_onnx(path, spec, _example(), half_weights=False)
+    own = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    made = onnxruntime.InferenceSession(exported.data, providers=["CPUExecutionProvider"])
+    assert made.get_inputs()[0].name == "image"
+    assert made.get_inputs()[0].shape[1:] == [1, 32, 32]
+    assert made.get_outputs()[0].shape[1:] == [4, 16, 16]
+    assert isinstance(made.get_inputs()[0].shape[0], str)
+    wanted = expected(own.run(None, {"image": _example()})[0][:, [1, 3, 0, 2]])
+    assert made.run(None, {"image": _example()})[0] == pytest.approx(wanted, abs=1e-5)
+    assert answer(_example()) == pytest.approx(wanted, abs=1e-5)
+    assert exported.maximum_error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "reason"),
+    [
+        ({"sizes": (1, 1, 32, 32)}, {}, "batch of the input of .* is fixed at 1.*dynamic_axes"),
+        ({"sizes": ("n", 1, 64, 64)}, {}, "input of .* is any × 1 × 64 × 64, and the spec says 1 × 32 × 32"),
+        ({"sizes": ("n", 1024)}, {}, "has to be batch × channels|no valid ONNX|cannot"),
+        ({"opset": 12}, {}, "opset 12, and 13 to 20"),
+        ({"domain": "com.microsoft"}, {}, r"uses com\.microsoft\.Tanh"),
+        ({"points": 6}, {}, "is 3 × 6 × 16 × 16, and the spec asks for|cannot have"),
+        ({"stride": 4}, {}, "spec asks for|cannot have an input"),
+        ({}, {"stride": 4}, "spec asks for|cannot have an input"),
+    ],
+)
+def test_an_onnx_file_that_is_not_what_the_spec_says_is_refused(
+    tmp_path: Path, model: dict[str, object], output: dict[str, object], reason: str
+) -> None:
+    path = _points_model(tmp_path / "m.onnx", **model)  # type: ignore[arg-type]
+    with pytest.raises(OnnxError, match=reason):
+        import_onnx(path, _spec(**output), _example(), half_weights=False)
+
+
+def test_an_onnx_file_that_depends_on_its_batch_is_refused(tmp_path: Path) -> None:
+    """A normalisation over the batch, as of a network exported while it was training."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["centred"]),
+        helper.make_node("Concat", ["centred"] * 4, ["y"], axis=1),
+    ]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 32, 32])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 32, 32])
+    axes = numpy_helper.from_array(np.array([0]), "axes")
+    graph = helper.make_graph(nodes, "g", [image], [result], [axes])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9),
+        tmp_path / "m.onnx",
+    )
+    spec = replace(_spec(), output=replace(_spec().output, stride=1))
+    with pytest.raises(OnnxError, match="differently for an image alone and in a batch"):
+        import_onnx(tmp_path / "m.onnx", spec, _example(), half_weights=False)
+
+
+def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"nonsense")
+    with pytest.raises(OnnxError, match="no valid ONNX model"):
+        import_onnx(tmp_path / "m.onnx", _spec(), _example(), half_weights=False)
+    with pytest.raises(OnnxError, match="is not there"):
+        import_onnx(tmp_path / "gone.onnx", _spec(), _example(), half_weights=False)
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    levels, cord = KeypointNet(1, 6, 4).eval(), KeypointNet(1, 4, 2).eval()
+    # Initial weights would give every image the same probabilities.
+    shapes = {name: tuple(value.shape) for name, value in EfficientNetB5(4).state_dict().items()}
+    grader = {name: named_value(name, shape) for name, shape in shapes.items()}
+    save_file(levels.state_dict(), folder / "levels.safetensors")
+    torch.save({"model": {f"module.{k}": v for k, v in cord.state_dict().items()}}, folder / "cord.pth")
+    torch.save({"state_dict": grader, "epoch": 1}, folder / "grader.pt")
+    return {
+        "levels": folder / "levels.safetensors",
+        "cord": folder / "cord.pth",
+        "grader": folder / "grader.pt",
+    }
+
+
+def _arguments(checkpoints: dict[str, Path]) -> list[object]:
+    return [item for name, path in checkpoints.items() for item in (f"--{name}", path)]
+
+
+def test_three_checkpoints_become_a_pack_that_verifies(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "packs" / "ours"
+    answer = _call(
+        "export", *_arguments(checkpoints), "--spec", "reference", "--set", "pack.name=ours", "--out", out
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "largest error" in answer.stdout
+    pack = Pack.load(out)
+    assert pack.name == "ours"
+    for name, model in pack.models.items():
+        assert 0 < model.metrics["export_error_slices"] <= model.metrics["export_maximum_error"] < 5e-3
+        assert pack.card["export_check"]["slices"][name] > 0
+    assert pack.card["exported_from"]["cord"]["weights"] == "model.module"
+    assert pack.card["exported_from"]["grader"]["network"] == "torchvision/efficientnet_b5"
+    assert str(tmp_path) not in json.dumps(pack.card)
+    assert _call("verify", out).returncode == 0
+    refused = _call("export", *_arguments(checkpoints), "--spec", "reference", "--out", out)
+    assert refused.returncode == 2
+    assert "is there already" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models that answer with the image itself, of no fixed height and width."""
+    pack = write_tiny_pack(tmp_path_factory.mktemp("onnx") / "tiny")
+    return {name: pack.path / model.file for name, model in pack.models.items()}
+
+
+_TINY = ["levels.output.activation=sigmoid", "grader.input.mean=[0,0,0]", "grader.input.std=[1,1,1]"]
+_ECHOES = [*_TINY, "cord.output.activation=sigmoid"]
+
+
+def test_onnx_files_become_a_pack_that_is_checked_on_the_studies_given(
+    onnx_files: dict[str, Path], tmp_path: Path
+) -> None:
+    write_studies(tmp_path / "studies", PhantomOptions(1, 9001))
+    spec, lines = read_spec(reference_spec(), _ECHOES), list[str]()
+    pack = export_pack(onnx_files, spec, tmp_path / "pack", tmp_path / "studies", lines.append)
+    assert pack.card["exported_from"]["levels"]["network"] == "ONNX"
+    assert pack.card["export_check"]["slices_of"] == "studies given with --check"
+    assert [line.split(":")[0] for line in lines] == [*pack.models, *pack.models]
+    assert all("slices of studies" in line for line in lines[3:])
+
+
+def test_an_onnx_file_without_its_activation_is_refused_by_the_run_time(
+    onnx_files: dict[str, Path], tmp_path: Path
+) -> None:
+    spec = read_spec(reference_spec(), _TINY)
+    with pytest.raises(PackError, match="cord: its output reaches from"):
+        export_pack(onnx_files, spec, tmp_path / "pack", report=list[str]().append)
+    assert not (tmp_path / "pack").exists()
+
+
+def test_a_network_that_answers_everything_alike_is_refused(
+    onnx_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Any error of the export would be hidden by it."""
+    state = KeypointNet(1, 4, 2).state_dict()
+    state["head.weight"] = torch.zeros_like(state["head.weight"])
+    torch.save(state, tmp_path / "same.pt")
+    spec = read_spec(reference_spec(), _TINY)
+    files = {**onnx_files, "cord": tmp_path / "same.pt"}
+    with pytest.raises(ExportError, match="model cord answers the same whatever it is shown"):
+        export_pack(files, spec, tmp_path / "pack", report=list[str]().append)
+    assert not (tmp_path / "pack").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        (["--spec", "gone.toml"], "cannot be read"),
+        (["--spec", "reference", "--check", "gone"], "There are no studies at gone"),
+        (["--spec", "reference", "--levels", "gone.pt"], "There is no checkpoint at gone.pt"),
+        (["--spec", "reference", "--levels", "gone.onnx"], "gone.onnx is not there"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_leaves_nothing(
+    checkpoints: dict[str, Path], tmp_path: Path, extra: list[str], reason: str
+) -> None:
+    answer = _call("export", *_arguments(checkpoints), "--out", tmp_path / "pack", *extra)
+    assert answer.returncode == 2
+    assert reason in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_without_torch_the_command_says_what_to_install(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    answer = _call(
+        *("export", *_arguments(checkpoints), "--spec", "reference", "--out", tmp_path / "pack"),
+        prelude="import sys; sys.modules['torch'] = None",
+    )
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines() == [
+        "stenosis-trt: `export` needs torch, which is not installed: pip install 'stenosis-trt[export]'"
+    ]
