@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 PART = ".part"
 """Ending of a file that is still being written."""
@@ -23,17 +24,13 @@ def writing_whole(path: Path) -> Iterator[TextIO]:
     Raises:
         OSError: the folder is not there or not writable, or the disk is full; `path` stays as it was.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    try:
-        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with _writing_bytes(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
+        try:
+            yield text
+        finally:
+            # Hands the text on, and leaves the stream open for what its own context does with it.
+            text.detach()
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -48,10 +45,16 @@ def write_whole_bytes(path: Path, data: bytes) -> None:
     Raises:
         OSError: as there.
     """
+    with _writing_bytes(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def _writing_bytes(path: Path) -> Iterator[BinaryIO]:
     part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         with part.open("wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)

@@ -80,7 +80,9 @@ def test_a_folder_with_results_is_not_written_over(tmp_path: Path) -> None:
 
 def test_a_run_that_was_killed_before_its_first_study_needs_no_resume(tmp_path: Path) -> None:
     ResultStore(tmp_path, KIND, resume=False).close()
-    ResultStore(tmp_path, KIND, resume=False).close()
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.1"), stand_in.result("1.1"), [])
+        assert store.is_done(_study("1.1"))
 
 
 @pytest.mark.parametrize("resume", [False, True])
