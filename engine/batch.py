@@ -103,9 +103,9 @@ def grade_paths(
         run = _Run(store, options, pack, backend, grade)
         finished = False
         try:
-            # The reading processes have ended before the memory they took is asked for.
             with DicomReader(options.limits, options.workers) as reader:
                 run.grade_all(reader, run.scan(reader, paths))
+            run.reading_peak_bytes = reader.peak_memory_bytes
             finished = True
         finally:
             outcome = run.write_tables()
@@ -126,6 +126,8 @@ class _Run:
         self._order: list[str] = []
         self._file_problems: list[Problem] = []
         self._files = self._skipped = 0
+        self.reading_peak_bytes: int | None = None
+        """What the largest reading process took; not known before they have ended."""
 
     def scan(self, reader: DicomReader, paths: Sequence[Path]) -> deque[StudyHeader]:
         """Read all headers; returns the studies that are not done."""
@@ -249,5 +251,5 @@ class _Run:
                 "total": round(time.monotonic() - self._start, 3),
                 "stages": self._costs.summary(),
             },
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": {"process": peak_memory_bytes(), "reading": self.reading_peak_bytes},
         }

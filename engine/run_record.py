@@ -73,12 +73,9 @@ class Costs:
         }
 
 
-def peak_memory_bytes() -> dict[str, int]:
-    """Largest resident memory so far of this process and of the largest of its ended children."""
-    return {
-        "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "largest_child": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
-    }
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def machine() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.dicom.errors import ReaderError
@@ -35,6 +36,8 @@ class ReadingProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._closed = False
+        self.peak_memory_bytes = 0
+        """Largest resident memory of the processes that have ended."""
 
     @property
     def pid(self) -> int | None:
@@ -97,6 +100,8 @@ class ReadingProcess:
 
     def stop(self) -> None:
         """End the process; the next request starts another."""
+        if self._process is not None:
+            self.peak_memory_bytes = max(self.peak_memory_bytes, _peak_memory_bytes(self._process.pid))
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
@@ -108,6 +113,18 @@ class ReadingProcess:
         """End the process for good."""
         self._closed = True
         self.stop()
+
+
+def _peak_memory_bytes(pid: int) -> int:
+    """Largest resident memory of a running process; 0 of one that is gone.
+
+    The system's own count for children (RUSAGE_CHILDREN) holds what the parent had when it started them.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
 
 
 def _environment() -> dict[str, str]:

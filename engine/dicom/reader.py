@@ -75,6 +75,11 @@ class DicomReader:
         for process in self._processes:
             process.close()
 
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Largest resident memory of a reading process, of those that have ended."""
+        return max(process.peak_memory_bytes for process in self._processes)
+
     def scan(self, paths: Sequence[Path], progress: Callable[[int], None] | None = None) -> Scan:
         """Find and read the headers of all files below `paths`; no pixels.
 
