@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +77,7 @@ def cut_work(cut: Cut, pixels: np.ndarray, dtype: npt.DTypeLike) -> Work:
     statistics = launches.statistics_work(
         [list(dict.fromkeys(slices)) for slices in cut.sets], cut.affines, spec.size, spec.window_percentiles
     )
-    table = np.array(list(_planes(cut)))
+    table = np.array(_planes(cut))
     kernel = launches.preprocess_kernel(table, cut.affines, spec.width)
     out = np.zeros((len(cut.sets), spec.channels, *spec.size), dtype)
     arrays = {
@@ -108,21 +107,16 @@ def cut_work(cut: Cut, pixels: np.ndarray, dtype: npt.DTypeLike) -> Work:
     )
 
 
-def _planes(cut: Cut) -> Sequence[np.ndarray]:
+def _planes(cut: Cut) -> list[np.ndarray]:
     spec = cut.spec
-    height, width = spec.size
-    planes = []
-    for number, (slices, affine) in enumerate(zip(cut.sets, cut.affines, strict=True)):
-        first = number * spec.channels * height * width
-        if len(set(slices)) == 1:
-            target = launches.PlaneTarget(first, number, spec.mean, spec.std)
-            planes.append(launches.describe_plane(slices[0], affine, target))
-            continue
-        for channel, source in enumerate(slices):
-            place = first + channel * height * width
-            target = launches.PlaneTarget(place, number, (spec.mean[channel],), (spec.std[channel],))
-            planes.append(launches.describe_plane(source, affine, target))
-    return planes
+    elements = spec.channels * spec.height * spec.width
+    return [
+        plane
+        for number, (slices, affine) in enumerate(zip(cut.sets, cut.affines, strict=True))
+        for plane in launches.describe_input(
+            slices, affine, spec.size, launches.PlaneTarget(number * elements, number, spec.mean, spec.std)
+        )
+    ]
 
 
 def large_batch(rng: np.random.Generator, dtype: npt.DTypeLike, count: int = 64) -> Work:

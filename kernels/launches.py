@@ -176,6 +176,29 @@ def describe_plane(source: Slice, affine: FloatArray, target: PlaneTarget) -> np
     return plane
 
 
+def describe_input(
+    slices: Sequence[Slice], affine: FloatArray, size: tuple[int, int], target: PlaneTarget
+) -> list[np.ndarray]:
+    """The PLANEs of one network input: one where all channels show one slice, else one a channel.
+
+    Args:
+        slices: one a channel.
+        affine: see `describe_plane`.
+        size: of the input, (height, width).
+        target: of the whole input: its first element, its window, one mean and deviation a channel.
+    """
+    if len(set(slices)) == 1:
+        return [describe_plane(slices[0], affine, target)]
+    pixels = size[0] * size[1]
+    channels = zip(slices, target.means, target.deviations, strict=True)
+    return [
+        describe_plane(
+            source, affine, PlaneTarget(target.output + k * pixels, target.window, (mean,), (deviation,))
+        )
+        for k, (source, mean, deviation) in enumerate(channels)
+    ]
+
+
 def biased_window(source: Slice, window: Window) -> tuple[float, float]:
     """A window in real values as the kernels have it: in stored values, signed ones moved up by 2¹⁵."""
     low, high = ((value - source.intercept) / source.slope + source.sign for value in window)

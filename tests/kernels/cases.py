@@ -170,15 +170,8 @@ def run_preprocess(
     height, width = batch.size
     planes = []
     for number, (slices, affine) in enumerate(zip(arena.slices, batch.affines, strict=True)):
-        first = number * 3 * height * width
-        if len(distinct(slices)) == 1:
-            target = launches.PlaneTarget(first, number, MEANS, DEVIATIONS)
-            planes.append(launches.describe_plane(slices[0], affine, target))
-            continue
-        for channel, source in enumerate(slices):
-            output = first + channel * height * width
-            target = launches.PlaneTarget(output, number, (MEANS[channel],), (DEVIATIONS[channel],))
-            planes.append(launches.describe_plane(source, affine, target))
+        target = launches.PlaneTarget(number * 3 * height * width, number, MEANS, DEVIATIONS)
+        planes += launches.describe_input(slices, affine, batch.size, target)
     table = np.array(planes)
     out = poisoned((len(batch.sources), 3, height, width), dtype)
     kernel = launches.preprocess_kernel(table, batch.affines, width)
