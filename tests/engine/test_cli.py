@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dicom_factory import series
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from stand_in import write_studies
+from terminal import Terminal
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES
@@ -156,15 +156,13 @@ def test_a_description_is_shown_as_it_is_whatever_brackets_it_has(tmp_path: Path
 
     series(tmp_path / "in", 7, change)
     assert "[/red]" in _call("inspect", tmp_path / "in").stdout
-    leader, follower = pty.openpty()
     script = "from stenosis_trt.engine.cli import main; main()"
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160"}
     command = [sys.executable, "-c", script, "inspect", str(tmp_path / "in")]
-    process = subprocess.Popen(command, stdout=follower, env=environment)
-    os.close(follower)
-    seen = os.read(leader, 65536)
-    assert process.wait(60) == 0
-    os.close(leader)
+    with Terminal() as terminal:
+        process = subprocess.Popen(command, stdout=terminal.device, env=environment)
+        seen = terminal.read_all()
+        assert process.wait(60) == 0
     assert b"[/red] [bold]" in seen
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import subprocess
 import sys
 
 import pytest
+from terminal import Terminal
 
 from stenosis_trt.engine import progress
 
@@ -23,21 +23,11 @@ with show_progress("Grading", "studies") as shown:
 
 
 def _in_a_terminal(script: str) -> str:
-    leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=follower, env=environment)
-    os.close(follower)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(leader, 65536)
-        except OSError:  # how a pseudo-terminal says that nobody is at its other end
-            break
-        if not piece:
-            break
-        seen += piece
-    os.close(leader)
-    assert process.wait(30) == 0
+    with Terminal() as terminal:
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=terminal.device, env=environment)
+        seen = terminal.read_all()
+        assert process.wait(30) == 0
     return seen.decode()
 
 
