@@ -9,6 +9,13 @@ import numpy.typing as npt
 
 from stenosis_trt.engine.pack import InputSpec, Pack
 from stenosis_trt.kernels import launches
+from stenosis_trt.kernels.cuts import Cuts, Slice
+from stenosis_trt.kernels.descriptors import (
+    describe_frames,
+    describe_planes,
+    preprocess_kernel,
+    statistics_work,
+)
 from stenosis_trt.kernels.layouts import CORD, KEYPOINT, LEVEL_CHOICE, SELECTION, WINDOW
 
 FloatArray = npt.NDArray[np.float64]
@@ -53,7 +60,7 @@ class Cut:
     """Network inputs to be cut: `sets` of slices, one a channel, and the affine of each input."""
 
     name: str
-    sets: tuple[tuple[launches.Slice, ...], ...]
+    sets: tuple[tuple[Slice, ...], ...]
     affines: tuple[FloatArray, ...]
     spec: InputSpec
 
@@ -66,19 +73,18 @@ def _centred(shape: tuple[int, int], spacing: float, spec: InputSpec) -> FloatAr
     return np.column_stack([np.eye(2) * scale, middle - scale * half])
 
 
-def _slices(count: int, shape: tuple[int, int], first: int = 0) -> list[launches.Slice]:
+def _slices(count: int, shape: tuple[int, int], first: int = 0) -> list[Slice]:
     size = shape[0] * shape[1]
-    return [launches.Slice(first + k * size, shape, shape[1], signed=False) for k in range(count)]
+    return [Slice(first + k * size, shape, shape[1], signed=False) for k in range(count)]
 
 
 def cut_work(cut: Cut, pixels: np.ndarray, dtype: npt.DTypeLike) -> Work:
     """Windows and inputs of `cut` from the slices in `pixels`, the arena."""
     spec, suffix = cut.spec, "f16" if np.dtype(dtype) == np.float16 else "f32"
-    statistics = launches.statistics_work(
-        [list(dict.fromkeys(slices)) for slices in cut.sets], cut.affines, spec.size, spec.window_percentiles
-    )
-    table = np.array(_planes(cut))
-    kernel = launches.preprocess_kernel(table, cut.affines, spec.width)
+    cuts = _cuts(cut)
+    statistics = statistics_work(cuts, spec.window_percentiles)
+    table = describe_planes(cuts, spec.mean, spec.std)
+    kernel = preprocess_kernel(table, cuts)
     out = np.zeros((len(cut.sets), spec.channels, *spec.size), dtype)
     arrays = {
         "arena": pixels,
@@ -107,16 +113,12 @@ def cut_work(cut: Cut, pixels: np.ndarray, dtype: npt.DTypeLike) -> Work:
     )
 
 
-def _planes(cut: Cut) -> list[np.ndarray]:
-    spec = cut.spec
-    elements = spec.channels * spec.height * spec.width
-    return [
-        plane
-        for number, (slices, affine) in enumerate(zip(cut.sets, cut.affines, strict=True))
-        for plane in launches.describe_input(
-            slices, affine, spec.size, launches.PlaneTarget(number * elements, number, spec.mean, spec.std)
-        )
-    ]
+def _cuts(cut: Cut) -> Cuts:
+    slices = list(dict.fromkeys(item for slices in cut.sets for item in slices))
+    numbers = {item: number for number, item in enumerate(slices)}
+    picks = np.array([[numbers[item] for item in channels] for channels in cut.sets])
+    one_slice = cut.spec.channel_source == "slice"
+    return Cuts(slices, picks, np.array(cut.affines), cut.spec.size, one_slice)
 
 
 def large_batch(rng: np.random.Generator, dtype: npt.DTypeLike, count: int = 64) -> Work:
@@ -148,6 +150,9 @@ def study_cuts(pack: Pack) -> tuple[Cut, Cut, Cut]:
     axial = _slices(CORDS, _AXIAL, SLICES * _SAGITTAL[0] * _SAGITTAL[1])
     levels, grader, cord = (models[name].input for name in ("levels", "grader", "cord"))
     middle = SLICES // 2
+    reach = grader.channels // 2
+    neighbours = tuple(sagittal[middle - reach : middle - reach + grader.channels])
+    seen = neighbours if grader.channel_source == "neighbours" else (sagittal[middle],) * grader.channels
     regions = [_centred(_SAGITTAL, _SAGITTAL_MM, grader) for _ in range(LEVELS)]
     for number, affine in enumerate(regions):
         # The levels lie one below the other.
@@ -159,7 +164,7 @@ def study_cuts(pack: Pack) -> tuple[Cut, Cut, Cut]:
             (_centred(_SAGITTAL, _SAGITTAL_MM, levels),) * SLICES,
             levels,
         ),
-        Cut("grader", (tuple(sagittal[middle - 1 : middle + 2]),) * LEVELS, tuple(regions), grader),
+        Cut("grader", (seen,) * LEVELS, tuple(regions), grader),
         Cut(
             "cord",
             tuple((item,) * cord.channels for item in axial),
@@ -178,7 +183,10 @@ def study_pixels(rng: np.random.Generator) -> np.ndarray:
 def decode_work(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Work, Work, Work]:
     """Levels and cords of one study from heatmaps, and the slice of maximal compression of each level."""
     suffix = "f16" if np.dtype(dtype) == np.float16 else "f32"
-    frame = launches.describe_frame(np.eye(2, 3) * 4.0, np.eye(4))
+    affine = np.eye(2, 3) * 4.0
+    frames = describe_frames(
+        np.array([affine] * max(SLICES, CORDS)), np.array([np.eye(4)] * max(SLICES, CORDS))
+    )
     limits = launches.describe_limits(0.3, 60.0, (1.5, 12.0), (5.0, 20.0))
     levels = rng.uniform(0, 1, (SLICES, LEVELS, 64, 64)).astype(dtype)
     cords = rng.uniform(0, 1, (CORDS, 4, 64, 64)).astype(dtype)
@@ -189,7 +197,7 @@ def decode_work(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Work, W
             "levels",
             {
                 "heatmaps": levels,
-                "frames": np.array([frame] * SLICES),
+                "frames": frames[:SLICES],
                 "points": np.zeros((SLICES, LEVELS), KEYPOINT),
             },
             (
@@ -205,7 +213,7 @@ def decode_work(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Work, W
             "cord",
             {
                 "heatmaps": cords,
-                "frames": np.array([frame] * CORDS),
+                "frames": frames[:CORDS],
                 "limits": limits[None],
                 "points": np.zeros((CORDS, 4), KEYPOINT),
                 "cords": np.zeros(CORDS, CORD),
@@ -238,3 +246,18 @@ def decode_work(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Work, W
             CORDS * (CORD.itemsize + 4) + LEVELS * LEVEL_CHOICE.itemsize,
         ),
     )
+
+
+def contrast_work(rng: np.random.Generator, spec: InputSpec, dtype: npt.DTypeLike) -> Work:
+    """The contrast of the grader's inputs of one study."""
+    suffix = "f16" if np.dtype(dtype) == np.float16 else "f32"
+    inputs = rng.uniform(-2, 2, (LEVELS, spec.channels, *spec.size)).astype(dtype)
+    arrays = {
+        "inputs": inputs,
+        "deviations": np.array(spec.std, np.float32),
+        "contrasts": np.zeros(LEVELS, np.float32),
+    }
+    pixels = spec.height * spec.width
+    arguments = ("inputs", "deviations", "contrasts", spec.channels, pixels)
+    launch = Launch(f"input_contrast_{suffix}", launches.contrast_grids(LEVELS), arguments)
+    return Work("contrast", arrays, (launch,), inputs.nbytes + arrays["contrasts"].nbytes)

@@ -23,6 +23,7 @@ from stenosis_trt.bench import kernel_peers
 from stenosis_trt.bench.kernel_work import (
     Cut,
     Work,
+    contrast_work,
     cut_work,
     decode_work,
     large_batch,
@@ -173,6 +174,9 @@ def _on_gpu(
             moved = sum(work.bytes for work in inputs)
             times = gpu.times_ms(gpu.graphs(inputs))
             figures.append(_figure("one study, all preprocessing, float16", "graph", times, moved, copy))
+            work = contrast_work(rng, cuts[1].spec, np.float16)
+            times = gpu.times_ms(gpu.graphs([work]))
+            figures.append(_figure("one study, contrast, float16", "graph", times, work.bytes, copy))
             works = decode_work(rng, np.float32)
             moved = sum(work.bytes for work in works)
             times = gpu.times_ms(gpu.graphs(works))
@@ -217,8 +221,7 @@ def _source(pixels: np.ndarray, item: Any) -> RegionSource:
 
 def _reference(cut: Cut, sources: Sequence[RegionSource], affine: np.ndarray) -> None:
     spec = cut.spec
-    distinct = list({id(source.stored): source for source in sources}.values())
-    window = region_window(distinct, affine, spec.size, spec.window_percentiles)
+    window = region_window(sources, affine, spec.size, spec.window_percentiles)
     preprocess_region(sources, affine, spec.size, window, (spec.mean, spec.std))
 
 

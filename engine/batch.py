@@ -10,8 +10,8 @@ import csv
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from operator import attrgetter
@@ -19,28 +19,49 @@ from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
-from stenosis_trt.engine.backends.selection import Decision, decide, open_backend
+from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.selection import Decision, announce, open_backend
+from stenosis_trt.engine.cuda_driver import CudaError
 from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.gpu.options import GpuOptions
 from stenosis_trt.engine.outputs import ERRORS, ResultStore
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
 from stenosis_trt.engine.run_record import Costs, machine, made_with, peak_memory_bytes, versions
+from stenosis_trt.engine.signature import Trust
 from stenosis_trt.engine.study_reader import ReadStudy, program_failed, read_ahead
+from stenosis_trt.engine.tensorrt_flavours import TensorRTError
 
 _SECONDS_BETWEEN_TABLES = 60.0
 _TABLES_SHARE = 0.05
 """Writing the tables reads every study kept so far: at most this share of a run's time goes into it."""
+
+_GPU_FAILED = (CudaError, TensorRTError)
 
 Grade = Callable[[LoadedStudy, Pack, Backend], StudyResult]
 
 
 @dataclass(frozen=True)
 class GradeOptions:
-    """How to grade. `pack` None is the reference pack; `precision` one of `PRECISIONS` in `pack`; `workers`
-    reading processes."""
+    """How to grade.
+
+    Attributes:
+        pack: None for the reference pack.
+        device: one of `DEVICES` in `backends.selection`.
+        precision: one of `PRECISIONS` in `pack`.
+        resume: go on where an earlier run stopped.
+        workers: reading processes.
+        threads: to compute with on the CPU; None for all cores.
+        keep_identifiers: write the PatientID to the results.
+        limits: of reading.
+        trust: whose signature the pack must have; None for nobody's.
+        gpu: how a GPU is used.
+        cpu_if_gpu_fails: grade a study that the GPU fails on on the CPU, instead of reporting it.
+    """
 
     pack: Path | None = None
     device: str = "auto"
@@ -50,6 +71,9 @@ class GradeOptions:
     threads: int | None = None
     keep_identifiers: bool = False
     limits: ReadLimits = field(default_factory=ReadLimits)
+    trust: Trust | None = None
+    gpu: GpuOptions = field(default_factory=GpuOptions)
+    cpu_if_gpu_fails: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,27 +114,39 @@ def grade_paths(
     Raises:
         PackError, DeviceError, OutputError, ReaderError: the run cannot start or go on; each says what to do.
     """
-    decision = decide(options.device)
-    pack = Pack.load(options.pack or reference_pack()).in_precision(options.precision)
-    kind = made_with(pack, decision.backend, options.precision, options.keep_identifiers)
+    pack = Pack.load(options.pack or reference_pack(), options.trust)
     # The backend comes first: a pack that it cannot use leaves no output folder.
-    with (
-        closing(open_backend(pack, decision, options.threads)) as backend,
-        ResultStore(out, kind, options.resume) as store,
-    ):
-        print(f"Backend: {decision.backend}, because {decision.reason}.", file=sys.stderr)
+    backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
+    pack = pack.in_precision(options.precision)
+    kind = made_with(pack, decision.kind, options.precision, options.keep_identifiers)
+    with closing(backend), ResultStore(out, kind, options.resume) as store:
+        announce(decision)
         earlier = store.earlier_runs()
         run = _Run(store, options, pack, backend, grade)
         finished = False
         try:
-            with DicomReader(options.limits, options.workers) as reader:
-                run.grade_all(reader, run.scan(reader, paths))
+            with (
+                _reading_memory(backend) as memory,
+                DicomReader(options.limits, options.workers, memory) as reader,
+            ):
+                run.grade_all(reader, run.scan(reader, paths), memory.slots if memory else ())
             run.reading_peak_bytes = reader.peak_memory_bytes
             finished = True
         finally:
             outcome = run.write_tables()
             store.write_run({**run.record(decision, outcome, finished), "earlier": earlier})
     return outcome
+
+
+@contextmanager
+def _reading_memory(backend: Backend) -> Iterator[PixelMemory | None]:
+    """Memory that studies are read into, where the backend is better off with that."""
+    if not backend.reading_bytes:
+        yield None
+        return
+    with PixelMemory(backend.reading_bytes) as memory:
+        backend.read_into(memory)
+        yield memory
 
 
 class _Run:
@@ -126,6 +162,8 @@ class _Run:
         self._order: list[str] = []
         self._file_problems: list[Problem] = []
         self._files = self._skipped = 0
+        self._cpu: OnnxRuntimeBackend | None = None
+        self._gpu_failures: list[str] = []
         self.reading_peak_bytes: int | None = None
         """What the largest reading process took; not known before they have ended."""
 
@@ -144,11 +182,15 @@ class _Run:
         self._order = [study.study_uid for study in found]
         return waiting
 
-    def grade_all(self, reader: DicomReader, waiting: deque[StudyHeader]) -> None:
-        """Grade each study and keep its result, or why there is none."""
+    def grade_all(self, reader: DicomReader, waiting: deque[StudyHeader], slots: Sequence[PixelSlot]) -> None:
+        """Grade each study, read into a slot where there are some, and keep its result, or why there is
+        none."""
         total = len(waiting)
         tables_at = time.monotonic() + _SECONDS_BETWEEN_TABLES
-        with show_progress("Grading", "studies") as progress, closing(read_ahead(reader, waiting)) as studies:
+        with (
+            show_progress("Grading", "studies") as progress,
+            closing(read_ahead(reader, waiting, slots, self._backend.prefetch)) as studies,
+        ):
             if total:
                 progress.advance(0, total)
             start = time.monotonic()
@@ -163,7 +205,7 @@ class _Run:
                     tables_at = time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
 
     def _one(self, read: ReadStudy) -> None:
-        result, problems = self._result(read)
+        result, problems = self._result(read, self._backend)
         if result is not None:
             if not self._options.keep_identifiers:
                 result = replace(result, patient_id="")
@@ -176,21 +218,39 @@ class _Run:
                 return
         self._store.add_failed(read.header, problems)
 
-    def _result(self, read: ReadStudy) -> tuple[StudyResult | None, tuple[Problem, ...]]:
+    def _result(self, read: ReadStudy, backend: Backend) -> tuple[StudyResult | None, tuple[Problem, ...]]:
         """A study's result, or None with the problem that it could not be graded for."""
         if read.study is None:
             return None, read.problems
         path, uid = read.header.path, read.header.study_uid
+        if isinstance(read.error, _GPU_FAILED) and backend is self._backend:
+            return self._without_gpu(read, read.error)
         try:
-            return self._grade(read.study, self._pack, self._backend), read.problems
+            return self._grade(read.study, self._pack, backend), read.problems
         except PackError:
             # No other study can be graded either.
             raise
+        except _GPU_FAILED as error:
+            return self._without_gpu(read, error)
         except CannotGrade as error:
             problem = Problem(path, error.stage, f"cannot grade: {error.reason}", error.advice, uid)
         except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
             problem = program_failed(read.header, Stage.GRADE, error)
         return None, (*read.problems, problem)
+
+    def _without_gpu(
+        self, read: ReadStudy, error: CudaError | TensorRTError
+    ) -> tuple[StudyResult | None, tuple[Problem, ...]]:
+        """A study on which the GPU failed: on the CPU where that is allowed, else the problem."""
+        path, uid = read.header.path, read.header.study_uid
+        if not self._options.cpu_if_gpu_fails:
+            reason = f"cannot grade: {error.reason}"
+            return None, (*read.problems, Problem(path, Stage.GRADE, reason, error.advice, uid))
+        self._gpu_failures.append(str(error))
+        if self._cpu is None:
+            self._cpu = OnnxRuntimeBackend(self._pack, self._options.threads)
+        result, problems = self._result(read, self._cpu)
+        return (result and replace(result, flags=(*result.flags, "graded_on_cpu"))), problems
 
     def write_tables(self) -> Outcome:
         """Write the tables of what was graded until now; the counts are of what they hold."""
@@ -225,9 +285,21 @@ class _Run:
             "started": self._started.isoformat(timespec="seconds"),
             "finished": finished,
             "versions": versions(),
-            "pack": {"name": pack.name, "version": pack.version, "sha256": pack.sha256},
+            "pack": {
+                "name": pack.name,
+                "version": pack.version,
+                "sha256": pack.sha256,
+                # Whose signature was required and found; null where none was required.
+                "signed_by": pack.signed_by or None,
+            },
             "models": {name: model.sha256 for name, model in pack.models.items()},
-            "backend": asdict(decision),
+            "backend": {
+                "backend": decision.backend,
+                "reason": decision.reason,
+                **decision.details,
+                **self._backend.record(),
+                "gpu_failures": self._gpu_failures,
+            },
             "options": {
                 "device": options.device,
                 "precision": options.precision,

@@ -5,32 +5,38 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stenosis_trt.engine.build_target import check_gpu, choose_flavour
 from stenosis_trt.engine.hardware import Driver, Gpu
+from stenosis_trt.engine.keys import PrivateKey
 from stenosis_trt.engine.pack import MODEL_NAMES, PRECISIONS, Pack, PackError
 from stenosis_trt.engine.plans import (
     PLANS,
     ModelFile,
     Plan,
     PlanError,
+    build_command,
     model_files,
     plans_of,
     read_model_file,
     read_plan,
+    require_passed,
     spec_sha256,
+    staleness,
     target_name,
     write_plan,
 )
 from stenosis_trt.engine.progress import Progress
 from stenosis_trt.engine.run_record import package_version
 from stenosis_trt.engine.sidecar import Sidecar
+from stenosis_trt.engine.signature import Trust
 from stenosis_trt.engine.tensorrt_compat import BuiltPlan, TensorRT, installed_flavours
 from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, BuildSettings, TensorRTError, dotted
+from stenosis_trt.engine.tensorrt_network import ParsedNetwork
 from stenosis_trt.kernels.binaries import cache_folder
 
 ShowProgress = Callable[[str, str], AbstractContextManager[Progress]]
@@ -46,6 +52,7 @@ class BuildRequest:
         settings: what each plan is built with.
         force: also what is there already.
         timing_cache: keep what was measured of layers, a file a GPU and version in the user's cache.
+        key: to sign each plan's sidecar with; what is there and not signed with it is built again.
 
     Raises:
         ValueError: there is no such flavour, precision or model.
@@ -57,6 +64,7 @@ class BuildRequest:
     settings: BuildSettings = field(default_factory=BuildSettings)
     force: bool = False
     timing_cache: bool = True
+    key: PrivateKey | None = None
 
     def __post_init__(self) -> None:
         chosen = () if self.flavour is None else (self.flavour,)
@@ -94,19 +102,27 @@ def build_plans(
 
     Raises:
         TensorRTError: no flavour is installed, or it cannot build for this machine or with these settings.
-        PackError: the pack is a zip or cannot be written to, or has nothing in the precisions asked for.
+        PackError: the pack is a zip or cannot be written to, or has nothing in the precisions asked for; or a
+            signature is required, and there is no key to sign its plans with.
         KeyboardInterrupt: as of the user; what was built before is there.
     """
     _writable(pack)
+    if pack.trust is not None and request.key is None:
+        raise PackError(
+            f"Plans of {pack.path} are loaded only if they are signed, and there is no key to do that with.",
+            f"Build them with one: {build_command(pack, request.flavour or '')}",
+        )
     flavour = choose_flavour(request.flavour, installed_flavours(), driver)
     flavour.check(request.settings)
     gpu = check_gpu(flavour, request.settings, driver)
     wanted = _wanted(pack, request)
     tensorrt = TensorRT(flavour)
     there = () if request.force else tuple(plans_of(pack))
+    # To sign a plan that was found here would vouch for what somebody else may have put there.
+    mine = pack if request.key is None else replace(pack, trust=Trust((request.key.public,)))
     for model, precision, file in wanted:
         job = _Job(pack, model, precision, file, tensorrt, request, gpu, driver)
-        known = next((plan for plan in there if job.made(plan.sidecar) and _intact(pack, plan)), None)
+        known = next((plan for plan in there if job.made(plan.sidecar) and _intact(mine, plan)), None)
         if known is not None:
             yield Outcome(model, precision, known, found=True)
             continue
@@ -127,12 +143,14 @@ def outcome_line(outcome: Outcome) -> str:
     return f"{what}: {how}, {sidecar.plan_bytes / 1e6:.1f} MB, {outcome.plan.path}"
 
 
-def check_precision(precision: str, layers: Mapping[str, int]) -> None:
+def check_precision(precision: str, network: ParsedNetwork) -> None:
     """Hold what TensorRT parsed against what the pack calls the file: layers' types, and what is quantised.
 
     Raises:
-        TensorRTError: a file called FP32 or FP16 is something else, or one called INT8 quantises nothing.
+        TensorRTError: a file called FP32 or FP16 is something else, or one called INT8 quantises nothing; or
+            an input or output is not FP32.
     """
+    layers = network.counts
     quantises = any(name.endswith("quantize") for name in layers)
     halves = any(name.endswith(" float16") for name in layers)
     computes_int8 = any(name.endswith(" int8") for name in layers)
@@ -146,6 +164,12 @@ def check_precision(precision: str, layers: Mapping[str, int]) -> None:
             f"The file that the pack calls {precision} {wrong}, by what TensorRT parsed: {dict(layers)}.",
             "Export the pack again.",
         )
+    for name, kind in {**network.inputs, **network.outputs}.items():
+        if kind != "float32":
+            raise TensorRTError(
+                f"The tensor {name} of the file that the pack calls {precision} is {kind}, not float32.",
+                "Export the pack again: what goes in and comes out is FP32 in every precision.",
+            )
 
 
 @dataclass(frozen=True)
@@ -175,21 +199,17 @@ class _Job:
     def run(self, progress: Progress) -> Plan:
         """Build it and put it into the pack."""
         spec = self.pack.models[self.model]
-        if not self.file.passed:
-            raise PackError(
-                f"{self.file.file} of pack {self.pack.name} did not pass the gate.",
-                "Make it again with stenosis-trt quantise; nothing is to be graded with this one.",
-            )
+        require_passed(self.pack, self.file)
         data = read_model_file(self.pack, self.model, self.file)
-        check_precision(self.precision, self.tensorrt.layers(data))
+        check_precision(self.precision, self.tensorrt.parsed(data))
         if self.request.settings.dla_core is not None and self.precision == "fp32":
             raise TensorRTError("A DLA does not compute in FP32.", "Give --precision fp16 or int8.")
         built = self.tensorrt.build(
             data, spec.input_shape, self.request.settings, self._timing_cache(), progress.advance
         )
-        target = target_name(self.request.settings, self.gpu.compute_capability if self.gpu else None)
+        target = target_name(self.request.settings, self.gpu)
         try:
-            return write_plan(self.pack, target, self._sidecar(built), built.data)
+            return write_plan(self.pack, target, self._sidecar(built), built.data, self.request.key)
         except OSError as error:
             raise PackError(
                 f"The plan cannot be written to {self.pack.path} ({error.strerror}).",
@@ -232,10 +252,13 @@ class _Job:
             layers=dict(built.layers),
             build_seconds=round(built.seconds, 2),
             built_with=f"stenosis-trt {package_version('stenosis-trt')}",
+            variant_gate=self.file.gate,
         )
 
 
 def _intact(pack: Pack, plan: Plan) -> bool:
+    if staleness(pack, plan):
+        return False
     try:
         read_plan(pack, plan)
     except PlanError:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from io import TextIOWrapper
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stenosis_trt.engine.cli_build import build
 from stenosis_trt.engine.cli_errors import INTERRUPTED, NOT_ALL, fail, usage_errors, wrong_values
 from stenosis_trt.engine.cli_export import export
-from stenosis_trt.engine.cli_quantise import quantise, validate_variants, variant_lines
-
-if TYPE_CHECKING:
-    from stenosis_trt.engine.batch import GradeOptions, Outcome
-    from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.cli_grade import grade
+from stenosis_trt.engine.cli_options import (
+    DeviceOption,
+    LimitOption,
+    PackOption,
+    PathsArgument,
+    WorkersOption,
+    read_limits,
+    some_exist,
+)
+from stenosis_trt.engine.cli_quantise import quantise
+from stenosis_trt.engine.cli_roofline import roofline
+from stenosis_trt.engine.cli_sign import sign
+from stenosis_trt.engine.cli_verify import verify
 
 app = typer.Typer(
     name="stenosis-trt",
@@ -32,17 +40,6 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
-PathsArgument = Annotated[list[Path], typer.Argument(help="Folders, files or DICOMDIRs.", show_default=False)]
-PackOption = Annotated[
-    Path | None, typer.Option(help="Model pack: a folder or a zip. [default: the reference pack]")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or gpu; gpu never falls back to the CPU.")]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that read files.")]
-LimitOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help="A limit of reading, such as max_file_bytes=4GiB; repeatable."),
-]
-
 
 def main() -> None:
     """Entry point of the command `stenosis-trt`."""
@@ -50,12 +47,6 @@ def main() -> None:
         # A terminal that cannot show a character gets its code, instead of this a traceback.
         sys.stdout.reconfigure(errors="backslashreplace")
     app()
-
-
-def _some_exist(paths: list[Path]) -> None:
-    if not any(map(os.path.lexists, paths)):
-        shown = ", ".join(map(str, paths))
-        fail(f"There is nothing at {shown}. Give folders, files or DICOMDIRs that are there.")
 
 
 def _version(shown: bool) -> None:
@@ -81,77 +72,7 @@ def _root(
             logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _limits(settings: list[str] | None) -> ReadLimits:
-    from stenosis_trt.engine.dicom.limits import with_settings
-
-    return with_settings(settings or [])
-
-
-@app.command()
-def grade(
-    paths: PathsArgument,
-    out: Annotated[Path, typer.Option(help="Folder for results.csv, results.jsonl, errors.csv, run.json.")],
-    pack: PackOption = None,
-    device: DeviceOption = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8: what the pack holds.")] = "fp32",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
-    workers: WorkersOption = 1,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads to compute with. [default: all cores]")
-    ] = None,
-    keep_identifiers: Annotated[
-        bool, typer.Option("--keep-identifiers", help="Write the PatientID to the results.")
-    ] = False,
-    limit: LimitOption = None,
-) -> None:
-    """Grade every study below PATHS.
-
-    Exit code 0: all graded; 1: something could not be graded (see errors.csv); 2: wrong usage or no pack;
-    130: interrupted.
-    """
-    from stenosis_trt.engine.batch import GradeOptions
-
-    _some_exist(paths)
-    with wrong_values():
-        options = GradeOptions(
-            pack=pack,
-            device=device,
-            precision=precision,
-            resume=resume,
-            workers=workers,
-            threads=threads,
-            keep_identifiers=keep_identifiers,
-            limits=_limits(limit),
-        )
-    raise typer.Exit(_grade(paths, out, options))
-
-
-def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
-    from stenosis_trt.engine.batch import grade_paths
-
-    try:
-        with usage_errors():
-            outcome = grade_paths(paths, out, options)
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. What was graded is in {out}; --resume goes on from there.", err=True)
-        return INTERRUPTED
-    typer.echo(_summary(outcome), err=True)
-    return outcome.exit_code
-
-
-def _summary(outcome: Outcome) -> str:
-    if outcome.studies:
-        parts = [f"{outcome.graded} of {outcome.studies} studies graded"]
-    else:
-        parts = ["No study was found"]
-    if outcome.skipped:
-        parts.append(f"{outcome.skipped} done before")
-    if outcome.failed:
-        parts.append(f"{outcome.failed} could not be graded")
-    if outcome.problems:
-        problems = "1 problem" if outcome.problems == 1 else f"{outcome.problems} problems"
-        parts.append(f"{problems} in {outcome.out / 'errors.csv'}")
-    return f"{', '.join(parts)}. Results: {outcome.out / 'results.csv'}"
+app.command()(grade)
 
 
 @app.command()
@@ -161,9 +82,9 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption
     from stenosis_trt.engine.dicom.reader import DicomReader
     from stenosis_trt.engine.inspection import inspection_lines, inspection_tables, visible
 
-    _some_exist(paths)
+    some_exist(paths)
     with wrong_values():
-        limits = _limits(limit)
+        limits = read_limits(limit)
     with usage_errors(), DicomReader(limits, workers) as reader:
         scan = reader.scan(paths)
     choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "study_uid"))]
@@ -246,39 +167,11 @@ def demo(
     raise typer.Exit(code)
 
 
-@app.command()
-def verify(
-    pack: Annotated[Path | None, typer.Argument(help="Model pack. [default: the reference pack]")] = None,
-    validate: Annotated[
-        Path | None, typer.Option(help="Studies on which FP16 and INT8 are compared with FP32 again.")
-    ] = None,
-) -> None:
-    """Check that a pack is whole, that each file is what its manifest names, and that each model runs.
-
-    Exit code 0: all is well; 1: a precision no longer passes the gate; 2: the pack cannot be used.
-    """
-    from stenosis_trt.engine.backends.selection import decide, open_backend
-    from stenosis_trt.engine.pack import Pack, reference_pack
-
-    with usage_errors():
-        found = Pack.load(pack or reference_pack())
-        for precision in found.precisions:
-            open_backend(found.in_precision(precision), decide("cpu")).close()
-    typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")
-    typer.echo(f"SHA-256 {found.sha256}")
-    typer.echo(f"Intended use: {found.intended_use}")
-    for name, model in found.models.items():
-        size = f"{model.input.channels} × {model.input.height} × {model.input.width}"
-        typer.echo(f"  {name}: {model.file}, input {size} at {model.input.spacing_mm} mm, {model.precision}")
-    for line in variant_lines(found):
-        typer.echo(line)
-    if validate is not None and not validate_variants(found, validate):
-        raise typer.Exit(NOT_ALL)
-
-
 app.command()(export)
 app.command()(quantise)
 app.command()(build)
+app.command()(sign)
+app.command()(verify)
 
 
 @app.command()
@@ -295,6 +188,9 @@ def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
         typer.echo(f"{finding.name:17} {finding.value}")
         if finding.advice:
             typer.echo(f"{'':17} → {finding.advice}")
+
+
+bench_app.command()(roofline)
 
 
 @bench_app.command("kernels")

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stenosis_trt.engine.cli_errors import INTERRUPTED, NOT_ALL, usage_errors, wrong_values
+from stenosis_trt.engine.cli_sign import RequireOption, SignOption, signing_key, trust_in
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.build import BuildRequest
+    from stenosis_trt.engine.signature import Trust
 
 
 def build(
@@ -51,15 +53,21 @@ def build(
         bool, typer.Option(help="Keep measurements of layers for the next build.")
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Build also what is there already.")] = False,
+    sign: SignOption = None,
+    require_signature: RequireOption = None,
 ) -> None:
     """Build TensorRT plans of a pack's models into the pack, for this machine's GPU or ahead of time.
 
+    With --sign, what is there and not signed with that key is built again: a signature vouches for them.
     Exit code 0: all are there; 1: some could not be built; 2: wrong usage, no TensorRT or no such pack.
     """
     from stenosis_trt.engine.build import BuildRequest
     from stenosis_trt.engine.build_options import batches, capabilities, names, size
     from stenosis_trt.engine.tensorrt_flavours import BuildSettings
 
+    with usage_errors():
+        key = None if sign is None else signing_key(sign)
+        trust = trust_in(require_signature)
     with wrong_values():
         settings = BuildSettings(
             batches=batches(batch),
@@ -72,11 +80,11 @@ def build(
             dla_core=dla_core,
             detailed=detailed,
         )
-        request = BuildRequest(flavour, names(precision), names(model), settings, force, timing_cache)
-    raise typer.Exit(_build(pack, request))
+        request = BuildRequest(flavour, names(precision), names(model), settings, force, timing_cache, key)
+    raise typer.Exit(_build(pack, request, trust))
 
 
-def _build(pack: Path | None, request: BuildRequest) -> int:
+def _build(pack: Path | None, request: BuildRequest, trust: Trust | None) -> int:
     from stenosis_trt.engine.build import build_plans, outcome_line
     from stenosis_trt.engine.hardware import nvidia_driver
     from stenosis_trt.engine.pack import Pack, reference_pack
@@ -85,7 +93,7 @@ def _build(pack: Path | None, request: BuildRequest) -> int:
     troubles = 0
     try:
         with usage_errors():
-            found = Pack.load(pack or reference_pack())
+            found = Pack.load(pack or reference_pack(), trust)
             for outcome in build_plans(found, request, nvidia_driver(), show_progress):
                 typer.echo(outcome_line(outcome), err=bool(outcome.trouble))
                 troubles += bool(outcome.trouble)

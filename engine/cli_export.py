@@ -1,16 +1,26 @@
-"""The command `stenosis-trt export`. As thin as the others; all it does needs the extra `export`."""
+"""The command `stenosis-trt export`. As thin as the others; all it does needs the extra `export`.
+
+With --precision it goes on as `quantise` does, from a pack that nobody else sees.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stenosis_trt.engine.cli_errors import INTERRUPTED, fail, usage_errors
+from stenosis_trt.engine.cli_errors import INTERRUPTED, fail, usage_errors, wrong_values
+from stenosis_trt.engine.cli_quantise import publish
+from stenosis_trt.engine.cli_sign import SignOption, signed_by, signing_key
 
 if TYPE_CHECKING:
+    from stenosis_trt.engine.keys import PrivateKey
     from stenosis_trt.engine.pack import Pack
+    from stenosis_trt.export.quantise import QuantiseOptions
 
 _FILE = "A checkpoint (.safetensors, .pt, .pth) or an .onnx file"
 
@@ -33,36 +43,104 @@ def export(
     check: Annotated[
         Path | None, typer.Option(help="Studies to check the export with. [default: phantoms]")
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Go on as `quantise` does: fp16, int8, or both with a comma. [default: FP32 alone]"
+        ),
+    ] = "",
+    calibrate: Annotated[
+        Path | None, typer.Option(help="With --precision: studies to calibrate on. [default: 8 phantoms]")
+    ] = None,
+    validate: Annotated[
+        Path | None,
+        typer.Option(help="With --precision: studies to compare with FP32 on. [default: 20 phantoms]"),
+    ] = None,
+    calibrator: Annotated[str, typer.Option(help="Of INT8: entropy, max or percentile.")] = "entropy",
+    sign: SignOption = None,
 ) -> None:
     """Make a model pack of trained checkpoints, and check it against them.
 
-    Exit code 0: the pack is there; 2: a checkpoint or the spec cannot be used, or the outcome differs.
+    Exit code 0: the pack is there; 1: it is, without a precision that the gate refused; 2: a checkpoint or
+    the spec cannot be used, or the outcome differs.
     """
     try:
         with usage_errors():
-            made = _export(
-                {"grader": grader, "levels": levels, "cord": cord}, spec, settings or [], out, check
-            )
+            # The key comes first: minutes of work must not end at a passphrase.
+            key = None if sign is None else signing_key(sign)
+            checkpoints = {"grader": grader, "levels": levels, "cord": cord}
+            if precision:
+                options = _quantise_options(precision, calibrator, calibrate, validate, key)
+                if out.exists():
+                    fail(f"{out} is there already. Give a new folder with --out, or remove it.")
+                with TemporaryDirectory(prefix="stenosis-export-") as folder:
+                    plain = _export(checkpoints, spec, settings or [], Path(folder) / "pack", check, None)
+                    raise typer.Exit(publish(plain, out, options))
+            made = _export(checkpoints, spec, settings or [], out, check, key)
     except KeyboardInterrupt:
         typer.echo("Interrupted. No pack was written.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"{made.path}: pack {made.name} {made.version}, SHA-256 {made.sha256}")
+    if key is not None:
+        typer.echo(signed_by(key))
 
 
 def _export(
-    checkpoints: dict[str, Path], spec: Path | None, settings: list[str], out: Path, check: Path | None
+    checkpoints: dict[str, Path],
+    spec: Path | None,
+    settings: list[str],
+    out: Path,
+    check: Path | None,
+    key: PrivateKey | None,
 ) -> Pack:
-    try:
+    with _needs_extra():
         from stenosis_trt.export.export_pack import export_pack
         from stenosis_trt.export.onnx_export import ExportError
         from stenosis_trt.export.spec_file import SpecError, read_spec
+    _must_exist(check, "--check")
+    try:
+        return export_pack(checkpoints, read_spec(spec, settings), out, check, typer.echo, key)
+    except (ExportError, SpecError) as error:
+        fail(str(error))
+
+
+def _quantise_options(
+    precision: str,
+    calibrator: str,
+    calibrate: Path | None,
+    validate: Path | None,
+    key: PrivateKey | None,
+) -> QuantiseOptions:
+    """What comes after the export, checked before it: minutes of work must not end at a typing error."""
+    from stenosis_trt.engine.build_options import names
+
+    with _needs_extra():
+        from stenosis_trt.export.errors import PreparationError
+        from stenosis_trt.export.precision import Int8Options, require_modelopt
+        from stenosis_trt.export.quantise import QuantiseOptions
+    _must_exist(calibrate, "--calibrate")
+    _must_exist(validate, "--validate")
+    try:
+        require_modelopt()
+    except PreparationError as error:
+        fail(str(error))
+    with wrong_values():
+        return QuantiseOptions(
+            names(precision), Int8Options(calibrator), calibrate=calibrate, validate=validate, key=key
+        )
+
+
+def _must_exist(studies: Path | None, option: str) -> None:
+    if studies is not None and not studies.exists():
+        fail(f"There are no studies at {studies}. Give a folder of studies with {option}, or leave it out.")
+
+
+@contextmanager
+def _needs_extra() -> Iterator[None]:
+    """Imports of what only the extra `export` brings."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("stenosis_trt"):
             raise
         fail(f"`export` needs {error.name}, which is not installed: pip install 'stenosis-trt[export]'")
-    if check is not None and not check.exists():
-        fail(f"There are no studies at {check}. Give a folder of studies with --check, or leave it out.")
-    try:
-        return export_pack(checkpoints, read_spec(spec, settings), out, check, typer.echo)
-    except (ExportError, SpecError) as error:
-        fail(str(error))

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stenosis_trt.engine.cli_errors import INTERRUPTED, NOT_ALL, fail, usage_errors, wrong_values
+from stenosis_trt.engine.cli_sign import RequireOption, SignOption, signed_by, signing_key, trust_in
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.pack import Pack
     from stenosis_trt.export.gate import Outcome
+    from stenosis_trt.export.quantise import QuantiseOptions
 
 
 def quantise(
@@ -32,6 +34,11 @@ def quantise(
         str, typer.Option(help="What runs between INT8 layers: fp16, or fp32 for machines without FP16.")
     ] = "fp16",
     inputs: Annotated[int, typer.Option(min=1, help="Inputs of each model to calibrate on.")] = 64,
+    rewrite: Annotated[
+        str, typer.Option(help="Squeeze-excite out of INT8: on, off, or auto for off where the gate says so.")
+    ] = "auto",
+    sign: SignOption = None,
+    require_signature: RequireOption = None,
 ) -> None:
     """Make FP16 and INT8 of a pack's models, and publish those that grade as FP32 does.
 
@@ -39,10 +46,10 @@ def quantise(
     """
     from stenosis_trt.engine.build_options import names
 
-    with _export_errors():
+    with export_errors():
         from stenosis_trt.engine.pack import Pack
         from stenosis_trt.export.precision import Int8Options
-        from stenosis_trt.export.quantise import QuantiseOptions, quantise_pack
+        from stenosis_trt.export.quantise import QuantiseOptions
 
         with wrong_values():
             int8 = Int8Options(calibrator, percentile, elsewhere)
@@ -52,17 +59,36 @@ def quantise(
                 inputs_per_model=inputs,
                 calibrate=calibrate,
                 validate=validate,
+                rewrite=rewrite,
+                key=None if sign is None else signing_key(sign),
             )
-        found = quantise_pack(Pack.load(pack), out, options)
+        loaded = Pack.load(pack, trust_in(require_signature))
+    raise typer.Exit(publish(loaded, out, options))
+
+
+def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
+    """Write a pack with the precisions that pass to `out`, print what the gate found, give the exit code.
+
+    Raises:
+        typer.Exit: it cannot be done; why was printed.
+    """
+    with export_errors():
+        from stenosis_trt.export.quantise import quantise_pack
+
+        found = quantise_pack(pack, out, options)
     _print(found.outcomes, found.by_model)
+    for name in found.without_rewrites:
+        typer.echo(f"{name} was made without rewrites: with them it does not pass the gate.")
     kept = ", ".join(found.pack.precisions)
     typer.echo(f"{out} holds {kept}. SHA-256 {found.pack.sha256}", err=True)
-    raise typer.Exit(0 if all(outcome.passed for outcome in found.outcomes.values()) else NOT_ALL)
+    if options.key is not None:
+        typer.echo(signed_by(options.key), err=True)
+    return 0 if all(outcome.passed for outcome in found.outcomes.values()) else NOT_ALL
 
 
 def validate_variants(pack: Pack, validate: Path) -> bool:
     """Repeat the gate for each precision in a pack, print it, and say whether all passed."""
-    with _export_errors():
+    with export_errors():
         from stenosis_trt.export.quantise import repeat_gate
 
         outcomes = repeat_gate(pack, validate)
@@ -94,7 +120,7 @@ def _print(outcomes: Mapping[str, Outcome], by_model: Mapping[str, Mapping[str, 
 
 
 @contextmanager
-def _export_errors() -> Iterator[None]:
+def export_errors() -> Iterator[None]:
     """`usage_errors`, and what keeps a pack from being quantised or validated."""
     try:
         with usage_errors():

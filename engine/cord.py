@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from stenosis_trt.engine.backends.base import Cords
 from stenosis_trt.engine.geometry import FloatArray, SlicePose, Vector
 from stenosis_trt.engine.levels import LevelPoint
 from stenosis_trt.engine.pack import ModelSpec
 from stenosis_trt.engine.records import CordMeasurement, LoadedSlice
-from stenosis_trt.engine.roi import heatmap_to_input, to_patient
-from stenosis_trt.kernels.reference import cord_geometry
 
 _WALL_TO_MIDDLE_MM = 7.0
 """From the canal's front wall to its middle: half of a canal 12–14 mm deep."""
@@ -98,31 +96,16 @@ def slices_across(line: CanalLine, slices: Sequence[LoadedSlice]) -> list[CordSl
     return across
 
 
-def measure_cord(
-    slices: Sequence[LoadedSlice],
-    affines: Sequence[FloatArray],
-    decoded: npt.NDArray[np.float32],
-    model: ModelSpec,
-) -> list[CordMeasurement]:
-    """Four points on each slice → diameters in mm, their ratio, and what is doubtful about them.
+def measure_cord(slices: Sequence[LoadedSlice], cords: Cords, model: ModelSpec) -> list[CordMeasurement]:
+    """The cord on each slice: diameters in mm, their ratio, and what is doubtful about them.
 
     Args:
         slices: N axial slices.
-        affines: of each slice's region.
-        decoded: peaks (N, 4, 3): anterior, posterior, left, right as x, y in heatmap pixels, confidence.
-        model: its output's stride and minimum confidence.
+        cords: what was found on each: anterior, posterior, left and right points, and their geometry.
+        model: its output's minimum confidence.
     """
-    if len(slices) == 0:
-        return []
-    xy = heatmap_to_input(decoded[..., :2], model.output.stride)
-    points = np.stack(
-        [
-            to_patient(item.pose, affine, xy[k])
-            for k, (item, affine) in enumerate(zip(slices, affines, strict=True))
-        ]
-    )
-    geometry = cord_geometry(points)
-    confidence = decoded[..., 2].min(axis=1)
+    points, geometry = cords.keypoints.points, cords.geometry
+    confidence = cords.keypoints.confidence.min(axis=1)
     measured = []
     for k, item in enumerate(slices):
         ap, transverse = float(geometry.ap_mm[k]), float(geometry.transverse_mm[k])

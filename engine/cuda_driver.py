@@ -23,6 +23,9 @@ _SIGNATURES: dict[str, list[type]] = {
     "cuCtxPopCurrent_v2": [_handle_out],
     "cuCtxGetStreamPriorityRange": [_int_out, _int_out],
     "cuStreamSetAttribute": [_handle, ctypes.c_int, ctypes.c_void_p],
+    "cuMemHostRegister_v2": [_handle, ctypes.c_size_t, ctypes.c_uint],
+    "cuMemHostUnregister": [_handle],
+    "cuMemHostGetDevicePointer_v2": [ctypes.POINTER(ctypes.c_ulonglong), _handle, ctypes.c_uint],
 }
 
 _LOST = frozenset(

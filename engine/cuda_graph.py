@@ -45,7 +45,7 @@ class Graph(Resource):
         """
         self.check_open()
         for used in self._uses:
-            if isinstance(used, Resource) and used.closed:
+            if getattr(used, "closed", False):
                 raise CudaError(f"A {type(used).__name__} of this graph's is closed.", "Capture it anew.")
         call("cuGraphLaunch", self._handle, stream.handle)
 

@@ -59,7 +59,7 @@ def examine(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ..
         _pack("reference pack", None),
         *([_pack("pack", pack)] if pack else []),
         *plan_findings(pack, driver),
-        _decision(device),
+        _decision(device, pack),
         for_a_gpu(driver, bool(tensorrt), on_jetson=bool(release)),
     )
 
@@ -137,10 +137,9 @@ def for_a_gpu(driver: Driver, has_tensorrt: bool, on_jetson: bool) -> Finding:
             if on_jetson
             else "TensorRT (pip install 'stenosis-trt[rtx]' or 'stenosis-trt[trt]')"
         )
-    ready = (
-        f"what it will need and is not here: {'; '.join(missing)}" if missing else "what it will need is here"
-    )
-    return Finding("GPU grading", f"comes with a later release; {ready}")
+    if missing:
+        return Finding("GPU grading", f"needs what is not here: {'; '.join(missing)}")
+    return Finding("GPU grading", "what it needs is here, plans aside")
 
 
 def _onnxruntime() -> Finding:
@@ -156,9 +155,9 @@ def _pack(name: str, path: Path | None) -> Finding:
     return Finding(name, f"{pack.name} {pack.version} ({pack.sha256[:12]}): {pack.intended_use}")
 
 
-def _decision(device: str) -> Finding:
+def _decision(device: str, path: Path | None) -> Finding:
     try:
-        decision = decide(device)
-    except DeviceError as error:
+        decision = decide(device, Pack.load(path or reference_pack()))
+    except (DeviceError, PackError) as error:
         return Finding("grade would take", f"nothing: {error.reason}", error.advice)
-    return Finding("grade would take", f"{decision.backend}, because {decision.reason}")
+    return Finding("grade would take", f"{decision.backend}, because {decision.reason}", decision.advice)

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from stenosis_trt.engine.backends.base import Keypoints
 from stenosis_trt.engine.geometry import FloatArray, Vector
 from stenosis_trt.engine.pack import ModelSpec
 from stenosis_trt.engine.records import LEVELS, LoadedSlice
-from stenosis_trt.engine.roi import heatmap_to_input, to_patient
 
 _VOTING_SHARE = 0.5
 """Slices whose peak reaches this share of the best one's have a say in where the point lies."""
@@ -53,33 +52,21 @@ class LevelPoint:
     flags: tuple[str, ...] = ()
 
 
-def locate_levels(
-    slices: Sequence[LoadedSlice],
-    affines: Sequence[FloatArray],
-    decoded: npt.NDArray[np.float32],
-    model: ModelSpec,
-) -> tuple[LevelPoint, ...]:
+def locate_levels(slices: Sequence[LoadedSlice], seen: Keypoints, model: ModelSpec) -> tuple[LevelPoint, ...]:
     """Combine the slices' peaks to one point a level, and drop what cannot be a cervical spine.
 
     Args:
         slices: the sagittal series, N slices.
-        affines: of each slice's region, output → source pixels.
-        decoded: peaks (N, len(LEVELS), 3) as x, y in heatmap pixels and confidence.
-        model: its output's stride and minimum confidence.
+        seen: in each of them, a peak for each of LEVELS.
+        model: its output's minimum confidence.
 
     Returns:
         One entry for each of LEVELS, in that order.
     """
-    xy = heatmap_to_input(decoded[..., :2], model.output.stride)
-    points = np.stack(
-        [
-            to_patient(item.pose, affine, xy[k])
-            for k, (item, affine) in enumerate(zip(slices, affines, strict=True))
-        ]
-    )
+    points = seen.points
     found: list[LevelPoint] = []
     for index, level in enumerate(LEVELS):
-        confidence = decoded[:, index, 2].astype(np.float64)
+        confidence = seen.confidence[:, index]
         best = int(np.argmax(confidence))
         peak = float(confidence[best])
         if peak < model.output.minimum_confidence:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Backend, Roi
-from stenosis_trt.engine.cord import CordSlice, canal_line, measure_cord, slices_across
+from stenosis_trt.engine.backends.base import Backend, Grades, Roi, StudyOnBackend
+from stenosis_trt.engine.cord import CanalLine, CordSlice, canal_line, measure_cord, slices_across
 from stenosis_trt.engine.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
 from stenosis_trt.engine.match import Match, match_levels
 from stenosis_trt.engine.pack import InputSpec, Pack
 from stenosis_trt.engine.records import (
-    CordMeasurement,
     LevelResult,
     LoadedSlice,
     LoadedStudy,
@@ -68,12 +67,30 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         CannotGrade: no cervical spine was recognised.
     """
     clock = _Clock()
-    with clock.stage("levels"):
-        levels = _find_levels(study.sagittal, pack, backend)
-    with clock.stage("grade"):
-        graded = _grade(study.sagittal, levels, pack, backend)
-    with clock.stage("cord"):
-        matches, cords = _measure(study, levels, pack, backend)
+    with clock.stage("load"):
+        on_backend = backend.load(study)
+    with closing(on_backend):
+        with clock.stage("levels"):
+            levels = _find_levels(study.sagittal, pack, on_backend)
+        # Both are asked for before either is waited for.
+        with clock.stage("grade"):
+            regions = _grading_regions(study.sagittal, levels, pack)
+            grades = on_backend.grade([region.roi for region in regions])
+        with clock.stage("cord"):
+            line = canal_line(levels)
+            across, refused = _slices_to_measure(study, line)
+            rois = [_cord_roi(study.axial, item, pack.models["cord"].input) for item in across]
+            cords = measure_cord(
+                [study.axial[item.index] for item in across],
+                on_backend.measure(rois).result(),
+                pack.models["cord"],
+            )
+        with clock.stage("grade"):
+            graded = _graded(study.sagittal, regions, grades.result())
+    if refused:
+        matches = {item.level: Match(None, (refused,)) for item in levels}
+    else:
+        matches = match_levels(line, across, cords)
     results = tuple(
         _level_result(item, graded.get(item.level), matches.get(item.level), pack) for item in levels
     )
@@ -89,14 +106,15 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
     )
 
 
-def _find_levels(slices: Sequence[LoadedSlice], pack: Pack, backend: Backend) -> tuple[LevelPoint, ...]:
+def _find_levels(
+    slices: Sequence[LoadedSlice], pack: Pack, on_backend: StudyOnBackend
+) -> tuple[LevelPoint, ...]:
     model = pack.models["levels"]
     rois = [
         Roi((index,) * model.input.channels, slice_roi(item.pose, item.pose.centre, model.input))
         for index, item in enumerate(slices)
     ]
-    decoded = backend.decode(backend.infer("levels", backend.preprocess(slices, rois, model.input)))
-    levels = locate_levels(slices, [roi.affine for roi in rois], decoded, model)
+    levels = locate_levels(slices, on_backend.locate(rois).result(), model)
     found = sum(item.point is not None for item in levels)
     if found < MINIMUM_LEVELS:
         raise CannotGrade(
@@ -128,47 +146,50 @@ def _neighbours(
     return chosen, nearest, half > 0 and len(set(chosen)) < spec.channels
 
 
-def _grade(
-    slices: Sequence[LoadedSlice], levels: Sequence[LevelPoint], pack: Pack, backend: Backend
-) -> dict[str, _Grade]:
-    """All levels of a study in one call of the grader."""
+@dataclass(frozen=True)
+class _Region:
+    """What the grader sees of a level: the nearest slice, its neighbours, and whether one stands in twice."""
+
+    level: str
+    roi: Roi
+    nearest: int
+    repeated: bool
+
+
+def _grading_regions(
+    slices: Sequence[LoadedSlice], levels: Sequence[LevelPoint], pack: Pack
+) -> list[_Region]:
     spec = pack.models["grader"].input
-    found = [item for item in levels if item.point is not None]
-    picks = [_neighbours(slices, np.asarray(item.point), spec) for item in found]
-    rois = [
-        Roi(chosen, slice_roi(slices[nearest].pose, np.asarray(item.point), spec))
-        for item, (chosen, nearest, _) in zip(found, picks, strict=True)
-    ]
-    batch = backend.preprocess(slices, rois, spec)
-    probabilities = backend.infer("grader", batch)
-    contrast = (batch * np.asarray(spec.std)[None, :, None, None]).std(axis=(1, 2, 3))
-    grades = {}
-    for k, (item, (_, nearest, repeated)) in enumerate(zip(found, picks, strict=True)):
-        p0, p1, p2, p3 = (float(value) for value in probabilities[k])
-        doubts = ((repeated, "edge_of_stack"), (contrast[k] < _LOW_CONTRAST, "low_contrast"))
+    regions = []
+    for item in levels:
+        if item.point is not None:
+            point = np.asarray(item.point)
+            chosen, nearest, repeated = _neighbours(slices, point, spec)
+            affine = slice_roi(slices[nearest].pose, point, spec)
+            regions.append(_Region(item.level, Roi(chosen, affine), nearest, repeated))
+    return regions
+
+
+def _graded(slices: Sequence[LoadedSlice], regions: Sequence[_Region], grades: Grades) -> dict[str, _Grade]:
+    graded = {}
+    for k, region in enumerate(regions):
+        p0, p1, p2, p3 = (float(value) for value in grades.probabilities[k])
+        flat = grades.contrast[k] < _LOW_CONTRAST
+        doubts = ((region.repeated, "edge_of_stack"), (flat, "low_contrast"))
         flags = tuple(name for doubtful, name in doubts if doubtful)
-        grades[item.level] = _Grade((p0, p1, p2, p3), slices[nearest].frame.sop_instance_uid, flags)
-    return grades
+        uid = slices[region.nearest].frame.sop_instance_uid
+        graded[region.level] = _Grade((p0, p1, p2, p3), uid, flags)
+    return graded
 
 
-def _measure(
-    study: LoadedStudy, levels: Sequence[LevelPoint], pack: Pack, backend: Backend
-) -> tuple[dict[str, Match], list[CordMeasurement]]:
-    """The cord on every axial slice that crosses the canal, and the one that stands for each level."""
+def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSlice], str]:
+    """The axial slices that cross the canal; where there are none, the flag that says why."""
     if not study.axial:
-        return {item.level: Match(None, ("no_axial_series",)) for item in levels}, []
+        return [], "no_axial_series"
     if not study.same_frame_of_reference:
-        return {item.level: Match(None, ("axial_unmatched",)) for item in levels}, []
-    spec = pack.models["cord"].input
-    line = canal_line(levels)
+        return [], "axial_unmatched"
     across = slices_across(line, study.axial)
-    rois = [_cord_roi(study.axial, item, spec) for item in across]
-    if not rois:
-        return {item.level: Match(None, ("no_axial_slice",)) for item in levels}, []
-    decoded = backend.decode(backend.infer("cord", backend.preprocess(study.axial, rois, spec)))
-    chosen = [study.axial[item.index] for item in across]
-    cords = measure_cord(chosen, [roi.affine for roi in rois], decoded, pack.models["cord"])
-    return match_levels(line, across, cords), cords
+    return across, "" if across else "no_axial_slice"
 
 
 def _cord_roi(slices: Sequence[LoadedSlice], item: CordSlice, spec: InputSpec) -> Roi:

@@ -39,12 +39,20 @@ def package_version(name: str) -> str:
         return "not installed"
 
 
-def made_with(pack: Pack, backend: str, precision: str, keep_identifiers: bool) -> dict[str, Any]:
-    """What decides the numbers in the results: runs that agree in it may share an output folder."""
+def made_with(
+    pack: Pack, backend: Mapping[str, str], precision: str, keep_identifiers: bool
+) -> dict[str, Any]:
+    """What decides the numbers in the results: runs that agree in it may share an output folder.
+
+    Args:
+        pack: the models.
+        backend: "backend", its name, and what else of it decides.
+        precision, keep_identifiers: of the run.
+    """
     return {
         "pack": pack.sha256,
         **{name: package_version(name) for name in ("stenosis-trt", "numpy", "onnxruntime")},
-        "backend": backend,
+        **backend,
         "precision": precision,
         "identifiers": keep_identifiers,
     }

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from stenosis_trt.engine.tensorrt_flavours import Capability, dotted, parse_capability
 
-_SCHEMA = 1
+_SCHEMA = 2
+_CHECKSUM = "content_sha256"
+_OPTION = re.compile(r"--[a-z0-9-]+( [A-Za-z0-9.,-]+)?")
+"""They are printed as a command to be typed, and a sidecar may come from anybody."""
+_LISTS = ("compute_capabilities", "batches", "settings")
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,9 @@ class Sidecar:
         version_compatible, hardware_compatible, dla_core: those of the settings that decide who may load it.
         layers: as TensorRT parsed them.
         build_seconds, built_with: by which release of this program.
-        gate: outcome of comparing its answers with FP32's; None while that was not done.
+        variant_gate: what pack.json said, when the plan was built, of comparing its ONNX file with FP32: on
+            what, the figures, and that it passed; None for the model itself, which is compared with.
+        measured: outcome of comparing the plan's own answers on a GPU; None while that was not done.
     """
 
     model: str
@@ -64,24 +72,38 @@ class Sidecar:
     layers: Mapping[str, int]
     build_seconds: float
     built_with: str
-    gate: Mapping[str, Any] | None = None
+    variant_gate: Mapping[str, Any] | None = None
+    measured: Mapping[str, Any] | None = None
     schema: int = field(default=_SCHEMA)
+
+    def text(self) -> str:
+        """The sidecar as its file holds it, with a checksum over all of it."""
+        content = asdict(self)
+        return json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def parse(cls, text: str) -> Sidecar:
         """A sidecar from its JSON.
 
         Raises:
-            ValueError: it is none of this release.
+            ValueError: it is none of this release, or was changed since it was written.
         """
         content = json.loads(text)
         names = {item.name for item in fields(cls)}
-        if not isinstance(content, dict) or content.get("schema") != _SCHEMA or set(content) != names:
-            raise ValueError("not a sidecar of this release")
-        lists = ("compute_capabilities", "batches", "settings")
-        if not all(isinstance(content[name], list) for name in lists):
-            raise ValueError("not a sidecar of this release")
-        return cls(**{**content, **{name: tuple(content[name]) for name in lists}})
+        if (
+            not isinstance(content, dict)
+            or content.get("schema") != _SCHEMA
+            or set(content) != {*names, _CHECKSUM}
+            or not all(isinstance(content[name], list) for name in _LISTS)
+        ):
+            raise ValueError("it is no sidecar of this release")
+        if content.pop(_CHECKSUM) != _checksum(content):
+            raise ValueError("the sidecar was changed since it was written")
+        for capability in content["compute_capabilities"]:
+            parse_capability(capability)
+        if not all(_OPTION.fullmatch(option) for option in content["settings"]):
+            raise ValueError("the sidecar's settings are none of stenosis-trt build")
+        return cls(**{**content, **{name: tuple(content[name]) for name in _LISTS}})
 
     def refusal(self, here: Here) -> str:
         """Why this plan cannot be loaded there, or ""."""
@@ -105,6 +127,11 @@ class Sidecar:
         if self.gpu_name not in (None, here.gpu_name) and not self.hardware_compatible:
             return f"it was built on {self.gpu_name} for such GPUs, and here is {here.gpu_name}"
         return ""
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Against damage and edits by hand; who means harm makes it anew, and is what signatures are for."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _numbers(version: str) -> tuple[int, ...]:

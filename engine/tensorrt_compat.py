@@ -7,8 +7,8 @@ typed network, so that precision is what the ONNX file says and nothing else.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,17 @@ from typing import Any
 
 from stenosis_trt.engine.tensorrt_callbacks import interruptible, make_log, make_monitor
 from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, BuildSettings, Flavour, TensorRTError, dotted
+from stenosis_trt.engine.tensorrt_network import ParsedNetwork, understood
 from stenosis_trt.engine.tensorrt_progress import Phases
 from stenosis_trt.engine.whole_files import write_whole_bytes
 
-_LAYERS_WITH_WEIGHTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-_QUANTISING = ("QUANTIZE", "DEQUANTIZE")
 _COMPATIBLE = {"same-compute-capability": "SAME_COMPUTE_CAPABILITY", "ampere-plus": "AMPERE_PLUS"}
 _MOST_ERRORS = 4
 
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """A serialised engine. `layers` as `TensorRT.layers` gives them; `seconds` of the build alone."""
+    """A serialised engine. `layers` as `ParsedNetwork.counts` gives them; `seconds` of the build alone."""
 
     data: bytes
     layers: Mapping[str, int]
@@ -55,18 +54,19 @@ class TensorRT:
         self.version = str(self._trt.__version__)
         self._log = make_log(self._trt)
 
-    def layers(self, onnx: bytes) -> dict[str, int]:
-        """How often each kind of layer that takes weights or quantises occurs in the parsed network.
-
-        Keys are a layer's type and the type it computes in: "convolution float32"; "int8" where its input was
-        quantised.
+    def parsed(self, onnx: bytes) -> ParsedNetwork:
+        """What TensorRT understands of a model: the types of its tensors, and what is quantised.
 
         Raises:
             TensorRTError: TensorRT cannot take the model.
         """
         builder = self._builder()
         network, _parser = self._parse(builder, onnx, on_dla=False)
-        return _count_layers(network)
+        return understood(network)
+
+    def let_others_import(self) -> None:
+        """Make the flavour importable under its own name, which TensorRT-RTX's wheels do not have."""
+        sys.modules.setdefault(self.flavour.modules[0], self._trt)
 
     def build(
         self,
@@ -107,11 +107,11 @@ class TensorRT:
             raise KeyboardInterrupt
         seconds = time.monotonic() - start
         if plan is None:
-            raise self._failure("built no plan", "See the reason; `--verbose` shows all that it said.")
+            raise self.failure("built no plan", "See the reason; `--verbose` shows all that it said.")
         if timing_cache is not None and self.flavour.timing_cache:
             timing_cache.parent.mkdir(parents=True, exist_ok=True)
             write_whole_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
-        return BuiltPlan(bytes(plan), _count_layers(network), seconds)
+        return BuiltPlan(bytes(plan), understood(network).counts, seconds)
 
     def deserialise(self, plan: bytes) -> Any:
         """The engine (`ICudaEngine`) of a plan whose hash was checked. A plan is code: take none unchecked.
@@ -126,18 +126,55 @@ class TensorRT:
         self._log.errors.clear()
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise self._failure(
+            raise self.failure(
                 "does not take the plan",
                 "See what stenosis-trt doctor says of the GPU and its driver, or build it again here.",
             )
         return engine
+
+    def execution_context(self, engine: Any) -> Any:
+        """A context (`IExecutionContext`) of an engine, at profile 0, without scratch memory as yet.
+
+        It keeps the engine, and the engine its runtime: they go in this order, whoever lets go first.
+
+        Raises:
+            TensorRTError: there is not enough memory, or TensorRT refuses for another reason.
+        """
+        self._log.errors.clear()
+        scratch = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.flavour.builds_ahead:
+            # TensorRT-RTX compiles kernels as it meets shapes. Left to itself it would do that behind the
+            # first runs, and a CUDA graph captured meanwhile would keep the kernels that stand in for them.
+            config = engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(scratch)
+            strategies = self._trt.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+            # Graphs of its own would be captured within those of the whole pipe.
+            config.cuda_graph_strategy = self._trt.CudaGraphStrategy.DISABLED
+            context = engine.create_execution_context(config)
+        else:
+            context = engine.create_execution_context(scratch)
+        if context is None:
+            raise self.failure(
+                "makes no execution context", "End other programs on the GPU, or load fewer batches."
+            )
+        return context
+
+    def forget_errors(self) -> None:
+        """From here on, `failure` tells what TensorRT says after this."""
+        self._log.errors.clear()
+
+    def failure(self, what: str, advice: str) -> TensorRTError:
+        """The error to raise where TensorRT, say, "built no plan", with its own words of why."""
+        said = "; ".join(self._log.errors[-_MOST_ERRORS:]) or "it gave no reason"
+        return TensorRTError(f"{self.flavour.name} {self.version} {what}: {said}.", advice)
 
     def _builder(self) -> Any:
         self._log.errors.clear()
         try:
             return self._trt.Builder(self._log)
         except Exception as error:  # pybind11 raises TypeError where the library made none
-            raise self._failure(
+            raise self.failure(
                 "has no builder here", "Check the GPU's driver (stenosis-trt doctor)."
             ) from error
 
@@ -214,10 +251,6 @@ class TensorRT:
             config.DLA_core = settings.dla_core
             config.set_flag(flags.GPU_FALLBACK)
 
-    def _failure(self, what: str, advice: str) -> TensorRTError:
-        said = "; ".join(self._log.errors[-_MOST_ERRORS:]) or "it gave no reason"
-        return TensorRTError(f"{self.flavour.name} {self.version} {what}: {said}.", advice)
-
 
 def _module(flavour: Flavour) -> Any:
     """The flavour's module. The imports are spelt out, so that they can be found."""
@@ -248,24 +281,3 @@ def _parser_error(error: Any) -> str:
     if error.node() < 0:
         return text
     return f"node {node or error.node()} ({operator}): {text}"
-
-
-def _count_layers(network: Any) -> dict[str, int]:
-    kinds: Counter[str] = Counter()
-    quantised = set()
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        name = layer.type.name
-        if name in _QUANTISING:
-            kinds[name.lower()] += 1
-            if name == "DEQUANTIZE":
-                quantised.add(layer.get_output(0).name)
-        elif name in _LAYERS_WITH_WEIGHTS:
-            source = layer.get_input(0)
-            kinds[f"{name.lower()} {'int8' if source.name in quantised else _type_name(source.dtype)}"] += 1
-    return dict(sorted(kinds.items()))
-
-
-def _type_name(dtype: Any) -> str:
-    name: str = dtype.name
-    return {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}.get(name, name.lower())

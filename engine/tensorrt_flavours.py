@@ -25,6 +25,11 @@ class TensorRTError(Exception):
         super().__init__(f"{reason} {advice}")
         self.reason, self.advice = reason, advice
 
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it was for lack of memory: TensorRT says "OutOfMemory", or quotes "out of memory"."""
+        return re.search(r"out ?of ?memory", self.reason, re.IGNORECASE) is not None
+
 
 @dataclass(frozen=True)
 class BuildSettings:

@@ -71,18 +71,14 @@ _Levels = tuple[LevelResult | None, LevelResult | None]
 def agreement(pairs: Sequence[StudyPair]) -> Agreement:
     """All figures of `Agreement`. Studies that neither graded are left out."""
     used = [pair for pair in pairs if pair.expected is not None or pair.found is not None]
-    levels = [both for pair in used for both in _levels(pair)]
+    levels = [both for pair in used for both in level_pairs(pair)]
     graded = [both for both in levels if any(item is not None and item.grade is not None for item in both)]
     tables = _tables(used)
     kappa = quadratic_kappa(tables.sum(axis=0)) if len(tables) else math.nan
     low, high = kappa_interval(tables) if len(tables) else (math.nan, math.nan)
     measured = [both for both in levels if any(item is not None and item.cord is not None for item in both)]
     both_cords = [(a.cord, b.cord) for a, b in measured if a and b and a.cord and b.cord]
-    shifts = [
-        math.dist(a.point, b.point)
-        for a, b in levels
-        if a and b and a.point is not None and b.point is not None
-    ]
+    shifts = level_shifts(levels)
     return Agreement(
         studies=len(used),
         patients=len(tables),
@@ -101,6 +97,25 @@ def agreement(pairs: Sequence[StudyPair]) -> Agreement:
     )
 
 
+def level_pairs(pair: StudyPair) -> Iterator[_Levels]:
+    """Each level of a study as both found it; None where one refused the study."""
+    if pair.expected is not None and pair.found is not None:
+        yield from zip(pair.expected.levels, pair.found.levels, strict=True)
+    elif pair.expected is not None:
+        yield from ((level, None) for level in pair.expected.levels)
+    elif pair.found is not None:
+        yield from ((None, level) for level in pair.found.levels)
+
+
+def level_shifts(levels: Iterable[_Levels]) -> list[float]:
+    """Distances in mm between the points of the levels that both found."""
+    return [
+        math.dist(a.point, b.point)
+        for a, b in levels
+        if a and b and a.point is not None and b.point is not None
+    ]
+
+
 def change(differences: Iterable[float]) -> Change:
     """Mean and limits of agreement of signed differences."""
     values = np.fromiter(differences, dtype=np.float64)
@@ -108,15 +123,6 @@ def change(differences: Iterable[float]) -> Change:
         return Change(len(values), None, None, None)
     bias, spread = float(values.mean()), _AGREEMENT * float(values.std(ddof=1))
     return Change(len(values), bias, bias - spread, bias + spread)
-
-
-def _levels(pair: StudyPair) -> Iterator[_Levels]:
-    if pair.expected is not None and pair.found is not None:
-        yield from zip(pair.expected.levels, pair.found.levels, strict=True)
-    elif pair.expected is not None:
-        yield from ((level, None) for level in pair.expected.levels)
-    elif pair.found is not None:
-        yield from ((None, level) for level in pair.found.levels)
 
 
 def _tables(pairs: Sequence[StudyPair]) -> npt.NDArray[np.int64]:
@@ -127,7 +133,7 @@ def _tables(pairs: Sequence[StudyPair]) -> npt.NDArray[np.int64]:
         if study is None:
             continue
         table = tables.setdefault(study.patient_id or study.study_uid, np.zeros((GRADES, GRADES), np.int64))
-        for a, b in _levels(pair):
+        for a, b in level_pairs(pair):
             if a is not None and b is not None and a.grade is not None and b.grade is not None:
                 table[a.grade, b.grade] += 1
     return np.stack(list(tables.values())) if tables else np.zeros((0, GRADES, GRADES), np.int64)

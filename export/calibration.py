@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Backend, Float32Array, Roi
+from stenosis_trt.engine.backends.base import Float32Array, Roi
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.pack import InputSpec, Pack
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
@@ -62,26 +63,27 @@ class _Sample:
                 self.kept[place] = image.copy()
 
 
-class RecordingBackend:
+class RecordingBackend(StepwiseBackend):
     """Hands everything on to another backend, and keeps a sample of what each network was given."""
 
     name = "recording"
 
-    def __init__(self, backend: Backend, models: Iterable[str], per_model: int) -> None:
+    def __init__(self, backend: StepwiseBackend, per_model: int) -> None:
+        super().__init__(backend.pack)
         self._backend = backend
-        self.samples = {name: _Sample(per_model) for name in models}
+        self.samples = {name: _Sample(per_model) for name in backend.pack.models}
 
     def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
-        """See `Backend.preprocess`."""
+        """See `StepwiseBackend.preprocess`."""
         return self._backend.preprocess(slices, rois, spec)
 
     def infer(self, model: str, batch: Float32Array) -> Float32Array:
-        """See `Backend.infer`."""
+        """See `StepwiseBackend.infer`."""
         self.samples[model].offer(batch)
         return self._backend.infer(model, batch)
 
     def decode(self, heatmaps: Float32Array) -> Float32Array:
-        """See `Backend.decode`."""
+        """See `StepwiseBackend.decode`."""
         return self._backend.decode(heatmaps)
 
     def close(self) -> None:
@@ -120,7 +122,7 @@ def record_inputs(pack: Pack, studies: Iterable[LoadedStudy], per_model: int) ->
     Raises:
         StudiesError: a network was given nothing.
     """
-    with closing(RecordingBackend(OnnxRuntimeBackend(pack), pack.models, per_model)) as backend:
+    with closing(RecordingBackend(OnnxRuntimeBackend(pack), per_model)) as backend:
         for study in studies:
             # A study without a cervical spine shows the levels model what it has to be silent on.
             with suppress(CannotGrade):

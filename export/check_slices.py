@@ -1,4 +1,4 @@
-"""Inputs to check an export with: regions of real slices, cut by the product's own preprocessing.
+"""Inputs to check an export with: noise, and regions of real slices, cut by the product's own preprocessing.
 
 The regions need no network to be found, so that any network can be checked on any study: the middle of
 sagittal slices for the levels, a row of places down the mid-line for the grader, the middle of axial slices
@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
-from stenosis_trt.engine.backends.base import Backend, Float32Array, Roi
+from stenosis_trt.engine.backends.base import Float32Array, Roi
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.pack import InputSpec
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
@@ -35,7 +36,7 @@ _PLACES_MM = (-30.0, 0.0, 30.0)
 
 
 def slice_inputs(
-    studies: Path | None, specs: Mapping[str, InputSpec], backend: Backend
+    studies: Path | None, specs: Mapping[str, InputSpec], backend: StepwiseBackend
 ) -> dict[str, Float32Array]:
     """Cut inputs for each network.
 
@@ -69,6 +70,14 @@ def slice_inputs(
     return inputs
 
 
+def random_inputs(spec: InputSpec, count: int = 4) -> Float32Array:
+    """Noise over the whole window, normalised, float32 (count, C, H, W); always the same."""
+    shape = (count, spec.channels, spec.height, spec.width)
+    noise = np.random.default_rng(0).random(shape, dtype=np.float32)
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
+    return np.asarray((noise - mean) / std, dtype=np.float32)
+
+
 @contextmanager
 def _folder(studies: Path | None) -> Iterator[Path]:
     if studies is not None:
@@ -79,7 +88,9 @@ def _folder(studies: Path | None) -> Iterator[Path]:
         yield Path(made) / "phantoms"
 
 
-def _cut(name: str, study: LoadedStudy, spec: InputSpec, backend: Backend, count: int) -> Float32Array:
+def _cut(
+    name: str, study: LoadedStudy, spec: InputSpec, backend: StepwiseBackend, count: int
+) -> Float32Array:
     slices = study.axial if name == "cord" else study.sagittal
     rois = _rois(name, slices, spec, count)
     if not rois:

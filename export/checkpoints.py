@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
+from torch import nn
 
+from stenosis_trt.engine.whole_files import write_whole_bytes
 from stenosis_trt.export.onnx_export import ExportError
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -105,6 +107,12 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             "Save them: torch.save(network.state_dict(), 'weights.pt')."
         )
     return content
+
+
+def write_checkpoint(path: Path, network: nn.Module) -> None:
+    """A network's weights as .safetensors, whole or not at all, for `read_checkpoint`."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    write_whole_bytes(path, save(tensors))
 
 
 def _refused(path: Path, error: Exception) -> CheckpointError:

@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
-from stenosis_trt.engine.pack import MODEL_NAMES, InputSpec, Pack
-from stenosis_trt.export.check_slices import slice_inputs
+from stenosis_trt.engine.keys import PrivateKey
+from stenosis_trt.engine.pack import MODEL_NAMES, Pack
+from stenosis_trt.export.check_slices import random_inputs, slice_inputs
 from stenosis_trt.export.networks import load_network
 from stenosis_trt.export.onnx_export import (
     TOLERANCE,
@@ -27,7 +28,6 @@ from stenosis_trt.export.onnx_import import SUFFIX, import_onnx
 from stenosis_trt.export.pack_writer import ModelContent, PackContent, write_pack
 from stenosis_trt.export.spec_file import ExportSpec, ModelDeclaration
 
-_RANDOM_INPUTS = 4
 _ALIKE = 1e-6
 """Outputs for different slices that lie closer together than this are the same."""
 
@@ -53,6 +53,7 @@ def export_pack(
     out: Path,
     check: Path | None = None,
     report: Callable[[str], None] = print,
+    key: PrivateKey | None = None,
 ) -> Pack:
     """Export the networks, check them on random input and on real slices, and write the pack.
 
@@ -62,6 +63,7 @@ def export_pack(
         out: folder of the pack, new or empty.
         check: folder of studies to check with; None takes phantoms.
         report: called with a line on every network that was read and checked.
+        key: to sign the pack with.
 
     Raises:
         ExportError: `out` is in use, a checkpoint cannot be used, or a model differs from its checkpoint.
@@ -101,11 +103,11 @@ def export_pack(
             "tolerance": TOLERANCE,
         },
     }
-    return write_pack(out, _content(spec, models, metrics, card))
+    return write_pack(out, _content(spec, models, metrics, card), key)
 
 
 def _export(path: Path, declaration: ModelDeclaration, half_weights: bool) -> _Model:
-    example = _random_inputs(declaration.input)
+    example = random_inputs(declaration.input)
     kind = declaration.output.kind
     if path.suffix.lower() == SUFFIX:
         exported, answer = import_onnx(path, declaration, example, half_weights)
@@ -124,14 +126,6 @@ def _sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _random_inputs(spec: InputSpec) -> Float32Array:
-    """Noise over the whole window, normalised, (4, C, H, W)."""
-    shape = (_RANDOM_INPUTS, spec.channels, spec.height, spec.width)
-    noise = np.random.default_rng(0).random(shape, dtype=np.float32)
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
-    return np.asarray((noise - mean) / std, dtype=np.float32)
 
 
 def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRuntimeBackend) -> float:

@@ -7,21 +7,21 @@ seen is not vouched for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.pack import Pack
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
-from stenosis_trt.engine.records import LoadedStudy, StudyResult
+from stenosis_trt.engine.records import LEVELS, LoadedStudy, StudyResult
 from stenosis_trt.engine.run_record import package_version
-from stenosis_trt.export.agreement import Agreement, StudyPair, agreement
-from stenosis_trt.export.candidates import write_candidate
-from stenosis_trt.export.half_arithmetic import rounded_as_half
+from stenosis_trt.export.agreement import Agreement, StudyPair, agreement, level_pairs, level_shifts
+from stenosis_trt.export.known_models import KnownModels
+
+_STUDIES_KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,140 @@ class Outcome:
         }
 
 
+class Gate:
+    """Holds candidates against one pack on the same studies, as often as it is asked.
+
+    What FP32 says is found once. Studies are kept in memory where they are few, and so is what models answer
+    that are met again: a candidate that differs from one before in one model costs little more than that one.
+
+    Args:
+        pack: the reference, in FP32.
+        studies: gives them one at a time and each time in the same order; is told what is done with them.
+        validated_on: what the studies are, for the record.
+        limits: what a precision may cost; None for the defaults.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        studies: Callable[[str], Iterable[LoadedStudy]],
+        validated_on: str,
+        limits: Limits | None = None,
+    ) -> None:
+        self._pack, self._studies = pack, studies
+        self._validated_on, self._limits = validated_on, limits or Limits()
+        self._kept: list[LoadedStudy] | None = None
+        self._count: int | None = None
+        self._expected: dict[int, StudyResult | None] = {}
+        self._failed_at: dict[int, int] = {}
+        self._models = KnownModels()
+
+    def prepare(self, what: str) -> None:
+        """Read all studies, and find what FP32 says of them.
+
+        Args:
+            what: as for `measure`.
+        """
+        with ExitStack() as stack:
+            expected = self._expecting(stack)
+            for place, study in enumerate(self._each_study(what)):
+                expected(place, study)
+
+    def measure(self, candidates: Mapping[str, Pack], what: str = "") -> dict[str, Outcome]:
+        """Compare candidates with the pack through the whole pipe, on the CPU.
+
+        Args:
+            candidates: the same pack with other models in their place, by the name of the precision.
+            what: is done, for the progress that is shown while studies are read; "" shows none.
+
+        Raises:
+            PackError: a model cannot be run, or answers what no model may.
+        """
+        pairs: dict[str, list[StudyPair]] = {name: [] for name in candidates}
+        with ExitStack() as stack:
+            graded = {name: self._grading(candidate, stack) for name, candidate in candidates.items()}
+            expected = self._expecting(stack)
+            for place, study in enumerate(self._each_study(what)):
+                for name, found in graded.items():
+                    pairs[name].append(StudyPair(expected(place, study), found(study)))
+        return {name: self._outcome(name, pairs[name], self._validated_on) for name in candidates}
+
+    def attempt(self, precision: str, candidate: Pack, what: str = "") -> Outcome:
+        """Compare one candidate, and leave off once it cannot pass any more; all studies were read once.
+
+        Studies that others failed on come first where all are in memory. Where not all of them were graded,
+        `validated_on` of the outcome says how many, and its figures are of these alone.
+
+        Raises:
+            PackError: as for `measure`.
+        """
+        pairs: dict[int, StudyPair] = {}
+        left_off = False
+        with ExitStack() as stack:
+            found, expected = self._grading(candidate, stack), self._expecting(stack)
+            studies: Iterable[tuple[int, LoadedStudy]] = enumerate(self._each_study(what))
+            if self._kept is not None:
+                studies = sorted(studies, key=lambda item: -self._failed_at.get(item[0], 0))
+            for place, study in studies:
+                pairs[place] = StudyPair(expected(place, study), found(study))
+                left_off = self._count is not None and self._lost(pairs.values(), self._count)
+                if left_off:
+                    self._failed_at[place] = max(self._failed_at.values(), default=0) + 1
+                    break
+        graded = [pairs[place] for place in sorted(pairs)]
+        on = (
+            f"{len(graded)} studies of {self._validated_on}, then left off"
+            if left_off
+            else self._validated_on
+        )
+        return self._outcome(precision, graded, on)
+
+    def _grading(self, candidate: Pack, stack: ExitStack) -> Callable[[LoadedStudy], StudyResult | None]:
+        backend = stack.enter_context(closing(self._models.backend(candidate)))
+        return lambda study: _graded(study, candidate, backend)
+
+    def _expecting(self, stack: ExitStack) -> Callable[[int, LoadedStudy], StudyResult | None]:
+        """What FP32 says of the study at a place; its models are opened when the first is not known yet."""
+        opened: list[OnnxRuntimeBackend] = []
+
+        def expected(place: int, study: LoadedStudy) -> StudyResult | None:
+            if place not in self._expected:
+                if not opened:
+                    opened.append(stack.enter_context(closing(OnnxRuntimeBackend(self._pack))))
+                self._expected[place] = _graded(study, self._pack, opened[0])
+            return self._expected[place]
+
+        return expected
+
+    def _outcome(self, precision: str, pairs: Sequence[StudyPair], validated_on: str) -> Outcome:
+        figures = agreement(pairs)
+        return Outcome(precision, validated_on, figures, checks(figures, self._limits))
+
+    def _lost(self, pairs: Iterable[StudyPair], studies: int) -> bool:
+        """Whether a figure misses its limit whatever the rest of so many studies shows."""
+        levels = [both for pair in pairs for both in level_pairs(pair)]
+        if max(level_shifts(levels), default=0.0) > self._limits.maximum_level_shift_mm:
+            return True
+        changed = sum((a.grade if a else None) != (b.grade if b else None) for a, b in levels)
+        return changed > (1.0 - self._limits.minimum_identical) * len(LEVELS) * studies
+
+    def _each_study(self, what: str) -> Iterator[LoadedStudy]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[LoadedStudy] = []
+        size = count = 0
+        for study in self._studies(what):
+            count += 1
+            size += sum(item.stored.nbytes for item in (*study.sagittal, *study.axial))
+            if size <= _STUDIES_KEPT_BYTES:
+                kept.append(study)
+            yield study
+        self._count = count
+        if size <= _STUDIES_KEPT_BYTES:
+            self._kept = kept
+
+
 def run_gate(
     pack: Pack,
     candidates: Mapping[str, Pack],
@@ -119,7 +253,7 @@ def run_gate(
     validated_on: str,
     limits: Limits | None = None,
 ) -> dict[str, Outcome]:
-    """Compare candidates with a pack through the whole pipe, on the CPU.
+    """Compare candidates with a pack once; see `Gate`.
 
     Args:
         pack: the reference, in FP32.
@@ -134,26 +268,7 @@ def run_gate(
     Raises:
         PackError: a model cannot be run, or answers what no model may.
     """
-    pairs: dict[str, list[StudyPair]] = {name: [] for name in candidates}
-    with ExitStack() as stack:
-        reference = OnnxRuntimeBackend(pack)
-        stack.callback(reference.close)
-        work = Path(stack.enter_context(TemporaryDirectory(prefix="stenosis-rounded-")))
-        backends = {}
-        for name, candidate in candidates.items():
-            models = {key: rounded_as_half(candidate.read_model(key)) for key in candidate.models}
-            rounded = write_candidate(candidate, work / name, "rounded", models)
-            backends[name] = OnnxRuntimeBackend(rounded)
-            stack.callback(backends[name].close)
-        for study in studies:
-            expected = _graded(study, pack, reference)
-            for name, candidate in candidates.items():
-                pairs[name].append(StudyPair(expected, _graded(study, candidate, backends[name])))
-    outcomes = {}
-    for name in candidates:
-        figures = agreement(pairs[name])
-        outcomes[name] = Outcome(name, validated_on, figures, checks(figures, limits or Limits()))
-    return outcomes
+    return Gate(pack, lambda _: studies, validated_on, limits).measure(candidates)
 
 
 def checks(figures: Agreement, limits: Limits) -> tuple[Check, ...]:
@@ -203,7 +318,7 @@ def report(outcome: Outcome) -> list[str]:
     return lines
 
 
-def _graded(study: LoadedStudy, pack: Pack, backend: OnnxRuntimeBackend) -> StudyResult | None:
+def _graded(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult | None:
     try:
         return grade_study(study, pack, backend)
     except CannotGrade:

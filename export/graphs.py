@@ -17,6 +17,7 @@ _SMALLEST_SCALE = 2.0**-20
 """FP16 has no numbers below 2⁻²⁴, and TensorRT refuses a scale of zero. Here sixteen steps are left."""
 _BINS = 4096
 _IMAGES_AT_ONCE = 4
+_MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def session(data: bytes) -> onnxruntime.InferenceSession:
@@ -131,8 +132,31 @@ def fit_scales_to_half(model: onnx.ModelProto) -> None:
     _replace(model, rounded)
 
 
+def quantised_weights(model: onnx.ModelProto) -> dict[str, Float32Array]:
+    """What is quantised of the initialisers, float32, by name: to be called while they are still floats."""
+    stored = {item.name: item for item in model.graph.initializer}
+    return {
+        node.input[0]: numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] in stored
+    }
+
+
 def quantised_share(model: onnx.ModelProto) -> float:
     """Share of the multiply-adds of convolutions and matrix products whose both factors are INT8."""
+    dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    work = multiply_adds(model)
+    quantised = sum(
+        work[node.output[0]]
+        for node in model.graph.node
+        if node.output[0] in work and set(node.input[:2]) <= dequantised
+    )
+    whole = sum(work.values())
+    return quantised / whole if whole else 0.0
+
+
+def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-adds for one input of each convolution and matrix product, by the node's first output."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
@@ -143,13 +167,9 @@ def quantised_share(model: onnx.ModelProto) -> float:
         for item in (*graph.input, *graph.value_info, *graph.output)
     }
     shapes.update({item.name: list(item.dims) for item in graph.initializer})
-    dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    whole = quantised = 0
-    for node in graph.node:
-        work = _multiply_adds(node, shapes)
-        whole += work
-        quantised += work if set(node.input[:2]) <= dequantised else 0
-    return quantised / whole if whole else 0.0
+    return {
+        node.output[0]: _multiply_adds(node, shapes) for node in graph.node if node.op_type in _MULTIPLYING
+    }
 
 
 def nodes_in_fp32(model: onnx.ModelProto) -> int:
@@ -168,10 +188,8 @@ def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) ->
         # Each output of a convolution, and each input of a transposed one, meets every weight of its filter.
         place = node.output[0] if node.op_type == "Conv" else node.input[0]
         return int(np.prod(shapes[place]) * np.prod(shapes[node.input[1]][1:]))
-    if node.op_type in ("Gemm", "MatMul"):
-        transposed = any(item.name == "transA" and item.i for item in node.attribute)
-        return int(np.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1])
-    return 0
+    transposed = any(item.name == "transA" and item.i for item in node.attribute)
+    return int(np.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1])
 
 
 def _activations(

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stenosis_trt.engine.keys import PrivateKey
 from stenosis_trt.engine.pack import MANIFEST, MODEL_NAMES, SCHEMA, InputSpec, OutputSpec, Pack
+from stenosis_trt.engine.signing import sign_pack
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,10 @@ class PackContent:
     models: Mapping[str, ModelContent]
 
 
-def write_pack(out: Path, content: PackContent) -> Pack:
+def write_pack(out: Path, content: PackContent, key: PrivateKey | None = None) -> Pack:
     """Write the pack to the folder `out`, replacing one that is there, and load it back.
+
+    It is signed where a key is given; of one that is there nothing stays, its signature and plans included.
 
     Raises:
         ValueError: a model is missing.
@@ -71,7 +75,9 @@ def write_pack(out: Path, content: PackContent) -> Pack:
             "metrics": dict(model.metrics),
         }
     (part / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    Pack.load(part)
+    made = Pack.load(part)
+    if key is not None:
+        sign_pack(made, key)
     if out.exists():
         shutil.rmtree(out)
     os.replace(part, out)

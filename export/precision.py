@@ -11,8 +11,8 @@ import importlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from stenosis_trt.export.graphs import (
     largest_values,
     nodes_in_fp32,
     quantised_share,
+    quantised_weights,
     run_model,
     set_activation_scales,
 )
@@ -70,10 +71,14 @@ class Int8Options:
 
 @dataclass(frozen=True)
 class Converted:
-    """A model in another precision, with figures of what it costs and holds."""
+    """A model in another precision, with figures of what it costs and holds.
+
+    `weights` has those that are INT8 as they were before, float32, by the names of their initialisers.
+    """
 
     data: bytes
     metrics: dict[str, float]
+    weights: Mapping[str, Float32Array] = field(default_factory=dict, repr=False)
 
 
 def require_modelopt() -> None:
@@ -103,7 +108,7 @@ def to_fp16(data: bytes, inputs: Float32Array) -> Converted:
         model = autocast.convert_to_mixed_precision(
             str(path), keep_io_types=True, calibration_data=str(batch), data_max=_SAFE_IN_HALF
         )
-    return _converted(data, model, inputs, {"nodes_in_fp32": float(nodes_in_fp32(model))})
+    return held_against(data, model, inputs, {"nodes_in_fp32": float(nodes_in_fp32(model))})
 
 
 def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = None) -> Converted:
@@ -147,18 +152,29 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
     half = options.elsewhere == "fp16" and largest_values(plain, inputs) <= _SAFE_IN_HALF
     if half:
         fit_scales_to_half(model)
+    weights = quantised_weights(model)
     with _quiet("int8"):
         model = _modelopt("quantization.qdq_utils").qdq_to_dq(model)
         if half:
             model = _modelopt("autocast.convert").convert_to_f16(model, keep_io_types=True)
-    return _converted(
-        data, model, inputs, {"elsewhere_fp16": float(half), "quantised_share": quantised_share(model)}
-    )
+    metrics = {"elsewhere_fp16": float(half), "quantised_share": quantised_share(model)}
+    return replace(held_against(data, model, inputs, metrics), weights=weights)
 
 
-def _converted(
+def held_against(
     data: bytes, model: onnx.ModelProto, inputs: Float32Array, metrics: dict[str, float]
 ) -> Converted:
+    """A model that was made of another, with figures of how far its answers are from the other's.
+
+    Args:
+        data: the other, as an ONNX file.
+        model: the new one.
+        inputs: some of which both are given, float32 (N, C, H, W).
+        metrics: further figures to keep.
+
+    Raises:
+        PrecisionError: the new one answers with values that are not finite.
+    """
     onnx.checker.check_model(model)
     converted = bytes(model.SerializeToString())
     some = _some(inputs)

@@ -13,14 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from stenosis_trt.engine.keys import PrivateKey
 from stenosis_trt.engine.pack import MANIFEST, PRECISIONS, Pack
-from stenosis_trt.engine.pack_files import MAXIMUM_MANIFEST_BYTES, read_file
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.run_record import package_version
+from stenosis_trt.engine.signing import sign_pack
 from stenosis_trt.export.calibration import INPUTS_PER_MODEL, CalibrationSet, calibration_set
 from stenosis_trt.export.candidates import one_at_a_time, variant_file, write_candidate
 from stenosis_trt.export.gate import Limits, Outcome, run_gate
 from stenosis_trt.export.precision import Converted, Int8Options, require_modelopt, to_fp16, to_int8
+from stenosis_trt.export.rewrites import REWRITES, Rewritten, rewritten
 from stenosis_trt.export.studies import (
     CALIBRATION_PHANTOMS,
     VALIDATION_PHANTOMS,
@@ -43,6 +45,8 @@ class QuantiseOptions:
         limits: what a precision may cost.
         inputs_per_model: of each network, to calibrate on.
         calibrate, validate: folders of studies; None for phantoms.
+        rewrite: one of `rewrites.REWRITES`, of INT8.
+        key: to sign the pack with that is written.
     """
 
     precisions: tuple[str, ...] = PRECISIONS_MADE
@@ -51,6 +55,8 @@ class QuantiseOptions:
     inputs_per_model: int = INPUTS_PER_MODEL
     calibrate: Path | None = None
     validate: Path | None = None
+    rewrite: str = REWRITES[0]
+    key: PrivateKey | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.precisions if name not in PRECISIONS_MADE]
@@ -61,6 +67,8 @@ class QuantiseOptions:
             )
         if self.inputs_per_model < 1:
             raise ValueError(f"{self.inputs_per_model} inputs cannot be calibrated on. Give 1 or more.")
+        if self.rewrite not in REWRITES:
+            raise ValueError(f"Rewrites can be {', '.join(REWRITES)}, not {self.rewrite!r}.")
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,13 @@ class Quantised:
     """What became of a pack: `pack` as it was written, and the gate's outcome for each precision.
 
     `by_model` has, for each precision that failed, the outcome with only one model in it, by model.
+    `without_rewrites` names the precisions that pass without rewrites, and do not with them.
     """
 
     pack: Pack
     outcomes: Mapping[str, Outcome]
     by_model: Mapping[str, Mapping[str, Outcome]]
+    without_rewrites: tuple[str, ...] = ()
 
 
 def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantised:
@@ -90,21 +100,11 @@ def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantised:
     calibration = calibration_set(pack, studies, options.inputs_per_model)
     made = convert_models(pack, calibration, options)
     validation = study_set(options.validate, VALIDATION_PHANTOMS)
-    with TemporaryDirectory(prefix="stenosis-gate-") as work:
-        candidates = {
-            name: write_candidate(
-                pack, Path(work) / name, name, {key: model.data for key, model in made[name].items()}
-            )
-            for name in made
-        }
-        outcomes = _gate(pack, candidates, validation, options.limits)
-        by_model = {
-            name: _gate(pack, one_at_a_time(pack, candidates[name], name), validation, options.limits)
-            for name, outcome in outcomes.items()
-            if not outcome.passed
-        }
-    quantised = Quantised(pack, outcomes, by_model)
-    return replace(quantised, pack=write_variants(out, quantised, made, how_made(options, calibration)))
+    quantised = measure(pack, made, validation, options.limits)
+    if options.rewrite == REWRITES[0]:
+        quantised, made = without_refused_rewrites(quantised, made, validation, options.limits)
+    written = write_variants(out, quantised, made, how_made(options, calibration), options.key)
+    return replace(quantised, pack=written)
 
 
 def repeat_gate(pack: Pack, validate: Path | None, limits: Limits | None = None) -> dict[str, Outcome]:
@@ -119,6 +119,58 @@ def repeat_gate(pack: Pack, validate: Path | None, limits: Limits | None = None)
 
 Models = dict[str, Converted]
 """Each model of a pack in one precision, by name."""
+
+
+def measure(pack: Pack, made: Mapping[str, Models], validation: StudySet, limits: Limits) -> Quantised:
+    """What the gate finds of each precision, and of each model alone where it fails; nothing is written.
+
+    Raises:
+        StudiesError, PackError: as in `quantise_pack`.
+    """
+    with TemporaryDirectory(prefix="stenosis-gate-") as work:
+        candidates = {
+            name: write_candidate(
+                pack, Path(work) / name, name, {key: model.data for key, model in models.items()}
+            )
+            for name, models in made.items()
+        }
+        outcomes = _gate(pack, candidates, validation, limits)
+        by_model = {
+            name: _gate(pack, one_at_a_time(pack, candidates[name], name), validation, limits)
+            for name, outcome in outcomes.items()
+            if not outcome.passed
+        }
+    return Quantised(pack, outcomes, by_model)
+
+
+def without_refused_rewrites(
+    found: Quantised, made: Mapping[str, Models], validation: StudySet, limits: Limits
+) -> tuple[Quantised, dict[str, Models]]:
+    """Try the precisions that fail with a rewritten model alone as they were before the rewrites.
+
+    Args:
+        found: what the gate found of `made`.
+        made: the models of each precision.
+        validation, limits: as `found` was measured with.
+
+    Returns:
+        Both as they were, but for the precisions that pass without rewrites.
+
+    Raises:
+        StudiesError, PackError: as in `quantise_pack`.
+    """
+    plain: dict[str, Models] = {}
+    for precision, alone in found.by_model.items():
+        models = made[precision]
+        before = {name: model.before for name, model in models.items() if isinstance(model, Rewritten)}
+        if not all(alone[name].passed for name in before):
+            plain[precision] = {**models, **before}
+    tried = measure(found.pack, plain, validation, limits)
+    passed = tuple(name for name, outcome in tried.outcomes.items() if outcome.passed)
+    outcomes = {**found.outcomes, **{name: tried.outcomes[name] for name in passed}}
+    by_model = {name: alone for name, alone in found.by_model.items() if name not in passed}
+    taken = {**made, **{name: plain[name] for name in passed}}
+    return Quantised(found.pack, outcomes, by_model, passed), taken
 
 
 def convert_models(pack: Pack, calibration: CalibrationSet, options: QuantiseOptions) -> dict[str, Models]:
@@ -138,6 +190,8 @@ def convert_models(pack: Pack, calibration: CalibrationSet, options: QuantiseOpt
                     models[name] = to_fp16(data, inputs)
                 else:
                     models[name] = to_int8(data, inputs, options.int8)
+                    if options.rewrite != "off":
+                        models[name] = rewritten(data, models[name], inputs)
                 done += 1
                 progress.advance(done, total)
     return made
@@ -157,17 +211,24 @@ def _refuse_existing(out: Path) -> None:
         raise FileExistsError(errno.EEXIST, "is there already; give a new folder with --out", str(out))
 
 
-def write_variants(out: Path, found: Quantised, made: Mapping[str, Models], how: Mapping[str, Any]) -> Pack:
+def write_variants(
+    out: Path,
+    found: Quantised,
+    made: Mapping[str, Models],
+    how: Mapping[str, Any],
+    key: PrivateKey | None = None,
+) -> Pack:
     """Write a pack to a new folder, with the precisions that passed beside its models.
 
     What did not pass is not written; why is kept in pack.json under "refused". Plans are not taken along:
-    they belong to the pack they were built from.
+    they belong to the pack they were built from. Nor is its signature: pack.json is another.
 
     Args:
         out: folder that must not be there yet.
         found: the pack as it is, and what the gate found; variants of other precisions are kept.
         made: the models of each precision.
         how: what they were made with, kept under "quantised".
+        key: to sign the pack with.
 
     Returns:
         The pack as it was written.
@@ -178,7 +239,7 @@ def write_variants(out: Path, found: Quantised, made: Mapping[str, Models], how:
     """
     _refuse_existing(out)
     pack, outcomes = found.pack, found.outcomes
-    manifest = json.loads(read_file(pack.path, MANIFEST, MAXIMUM_MANIFEST_BYTES))
+    manifest = json.loads(pack.read_manifest())
     refused = {name: entry for name, entry in manifest.get("refused", {}).items() if name not in made}
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     part.mkdir(parents=True)
@@ -201,7 +262,9 @@ def write_variants(out: Path, found: Quantised, made: Mapping[str, Models], how:
         manifest |= {"refused": refused, "quantised": dict(how)}
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         _write(part / MANIFEST, text.encode())
-        Pack.load(part)
+        written = Pack.load(part)
+        if key is not None:
+            sign_pack(written, key)
         os.replace(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -215,6 +278,7 @@ def how_made(options: QuantiseOptions, calibration: CalibrationSet) -> dict[str,
         "calibrator": options.int8.calibrator,
         "percentile": options.int8.percentile if options.int8.calibrator == "percentile" else None,
         "elsewhere": options.int8.elsewhere,
+        "rewrite": options.rewrite,
         "calibrated_on": calibration.source,
         "calibration_key": calibration.key,
         "inputs": {name: len(inputs) for name, inputs in calibration.inputs.items()},

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -89,7 +89,7 @@ def loaded_studies(studies: StudySet, what: str) -> Iterator[LoadedStudy]:
 
     Args:
         studies: where they lie.
-        what: is done with them, for the progress that is shown.
+        what: is done with them, for the progress that is shown; "" shows none.
 
     Raises:
         StudiesError: none of them can be used.
@@ -99,14 +99,15 @@ def loaded_studies(studies: StudySet, what: str) -> Iterator[LoadedStudy]:
     with DicomReader(ReadLimits(), 1) as reader:
         found = sorted(reader.scan([studies.folder]).studies, key=attrgetter("path", "study_uid"))
         with (
-            show_progress(what, "studies") as progress,
+            show_progress(what, "studies") if what else nullcontext() as progress,
             closing(read_ahead(reader, deque(found))) as reads,
         ):
             for done, read in enumerate(reads, start=1):
                 if read.study is not None:
                     used += 1
                     yield read.study
-                progress.advance(done, len(found))
+                if progress is not None:
+                    progress.advance(done, len(found))
     if not used:
         raise StudiesError(
             f"No study below {studies.folder} can be graded.",

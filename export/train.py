@@ -3,7 +3,8 @@
     python -m stenosis_trt.export.train --work runs/reference --out engine/packs/reference
 
 Every step is seeded and goes on where it was when the command is given again. `--only levels` (or `cord`,
-`grader`) does one network; `--short` runs the whole path in a minute, to test it.
+`grader`) does one network; `--short` runs the whole path in a minute, to test it. What was trained is left in
+the work folder as `levels.safetensors` and so on, for `stenosis-trt export`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from stenosis_trt.engine.pack import OutputSpec, Pack
+from stenosis_trt.export.checkpoints import write_checkpoint
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx_export import export_network
@@ -180,6 +182,7 @@ def main() -> None:
         # On a CPU drawing samples and learning from them share the cores.
         loaders = arguments.workers if device.type == "cuda" else max(1, arguments.workers - 1)
         networks[name] = train(tasks[name], arguments.work, device, loaders)
+        write_checkpoint(arguments.work / f"{name}.safetensors", networks[name])
     if arguments.out and not arguments.only:
         pack = build_pack(networks, tasks, arguments.out, recipe, _device_name(device))
         print(f"{pack.path}: pack {pack.name} {pack.version}, SHA-256 {pack.sha256}")

@@ -36,6 +36,8 @@ REGISTER_BUDGET: Mapping[str, int] = {
     "cord_geometry_f32": 56,
     "decode_keypoints_f16": 40,
     "decode_keypoints_f32": 48,
+    "input_contrast_f16": 40,
+    "input_contrast_f32": 40,
     "maximal_compression": 56,
     "order_statistics_lower": 48,
     "order_statistics_upper": 48,

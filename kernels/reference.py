@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from stenosis_trt.kernels.regions import FloatArray, box_taps, is_aligned, reached_bounds, region_bounds
+
 Float32Array = npt.NDArray[np.float32]
 Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 Window = tuple[float, float]
@@ -53,43 +54,6 @@ def order_statistics(images: Sequence[Stored], percentiles: Sequence[float]) -> 
     return [int(value) + lowest for value in np.searchsorted(cumulative, ranks, side="right")]
 
 
-def region_bounds(
-    affine: FloatArray, size: tuple[int, int], shape: tuple[int, int]
-) -> tuple[slice, slice] | None:
-    """Source rows and columns that the region's bounding box covers, or None where it misses the image.
-
-    Args:
-        affine: output pixel (x, y) → source pixel (column, row), (2, 3).
-        size: output (height, width).
-        shape: source (rows, columns).
-    """
-    low, high = _box(affine, size)
-    return _inside(np.ceil(low), np.floor(high), shape)
-
-
-def _reached(affine: FloatArray, size: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice] | None:
-    """Source rows and columns that bilinear samples of the region reach, or None where there are none."""
-    low, high = _box(affine, size)
-    return _inside(np.floor(low), np.floor(high) + 1, shape)
-
-
-def _box(affine: FloatArray, size: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
-    """Lowest and highest (column, row) of the region's outline."""
-    height, width = size
-    corners = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [-0.5, height - 0.5], [width - 0.5, height - 0.5]])
-    source = corners @ affine[:, :2].T + affine[:, 2]
-    return source.min(axis=0), source.max(axis=0)
-
-
-def _inside(low: FloatArray, high: FloatArray, shape: tuple[int, int]) -> tuple[slice, slice] | None:
-    """Rows and columns from `low` to `high`, both (column, row), as far as an image of `shape` has them."""
-    first = np.maximum(low, 0).astype(int)
-    last = np.minimum(high, np.array([shape[1], shape[0]]) - 1).astype(int)
-    if np.any(last < first):
-        return None
-    return slice(first[1], last[1] + 1), slice(first[0], last[0] + 1)
-
-
 def window_percentiles(percentiles: tuple[float, float], slope: float) -> tuple[float, float]:
     """Percentiles of stored values that are those of real ones: from above where the slope is negative."""
     low, high = percentiles
@@ -123,12 +87,6 @@ def region_window(
     )
     low_high = np.percentile(real, percentiles, method="nearest")
     return float(low_high[0]), float(low_high[1])
-
-
-def box_taps(scale: float) -> FloatArray:
-    """Offsets, in output pixels, of the box prefilter's samples: as many as source pixels are skipped."""
-    count = max(1, int(np.ceil(scale - 1e-9)))
-    return np.asarray((np.arange(count) + 0.5) / count - 0.5)
 
 
 def _axis_filter(
@@ -189,13 +147,6 @@ def _resample_gather(unit: FloatArray, affine: FloatArray, size: tuple[int, int]
     return total / (len(taps_x) * len(taps_y))
 
 
-def is_aligned(affine: FloatArray) -> bool:
-    """Whether an affine (2, 3) only scales, flips and swaps axes."""
-    diagonal = np.abs(np.array([affine[0, 0], affine[1, 1]]))
-    crossed = np.abs(np.array([affine[0, 1], affine[1, 0]]))
-    return bool(min(diagonal.max(), crossed.max()) < 1e-12)
-
-
 def resample(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> FloatArray:
     """Bilinear resampling of `unit` (rows, columns) to `size`, with a box prefilter where it shrinks.
 
@@ -248,7 +199,7 @@ def _windowed_region(
 ) -> FloatArray:
     """A region in its window, float64 (height, width). Only pixels that it reaches are made real values."""
     low, high = window
-    reached = _reached(affine, size, source.stored.shape)
+    reached = reached_bounds(affine, size, source.stored.shape)
     if high == low or reached is None:
         return np.zeros(size)
     rows, columns = reached
@@ -256,6 +207,20 @@ def _windowed_region(
     moved = affine.copy()
     moved[:, 2] -= columns.start, rows.start
     return resample(np.clip((real - low) / (high - low), 0.0, 1.0), moved, size)
+
+
+def input_contrast(batch: Float32Array, deviations: Sequence[float]) -> FloatArray:
+    """Standard deviation of each network input in its window, which runs from 0 to 1.
+
+    Args:
+        batch: normalised inputs (N, C, H, W).
+        deviations: what each channel was divided by.
+
+    Returns:
+        float64 (N,).
+    """
+    scaled = batch.astype(np.float64) * np.asarray(deviations)[None, :, None, None]
+    return np.asarray(scaled.std(axis=(1, 2, 3)))
 
 
 def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:

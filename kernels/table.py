@@ -68,6 +68,7 @@ MOST_TAPS = 4
 MOST_MAPS = 8
 """Heatmaps of one image that `decode_keypoints` takes."""
 CORD_POINTS = 4
+CONTRAST_THREADS = 1024
 
 _PRECISIONS = (("f32", np.float32), ("f16", np.float16))
 
@@ -81,12 +82,15 @@ def _all() -> list[Kernel]:
         planes = (_ARENA, _array("planes", PLANE), _array("windows", WINDOW), _array("out", dtype), *_SIZE)
         maps = (_array("heatmaps", dtype), _array("frames", FRAME))
         points = _array("points", KEYPOINT)
+        numbers = (_array("deviations", np.float32), _array("contrasts", np.float32))
+        contrast = (_array("inputs", dtype), *numbers, _int("channels"), _int("pixels"))
         cord = (*maps, _array("limits", CORD_LIMITS), points, _array("cords", CORD), *_SIZE)
         kernels += [
             Kernel(f"preprocess_{suffix}", planes, PREPROCESS_THREADS),
             Kernel(f"preprocess_affine_{suffix}", planes, PREPROCESS_THREADS),
             Kernel(f"decode_keypoints_{suffix}", (*maps, points, *_SIZE), WARP * MOST_MAPS),
             Kernel(f"cord_geometry_{suffix}", cord, WARP * CORD_POINTS),
+            Kernel(f"input_contrast_{suffix}", contrast, CONTRAST_THREADS),
         ]
     compression = (
         _array("cords", CORD),

@@ -44,9 +44,13 @@ def test_the_engine_imports_the_engine_and_the_kernels() -> None:
         "engine/cli.py": "stenosis_trt.bench.",
         "engine/cli_export.py": "stenosis_trt.export.",
         "engine/cli_quantise.py": "stenosis_trt.export.",
+        "engine/cli_verify.py": "stenosis_trt.export.",
+        "engine/cli_roofline.py": ("stenosis_trt.bench.", "stenosis_trt.export."),
     }
     for path, names in _imported("engine").items():
-        assert not _outside(names, ENGINE, "stenosis_trt.kernels.", commands.get(path, ENGINE)), path
+        asked = commands.get(path, ())
+        allowed = (asked,) if isinstance(asked, str) else asked
+        assert not _outside(names, ENGINE, "stenosis_trt.kernels.", *allowed), path
 
 
 def test_the_engine_imports_export_when_it_is_called_and_not_before() -> None:
@@ -60,10 +64,27 @@ def test_reading_knows_of_the_engine_only_its_vocabulary() -> None:
         assert not _outside(names, f"{ENGINE}dicom.", f"{ENGINE}records", f"{ENGINE}geometry"), path
 
 
-def test_backends_know_of_the_engine_only_packs_and_its_vocabulary() -> None:
-    allowed = (f"{ENGINE}backends.", f"{ENGINE}pack", f"{ENGINE}records", f"{ENGINE}geometry")
+VOCABULARY = tuple(f"{ENGINE}{name}" for name in ("backends.", "pack", "records", "geometry", "roi"))
+
+
+def test_what_runs_on_a_cpu_knows_of_the_engine_only_packs_and_its_vocabulary() -> None:
+    gpu = {"engine/backends/tensorrt.py", "engine/backends/selection.py"}
     for path, names in _imported("engine/backends").items():
-        assert not _outside(names, *allowed, "stenosis_trt.kernels."), path
+        if path not in gpu:
+            assert not _outside(names, *VOCABULARY, "stenosis_trt.kernels."), path
+
+
+def test_what_runs_on_a_gpu_knows_no_stage_of_the_pipe_and_no_files_of_studies() -> None:
+    of_a_gpu = ("gpu.", "cuda", "tensorrt_", "plans", "sidecar", "build", "hardware", "progress")
+    allowed = (*VOCABULARY, *(f"{ENGINE}{name}" for name in of_a_gpu), "stenosis_trt.kernels.")
+    for path, names in _imported("engine/gpu").items():
+        assert not _outside(names, *allowed), path
+    assert not _outside(_imported("engine/backends")["engine/backends/tensorrt.py"], *allowed)
+
+
+def test_what_is_launched_on_a_gpu_is_described_without_one() -> None:
+    names = _imported("engine/gpu")["engine/gpu/inputs.py"]
+    assert not _outside(names, *VOCABULARY, "stenosis_trt.kernels.")
 
 
 def test_the_reference_kernels_need_numpy_alone() -> None:
@@ -77,7 +98,9 @@ def test_benchmarks_do_not_need_what_trains() -> None:
         assert not _outside(names, "stenosis_trt.bench", ENGINE, "stenosis_trt.kernels"), path
 
 
-@pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda"])
+@pytest.mark.parametrize(
+    "name", ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda", "cryptography", "polygraphy"]
+)
 def test_a_vendor_library_has_at_most_one_importer(name: str) -> None:
     importers = [
         path
@@ -94,7 +117,7 @@ def test_every_module_of_the_engine_has_its_place_in_the_document() -> None:
     modules = {path.stem for path in (ROOT / "engine").glob("*.py") if path.stem != "__init__"}
     folders = {path.parent.name for path in (ROOT / "engine").glob("*/__init__.py")}
     assert modules - named == set()
-    assert {"dicom"} <= folders & named
+    assert {"dicom", "backends", "gpu"} <= folders & named
 
 
 def test_modules_can_be_read_in_one_sitting() -> None:

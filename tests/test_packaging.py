@@ -29,8 +29,9 @@ RUN_TIME = ("engine", "kernels", "bench")
 WHERE_INSTALLED = {
     *("pycuda", "torch", "cupy", "cupyx"),
     *("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
+    "cryptography",
 }
-"""Imported when used, and done without where they are not there: the GPU, and peers in benchmarks."""
+"""Imported when used, and done without where they are not there: the GPU, peers in benchmarks, signatures."""
 BACKPORTS = {"tomli"}
 """Imported where Python is older than 3.11, and not installed beside a newer one."""
 DECODERS = {"python-gdcm", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"}
@@ -107,6 +108,7 @@ def test_the_run_time_imports_no_torch_and_nothing_of_a_gpu() -> None:
         "    for module in pkgutil.walk_packages(root.__path__, root.__name__ + '.'):\n"
         "        importlib.import_module(module.name)\n"
         "heavy = {'torch', 'onnx', 'tensorrt', 'tensorrt_rtx_bindings', 'pycuda', 'modelopt', 'matplotlib'}\n"
+        "heavy |= {'cryptography'}\n"
         "print(json.dumps(sorted(heavy & set(sys.modules))))"
     )
     assert heavy == []
@@ -143,7 +145,7 @@ def test_help_imports_the_command_line_and_nothing_else() -> None:
     packages = {name.split(".")[0] for name in loaded if not name.startswith("_")}
     assert packages - set(sys.stdlib_module_names) <= START_UP
     ours = {name for name in loaded if name.startswith("stenosis_trt.engine.")}
-    command_line = ("cli", "cli_build", "cli_errors", "cli_export", "cli_quantise")
+    command_line = {"cli", *(path.stem for path in (ROOT / "engine").glob("cli_*.py"))}
     assert ours == {f"stenosis_trt.engine.{name}" for name in command_line}
     assert len(loaded) <= START_UP_MODULES
 
@@ -173,10 +175,11 @@ def test_the_base_installation_needs_no_torch_and_nothing_of_a_gpu() -> None:
 
 def test_the_extras_are_those_of_the_design_and_hold_what_was_asked_for() -> None:
     extras = {name: _names(items) for name, items in _project()["project"]["optional-dependencies"].items()}
-    assert set(extras) == {"gpu", "trt", "rtx", "export", "serve", "cluster", "bench", "test"}
+    assert set(extras) == {"gpu", "trt", "rtx", "export", "sign", "serve", "cluster", "bench", "test"}
     assert "pycuda" in extras["gpu"] & extras["trt"] & extras["rtx"]
     assert "tensorrt" in extras["trt"]
     assert {"torch", "onnx", "polygraphy"} <= extras["export"]
+    assert extras["sign"] == {"cryptography"} <= extras["serve"]
 
 
 def _requirements(name: str, extra: str) -> list[str]:

@@ -1,19 +1,26 @@
-"""What every backend offers. The pipe knows nothing else of where it runs."""
+"""What every backend offers. The pipe knows nothing else of where it runs.
+
+A study is loaded once. Then the levels are located, and with the regions that follow from them the grades and
+the cord are asked for, one after the other, before either answer is waited for: on a GPU the one is computed
+while the host describes the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.geometry import FloatArray
-from stenosis_trt.engine.pack import InputSpec
-from stenosis_trt.engine.records import LoadedSlice
+from stenosis_trt.engine.records import LoadedStudy
+from stenosis_trt.kernels.reference import CordGeometry
 
 Float32Array = npt.NDArray[np.float32]
+
+_T_co = TypeVar("_T_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -29,25 +36,137 @@ class Roi:
     affine: FloatArray
 
 
+@dataclass(frozen=True)
+class Keypoints:
+    """Peaks of the heatmaps of N inputs with K maps each.
+
+    Attributes:
+        points: LPS, mm, float64 (N, K, 3).
+        confidence: height of each peak, float64 (N, K).
+    """
+
+    points: FloatArray
+    confidence: FloatArray
+
+
+@dataclass(frozen=True)
+class Grades:
+    """What the grader says of N inputs.
+
+    Attributes:
+        probabilities: float32 (N, classes).
+        contrast: standard deviation of each input in its window, which runs from 0 to 1; float64 (N,).
+    """
+
+    probabilities: Float32Array
+    contrast: FloatArray
+
+
+@dataclass(frozen=True)
+class Cords:
+    """The cord on N slices: its four points, in the order of the pack, and what follows from them."""
+
+    keypoints: Keypoints
+    geometry: CordGeometry
+
+
+class Pending(Protocol[_T_co]):
+    """An answer that may still be computed."""
+
+    def result(self) -> _T_co:
+        """Wait for it. What went wrong with it is raised here at the latest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ready(Generic[_T_co]):
+    """An answer that is there."""
+
+    value: _T_co
+
+    def result(self) -> _T_co:
+        """See `Pending.result`."""
+        return self.value
+
+
+class StudyOnBackend(Protocol):
+    """A loaded study. Any number of regions may be asked for, also none.
+
+    Its methods raise PackError where a model answers what no model may.
+    """
+
+    def locate(self, rois: Sequence[Roi]) -> Pending[Keypoints]:
+        """What the model "levels" sees in regions of sagittal slices: one map a disc level."""
+        ...
+
+    def grade(self, rois: Sequence[Roi]) -> Pending[Grades]:
+        """What the model "grader" makes of regions of sagittal slices."""
+        ...
+
+    def measure(self, rois: Sequence[Roi]) -> Pending[Cords]:
+        """What the model "cord" sees in regions of axial slices, measured."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the study takes. Answers that were not waited for are lost."""
+        ...
+
+
+class ReadingSlot(Protocol):
+    """Where the slices of one study lie."""
+
+    def hold(self, wait: Callable[[], None]) -> None:
+        """Have `wait` called before another study is read into it."""
+        ...
+
+
+class ReadingMemory(Protocol):
+    """Memory that studies are read into.
+
+    Attributes:
+        array: all of it, uint8 (bytes,).
+    """
+
+    array: npt.NDArray[np.uint8]
+
+    def offset_of(self, array: npt.NDArray[Any]) -> int | None:
+        """First byte of an array in it; None where that lies elsewhere."""
+        ...
+
+    def slot_of(self, array: npt.NDArray[Any]) -> ReadingSlot | None:
+        """The slot that an array lies in; None where it lies elsewhere."""
+        ...
+
+
 class Backend(Protocol):
-    """Preprocessing, inference and heatmap decoding on one device. Only a backend holds state."""
+    """Preprocessing, inference, decoding and measuring on one device. Only a backend holds state.
+
+    Attributes:
+        name: of the backend.
+    """
 
     name: str
 
-    def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
-        """Cut, window, resample and normalise: float32 (len(rois), C, H, W)."""
+    @property
+    def reading_bytes(self) -> int:
+        """Size of the memory that each study is best read into, and that `read_into` is to be given; 0 where
+        arrays of their own are as good."""
         ...
 
-    def infer(self, model: str, batch: Float32Array) -> Float32Array:
-        """Run "levels", "grader" or "cord" on (N, C, H, W).
-
-        Returns heatmaps (N, K, h, w) in [0, 1] or probabilities (N, classes), float32; anything else that a
-        model gives is a PackError.
-        """
+    def read_into(self, memory: ReadingMemory) -> None:
+        """Studies are read into this memory from now on. It stays until the backend is closed."""
         ...
 
-    def decode(self, heatmaps: Float32Array) -> Float32Array:
-        """Heatmaps (N, K, h, w) → float32 (N, K, 3): x, y in heatmap pixels, confidence."""
+    def prefetch(self, study: LoadedStudy) -> None:
+        """A study is going to be loaded next. May be called on another thread, while one is computed."""
+        ...
+
+    def load(self, study: LoadedStudy) -> StudyOnBackend:
+        """Have a study's slices where they are computed on. One study is loaded at a time."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """What run.json keeps of how it computed."""
         ...
 
     def close(self) -> None:

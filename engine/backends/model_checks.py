@@ -49,24 +49,46 @@ def check_values(model: ModelSpec, batch: Float32Array, output: Float32Array) ->
     """Check what a model made of `batch`.
 
     Raises:
-        PackError: the shape is not the specification's, a value is not finite or not in [0, 1], or the
-            probabilities of a row do not add up to 1.
+        PackError: see `check_output`.
         ValueError: the input was not finite, and the model is not to blame.
     """
     if not np.isfinite(batch).all():
         raise ValueError(f"The input of the model {model.name} is not finite.")
-    wanted = (len(batch), *model.output_shape)
+    check_output(model, len(batch), output)
+
+
+def check_output(model: ModelSpec, inputs: int, output: Float32Array) -> None:
+    """Check what a model made of so many inputs.
+
+    Raises:
+        PackError: the shape is not the specification's, a value is not finite or not in [0, 1], or the
+            probabilities of a row do not add up to 1.
+    """
+    wanted = (inputs, *model.output_shape)
     if output.shape != wanted:
         raise model_error(model, f"its output is {_shown(output.shape)}, not {_shown(wanted)}")
-    if not np.isfinite(output).all():
+    _check_range(model, output)
+    if model.output.kind == "classes" and np.abs(output.sum(axis=1) - 1.0).max(initial=0.0) > _TOLERANCE:
+        raise model_error(model, "the probabilities of its classes do not add up to 1")
+
+
+def check_confidence(model: ModelSpec, confidence: Float32Array) -> None:
+    """Check the peaks of a model's heatmaps, where the heatmaps stay on the device.
+
+    Raises:
+        PackError: one is not finite or not in [0, 1].
+    """
+    _check_range(model, confidence)
+
+
+def _check_range(model: ModelSpec, values: Float32Array) -> None:
+    if not np.isfinite(values).all():
         raise model_error(model, "its output is not finite")
-    low, high = float(output.min(initial=0.0)), float(output.max(initial=0.0))
+    low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
     if low < -_TOLERANCE or high > 1.0 + _TOLERANCE:
         raise model_error(
             model, f"its output reaches from {low:.3g} to {high:.3g}, and has to lie between 0 and 1"
         )
-    if model.output.kind == "classes" and np.abs(output.sum(axis=1) - 1.0).max(initial=0.0) > _TOLERANCE:
-        raise model_error(model, "the probabilities of its classes do not add up to 1")
 
 
 def trial_batch(model: ModelSpec) -> Float32Array:

@@ -11,6 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from stenosis_trt.engine.backends.base import Float32Array, Roi
 from stenosis_trt.engine.backends.model_checks import check_tensor, check_values, model_error, trial_batch
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.pack import InputSpec, ModelSpec, Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, preprocess_region, region_window
@@ -34,7 +35,7 @@ _SILENT = 4
 """Severity of what ONNX Runtime still writes to standard error: what fails is raised as well."""
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(StepwiseBackend):
     """Runs a pack's ONNX models on the CPU.
 
     Every model is opened, compared with its specification and tried on noise at once, so that a pack that
@@ -51,14 +52,14 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(self, pack: Pack, threads: int | None = None) -> None:
-        self._pack = pack
+        super().__init__(pack)
         self._threads = threads if threads is not None else len(os.sched_getaffinity(0))
         self._sessions = {model.name: self._open(model) for model in pack.models.values()}
         for model in pack.models.values():
             self._try(model)
 
     def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
-        """See `Backend.preprocess`."""
+        """See `StepwiseBackend.preprocess`."""
         batch = np.empty((len(rois), spec.channels, spec.height, spec.width), dtype=np.float32)
         for index, roi in enumerate(rois):
             sources = [
@@ -70,7 +71,7 @@ class OnnxRuntimeBackend:
         return batch
 
     def infer(self, model: str, batch: Float32Array) -> Float32Array:
-        """See `Backend.infer`.
+        """See `StepwiseBackend.infer`.
 
         Raises:
             PackError: what came out is not what the model's specification says.
@@ -82,11 +83,11 @@ class OnnxRuntimeBackend:
             for first in range(0, len(batch), _MAX_BATCH)
         ]
         output = np.concatenate(parts).astype(np.float32, copy=False)
-        check_values(self._pack.models[model], batch, output)
+        check_values(self.pack.models[model], batch, output)
         return output
 
     def decode(self, heatmaps: Float32Array) -> Float32Array:
-        """See `Backend.decode`."""
+        """See `StepwiseBackend.decode`."""
         return decode_keypoints(heatmaps)
 
     def close(self) -> None:
@@ -105,7 +106,7 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             session = onnxruntime.InferenceSession(
-                self._pack.read_model(model.name), options, providers=["CPUExecutionProvider"]
+                self.pack.read_model(model.name), options, providers=["CPUExecutionProvider"]
             )
         except _ERRORS as error:
             raise model_error(model, f"ONNX Runtime cannot load it ({_line(error)})") from error

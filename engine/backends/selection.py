@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
+from stenosis_trt.engine.cuda_driver import CudaError
+from stenosis_trt.engine.gpu.choice import choose_plans
+from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.pack import Pack
+from stenosis_trt.engine.tensorrt_flavours import TensorRTError
 
 DEVICES = ("auto", "cpu", "gpu")
 
@@ -20,10 +27,28 @@ class DeviceError(Exception):
 
 @dataclass(frozen=True)
 class Decision:
-    """The backend's name, and why it and no better one."""
+    """A backend, and why it and no better one.
+
+    Attributes:
+        backend: its name.
+        reason: in words, for "because …".
+        advice: how to get a better one, or "".
+        details: of the GPU: flavour and version of TensorRT, and of each model's plan its file, hash and
+            precision; for run.json.
+        plans: that the GPU is used with; None on the CPU.
+    """
 
     backend: str
     reason: str
+    advice: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    plans: ChosenPlans | None = None
+
+    @property
+    def kind(self) -> dict[str, str]:
+        """What of it can change results."""
+        names = ("flavour", "version")
+        return {"backend": self.backend, **{k: self.details[k] for k in names if k in self.details}}
 
 
 def check_device(device: str) -> None:
@@ -36,24 +61,88 @@ def check_device(device: str) -> None:
         raise DeviceError(f"There is no device {device!r}.", f"Give one of {', '.join(DEVICES)}.")
 
 
-def decide(device: str) -> Decision:
-    """Choose a backend for `device`, one of `DEVICES`.
+def decide(device: str, pack: Pack, precision: str = "fp32", gpu: GpuOptions | None = None) -> Decision:
+    """Choose a backend for `device`, one of `DEVICES`. No GPU is opened.
+
+    Args:
+        device: "gpu" never falls back to the CPU.
+        pack: as it was loaded.
+        precision: to grade in.
+        gpu: how a GPU is to be used.
 
     Raises:
-        DeviceError: "gpu" was asked for, which never falls back to the CPU, or there is no such device.
+        DeviceError: there is no such device, or "gpu" was asked for and cannot be had.
+        PackError: plans were to be built, and the pack cannot be written to.
     """
     check_device(device)
-    if device == "gpu":
-        raise DeviceError(
-            "This release has no GPU backend yet; it grades on the CPU.",
-            "Give --device cpu or --device auto.",
-        )
-    reason = "the CPU was asked for" if device == "cpu" else "this release has no GPU backend yet"
-    return Decision("onnxruntime", reason)
+    if device == "cpu":
+        return Decision("onnxruntime", "the CPU was asked for")
+    try:
+        chosen = choose_plans(pack, precision, gpu or GpuOptions())
+    except (CudaError, TensorRTError) as error:
+        if device == "gpu":
+            raise DeviceError(error.reason, error.advice) from error
+        return _on_cpu(error)
+    here = chosen.here
+    asked = "it was asked for" if device == "gpu" else "there is a plan for each model"
+    return Decision(
+        "tensorrt",
+        f"{asked}: {here.flavour} {here.version} on {here.gpu_name}",
+        details={
+            "flavour": here.flavour,
+            "version": here.version,
+            "plans": {
+                name: {
+                    "file": str(plan.path),
+                    "sha256": plan.sidecar.plan_sha256,
+                    "precision": plan.sidecar.precision,
+                }
+                for name, plan in chosen.plans.items()
+            },
+        },
+        plans=chosen,
+    )
 
 
-def open_backend(pack: Pack, decision: Decision, threads: int | None = None) -> Backend:
-    """Make the backend that was decided on."""
+def open_backend(
+    pack: Pack,
+    device: str,
+    precision: str = "fp32",
+    threads: int | None = None,
+    gpu: GpuOptions | None = None,
+) -> tuple[Backend, Decision]:
+    """Open the backend that `decide` chooses; where "auto" chose a GPU that cannot be opened, the CPU's.
+
+    Args:
+        pack, device, precision, gpu: see `decide`.
+        threads: of the CPU's; None for all cores.
+
+    Raises:
+        DeviceError, PackError: as `decide`; or the GPU that was asked for cannot be opened; or a model cannot
+            be used.
+    """
+    decision = decide(device, pack, precision, gpu)
+    ready = pack.in_precision(precision)
+    if decision.plans is not None:
+        from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
+
+        try:
+            return TensorRtBackend(ready, decision.plans, gpu), decision
+        except (CudaError, TensorRTError) as error:
+            if device == "gpu":
+                raise DeviceError(error.reason, error.advice) from error
+            decision = _on_cpu(error)
     from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(pack, threads)
+    return OnnxRuntimeBackend(ready, threads), decision
+
+
+def announce(decision: Decision) -> None:
+    """Say which backend was taken, why, and how to get a better one."""
+    lines = [f"Backend: {decision.backend}, because {decision.reason}.", decision.advice]
+    print(*filter(None, lines), file=sys.stderr)
+
+
+def _on_cpu(error: CudaError | TensorRTError) -> Decision:
+    reason = error.reason.rstrip(".")
+    return Decision("onnxruntime", f"the GPU cannot be used: {reason[:1].lower()}{reason[1:]}", error.advice)

@@ -29,4 +29,5 @@ class DicomError(Exception):
 
 
 class ReaderError(Exception):
-    """Nothing can be read at all: the reading process does not start. The message says what to do."""
+    """Nothing can be read at all: the reading process does not start, or there is no memory for it to write
+    pixels to. The message says what to do."""

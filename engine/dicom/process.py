@@ -14,6 +14,7 @@ from typing import Any
 
 from stenosis_trt.engine.dicom.errors import ReaderError
 from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 
 _MODULE = "stenosis_trt.engine.dicom.reading_process"
 _START_SECONDS = 60.0
@@ -31,8 +32,8 @@ class ProcessLost(Exception):
 class ReadingProcess:
     """One reading process, started on first use and again after it was lost. For one thread at a time."""
 
-    def __init__(self, limits: ReadLimits) -> None:
-        self._limits = limits
+    def __init__(self, limits: ReadLimits, memory: PixelMemory | None = None) -> None:
+        self._limits, self._memory = limits, memory
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._closed = False
@@ -70,11 +71,13 @@ class ReadingProcess:
     def _start(self) -> Connection:
         if self._closed:
             raise ReaderError("The reader was closed while it was reading. Open another.")
+        shared = [] if self._memory is None else [self._memory.descriptor]
         ours, theirs = socket.socketpair()
         with theirs:
+            connected = str(theirs.fileno()), json.dumps(asdict(self._limits)), *map(str, shared)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, str(theirs.fileno()), json.dumps(asdict(self._limits))],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", _MODULE, *connected],
+                pass_fds=[theirs.fileno(), *shared],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 # Codecs and pydicom write warnings there that may quote the header.

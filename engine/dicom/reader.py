@@ -17,10 +17,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import numpy as np
+
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.find import References, find_files
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
+from stenosis_trt.engine.dicom.pixel_memory import (
+    PixelMemory,
+    PixelSlot,
+    Place,
+    Written,
+    as_written,
+    wrong_answer,
+)
 from stenosis_trt.engine.dicom.process import ProcessLost, ReadingProcess
 from stenosis_trt.engine.dicom.series import build_studies
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Problem, Stage, StudyHeader
@@ -28,7 +38,11 @@ from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Problem, Stage
 _FILES_A_REQUEST = 64
 """A request and its answer take 0.2 ms beside the reading; shared by 64 files, that is nothing."""
 
-_BYTES_A_PIXEL = 2
+_STORED = np.uint16
+"""What a pixel is decoded to, or int16, which takes as much."""
+_FRAMES_A_REQUEST = 8
+"""Files of one frame that share a request whose answer holds no pixels. It takes about as long as decoding a
+file of 512² pixels that are not compressed."""
 _LOST_A_FILE = 3
 """Frames of one file that may end a process before the file is given up: each costs two starts."""
 
@@ -45,19 +59,39 @@ class Scan:
     files: int
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A frame to be decoded, and its place in shared memory, where it has one."""
+
+    frame: FrameHeader
+    place: Place | None
+
+    @property
+    def room(self) -> tuple[int, int] | None:
+        """The same for the reading process: the first byte, and how many there are."""
+        return None if self.place is None else (self.place.offset, self.place.view.nbytes)
+
+
+_File = tuple[Path, list[_Wanted]]
+
+
 class DicomReader:
     """Reads DICOM files in `workers` processes, under `limits`. Use it as a context manager.
+
+    With `memory`, slices can be decoded into its slots; it has to be open as long as the reader.
 
     Its methods may be called from several threads. They raise ReaderError where no reading process can be
     started; whatever is wrong with a file is a Problem.
     """
 
-    def __init__(self, limits: ReadLimits | None = None, workers: int = 1) -> None:
+    def __init__(
+        self, limits: ReadLimits | None = None, workers: int = 1, memory: PixelMemory | None = None
+    ) -> None:
         if workers < 1:
             raise ValueError(f"{workers} reading processes were asked for. Ask for at least 1.")
         self.limits = limits or ReadLimits()
-        self._workers = workers
-        self._processes = [ReadingProcess(self.limits) for _ in range(workers)]
+        self._workers, self._memory = workers, memory
+        self._processes = [ReadingProcess(self.limits, memory) for _ in range(workers)]
         self._free: queue.SimpleQueue[ReadingProcess] = queue.SimpleQueue()
         for process in self._processes:
             self._free.put(process)
@@ -111,36 +145,53 @@ class DicomReader:
         studies = tuple(replace(study, lost_files=lost[study.study_uid]) for study in studies)
         return Scan(studies, (*problems, *duplicates), len(files))
 
-    def load(self, frames: Sequence[FrameHeader]) -> tuple[tuple[LoadedSlice, ...], tuple[Problem, ...]]:
+    def load(
+        self, frames: Sequence[FrameHeader], slot: PixelSlot | None = None
+    ) -> tuple[tuple[LoadedSlice, ...], tuple[Problem, ...]]:
         """Decode frames.
+
+        Args:
+            frames: what to decode.
+            slot: of the reader's memory: where to put the pixels, behind what is there. Frames that do not
+                fit get arrays of their own, as all do without a slot, and are counted in its `left_out`. Once
+                this returns or raises, no process writes to the slot.
 
         Returns:
             The slices that could be decoded, in the order of `frames`, and a Problem for each file of which
             something could not; or one Problem and no slice, where all together are over the limit.
+
+        Raises:
+            ValueError: the slot is of another memory.
+            ReaderError: no reading process can be started.
         """
+        if slot is not None and (self._memory is None or slot not in self._memory.slots):
+            raise ValueError("The slot is not of the memory that the reader was opened with.")
         poses = [frame.pose for frame in frames if frame.pose is not None]
-        size = sum(_BYTES_A_PIXEL * pose.rows * pose.columns for pose in poses)
+        size = sum(np.dtype(_STORED).itemsize * pose.rows * pose.columns for pose in poses)
         if size > self.limits.max_series_bytes:
             reason = f"The series would take {size} bytes decoded, over the limit."
             advice = raise_limit("max_series_bytes", size)
             return (), (Problem(str(frames[0].path.parent), Stage.PIXELS, reason, advice),)
-        files: dict[Path, list[FrameHeader]] = {}
+        files: dict[Path, list[_Wanted]] = {}
         for frame in frames:
-            files.setdefault(frame.path, []).append(frame)
+            files.setdefault(frame.path, []).append(_Wanted(frame, _place(frame, slot)))
         decoded: dict[tuple[Path, int], Any] = {}
         problems: list[Problem] = []
-        for (path, members), answers in self._each(self._pixels, files.items()):
-            error = _lost_frames(answers, len(members))
-            if error:
-                problems.append(error.problem(str(path)))
-            for frame, answer in zip(members, answers, strict=False):
-                if not isinstance(answer, DicomError):
-                    decoded[path, frame.index] = answer
+        for chunk, found in self._each(self._files, _chunks(files, self._workers)):
+            for (path, members), answers in zip(chunk, found, strict=True):
+                error = _lost_frames(answers, len(members))
+                if error:
+                    problems.append(error.problem(str(path)))
+                for wanted, answer in zip(members, answers, strict=False):
+                    if not isinstance(answer, DicomError):
+                        decoded[path, wanted.frame.index] = answer
         slices = [
             LoadedSlice(frame, frame.pose, decoded[frame.path, frame.index])
             for frame in frames
             if frame.pose is not None and (frame.path, frame.index) in decoded
         ]
+        if slot is not None and self._memory is not None:
+            slot.left_out += sum(self._memory.offset_of(item.stored) is None for item in slices)
         return tuple(slices), tuple(problems)
 
     def _list_dicomdir(self, path: Path) -> References | DicomError:
@@ -160,8 +211,25 @@ class DicomReader:
         # One of the files ended the process: each gets a request of its own.
         return [answer for path in paths for answer in self._headers([path])]
 
-    def _pixels(self, request: tuple[Path, list[FrameHeader]]) -> list[Any]:
-        path, frames = request
+    def _files(self, chunk: list[_File]) -> list[list[Any]]:
+        """The answers for the frames of each file."""
+        answers = self._images(chunk) if len(chunk) > 1 else None
+        # Where one of the files ended the process, each gets a request of its own.
+        return [self._pixels(*file) for file in chunk] if answers is None else answers
+
+    def _images(self, chunk: list[_File]) -> list[list[Any]] | None:
+        """The same by one request, for files of which one frame each is wanted; None where the process was
+        lost."""
+        frames = [(path, wanted) for path, (wanted,) in chunk]
+        try:
+            (answers,) = self._ask(
+                "images", [(path, wanted.frame.index, wanted.room) for path, wanted in frames]
+            )
+        except ProcessLost:
+            return None
+        return [[_received(wanted, answer)] for (_, wanted), answer in zip(frames, answers, strict=True)]
+
+    def _pixels(self, path: Path, frames: list[_Wanted]) -> list[Any]:
         whole, lost = self._decoded(path, frames)
         if lost is None or lost.hung or len(frames) == 1:
             return whole
@@ -174,9 +242,10 @@ class DicomReader:
             answers.extend(found)
         return answers
 
-    def _decoded(self, path: Path, frames: list[FrameHeader]) -> tuple[list[Any], ProcessLost | None]:
+    def _decoded(self, path: Path, frames: list[_Wanted]) -> tuple[list[Any], ProcessLost | None]:
         try:
-            return self._ask("pixels", path, [frame.index for frame in frames]), None
+            answers = self._ask("pixels", path, [(wanted.frame.index, wanted.room) for wanted in frames])
+            return [_received(*pair) for pair in zip(frames, answers, strict=False)], None
         except ProcessLost as lost:
             return [_lost(lost, Stage.PIXELS)], lost
 
@@ -217,6 +286,38 @@ class DicomReader:
             finally:
                 for _, future in pending:
                     future.cancel()
+
+
+def _chunks(files: dict[Path, list[_Wanted]], workers: int) -> Iterator[list[_File]]:
+    """The files in requests. Those of one frame that has a place share one, but few enough that all processes
+    have something to do."""
+    most = min(_FRAMES_A_REQUEST, -(-len(files) // workers))
+    chunk: list[_File] = []
+    for file in files.items():
+        small = len(file[1]) == 1 and file[1][0].place is not None
+        if chunk and (not small or len(chunk) >= most):
+            yield chunk
+            chunk = []
+        if small:
+            chunk.append(file)
+        else:
+            yield [file]
+    if chunk:
+        yield chunk
+
+
+def _place(frame: FrameHeader, slot: PixelSlot | None) -> Place | None:
+    """Room for a frame by what its header said when it was scanned."""
+    if slot is None or frame.pose is None:
+        return None
+    return slot.place((frame.pose.rows, frame.pose.columns), _STORED)
+
+
+def _received(wanted: _Wanted, answer: Any) -> Any:
+    """The pixels of a frame, or the DicomError that it has none for."""
+    if not isinstance(answer, Written):
+        return answer
+    return wrong_answer() if wanted.place is None else as_written(wanted.place.view, answer)
 
 
 def _lost(lost: ProcessLost, stage: Stage) -> DicomError:

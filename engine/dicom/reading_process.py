@@ -1,7 +1,8 @@
 """A reading process: answers requests for headers and pixels until its connection is closed.
 
-Started by `process` as `python -m stenosis_trt.engine.dicom.reading_process FD LIMITS`. It runs under a cap
-of its address space, so that a codec that asks for too much, or crashes, takes nothing else with it.
+Started by `process` as `python -m stenosis_trt.engine.dicom.reading_process FD LIMITS [MEMORY]`, where MEMORY
+is the descriptor of a `PixelMemory`. It runs under a cap of its address space, so that a codec that asks for
+too much, or crashes, takes nothing else with it. Shared memory is not mapped: the cap need not allow for it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
+from stenosis_trt.engine.dicom.pixel_memory import Written, write
 from stenosis_trt.engine.dicom.pixels import OpenPixels, Stored, open_pixels
 from stenosis_trt.engine.records import Stage
 
@@ -67,19 +70,44 @@ def _header(path: Path, limits: ReadLimits) -> FileHeader | DicomError:
         return describe(error, Stage.HEADER, limits)
 
 
-def pixels(path: Path, indices: Sequence[int], limits: ReadLimits) -> Iterator[Stored | DicomError]:
-    """One answer a frame, or a single one where the file as a whole cannot be used."""
+Room = tuple[int, int] | None
+"""Where a frame's pixels go in shared memory: its first byte there, and how many it may take."""
+
+
+def pixels(
+    memory: int | None, path: Path, frames: Sequence[tuple[int, Room]], limits: ReadLimits
+) -> Iterator[Stored | Written | DicomError]:
+    """One answer a frame, or a single one where the file as a whole cannot be used.
+
+    Args:
+        memory: descriptor of the shared memory, or None where there is none.
+        path: the file.
+        frames: the index of each frame, 0-based, and its room. One without, or for which it is too small, is
+            answered with its pixels.
+        limits: of the file.
+    """
     try:
         with open_pixels(path, limits) as opened:
-            for index in indices:
-                yield _frame(opened, index, limits)
+            for index, room in frames:
+                yield _frame(opened, index, memory, room, limits)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
         yield describe(error, Stage.PIXELS, limits)
 
 
-def _frame(opened: OpenPixels, index: int, limits: ReadLimits) -> Stored | DicomError:
+def images(
+    memory: int | None, files: Sequence[tuple[Path, int, Room]], limits: ReadLimits
+) -> Iterator[list[Stored | Written | DicomError]]:
+    """What `pixels` answers for files of which one frame each is wanted, in one answer."""
+    yield [next(pixels(memory, path, [(index, room)], limits)) for path, index, room in files]
+
+
+def _frame(
+    opened: OpenPixels, index: int, memory: int | None, room: Room, limits: ReadLimits
+) -> Stored | Written | DicomError:
     try:
-        return opened.decode(index)
+        stored = opened.decode(index)
+        written = None if memory is None or room is None else write(memory, *room, stored)
+        return stored if written is None else written
     except BaseException as error:  # noqa: BLE001 - a codec may raise anything, and one in Rust no Exception
         return describe(error, Stage.PIXELS, limits)
 
@@ -90,9 +118,6 @@ def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] |
         yield list_dicomdir(path, limits)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
         yield describe(error, Stage.FIND, limits)
-
-
-_REQUESTS: dict[str, Any] = {"headers": headers, "pixels": pixels, "dicomdir": dicomdir}
 
 
 def _cap_memory(extra: int) -> None:
@@ -110,12 +135,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
     limits = ReadLimits(**json.loads(sys.argv[2]))
+    memory = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    requests: dict[str, Any] = {"headers": headers, "dicomdir": dicomdir}
+    requests |= {"pixels": partial(pixels, memory), "images": partial(images, memory)}
     _cap_memory(limits.decode_memory_bytes)
     try:
         connection.send(READY)
         while True:
             kind, *arguments = connection.recv()
-            for answer in _REQUESTS[kind](*arguments, limits):
+            for answer in requests[kind](*arguments, limits):
                 connection.send(answer)
             connection.send(END)
     except (EOFError, BrokenPipeError, ConnectionResetError):

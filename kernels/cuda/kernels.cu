@@ -4,3 +4,4 @@
 #include "preprocess.cuh"
 #include "decode_keypoints.cuh"
 #include "maximal_compression.cuh"
+#include "input_contrast.cuh"

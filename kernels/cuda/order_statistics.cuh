@@ -4,7 +4,8 @@
 // Roofline: 2 bytes a pixel and pass. The second pass finds the pixels of the first in L2 where they fit.
 //
 // A set's regions are shared out to many blocks. Each counts in shared memory and adds to the set's counts; the
-// block that finishes last picks the bins, and leaves the counts at zero for the next call.
+// block that finishes last picks the bins, and leaves the counts at zero for the next call. A region may be empty; a
+// set without any pixel has the window (0, 0).
 #pragma once
 #include "types.cuh"
 
@@ -108,6 +109,8 @@ static __device__ __forceinline__ void statistics_pass(
 
 #pragma unroll
     for (int table = 0; table < kTables; ++table) counts[table][thread] = 0u;
+    // No thread picks a bin where there is no pixel.
+    if (thread < 4) picked[thread >> 1][thread & 1] = 0u;
     __syncthreads();
 
     ByteCounter<PASS> counter;

@@ -66,7 +66,11 @@ def test_a_run_is_recorded(tmp_path: Path, pack: Path) -> None:
     assert record["counts"]["files"] == 12
     assert record["pack"]["sha256"] == Pack.load(pack).sha256
     assert set(record["models"]) == {"levels", "grader", "cord"}
-    assert record["backend"] == {"backend": "onnxruntime", "reason": "the CPU was asked for"}
+    assert record["backend"] == {
+        "backend": "onnxruntime",
+        "reason": "the CPU was asked for",
+        "gpu_failures": [],
+    }
     assert set(record["seconds"]["stages"]) == {"study", "read", "grade"}
     assert record["seconds"]["stages"]["read"]["sum"] > 0
     assert record["peak_memory_bytes"]["process"] > 0

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from stenosis_trt.engine.plans import find_plan, plans_of, read_plan
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.sidecar import Here
 from stenosis_trt.engine.tensorrt_flavours import BuildSettings, TensorRTError
+from stenosis_trt.engine.tensorrt_network import Layer, ParsedNetwork
 
 _SCRIPT = "from stenosis_trt.engine.cli import main; main()"
 
@@ -39,6 +41,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pack(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "pack"))
+
+
+def _network(layers: dict[str, int]) -> ParsedNetwork:
+    """As TensorRT would have understood a model with so many layers of each kind."""
+    kinds = [kind for kind, count in layers.items() for _ in range(count)]
+    return ParsedNetwork(
+        {"image": "float32"},
+        {"out": "float32"},
+        tuple(Layer("", *kind.partition(" ")[::2]) for kind in kinds),
+    )
 
 
 def _plans(pack: Path) -> set[tuple[str, str]]:
@@ -63,7 +75,8 @@ def test_without_options_all_that_the_pack_has_is_built_and_can_be_read(pack: Pa
     for plan in plans_of(loaded):
         assert plan.sidecar.batches == (1, 2, 4, 6, 8, 16, 32)
         assert plan.sidecar.gpu_name is None
-        assert plan.sidecar.gate is None
+        assert plan.sidecar.measured is None
+        assert plan.sidecar.variant_gate == (None if plan.sidecar.precision == "fp32" else {"passed": True})
         assert plan.sidecar.pack_sha256 == loaded.sha256
         assert len(read_plan(loaded, plan)) == plan.sidecar.plan_bytes
     here = Here("tensorrt-rtx", plan.sidecar.version, "NVIDIA RTX 4090", (8, 9))
@@ -224,11 +237,18 @@ def test_the_doctor_lists_the_plans_that_a_gpu_may_load(pack: Path) -> None:
 def test_a_file_is_held_against_what_the_pack_calls_it(
     precision: str, layers: dict[str, int], wrong: str
 ) -> None:
+    network = _network(layers)
     if not wrong:
-        check_precision(precision, layers)
+        check_precision(precision, network)
         return
     with pytest.raises(TensorRTError, match=f"calls {precision} {wrong}"):
-        check_precision(precision, layers)
+        check_precision(precision, network)
+
+
+def test_what_goes_in_and_comes_out_is_fp32_in_every_precision() -> None:
+    halves = replace(_network({"convolution float16": 1}), outputs={"out": "float16"})
+    with pytest.raises(TensorRTError, match="tensor out of the file that the pack calls fp16 is float16"):
+        check_precision("fp16", halves)
 
 
 def test_the_small_networks_differ() -> None:

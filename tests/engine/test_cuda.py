@@ -15,12 +15,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_gpu import FAKE_DRIVER, assert_nothing_is_left, count, driver, environment, in_a_process
 
 from stenosis_trt.engine.cuda import Device, Event, Resource, Stream
 from stenosis_trt.engine.cuda_driver import CudaError
@@ -29,7 +31,6 @@ from stenosis_trt.engine.cuda_memory import DeviceBuffer, HostArray
 from stenosis_trt.engine.cuda_module import Module, pack
 from stenosis_trt.engine.hardware import nvidia_driver
 
-_FOLDER = Path(__file__).parent / "fake_driver"
 _IMAGE = b"\x7fELF: the stand-in takes its kernels from FAKE_CUDA_KERNELS\0"
 _CUDA_H = Path("/usr/local/cuda/include/cuda.h")
 _STRUCTURE = np.dtype([("low", np.uint8), ("high", np.float64)], align=True)
@@ -100,61 +101,32 @@ Test = Callable[[], None]
 
 
 @pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the stand-in driver and of its kernels."""
-    if importlib.util.find_spec("pycuda") is None:
-        pytest.skip("PyCUDA is not installed: .ci/pycuda.sh VENV installs it without a GPU")
-    if shutil.which("c++") is None:
-        pytest.skip("needs a C++ compiler")
-    folder = tmp_path_factory.mktemp("driver")
-    subprocess.run([_FOLDER / "build.sh", folder], check=True)
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of the stand-in driver's kernels."""
+    driver()
+    folder = tmp_path_factory.mktemp("kernels")
     source = folder / "kernels.cpp"
     source.write_text(_KERNELS)
     subprocess.run(["c++", "-shared", "-fPIC", "-O1", "-o", folder / "kernels.so", source], check=True)
-    return folder
+    return folder / "kernels.so"
 
 
 def on_the_stand_in(**settings: str) -> Callable[[Test], Callable[[Path], None]]:
     """Runs a test in a process in which the stand-in is the driver, with these settings of it."""
 
     def decorate(test: Test) -> Callable[[Path], None]:
-        def run(stand_in: Path) -> None:
-            kernels = str(stand_in / "kernels.so")
-            environment = {"LD_LIBRARY_PATH": str(stand_in), "FAKE_CUDA_KERNELS": kernels, **settings}
-            _in_a_process(f"test_cuda.{test.__name__}.there()", environment)
+        def run(kernels: Path) -> None:
+            there = environment(FAKE_CUDA_KERNELS=str(kernels), **settings)
+            in_a_process(Path(__file__), f"{test.__name__}.there()", there)
 
         functools.update_wrapper(run, test)
         run.__signature__ = inspect.Signature(
-            [inspect.Parameter("stand_in", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+            [inspect.Parameter("kernels", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
         )
         run.there = test
         return run
 
     return decorate
-
-
-def _in_a_process(statement: str, environment: dict[str, str]) -> None:
-    """Runs a statement about this module, as `test_cuda`, where nothing of CUDA is loaded yet."""
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_cuda; {statement}"
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", program],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _count(what: str) -> int:
-    count = ctypes.CDLL("libcuda.so.1").fake_cuda_count
-    count.restype = ctypes.c_long
-    return int(count(what.encode()))
-
-
-def _assert_nothing_is_left() -> None:
-    kinds = "device_memory host_memory streams events modules graphs graph_execs contexts current"
-    assert {kind: _count(kind) for kind in kinds.split()} == dict.fromkeys(kinds.split(), 0)
 
 
 def _floats(count: int, start: float = 0.0) -> np.ndarray:
@@ -175,7 +147,7 @@ def test_a_device_tells_what_it_is() -> None:
         buffer = DeviceBuffer(device, 1 << 20)
         assert device.memory() == ((1 << 32) - (1 << 20), 1 << 32)
         buffer.close()
-    _assert_nothing_is_left()
+    assert_nothing_is_left()
 
 
 @on_the_stand_in()
@@ -243,11 +215,11 @@ def test_kernels_run_in_the_order_of_their_stream() -> None:
         buffer.copy_from(values, stream)
         _scale(module, buffer, 2.0, 1000, stream)
         _scale(module, buffer.address, 5.0, 500, stream)
-        assert _count("launches") == 0
+        assert count("launches") == 0
         result = np.empty_like(values)
         buffer.copy_to(result, stream)
         assert np.array_equal(result, values * np.where(np.arange(1000) < 500, 10, 2).astype(np.float32))
-        assert _count("launches") == 2
+        assert count("launches") == 2
 
 
 @on_the_stand_in()
@@ -360,12 +332,12 @@ def test_page_locked_memory_lives_as_long_as_the_last_view_of_it() -> None:
     view = second.array[1:, ::2]
     view[:] = 7
     first.close()
-    assert _count("host_memory") == 1
+    assert count("host_memory") == 1
     device.close()
-    assert (_count("host_memory"), _count("contexts")) == (1, 1)
+    assert (count("host_memory"), count("contexts")) == (1, 1)
     assert view.tolist() == [[7, 7]] * 3
     del view
-    _assert_nothing_is_left()
+    assert_nothing_is_left()
 
 
 @on_the_stand_in()
@@ -384,7 +356,7 @@ def test_a_graph_works_each_time_on_what_is_there_then() -> None:
         enqueue()
         stream.synchronize()
         graph = Graph(stream, enqueue)
-        assert _count("launches") == 1
+        assert count("launches") == 1
         for start in (1.0, 20.0, -5.0):
             given.array[:] = _floats(300, start)
             result.array[:] = 0
@@ -392,8 +364,8 @@ def test_a_graph_works_each_time_on_what_is_there_then() -> None:
             assert not result.array.any()
             other.synchronize()
             assert np.array_equal(result.array, _floats(300, start) * np.float32(3))
-        assert (_count("launches"), _count("graphs"), _count("graph_execs")) == (4, 0, 1)
-    _assert_nothing_is_left()
+        assert (count("launches"), count("graphs"), count("graph_execs")) == (4, 0, 1)
+    assert_nothing_is_left()
 
 
 @on_the_stand_in()
@@ -409,7 +381,7 @@ def test_a_graph_keeps_arrays_alive_and_refuses_when_a_buffer_is_closed() -> Non
 
         graph = Graph(stream, enqueue)
         given.close()
-        assert _count("host_memory") == 2
+        assert count("host_memory") == 2
         graph.launch(stream)
         stream.synchronize()
         assert result.array.tolist() == [4] * 4
@@ -417,7 +389,7 @@ def test_a_graph_keeps_arrays_alive_and_refuses_when_a_buffer_is_closed() -> Non
         with pytest.raises(CudaError, match="A DeviceBuffer of this graph's is closed"):
             graph.launch(stream)
         graph.close()
-        assert _count("host_memory") == 1
+        assert count("host_memory") == 1
 
 
 def _spoil_by_an_own_error(device: Device, stream: Stream, buffer: DeviceBuffer) -> None:
@@ -472,7 +444,7 @@ def test_a_capture_that_fails_leaves_nothing_behind_and_the_stream_usable() -> N
             with pytest.raises(kind, match=message):
                 Graph(stream, functools.partial(spoil, device, stream, buffer))
             os.environ["FAKE_CUDA_FAIL"] = ""
-            assert (_count("graphs"), _count("graph_execs")) == (0, 0)
+            assert (count("graphs"), count("graph_execs")) == (0, 0)
             assert gc.isenabled()
             result = np.empty(16, np.uint8)
             buffer.fill(9, stream)
@@ -482,7 +454,7 @@ def test_a_capture_that_fails_leaves_nothing_behind_and_the_stream_usable() -> N
                 graph.launch(stream)
                 buffer.copy_to(result, stream)
             assert result.tolist() == [3] * 16
-        _assert_nothing_is_left()
+        assert_nothing_is_left()
 
 
 @on_the_stand_in(FAKE_CUDA_FAIL="cuInit=100")
@@ -500,7 +472,7 @@ def test_without_a_gpu_the_error_says_so_and_what_to_check() -> None:
 def test_a_gpu_that_is_not_there_is_not_opened() -> None:
     with pytest.raises(CudaError, match="CUDA_ERROR_INVALID_DEVICE"):
         Device(1)
-    _assert_nothing_is_left()
+    assert_nothing_is_left()
 
 
 @on_the_stand_in(FAKE_CUDA_FAIL="cuDevicePrimaryCtxRetain=46")
@@ -510,7 +482,7 @@ def test_a_gpu_that_somebody_holds_for_himself_is_said_to_be() -> None:
 
 
 def test_without_pycuda_the_error_says_how_to_install_it() -> None:
-    _in_a_process("test_cuda._check_without_pycuda()", {})
+    in_a_process(Path(__file__), "_check_without_pycuda()", os.environ)
 
 
 def _check_without_pycuda() -> None:
@@ -541,7 +513,7 @@ def test_running_out_of_memory_is_an_error_after_which_it_goes_on() -> None:
         assert "smaller batches" in caught.value.advice
         held.close()
         DeviceBuffer(device, 600_000).close()
-    _assert_nothing_is_left()
+    assert_nothing_is_left()
 
 
 @on_the_stand_in()
@@ -555,7 +527,7 @@ def test_a_kernel_that_crashes_loses_the_device_and_all_can_still_be_closed() ->
                 attempt()
             assert caught.value.device_lost
             assert "start it anew" in caught.value.advice
-    _assert_nothing_is_left()
+    assert_nothing_is_left()
 
 
 @on_the_stand_in()
@@ -599,7 +571,7 @@ def test_everything_can_be_closed_twice_and_not_used_after() -> None:
     for make in (lambda: Stream(device), device.memory):
         with pytest.raises(CudaError, match="The device is closed"):
             make()
-    _assert_nothing_is_left()
+    assert_nothing_is_left()
 
 
 @on_the_stand_in()
@@ -610,9 +582,9 @@ def test_what_was_not_closed_is_closed_with_the_device_or_with_a_warning() -> No
             warnings.simplefilter("always")
             DeviceBuffer(device, 16)
         assert [str(warning.message) for warning in caught] == ["A DeviceBuffer was not closed."]
-        assert _count("device_memory") == 1
+        assert count("device_memory") == 1
     assert all(resource.closed for resource in kept)
-    _assert_nothing_is_left()
+    assert_nothing_is_left()
 
 
 @on_the_stand_in()
@@ -640,7 +612,98 @@ def test_a_device_can_be_used_and_closed_on_another_thread() -> None:
     assert [error.code for error in outside] == ["CUDA_ERROR_INVALID_CONTEXT"]
     assert "with device.current()" in outside[0].advice
     assert result.tolist() == [0, 1, 2, 3]
-    _assert_nothing_is_left()
+    assert_nothing_is_left()
+
+
+@on_the_stand_in()
+def test_the_stand_in_calls_host_functions_in_their_turn_and_lets_them_not_call_it() -> None:
+    driver, numbers, answers = ctypes.CDLL("libcuda.so.1"), [], []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def note(number: int) -> None:
+        numbers.append(number)
+        answers.append(driver.cuMemAlloc_v2(ctypes.byref(ctypes.c_uint64()), ctypes.c_size_t(16)))
+        answers.append(driver.cuMemFree_v2(ctypes.c_uint64(0)))
+
+    with Device() as device, device.current():
+        stream, buffer, back = Stream(device), DeviceBuffer(device, 16), HostArray(device, 16, np.uint8)
+
+        def enqueue(number: int) -> None:
+            buffer.fill(number, stream)
+            assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), note, ctypes.c_void_p(number)) == 0
+            buffer.copy_to(back.array, stream)
+
+        enqueue(1)
+        graph = Graph(stream, functools.partial(enqueue, 2))
+        assert numbers == []
+        stream.synchronize()
+        assert (numbers, back.array[0]) == ([1], 1)
+        for _ in range(2):
+            graph.launch(stream)
+        stream.synchronize()
+        assert (numbers, back.array[0]) == ([1, 2, 2], 2)
+        assert set(answers) == {800}
+
+
+@on_the_stand_in()
+def test_the_stand_in_waits_for_a_host_function_in_python_without_keeping_python_from_it() -> None:
+    driver, begun, done = ctypes.CDLL("libcuda.so.1"), threading.Event(), []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def slow(number: int) -> None:
+        begun.set()
+        for _ in range(20):
+            time.sleep(0.01)
+        done.append(number)
+
+    with Device() as device, device.current():
+        stream = Stream(device)
+        driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), slow, ctypes.c_void_p(1))
+
+        def wait() -> None:
+            with device.current():
+                stream.synchronize()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        begun.wait()
+        # PyCUDA allocates without giving up Python's lock.
+        DeviceBuffer(device, 16).close()
+        assert done == [1]
+        thread.join()
+
+
+@on_the_stand_in()
+def test_the_stand_in_page_locks_memory_that_is_there_already() -> None:
+    driver, values = ctypes.CDLL("libcuda.so.1"), _floats(1000)
+
+    def lock(array: np.ndarray) -> int:
+        return int(
+            driver.cuMemHostRegister_v2(ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes), 0)
+        )
+
+    def unlock(array: np.ndarray) -> int:
+        return int(driver.cuMemHostUnregister(ctypes.c_void_p(array.ctypes.data)))
+
+    with Device() as device, device.current():
+        stream, buffer, back = Stream(device), DeviceBuffer(device, 4000), HostArray(device, 1000, np.float32)
+        assert lock(values) == 0
+        assert (lock(values[500:]), unlock(values[1:]), lock(values[:0])) == (712, 713, 1)
+        assert count("host_memory") == 2
+        buffer.copy_from(values, stream)
+        values[:] = 5
+        buffer.copy_to(back.array, stream)
+        stream.synchronize()
+        assert back.array.tolist() == [5] * 1000
+        assert (unlock(values), unlock(values)) == (0, 713)
+        assert values[0] == 5
+        buffer.copy_from(values, stream)
+        values[:] = 6
+        buffer.copy_to(back.array, stream)
+        stream.synchronize()
+        assert back.array.tolist() == [5] * 1000
+    del back
+    assert_nothing_is_left()
 
 
 @on_the_stand_in()
@@ -668,7 +731,7 @@ def test_two_hundred_rounds_leave_nothing_behind() -> None:
             if round_ % 2:
                 for resource in (graph, mapped, given, buffer, event, module, stream):
                     resource.close()
-        _assert_nothing_is_left()
+        assert_nothing_is_left()
 
 
 def test_arguments_are_laid_out_as_in_c() -> None:
@@ -694,7 +757,7 @@ def test_an_argument_whose_type_is_left_open_is_refused(argument: object) -> Non
 def test_the_stand_in_agrees_with_the_cuda_header() -> None:
     if shutil.which("cc") is None or not _CUDA_H.is_file():
         pytest.skip(f"needs a C compiler and {_CUDA_H}")
-    sources = [_FOLDER / name for name in ("fake_cuda.c", "work.c", "streams.c")]
+    sources = [FAKE_DRIVER / name for name in ("fake_cuda.c", "memory.c", "work.c", "streams.c")]
     options = [
         "-std=gnu11",
         "-fsyntax-only",

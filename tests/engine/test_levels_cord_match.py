@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from tiny_pack import CORD_NAMES, input_spec
 
+from stenosis_trt.engine.backends.base import Cords, Roi
+from stenosis_trt.engine.backends.stepwise import patient_keypoints
 from stenosis_trt.engine.cord import CordSlice, canal_line, measure_cord, slices_across
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.levels import LevelPoint, locate_levels
@@ -15,6 +17,7 @@ from stenosis_trt.engine.match import match_levels
 from stenosis_trt.engine.pack import ModelSpec, OutputSpec
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, FrameHeader, LoadedSlice
 from stenosis_trt.engine.roi import input_to_heatmap, slice_roi
+from stenosis_trt.kernels.reference import cord_geometry
 
 LEVEL_MODEL = ModelSpec(
     "levels", "", "", "fp32", input_spec(256, 1.0, 1, "sagittal"), OutputSpec("heatmaps", LEVELS, 4, 0.3)
@@ -60,8 +63,19 @@ def _decoded(slices: list[LoadedSlice], points: list[Vector | None]) -> tuple[np
 
 
 def _locate(slices: list[LoadedSlice], points: list[Vector | None]) -> tuple[LevelPoint, ...]:
-    decoded, affines = _decoded(slices, points)
-    return locate_levels(slices, affines, decoded, LEVEL_MODEL)
+    return _from_decoded(slices, *_decoded(slices, points))
+
+
+def _from_decoded(
+    slices: list[LoadedSlice], decoded: np.ndarray, affines: list[np.ndarray]
+) -> tuple[LevelPoint, ...]:
+    rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
+    return locate_levels(slices, patient_keypoints(slices, rois, decoded, 4), LEVEL_MODEL)
+
+
+def _measure(item: LoadedSlice, affine: np.ndarray, decoded: np.ndarray) -> CordMeasurement:
+    keypoints = patient_keypoints([item], [Roi((0,), affine)], decoded[None], 2)
+    return measure_cord([item], Cords(keypoints, cord_geometry(keypoints.points)), CORD_MODEL)[0]
 
 
 def test_levels_come_back_in_three_dimensions() -> None:
@@ -123,7 +137,7 @@ def test_two_levels_on_one_disc_are_not_both_believed() -> None:
     slices = _sagittal()
     decoded, affines = _decoded(slices, [*points, NECK[4], (2.0, NECK[4][1], NECK[4][2] - 5.0)])
     decoded[:, 4, 2] *= 0.9
-    found = locate_levels(slices, affines, decoded, LEVEL_MODEL)
+    found = _from_decoded(slices, decoded, affines)
     assert found[5].flags == ("level_implausible",)
     assert found[4].point is not None
 
@@ -132,7 +146,7 @@ def test_a_peak_on_another_place_of_a_side_slice_has_no_say() -> None:
     slices = _sagittal()
     decoded, affines = _decoded(slices, list(NECK))
     decoded[0, 2, :] = (5.0, 5.0, 0.8)
-    found = locate_levels(slices, affines, decoded, LEVEL_MODEL)
+    found = _from_decoded(slices, decoded, affines)
     assert found[2].point is not None
     assert np.linalg.norm(np.subtract(found[2].point, NECK[2])) < 0.8
 
@@ -186,7 +200,7 @@ def _cord_decoded(
 def test_the_cords_diameters_come_out_in_millimetres_on_a_tilted_slice() -> None:
     item = _axial(8.0, 20.0)
     decoded, affine = _cord_decoded(item, item.pose.centre, 6.5, 13.0)
-    measured = measure_cord([item], [affine], decoded[None], CORD_MODEL)[0]
+    measured = _measure(item, affine, decoded)
     assert measured.ap_mm == pytest.approx(6.5, abs=1e-3)
     assert measured.transverse_mm == pytest.approx(13.0, abs=1e-3)
     assert measured.compression_ratio == pytest.approx(0.5, abs=1e-3)
@@ -205,14 +219,14 @@ def test_a_doubtful_cord_is_flagged(ap: float, transverse: float, confidence: fl
     item = _axial(8.0)
     decoded, affine = _cord_decoded(item, item.pose.centre, ap, transverse)
     decoded[:, 2] = confidence
-    assert flag in measure_cord([item], [affine], decoded[None], CORD_MODEL)[0].flags
+    assert flag in _measure(item, affine, decoded).flags
 
 
 def test_axes_that_do_not_cross_are_flagged() -> None:
     item = _axial(8.0)
     decoded, affine = _cord_decoded(item, item.pose.centre, 7.0, 13.0)
     decoded[2:, 1] += 12.0
-    assert "cord_axes_not_crossing" in measure_cord([item], [affine], decoded[None], CORD_MODEL)[0].flags
+    assert "cord_axes_not_crossing" in _measure(item, affine, decoded).flags
 
 
 def _cord(ratio: float, *flags: str) -> CordMeasurement:

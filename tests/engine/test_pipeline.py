@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_study import made_study, noise
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
-from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.pack import Pack, PackError
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
 from stenosis_trt.engine.records import (
     LEVELS,
-    FrameHeader,
-    LoadedSlice,
-    LoadedStudy,
-    SeriesHeader,
     Stage,
-    StudyHeader,
 )
 
 
@@ -37,39 +32,13 @@ def backend(pack: Pack) -> Iterator[OnnxRuntimeBackend]:
     opened.close()
 
 
-def _study(axial: bool = True, same_frame: bool = True, contrast: int = 1000) -> LoadedStudy:
-    rng = np.random.default_rng(0)
-
-    def make(pose: SlicePose, name: str) -> LoadedSlice:
-        stored = rng.integers(0, contrast + 1, (pose.rows, pose.columns), dtype=np.uint16)
-        return LoadedSlice(FrameHeader(Path(name), 0, name, pose), pose, stored)
-
-    sagittal = tuple(
-        make(SlicePose((x, -100.0, 100.0), (0, 1, 0), (0, 0, -1), 0.8, 0.8, 250, 250, 3.0), f"s{k}")
-        for k, x in enumerate(np.arange(-12.0, 13.0, 3.0))
-    )
-    slices = tuple(
-        make(SlicePose((-60.0, -80.0, z), (1, 0, 0), (0, 1, 0), 0.5, 0.5, 320, 320, 3.0), f"a{k}")
-        for k, z in enumerate(np.arange(-60.0, 60.0, 4.0))
-    )
-    series = SeriesHeader("1", "1.1", "MR", tuple(item.frame for item in sagittal), patient_id="ID")
-    return LoadedStudy(
-        header=StudyHeader("1", "/study", (series,)),
-        sagittal_series=series,
-        sagittal=sagittal,
-        axial_series=replace(series, series_uid="1.2") if axial else None,
-        axial=slices if axial else (),
-        same_frame_of_reference=same_frame,
-        flags=(),
-    )
-
-
-class _Known:
+class _Known(StepwiseBackend):
     """The real backend, except that it is told where the levels and the cord are."""
 
     name = "known"
 
     def __init__(self, inner: OnnxRuntimeBackend) -> None:
+        super().__init__(inner.pack)
         self.inner = inner
         self.batches: dict[str, int] = {}
         self.calls: list[str] = []
@@ -104,7 +73,7 @@ class _Known:
 
 def test_every_level_is_graded_and_measured(pack: Pack, backend: OnnxRuntimeBackend) -> None:
     known = _Known(backend)
-    result = grade_study(_study(), pack, known)
+    result = grade_study(made_study(), pack, known)
     assert tuple(item.level for item in result.levels) == LEVELS
     for item in result.levels:
         assert item.grade is not None
@@ -117,14 +86,14 @@ def test_every_level_is_graded_and_measured(pack: Pack, backend: OnnxRuntimeBack
         assert item.point is not None
         assert item.point[0] == pytest.approx(0.0, abs=0.5)
         assert item.sagittal_sop_uid == "s4"
-    assert set(result.seconds) == {"levels", "grade", "cord"}
+    assert set(result.seconds) == {"load", "levels", "grade", "cord"}
 
 
 def test_all_regions_of_a_study_go_through_each_model_in_one_call(
     pack: Pack, backend: OnnxRuntimeBackend
 ) -> None:
     known = _Known(backend)
-    grade_study(_study(), pack, known)
+    grade_study(made_study(), pack, known)
     assert known.calls == ["levels", "grader", "cord"]
     assert known.batches["levels"] == 9
     assert known.batches["grader"] == 6
@@ -133,7 +102,7 @@ def test_all_regions_of_a_study_go_through_each_model_in_one_call(
 def test_levels_match_the_axial_slice_nearest_in_patient_coordinates(
     pack: Pack, backend: OnnxRuntimeBackend
 ) -> None:
-    study = _study()
+    study = made_study()
     result = grade_study(study, pack, _Known(backend))
     heights = {item.frame.sop_instance_uid: item.pose.origin[2] for item in study.axial}
     for item in result.levels:
@@ -145,7 +114,7 @@ def test_levels_match_the_axial_slice_nearest_in_patient_coordinates(
 def test_without_an_axial_series_levels_are_graded_and_say_why_there_is_no_ratio(
     pack: Pack, backend: OnnxRuntimeBackend
 ) -> None:
-    result = grade_study(_study(axial=False), pack, _Known(backend))
+    result = grade_study(made_study(axial=False), pack, _Known(backend))
     assert all(item.grade is not None and item.cord is None for item in result.levels)
     assert all("no_axial_series" in item.flags for item in result.levels)
     assert result.axial_series_uid == ""
@@ -153,19 +122,19 @@ def test_without_an_axial_series_levels_are_graded_and_say_why_there_is_no_ratio
 
 def test_another_frame_of_reference_is_never_matched(pack: Pack, backend: OnnxRuntimeBackend) -> None:
     known = _Known(backend)
-    result = grade_study(_study(same_frame=False), pack, known)
+    result = grade_study(made_study(same_frame=False), pack, known)
     assert "cord" not in known.calls
     assert all("axial_unmatched" in item.flags and item.cord is None for item in result.levels)
 
 
 def test_a_flat_image_is_flagged_for_its_contrast(pack: Pack, backend: OnnxRuntimeBackend) -> None:
-    result = grade_study(_study(contrast=0), pack, _Known(backend))
+    result = grade_study(made_study(fill=noise(0)), pack, _Known(backend))
     assert all("low_contrast" in item.flags for item in result.levels)
 
 
 def test_noise_is_no_cervical_spine(pack: Pack, backend: OnnxRuntimeBackend) -> None:
     with pytest.raises(CannotGrade) as caught:
-        grade_study(_study(), pack, backend)
+        grade_study(made_study(), pack, backend)
     assert caught.value.stage is Stage.LEVELS
     assert "No cervical spine" in caught.value.reason
     assert caught.value.advice.endswith(".")

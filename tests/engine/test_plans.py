@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 from typed_models import pack_with_variants
 
+from stenosis_trt.engine.hardware import Gpu
 from stenosis_trt.engine.pack import MANIFEST, Pack, PackError
 from stenosis_trt.engine.plans import (
     Plan,
     PlanError,
+    all_plans,
     build_command,
     find_plan,
     model_files,
     plans_of,
     read_model_file,
     read_plan,
-    record_gate,
+    record_measured,
     refusal,
     spec_sha256,
     target_name,
@@ -244,11 +246,54 @@ def test_a_write_that_fails_leaves_no_sidecar_that_speaks_for_another_plan(
     assert list(plans_of(pack)) == []
 
 
-def test_the_outcome_of_a_gate_is_kept_with_the_plan(pack: Pack) -> None:
+def test_what_was_measured_on_a_plan_is_kept_with_it_and_decides(pack: Pack) -> None:
     plan = write_plan(pack, "any", _sidecar(pack), DATA)
-    assert plan.sidecar.gate is None
-    record_gate(plan, {"passed": True, "kappa": 1.0})
-    assert find_plan(pack, "grader", "fp16", ADA).sidecar.gate == {"passed": True, "kappa": 1.0}
+    assert plan.sidecar.measured is None
+    plan = record_measured(plan, {"passed": True, "gpu": "NVIDIA RTX 4090"})
+    found = find_plan(pack, "grader", "fp16", ADA)
+    assert found.sidecar.measured == {"passed": True, "gpu": "NVIDIA RTX 4090"}
+    assert replace(found.sidecar, measured=None) == _sidecar(pack)
+    record_measured(plan, {"passed": False, "gpu": "NVIDIA RTX 4090"})
+    with pytest.raises(PlanError, match=r"its own answers differed too far.*Build it: stenosis-trt build"):
+        find_plan(pack, "grader", "fp16", ADA)
+
+
+def test_a_plan_whose_variant_did_not_pass_its_gate_is_not_loaded(pack: Pack) -> None:
+    plan = write_plan(pack, "any", _sidecar(pack), DATA)
+    assert refusal(pack, plan, ADA) == ""
+    content = json.loads((pack.path / MANIFEST).read_text(encoding="utf-8"))
+    content["models"]["grader"]["variants"]["fp16"]["gate"] = {"passed": False}
+    (pack.path / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+    refused = Pack.load(pack.path)
+    assert refusal(refused, plan, ADA) == "grader.fp16.onnx did not pass the gate"
+    with pytest.raises(PlanError, match=r"did not pass the gate\. Make it again with stenosis-trt quantise"):
+        find_plan(refused, "grader", "fp16", ADA)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gpu_name": "Orin"},
+        {"compute_capabilities": ["9.0"]},
+        {"variant_gate": {"passed": True}},
+        {"measured": {"passed": True}},
+        {"settings": ["--batch 1; rm -rf ~"]},
+    ],
+)
+def test_a_sidecar_that_was_edited_is_none(pack: Pack, change: dict[str, Any]) -> None:
+    plan = write_plan(pack, "any", _sidecar(pack), DATA)
+    file = plan.path.with_suffix(".json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    assert list(plans_of(pack)) == []
+    assert [trouble for _, trouble in all_plans(pack)] == ["the sidecar was changed since it was written"]
+
+
+def test_a_sidecar_cannot_have_a_command_of_its_own_printed(pack: Pack) -> None:
+    """The settings are shown as part of a command to be typed, and anybody can make a checksum."""
+    write_plan(pack, "any", _sidecar(pack, settings=("--batch 1; rm -rf ~",)), DATA)
+    assert [trouble for _, trouble in all_plans(pack)] == [
+        "the sidecar's settings are none of stenosis-trt build"
+    ]
 
 
 def test_the_files_of_a_model_are_those_of_its_entry_and_its_variants(pack: Pack) -> None:
@@ -274,8 +319,23 @@ def test_a_variant_that_was_changed_or_lies_outside_is_not_read(pack: Pack) -> N
 
 
 def test_folders_are_named_after_the_gpus_a_plan_is_for() -> None:
+    orin = Gpu("Orin", (8, 7), 8 << 30)
     assert target_name(BuildSettings(), None) == "any"
-    assert target_name(BuildSettings(), (8, 7)) == "sm87"
+    assert target_name(BuildSettings(), orin) == "sm87-orin"
     assert target_name(BuildSettings(compute_capabilities=((8, 6), (12, 0))), None) == "sm86+sm120"
-    assert target_name(BuildSettings(hardware_compatible="ampere-plus"), (8, 7)) == "sm80up"
-    assert target_name(BuildSettings(dla_core=1), (8, 7)) == "sm87-dla1"
+    assert target_name(BuildSettings(hardware_compatible="ampere-plus"), orin) == "sm80up-orin"
+    assert target_name(BuildSettings(dla_core=1), orin) == "sm87-orin-dla1"
+    card = Gpu("NVIDIA GeForce RTX 4070 Ti SUPER", (8, 9), 16 << 30)
+    assert target_name(BuildSettings(), card) == "sm89-geforce-rtx-4070-ti-super"
+
+
+def test_plans_timed_on_two_gpus_of_one_kind_lie_beside_each_other(pack: Pack) -> None:
+    plans = {}
+    for name in ("NVIDIA A10", "NVIDIA GeForce RTX 3090"):
+        target = target_name(BuildSettings(), Gpu(name, (8, 6), 24 << 30))
+        sidecar = _on_orin(pack, gpu_name=name, compute_capabilities=("8.6",))
+        plans[name] = write_plan(pack, target, sidecar, DATA)
+    assert len({plan.path for plan in plans.values()}) == 2
+    for name, plan in plans.items():
+        here = Here("tensorrt", "10.3.0", name, (8, 6))
+        assert find_plan(pack, "grader", "fp16", here).path == plan.path

@@ -53,7 +53,9 @@ def rtx() -> TensorRT:
 def test_the_parsed_network_computes_in_what_the_file_says(
     rtx: TensorRT, precision: str, expected: dict[str, int]
 ) -> None:
-    assert rtx.layers(grader(precision)) == expected
+    network = rtx.parsed(grader(precision))
+    assert network.counts == expected
+    assert (network.inputs, network.outputs) == ({"image": "float32"}, {"out": "float32"})
     assert len(rtx.build(grader(precision), SHAPE, BuildSettings((1, 8))).data) > 10_000
 
 
@@ -63,9 +65,9 @@ def test_every_file_of_the_reference_pack_computes_in_what_the_pack_says(rtx: Te
     pack = Pack.load(reference_pack())
     for name in MODEL_NAMES:
         for precision, file in model_files(pack, name).items():
-            layers = rtx.layers(read_model_file(pack, name, file))
-            assert sum(layers.values()) > 20
-            check_precision(precision, layers)
+            network = rtx.parsed(read_model_file(pack, name, file))
+            assert len(network.layers) > 20
+            check_precision(precision, network)
 
 
 @needs_rtx
@@ -104,7 +106,7 @@ def test_an_operator_that_is_not_known_is_named_with_its_node(rtx: TensorRT) -> 
 @needs_rtx
 def test_what_is_no_onnx_is_refused(rtx: TensorRT) -> None:
     with pytest.raises(TensorRTError, match="cannot take the ONNX model"):
-        rtx.layers(b"garbage")
+        rtx.parsed(b"garbage")
 
 
 @needs_rtx
@@ -317,7 +319,7 @@ class _Recorder:
         self.caches: list[bytes] = []
         self.profiles: list[tuple[int, ...]] = []
         self.num_DLA_cores = cores
-        self.num_inputs = self.num_errors = self.num_layers = 0
+        self.num_outputs = self.num_errors = self.num_layers = 0
         self.num_inputs = 1
         self.parser_flags: list[str] = []
         self.network_flags = 0
@@ -340,7 +342,7 @@ class _Recorder:
         self.profiles.append(shapes[0])
 
     def get_input(self, index: int) -> SimpleNamespace:
-        return SimpleNamespace(name="image", shape=(-1, *SHAPE))
+        return SimpleNamespace(name="image", shape=(-1, *SHAPE), dtype=SimpleNamespace(name="FLOAT"))
 
     def parse(self, data: bytes) -> bool:
         return True

@@ -10,7 +10,17 @@ from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.pack import Pack, reference_pack
 from stenosis_trt.engine.records import LoadedStudy
-from stenosis_trt.export.calibration import record_inputs
+from stenosis_trt.export.agreement import StudyPair, agreement
+from stenosis_trt.export.calibration import CalibrationSet, record_inputs
+from stenosis_trt.export.gate import Outcome
+from stenosis_trt.export.precision import Int8Options
+from stenosis_trt.export.quantise import (
+    Quantised,
+    QuantiseOptions,
+    convert_models,
+    how_made,
+    write_variants,
+)
 from stenosis_trt.export.studies import StudySet, loaded_studies
 
 
@@ -34,6 +44,18 @@ def studies(phantoms: StudySet) -> list[LoadedStudy]:
 @pytest.fixture(scope="session")
 def inputs(pack: Pack, studies: list[LoadedStudy]) -> dict[str, Float32Array]:
     return record_inputs(pack, studies, 8)
+
+
+@pytest.fixture(scope="session")
+def quantised(pack: Pack, inputs: dict[str, Float32Array], tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    """The reference pack with FP16 and INT8 as `quantise` makes them, of two inputs each and ungated."""
+    few = CalibrationSet({name: some[:2] for name, some in inputs.items()}, "one phantom", "")
+    options = QuantiseOptions(int8=Int8Options("max"))
+    made = convert_models(pack, few, options)
+    figures = agreement([StudyPair(None, None)])
+    outcomes = {name: Outcome(name, "nothing", figures, ()) for name in options.precisions}
+    out = tmp_path_factory.mktemp("quantised") / "pack"
+    return write_variants(out, Quantised(pack, outcomes, {}), made, how_made(options, few))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,8 +19,10 @@ from named_values import named_value
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from tiny_pack import write_tiny_pack
+from typer.testing import CliRunner
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
+from stenosis_trt.engine.cli import app
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
 from stenosis_trt.export.export_pack import export_pack
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
@@ -27,6 +30,7 @@ from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx_export import ExportError
 from stenosis_trt.export.onnx_import import OnnxError, import_onnx
 from stenosis_trt.export.spec_file import ModelDeclaration, SpecError, read_spec, reference_spec
+from stenosis_trt.export.studies import StudySet
 
 
 def _call(*arguments: object, prelude: str = "") -> subprocess.CompletedProcess[str]:
@@ -349,3 +353,45 @@ def test_without_torch_the_command_says_what_to_install(checkpoints: dict[str, P
     assert answer.stderr.splitlines() == [
         "stenosis-trt: `export` needs torch, which is not installed: pip install 'stenosis-trt[export]'"
     ]
+
+
+def test_export_goes_on_to_other_precisions_as_quantise_does(
+    pack: Pack, phantoms: StudySet, tmp_path: Path
+) -> None:
+    """One phantom has too few levels for the gate: FP16 is measured, fails on that alone, and is left out."""
+    files = [item for name in pack.models for item in (f"--{name}", pack.path / f"{name}.onnx")]
+    folders = [item for name in ("check", "calibrate", "validate") for item in (f"--{name}", phantoms.folder)]
+    command = ["export", *files, "--spec", "reference", *folders, "--precision", "fp16"]
+    answer = CliRunner().invoke(app, [*map(str, command), "--out", str(tmp_path / "new" / "pack")])
+    assert answer.exit_code == 1, answer.output
+    assert "fp16 FAILS the gate" in answer.output
+    assert answer.output.count("FAILS by") == 1
+    made = Pack.load(tmp_path / "new" / "pack")
+    assert made.precisions == ("fp32",)
+    assert made.card["exported_from"]["grader"]["network"] == "ONNX"
+    manifest = json.loads((made.path / "pack.json").read_text(encoding="utf-8"))
+    assert manifest["refused"]["fp16"]["passed"] is False
+    assert manifest["quantised"]["calibrated_on"] == "a folder of studies"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["pack"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--precision", "int4"], "There is no precision int4"),
+        (["--precision", "int8", "--calibrator", "mean"], "no calibrator 'mean'"),
+        (["--precision", "int8", "--calibrate", "/absent"], "no studies at /absent.*--calibrate"),
+        (["--precision", "fp16", "--validate", "/absent"], "no studies at /absent.*--validate"),
+        (["--precision", "fp16", "--out", "."], "is there already"),
+    ],
+)
+def test_what_is_wrong_with_a_precision_is_said_before_anything_is_exported(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    files = [item for name in ("levels", "grader", "cord") for item in (f"--{name}", "absent.onnx")]
+    command = ["export", *files, "--spec", "reference", "--out", str(tmp_path / "new"), *arguments]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 2
+    assert re.search(words, answer.output)
+    assert len(answer.output.splitlines()) == 1
+    assert not (tmp_path / "new").exists()

@@ -16,9 +16,13 @@ from onnx import TensorProto
 from torch import nn
 
 from stenosis_trt.engine.pack import Pack
+from stenosis_trt.export.check_slices import random_inputs
+from stenosis_trt.export.graphs import run_model
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
-from stenosis_trt.export.onnx_export import ExportError, export_network
+from stenosis_trt.export.networks import load_network
+from stenosis_trt.export.onnx_export import ExportError, answer_of, export_network
+from stenosis_trt.export.spec_file import read_spec, reference_spec
 from stenosis_trt.export.train import grade_loss, heatmap_loss
 
 
@@ -115,6 +119,15 @@ def test_the_recipe_runs_through_and_writes_a_pack(trained: Path) -> None:
         assert model.metrics["export_maximum_error"] < 5e-3
     logs = [json.loads(line) for line in (trained / "work" / "levels.log.jsonl").read_text().splitlines()]
     assert logs[-1]["step"] == 4
+
+
+def test_what_was_trained_is_left_as_checkpoints_that_export_takes(trained: Path) -> None:
+    pack, declared = Pack.load(trained / "pack"), read_spec(reference_spec()).models
+    for name, model in pack.models.items():
+        network = load_network(trained / "work" / f"{name}.safetensors", declared[name]).network
+        batch = random_inputs(model.input, 2)
+        difference = run_model(pack.read_model(name), batch) - answer_of(network, model.output.kind)(batch)
+        assert np.abs(difference).max() < 5e-3
 
 
 def test_a_finished_recipe_is_not_run_again_and_gives_the_same_pack(trained: Path) -> None:

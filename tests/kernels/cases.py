@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.kernels import launches
+from stenosis_trt.kernels.cuts import Cuts, Slice
+from stenosis_trt.kernels.descriptors import describe_planes, preprocess_kernel, statistics_work
 from stenosis_trt.kernels.layouts import CORD, KEYPOINT, LEVEL_CHOICE, SELECTION, WINDOW
-from stenosis_trt.kernels.reference import RegionSource, Stored, region_bounds
+from stenosis_trt.kernels.reference import RegionSource, Stored
+from stenosis_trt.kernels.regions import region_bounds
 
 from .runners import Runner
 
@@ -104,41 +106,41 @@ def random_batch(
 
 @dataclass(frozen=True)
 class Arena:
-    """All slices in one array of 16-bit pixels, each in a pitch and at an offset of its own."""
+    """Slices in one array of 16-bit pixels, each in a pitch and at an offset of its own; and what is cut."""
 
     pixels: npt.NDArray[np.uint16]
-    slices: tuple[tuple[launches.Slice, ...], ...]
+    cuts: Cuts
 
 
 def lay_out(rng: np.random.Generator, batch: Batch) -> Arena:
     """Put a batch's distinct slices into an arena, with random pixels between rows and between slices."""
     parts: list[npt.NDArray[np.uint16]] = []
     place = 0
-    known: dict[int, launches.Slice] = {}
+    slices: list[Slice] = []
+    numbers: dict[int, int] = {}
     for source in (source for sources in batch.sources for source in sources):
-        if id(source.stored) in known:
+        if id(source.stored) in numbers:
             continue
         rows, columns = source.stored.shape
         pitch, gap = columns + int(rng.integers(0, 9)), int(rng.integers(0, 9))
         block = rng.integers(0, 65536, gap + rows * pitch).astype(np.uint16)
         block[gap:].reshape(rows, pitch)[:, :columns] = source.stored.view(np.uint16)
-        known[id(source.stored)] = launches.Slice(
-            offset=place + gap,
-            shape=(rows, columns),
-            pitch=pitch,
-            signed=source.stored.dtype == np.int16,
-            slope=source.slope,
-            intercept=source.intercept,
+        numbers[id(source.stored)] = len(slices)
+        slices.append(
+            Slice(
+                offset=place + gap,
+                shape=(rows, columns),
+                pitch=pitch,
+                signed=source.stored.dtype == np.int16,
+                slope=source.slope,
+                intercept=source.intercept,
+            )
         )
         parts.append(block)
         place += len(block)
-    slices = tuple(tuple(known[id(source.stored)] for source in sources) for sources in batch.sources)
-    return Arena(np.concatenate(parts), slices)
-
-
-def distinct(slices: Sequence[launches.Slice]) -> list[launches.Slice]:
-    """The slices without repetitions, in order."""
-    return list(dict.fromkeys(slices))
+    picks = np.array([[numbers[id(source.stored)] for source in sources] for sources in batch.sources])
+    one_slice = bool((picks == picks[:, :1]).all())
+    return Arena(np.concatenate(parts), Cuts(slices, picks, np.array(batch.affines), batch.size, one_slice))
 
 
 def poisoned(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
@@ -148,13 +150,14 @@ def poisoned(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
     return result
 
 
-def run_statistics(runner: Runner, arena: Arena, batch: Batch) -> np.ndarray:
-    """Windows (WINDOW) of every input of a batch, in biased stored values."""
-    work = launches.statistics_work(
-        [distinct(slices) for slices in arena.slices], batch.affines, batch.size, batch.percentiles
-    )
-    selections = np.zeros(len(batch.sources), SELECTION)
-    windows = poisoned(len(batch.sources), WINDOW)
+def run_statistics(
+    runner: Runner, arena: Arena, percentiles: tuple[float, float], blocks: int | None = None
+) -> np.ndarray:
+    """Windows (WINDOW) of every input, in biased stored values."""
+    work = statistics_work(arena.cuts, percentiles, blocks)
+    count = len(arena.cuts.picks)
+    selections = np.zeros(count, SELECTION)
+    windows = poisoned(count, WINDOW)
     arguments = (arena.pixels, work.regions, work.requests, selections, windows)
     runner.run("order_statistics_upper", work.grids, arguments)
     runner.run("order_statistics_lower", work.grids, arguments)
@@ -164,19 +167,15 @@ def run_statistics(runner: Runner, arena: Arena, batch: Batch) -> np.ndarray:
 
 
 def run_preprocess(
-    runner: Runner, arena: Arena, batch: Batch, windows: np.ndarray, dtype: npt.DTypeLike
+    runner: Runner, arena: Arena, windows: np.ndarray, dtype: npt.DTypeLike, *, window_a_channel: bool = False
 ) -> np.ndarray:
-    """Network inputs (N, 3, height, width) of a batch."""
-    height, width = batch.size
-    planes = []
-    for number, (slices, affine) in enumerate(zip(arena.slices, batch.affines, strict=True)):
-        target = launches.PlaneTarget(number * 3 * height * width, number, MEANS, DEVIATIONS)
-        planes += launches.describe_input(slices, affine, batch.size, target)
-    table = np.array(planes)
-    out = poisoned((len(batch.sources), 3, height, width), dtype)
-    kernel = launches.preprocess_kernel(table, batch.affines, width)
+    """Network inputs (N, 3, height, width)."""
+    height, width = arena.cuts.size
+    table = describe_planes(arena.cuts, MEANS, DEVIATIONS, window_a_channel=window_a_channel)
+    out = poisoned((len(arena.cuts.picks), 3, height, width), dtype)
+    kernel = preprocess_kernel(table, arena.cuts)
     suffix = "f16" if out.dtype == np.float16 else "f32"
-    grids = launches.preprocess_grids(kernel, len(table), batch.size)
+    grids = launches.preprocess_grids(kernel, len(table), arena.cuts.size)
     runner.run(f"{kernel}_{suffix}", grids, (arena.pixels, table, windows, out, height, width))
     return out
 
@@ -196,6 +195,16 @@ def run_decode(
     grids = launches.cord_grids(count)
     runner.run(f"cord_geometry_{suffix}", grids, (heatmaps, frames, limits, points, cords, height, width))
     return points, cords
+
+
+def run_contrast(runner: Runner, inputs: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Contrast, float32 (N,), of inputs (N, C, height, width)."""
+    count, channels, height, width = inputs.shape
+    suffix = "f16" if inputs.dtype == np.float16 else "f32"
+    contrasts = poisoned(count, np.float32)
+    arguments = (inputs, deviations.astype(np.float32), contrasts, channels, height * width)
+    runner.run(f"input_contrast_{suffix}", launches.contrast_grids(count), arguments)
+    return contrasts
 
 
 def run_maximal_compression(

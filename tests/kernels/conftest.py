@@ -7,23 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cuda_on_cpu import KERNELS_CU, CpuKernels, compile_kernels
 
-import stenosis_trt.kernels
 from stenosis_trt.engine.cuda import Device
 from stenosis_trt.engine.cuda_driver import CudaError
 from stenosis_trt.kernels.table import KERNELS
 
-from .cuda_on_cpu import CpuKernels, compile_kernels
 from .runners import CpuRunner, GpuRunner, Runner
-
-KERNELS_CU = Path(stenosis_trt.kernels.__path__[0]) / "cuda" / "kernels.cu"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without g++ what compiles for the CPU is skipped. `.ci/run` sees to it that it is there."""
     if shutil.which("g++") is not None:
         return
-    needing = {"test_kernels", "test_layouts", "test_sanitisers", "test_cuda_on_cpu", "test_bench_work"}
+    needing = {
+        "test_bench_work",
+        "test_cuda_on_cpu",
+        "test_fixed_grids",
+        "test_kernels",
+        "test_layouts",
+        "test_sanitisers",
+    }
     for item in items:
         if item.path.parent == Path(__file__).parent and item.path.stem in needing:
             item.add_marker(pytest.mark.skip(reason="g++ is not installed"))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from cuda_on_cpu import CpuKernels
 
 from stenosis_trt.engine.cuda import Device, Stream
 from stenosis_trt.engine.cuda_memory import DeviceBuffer
@@ -16,8 +17,6 @@ from stenosis_trt.engine.cuda_module import Module
 from stenosis_trt.kernels.binaries import image_for
 from stenosis_trt.kernels.launches import Grids
 from stenosis_trt.kernels.table import KERNELS
-
-from .cuda_on_cpu import CpuKernels
 
 Argument = np.ndarray | int
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cuda_on_cpu import CpuKernels
 
-from stenosis_trt.bench.kernel_work import Work, cut_work, decode_work, large_batch, study_cuts, study_pixels
+from stenosis_trt.bench.kernel_work import (
+    Work,
+    contrast_work,
+    cut_work,
+    decode_work,
+    large_batch,
+    study_cuts,
+    study_pixels,
+)
 from stenosis_trt.engine.pack import Pack, reference_pack
 from stenosis_trt.kernels.reference import (
     RegionSource,
     decode_keypoints,
+    input_contrast,
     preprocess_region,
     region_window,
 )
 
-from .cuda_on_cpu import CpuKernels
 from .runners import CpuRunner
 
 
@@ -39,8 +48,7 @@ def test_the_preprocessing_of_a_study_is_the_reference(compiled: CpuKernels, num
             )
             for item in cut.sets[index]
         ]
-        unique = sources if len(set(cut.sets[index])) > 1 else sources[:1]
-        window = region_window(unique, cut.affines[index], spec.size, spec.window_percentiles)
+        window = region_window(sources, cut.affines[index], spec.size, spec.window_percentiles)
         expected = preprocess_region(sources, cut.affines[index], spec.size, window, (spec.mean, spec.std))
         assert np.abs(work.arrays["out"][index] - expected).max() <= 1e-4
 
@@ -61,3 +69,11 @@ def test_decoding_of_a_study_is_the_reference(compiled: CpuKernels) -> None:
             assert np.abs(work.arrays["points"]["x"] - expected[..., 0]).max() <= 1e-3
         else:
             assert (work.arrays["choices"]["distance_mm"] < 5.0).all()
+
+
+def test_the_contrast_of_a_study_is_the_reference(compiled: CpuKernels) -> None:
+    spec = Pack.load(reference_pack()).models["grader"].input
+    work = contrast_work(np.random.default_rng(5), spec, np.float16)
+    _run(compiled, work)
+    expected = input_contrast(work.arrays["inputs"].astype(np.float32), spec.std)
+    np.testing.assert_allclose(work.arrays["contrasts"], expected, rtol=5e-6)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from .cuda_on_cpu import (
+from cuda_on_cpu import (
     HOST,
     Build,
     CompileError,

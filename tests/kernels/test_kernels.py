@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.kernels import launches
+from stenosis_trt.kernels.cuts import Slice, biased_window
+from stenosis_trt.kernels.descriptors import describe_frames
 from stenosis_trt.kernels.layouts import CORD, WINDOW
 from stenosis_trt.kernels.reference import (
     RegionSource,
     cord_geometry,
     decode_keypoints,
+    input_contrast,
     maximal_compression,
     preprocess_region,
     region_window,
@@ -30,6 +33,7 @@ from .cases import (
     Batch,
     lay_out,
     random_batch,
+    run_contrast,
     run_decode,
     run_maximal_compression,
     run_preprocess,
@@ -53,14 +57,13 @@ def _reference(batch: Batch) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.fl
     """Windows in real values (N, 2), and inputs (N, 3, height, width)."""
     windows, inputs = [], []
     for sources, affine in zip(batch.sources, batch.affines, strict=True):
-        unique = list({id(source.stored): source for source in sources}.values())
-        window = region_window(unique, affine, batch.size, batch.percentiles)
+        window = region_window(sources, affine, batch.size, batch.percentiles)
         windows.append(window)
         inputs.append(preprocess_region(sources, affine, batch.size, window, (MEANS, DEVIATIONS)))
     return np.array(windows), np.stack(inputs)
 
 
-def _real(source: launches.Slice, window: np.void) -> tuple[float, float]:
+def _real(source: Slice, window: np.void) -> tuple[float, float]:
     return tuple(  # type: ignore[return-value]
         (float(window[end]) - source.sign) * source.slope + source.intercept for end in ("low", "high")
     )
@@ -72,10 +75,10 @@ def test_order_statistics_are_exact(runner: Runner, seed: int) -> None:
     rng = np.random.default_rng(seed)
     batch = random_batch(rng)
     arena = lay_out(rng, batch)
-    windows = run_statistics(runner, arena, batch)
+    windows = run_statistics(runner, arena, batch.percentiles)
     expected, _ = _reference(batch)
-    for number, slices in enumerate(arena.slices):
-        assert _real(slices[0], windows[number]) == tuple(expected[number])
+    for number, picks in enumerate(arena.cuts.picks):
+        assert _real(arena.cuts.slices[picks[0]], windows[number]) == tuple(expected[number])
 
 
 @bounded
@@ -84,8 +87,8 @@ def test_preprocess_in_single_precision_is_the_reference(runner: Runner, seed: i
     rng = np.random.default_rng(seed)
     batch = random_batch(rng, kind=kind)
     arena = lay_out(rng, batch)
-    windows = run_statistics(runner, arena, batch)
-    out = run_preprocess(runner, arena, batch, windows, np.float32)
+    windows = run_statistics(runner, arena, batch.percentiles)
+    out = run_preprocess(runner, arena, windows, np.float32)
     assert np.abs(out - _reference(batch)[1]).max() <= _FLOAT_ERROR
 
 
@@ -95,8 +98,8 @@ def test_preprocess_in_half_precision_is_within_one_ulp(runner: Runner, seed: in
     rng = np.random.default_rng(seed)
     batch = random_batch(rng, kind=kind)
     arena = lay_out(rng, batch)
-    windows = run_statistics(runner, arena, batch)
-    out = run_preprocess(runner, arena, batch, windows, np.float16)
+    windows = run_statistics(runner, arena, batch.percentiles)
+    out = run_preprocess(runner, arena, windows, np.float16)
     expected = _reference(batch)[1]
     # Values near 0 have ever smaller ulps; what the arithmetic before them loses has not.
     ulp = np.maximum(np.spacing(np.abs(expected).astype(np.float16)).astype(np.float64), _FLOAT_ERROR)
@@ -119,8 +122,8 @@ def test_extreme_sizes(runner: Runner, shape: tuple[int, int], size: tuple[int, 
     affine = np.column_stack([np.diag([scale, scale]), middle])
     batch = Batch(((RegionSource(image),) * 3,), (affine,), size, (1.0, 99.5))
     arena = lay_out(rng, batch)
-    windows = run_statistics(runner, arena, batch)
-    out = run_preprocess(runner, arena, batch, windows, np.float32)
+    windows = run_statistics(runner, arena, batch.percentiles)
+    out = run_preprocess(runner, arena, windows, np.float32)
     assert np.abs(out - _reference(batch)[1]).max() <= _FLOAT_ERROR
 
 
@@ -130,7 +133,7 @@ def test_a_region_beside_its_image_is_the_low_end_of_the_window(runner: Runner) 
     affine = np.array([[1.0, 0.0, 500.0], [0.0, 1.0, -300.0]])
     batch = Batch(((RegionSource(image),) * 3,), (affine,), (16, 24), (1.0, 99.0))
     windows = np.array([(0.0, 4095.0)], WINDOW)
-    out = run_preprocess(runner, lay_out(rng, batch), batch, windows, np.float32)
+    out = run_preprocess(runner, lay_out(rng, batch), windows, np.float32)
     for channel, (mean, deviation) in enumerate(zip(MEANS, DEVIATIONS, strict=True)):
         np.testing.assert_allclose(out[0, channel], -mean / deviation, atol=1e-6)
 
@@ -143,8 +146,8 @@ def test_a_window_given_in_real_values_is_used_as_it_is(runner: Runner) -> None:
     batch = Batch(((source,) * 3,), (affine,), (40, 44), (1.0, 99.0))
     arena = lay_out(rng, batch)
     wanted = (-120.3, 900.7)
-    windows = np.array([launches.biased_window(arena.slices[0][0], wanted)], WINDOW)
-    out = run_preprocess(runner, arena, batch, windows, np.float32)
+    windows = np.array([biased_window(arena.cuts.slices[0], wanted)], WINDOW)
+    out = run_preprocess(runner, arena, windows, np.float32)
     expected = preprocess_region((source,) * 3, affine, batch.size, wanted, (MEANS, DEVIATIONS))
     assert np.abs(out[0] - expected).max() <= _FLOAT_ERROR
 
@@ -197,8 +200,8 @@ def _random_frames(
         places.append(
             (np.column_stack([np.diag(scale), rng.uniform(-50, 300, 2)]), _random_pose(rng, 300, 300))
         )
-    frames = [launches.describe_frame(affine, pose.pixel_to_patient) for affine, pose in places]
-    return np.array(frames), places
+    affines = np.array([affine for affine, _ in places])
+    return describe_frames(affines, np.array([pose.pixel_to_patient for _, pose in places])), places
 
 
 @bounded
@@ -309,3 +312,40 @@ def test_maximal_compression_is_the_reference(runner: Runner, seed: int) -> None
         else:
             near = np.abs(arcs - level) <= reach
             assert choice["flags"] == np.bitwise_or.reduce(cords["flags"][near], initial=0)
+
+
+@bounded
+@given(seed=random_seeds, half=st.booleans())
+def test_input_contrast_is_the_reference(runner: Runner, seed: int, half: bool) -> None:
+    rng = np.random.default_rng(seed)
+    count, channels = (int(number) for number in rng.integers(1, 4, 2))
+    # Odd numbers of pixels too, whose channels begin where no vector does, and fewer than a vector.
+    height, width = (int(side) for side in rng.choice([1, 2, 5, 31, 64, 117], 2))
+    mean, spread = rng.choice([0.0, -1.8, 30.0]), rng.choice([0.0, 0.01, 1.0])
+    inputs = rng.normal(mean, spread, (count, channels, height, width))
+    inputs = inputs.astype(np.float16 if half else np.float32)
+    deviations = rng.uniform(0.1, 2.0, channels).astype(np.float32)
+    contrasts = run_contrast(runner, inputs, deviations)
+    expected = input_contrast(inputs, [float(value) for value in deviations])
+    # What is left where all values are equal is the rounding of one product.
+    np.testing.assert_allclose(contrasts, expected, rtol=5e-6, atol=1e-7 * max(1.0, 2.0 * abs(mean)))
+
+
+def test_the_contrast_of_a_whole_input_keeps_its_digits(runner: Runner) -> None:
+    rng = np.random.default_rng(6)
+    deviations = np.array([0.25, 0.26, 0.27], np.float32)
+    # Little contrast far from zero: float32 sums of squares about zero would lose all of it.
+    window = 100.0 + np.linspace(0, 0.02, 456) + rng.normal(0, 0.01, (1, 3, 456, 456))
+    inputs = (window / deviations[:, None, None]).astype(np.float32)
+    contrasts = run_contrast(runner, inputs, deviations)
+    expected = input_contrast(inputs, [float(value) for value in deviations])
+    assert expected[0] < 0.02
+    np.testing.assert_allclose(contrasts, expected, rtol=1e-5)
+
+
+def test_the_contrast_of_an_input_that_is_no_number_is_none(runner: Runner) -> None:
+    inputs = np.zeros((2, 1, 8, 8), np.float32)
+    inputs[1, 0, 3, 3] = np.nan
+    contrasts = run_contrast(runner, inputs, np.ones(1))
+    assert contrasts[0] == 0.0
+    assert np.isnan(contrasts[1])

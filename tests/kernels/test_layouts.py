@@ -56,6 +56,7 @@ def test_constants_agree(tmp_path: Path) -> None:
         "kMostTaps": table.MOST_TAPS,
         "kMaxMaps": table.MOST_MAPS,
         "kCordPoints": table.CORD_POINTS,
+        "kContrastThreads": table.CONTRAST_THREADS,
         "kLowConfidence": launches.LOW_CONFIDENCE,
         "kNotCrossing": launches.NOT_CROSSING,
         "kNotOrthogonal": launches.NOT_ORTHOGONAL,

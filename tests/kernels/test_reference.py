@@ -12,13 +12,14 @@ from stenosis_trt.kernels.reference import (
     RegionSource,
     cord_geometry,
     decode_keypoints,
+    input_contrast,
     order_statistics,
     preprocess_region,
-    region_bounds,
     region_window,
     resample,
 )
 from stenosis_trt.kernels.reference import _resample_gather as resample_any
+from stenosis_trt.kernels.regions import region_bounds
 
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
@@ -128,6 +129,21 @@ def test_channels_with_different_rescale_share_one_window() -> None:
 
 def test_a_region_that_misses_the_image_has_no_bounds() -> None:
     assert region_bounds(np.array([[1.0, 0, 500], [0, 1.0, 0]]), (10, 10), (20, 20)) is None
+
+
+def test_contrast_is_of_the_window_whatever_the_normalisation() -> None:
+    rng = np.random.default_rng(5)
+    unit = rng.uniform(0, 1, (2, 1, 9, 7))
+    unit[1] *= 0.1
+    mean, deviation = 0.4, 0.2
+    contrast = input_contrast(((unit - mean) / deviation).astype(np.float32), (deviation,))
+    np.testing.assert_allclose(contrast, unit.std(axis=(1, 2, 3)), rtol=1e-6)
+
+
+def test_contrast_counts_the_channels_means_as_the_network_is_given_them() -> None:
+    flat = np.zeros((1, 2, 4, 4), np.float32)
+    flat[0, 1] = 1.0
+    assert input_contrast(flat, (0.5, 2.0))[0] == pytest.approx(1.0)
 
 
 @settings(max_examples=50, deadline=None)

@@ -320,7 +320,7 @@ def test_a_file_without_permission_is_reported() -> None:
         paths = series(Path(folder), slices=3)
         paths[0].chmod(0)
         (answers,) = reading_process.headers(paths, ReadLimits())
-        (pixels,) = reading_process.pixels(paths[0], [0], ReadLimits())
+        (pixels,) = reading_process.pixels(None, paths[0], [(0, None)], ReadLimits())
     assert [isinstance(answer, DicomError) for answer in answers] == [True, False, False]
     for error in (answers[0], pixels):
         assert isinstance(error, DicomError)

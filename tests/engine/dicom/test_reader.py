@@ -80,7 +80,7 @@ def test_a_frame_that_ends_its_process_costs_itself(tmp_path: Path, monkeypatch:
     real = process_module.ReadingProcess.ask
 
     def ask(self: process_module.ReadingProcess, kind: str, *arguments: Any) -> list[Any]:
-        if kind == "pixels" and 4 in arguments[1]:
+        if kind == "pixels" and 4 in [index for index, _ in arguments[1]]:
             self.stop()
             raise ProcessLost(hung=False)
         return real(self, kind, *arguments)

@@ -27,7 +27,11 @@
     X(CUDA_ERROR_NOT_READY, 600, "device not ready")                                        \
     X(CUDA_ERROR_ILLEGAL_ADDRESS, 700, "an illegal memory access was encountered")          \
     X(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, 701, "too many resources requested for launch")   \
+    X(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, 712,                                       \
+      "part or all of the requested memory range is already mapped")                        \
+    X(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, 713, "pointer does not correspond to a registered memory region") \
     X(CUDA_ERROR_LAUNCH_FAILED, 719, "unspecified launch failure")                          \
+    X(CUDA_ERROR_NOT_PERMITTED, 800, "operation not permitted")                             \
     X(CUDA_ERROR_NOT_SUPPORTED, 801, "operation not supported")                             \
     X(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, 900, "operation not permitted when stream is capturing") \
     X(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, 901, "operation failed due to a previous error during capture") \
@@ -85,6 +89,7 @@ typedef struct CUstream_st *CUstream;
 typedef struct CUevent_st *CUevent;
 typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphExec_st *CUgraphExec;
+typedef void (*CUhostFn)(void *);
 typedef union { char pad[64]; int priority; } CUstreamAttrValue;
 #define CU_LAUNCH_PARAM_BUFFER_POINTER ((void *)1)
 #define CU_LAUNCH_PARAM_BUFFER_SIZE ((void *)2)

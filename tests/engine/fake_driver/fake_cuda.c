@@ -11,17 +11,19 @@
  *    copies take place then too, and from pageable memory what was there at the call;
  *  - memory is full of 0xff until written, and again after it was freed; copies outside live allocations fail;
  *  - while a stream captures, its thread may not allocate, free, wait or copy pageable memory: that spoils the
- *    capture.
+ *    capture;
+ *  - host functions may not call it.
  * It knows no capture over several streams, which NVIDIA's does.
  *
  * FAKE_CUDA_FAIL       "cuMemAlloc_v2=2,cuGraphLaunch=719": these calls answer these errors, as long as it says so
  * FAKE_CUDA_MEMORY     bytes of device memory (4 GiB)
  * FAKE_CUDA_CAPABILITY compute capability times ten (87), FAKE_CUDA_VERSION (13000), FAKE_CUDA_INTEGRATED (0)
  *
- * fake_cuda_count("device_memory") says how many of something there are now: see COUNTED in fake_cuda.h.
+ * fake_cuda_count("device_memory") says how many of something there are now: see COUNTED in fake_cuda.h. For other
+ * stand-ins, fake_cuda_is_live says whether bytes lie in live memory, and fake_cuda_lose loses the device.
  *
- * This file: driver, device, context, memory, modules. work.c: streams' work, capture and graphs. streams.c: what
- * gives work to streams. unsupported.c: the rest.
+ * This file: driver, device, context, modules. memory.c: memory. work.c: streams' work, capture and graphs.
+ * streams.c: what gives work to streams. unsupported.c: the rest.
  */
 #include "fake_cuda.h"
 
@@ -32,21 +34,29 @@
 #define DEFINE(name) long count_##name;
 COUNTED(DEFINE)
 
-typedef struct Allocation { char *start; size_t bytes; int on_host; struct Allocation *next; } Allocation;
-
 CUresult lost;
+__thread int in_host_function;
 static pthread_mutex_t mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static int initialized;
 static struct CUctx_st primary;
 static __thread CUcontext stack[MOST_DEPTH];
 static __thread int depth;
-static Allocation *allocations;
-static size_t device_bytes;
 
-int take_lock(void) { return pthread_mutex_lock(&mutex); }
+/* Who waits here may hold Python's lock, since PyCUDA keeps it in most calls, and may wait for a host function in
+ * Python. So it is given up meanwhile. */
+int take_lock(void) {
+    if (!pthread_mutex_trylock(&mutex)) return 0;
+    int (*held)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, "PyGILState_Check");
+    void *(*give_up)(void) = (void *(*)(void))dlsym(RTLD_DEFAULT, "PyEval_SaveThread");
+    void (*take_back)(void *) = (void (*)(void *))dlsym(RTLD_DEFAULT, "PyEval_RestoreThread");
+    void *thread = held && held() ? give_up() : NULL;
+    pthread_mutex_lock(&mutex);
+    if (thread) take_back(thread);
+    return 0;
+}
 void give_lock(int *unused) { (void)unused; pthread_mutex_unlock(&mutex); }
 
-static long setting(const char *name, long otherwise) {
+long setting(const char *name, long otherwise) {
     const char *text = getenv(name);
     return text && *text ? strtol(text, NULL, 10) : otherwise;
 }
@@ -62,6 +72,7 @@ CUresult asked_to_fail(const char *call) {
 CUresult state_of(int needs_context) {
     if (!initialized) return CUDA_ERROR_NOT_INITIALIZED;
     if (lost) return lost;
+    if (in_host_function) return CUDA_ERROR_NOT_PERMITTED;
     return needs_context && !depth ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
 }
 
@@ -72,36 +83,9 @@ long fake_cuda_count(const char *what) {
     return !strcmp(what, "current") ? depth : -1;
 }
 
-int is_allocated(const void *address, size_t bytes) {
-    const char *start = address;
-    for (Allocation *each = allocations; each; each = each->next)
-        if (start >= each->start && start + bytes <= each->start + each->bytes) return 1;
-    return 0;
-}
-
-static void *allocate(size_t bytes, int on_host) {
-    Allocation *new = malloc(sizeof *new);
-    *new = (Allocation){aligned_alloc(256, (bytes + 255) / 256 * 256), bytes, on_host, allocations};
-    memset(new->start, POISON, bytes);
-    allocations = new;
-    if (!on_host) device_bytes += bytes;
-    ++*(on_host ? &count_host_memory : &count_device_memory);
-    return new->start;
-}
-
-static CUresult release(void *start, int on_host) {
-    for (Allocation **each = &allocations; *each; each = &(*each)->next) {
-        Allocation *found = *each;
-        if (found->start != start || found->on_host != on_host) continue;
-        *each = found->next;
-        if (!on_host) device_bytes -= found->bytes;
-        --*(on_host ? &count_host_memory : &count_device_memory);
-        memset(found->start, POISON, found->bytes);
-        free(found->start);
-        free(found);
-        return lost;
-    }
-    return CUDA_ERROR_INVALID_VALUE;
+void fake_cuda_lose(int error) {
+    LOCKED;
+    lost = (CUresult)error;
 }
 
 CUresult cuInit(unsigned flags) {
@@ -176,15 +160,6 @@ CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice device) {
     return cuDeviceGetAttribute(minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device);
 }
 
-static size_t total_memory(void) { return (size_t)setting("FAKE_CUDA_MEMORY", 1l << 32); }
-
-CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
-    ENTER_WITHOUT_CONTEXT;
-    (void)device;
-    *bytes = total_memory();
-    return CUDA_SUCCESS;
-}
-
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
     ENTER_WITHOUT_CONTEXT;
     (void)device;
@@ -236,52 +211,6 @@ CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest) {
     *least = 0;
     *greatest = -5;
     return CUDA_SUCCESS;
-}
-
-CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes) {
-    ENTER;
-    RETURN_IF(refused_in_capture());
-    if (!bytes) return CUDA_ERROR_INVALID_VALUE;
-    if (device_bytes + bytes > total_memory()) return CUDA_ERROR_OUT_OF_MEMORY;
-    *address = (CUdeviceptr)(uintptr_t)allocate(bytes, 0);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuMemFree_v2(CUdeviceptr address) {
-    LOCKED;
-    RETURN_IF(refused_in_capture());
-    drain_all();
-    return release((void *)(uintptr_t)address, 0);
-}
-
-CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
-    ENTER;
-    *total = total_memory();
-    *available = *total - device_bytes;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuMemHostAlloc(void **start, size_t bytes, unsigned flags) {
-    ENTER;
-    (void)flags;
-    RETURN_IF(refused_in_capture());
-    if (!bytes) return CUDA_ERROR_INVALID_VALUE;
-    *start = allocate(bytes, 1);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuMemFreeHost(void *start) {
-    LOCKED;
-    RETURN_IF(refused_in_capture());
-    drain_all();
-    return release(start, 1);
-}
-
-CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *address, void *start, unsigned flags) {
-    ENTER;
-    (void)flags;
-    *address = (CUdeviceptr)(uintptr_t)start;
-    return is_allocated(start, 1) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 static int is_an_image(const char *image) {

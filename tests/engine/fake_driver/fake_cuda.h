@@ -17,7 +17,7 @@
 #define AT(address) ((void *)(uintptr_t)(address))
 
 typedef int (*Kernel)(const char *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned);
-typedef enum { COPY, FILL, LAUNCH, RECORD, WAIT } Kind;
+typedef enum { COPY, FILL, LAUNCH, HOST, RECORD, WAIT } Kind;
 
 typedef struct Work {
     Kind kind;
@@ -28,6 +28,8 @@ typedef struct Work {
     CUfunction function;   /* LAUNCH */
     unsigned dims[6];
     char *parameters;      /* owned */
+    CUhostFn host;         /* HOST, and what it is given */
+    void *data;
     CUevent event;         /* RECORD, WAIT */
     unsigned long ticket;  /* which record of the event */
     struct Work *next;
@@ -56,12 +58,14 @@ struct CUstream_st {
 COUNTED(DECLARE)
 
 extern CUresult lost;       /* after a kernel crashed: what every call answers */
+extern __thread int in_host_function;
 extern CUstream all_streams;
 extern struct CUstream_st default_stream;
 
 int take_lock(void);
 void give_lock(int *unused);
 CUresult asked_to_fail(const char *call);
+long setting(const char *name, long otherwise);
 CUresult state_of(int needs_context);
 
 /* What a call begins with: the lock, until it returns; then errors it was asked for, or that it has to answer. */
@@ -91,7 +95,7 @@ void drain_all(void);
 void clear(Queue *queue);
 /* Spoils what the stream captures, and returns the error. */
 CUresult spoil(CUstream stream, CUresult error);
-/* If this thread captures anywhere, spoils that: for what waits, allocates or frees. */
+/* For what waits, allocates or frees. Not permitted in a host function; where this thread captures, spoils that. */
 CUresult refused_in_capture(void);
 
 #endif

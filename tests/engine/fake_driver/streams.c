@@ -198,3 +198,9 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
     return give(stream, (Work){.kind = LAUNCH, .function = function, .dims = {gx, gy, gz, bx, by, bz},
                                .parameters = parameters, .bytes = sizeof parameters});
 }
+
+CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void *data) {
+    ENTER;
+    if (!function) return CUDA_ERROR_INVALID_VALUE;
+    return give(stream, (Work){.kind = HOST, .host = function, .data = data});
+}

@@ -43,6 +43,11 @@ static void perform(Work *work) {
             work->event->done = work->ticket;
             break;
         case WAIT: drain(work->event->stream, work->event, work->ticket); break;
+        case HOST:
+            in_host_function = 1;
+            work->host(work->data);
+            in_host_function = 0;
+            break;
         case LAUNCH:
             ++count_launches;
             code = work->function->kernel(work->parameters, d[0], d[1], d[2], d[3], d[4], d[5]);
@@ -75,6 +80,7 @@ CUresult spoil(CUstream stream, CUresult error) {
 }
 
 CUresult refused_in_capture(void) {
+    if (in_host_function) return CUDA_ERROR_NOT_PERMITTED;
     for (CUstream each = all_streams; each; each = each->next)
         if (each->capture != CU_STREAM_CAPTURE_STATUS_NONE && pthread_equal(each->capturing_thread, pthread_self()))
             return spoil(each, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);

@@ -24,7 +24,11 @@ from typing import Any
 
 import numpy as np
 
-HOST = Path(__file__).resolve().parent / "host"
+import stenosis_trt.kernels
+
+HOST = Path(__file__).resolve().parent / "kernels" / "host"
+KERNELS_CU = Path(stenosis_trt.kernels.__path__[0]) / "cuda" / "kernels.cu"
+"""The project's kernels."""
 
 Shape = tuple[int, int, int]
 

@@ -1,0 +1,322 @@
+"""The GPU backend: the kernels and TensorRT. Pixels go up once, a handful of numbers comes back.
+
+All of it runs on one stream. The host waits twice a study: for the levels, since the regions of the rest
+follow from them, and for the rest. What runs between those is in `engine/gpu`.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints, ReadingMemory, Roi
+from stenosis_trt.engine.backends.model_checks import check_output
+from stenosis_trt.engine.cuda import Device, Stream
+from stenosis_trt.engine.cuda_driver import CudaError
+from stenosis_trt.engine.cuda_module import Module
+from stenosis_trt.engine.gpu.answers import Found, cords_of, grades_of, keypoints_of
+from stenosis_trt.engine.gpu.arena import Arena, PlacedStudy
+from stenosis_trt.engine.gpu.inputs import PlacedSlice, describe_inputs
+from stenosis_trt.engine.gpu.keep_warm import KeepWarm
+from stenosis_trt.engine.gpu.memory import Budget
+from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
+from stenosis_trt.engine.gpu.stage import Answer, Stage, Workplace
+from stenosis_trt.engine.gpu.trial import noise_study, placed_in, trial_roi
+from stenosis_trt.engine.pack import ModelSpec, Pack
+from stenosis_trt.engine.plans import read_plan
+from stenosis_trt.engine.records import LoadedStudy
+from stenosis_trt.engine.tensorrt_compat import TensorRT
+from stenosis_trt.engine.tensorrt_engine import LoadedPlan
+from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, TensorRTError
+from stenosis_trt.kernels.binaries import BinaryError, image_for
+from stenosis_trt.kernels.launches import statistics_blocks
+
+_LOG = logging.getLogger(__name__)
+
+_FINE_SPACING_MM = 0.5
+"""Of images whose regions get as many blocks for their statistics as suit them; finer ones take longer."""
+_TRIALS = 5
+
+_T = TypeVar("_T")
+
+
+class TensorRtBackend:
+    """Runs a pack's plans on a GPU.
+
+    Every plan is loaded, compared with the pack's specification, and every batch of it run on noise, so that
+    what cannot be used is found before the first study, and nothing is made while studies are graded.
+
+    Attributes:
+        name: "tensorrt", whatever the flavour.
+        notes: what is slower or other than it was meant to be, in words.
+        warm_up_seconds: what opening took.
+    """
+
+    name = "tensorrt"
+
+    @property
+    def reading_bytes(self) -> int:
+        """See `Backend.reading_bytes`."""
+        return self._slot_bytes
+
+    def __init__(self, pack: Pack, chosen: ChosenPlans, options: GpuOptions | None = None) -> None:
+        """Open the GPU and make ready.
+
+        Raises:
+            CudaError: the GPU, PyCUDA or the kernels cannot be used, or there is not enough memory.
+            TensorRTError: a plan cannot be used.
+            PackError: a model answers what no model may.
+        """
+        start = time.perf_counter()
+        options = options or GpuOptions()
+        self.pack, self.notes = pack, list[str]()
+        self._slot_bytes = options.slot_bytes
+        self._integrated: dict[str, float] = {}
+        with ExitStack() as stack:
+            self.device = stack.enter_context(Device())
+            self._stages = self._open(stack, pack, chosen, options)
+            self._warm_up(noise_study(pack))
+            self._keep_warm: KeepWarm | None = None
+            if options.keep_warm_seconds is not None:
+                self._keep_warm = KeepWarm(options.keep_warm_seconds, self._stages["levels"].again)
+                stack.callback(self._keep_warm.close)
+            self._resources = stack.pop_all()
+        self.warm_up_seconds = time.perf_counter() - start
+
+    def load(self, study: LoadedStudy) -> StudyOnGpu:
+        """See `Backend.load`.
+
+        Raises:
+            CudaError: there is not enough memory, or the GPU is lost.
+        """
+        if self._keep_warm is not None:
+            self._keep_warm.working.acquire()
+        try:
+            before = self.arena.grown
+            placed = self.arena.load(study)
+        except BaseException:
+            self._rest()
+            raise
+        if self.arena.grown > before:
+            self.note("A study was larger than the memory set apart for one: more was taken.")
+        return StudyOnGpu(self, placed)
+
+    def read_into(self, memory: ReadingMemory) -> None:
+        """See `Backend.read_into`. Where the GPU shares the machine's memory, what is read is computed as it
+        is, without a copy, if that is measured to be faster.
+
+        Raises:
+            CudaError: the memory cannot be page-locked.
+        """
+        self.arena.read_into(memory)
+        if self.device.integrated:
+            study = placed_in(memory, noise_study(self.pack))
+            copied_ms = self._milliseconds(study, mapped=False)
+            mapped_ms = self._milliseconds(study, mapped=True)
+            self.arena.mapped = mapped_ms < copied_ms
+            self._integrated = {"copied_ms": copied_ms, "mapped_ms": mapped_ms}
+
+    def prefetch(self, study: LoadedStudy) -> None:
+        """See `Backend.prefetch`.
+
+        Raises:
+            CudaError: the driver refused.
+        """
+        self.arena.prefetch(study)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._resources.close()
+
+    def note(self, text: str) -> None:
+        """Keep something that a user should know, and log it once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            _LOG.warning("%s", text)
+
+    def record(self) -> dict[str, Any]:
+        """What run.json keeps of how the GPU was used."""
+        return {
+            "gpu": self.device.name,
+            "compute_capability": "{}.{}".format(*self.device.compute_capability),
+            "driver_cuda": self.device.driver_version,
+            "memory_bytes": dict(self.budget.taken),
+            "warm_up_seconds": round(self.warm_up_seconds, 3),
+            "graphs": sum(stage.graphs for stage in self._stages.values()),
+            "kept_warm": self._keep_warm.count if self._keep_warm else 0,
+            "copies": self.arena.copies,
+            "reads_mapped_memory": self.arena.mapped,
+            **self._integrated,
+            "notes": list(self.notes),
+        }
+
+    def stage(self, model: str) -> Stage:
+        """Where a model runs."""
+        return self._stages[model]
+
+    def finished(self) -> None:
+        """A study was closed."""
+        self._rest()
+
+    def _rest(self) -> None:
+        if self._keep_warm is not None:
+            self._keep_warm.touch()
+            self._keep_warm.working.release()
+
+    def _open(
+        self, stack: ExitStack, pack: Pack, chosen: ChosenPlans, options: GpuOptions
+    ) -> dict[str, Stage]:
+        device = self.device
+        try:
+            image = image_for(device.compute_capability, device.driver_version).data
+        except BinaryError as error:
+            raise CudaError(str(error), "") from error
+        module = stack.enter_context(Module(device, image))
+        stream = stack.enter_context(Stream(device, options.high_priority))
+        self.budget = Budget(device, options.memory_ceiling_bytes)
+        self.arena = Arena(device, self.budget, options.slot_bytes)
+        stack.callback(self.arena.close)
+        tensorrt = TensorRT(FLAVOURS[chosen.here.flavour])
+        plans: dict[str, LoadedPlan] = {}
+        with device.current():
+            for name, plan in chosen.plans.items():
+                data = read_plan(pack, plan)
+                self.budget.reserve(len(data), f"weights of {name}")
+                loaded = LoadedPlan(tensorrt, data, plan.sidecar.batches)
+                stack.callback(loaded.close)
+                _check_plan(pack.models[name], loaded)
+                plans[name] = loaded
+        needed = max(1, *(loaded.scratch_bytes for loaded in plans.values()))
+        scratch = stack.enter_context(self.budget.buffer(needed, "scratch memory of TensorRT"))
+        place = Workplace(
+            device=device,
+            module=module,
+            stream=stream,
+            scratch=scratch,
+            budget=self.budget,
+            graphs=options.graphs,
+            refused=self._graph_refused,
+        )
+        stages = {}
+        for name, loaded in plans.items():
+            model = pack.models[name]
+            rows = round(model.input.height * model.input.spacing_mm / _FINE_SPACING_MM)
+            stages[name] = Stage(place, model, loaded, statistics_blocks(rows), measures_cords=name == "cord")
+            stack.callback(stages[name].close)
+        return stages
+
+    def _graph_refused(self, reason: str) -> None:
+        self.note(f"The GPU does not capture CUDA graphs here ({reason.rstrip('.')}): launched one by one.")
+
+    def _warm_up(self, study: LoadedStudy) -> None:
+        """Run every batch of every model: once as it is, once as it was captured."""
+        for name, stage in self._stages.items():
+            for batch in stage.batches:
+                for _ in range(2):
+                    self._try(study, name, batch)
+            check_output(stage.model, 1, stage.outputs(1))
+
+    def _try(self, study: LoadedStudy, name: str, batch: int) -> None:
+        """Load a study and run one batch of one model, the same region over and over."""
+        stage, placed = self._stages[name], self.arena.load(study)
+        try:
+            slices = placed.axial if name == "cord" else placed.sagittal
+            rois = [trial_roi(slices, stage.model.input)] * batch
+            inputs = describe_inputs(slices, rois, stage.model, batch, stage.statistics_blocks)
+            stage.ask(inputs, batch, placed.address, placed.ready).result()
+        finally:
+            self.arena.release(placed)
+
+    def _milliseconds(self, study: LoadedStudy, mapped: bool) -> float:
+        """Median of what a study takes with the largest batch of each model, copied or read as it is."""
+        self.arena.mapped = mapped
+        self._warm_up(study)
+        times = []
+        for _ in range(_TRIALS):
+            start = time.perf_counter()
+            for name, stage in self._stages.items():
+                self._try(study, name, stage.batches[-1])
+            times.append(1e3 * (time.perf_counter() - start))
+        return round(statistics.median(times), 3)
+
+
+class StudyOnGpu:
+    """See `StudyOnBackend`."""
+
+    def __init__(self, backend: TensorRtBackend, placed: PlacedStudy) -> None:
+        self._backend, self._placed = backend, placed
+        self._asked: list[Answer] = []
+        self._closed = False
+
+    def locate(self, rois: Sequence[Roi]) -> _Parts[Keypoints]:
+        """See `StudyOnBackend.locate`."""
+        answers = self._ask("levels", self._placed.sagittal, rois)
+        return _Parts(answers, partial(keypoints_of, self._backend.pack.models["levels"]))
+
+    def grade(self, rois: Sequence[Roi]) -> _Parts[Grades]:
+        """See `StudyOnBackend.grade`."""
+        answers = self._ask("grader", self._placed.sagittal, rois)
+        return _Parts(answers, partial(grades_of, self._backend.pack.models["grader"]))
+
+    def measure(self, rois: Sequence[Roi]) -> _Parts[Cords]:
+        """See `StudyOnBackend.measure`."""
+        answers = self._ask("cord", self._placed.axial, rois)
+        return _Parts(answers, partial(cords_of, self._backend.pack.models["cord"]))
+
+    def close(self) -> None:
+        """See `StudyOnBackend.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            for answer in self._asked:
+                answer.result()
+        finally:
+            self._backend.arena.release(self._placed)
+            self._backend.finished()
+
+    def _ask(self, model: str, slices: Sequence[PlacedSlice], rois: Sequence[Roi]) -> list[Answer]:
+        """Regions in as many batches as it takes."""
+        stage = self._backend.stage(model)
+        answers = []
+        largest = stage.batches[-1]
+        for first in range(0, len(rois), largest):
+            part = rois[first : first + largest]
+            batch = stage.batch_for(len(part))
+            inputs = describe_inputs(slices, part, stage.model, batch, stage.statistics_blocks)
+            answers.append(stage.ask(inputs, batch, self._placed.address, self._placed.ready))
+        self._asked += answers
+        return answers
+
+
+@dataclass(frozen=True)
+class _Parts(Generic[_T]):
+    """An answer in parts. See `Pending`."""
+
+    answers: Sequence[Answer]
+    convert: Callable[[Found], _T]
+
+    def result(self) -> _T:
+        """See `Pending.result`."""
+        parts = [answer.result() for answer in self.answers]
+        names = parts[0] if parts else ()
+        return self.convert({name: [part[name] for part in parts] for name in names})
+
+
+def _check_plan(model: ModelSpec, plan: LoadedPlan) -> None:
+    """Compare a plan's tensors with what the pack says of the model."""
+    for name, wanted, found in (
+        ("input", model.input_shape, plan.input_shape),
+        ("output", model.output_shape, plan.output_shape),
+    ):
+        if wanted != found:
+            raise TensorRTError(
+                f"The {name} of the plan of {model.name} is {found}, and the pack says {wanted}.",
+                "Build it again: stenosis-trt build PACK --force.",
+            )

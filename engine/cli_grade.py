@@ -1,0 +1,122 @@
+"""The command `stenosis-trt grade`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stenosis_trt.engine.cli_errors import INTERRUPTED, usage_errors, wrong_values
+from stenosis_trt.engine.cli_options import (
+    DeviceOption,
+    FlavourOption,
+    LimitOption,
+    PackOption,
+    PathsArgument,
+    PrecisionOption,
+    WorkersOption,
+    read_limits,
+    some_exist,
+)
+from stenosis_trt.engine.cli_sign import RequireOption, trust_in
+
+if TYPE_CHECKING:
+    from stenosis_trt.engine.batch import GradeOptions, Outcome
+
+
+def grade(
+    paths: PathsArgument,
+    out: Annotated[Path, typer.Option(help="Folder for results.csv, results.jsonl, errors.csv, run.json.")],
+    pack: PackOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
+    workers: WorkersOption = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to compute with on the CPU. [default: all cores]")
+    ] = None,
+    keep_identifiers: Annotated[
+        bool, typer.Option("--keep-identifiers", help="Write the PatientID to the results.")
+    ] = False,
+    limit: LimitOption = None,
+    require_signature: RequireOption = None,
+    flavour: FlavourOption = None,
+    build: Annotated[bool, typer.Option("--build", help="Build plans for the GPU that are missing.")] = False,
+    cpu_if_gpu_fails: Annotated[
+        bool, typer.Option("--cpu-if-gpu-fails", help="Grade on the CPU what the GPU fails on.")
+    ] = False,
+    gpu_memory: Annotated[
+        int | None, typer.Option(min=1, metavar="MIB", help="Ceiling of the GPU's memory. [default: all]")
+    ] = None,
+    high_priority: Annotated[
+        bool, typer.Option("--high-priority", help="Go before other programs' work on the GPU.")
+    ] = False,
+    keep_warm: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="SECONDS", help="Keep the GPU from resting longer than this."),
+    ] = None,
+    cuda_graphs: Annotated[bool, typer.Option(help="Capture the GPU's work into CUDA graphs.")] = True,
+) -> None:
+    """Grade every study below PATHS.
+
+    Exit code 0: all graded; 1: something could not be graded (see errors.csv); 2: wrong usage, or no pack, or
+    none that is signed as required, or no GPU where one was asked for; 130: interrupted.
+    """
+    from stenosis_trt.engine.batch import GradeOptions
+    from stenosis_trt.engine.gpu.options import GpuOptions
+
+    some_exist(paths)
+    with usage_errors():
+        trust = trust_in(require_signature)
+    with wrong_values():
+        gpu = GpuOptions(
+            flavour=flavour,
+            build=build,
+            graphs=cuda_graphs,
+            high_priority=high_priority,
+            memory_ceiling_bytes=None if gpu_memory is None else gpu_memory << 20,
+            keep_warm_seconds=keep_warm,
+        )
+        options = GradeOptions(
+            pack=pack,
+            device=device,
+            precision=precision,
+            resume=resume,
+            workers=workers,
+            threads=threads,
+            keep_identifiers=keep_identifiers,
+            limits=read_limits(limit),
+            trust=trust,
+            gpu=gpu,
+            cpu_if_gpu_fails=cpu_if_gpu_fails,
+        )
+    raise typer.Exit(_grade(paths, out, options))
+
+
+def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
+    from stenosis_trt.engine.batch import grade_paths
+
+    try:
+        with usage_errors():
+            outcome = grade_paths(paths, out, options)
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. What was graded is in {out}; --resume goes on from there.", err=True)
+        return INTERRUPTED
+    typer.echo(_summary(outcome), err=True)
+    return outcome.exit_code
+
+
+def _summary(outcome: Outcome) -> str:
+    if outcome.studies:
+        parts = [f"{outcome.graded} of {outcome.studies} studies graded"]
+    else:
+        parts = ["No study was found"]
+    if outcome.skipped:
+        parts.append(f"{outcome.skipped} done before")
+    if outcome.failed:
+        parts.append(f"{outcome.failed} could not be graded")
+    if outcome.problems:
+        problems = "1 problem" if outcome.problems == 1 else f"{outcome.problems} problems"
+        parts.append(f"{problems} in {outcome.out / 'errors.csv'}")
+    return f"{', '.join(parts)}. Results: {outcome.out / 'results.csv'}"

@@ -1,0 +1,101 @@
+"""Which plans a GPU is used with: of which flavour of TensorRT, and whether they are there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from contextlib import suppress
+
+from stenosis_trt.engine.build import BuildRequest, build_plans, outcome_line
+from stenosis_trt.engine.cuda_driver import CudaError
+from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
+from stenosis_trt.engine.hardware import Driver, nvidia_driver
+from stenosis_trt.engine.pack import MODEL_NAMES, Pack
+from stenosis_trt.engine.plans import find_plan
+from stenosis_trt.engine.progress import show_progress
+from stenosis_trt.engine.sidecar import Here
+from stenosis_trt.engine.tensorrt_compat import TensorRT, installed_flavours
+from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, TensorRTError, dotted
+
+
+def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans:
+    """The plans of a pack that this machine's first GPU is used with; built where that was asked for.
+
+    Of two flavours of TensorRT that are installed, the first that has a plan for each model is taken,
+    TensorRT before TensorRT-RTX.
+
+    Args:
+        pack: as it was loaded.
+        precision: to grade in.
+        options: see `GpuOptions`.
+
+    Raises:
+        CudaError: there is no GPU, or no PyCUDA.
+        TensorRTError: no flavour is installed that runs on this GPU, or it has no plans; the advice has the
+            command that builds them.
+        PackError: plans were to be built, and the pack cannot be written to.
+    """
+    driver = nvidia_driver()
+    if not driver.gpus:
+        raise CudaError(
+            f"There is no GPU to grade on: {driver.trouble}.",
+            "Check that the GPU is given to this process, or grade with --device cpu.",
+        )
+    if importlib.util.find_spec("pycuda") is None:
+        raise CudaError("PyCUDA is not installed.", "Install it: pip install 'stenosis-trt[gpu]'")
+    first, *others = _flavours(options.flavour, driver)
+    if options.build:
+        _build(pack, first, precision, driver)
+    try:
+        return _plans_of(pack, first, precision, driver)
+    except TensorRTError:
+        for name in others:
+            with suppress(TensorRTError):
+                return _plans_of(pack, name, precision, driver)
+        raise
+
+
+def _flavours(wanted: str | None, driver: Driver) -> list[str]:
+    """Names of the flavours that are installed and run on this GPU, one at least."""
+    installed = [name for name in installed_flavours() if wanted in (None, name)]
+    if not installed:
+        names = [wanted] if wanted in FLAVOURS else list(FLAVOURS)
+        ways = "; or ".join(f"{name}: {FLAVOURS[name].install}" for name in names)
+        raise TensorRTError(f"{' or '.join(names)} is not installed.", f"Install it. {ways}.")
+    gpu = driver.gpus[0]
+    running = [
+        name
+        for name in installed
+        if not FLAVOURS[name].builds_ahead
+        or gpu.compute_capability in FLAVOURS[name].targets
+        or FLAVOURS[name].runs_on(gpu.compute_capability)
+    ]
+    if not running:
+        raise TensorRTError(
+            f"{' and '.join(installed)} do not run on {gpu.name} "
+            f"(compute capability {dotted(gpu.compute_capability)}).",
+            f"Install TensorRT: {FLAVOURS['tensorrt'].install}.",
+        )
+    return running
+
+
+def _plans_of(pack: Pack, flavour: str, precision: str, driver: Driver) -> ChosenPlans:
+    gpu = driver.gpus[0]
+    here = Here(flavour, TensorRT(FLAVOURS[flavour]).version, gpu.name, gpu.compute_capability)
+    plans = {}
+    for name in MODEL_NAMES:
+        model = pack.models[name]
+        wanted = model.precision if precision == "fp32" else precision
+        plans[name] = find_plan(pack, name, wanted, here)
+    return ChosenPlans(here, plans)
+
+
+def _build(pack: Pack, flavour: str, precision: str, driver: Driver) -> None:
+    """Build what is missing of one precision, and say so."""
+    wanted = {model.precision for model in pack.models.values()} if precision == "fp32" else {precision}
+    request = BuildRequest(flavour=flavour, precisions=tuple(sorted(wanted)))
+    for outcome in build_plans(pack, request, driver, show_progress):
+        if outcome.plan is None:
+            raise TensorRTError(f"{outcome.model} {outcome.precision}: not built.", outcome.trouble)
+        if not outcome.found:
+            print(outcome_line(outcome), file=sys.stderr)

@@ -1,0 +1,42 @@
+"""How the GPU is used, and what it is used with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stenosis_trt.engine.gpu.arena import SLOT_BYTES
+from stenosis_trt.engine.plans import Plan
+from stenosis_trt.engine.sidecar import Here
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """What a user may set.
+
+    Attributes:
+        flavour: of TensorRT; None for the one that has plans.
+        build: make plans that are missing, on the spot.
+        graphs: capture what is launched into CUDA graphs.
+        high_priority: go before other programs' work on the same GPU.
+        memory_ceiling_bytes: of the GPU's memory; None for all that is free.
+        keep_warm_seconds: let the GPU work this long after its last work, again and again, so that it does
+            not clock down between studies; None to let it rest.
+        slot_bytes: of each of the two studies that are on the device at once, to begin with.
+    """
+
+    flavour: str | None = None
+    build: bool = False
+    graphs: bool = True
+    high_priority: bool = False
+    memory_ceiling_bytes: int | None = None
+    keep_warm_seconds: float | None = None
+    slot_bytes: int = SLOT_BYTES
+
+
+@dataclass(frozen=True)
+class ChosenPlans:
+    """The plans of one flavour for this GPU, by model."""
+
+    here: Here
+    plans: Mapping[str, Plan] = field(default_factory=dict)

@@ -1,0 +1,140 @@
+"""The trained weights of a pack back into checkpoints, where its networks are the project's own.
+
+    python -m stenosis_trt.export.recover PACK OUT
+
+For a pack whose checkpoints were not kept: to export it again, or to train on from it. Batch normalisations
+were folded into the convolutions before them, and come back as ones that change nothing. Weights that the
+pack stores as FP16 stay rounded so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from stenosis_trt.engine.pack import ModelSpec, Pack, PackError, reference_pack
+from stenosis_trt.export.check_slices import random_inputs
+from stenosis_trt.export.checkpoints import write_checkpoint
+from stenosis_trt.export.graphs import fold_stored_half, run_model
+from stenosis_trt.export.models.efficientnet import EfficientNetB5
+from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.onnx_export import ExportError, answer_of
+
+TOLERANCE = 1e-4
+"""Largest error of a network with recovered weights: ONNX Runtime and PyTorch sum in another order."""
+
+Array = npt.NDArray[Any]
+
+_PREFIX = "network."
+"""In front of every name: what `onnx_export` wraps a network in."""
+
+
+def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
+    """One model of a pack as a network with its weights, in evaluation mode, giving logits.
+
+    Args:
+        pack: made of this project's `KeypointNet`, and of EfficientNet-B5 as torchvision computes it.
+        name: "levels", "grader" or "cord".
+
+    Returns:
+        The network, and its largest difference to the pack's model on random input.
+
+    Raises:
+        ExportError: the model is of another network, or answers differently.
+    """
+    model, data = pack.models[name], pack.read_model(name)
+    graph = fold_stored_half(onnx.load_model_from_string(data)).graph
+    stored: dict[str, Array] = {
+        item.name.removeprefix(_PREFIX): numpy_helper.to_array(item) for item in graph.initializer
+    }
+    network = _network(model, stored).eval()
+    state = network.state_dict()
+    norms = {place: part for place, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)}
+    for key, value in state.items():
+        place, _, part = key.rpartition(".")
+        found = stored.get(key)
+        if found is None and place in norms:
+            found = _norm_value(place, part, norms[place], stored)
+        if found is None or tuple(found.shape) != tuple(value.shape):
+            raise _other_network(name, f"{key} of {' × '.join(map(str, value.shape))}")
+        state[key] = torch.from_numpy(found.copy())
+    network.load_state_dict(state)
+    batch = random_inputs(model.input)
+    error = float(np.abs(answer_of(network, model.output.kind)(batch) - run_model(data, batch)).max())
+    if not error <= TOLERANCE:
+        raise ExportError(
+            f"The model {name} differs by {error:.2g} from this project's network with its weights: it is "
+            "another variant of it. Ask the pack's maker for the checkpoint."
+        )
+    return network, error
+
+
+def recover(pack: Pack, out: Path) -> dict[str, float]:
+    """Write `<name>.safetensors` for every model of a pack, and return each one's largest error.
+
+    Raises:
+        ExportError: as in `recover_network`; nothing is written then.
+        OSError: `out` cannot be written.
+    """
+    found = {name: recover_network(pack, name) for name in pack.models}
+    out.mkdir(parents=True, exist_ok=True)
+    for name, (network, _) in found.items():
+        write_checkpoint(out / f"{name}.safetensors", network)
+    return {name: error for name, (_, error) in found.items()}
+
+
+def _network(model: ModelSpec, stored: Mapping[str, Array]) -> nn.Module:
+    channels, outputs, stride = model.input.channels, len(model.output.names), model.output.stride
+    if model.output.kind == "classes":
+        return EfficientNetB5(outputs, channels=channels)
+    if stride not in (2, 4) or "head.weight" not in stored:
+        raise _other_network(model.name, "head.weight, or a stride of 2 or 4")
+    return KeypointNet(channels, outputs, stride, stored["head.weight"].shape[1])
+
+
+def _norm_value(place: str, part: str, norm: nn.BatchNorm2d, stored: Mapping[str, Array]) -> Array | None:
+    """A tensor of a normalisation that was folded away, so that it adds the bias and does nothing else."""
+    if part == "bias":
+        row, _, index = place.rpartition(".")
+        return stored.get(f"{row}.{int(index) - 1}.weight_bias")
+    # What is divided by is √(variance + ε).
+    values = {"weight": 1.0, "running_mean": 0.0, "running_var": 1.0 - norm.eps}
+    return np.full(norm.num_features, values[part], np.float32) if part in values else np.array(0)
+
+
+def _other_network(name: str, lacks: str) -> ExportError:
+    return ExportError(
+        f"The model {name} is not this project's network: it has no {lacks}. Ask the pack's maker for the "
+        "checkpoint."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Recover the checkpoints of a pack. Exit code 0: they are there; 2: they cannot be had."""
+    parser = argparse.ArgumentParser(description="The trained weights of a pack back into checkpoints.")
+    parser.add_argument("pack", type=Path, help="a folder or a zip; `reference` takes the reference pack")
+    parser.add_argument("out", type=Path, help="folder for levels, grader and cord.safetensors")
+    asked = parser.parse_args(arguments)
+    try:
+        taken = reference_pack() if str(asked.pack) == "reference" and not asked.pack.exists() else asked.pack
+        errors = recover(Pack.load(taken), asked.out)
+    except (PackError, ExportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for name, largest in errors.items():
+        print(f"{asked.out / name}.safetensors: differs from the pack's model by at most {largest:.2g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
