@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +37,16 @@ def quantise(
     rewrite: Annotated[
         str, typer.Option(help="Squeeze-excite out of INT8: on, off, or auto for off where the gate says so.")
     ] = "auto",
+    search: Annotated[
+        bool, typer.Option("--search", help="Where INT8 fails, search for the blocks to leave out of it.")
+    ] = False,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Minutes that a search may take. [default: 60]", show_default=False)
+    ] = None,
+    trail: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a search's trail, which it goes on from. [default: OUT.search]"),
+    ] = None,
     sign: SignOption = None,
     require_signature: RequireOption = None,
 ) -> None:
@@ -50,9 +60,14 @@ def quantise(
         from stenosis_trt.engine.pack import Pack
         from stenosis_trt.export.precision import Int8Options
         from stenosis_trt.export.quantise import QuantiseOptions
+        from stenosis_trt.export.search import MINUTES, SearchOptions
 
+        if not search and (time_budget is not None or trail is not None):
+            fail("--time-budget and --trail are of a search. Give --search as well.")
         with wrong_values():
             int8 = Int8Options(calibrator, percentile, elsewhere)
+            kept_in = trail or out.with_name(f"{out.name}.search")
+            minutes = MINUTES if time_budget is None else time_budget
             options = QuantiseOptions(
                 names(precision),
                 int8,
@@ -60,6 +75,7 @@ def quantise(
                 calibrate=calibrate,
                 validate=validate,
                 rewrite=rewrite,
+                search=SearchOptions(kept_in, minutes) if search else None,
                 key=None if sign is None else signing_key(sign),
             )
         loaded = Pack.load(pack, trust_in(require_signature))
@@ -75,8 +91,21 @@ def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
     with export_errors():
         from stenosis_trt.export.quantise import quantise_pack
 
-        found = quantise_pack(pack, out, options)
+        try:
+            found = quantise_pack(pack, out, options)
+        except KeyboardInterrupt:
+            if options.search is None or not options.search.trail.exists():
+                raise
+            typer.echo(
+                f"Interrupted. No pack was written; the trail is in {options.search.trail}, "
+                "and the same command goes on from it.",
+                err=True,
+            )
+            raise typer.Exit(INTERRUPTED) from None
     _print(found.outcomes, found.by_model)
+    if options.search is not None:
+        for line in _search_lines(found.search, options.search.trail):
+            typer.echo(line)
     for name in found.without_rewrites:
         typer.echo(f"{name} was made without rewrites: with them it does not pass the gate.")
     kept = ", ".join(found.pack.precisions)
@@ -84,6 +113,24 @@ def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
     if options.key is not None:
         typer.echo(signed_by(options.key), err=True)
     return 0 if all(outcome.passed for outcome in found.outcomes.values()) else NOT_ALL
+
+
+def _search_lines(record: Mapping[str, Any] | None, trail: Path) -> Iterator[str]:
+    """What came of a search, for a person."""
+    if record is None:
+        yield "int8 was not searched: it passes as it is."
+        return
+    tried = f"{record['candidates_on_validation']} candidates were held against the validation studies"
+    ended = "" if record["in_time"] else " The time was over before the search was; more may be possible."
+    if record["found"]:
+        yield f"int8 was searched: {tried}.{ended}"
+    else:
+        why = "no candidate passed" if record["in_time"] else "none was found in time"
+        yield f"int8 was searched, and {why}: {tried}."
+    for model, share in record["quantised_share"].items():
+        left = ", ".join(record["left_out"].get(model, ())) or "nothing"
+        yield f"  {model}: {share:.1%} of the multiply-adds in INT8; left out of it: {left}."
+    yield f"  Trail: {trail}"
 
 
 def validate_variants(pack: Pack, validate: Path) -> bool:

@@ -200,7 +200,7 @@ def staleness(pack: Pack, plan: Plan) -> str:
     if not model.passed:
         return f"{model.file} did not pass the gate"
     if sidecar.measured is not None and sidecar.measured.get("passed") is not True:
-        return "its own answers differed too far from those in FP32"
+        return f"its own answers differed too far from FP32's on {sidecar.measured.get('gpu')}"
     return ""
 
 

@@ -104,13 +104,15 @@ def in_a_process(file: Path, statement: str, environment: Mapping[str, str]) -> 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def on_the_fake_gpu(**settings: str) -> Callable[[Test], Test]:
-    """Runs a test in a process of its own, on the stand-ins with these settings of theirs."""
+def on_the_fake_gpu(with_kernels: bool = False, **settings: str) -> Callable[[Test], Test]:
+    """Runs a test in a process of its own, on the stand-ins with these settings of theirs, and where wanted
+    with the project's kernels."""
 
     def decorate(test: Test) -> Test:
         def run() -> None:
             file = Path(inspect.getfile(test))
-            in_a_process(file, f"{test.__name__}.there()", environment(**settings))
+            more = {"FAKE_CUDA_KERNELS": str(kernels())} if with_kernels else {}
+            in_a_process(file, f"{test.__name__}.there()", environment(**settings, **more))
 
         functools.update_wrapper(run, test)
         run.there = test

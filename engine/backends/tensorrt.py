@@ -56,6 +56,8 @@ class TensorRtBackend:
         name: "tensorrt", whatever the flavour.
         notes: what is slower or other than it was meant to be, in words.
         warm_up_seconds: what opening took.
+        device, stream: where it computes.
+        arena, budget: its memory.
     """
 
     name = "tensorrt"
@@ -178,7 +180,7 @@ class TensorRtBackend:
         except BinaryError as error:
             raise CudaError(str(error), "") from error
         module = stack.enter_context(Module(device, image))
-        stream = stack.enter_context(Stream(device, options.high_priority))
+        self.stream = stack.enter_context(Stream(device, options.high_priority))
         self.budget = Budget(device, options.memory_ceiling_bytes)
         self.arena = Arena(device, self.budget, options.slot_bytes)
         stack.callback(self.arena.close)
@@ -197,7 +199,7 @@ class TensorRtBackend:
         place = Workplace(
             device=device,
             module=module,
-            stream=stream,
+            stream=self.stream,
             scratch=scratch,
             budget=self.budget,
             graphs=options.graphs,

@@ -65,6 +65,7 @@ class Arena:
         grown: how often a study was larger than its slot, so that all slots had to be made anew.
         mapped: whether kernels read page-locked memory of the machine as it is.
         copies: how many copies were made.
+        stream: that copies.
     """
 
     def __init__(self, device: Device, budget: Budget, slot_bytes: int = SLOT_BYTES) -> None:
@@ -75,7 +76,7 @@ class Arena:
         """
         self._device, self._budget = device, budget
         self._lock = threading.Lock()
-        self._stream = Stream(device)
+        self.stream = Stream(device)
         self._slot_bytes = aligned(slot_bytes)
         self._pixels = budget.buffer(SLOTS * self._slot_bytes, "pixels of two studies")
         self._slots = [
@@ -141,13 +142,13 @@ class Arena:
     def close(self) -> None:
         """Give the memory back."""
         with self._device.current():
-            self._stream.synchronize()
+            self.stream.synchronize()
         if self._locked is not None:
             self._locked.close()
         for slot in self._slots:
             slot.ready.close()
         self._pixels.close()
-        self._stream.close()
+        self.stream.close()
 
     def _as_it_is(self, study: LoadedStudy) -> bool:
         """Whether kernels read the study where it was read into."""
@@ -183,16 +184,16 @@ class Arena:
             if together is not None and together[1] - together[0] <= self._slot_bytes:
                 assert self._memory is not None
                 first, last = together
-                self._pixels.copy_from(self._memory.array[first:last], self._stream, slot.first_byte)
+                self._pixels.copy_from(self._memory.array[first:last], self.stream, slot.first_byte)
                 self.copies += 1
                 slot.places = self._in_memory(study, slot.first_byte - first)
             else:
                 slot.places = _behind_one_another(study, slot.first_byte)
                 for item in slot.places:
                     stored = np.ascontiguousarray(item.slice.stored)
-                    self._pixels.copy_from(stored, self._stream, item.place.offset * _PIXEL_BYTES)
+                    self._pixels.copy_from(stored, self.stream, item.place.offset * _PIXEL_BYTES)
                     self.copies += 1
-            slot.ready.record(self._stream)
+            slot.ready.record(self.stream)
         slot.study = study
         reading = self._memory and self._memory.slot_of(study.sagittal[0].stored)
         if reading:
@@ -207,7 +208,7 @@ class Arena:
         if any(slot.used for slot in self._slots):
             raise CudaError("The arena cannot grow while a study is computed.", "Close it before the next.")
         with self._device.current():
-            self._stream.synchronize()
+            self.stream.synchronize()
         self._pixels.close()
         self._slot_bytes = aligned(needed)
         self._pixels = self._budget.buffer(SLOTS * self._slot_bytes, "pixels of two studies")
