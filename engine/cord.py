@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Cords
-from stenosis_trt.engine.geometry import FloatArray, SlicePose, Vector
+from stenosis_trt.engine.geometry import FloatArray, Vector
 from stenosis_trt.engine.levels import LevelPoint
 from stenosis_trt.engine.pack import ModelSpec
 from stenosis_trt.engine.records import CordMeasurement, LoadedSlice
@@ -42,17 +42,6 @@ class CanalLine:
     arc: FloatArray
     level_arc: dict[str, float]
 
-    def meet(self, pose: SlicePose) -> tuple[FloatArray, float] | None:
-        """Where the line meets an image plane: patient point (3,) and arc length; None where it does not."""
-        height = (self.points - np.asarray(pose.origin)) @ pose.normal
-        crossing = np.flatnonzero(np.signbit(height[:-1]) != np.signbit(height[1:]))
-        if len(crossing) == 0:
-            return None
-        k = int(crossing[0])
-        share = height[k] / (height[k] - height[k + 1])
-        point = self.points[k] + share * (self.points[k + 1] - self.points[k])
-        return np.asarray(point), float(self.arc[k] + share * (self.arc[k + 1] - self.arc[k]))
-
 
 def canal_line(levels: Sequence[LevelPoint]) -> CanalLine:
     """The canal's middle, from the levels' points on its front wall.
@@ -84,15 +73,26 @@ class CordSlice:
 
 
 def slices_across(line: CanalLine, slices: Sequence[LoadedSlice]) -> list[CordSlice]:
-    """The axial slices that the canal's line crosses within the image."""
+    """The axial slices that the canal's line crosses within the image, each where it does so first."""
+    if not slices:
+        return []
+    poses = [item.pose for item in slices]
+    normals = np.array([pose.normal for pose in poses])
+    origins = np.array([pose.origin for pose in poses])
+    heights = normals @ line.points.T - (normals * origins).sum(axis=1)[:, None]
+    crossing = np.signbit(heights[:, :-1]) != np.signbit(heights[:, 1:])
+    indices = np.flatnonzero(crossing.any(axis=1))
+    k = crossing[indices].argmax(axis=1)
+    above, below = heights[indices, k], heights[indices, k + 1]
+    share = above / (above - below)
+    points = line.points[k] + share[:, None] * (line.points[k + 1] - line.points[k])
+    arcs = line.arc[k] + share * (line.arc[k + 1] - line.arc[k])
     across = []
-    for index, item in enumerate(slices):
-        met = line.meet(item.pose)
-        if met is None:
-            continue
-        column, row, _ = item.pose.to_pixels(met[0])
-        if 0 <= column <= item.pose.columns - 1 and 0 <= row <= item.pose.rows - 1:
-            across.append(CordSlice(index, met[0], met[1]))
+    for index, point, arc in zip(indices, points, arcs, strict=True):
+        pose = poses[index]
+        column, row, _ = pose.to_pixels(point)
+        if 0 <= column <= pose.columns - 1 and 0 <= row <= pose.rows - 1:
+            across.append(CordSlice(int(index), point, float(arc)))
     return across
 
 

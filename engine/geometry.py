@@ -7,6 +7,7 @@ z to the head). Pixel coordinates are `(column, row)` with the centre of the fir
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -47,8 +48,10 @@ class SlicePose:
     @cached_property
     def normal(self) -> FloatArray:
         """Unit normal, row direction × column direction, float64 (3,)."""
-        cross = np.cross(np.asarray(self.row_direction), np.asarray(self.column_direction))
-        return np.asarray(cross / np.linalg.norm(cross), dtype=np.float64)
+        (a, b, c), (d, e, f) = self.row_direction, self.column_direction
+        # NumPy takes thirty times as long for three numbers, and every slice of a study is asked.
+        cross = (b * f - c * e, c * d - a * f, a * e - b * d)
+        return np.array(cross) / math.hypot(*cross)
 
     @cached_property
     def pixel_to_patient(self) -> FloatArray:

@@ -25,7 +25,7 @@ from stenosis_trt.engine.records import (
     Stage,
     StudyResult,
 )
-from stenosis_trt.engine.roi import slice_roi
+from stenosis_trt.engine.roi import slice_rois
 
 _LOW_CONTRAST = 0.05
 """Standard deviation of a region in its window, below which there is next to nothing to see."""
@@ -79,7 +79,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         with clock.stage("cord"):
             line = canal_line(levels)
             across, refused = _slices_to_measure(study, line)
-            rois = [_cord_roi(study.axial, item, pack.models["cord"].input) for item in across]
+            rois = _cord_rois(study.axial, across, pack.models["cord"].input)
             cords = measure_cord(
                 [study.axial[item.index] for item in across],
                 on_backend.measure(rois).result(),
@@ -110,10 +110,9 @@ def _find_levels(
     slices: Sequence[LoadedSlice], pack: Pack, on_backend: StudyOnBackend
 ) -> tuple[LevelPoint, ...]:
     model = pack.models["levels"]
-    rois = [
-        Roi((index,) * model.input.channels, slice_roi(item.pose, item.pose.centre, model.input))
-        for index, item in enumerate(slices)
-    ]
+    poses = [item.pose for item in slices]
+    affines = slice_rois(poses, [pose.centre for pose in poses], model.input)
+    rois = [Roi((index,) * model.input.channels, affine) for index, affine in enumerate(affines)]
     levels = locate_levels(slices, on_backend.locate(rois).result(), model)
     found = sum(item.point is not None for item in levels)
     if found < MINIMUM_LEVELS:
@@ -134,16 +133,12 @@ class _Grade:
     flags: tuple[str, ...]
 
 
-def _neighbours(
-    slices: Sequence[LoadedSlice], point: np.ndarray, spec: InputSpec
-) -> tuple[tuple[int, ...], int, bool]:
-    """Slices for the channels around a point, the nearest of them, and whether one had to be repeated."""
-    distance = [abs(float(item.pose.to_pixels(point)[2])) for item in slices]
-    nearest = int(np.argmin(distance))
-    half = spec.channels // 2 if spec.channel_source == "neighbours" else 0
-    wanted = range(nearest - half, nearest + half + 1) if half else [nearest] * spec.channels
-    chosen = tuple(int(np.clip(k, 0, len(slices) - 1)) for k in wanted)
-    return chosen, nearest, half > 0 and len(set(chosen)) < spec.channels
+def _channels(nearest: int, slices: int, spec: InputSpec) -> tuple[int, ...]:
+    """Slices for the channels around the nearest one; beyond the stack, the last one stands in."""
+    if spec.channel_source == "slice":
+        return (nearest,) * spec.channels
+    half = spec.channels // 2
+    return tuple(min(max(k, 0), slices - 1) for k in range(nearest - half, nearest + half + 1))
 
 
 @dataclass(frozen=True)
@@ -160,13 +155,17 @@ def _grading_regions(
     slices: Sequence[LoadedSlice], levels: Sequence[LevelPoint], pack: Pack
 ) -> list[_Region]:
     spec = pack.models["grader"].input
+    found = [item for item in levels if item.point is not None]
+    points = np.array([item.point for item in found])
+    # The third row of the matrix gives the distance from the slice's plane.
+    planes = np.array([item.pose.patient_to_pixel[2] for item in slices])
+    nearest = np.abs(points @ planes[:, :3].T + planes[:, 3]).argmin(axis=1).tolist()
+    affines = slice_rois([slices[k].pose for k in nearest], points, spec)
     regions = []
-    for item in levels:
-        if item.point is not None:
-            point = np.asarray(item.point)
-            chosen, nearest, repeated = _neighbours(slices, point, spec)
-            affine = slice_roi(slices[nearest].pose, point, spec)
-            regions.append(_Region(item.level, Roi(chosen, affine), nearest, repeated))
+    for item, k, affine in zip(found, nearest, affines, strict=True):
+        chosen = _channels(k, len(slices), spec)
+        repeated = spec.channel_source == "neighbours" and len(set(chosen)) < spec.channels
+        regions.append(_Region(item.level, Roi(chosen, affine), k, repeated))
     return regions
 
 
@@ -192,8 +191,12 @@ def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSl
     return across, "" if across else "no_axial_slice"
 
 
-def _cord_roi(slices: Sequence[LoadedSlice], item: CordSlice, spec: InputSpec) -> Roi:
-    return Roi((item.index,) * spec.channels, slice_roi(slices[item.index].pose, item.centre, spec))
+def _cord_rois(slices: Sequence[LoadedSlice], across: Sequence[CordSlice], spec: InputSpec) -> list[Roi]:
+    if not across:
+        return []
+    poses = [slices[item.index].pose for item in across]
+    affines = slice_rois(poses, [item.centre for item in across], spec)
+    return [Roi((item.index,) * spec.channels, affine) for item, affine in zip(across, affines, strict=True)]
 
 
 def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, pack: Pack) -> LevelResult:

@@ -8,6 +8,8 @@ flips and swaps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,39 +22,48 @@ _CANONICAL_AXES = {
 }
 
 
-def canonical_directions(pose: SlicePose, plane: str) -> tuple[FloatArray, FloatArray]:
-    """Unit vectors in the patient along the output's x and y, taken from the image's own axes."""
-    row, column = np.asarray(pose.row_direction), np.asarray(pose.column_direction)
+def _canonical_directions(poses: Sequence[SlicePose], plane: str) -> tuple[FloatArray, FloatArray]:
+    """Unit vectors in the patient along the output's x and y, from the images' own axes, each (N, 3)."""
+    row = np.array([pose.row_direction for pose in poses])
+    column = np.array([pose.column_direction for pose in poses])
     wanted_x, wanted_y = _CANONICAL_AXES[plane]
-    straight = abs(row @ wanted_x) + abs(column @ wanted_y)
-    swapped = abs(column @ wanted_x) + abs(row @ wanted_y)
-    along_x, along_y = (row, column) if straight >= swapped else (column, row)
-    x = along_x if along_x @ wanted_x >= 0 else -along_x
-    y = along_y if along_y @ wanted_y >= 0 else -along_y
-    return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    straight = np.abs(row @ wanted_x) + np.abs(column @ wanted_y)
+    swapped = np.abs(column @ wanted_x) + np.abs(row @ wanted_y)
+    kept = (straight >= swapped)[:, None]
+    along_x, along_y = np.where(kept, row, column), np.where(kept, column, row)
+    x = np.where((along_x @ wanted_x >= 0)[:, None], along_x, -along_x)
+    y = np.where((along_y @ wanted_y >= 0)[:, None], along_y, -along_y)
+    return x, y
 
 
-def slice_roi(pose: SlicePose, centre: npt.ArrayLike, spec: InputSpec) -> FloatArray:
-    """Affine of a region around a patient point.
+def slice_rois(poses: Sequence[SlicePose], centres: npt.ArrayLike, spec: InputSpec) -> FloatArray:
+    """Affines of N regions, each in a slice around a patient point.
 
     Args:
-        pose: the slice.
-        centre: LPS, mm, (3,); its foot on the plane, moved by `spec.centre_offset_mm` along the output's
-            axes, comes to lie at ((width − 1) / 2, (height − 1) / 2).
+        poses: N slices, one at least.
+        centres: LPS, mm, (N, 3); the foot of each on its plane, moved by `spec.centre_offset_mm` along the
+            output's axes, comes to lie at ((width − 1) / 2, (height − 1) / 2).
         spec: size and spacing of the network's input.
 
     Returns:
-        float64 (2, 3): output pixel (x, y) → source pixel (column, row).
+        float64 (N, 2, 3): output pixel (x, y) → source pixel (column, row).
     """
-    x, y = canonical_directions(pose, spec.plane)
-    rotation = pose.patient_to_pixel[:2, :3]
-    linear = np.stack([rotation @ x, rotation @ y], axis=1) * spec.spacing_mm
+    x, y = _canonical_directions(poses, spec.plane)
+    to_pixel = np.array([pose.patient_to_pixel[:2] for pose in poses])
+    linear = to_pixel[:, :, :3] @ np.stack([x, y], axis=2) * spec.spacing_mm
     # The image's axes are unit vectors of the plane; what is left beside the main entries is rounding.
-    linear[np.abs(linear) < 1e-9 * np.abs(linear).max()] = 0.0
-    moved = np.asarray(centre) + spec.centre_offset_mm[0] * x + spec.centre_offset_mm[1] * y
-    middle = pose.to_pixels(moved)[:2]
-    offset = middle - linear @ np.array([(spec.width - 1) / 2, (spec.height - 1) / 2])
-    return np.column_stack([linear, offset])
+    largest = np.abs(linear).max(axis=(1, 2), keepdims=True)
+    linear[np.abs(linear) < 1e-9 * largest] = 0.0
+    moved = np.asarray(centres) + spec.centre_offset_mm[0] * x + spec.centre_offset_mm[1] * y
+    middle = to_pixel[:, :, :3] @ moved[:, :, None] + to_pixel[:, :, 3:]
+    offset = middle - linear @ np.array([[(spec.width - 1) / 2], [(spec.height - 1) / 2]])
+    return np.concatenate([linear, offset], axis=2)
+
+
+def slice_roi(pose: SlicePose, centre: npt.ArrayLike, spec: InputSpec) -> FloatArray:
+    """The affine of one region, float64 (2, 3): see `slice_rois`."""
+    affine: FloatArray = slice_rois([pose], np.asarray(centre)[None], spec)[0]
+    return affine
 
 
 def to_source(affine: FloatArray, xy: npt.ArrayLike) -> FloatArray:

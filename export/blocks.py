@@ -277,9 +277,9 @@ def _names(wiring: _Wiring, groups: Sequence[Sequence[int]]) -> list[str]:
     paths = {index: wiring.weight_path(index) for group in groups for index in group}
     scopes = [_scope(group, paths) for group in groups]
     shared = len(_common(list(paths.values())))
-    if any(len(scope) > shared and scope[shared].isdigit() for scope in scopes):
+    while shared and any(len(scope) > shared and scope[shared].isdigit() for scope in scopes):
         # "features.2.0" says more than "2.0".
-        shared = max(shared - 1, 0)
+        shared -= 1
     names = []
     for group, scope in zip(groups, scopes, strict=True):
         ends = [wiring.nodes[index].name or wiring.output(index) for index in (group[0], group[-1])]

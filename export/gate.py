@@ -193,11 +193,9 @@ class Gate:
                     self._failed_at[place] = max(self._failed_at.values(), default=0) + 1
                     break
         graded = [pairs[place] for place in sorted(pairs)]
-        on = (
-            f"{len(graded)} studies of {self._validated_on}, then left off"
-            if left_off
-            else self._validated_on
-        )
+        on = self._validated_on
+        if left_off and len(graded) != self._count:
+            on = f"{len(graded)} of {self._count} studies ({on}), then left off"
         return self._outcome(precision, graded, on)
 
     def _grading(self, candidate: Pack, stack: ExitStack) -> Callable[[LoadedStudy], StudyResult | None]:

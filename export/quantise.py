@@ -23,6 +23,7 @@ from stenosis_trt.export.candidates import one_at_a_time, variant_file, write_ca
 from stenosis_trt.export.gate import Limits, Outcome, run_gate
 from stenosis_trt.export.precision import Converted, Int8Options, require_modelopt, to_fp16, to_int8
 from stenosis_trt.export.rewrites import REWRITES, Rewritten, rewritten
+from stenosis_trt.export.search import SearchOptions, search
 from stenosis_trt.export.studies import (
     CALIBRATION_PHANTOMS,
     VALIDATION_PHANTOMS,
@@ -30,6 +31,7 @@ from stenosis_trt.export.studies import (
     loaded_studies,
     study_set,
 )
+from stenosis_trt.export.trials import Task
 
 PRECISIONS_MADE = PRECISIONS[1:]
 _VERSIONS = ("stenosis-trt", "nvidia-modelopt", "onnx", "onnxruntime")
@@ -47,6 +49,7 @@ class QuantiseOptions:
         calibrate, validate: folders of studies; None for phantoms.
         rewrite: one of `rewrites.REWRITES`, of INT8.
         key: to sign the pack with that is written.
+        search: where INT8 fails, for the blocks to leave out of it; None for no search.
     """
 
     precisions: tuple[str, ...] = PRECISIONS_MADE
@@ -57,6 +60,7 @@ class QuantiseOptions:
     validate: Path | None = None
     rewrite: str = REWRITES[0]
     key: PrivateKey | None = None
+    search: SearchOptions | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.precisions if name not in PRECISIONS_MADE]
@@ -69,6 +73,8 @@ class QuantiseOptions:
             raise ValueError(f"{self.inputs_per_model} inputs cannot be calibrated on. Give 1 or more.")
         if self.rewrite not in REWRITES:
             raise ValueError(f"Rewrites can be {', '.join(REWRITES)}, not {self.rewrite!r}.")
+        if self.search is not None and "int8" not in self.precisions:
+            raise ValueError("Only INT8 is searched. Give int8 among the precisions, or do not search.")
 
 
 @dataclass(frozen=True)
@@ -76,13 +82,15 @@ class Quantised:
     """What became of a pack: `pack` as it was written, and the gate's outcome for each precision.
 
     `by_model` has, for each precision that failed, the outcome with only one model in it, by model.
-    `without_rewrites` names the precisions that pass without rewrites, and do not with them.
+    `without_rewrites` names the precisions that pass without rewrites, and do not with them. `search` is what
+    came of a search, as JSON data; None where there was none.
     """
 
     pack: Pack
     outcomes: Mapping[str, Outcome]
     by_model: Mapping[str, Mapping[str, Outcome]]
     without_rewrites: tuple[str, ...] = ()
+    search: Mapping[str, Any] | None = None
 
 
 def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantised:
@@ -103,7 +111,10 @@ def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantised:
     quantised = measure(pack, made, validation, options.limits)
     if options.rewrite == REWRITES[0]:
         quantised, made = without_refused_rewrites(quantised, made, validation, options.limits)
-    written = write_variants(out, quantised, made, how_made(options, calibration), options.key)
+    if options.search is not None and "int8" in quantised.by_model:
+        quantised, made = searched(quantised, made, calibration, validation, options)
+    how = {**how_made(options, calibration), "search": quantised.search}
+    written = write_variants(out, quantised, made, how, options.key)
     return replace(quantised, pack=written)
 
 
@@ -171,6 +182,41 @@ def without_refused_rewrites(
     by_model = {name: alone for name, alone in found.by_model.items() if name not in passed}
     taken = {**made, **{name: plain[name] for name in passed}}
     return Quantised(found.pack, outcomes, by_model, passed), taken
+
+
+def searched(
+    found: Quantised,
+    made: Mapping[str, Models],
+    calibration: CalibrationSet,
+    validation: StudySet,
+    options: QuantiseOptions,
+) -> tuple[Quantised, dict[str, Models]]:
+    """Search for the blocks to leave out of INT8 so that it passes.
+
+    Args:
+        found: what the gate found of `made`; INT8 failed.
+        made: the models of each precision.
+        calibration, validation: as they were made and measured with.
+        options: with those of the search.
+
+    Returns:
+        Both with INT8 as it passes, or as they were; what came of the search with them.
+
+    Raises:
+        StudiesError, PackError: as in `quantise_pack`.
+        OSError: the trail cannot be written.
+    """
+    if options.search is None:
+        return found, dict(made)
+    failed, alone = found.outcomes["int8"], found.by_model["int8"]
+    task = Task("int8", found.pack, made["int8"], failed, alone, calibration)
+    result = search(task, validation, options.limits, options.search)
+    if result.models is None or result.outcome is None:
+        return replace(found, search=result.record), dict(made)
+    outcomes = {**found.outcomes, "int8": result.outcome}
+    by_model = {name: outcome for name, outcome in found.by_model.items() if name != "int8"}
+    kept = replace(found, outcomes=outcomes, by_model=by_model, search=result.record)
+    return kept, {**made, "int8": dict(result.models)}
 
 
 def convert_models(pack: Pack, calibration: CalibrationSet, options: QuantiseOptions) -> dict[str, Models]:

@@ -40,7 +40,7 @@ def plot_trail(trail: Mapping[str, Any], path: Path) -> None:
     for row, (model, blocks) in enumerate(sensitivity.items()):
         out = set(left_out.get(model, ())) if found else set()
         _draw_blocks(figure, grid[row, 0], grid[row, 1], model, blocks, out)
-    _draw_trials(figure.add_subplot(grid[len(rows), :]), trail["trials"], list(sensitivity))
+    _draw_trials(figure.add_subplot(grid[len(rows), :]), trail)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
     write_whole_bytes(path, stream.getvalue())
@@ -55,10 +55,12 @@ def _draw_blocks(
     left = figure.add_subplot(errors)
     right = figure.add_subplot(shares, sharey=left)
     values = [max(block["relative_rms"], 1e-12) for block in blocks]
-    left.barh(names, values, color=colours, hatch=None)
+    # Dots and no bars: on a logarithmic axis the length of a bar means nothing.
+    left.scatter(values, names, color=colours, s=34, zorder=2)
     left.set_xscale("log")
     left.set_xlim(min(values) / 2, max(values) * 2)
     left.invert_yaxis()
+    left.grid(axis="y", color="#eeeeee", linewidth=0.6)
     left.set_xlabel("error at the output with this block alone in INT8 (RMS, relative)")
     left.set_title(f"{model}: what a block loses", loc="left", fontsize=10)
     right.barh(names, [100 * block["share"] for block in blocks], color=colours)
@@ -76,15 +78,32 @@ def _draw_blocks(
         if name in out:
             label.set_color(_LEFT_OUT)
             label.set_fontweight("bold")
-    handles = [left.barh([names[0]], [0], color=colour) for colour in (_QUANTISED, _LEFT_OUT)]
-    left.legend(handles, ["INT8", "left out of INT8"], fontsize=8, loc="lower right", framealpha=0.9)
+    handles = [left.scatter([], [], color=colour, s=34) for colour in (_QUANTISED, _LEFT_OUT)]
+    _legend(left, handles, ["INT8", "left out of INT8"])
 
 
-def _draw_trials(axes: Any, trials: list[Mapping[str, Any]], models: list[str]) -> None:
+def _legend(axes: Any, *what: Any) -> None:
+    """A legend above the right corner, where it covers nothing."""
+    axes.legend(
+        *what, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, borderpad=0.2
+    )
+
+
+def _draw_trials(axes: Any, trail: Mapping[str, Any]) -> None:
     """The share of the multiply-adds of the searched models in INT8, trial by trial, and what passed."""
+    trials, models = trail["trials"], list(trail["sensitivity"])
     shares = [[100 * trial["quantised_share"][model] for model in models] for trial in trials]
     means = [sum(row) / len(row) for row in shares]
     numbers = [trial["trial"] for trial in trials]
+    result = trail["result"] or {}
+    taken = None
+    if result.get("found"):
+        taken = next(
+            place
+            for place, trial in enumerate(trials)
+            if {name: left for name, left in trial["unquantised"].items() if left} == result["left_out"]
+            and None not in trial["unquantised"].values()
+        )
     axes.plot(numbers, means, color=_OTHER, linewidth=0.8, zorder=1)
     for passed, marker, colour, word in ((True, "o", _QUANTISED, "passes"), (False, "X", _LEFT_OUT, "fails")):
         points = [
@@ -111,4 +130,14 @@ def _draw_trials(axes: Any, trials: list[Mapping[str, Any]], models: list[str]) 
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, loc="lower left", framealpha=0.9)
+    if taken is not None:
+        axes.scatter(
+            [numbers[taken]],
+            [means[taken]],
+            marker="o",
+            s=170,
+            facecolors="none",
+            edgecolors="black",
+            label="taken",
+        )
+    _legend(axes)

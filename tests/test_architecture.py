@@ -46,6 +46,7 @@ def test_the_engine_imports_the_engine_and_the_kernels() -> None:
         "engine/cli_quantise.py": "stenosis_trt.export.",
         "engine/cli_verify.py": "stenosis_trt.export.",
         "engine/cli_roofline.py": ("stenosis_trt.bench.", "stenosis_trt.export."),
+        "engine/cli_bench.py": ("stenosis_trt.bench.", "stenosis_trt.export."),
     }
     for path, names in _imported("engine").items():
         asked = commands.get(path, ())

@@ -179,7 +179,10 @@ def test_a_plan_whose_answers_differed_on_a_gpu_is_stale_and_is_built_again(pack
     plan = next(plan for plan in plans_of(loaded) if plan.sidecar.precision == "fp16")
     record_measured(plan, {"passed": False, "gpu": "NVIDIA RTX"})
     state = _states(pack)["fp16"]
-    assert (state.state, state.reason) == (STALE, "its own answers differed too far from those in FP32")
+    assert (state.state, state.reason) == (
+        STALE,
+        "its own answers differed too far from FP32's on NVIDIA RTX",
+    )
     settings = BuildSettings((1,), compute_capabilities=((8, 6),))
     request = BuildRequest("tensorrt-rtx", ("fp16",), ("grader",), settings)
     (outcome,) = build_plans(loaded, request, NO_GPU, show_progress)

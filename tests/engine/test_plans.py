@@ -254,7 +254,9 @@ def test_what_was_measured_on_a_plan_is_kept_with_it_and_decides(pack: Pack) -> 
     assert found.sidecar.measured == {"passed": True, "gpu": "NVIDIA RTX 4090"}
     assert replace(found.sidecar, measured=None) == _sidecar(pack)
     record_measured(plan, {"passed": False, "gpu": "NVIDIA RTX 4090"})
-    with pytest.raises(PlanError, match=r"its own answers differed too far.*Build it: stenosis-trt build"):
+    with pytest.raises(
+        PlanError, match=r"differed too far from FP32's on NVIDIA RTX 4090.*Build it: stenosis-trt build"
+    ):
         find_plan(pack, "grader", "fp16", ADA)
 
 
