@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from stenosis_trt.engine.cli_bench import gpu_suite
 from stenosis_trt.engine.cli_build import build
 from stenosis_trt.engine.cli_errors import INTERRUPTED, NOT_ALL, fail, usage_errors, wrong_values
 from stenosis_trt.engine.cli_export import export
@@ -191,6 +192,7 @@ def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
 
 
 bench_app.command()(roofline)
+bench_app.command("gpu-suite")(gpu_suite)
 
 
 @bench_app.command("kernels")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -20,10 +22,46 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(USAGE_ERROR)
 
 
+def refuse_unread(needed: str, given: Mapping[str, object]) -> None:
+    """Refuse options that nothing would read for want of another; those of the value None were not given."""
+    unread = [f"--{name}" for name, value in given.items() if value is not None]
+    if unread:
+        fail(f"Nothing reads {' and '.join(unread)} without {needed}. Leave out the one, or give the other.")
+
+
+def fail_of_system(error: OSError) -> NoReturn:
+    """The same for what the system refused: which file, why, and what to do where that is known.
+
+    What is written piece by piece meets a full disk without its file's name. Whoever reads the output and
+    stopped that is told nothing.
+    """
+    if isinstance(error, BrokenPipeError):
+        raise error
+    place = "" if error.filename is None else f"{error.filename}: "
+    advice = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = (
+            f" Make room where --out lies and in {tempfile.gettempdir()}, where work in progress lies: "
+            "TMPDIR names another folder for that."
+        )
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        advice = " Give a folder that you may write to."
+    fail(f"{place}{error.strerror or error}.{advice}")
+
+
+def fail_of_memory(error: MemoryError) -> NoReturn:
+    """The same for what does not fit into memory; NumPy says how much of what."""
+    fail(
+        f"There is not enough memory for this{f' ({error})' if str(error) else ''}. See input.size and "
+        "input.channels of each network, or go where there is more."
+    )
+
+
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """Print what keeps a command from running or going on as one line, and leave with exit code 2."""
     from stenosis_trt.engine.backends.selection import DeviceError
+    from stenosis_trt.engine.cuda_driver import CudaError
     from stenosis_trt.engine.dicom.errors import ReaderError
     from stenosis_trt.engine.outputs import OutputError
     from stenosis_trt.engine.pack import PackError
@@ -31,7 +69,7 @@ def usage_errors() -> Iterator[None]:
 
     try:
         yield
-    except (PackError, DeviceError, OutputError, ReaderError, TensorRTError) as error:
+    except (PackError, DeviceError, OutputError, ReaderError, CudaError, TensorRTError) as error:
         fail(str(error))
 
 

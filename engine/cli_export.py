@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stenosis_trt.engine.cli_errors import INTERRUPTED, fail, usage_errors, wrong_values
+from stenosis_trt.engine.cli_errors import (
+    INTERRUPTED,
+    fail,
+    fail_of_memory,
+    fail_of_system,
+    refuse_unread,
+    usage_errors,
+    wrong_values,
+)
 from stenosis_trt.engine.cli_quantise import publish
 from stenosis_trt.engine.cli_sign import SignOption, signed_by, signing_key
+from stenosis_trt.engine.whole_files import check_place
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.keys import PrivateKey
@@ -56,7 +65,10 @@ def export(
         Path | None,
         typer.Option(help="With --precision: studies to compare with FP32 on. [default: 20 phantoms]"),
     ] = None,
-    calibrator: Annotated[str, typer.Option(help="Of INT8: entropy, max or percentile.")] = "entropy",
+    calibrator: Annotated[
+        str | None,
+        typer.Option(help="With --precision, of INT8: entropy, max or percentile. [default: entropy]"),
+    ] = None,
     sign: SignOption = None,
 ) -> None:
     """Make a model pack of trained checkpoints, and check it against them.
@@ -73,10 +85,18 @@ def export(
                 options = _quantise_options(precision, calibrator, calibrate, validate, key)
                 if out.exists():
                     fail(f"{out} is there already. Give a new folder with --out, or remove it.")
+                check_place(out)
                 with TemporaryDirectory(prefix="stenosis-export-") as folder:
                     plain = _export(checkpoints, spec, settings or [], Path(folder) / "pack", check, None)
                     raise typer.Exit(publish(plain, out, options))
+            refuse_unread(
+                "--precision", {"calibrate": calibrate, "validate": validate, "calibrator": calibrator}
+            )
             made = _export(checkpoints, spec, settings or [], out, check, key)
+    except OSError as error:
+        fail_of_system(error)
+    except MemoryError as error:
+        fail_of_memory(error)
     except KeyboardInterrupt:
         typer.echo("Interrupted. No pack was written.", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -106,7 +126,7 @@ def _export(
 
 def _quantise_options(
     precision: str,
-    calibrator: str,
+    calibrator: str | None,
     calibrate: Path | None,
     validate: Path | None,
     key: PrivateKey | None,
@@ -124,10 +144,11 @@ def _quantise_options(
         require_modelopt()
     except PreparationError as error:
         fail(str(error))
+    if names(precision) == ("fp16",):
+        refuse_unread("int8 in --precision", {"calibrator": calibrator})
     with wrong_values():
-        return QuantiseOptions(
-            names(precision), Int8Options(calibrator), calibrate=calibrate, validate=validate, key=key
-        )
+        int8 = Int8Options() if calibrator is None else Int8Options(calibrator)
+        return QuantiseOptions(names(precision), int8, calibrate=calibrate, validate=validate, key=key)
 
 
 def _must_exist(studies: Path | None, option: str) -> None:

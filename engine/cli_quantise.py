@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stenosis_trt.engine.cli_errors import INTERRUPTED, NOT_ALL, fail, usage_errors, wrong_values
+from stenosis_trt.engine.cli_errors import (
+    INTERRUPTED,
+    NOT_ALL,
+    fail,
+    fail_of_memory,
+    fail_of_system,
+    refuse_unread,
+    usage_errors,
+    wrong_values,
+)
 from stenosis_trt.engine.cli_sign import RequireOption, SignOption, signed_by, signing_key, trust_in
 
 if TYPE_CHECKING:
@@ -28,15 +37,25 @@ def quantise(
     validate: Annotated[
         Path | None, typer.Option(help="Studies to compare with FP32 on. [default: 20 phantoms]")
     ] = None,
-    calibrator: Annotated[str, typer.Option(help="Of INT8: entropy, max or percentile.")] = "entropy",
-    percentile: Annotated[float, typer.Option(help="Of the calibrator of that name.")] = 99.99,
+    calibrator: Annotated[
+        str | None, typer.Option(help="Of INT8: entropy, max or percentile. [default: entropy]")
+    ] = None,
+    percentile: Annotated[
+        float | None, typer.Option(help="Of the calibrator of that name. [default: 99.99]")
+    ] = None,
     elsewhere: Annotated[
-        str, typer.Option(help="What runs between INT8 layers: fp16, or fp32 for machines without FP16.")
-    ] = "fp16",
+        str | None,
+        typer.Option(
+            help="What runs between INT8 layers: fp16, or fp32 for machines without FP16. [default: fp16]"
+        ),
+    ] = None,
     inputs: Annotated[int, typer.Option(min=1, help="Inputs of each model to calibrate on.")] = 64,
     rewrite: Annotated[
-        str, typer.Option(help="Squeeze-excite out of INT8: on, off, or auto for off where the gate says so.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            help="Squeeze-excite out of INT8: on, off, or auto: off where the gate says so. [default: auto]"
+        ),
+    ] = None,
     search: Annotated[
         bool, typer.Option("--search", help="Where INT8 fails, search for the blocks to leave out of it.")
     ] = False,
@@ -60,12 +79,18 @@ def quantise(
         from stenosis_trt.engine.pack import Pack
         from stenosis_trt.export.precision import Int8Options
         from stenosis_trt.export.quantise import QuantiseOptions
+        from stenosis_trt.export.rewrites import REWRITES
         from stenosis_trt.export.search import MINUTES, SearchOptions
 
         if not search and (time_budget is not None or trail is not None):
             fail("--time-budget and --trail are of a search. Give --search as well.")
+        how: dict[str, Any] = {"calibrator": calibrator, "percentile": percentile, "elsewhere": elsewhere}
+        if names(precision) == ("fp16",):
+            refuse_unread("int8 in --precision", {**how, "rewrite": rewrite})
+        if calibrator != "percentile":
+            refuse_unread("--calibrator percentile", {"percentile": percentile})
         with wrong_values():
-            int8 = Int8Options(calibrator, percentile, elsewhere)
+            int8 = Int8Options(**{name: value for name, value in how.items() if value is not None})
             kept_in = trail or out.with_name(f"{out.name}.search")
             minutes = MINUTES if time_budget is None else time_budget
             options = QuantiseOptions(
@@ -74,7 +99,7 @@ def quantise(
                 inputs_per_model=inputs,
                 calibrate=calibrate,
                 validate=validate,
-                rewrite=rewrite,
+                rewrite=rewrite or REWRITES[0],
                 search=SearchOptions(kept_in, minutes) if search else None,
                 key=None if sign is None else signing_key(sign),
             )
@@ -104,7 +129,7 @@ def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
             raise typer.Exit(INTERRUPTED) from None
     _print(found.outcomes, found.by_model)
     if options.search is not None:
-        for line in _search_lines(found.search, options.search.trail):
+        for line in search_lines(found.search, options.search.trail):
             typer.echo(line)
     for name in found.without_rewrites:
         typer.echo(f"{name} was made without rewrites: with them it does not pass the gate.")
@@ -115,7 +140,7 @@ def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
     return 0 if all(outcome.passed for outcome in found.outcomes.values()) else NOT_ALL
 
 
-def _search_lines(record: Mapping[str, Any] | None, trail: Path) -> Iterator[str]:
+def search_lines(record: Mapping[str, Any] | None, trail: Path) -> Iterator[str]:
     """What came of a search, for a person."""
     if record is None:
         yield "int8 was not searched: it passes as it is."
@@ -130,6 +155,11 @@ def _search_lines(record: Mapping[str, Any] | None, trail: Path) -> Iterator[str
     for model, share in record["quantised_share"].items():
         left = ", ".join(record["left_out"].get(model, ())) or "nothing"
         yield f"  {model}: {share:.1%} of the multiply-adds in INT8; left out of it: {left}."
+    if "elsewhere" in record:
+        failed, on = record["elsewhere"]["failed"], record["elsewhere"]["on"]
+        figures = ", ".join(f"{figure} fails by {excess:.4g}" for figure, excess in failed.items())
+        verdict = f"{figures}: it may have passed by chance" if failed else "nothing fails"
+        yield f"  On {on}, which it was not searched on, {verdict}."
     yield f"  Trail: {trail}"
 
 
@@ -178,7 +208,9 @@ def export_errors() -> Iterator[None]:
             except PreparationError as error:
                 fail(str(error))
             except OSError as error:
-                fail(f"{error.filename}: {error.strerror}.")
+                fail_of_system(error)
+            except MemoryError as error:
+                fail_of_memory(error)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("stenosis_trt"):
             raise

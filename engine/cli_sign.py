@@ -74,7 +74,8 @@ def trust_in(paths: list[Path] | None) -> Trust | None:
     from stenosis_trt.engine.keys import read_public_key
     from stenosis_trt.engine.signature import Trust
 
-    return Trust(tuple(read_public_key(path) for path in paths))
+    # A key that is given twice is one.
+    return Trust(tuple(dict.fromkeys(read_public_key(path) for path in paths)))
 
 
 def signed_by(key: PrivateKey) -> str:

@@ -155,7 +155,11 @@ class PageLocked(Resource):
         address = ctypes.c_ulonglong()
         with device.making():
             call("cuMemHostRegister_v2", start, array.nbytes, _REGISTER_MAPPED)
-            call("cuMemHostGetDevicePointer_v2", ctypes.byref(address), start, 0)
+            try:
+                call("cuMemHostGetDevicePointer_v2", ctypes.byref(address), start, 0)
+            except CudaError:
+                call("cuMemHostUnregister", start)
+                raise
         self.address, self._start, self._array = address.value, start, array
         super().__init__(device)
 

@@ -100,7 +100,8 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         sagittal_series_uid=study.sagittal_series.series_uid,
         axial_series_uid=study.axial_series.series_uid if study.axial_series else "",
         levels=results,
-        cord_slices=tuple(cords),
+        # Where left and right are one point, nothing was measured, and there is no ratio.
+        cord_slices=tuple(item for item in cords if item.transverse_mm > 0),
         flags=study.flags,
         seconds=clock.seconds,
     )

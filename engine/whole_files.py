@@ -1,12 +1,14 @@
-"""Files that are there whole or not at all, also after a kill or a power cut."""
+"""Files and folders that are there whole or not at all, also after a kill or a power cut."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, TextIO
 
 PART = ".part"
@@ -47,6 +49,39 @@ def write_whole_bytes(path: Path, data: bytes) -> None:
     """
     with _writing_bytes(path) as stream:
         stream.write(data)
+
+
+def check_place(path: Path) -> None:
+    """Find out before long work whether a new file or folder can be made at `path`. Nothing is made.
+
+    Raises:
+        OSError: it cannot, as far as the system tells beforehand.
+    """
+    place = next(folder for folder in path.absolute().parents if folder.exists())
+    wrong = (
+        errno.ENOTDIR
+        if not place.is_dir()
+        else errno.EACCES
+        if not os.access(place, os.W_OK | os.X_OK)
+        else 0
+    )
+    if wrong:
+        raise OSError(wrong, os.strerror(wrong), str(place))
+
+
+@contextmanager
+def folder_to_be(path: Path) -> Iterator[Path]:
+    """Where to make a folder that then takes the place of `path`, by `os.replace`; nothing of it stays else.
+
+    It is not there yet, on the disk of `path`, and nobody else's: process numbers repeat, in containers
+    at each start, and what a killed run left must not stop the next.
+
+    Raises:
+        OSError: the folder of `path` cannot be made or written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", suffix=PART, dir=path.parent) as work:
+        yield Path(work) / path.name
 
 
 @contextmanager

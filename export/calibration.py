@@ -139,7 +139,11 @@ def record_inputs(pack: Pack, studies: Iterable[LoadedStudy], per_model: int) ->
 def _key(pack: Pack, studies: str, per_model: int) -> str:
     depends_on = {
         "studies": studies,
-        "models": {name: [model.sha256, asdict(model.input)] for name, model in pack.models.items()},
+        # What comes out decides too: a level is found, and its region cut, from a confidence on.
+        "models": {
+            name: [model.sha256, asdict(model.input), asdict(model.output)]
+            for name, model in pack.models.items()
+        },
         "per_model": per_model,
         "versions": {name: package_version(name) for name in ("stenosis-trt", "numpy", "onnxruntime")},
     }

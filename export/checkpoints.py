@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +88,10 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
                 f"{path} cannot be read as safetensors ({error}). Save it again."
             ) from error
     try:
-        # timm keeps its command line in the checkpoint; a Namespace holds values and does nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # timm keeps its command line in the checkpoint; a Namespace holds values and does nothing. PyTorch
+        # remarks on a pickle's age before it says what is wrong, or before all is well.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, error) from error
@@ -245,6 +248,11 @@ def _prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tupl
 
 def _as_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as float32, counters as they are."""
+    empty = [name for name, value in tensors.items() if value.is_meta]
+    if empty:
+        raise CheckpointError(
+            f"{path} has weights without values: {named(empty)}. Save it again, once loaded."
+        )
     result = {
         name: value if name.endswith(_COUNTER) else value.detach().to(torch.float32)
         for name, value in tensors.items()

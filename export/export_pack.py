@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,6 +16,7 @@ import numpy as np
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.keys import PrivateKey
 from stenosis_trt.engine.pack import MODEL_NAMES, Pack
+from stenosis_trt.engine.whole_files import check_place
 from stenosis_trt.export.check_slices import random_inputs, slice_inputs
 from stenosis_trt.export.networks import load_network
 from stenosis_trt.export.onnx_export import (
@@ -68,15 +71,16 @@ def export_pack(
     Raises:
         ExportError: `out` is in use, a checkpoint cannot be used, or a model differs from its checkpoint.
         PackError: the run-time cannot use the models.
+        OSError: `out` cannot be written, or a disk is full; nothing of the pack is there.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"{out} is there already. Give a new folder with --out, or remove it.")
+        raise _in_use(out)
+    check_place(out)
     models = {}
     for name in MODEL_NAMES:
         models[name] = _export(checkpoints[name], spec.models[name], spec.half_weights)
         report(f"{name}: {_described(models[name].facts)}")
     studies = "phantoms" if check is None else "studies given with --check"
-    out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="stenosis-export-") as folder:
         # The run-time itself opens and tries the models, and cuts the slices they are checked on.
         trial = write_pack(Path(folder) / "pack", _content(spec, models, {}, {}))
@@ -103,7 +107,16 @@ def export_pack(
             "tolerance": TOLERANCE,
         },
     }
-    return write_pack(out, _content(spec, models, metrics, card), key)
+    try:
+        return write_pack(out, _content(spec, models, metrics, card), key, replacing=False)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _in_use(out) from error
+        raise
+
+
+def _in_use(out: Path) -> ExportError:
+    return ExportError(f"{out} is there already. Give a new folder with --out, or remove it.")
 
 
 def _export(path: Path, declaration: ModelDeclaration, half_weights: bool) -> _Model:
@@ -116,7 +129,12 @@ def _export(path: Path, declaration: ModelDeclaration, half_weights: bool) -> _M
         loaded = load_network(path, declaration)
         exported = export_network(loaded.network, kind, example, half_weights=half_weights)
         answer, facts = answer_of(loaded.network, kind), dict(loaded.facts)
-    return _Model(exported, answer, {"file": path.name, "sha256": _sha256(path), **facts})
+    return _Model(exported, answer, {"file": _name(path), "sha256": _sha256(path), **facts})
+
+
+def _name(path: Path) -> str:
+    """A file's name as text: bytes of it that are no UTF-8 are shown as what they are."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
 def _sha256(path: Path) -> str:

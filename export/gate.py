@@ -8,7 +8,7 @@ seen is not vouched for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,10 +16,14 @@ from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.pack import Pack
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
+from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, StudyResult
 from stenosis_trt.engine.run_record import package_version
 from stenosis_trt.export.agreement import Agreement, StudyPair, agreement, level_pairs, level_shifts
 from stenosis_trt.export.known_models import KnownModels
+
+LEVELS_COMPARED = "levels compared"
+"""The check that says nothing of a precision: whether there were studies enough."""
 
 _STUDIES_KEPT_BYTES = 1 << 30
 
@@ -156,7 +160,7 @@ class Gate:
 
         Args:
             candidates: the same pack with other models in their place, by the name of the precision.
-            what: is done, for the progress that is shown while studies are read; "" shows none.
+            what: is done, for the progress that is shown; "" shows none.
 
         Raises:
             PackError: a model cannot be run, or answers what no model may.
@@ -229,7 +233,11 @@ class Gate:
 
     def _each_study(self, what: str) -> Iterator[LoadedStudy]:
         if self._kept is not None:
-            yield from self._kept
+            with show_progress(what, "studies") if what else nullcontext() as progress:
+                for done, study in enumerate(self._kept, start=1):
+                    yield study
+                    if progress is not None:
+                        progress.advance(done, len(self._kept))
             return
         kept: list[LoadedStudy] = []
         size = count = 0
@@ -274,7 +282,7 @@ def checks(figures: Agreement, limits: Limits) -> tuple[Check, ...]:
     bias, ends = figures.ratio.bias, (figures.ratio.low, figures.ratio.high)
     farthest = max(abs(end) for end in ends if end is not None) if None not in ends else None
     return (
-        Check("levels compared", figures.levels, limits.minimum_levels, True),
+        Check(LEVELS_COMPARED, figures.levels, limits.minimum_levels, True),
         Check("share of identical grades", figures.identical_grades, limits.minimum_identical, True),
         Check("lower bound of kappa", figures.kappa_low, limits.minimum_kappa_low, True),
         Check("share of ratios kept", figures.ratios_kept, limits.minimum_ratios_kept, True),

@@ -14,6 +14,7 @@ from typing import Any
 from stenosis_trt.engine.keys import PrivateKey
 from stenosis_trt.engine.pack import MANIFEST, MODEL_NAMES, SCHEMA, InputSpec, OutputSpec, Pack
 from stenosis_trt.engine.signing import sign_pack
+from stenosis_trt.engine.whole_files import folder_to_be, write_whole, write_whole_bytes
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,39 @@ class PackContent:
     models: Mapping[str, ModelContent]
 
 
-def write_pack(out: Path, content: PackContent, key: PrivateKey | None = None) -> Pack:
-    """Write the pack to the folder `out`, replacing one that is there, and load it back.
+def write_pack(
+    out: Path, content: PackContent, key: PrivateKey | None = None, replacing: bool = True
+) -> Pack:
+    """Write the pack to the folder `out` and load it back.
 
-    It is signed where a key is given; of one that is there nothing stays, its signature and plans included.
+    Args:
+        out: the folder.
+        content: of the pack.
+        key: to sign it with.
+        replacing: a pack that is there; nothing of it stays, its signature and plans included. Otherwise
+            what is there stays, and has to be an empty folder.
 
     Raises:
         ValueError: a model is missing.
         PackError: what was written does not load.
+        OSError: it cannot be written; what was there stays, and nothing of the new one does.
     """
     missing = [name for name in MODEL_NAMES if name not in content.models]
     if missing:
         raise ValueError(f"The pack lacks the models {', '.join(missing)}.")
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
+    with folder_to_be(out) as part:
+        part.mkdir()
+        _write_files(part, content)
+        made = Pack.load(part)
+        if key is not None:
+            sign_pack(made, key)
+        if replacing and out.exists():
+            shutil.rmtree(out)
+        os.replace(part, out)
+    return Pack.load(out)
+
+
+def _write_files(folder: Path, content: PackContent) -> None:
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "name": content.name,
@@ -65,7 +85,7 @@ def write_pack(out: Path, content: PackContent, key: PrivateKey | None = None) -
     for name in MODEL_NAMES:
         model = content.models[name]
         file = f"{name}.onnx"
-        (part / file).write_bytes(model.data)
+        write_whole_bytes(folder / file, model.data)
         manifest["models"][name] = {
             "file": file,
             "sha256": hashlib.sha256(model.data).hexdigest(),
@@ -74,11 +94,5 @@ def write_pack(out: Path, content: PackContent, key: PrivateKey | None = None) -
             "output": asdict(model.output),
             "metrics": dict(model.metrics),
         }
-    (part / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    made = Pack.load(part)
-    if key is not None:
-        sign_pack(made, key)
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(part, out)
-    return Pack.load(out)
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(folder / MANIFEST, text)

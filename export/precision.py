@@ -129,12 +129,13 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
     plain = fold_stored_half(onnx.load_model_from_string(data))
     with _work(plain) as path, _quiet("int8"):
         quantised = path.with_name("quantised.onnx")
-        count = min(len(inputs), _batch_size(inputs))
+        # ModelOpt wants batches of one size, and none of the inputs must be left over.
+        count = max(size for size in range(1, _batch_size(inputs) + 1) if len(inputs) % size == 0)
         shape = "x".join(map(str, (count, *inputs.shape[1:])))
         quantization.quantize(
             str(path),
             "int8",
-            calibration_data=inputs[: len(inputs) // count * count],
+            calibration_data=inputs,
             calibration_method="entropy" if options.calibrator == "entropy" else "max",
             calibration_shapes=f"{plain.graph.input[0].name}:{shape}",
             calibration_eps=["cpu"],
@@ -231,7 +232,8 @@ def _quiet(precision: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
-    except (ImportError, MemoryError, PrecisionError):
+    except (ImportError, MemoryError, OSError, PrecisionError):
+        # A full disk is none of ModelOpt's faults.
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:200]

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +17,10 @@ from stenosis_trt.engine.pack import MANIFEST, PRECISIONS, Pack
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.run_record import package_version
 from stenosis_trt.engine.signing import sign_pack
+from stenosis_trt.engine.whole_files import check_place, folder_to_be
 from stenosis_trt.export.calibration import INPUTS_PER_MODEL, CalibrationSet, calibration_set
 from stenosis_trt.export.candidates import one_at_a_time, variant_file, write_candidate
-from stenosis_trt.export.gate import Limits, Outcome, run_gate
+from stenosis_trt.export.gate import Gate, Limits, Outcome
 from stenosis_trt.export.precision import Converted, Int8Options, require_modelopt, to_fp16, to_int8
 from stenosis_trt.export.rewrites import REWRITES, Rewritten, rewritten
 from stenosis_trt.export.search import SearchOptions, search
@@ -112,7 +112,7 @@ def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantised:
     if options.rewrite == REWRITES[0]:
         quantised, made = without_refused_rewrites(quantised, made, validation, options.limits)
     if options.search is not None and "int8" in quantised.by_model:
-        quantised, made = searched(quantised, made, calibration, validation, options)
+        quantised, made = searched(quantised, made, calibration, (validation, studies), options)
     how = {**how_made(options, calibration), "search": quantised.search}
     written = write_variants(out, quantised, made, how, options.key)
     return replace(quantised, pack=written)
@@ -125,7 +125,9 @@ def repeat_gate(pack: Pack, validate: Path | None, limits: Limits | None = None)
         StudiesError, PackError: as in `quantise_pack`.
     """
     candidates = {name: pack.in_precision(name) for name in pack.precisions[1:]}
-    return _gate(pack, candidates, study_set(validate, VALIDATION_PHANTOMS), limits or Limits())
+    studies = study_set(validate, VALIDATION_PHANTOMS)
+    gate = Gate(pack, lambda what: loaded_studies(studies, what), studies.source, limits)
+    return _measured(gate, candidates)
 
 
 Models = dict[str, Converted]
@@ -145,9 +147,10 @@ def measure(pack: Pack, made: Mapping[str, Models], validation: StudySet, limits
             )
             for name, models in made.items()
         }
-        outcomes = _gate(pack, candidates, validation, limits)
+        gate = Gate(pack, lambda what: loaded_studies(validation, what), validation.source, limits)
+        outcomes = _measured(gate, candidates)
         by_model = {
-            name: _gate(pack, one_at_a_time(pack, candidates[name], name), validation, limits)
+            name: _measured(gate, one_at_a_time(pack, candidates[name], name))
             for name, outcome in outcomes.items()
             if not outcome.passed
         }
@@ -188,7 +191,7 @@ def searched(
     found: Quantised,
     made: Mapping[str, Models],
     calibration: CalibrationSet,
-    validation: StudySet,
+    studies: tuple[StudySet, StudySet],
     options: QuantiseOptions,
 ) -> tuple[Quantised, dict[str, Models]]:
     """Search for the blocks to leave out of INT8 so that it passes.
@@ -196,7 +199,8 @@ def searched(
     Args:
         found: what the gate found of `made`; INT8 failed.
         made: the models of each precision.
-        calibration, validation: as they were made and measured with.
+        calibration: what they were made with.
+        studies: those to validate on, and others, which what is found is held against.
         options: with those of the search.
 
     Returns:
@@ -210,7 +214,7 @@ def searched(
         return found, dict(made)
     failed, alone = found.outcomes["int8"], found.by_model["int8"]
     task = Task("int8", found.pack, made["int8"], failed, alone, calibration)
-    result = search(task, validation, options.limits, options.search)
+    result = search(task, *studies, options.limits, options.search)
     if result.models is None or result.outcome is None:
         return replace(found, search=result.record), dict(made)
     outcomes = {**found.outcomes, "int8": result.outcome}
@@ -243,18 +247,14 @@ def convert_models(pack: Pack, calibration: CalibrationSet, options: QuantiseOpt
     return made
 
 
-def _gate(
-    pack: Pack, candidates: Mapping[str, Pack], validation: StudySet, limits: Limits
-) -> dict[str, Outcome]:
-    if not candidates:
-        return {}
-    studies = loaded_studies(validation, f"Comparing {', '.join(candidates)} with FP32")
-    return run_gate(pack, candidates, studies, validation.source, limits)
+def _measured(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, Outcome]:
+    return gate.measure(candidates, f"Comparing {', '.join(candidates)} with FP32") if candidates else {}
 
 
 def _refuse_existing(out: Path) -> None:
     if out.exists():
         raise FileExistsError(errno.EEXIST, "is there already; give a new folder with --out", str(out))
+    check_place(out)
 
 
 def write_variants(
@@ -287,9 +287,7 @@ def write_variants(
     pack, outcomes = found.pack, found.outcomes
     manifest = json.loads(pack.read_manifest())
     refused = {name: entry for name, entry in manifest.get("refused", {}).items() if name not in made}
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    try:
+    with folder_to_be(out) as part:
         for name, model in pack.models.items():
             entry = manifest["models"][name]
             _write(part / model.file, pack.read_model(name))
@@ -312,8 +310,6 @@ def write_variants(
         if key is not None:
             sign_pack(written, key)
         os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Pack.load(out)
 
 

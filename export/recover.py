@@ -131,6 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PackError, ExportError) as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{error.filename or asked.out} cannot be written ({error.strerror}).", file=sys.stderr)
+        return 2
     for name, largest in errors.items():
         print(f"{asked.out / name}.safetensors: differs from the pack's model by at most {largest:.2g}")
     return 0

@@ -12,13 +12,15 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.run_record import package_version
-from stenosis_trt.export.gate import Gate, Limits, Outcome
+from stenosis_trt.export.candidates import write_candidate
+from stenosis_trt.export.gate import LEVELS_COMPARED, Gate, Limits, Outcome
 from stenosis_trt.export.precision import Converted
 from stenosis_trt.export.search_plot import plot_trail
 from stenosis_trt.export.studies import StudySet, content_hash, loaded_studies
@@ -56,15 +58,19 @@ class SearchResult:
     record: Mapping[str, Any]
 
 
-def search(task: Task, validation: StudySet, limits: Limits, options: SearchOptions) -> SearchResult:
+def search(
+    task: Task, validation: StudySet, spare: StudySet, limits: Limits, options: SearchOptions
+) -> SearchResult:
     """Find the models with most of their multiply-adds in INT8 that pass the gate together.
 
     Only blocks of models that fail alone are left unquantised; of all models where none does. A trail of the
-    same search is gone on with.
+    same search is gone on with. What was found is held against further studies, since one of many candidates
+    may pass by chance; what that shows is recorded and decides nothing.
 
     Args:
         task: what failed.
         validation, limits: what it failed on.
+        spare: studies that are not searched on.
         options: trail and time.
 
     Raises:
@@ -79,6 +85,9 @@ def search(task: Task, validation: StudySet, limits: Limits, options: SearchOpti
     trials = Trials(task, trail, gate, deadline)
     plan, in_time = _best_plan(task, trials)
     result = _result(trials, trail, plan, in_time)
+    if result.models is not None:
+        elsewhere = _elsewhere(task, result.models, spare, limits)
+        result = replace(result, record={**result.record, "elsewhere": elsewhere})
     trail.end(result.record)
     plot_trail(trail.content, trail.path.with_suffix(".png"))
     return result
@@ -198,6 +207,27 @@ def _result(trials: Trials, trail: Trail, plan: Plan | None, in_time: bool) -> S
         "trail": trail.key,
     }
     return SearchResult(models, outcome, record) if record["found"] else SearchResult(None, None, record)
+
+
+def _elsewhere(
+    task: Task, models: Mapping[str, Converted], spare: StudySet, limits: Limits
+) -> dict[str, Any]:
+    """How models do on studies that they were not chosen by: what of the gate fails there, by how much.
+
+    How many levels the studies have does not count, nor what they cannot show.
+    """
+    gate = Gate(task.pack, lambda what: loaded_studies(spare, what), spare.source, limits)
+    with TemporaryDirectory(prefix="stenosis-elsewhere-") as work:
+        files = {name: model.data for name, model in models.items()}
+        candidate = write_candidate(task.pack, Path(work) / "pack", task.precision, files)
+        what = f"Confirming {task.precision} on {spare.source}"
+        outcome = gate.measure({task.precision: candidate}, what)[task.precision]
+    failed = {
+        check.figure: check.excess
+        for check in outcome.failures
+        if check.excess is not None and check.figure != LEVELS_COMPARED
+    }
+    return {"on": spare.source, "levels": outcome.figures.levels, "failed": failed}
 
 
 def _about(task: Task, validation: StudySet, limits: Limits) -> dict[str, Any]:

@@ -6,9 +6,11 @@ network sees: an entry that is missing is named, and so is one that is not known
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,7 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     storage = pack.get("weights", STORAGES[0])
     if storage not in STORAGES:
         raise SpecError(f"[pack] weights is {storage!r}. Write one of {', '.join(STORAGES)}.")
-    card = _table(content, "card", "the spec") if "card" in content else {}
+    card = _jsonable(_table(content, "card", "the spec"), "[card]") if "card" in content else {}
     models = {role: _model(role, _table(content, role, "the spec")) for role in ROLES}
     return ExportSpec(**texts, half_weights=storage == STORAGES[0], card=card, models=models)
 
@@ -129,6 +131,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _put(content: dict[str, Any], setting: str) -> None:
+    # Bytes of a command line that are no UTF-8 come as surrogates, which pack.json cannot hold.
+    if any("\ud800" <= letter <= "\udfff" for letter in setting):
+        raise SpecError(f"The setting {setting!r} is no text in UTF-8. Write it so, or into the spec's file.")
     key, found, value = setting.partition("=")
     *tables, last = key.strip().split(".")
     if not found or not last or not all(tables):
@@ -150,7 +155,7 @@ def _model(role: str, content: Mapping[str, Any]) -> ModelDeclaration:
     choice = _table(content, "checkpoint", f"[{role}]") if "checkpoint" in content else {}
     _known(place, choice, _CHECKPOINT)
     metrics = _table(content, "metrics", f"[{role}]") if "metrics" in content else {}
-    wrong = [name for name, value in metrics.items() if not _is_number(value)]
+    wrong = [name for name, value in metrics.items() if not (_is_number(value) and math.isfinite(value))]
     if wrong:
         raise SpecError(f"[{role}.metrics] {', '.join(wrong)}: write numbers.")
     return ModelDeclaration(
@@ -268,6 +273,19 @@ def _whole(content: Mapping[str, Any], key: str, place: str) -> int:
     value = _given(content, key, place)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise SpecError(f"{place} {key} is {value!r}, and has to be a whole number of at least 1.")
+    return value
+
+
+def _jsonable(value: Any, place: str) -> Any:
+    """A value of TOML as pack.json can hold it: dates and times become the text that TOML writes for them."""
+    if isinstance(value, dict):
+        return {key: _jsonable(item, f"{place} {key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(item, place) for item in value]
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"{place} is {value}, which pack.json cannot hold. Write a number or a text.")
     return value
 
 

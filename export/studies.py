@@ -13,11 +13,13 @@ from operator import attrgetter
 from pathlib import Path
 
 from stenosis_trt.bench import phantom
+from stenosis_trt.engine.dicom.find import find_files
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.study_reader import read_ahead
+from stenosis_trt.engine.whole_files import folder_to_be
 from stenosis_trt.export.errors import StudiesError
 from stenosis_trt.kernels.binaries import cache_folder
 
@@ -71,17 +73,24 @@ def phantom_set(wanted: PhantomSet, cache: Path | None = None, workers: int = 2)
     name = f"{wanted.seed}-{wanted.studies}-{_phantom_sources()[:12]}"
     place = (cache or cache_folder() / "phantoms") / name
     if not (place / _TRUTH).is_file():
-        part = place.with_name(f".{name}.{os.getpid()}.part")
         options = phantom.PhantomOptions(wanted.studies, wanted.seed, workers=workers)
-        try:
+        with folder_to_be(place) as part:
             with show_progress(f"Making {wanted.studies} phantoms, to be kept", "studies") as progress:
                 phantom.write_studies(part, options, progress.advance)
-            if place.exists():
-                shutil.rmtree(place)
-            os.replace(part, place)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            _put(part, place)
     return StudySet(place, f"{wanted.studies} phantoms of seed {wanted.seed}")
+
+
+def _put(part: Path, place: Path) -> None:
+    """Give phantoms their place. Another run that was quicker keeps it: its own are the same, and in use."""
+    try:
+        os.replace(part, place)
+    except OSError:
+        if (place / _TRUTH).is_file():
+            return
+        # What is there is no whole set.
+        shutil.rmtree(place)
+        os.replace(part, place)
 
 
 def loaded_studies(studies: StudySet, what: str) -> Iterator[LoadedStudy]:
@@ -115,9 +124,17 @@ def loaded_studies(studies: StudySet, what: str) -> Iterator[LoadedStudy]:
         )
 
 
-def content_hash(folder: Path) -> str:
-    """SHA-256 over the contents of all files below a folder, whatever they are called."""
-    hashes = sorted(_file_hash(path) for path in folder.rglob("*") if path.is_file())
+def content_hash(studies: Path) -> str:
+    """SHA-256 over the contents of all files that reading these studies would meet, whatever they are called.
+
+    Args:
+        studies: a folder, walked through symbolic links as the reader walks it; a file; or a DICOMDIR, which
+            counts with all that lies beside it.
+    """
+    dicomdir = studies.is_file() and studies.name.upper().startswith("DICOMDIR")
+    found = find_files([studies.parent if dicomdir else studies], lambda _: [])
+    files = [path for path in found if isinstance(path, Path)]
+    hashes = sorted(_file_hash(path) for path in (*files, *([studies] if dicomdir else [])))
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 

@@ -155,7 +155,8 @@ class Trials:
             candidate = write_candidate(self._task.pack, Path(work) / "pack", self._task.precision, files)
             outcome = self._gate.attempt(self._task.precision, candidate)
         self._outcomes[plan_key(plan)] = outcome
-        self._trail.keep_trial(plan, shares, outcome, time.monotonic() - begun)
+        if self._trail.passed(plan) is None:
+            self._trail.keep_trial(plan, shares, outcome, time.monotonic() - begun)
         return outcome
 
     def _note(self, plan: Plan, outcome: Outcome) -> None:

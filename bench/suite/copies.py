@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydicom import dcmread
 
-_LONGEST_NUMBER = 4
-"""Digits at the end of a UID that tell the copies apart."""
 _FIRST = 1000
-"""No number begins with a zero, which no part of a UID may."""
+"""Copies are told apart by the last digits of a UID, which a turn's number replaces."""
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 
 
 def copy_studies(source: Path, out: Path, count: int) -> None:
-    """Fill `out` with `count` studies: those below `source`, hard-linked, and then copies of them by turns.
+    """Fill `out` with `count` studies: those below `source`, and then copies of them by turns.
 
     Only explicit or implicit little endian, uncompressed: the identifiers are replaced in the bytes.
 
@@ -35,10 +32,7 @@ def copy_studies(source: Path, out: Path, count: int) -> None:
         for path in sorted(item for item in folder.rglob("*") if item.is_file()):
             target = out / f"{turn:04d}" / folder.name / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            if turn:
-                target.write_bytes(_renamed(path, turn))
-            else:
-                os.link(path, target)
+            target.write_bytes(_renamed(path, turn) if turn else path.read_bytes())
 
 
 def _renamed(path: Path, turn: int) -> bytes:

@@ -1,7 +1,7 @@
 """How busy the GPU is while something runs, as its driver counts: by NVML, where the driver has it.
 
-NVML counts the share of the last moments (1/6 s to 1 s, by GPU) in which any kernel ran, not how much of the GPU
-it filled.
+NVML counts the share of the last moments (1/6 s to 1 s, by GPU) in which any kernel ran, not how much of the
+GPU it filled.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def decide(device: str, pack: Pack, precision: str = "fp32", gpu: GpuOptions | N
     asked = "it was asked for" if device == "gpu" else "there is a plan for each model"
     return Decision(
         "tensorrt",
-        f"{asked}: {here.flavour} {here.version} on {here.gpu_name}",
+        f"{asked}: {here.flavour} {here.version} on {here.gpu_name}, {_in_words(chosen)}",
         details={
             "flavour": here.flavour,
             "version": here.version,
@@ -141,6 +141,12 @@ def announce(decision: Decision) -> None:
     """Say which backend was taken, why, and how to get a better one."""
     lines = [f"Backend: {decision.backend}, because {decision.reason}.", decision.advice]
     print(*filter(None, lines), file=sys.stderr)
+
+
+def _in_words(chosen: ChosenPlans) -> str:
+    """What plans are used: their folders' names have their precision."""
+    folders = dict.fromkeys(plan.path.parent.name for plan in chosen.plans.values())
+    return f"with the plans in {' and '.join(folders)}"
 
 
 def _on_cpu(error: CudaError | TensorRTError) -> Decision:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -28,7 +28,7 @@ from stenosis_trt.engine.gpu.memory import Budget
 from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.gpu.stage import Answer, Stage, Workplace
 from stenosis_trt.engine.gpu.trial import noise_study, placed_in, trial_roi
-from stenosis_trt.engine.pack import ModelSpec, Pack
+from stenosis_trt.engine.pack import ModelSpec, Pack, PackError
 from stenosis_trt.engine.plans import read_plan
 from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.tensorrt_compat import TensorRT
@@ -72,21 +72,21 @@ class TensorRtBackend:
 
         Raises:
             CudaError: the GPU, PyCUDA or the kernels cannot be used, or there is not enough memory.
-            TensorRTError: a plan cannot be used.
-            PackError: a model answers what no model may.
+            TensorRTError: a plan cannot be used, or answers what no model may.
         """
         start = time.perf_counter()
         options = options or GpuOptions()
         self.pack, self.notes = pack, list[str]()
         self._slot_bytes = options.slot_bytes
         self._integrated: dict[str, float] = {}
+        self._keep_warm: KeepWarm | None = None
         with ExitStack() as stack:
             self.device = stack.enter_context(Device())
             self._stages = self._open(stack, pack, chosen, options)
             self._warm_up(noise_study(pack))
-            self._keep_warm: KeepWarm | None = None
             if options.keep_warm_seconds is not None:
-                self._keep_warm = KeepWarm(options.keep_warm_seconds, self._stages["levels"].again)
+                work = self._stages["levels"].again
+                self._keep_warm = KeepWarm(options.keep_warm_seconds, work, self._not_kept_warm)
                 stack.callback(self._keep_warm.close)
             self._resources = stack.pop_all()
         self.warm_up_seconds = time.perf_counter() - start
@@ -99,9 +99,14 @@ class TensorRtBackend:
         """
         if self._keep_warm is not None:
             self._keep_warm.working.acquire()
+        before = self.arena.grown
         try:
-            before = self.arena.grown
-            placed = self.arena.load(study)
+            try:
+                placed = self.arena.load(study)
+            finally:
+                if self.arena.grown > before:
+                    for stage in self._stages.values():
+                        stage.forget()
         except BaseException:
             self._rest()
             raise
@@ -111,18 +116,27 @@ class TensorRtBackend:
 
     def read_into(self, memory: ReadingMemory) -> None:
         """See `Backend.read_into`. Where the GPU shares the machine's memory, what is read is computed as it
-        is, without a copy, if that is measured to be faster.
+        is, without a copy, if that is measured to be faster. Where it cannot be page-locked, that is noted,
+        and it is copied from as any other.
 
         Raises:
-            CudaError: the memory cannot be page-locked.
+            CudaError: the GPU is lost.
         """
-        self.arena.read_into(memory)
-        if self.device.integrated:
-            study = placed_in(memory, noise_study(self.pack))
-            copied_ms = self._milliseconds(study, mapped=False)
-            mapped_ms = self._milliseconds(study, mapped=True)
-            self.arena.mapped = mapped_ms < copied_ms
-            self._integrated = {"copied_ms": copied_ms, "mapped_ms": mapped_ms}
+        with self._at_work():
+            try:
+                self.arena.read_into(memory)
+            except CudaError as error:
+                if error.device_lost:
+                    raise
+                reason = error.reason.rstrip(".")
+                self.note(f"What studies are read into cannot be page-locked ({reason}): copies take longer.")
+                return
+            if self.device.integrated:
+                study = placed_in(memory, noise_study(self.pack))
+                copied_ms = self._milliseconds(study, mapped=False)
+                mapped_ms = self._milliseconds(study, mapped=True)
+                self.arena.mapped = mapped_ms < copied_ms
+                self._integrated = {"copied_ms": copied_ms, "mapped_ms": mapped_ms}
 
     def prefetch(self, study: LoadedStudy) -> None:
         """See `Backend.prefetch`.
@@ -134,7 +148,12 @@ class TensorRtBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        self._resources.close()
+        try:
+            self._resources.close()
+        except CudaError as error:
+            # Whoever used the GPU has been told.
+            if not error.device_lost:
+                raise
 
     def note(self, text: str) -> None:
         """Keep something that a user should know, and log it once."""
@@ -165,6 +184,19 @@ class TensorRtBackend:
     def finished(self) -> None:
         """A study was closed."""
         self._rest()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """In which nobody else keeps the GPU warm."""
+        if self._keep_warm is not None:
+            self._keep_warm.working.acquire()
+        try:
+            yield
+        finally:
+            self._rest()
+
+    def _not_kept_warm(self, error: Exception) -> None:
+        self.note(f"The GPU is not kept warm any more: {error}")
 
     def _rest(self) -> None:
         if self._keep_warm is not None:
@@ -222,7 +254,14 @@ class TensorRtBackend:
             for batch in stage.batches:
                 for _ in range(2):
                     self._try(study, name, batch)
-            check_output(stage.model, 1, stage.outputs(1))
+            try:
+                check_output(stage.model, 1, stage.outputs(1))
+            except PackError as error:
+                # Of the two, the plan is what was made for this GPU: the model may well be right on the CPU.
+                raise TensorRTError(
+                    f"The plan of {name} answers noise as no model may: {error.reason}",
+                    "Compare it with its model: stenosis-trt verify PACK --parity; or change --precision.",
+                ) from error
 
     def _try(self, study: LoadedStudy, name: str, batch: int) -> None:
         """Load a study and run one batch of one model, the same region over and over."""
@@ -278,7 +317,9 @@ class StudyOnGpu:
         self._closed = True
         try:
             for answer in self._asked:
-                answer.result()
+                # What nobody waited for is lost, and its error with it: there may be another one on its way.
+                with suppress(CudaError):
+                    answer.result()
         finally:
             self._backend.arena.release(self._placed)
             self._backend.finished()
@@ -286,15 +327,14 @@ class StudyOnGpu:
     def _ask(self, model: str, slices: Sequence[PlacedSlice], rois: Sequence[Roi]) -> list[Answer]:
         """Regions in as many batches as it takes."""
         stage = self._backend.stage(model)
-        answers = []
+        before = len(self._asked)
         largest = stage.batches[-1]
         for first in range(0, len(rois), largest):
             part = rois[first : first + largest]
             batch = stage.batch_for(len(part))
             inputs = describe_inputs(slices, part, stage.model, batch, stage.statistics_blocks)
-            answers.append(stage.ask(inputs, batch, self._placed.address, self._placed.ready))
-        self._asked += answers
-        return answers
+            self._asked.append(stage.ask(inputs, batch, self._placed.address, self._placed.ready))
+        return self._asked[before:]
 
 
 @dataclass(frozen=True)

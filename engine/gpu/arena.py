@@ -7,12 +7,14 @@ the copy. Where machine and device share their memory, kernels can read what was
 
 from __future__ import annotations
 
+import itertools
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import ReadingMemory
+from stenosis_trt.engine.backends.base import ReadingMemory, ReadingSlot
 from stenosis_trt.engine.cuda import Device, Event, Stream
 from stenosis_trt.engine.cuda_driver import CudaError
 from stenosis_trt.engine.cuda_memory import PageLocked
@@ -27,17 +29,24 @@ SLOT_BYTES = 32 << 20
 """Of most studies: 15 sagittal and 30 axial slices of 512² take 24 MB."""
 
 _PIXEL_BYTES = 2
+_PIXELS = "pixels of two studies"
 
 
 @dataclass
 class _Slot:
-    """`study` is the one whose pixels are in it or on their way, or None; `used` while it is computed."""
+    """`study` is the one whose pixels are in it or on their way, or None; `used` while it is computed; `turn`
+    says which of two is there longer, 0 where it is empty."""
 
     first_byte: int
     ready: Event
     study: LoadedStudy | None = None
     used: bool = False
     places: tuple[PlacedSlice, ...] = ()
+    turn: int = 0
+
+    def empty(self) -> None:
+        """What is in it is nobody's."""
+        self.study, self.used, self.places, self.turn = None, False, (), 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,8 @@ class Arena:
     """Pixels of `SLOTS` studies on the device. Its methods may be called from several threads.
 
     Attributes:
-        grown: how often a study was larger than its slot, so that all slots had to be made anew.
+        grown: how often a study was larger than its slot, so that all slots had to be made anew. What knows
+            the address of a pixel forgets it then, also where `load` raised.
         mapped: whether kernels read page-locked memory of the machine as it is.
         copies: how many copies were made.
         stream: that copies.
@@ -78,12 +88,13 @@ class Arena:
         self._lock = threading.Lock()
         self.stream = Stream(device)
         self._slot_bytes = aligned(slot_bytes)
-        self._pixels = budget.buffer(SLOTS * self._slot_bytes, "pixels of two studies")
+        self._pixels = budget.buffer(SLOTS * self._slot_bytes, _PIXELS)
         self._slots = [
             _Slot(number * self._slot_bytes, Event(device, timing=False)) for number in range(SLOTS)
         ]
         self._memory: ReadingMemory | None = None
         self._locked: PageLocked | None = None
+        self._turns = itertools.count(1)
         self.mapped = False
         self.grown = self.copies = 0
 
@@ -101,12 +112,15 @@ class Arena:
     def prefetch(self, study: LoadedStudy) -> None:
         """Begin to copy a study that is loaded next, if there is room; else `load` will.
 
+        Where both slots hold studies that were announced and not loaded, the earlier one is let go.
+
         Raises:
             CudaError: the driver refused.
         """
         with self._lock:
-            slot = next((item for item in self._slots if item.study is None), None)
-            if slot is not None and not self._as_it_is(study) and _bytes_of(study) <= self._slot_bytes:
+            slot = self._room()
+            fits = not self._pixels.closed and _bytes_of(study) <= self._slot_bytes
+            if slot is not None and fits and not self._as_it_is(study):
                 self._copy(study, slot)
 
     def load(self, study: LoadedStudy) -> PlacedStudy:
@@ -121,10 +135,10 @@ class Arena:
                 return _placed(study, self._in_memory(study, 0), self._locked.address, None, None)
             slot = next((item for item in self._slots if item.study is study), None)
             if slot is None:
-                needed = _bytes_of(study)
-                if needed > self._slot_bytes:
+                needed = max(_bytes_of(study), self._slot_bytes)
+                if needed > self._slot_bytes or self._pixels.closed:
                     self._grow(needed)
-                slot = next((item for item in self._slots if not item.used), None)
+                slot = self._room()
                 if slot is None:
                     raise CudaError("Both slots of the arena are in use.", "Close a study before the next.")
                 self._copy(study, slot)
@@ -136,12 +150,12 @@ class Arena:
         """Let another study have the slot. All that was computed of this one has been waited for."""
         if placed.slot is not None:
             with self._lock:
-                slot = self._slots[placed.slot]
-                slot.study, slot.used, slot.places = None, False, ()
+                self._slots[placed.slot].empty()
 
     def close(self) -> None:
-        """Give the memory back."""
-        with self._device.current():
+        """Give the memory back, once nothing is copied any more, or nothing can be."""
+        with suppress(CudaError), self._device.current():
+            # Copies that nobody waited for. Whoever waits for one is told what went wrong with it.
             self.stream.synchronize()
         if self._locked is not None:
             self._locked.close()
@@ -149,6 +163,11 @@ class Arena:
             slot.ready.close()
         self._pixels.close()
         self.stream.close()
+
+    def _room(self) -> _Slot | None:
+        """A slot for a study: an empty one, or the one whose study waits longest to be loaded; None where
+        both are in use."""
+        return min((item for item in self._slots if not item.used), key=lambda item: item.turn, default=None)
 
     def _as_it_is(self, study: LoadedStudy) -> bool:
         """Whether kernels read the study where it was read into."""
@@ -180,6 +199,8 @@ class Arena:
     def _copy(self, study: LoadedStudy, slot: _Slot) -> None:
         """Give the copy of a study to the stream."""
         together = self._range(study)
+        # Until all of it is on its way, the slot is no study's.
+        slot.empty()
         with self._device.current():
             if together is not None and together[1] - together[0] <= self._slot_bytes:
                 assert self._memory is not None
@@ -194,27 +215,45 @@ class Arena:
                     self._pixels.copy_from(stored, self.stream, item.place.offset * _PIXEL_BYTES)
                     self.copies += 1
             slot.ready.record(self.stream)
-        slot.study = study
-        reading = self._memory and self._memory.slot_of(study.sagittal[0].stored)
-        if reading:
+        slot.study, slot.turn = study, next(self._turns)
+        for reading in self._sources(study):
             reading.hold(lambda: self._wait(slot.ready))
+
+    def _sources(self, study: LoadedStudy) -> set[ReadingSlot]:
+        """The slots that a study was read into: one, or none where it lies elsewhere as a whole."""
+        memory = self._memory
+        if memory is None:
+            return set()
+        slots = (memory.slot_of(item.stored) for item in _slices(study))
+        return {slot for slot in slots if slot is not None}
 
     def _wait(self, event: Event) -> None:
         with self._device.current():
             event.synchronize()
 
     def _grow(self, needed: int) -> None:
-        """Make slots that the study fits in. What was on its way to them is copied again when loaded."""
+        """Make slots that the study fits in. What was on its way to them is copied again when loaded.
+
+        Where there is no memory for them, there are slots as before: the next study may be a smaller one.
+        """
         if any(slot.used for slot in self._slots):
             raise CudaError("The arena cannot grow while a study is computed.", "Close it before the next.")
         with self._device.current():
             self.stream.synchronize()
-        self._pixels.close()
-        self._slot_bytes = aligned(needed)
-        self._pixels = self._budget.buffer(SLOTS * self._slot_bytes, "pixels of two studies")
-        for number, slot in enumerate(self._slots):
-            slot.first_byte, slot.study = number * self._slot_bytes, None
         self.grown += 1
+        self._pixels.close()
+        try:
+            self._make(aligned(needed))
+        except CudaError:
+            self._make(self._slot_bytes)
+            raise
+
+    def _make(self, slot_bytes: int) -> None:
+        self._pixels = self._budget.buffer(SLOTS * slot_bytes, _PIXELS)
+        self._slot_bytes = slot_bytes
+        for number, slot in enumerate(self._slots):
+            slot.empty()
+            slot.first_byte = number * slot_bytes
 
 
 def _slices(study: LoadedStudy) -> tuple[LoadedSlice, ...]:

@@ -11,7 +11,7 @@ from stenosis_trt.engine.cuda_driver import CudaError
 from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.hardware import Driver, nvidia_driver
 from stenosis_trt.engine.pack import MODEL_NAMES, Pack
-from stenosis_trt.engine.plans import find_plan
+from stenosis_trt.engine.plans import PlanError, find_plan
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.sidecar import Here
 from stenosis_trt.engine.tensorrt_compat import TensorRT, installed_flavours
@@ -19,10 +19,11 @@ from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, TensorRTError, dotte
 
 
 def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans:
-    """The plans of a pack that this machine's first GPU is used with; built where that was asked for.
+    """The plans of a pack that this machine's first GPU is used with.
 
     Of two flavours of TensorRT that are installed, the first that has a plan for each model is taken,
-    TensorRT before TensorRT-RTX.
+    TensorRT before TensorRT-RTX. Where neither has, the first one's that are missing are built, if that was
+    asked for; what may be loaded is left as it is, whatever it was built with.
 
     Args:
         pack: as it was loaded.
@@ -33,7 +34,8 @@ def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans
         CudaError: there is no GPU, or no PyCUDA.
         TensorRTError: no flavour is installed that runs on this GPU, or it has no plans; the advice has the
             command that builds them.
-        PackError: plans were to be built, and the pack cannot be written to.
+        PackError: plans were to be built, and the pack cannot be written to, or they would not be signed as
+            it requires.
     """
     driver = nvidia_driver()
     if not driver.gpus:
@@ -44,22 +46,22 @@ def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans
     if importlib.util.find_spec("pycuda") is None:
         raise CudaError("PyCUDA is not installed.", "Install it: pip install 'stenosis-trt[gpu]'")
     first, *others = _flavours(options.flavour, driver)
-    if options.build:
-        _build(pack, first, precision, driver)
     try:
         return _plans_of(pack, first, precision, driver)
     except TensorRTError:
         for name in others:
             with suppress(TensorRTError):
                 return _plans_of(pack, name, precision, driver)
-        raise
+        if not options.build:
+            raise
+    return _plans_of(pack, first, precision, driver, build=True)
 
 
 def _flavours(wanted: str | None, driver: Driver) -> list[str]:
     """Names of the flavours that are installed and run on this GPU, one at least."""
     installed = [name for name in installed_flavours() if wanted in (None, name)]
     if not installed:
-        names = [wanted] if wanted in FLAVOURS else list(FLAVOURS)
+        names = list(FLAVOURS) if wanted is None else [wanted]
         ways = "; or ".join(f"{name}: {FLAVOURS[name].install}" for name in names)
         raise TensorRTError(f"{' or '.join(names)} is not installed.", f"Install it. {ways}.")
     gpu = driver.gpus[0]
@@ -79,23 +81,27 @@ def _flavours(wanted: str | None, driver: Driver) -> list[str]:
     return running
 
 
-def _plans_of(pack: Pack, flavour: str, precision: str, driver: Driver) -> ChosenPlans:
+def _plans_of(pack: Pack, flavour: str, precision: str, driver: Driver, build: bool = False) -> ChosenPlans:
+    """One flavour's plan for each model; what is missing is built first, if wanted."""
     gpu = driver.gpus[0]
     here = Here(flavour, TensorRT(FLAVOURS[flavour]).version, gpu.name, gpu.compute_capability)
     plans = {}
     for name in MODEL_NAMES:
         model = pack.models[name]
         wanted = model.precision if precision == "fp32" else precision
-        plans[name] = find_plan(pack, name, wanted, here)
+        try:
+            plans[name] = find_plan(pack, name, wanted, here)
+        except PlanError:
+            if not build:
+                raise
+            _build(pack, BuildRequest(flavour=flavour, precisions=(wanted,), models=(name,)), driver)
+            plans[name] = find_plan(pack, name, wanted, here)
     return ChosenPlans(here, plans)
 
 
-def _build(pack: Pack, flavour: str, precision: str, driver: Driver) -> None:
-    """Build what is missing of one precision, and say so."""
-    wanted = {model.precision for model in pack.models.values()} if precision == "fp32" else {precision}
-    request = BuildRequest(flavour=flavour, precisions=tuple(sorted(wanted)))
+def _build(pack: Pack, request: BuildRequest, driver: Driver) -> None:
+    """Build, and say so."""
     for outcome in build_plans(pack, request, driver, show_progress):
         if outcome.plan is None:
             raise TensorRTError(f"{outcome.model} {outcome.precision}: not built.", outcome.trouble)
-        if not outcome.found:
-            print(outcome_line(outcome), file=sys.stderr)
+        print(outcome_line(outcome), file=sys.stderr)

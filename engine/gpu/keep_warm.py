@@ -8,20 +8,19 @@ from collections.abc import Callable
 
 
 class KeepWarm:
-    """Calls `work` whenever nothing else was done for some seconds. Use it as a context manager."""
+    """Calls `work` whenever nothing else was done for some seconds, until it is closed."""
 
-    def __init__(self, seconds: float, work: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, work: Callable[[], None], failed: Callable[[Exception], None]) -> None:
         """Begin.
 
         Args:
             seconds: after the last work.
             work: called on a thread of its own while `working` is held. What it raises ends this.
+            failed: called with that, on the same thread; the next study finds out by itself.
         """
-        self._seconds, self._work = seconds, work
+        self._seconds, self._work, self._failed = seconds, work, failed
         self.working = threading.Lock()
         """Held by whoever uses the GPU."""
-        self.failed: Exception | None = None
-        """What `work` raised, if it did: the next study finds out by itself."""
         self.count = 0
         """How often it worked."""
         self._last = time.monotonic()
@@ -46,8 +45,8 @@ class KeepWarm:
                 continue
             try:
                 self._work()
-            except Exception as error:  # noqa: BLE001 - kept for whoever asks; a thread has nobody to raise to
-                self.failed = error
+            except Exception as error:  # noqa: BLE001 - told to `failed`; a thread has nobody to raise to
+                self._failed(error)
                 return
             finally:
                 self.working.release()

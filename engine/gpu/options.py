@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stenosis_trt.engine.gpu.arena import SLOT_BYTES
 from stenosis_trt.engine.plans import Plan
 from stenosis_trt.engine.sidecar import Here
+from stenosis_trt.engine.tensorrt_flavours import FLAVOURS
+
+_LONGEST_REST_SECONDS = 86400.0
+"""A GPU that is to work once a day is not kept warm by that."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,9 @@ class GpuOptions:
         keep_warm_seconds: let the GPU work this long after its last work, again and again, so that it does
             not clock down between studies; None to let it rest.
         slot_bytes: of each of the two studies that are on the device at once, to begin with.
+
+    Raises:
+        ValueError: there is no such flavour, or it cannot be waited that long.
     """
 
     flavour: str | None = None
@@ -32,6 +40,15 @@ class GpuOptions:
     memory_ceiling_bytes: int | None = None
     keep_warm_seconds: float | None = None
     slot_bytes: int = SLOT_BYTES
+
+    def __post_init__(self) -> None:
+        if self.flavour is not None and self.flavour not in FLAVOURS:
+            raise ValueError(f"There is no flavour {self.flavour!r}. Give one of {', '.join(FLAVOURS)}.")
+        seconds = self.keep_warm_seconds
+        if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= _LONGEST_REST_SECONDS):
+            raise ValueError(
+                f"A GPU cannot be kept warm every {seconds} seconds. Give 0 to {_LONGEST_REST_SECONDS:.0f}."
+            )
 
 
 @dataclass(frozen=True)

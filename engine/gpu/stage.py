@@ -8,8 +8,8 @@ call launches it from then on. Nothing is allocated once a batch has run.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,6 @@ from stenosis_trt.kernels.layouts import (
     SELECTION,
     WINDOW,
 )
-
-_LOG = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -200,10 +198,17 @@ class Stage:
         way = _Way(batch, inputs.kernel, inputs.windows is not None, pixels)
         stream = self._place.stream
         with self._place.device.current():
-            if ready is not None:
-                stream.wait_for(ready)
-            self._launch_way(way)
-            self._done.record(stream)
+            try:
+                if ready is not None:
+                    stream.wait_for(ready)
+                self._launch_way(way)
+                self._done.record(stream)
+            except BaseException:
+                # What was given until then still reads pixels, and what is described here. The error that is
+                # on its way is the one to be told.
+                with suppress(CudaError):
+                    stream.synchronize()
+                raise
         self._last = way
         self._open = Answer(self._done, self._results(), inputs.count)
         return self._open
@@ -220,6 +225,14 @@ class Stage:
                 self._done.record(self._place.stream)
                 self._done.synchronize()
 
+    def forget(self) -> None:
+        """Pixels are not any more where they were: nothing that was captured or asked is repeated."""
+        self._last = None
+        for graph in self._graphs.values():
+            if graph is not None:
+                graph.close()
+        self._graphs.clear()
+
     @property
     def graphs(self) -> int:
         """How many ways were captured."""
@@ -228,10 +241,7 @@ class Stage:
     def close(self) -> None:
         """Give back what it took. The plan is not its own."""
         self._open = None
-        for graph in self._graphs.values():
-            if graph is not None:
-                graph.close()
-        self._graphs.clear()
+        self.forget()
         self._done.close()
         buffers = (self._input, self._heatmaps, self._selections, self._windows)
         for buffer in buffers:

@@ -7,57 +7,26 @@ from __future__ import annotations
 
 import gc
 import resource
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 
 import numpy as np
 from fake_gpu import assert_nothing_is_left, count, on_the_fake_gpu
+from gpu_backend import grading, tiny_backend
 from made_study import hills, made_study
-from tiny_pack import write_tiny_pack
 
-from stenosis_trt.engine.backends.base import Roi
-from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
-from stenosis_trt.engine.build import BuildRequest, build_plans
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
-from stenosis_trt.engine.gpu.choice import choose_plans
-from stenosis_trt.engine.gpu.options import GpuOptions
 from stenosis_trt.engine.gpu.trial import placed_in
-from stenosis_trt.engine.hardware import nvidia_driver
-from stenosis_trt.engine.pack import Pack
-from stenosis_trt.engine.progress import show_progress
-from stenosis_trt.engine.records import LoadedStudy
-from stenosis_trt.engine.roi import slice_roi
-from stenosis_trt.engine.tensorrt_flavours import BuildSettings
 
 _STUDIES = 1000
 
 
-@contextmanager
-def _backend(batches: tuple[int, ...]) -> Iterator[TensorRtBackend]:
-    with tempfile.TemporaryDirectory() as folder:
-        pack = write_tiny_pack(Path(folder) / "tiny")
-        request = BuildRequest(flavour="tensorrt", settings=BuildSettings(batches=batches))
-        for outcome in build_plans(pack, request, nvidia_driver(), show_progress):
-            assert outcome.plan is not None, outcome.trouble
-        chosen = choose_plans(pack, "fp32", GpuOptions(flavour="tensorrt"))
-        with closing(TensorRtBackend(pack, chosen)) as backend:
-            yield backend
-
-
-def _grading(study: LoadedStudy, pack: Pack) -> list[Roi]:
-    pose = study.sagittal[4].pose
-    return [Roi((3, 4, 5), slice_roi(pose, pose.centre, pack.models["grader"].input))]
-
-
 @on_the_fake_gpu(with_kernels=True, FAKE_CUDA_CAPABILITY="90")
 def test_the_next_study_is_copied_while_one_is_computed_and_neither_waits_for_the_other() -> None:
-    with _backend((2,)) as gpu, PixelMemory(16 << 20) as memory:
+    with tiny_backend((2,)) as gpu, PixelMemory(16 << 20) as memory:
         gpu.read_into(memory)
         first, second = made_study(), placed_in(memory, made_study(fill=hills))
         with closing(gpu.load(first)) as there:
-            grades = there.grade(_grading(first, gpu.pack))
+            grades = there.grade(grading(first, gpu.pack))
             gpu.prefetch(second)
             # The numbers of the first are waited for, and the copy of the second is not.
             assert grades.result().probabilities.shape == (1, 4)
@@ -69,17 +38,17 @@ def test_the_next_study_is_copied_while_one_is_computed_and_neither_waits_for_th
         memory.slots[0].reset()
         memory.array[: 8 << 20] = 255
         with closing(gpu.load(second)) as there:
-            found = there.grade(_grading(second, gpu.pack)).result()
+            found = there.grade(grading(second, gpu.pack)).result()
         with closing(gpu.load(made_study(fill=hills))) as there:
-            expected = there.grade(_grading(second, gpu.pack)).result()
+            expected = there.grade(grading(second, gpu.pack)).result()
         assert np.array_equal(found.probabilities, expected.probabilities)
 
 
 @on_the_fake_gpu(with_kernels=True, FAKE_CUDA_CAPABILITY="90")
 def test_answers_that_nobody_waits_for_do_not_spoil_those_that_come_after() -> None:
-    with _backend((2,)) as gpu:
+    with tiny_backend((2,)) as gpu:
         study = made_study(fill=hills)
-        rois = _grading(study, gpu.pack)
+        rois = grading(study, gpu.pack)
         with closing(gpu.load(study)) as there:
             expected = there.grade(rois).result().probabilities
             there.grade(rois * 2)
@@ -90,9 +59,9 @@ def test_answers_that_nobody_waits_for_do_not_spoil_those_that_come_after() -> N
 
 @on_the_fake_gpu(with_kernels=True, FAKE_CUDA_CAPABILITY="90")
 def test_a_thousand_studies_take_no_more_than_one() -> None:
-    with _backend((1,)) as gpu:
+    with tiny_backend((1,)) as gpu:
         study = made_study(fill=hills)
-        rois = _grading(study, gpu.pack)
+        rois = grading(study, gpu.pack)
         kinds = ("device_memory", "host_memory", "streams", "events", "graphs", "graph_execs")
 
         def grade() -> None:

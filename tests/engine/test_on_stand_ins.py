@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from fake_gpu import environment, kernels, run_gpu_tests
+from signing_keys import write_pair
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
@@ -58,7 +59,7 @@ def _call(process: dict[str, str], *arguments: object) -> subprocess.CompletedPr
 
 
 def _grade(
-    process: dict[str, str], phantoms: Path, pack: Path, out: Path, *arguments: str, **more: str
+    process: dict[str, str], phantoms: Path, pack: Path, out: Path, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     return _call(process, "grade", phantoms, "--pack", pack, "--out", out, *arguments)
 
@@ -74,6 +75,7 @@ def test_a_folder_is_graded_on_the_gpu_as_on_the_cpu_and_the_run_says_with_what(
     done = _grade(stand_ins, phantoms, pack, tmp_path / "gpu", "--device", "auto", "--keep-warm", "0.05")
     assert done.returncode == 0, done.stderr
     assert "Backend: tensorrt, because there is a plan for each model: tensorrt 10.3.0" in done.stderr
+    assert "with the plans in tensorrt-10.3.0-sm90-stand-in-for-a-gpu-fp32." in done.stderr
     assert _grade(stand_ins, phantoms, pack, tmp_path / "cpu", "--device", "cpu").returncode == 0
     found, expected = _rows(tmp_path / "gpu" / "results.csv"), _rows(tmp_path / "cpu" / "results.csv")
     assert len(found) == 12
@@ -133,6 +135,59 @@ def test_missing_plans_are_built_on_the_spot_where_that_was_asked_for(
     assert "built in" not in again.stderr
 
 
+def test_plans_that_are_there_are_left_as_they_are_when_missing_ones_are_to_be_built(
+    stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path
+) -> None:
+    """They were built for other batches than would be built."""
+    folder = tmp_path / "pack"
+    shutil.copytree(pack, folder)
+    next(folder.rglob("cord.plan")).unlink()
+    before = {path.name: path.read_bytes() for path in folder.rglob("*.plan")}
+    done = _grade(stand_ins, phantoms, folder, tmp_path / "out", "--device", "gpu", "--build")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^(\w+) fp32: built", done.stderr, re.MULTILINE) == ["cord"]
+    after = {path.name: path.read_bytes() for path in folder.rglob("*.plan")}
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"cord.plan"}
+
+
+def test_plans_have_to_be_signed_where_a_signature_is_required(
+    stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path
+) -> None:
+    folder, keys = tmp_path / "pack", write_pair(tmp_path)
+    shutil.copytree(pack, folder, ignore=shutil.ignore_patterns("plans"))
+    assert _call(stand_ins, "sign", folder, "--key", keys.private).returncode == 0
+    shutil.copytree(pack / "plans", folder / "plans")
+    options = ("--device", "gpu", "--require-signature", str(keys.public))
+    refused = _grade(stand_ins, phantoms, folder, tmp_path / "out", *options)
+    assert refused.returncode == 2
+    assert "levels.plan: its sidecar is not signed" in refused.stderr
+    assert "--precision fp32 --sign KEY" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    unsigned = _grade(stand_ins, phantoms, folder, tmp_path / "out", *options, "--build")
+    assert unsigned.returncode == 2
+    assert "there is no key to do that with" in unsigned.stderr
+    assert _call(stand_ins, "sign", folder, "--key", keys.private).returncode == 0
+    done = _grade(stand_ins, phantoms, folder, tmp_path / "out", *options, "--build")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--flavour", "tensort"), "There is no flavour 'tensort'. Give one of tensorrt, tensorrt-rtx."),
+        (("--keep-warm", "inf"), "kept warm every inf seconds"),
+    ],
+)
+def test_what_no_gpu_can_be_asked_for_is_refused(
+    stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    done = _grade(stand_ins, phantoms, pack, tmp_path / "out", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_where_nothing_can_be_captured_work_is_launched_as_it_is_and_that_is_said_once(
     stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +215,77 @@ batch.announce = and_then_fail
 failures = sys.argv.pop(1)
 main()
 """
+_LOSE = """
+import ctypes
+import sys
+from stenosis_trt.engine.backends import tensorrt
+from stenosis_trt.engine.cli import main
+place, interrupted = sys.argv.pop(1), sys.argv.pop(1) == "interrupted"
+kind, name = place.split(".")
+kind = getattr(tensorrt, kind)
+method = getattr(kind, name)
+def lose(*arguments):
+    ctypes.CDLL("libcuda.so.1").fake_cuda_lose(719)
+    if interrupted:
+        raise KeyboardInterrupt
+    return method(*arguments)
+setattr(kind, name, lose)
+main()
+"""
+"""Loses the GPU when a method is called, and is interrupted then if wanted."""
+
+
+@pytest.mark.parametrize("place", ["TensorRtBackend.load", "TensorRtBackend.prefetch", "StudyOnGpu.measure"])
+def test_a_run_whose_gpu_is_lost_ends_as_any_other(
+    stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path, place: str
+) -> None:
+    done = _grade_and_lose(stand_ins, phantoms, pack, tmp_path / "out", place, "goes on")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "0 of 2 studies graded, 2 could not be graded" in done.stderr
+    problems = [row for row in _rows(tmp_path / "out" / "errors.csv") if row["study_uid"]]
+    assert len(problems) == 2
+    assert all("start it anew" in row["what_to_do"] for row in problems)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
+
+
+def test_a_gpu_that_is_lost_before_anything_is_read_ends_the_run_with_one_line(
+    stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path
+) -> None:
+    place = "TensorRtBackend.read_into"
+    done = _grade_and_lose(stand_ins, phantoms, pack, tmp_path / "out", place, "goes on")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.search(r"^stenosis-trt: .*CUDA_ERROR_LAUNCH_FAILED.*start it anew", done.stderr, re.MULTILINE)
+    assert not json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
+
+
+def test_an_interrupt_is_obeyed_also_where_the_gpu_is_lost(
+    stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path
+) -> None:
+    place = "StudyOnGpu.measure"
+    done = _grade_and_lose(stand_ins, phantoms, pack, tmp_path / "out", place, "interrupted")
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+
+
+def _grade_and_lose(
+    process: dict[str, str], phantoms: Path, pack: Path, out: Path, place: str, then: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _LOSE, place, then, "grade", phantoms, "--pack", pack, "--out", out]
+    command = [*map(str, command), "--device", "gpu"]
+    return subprocess.run(command, env=process, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_study_is_graded_also_where_no_memory_can_be_page_locked(
+    stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path
+) -> None:
+    refusing = {**stand_ins, "FAKE_CUDA_FAIL": "cuMemHostRegister_v2=801"}
+    done = _grade(refusing, phantoms, pack, tmp_path / "out", "--device", "gpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cannot be page-locked") == 1
+    (note,) = json.loads((tmp_path / "out" / "run.json").read_text())["backend"]["notes"]
+    assert "CUDA_ERROR_NOT_SUPPORTED" in note
 
 
 def test_a_study_that_the_gpu_fails_on_is_reported_and_the_run_goes_on(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +89,24 @@ def test_every_level_is_graded_and_measured(pack: Pack, backend: OnnxRuntimeBack
         assert item.point[0] == pytest.approx(0.0, abs=0.5)
         assert item.sagittal_sop_uid == "s4"
     assert set(result.seconds) == {"load", "levels", "grade", "cord"}
+
+
+class _BlindOnOneSlice(_Known):
+    """Heatmaps of nothing on the first axial slice: all four peaks are in their first pixel."""
+
+    def decode(self, heatmaps):  # type: ignore[no-untyped-def]
+        decoded = super().decode(heatmaps)
+        if heatmaps == "cord":
+            decoded[0] = 0.0
+        return decoded
+
+
+def test_a_slice_on_which_no_cord_is_seen_costs_no_other(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    whole = grade_study(made_study(), pack, _Known(backend))
+    result = grade_study(made_study(), pack, _BlindOnOneSlice(backend))
+    assert result.cord_slices == whole.cord_slices[1:]
+    assert len([item for item in result.levels if item.cord]) >= len(LEVELS) - 1
+    json.dumps(asdict(result), allow_nan=False)
 
 
 def test_all_regions_of_a_study_go_through_each_model_in_one_call(

@@ -100,6 +100,13 @@ def test_verify_takes_several_keys_and_refuses_where_none_is_the_signers(
         assert public.fingerprint in answer.stderr
 
 
+def test_a_key_that_is_given_twice_is_one(pack: Path, pair: Pair) -> None:
+    assert _call("sign", pack, "--key", pair.private).returncode == 0
+    answer = _call("verify", pack, "--key", pair.public, "--key", pair.public)
+    assert answer.returncode == 0, answer.stderr
+    assert f"Signed by {pair.public_key.fingerprint}" in answer.stdout
+
+
 def test_grade_requires_the_signature_and_records_whose_it_was(
     pack: Path, pair: Pair, tmp_path: Path
 ) -> None:

@@ -76,6 +76,34 @@ def test_the_hash_is_of_contents_and_not_of_names(tmp_path: Path) -> None:
     assert content_hash(tmp_path / "a") != content_hash(tmp_path / "b")
 
 
+def test_the_hash_is_of_all_that_reading_meets(tmp_path: Path) -> None:
+    """Behind links to folders, as the reader goes; of a single file; and of what a DICOMDIR lies beside."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "image.dcm").write_bytes(name.encode())
+        (tmp_path / name / "DICOMDIR").write_bytes(b"the same")
+        (tmp_path / f"links-{name}").mkdir()
+        (tmp_path / f"links-{name}" / "study").symlink_to(tmp_path / name, target_is_directory=True)
+    for shown in ("links-{}", "{}/image.dcm", "{}/DICOMDIR"):
+        first, second = (content_hash(tmp_path / shown.format(name)) for name in ("one", "two"))
+        assert first != second, shown
+    assert content_hash(tmp_path / "one") == content_hash(tmp_path / "links-one")
+    (tmp_path / "one" / "DICOMDIR").write_bytes(b"another")
+    assert content_hash(tmp_path / "one" / "DICOMDIR") != content_hash(tmp_path / "two" / "DICOMDIR")
+
+
+def test_a_set_is_not_that_of_a_pack_which_finds_other_levels(
+    pack: Pack, phantoms: StudySet, cache: Path
+) -> None:
+    """From which confidence on a peak is a level decides which regions the grader and the cord are shown."""
+    first = calibration_set(pack, phantoms, 4, cache)
+    levels = pack.models["levels"]
+    stricter = replace(levels, output=replace(levels.output, minimum_confidence=0.99))
+    with pytest.raises(StudiesError, match="model grader"):
+        calibration_set(replace(pack, models={**pack.models, "levels": stricter}), phantoms, 4, cache)
+    assert calibration_set(pack, phantoms, 4, cache).key == first.key
+
+
 def test_studies_that_cannot_be_used_say_what_to_do(pack: Pack, tmp_path: Path, cache: Path) -> None:
     with pytest.raises(StudiesError, match="nothing at"):
         study_set(tmp_path / "absent", PhantomSet(1, 1))
@@ -112,3 +140,22 @@ def test_phantoms_are_made_once_whole_or_not_at_all(tmp_path: Path, monkeypatch:
     shutil.rmtree(made.folder)
     phantom_set(PhantomSet(3, 9), tmp_path)
     assert len(calls) == 3
+
+
+def test_phantoms_that_another_run_made_meanwhile_stay_where_it_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = PhantomSet(2, 9)
+
+    def write(out: Path, _: phantom.PhantomOptions, progress: object = None) -> Path:
+        (out).mkdir(parents=True)
+        (out / "truth.csv").write_text("mine")
+        if not any(tmp_path.glob("9-*")):
+            phantom_set(wanted, tmp_path)
+            (next(tmp_path.glob("9-*")) / "truth.csv").write_text("theirs")
+        return out / "truth.csv"
+
+    monkeypatch.setattr(phantom, "write_studies", write)
+    made = phantom_set(wanted, tmp_path)
+    assert (made.folder / "truth.csv").read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [made.folder]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from stenosis_trt.export.checkpoints import CheckpointError
+from stenosis_trt.export.checkpoints import CheckpointError, read_checkpoint
 from stenosis_trt.export.efficientnet_names import their_names
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
@@ -139,6 +140,22 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_runs_none(tmp_path: Path
 def test_a_whole_pickled_network_is_refused(tmp_path: Path, cord: KeypointNet) -> None:
     with pytest.raises(CheckpointError, match=r"wants to run code .*KeypointNet.*save the weights alone"):
         load_network(_saved(tmp_path / "c.pt", cord), _CORD)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pickle_of_another_protocol_is_refused_without_a_remark_of_pytorchs(
+    tmp_path: Path, cord: KeypointNet
+) -> None:
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(dict(cord.state_dict()), protocol=4))
+    with pytest.raises(CheckpointError, match="Save the weights alone"):
+        read_checkpoint(tmp_path / "plain.pt")
+
+
+def test_weights_without_values_are_refused(tmp_path: Path, cord: KeypointNet) -> None:
+    state = {name: value.to("meta") for name, value in cord.state_dict().items()}
+    path = _saved(tmp_path / "empty.pt", state)
+    with pytest.raises(CheckpointError, match="weights without values"):
+        load_network(path, _CORD)
 
 
 def test_a_command_line_kept_beside_the_weights_is_read(tmp_path: Path, cord: KeypointNet) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +18,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import typer
 from named_values import named_value
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
@@ -23,6 +27,7 @@ from typer.testing import CliRunner
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.cli import app
+from stenosis_trt.engine.cli_errors import fail_of_system
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
 from stenosis_trt.export.export_pack import export_pack
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
@@ -104,6 +109,20 @@ def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_in_a_spec_is_named(setting: str, reason: str) -> None:
     with pytest.raises(SpecError, match=reason):
+        read_spec(reference_spec(), [setting])
+
+
+def test_a_date_on_the_card_is_a_text_as_toml_writes_it() -> None:
+    spec = read_spec(reference_spec(), ["card.trained_on=2024-05-01", "card.data.at=[07:30:00, 1]"])
+    assert spec.card["trained_on"] == "2024-05-01"
+    assert spec.card["data"] == {"at": ["07:30:00", 1]}
+
+
+@pytest.mark.parametrize(
+    "setting", ["card.x=nan", "card.x.y=[1, inf]", "cord.metrics.error=nan", "card.x=\udcf6"]
+)
+def test_what_pack_json_cannot_hold_is_refused_before_anything_is_exported(setting: str) -> None:
+    with pytest.raises(SpecError, match="cannot hold|write numbers|no text in UTF-8"):
         read_spec(reference_spec(), [setting])
 
 
@@ -302,6 +321,80 @@ def test_onnx_files_become_a_pack_that_is_checked_on_the_studies_given(
     assert all("slices of studies" in line for line in lines[3:])
 
 
+def test_a_pack_that_was_made_meanwhile_is_not_overwritten(
+    onnx_files: dict[str, Path], phantoms: StudySet, tmp_path: Path
+) -> None:
+    """Two runs into one folder: the second to finish says so, and leaves nothing."""
+    spec, out = read_spec(reference_spec(), _ECHOES), tmp_path / "pack"
+
+    def report(line: str) -> None:
+        if line.startswith("cord: largest"):
+            write_tiny_pack(out)
+
+    with pytest.raises(ExportError, match="is there already"):
+        export_pack(onnx_files, spec, out, phantoms.folder, report)
+    assert Pack.load(out).name == "tiny"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_name_that_is_no_utf_8_is_kept_as_what_it_is(
+    onnx_files: dict[str, Path], phantoms: StudySet, tmp_path: Path
+) -> None:
+    name = tmp_path / os.fsdecode(b"c\xf6rd.onnx")
+    shutil.copy(onnx_files["cord"], name)
+    spec = read_spec(reference_spec(), _ECHOES)
+    pack = export_pack({**onnx_files, "cord": name}, spec, tmp_path / "pack", phantoms.folder, lambda _: None)
+    assert pack.card["exported_from"]["cord"]["file"] == "c\\xf6rd.onnx"
+
+
+@pytest.mark.parametrize(
+    ("out", "prelude", "reason"),
+    [
+        ("pack", "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (500, 500))", "File too large"),
+        ("file/pack", "", "Not a directory"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
+    onnx_files: dict[str, Path], phantoms: StudySet, tmp_path: Path, out: str, prelude: str, reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    settings = [item for setting in _ECHOES for item in ("--set", setting)]
+    command = [
+        "export",
+        *_arguments(onnx_files),
+        "--spec",
+        "reference",
+        *settings,
+        "--check",
+        phantoms.folder,
+    ]
+    answer = _call(*command, "--out", tmp_path / out, prelude=prelude)
+    assert answer.returncode == 2, answer.stderr
+    assert reason in answer.stderr
+    assert "None" not in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_a_full_disk_says_where_room_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        fail_of_system(OSError(errno.ENOSPC, "No space left on device"))
+    assert ended.value.exit_code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("stenosis-trt: No space left on device. Make room where --out lies and in ")
+    with pytest.raises(BrokenPipeError):
+        fail_of_system(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+
+
+def test_an_input_that_no_memory_holds_is_one_line(onnx_files: dict[str, Path], tmp_path: Path) -> None:
+    size = ["--set", "grader.input.size=[4000000, 4000000]"]
+    answer = _call(
+        "export", *_arguments(onnx_files), "--spec", "reference", *size, "--out", tmp_path / "pack"
+    )
+    assert answer.returncode == 2
+    assert re.fullmatch(r"stenosis-trt: There is not enough memory .*input.size.*\n", answer.stderr)
+
+
 def test_an_onnx_file_without_its_activation_is_refused_by_the_run_time(
     onnx_files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -383,6 +476,9 @@ def test_export_goes_on_to_other_precisions_as_quantise_does(
         (["--precision", "int8", "--calibrate", "/absent"], "no studies at /absent.*--calibrate"),
         (["--precision", "fp16", "--validate", "/absent"], "no studies at /absent.*--validate"),
         (["--precision", "fp16", "--out", "."], "is there already"),
+        (["--precision", "fp16", "--calibrator", "max"], "Nothing reads --calibrator without int8"),
+        (["--validate", "/absent"], "Nothing reads --validate without --precision"),
+        (["--calibrator", "max", "--calibrate", "."], "--calibrate and --calibrator without --precision"),
     ],
 )
 def test_what_is_wrong_with_a_precision_is_said_before_anything_is_exported(

@@ -53,6 +53,16 @@ def _failed(pairs: list[StudyPair], limits: Limits = FEW) -> dict[str, float | N
     return {check.figure: check.excess for check in checks(agreement(pairs), limits) if not check.passed}
 
 
+def test_one_patient_alone_has_no_interval_and_does_not_pass() -> None:
+    """All draws of one patient are the same: the interval would have no width, whatever was found."""
+    studies = [_graded(str(k), 0, 1, 2, 3, 0, 1, patient="anonymous") for k in range(20)]
+    pairs = [StudyPair(study, study) for study in studies]
+    figures = agreement(pairs)
+    assert (figures.patients, figures.levels, figures.kappa) == (1, 120, 1.0)
+    assert _failed(pairs, Limits()) == {"lower bound of kappa": None}
+    assert not _failed([*pairs, StudyPair(_graded("20", 2), _graded("20", 2))], Limits())
+
+
 def test_equal_results_agree_in_everything() -> None:
     pairs = [StudyPair(study, study) for study in (_graded("1", 0, 1, 2, 3), _graded("2", 3, 0, 1))]
     figures = agreement(pairs)
@@ -273,6 +283,11 @@ def test_the_precision_that_graded_is_recorded(published: Pack, phantoms: StudyS
         (["--precision", "int4"], "There is no precision int4"),
         (["--calibrator", "mean"], "no calibrator 'mean'"),
         (["--calibrate", "/absent"], "nothing at /absent"),
+        (["--percentile", "99.9"], "Nothing reads --percentile without --calibrator percentile"),
+        (
+            ["--precision", "fp16", "--calibrator", "max", "--rewrite", "off"],
+            "Nothing reads --calibrator and --rewrite without int8",
+        ),
     ],
 )
 def test_quantise_says_what_is_wrong_in_one_line(

@@ -103,6 +103,19 @@ def test_int8_has_integer_weights_by_channel_and_answers_nearly_as_fp32(
     assert 1e-3 < converted.metrics["maximum_output_error"] < 0.2
 
 
+def test_int8_is_calibrated_on_every_input(pack: Pack, inputs: dict[str, Float32Array]) -> None:
+    """Batches of eight would leave the ninth input over; here it alone is bright."""
+    nine = np.resize(inputs["cord"], (9, *inputs["cord"].shape[1:])) * np.float32(0.01)
+    nine[8] *= 100
+    scales = []
+    for some in (nine, nine[8:]):
+        model = onnx.load_model_from_string(to_int8(pack.read_model("cord"), some, Int8Options("max")).data)
+        stored = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+        first = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
+        scales.append(float(stored[first.input[1]]))
+    assert scales[0] >= 0.9 * scales[1]
+
+
 def test_int8_can_leave_everything_else_in_fp32(pack: Pack, inputs: dict[str, Float32Array]) -> None:
     converted = to_int8(pack.read_model("cord"), inputs["cord"], Int8Options("max", elsewhere="fp32"))
     model = onnx.load_model_from_string(converted.data)

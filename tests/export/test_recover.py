@@ -81,3 +81,9 @@ def test_the_command_takes_the_reference_pack_by_name(
         "grader.safetensors",
         "cord.safetensors",
     }
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["reference", str(tmp_path / "file" / "out")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
