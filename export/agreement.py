@@ -42,8 +42,7 @@ class Agreement:
         studies, patients: that were compared.
         levels: graded by either.
         identical_grades: share of `levels` with one grade; graded by one alone counts as different.
-        kappa, kappa_low, kappa_high: quadratic, with its 95 % bootstrap interval over patients, which takes
-            two of them.
+        kappa, kappa_low, kappa_high: quadratic, with its 95 % bootstrap interval over patients.
         largest_probability_change: of any grade at any level.
         ratios_kept: share of compression ratios measured by both, of those measured by either.
         ratio, ap_mm, transverse_mm: changes of the cord's measures at a level.
@@ -76,8 +75,7 @@ def agreement(pairs: Sequence[StudyPair]) -> Agreement:
     graded = [both for both in levels if any(item is not None and item.grade is not None for item in both)]
     tables = _tables(used)
     kappa = quadratic_kappa(tables.sum(axis=0)) if len(tables) else math.nan
-    # Draws of a single patient are all alike: their interval says nothing.
-    low, high = kappa_interval(tables) if len(tables) > 1 else (math.nan, math.nan)
+    low, high = kappa_interval(tables) if len(tables) else (math.nan, math.nan)
     measured = [both for both in levels if any(item is not None and item.cord is not None for item in both)]
     both_cords = [(a.cord, b.cord) for a, b in measured if a and b and a.cord and b.cord]
     shifts = level_shifts(levels)

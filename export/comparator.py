@@ -5,10 +5,11 @@ It is imported when it is needed. What it raises becomes one line for a person; 
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,9 @@ def answers(runner: Any, inputs: Float32Array, batch: int) -> Any:
 
     It is given batches of exactly that size, the last one filled up with inputs that were there before.
     """
+    # Polygraphy imports PyTorch where it is installed, and takes an interrupt meanwhile for its absence.
+    with suppress(ImportError):
+        importlib.import_module("torch")
     with _polygraphy():
         from polygraphy.comparator import Comparator, IterationResult
 

@@ -69,8 +69,13 @@ def kernels() -> Path:
     return compile_kernels(KERNELS_CU, list(KERNELS), folder)
 
 
-def run_gpu_tests(file: Path, report: Path) -> int:
-    """Run the `gpu` tests of a file with the project's kernels; all must pass, and none may be skipped.
+def run_gpu_tests(file: Path, report: Path, there: Mapping[str, str] | None = None) -> int:
+    """Run the `gpu` tests of a file in a process of its own; all must pass, and none may be skipped.
+
+    Args:
+        file: with the tests.
+        report: a file to be written.
+        there: the environment; None for one with the project's kernels.
 
     Returns:
         How many there are.
@@ -79,7 +84,7 @@ def run_gpu_tests(file: Path, report: Path) -> int:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(file)],
         cwd=_TESTS.parent,
-        env=environment(FAKE_CUDA_KERNELS=str(kernels()), FAKE_CUDA_CAPABILITY="90"),
+        env=there or environment(FAKE_CUDA_KERNELS=str(kernels()), FAKE_CUDA_CAPABILITY="90"),
         capture_output=True,
         text=True,
         check=False,

@@ -8,9 +8,9 @@ import os
 import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -125,9 +125,21 @@ def _made(out: Path, options: PhantomOptions) -> Generator[Rows, None, None]:
             # No more than can be worked on: what was handed to the pool is waited for after an interrupt.
             if len(waiting) == options.workers:
                 yield waiting.popleft().result()
-            waiting.append(pool.submit(_make_one, out, options, index))
+            with _interrupts_held_back():
+                waiting.append(pool.submit(_make_one, out, options, index))
         while waiting:
             yield waiting.popleft().result()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Keep interrupts from the processes that start meanwhile: until they ignore them, each would print a
+    traceback. Whoever holds them back gets them at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_interrupts_to_the_parent() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.cuda_driver import CudaError
-from stenosis_trt.engine.gpu.choice import choose_plans
+from stenosis_trt.engine.gpu.choice import NoGpuError, choose_plans
 from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.pack import Pack
 from stenosis_trt.engine.tensorrt_flavours import TensorRTError
@@ -151,4 +151,7 @@ def _in_words(chosen: ChosenPlans) -> str:
 
 def _on_cpu(error: CudaError | TensorRTError) -> Decision:
     reason = error.reason.rstrip(".")
+    if isinstance(error, NoGpuError):
+        # Most machines have none: nothing is wrong, and nothing to be done.
+        return Decision("onnxruntime", f"{reason[:1].lower()}{reason[1:]}")
     return Decision("onnxruntime", f"the GPU cannot be used: {reason[:1].lower()}{reason[1:]}", error.advice)

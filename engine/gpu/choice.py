@@ -18,6 +18,10 @@ from stenosis_trt.engine.tensorrt_compat import TensorRT, installed_flavours
 from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, TensorRTError, dotted
 
 
+class NoGpuError(CudaError):
+    """This machine, or this process, has no GPU."""
+
+
 def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans:
     """The plans of a pack that this machine's first GPU is used with.
 
@@ -31,7 +35,8 @@ def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans
         options: see `GpuOptions`.
 
     Raises:
-        CudaError: there is no GPU, or no PyCUDA.
+        NoGpuError: there is no GPU.
+        CudaError: there is no PyCUDA.
         TensorRTError: no flavour is installed that runs on this GPU, or it has no plans; the advice has the
             command that builds them.
         PackError: plans were to be built, and the pack cannot be written to, or they would not be signed as
@@ -39,7 +44,7 @@ def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans
     """
     driver = nvidia_driver()
     if not driver.gpus:
-        raise CudaError(
+        raise NoGpuError(
             f"There is no GPU to grade on: {driver.trouble}.",
             "Check that the GPU is given to this process, or grade with --device cpu.",
         )

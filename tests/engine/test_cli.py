@@ -257,6 +257,23 @@ def test_interrupted_phantoms_leave_the_truth_of_the_studies_that_are_there(
     assert 1 <= len(there) == len(known) < 30
 
 
+def test_phantoms_interrupted_while_their_processes_start_print_no_traceback(tmp_path: Path) -> None:
+    """A process that starts does not ignore interrupts yet; importing takes it longer than the wait here."""
+    script = "from stenosis_trt.engine.cli import main; main()"
+    command = [sys.executable, "-c", script, "phantom", str(tmp_path / "out"), "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        _, rest = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert first.startswith("Making phantoms: 0 of 3")
+    assert [line for line in rest.splitlines() if not line.startswith("Making")] == [
+        f"Interrupted. The studies that were finished are in {tmp_path / 'out'}, with their truth."
+    ]
+
+
 def test_demo_names_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):

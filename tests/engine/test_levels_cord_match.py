@@ -151,6 +151,19 @@ def test_a_peak_on_another_place_of_a_side_slice_has_no_say() -> None:
     assert np.linalg.norm(np.subtract(found[2].point, NECK[2])) < 0.8
 
 
+def test_a_peak_that_changes_by_next_to_nothing_moves_the_point_by_next_to_nothing() -> None:
+    slices = _sagittal()
+    xs = []
+    for share in np.linspace(0.0, 1.0, 201):
+        decoded, affines = _decoded(slices, list(NECK))
+        decoded[2, 2, 2] = share * decoded[:, 2, 2].max()
+        point = _from_decoded(slices, decoded, affines)[2].point
+        assert point is not None
+        xs.append(point[0])
+    assert np.ptp(xs) > 1.0
+    assert np.abs(np.diff(xs)).max() < 0.05
+
+
 def _points() -> list[LevelPoint]:
     return [LevelPoint(level, point, 0.9) for level, point in zip(LEVELS, NECK, strict=True)]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -139,3 +142,22 @@ def test_heatmaps_that_leave_their_range_are_the_packs_fault(backend: OnnxRuntim
 def test_an_input_that_is_not_finite_is_not_the_packs_fault(backend: OnnxRuntimeBackend) -> None:
     with pytest.raises(ValueError, match="input of the model levels is not finite"):
         backend.infer("levels", np.full((1, 1, 256, 256), np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from stenosis_trt.engine.cli import main; import sys; sys.argv[1:] = ['verify']; main()",
+        "from stenosis_trt.export.graphs import run_model\n"
+        "from stenosis_trt.engine.pack import Pack, reference_pack\n"
+        "import numpy as np\n"
+        "run_model(Pack.load(reference_pack()).read_model('cord'), np.zeros((1, 1, 128, 128), np.float32))",
+    ],
+)
+def test_onnx_runtime_gathers_nothing_to_be_sent_away(script: str, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, timeout=100, env=environment
+    )
+    assert not [path for path in tmp_path.rglob("*") if path.name == "Microsoft"]

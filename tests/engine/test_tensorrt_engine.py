@@ -18,9 +18,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from fake_gpu import assert_nothing_is_left, count, environment, in_a_process, on_the_fake_gpu
+from fake_gpu import assert_nothing_is_left, count, environment, in_a_process, on_the_fake_gpu, run_gpu_tests
 from onnx import TensorProto, helper, numpy_helper
-from stand_ins import run_gpu_tests
 from typed_models import SHAPE, grader, needs_rtx
 
 from stenosis_trt.engine.cuda import Device, Stream
@@ -527,7 +526,7 @@ def _compare_with_the_bindings() -> None:
 def test_the_gpu_tests_of_this_module_pass_on_the_stand_ins(tmp_path: Path) -> None:
     """So that what cannot be run without a GPU is not run there for the first time."""
     there = environment(FAKE_CUDA_CAPABILITY="89")
-    assert run_gpu_tests(there, Path(__file__), tmp_path / "report.xml") == 6
+    assert run_gpu_tests(Path(__file__), tmp_path / "report.xml", there) == 6
 
 
 # On a GPU

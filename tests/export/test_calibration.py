@@ -32,7 +32,7 @@ def test_each_network_gets_inputs_of_its_own_shape(pack: Pack, inputs: dict[str,
 def test_recording_changes_no_result(pack: Pack, studies: list[LoadedStudy]) -> None:
     with closing(OnnxRuntimeBackend(pack)) as plain:
         expected = grade_study(studies[0], pack, plain)
-        recorded = grade_study(studies[0], pack, RecordingBackend(plain, pack.models, 4))
+        recorded = grade_study(studies[0], pack, RecordingBackend(plain, 4))
     assert recorded.levels == expected.levels
 
 
@@ -145,17 +145,18 @@ def test_phantoms_are_made_once_whole_or_not_at_all(tmp_path: Path, monkeypatch:
 def test_phantoms_that_another_run_made_meanwhile_stay_where_it_reads_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = PhantomSet(2, 9)
+    wanted, calls = PhantomSet(2, 9), list[Path]()
 
     def write(out: Path, _: phantom.PhantomOptions, progress: object = None) -> Path:
-        (out).mkdir(parents=True)
-        (out / "truth.csv").write_text("mine")
-        if not any(tmp_path.glob("9-*")):
+        calls.append(out)
+        out.mkdir(parents=True)
+        if len(calls) == 1:
             phantom_set(wanted, tmp_path)
-            (next(tmp_path.glob("9-*")) / "truth.csv").write_text("theirs")
+        (out / "truth.csv").write_text("first" if len(calls) == 1 else "quicker")
+        calls.pop()
         return out / "truth.csv"
 
     monkeypatch.setattr(phantom, "write_studies", write)
     made = phantom_set(wanted, tmp_path)
-    assert (made.folder / "truth.csv").read_text() == "theirs"
+    assert (made.folder / "truth.csv").read_text() == "quicker"
     assert list(tmp_path.iterdir()) == [made.folder]

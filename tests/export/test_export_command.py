@@ -122,7 +122,7 @@ def test_a_date_on_the_card_is_a_text_as_toml_writes_it() -> None:
     "setting", ["card.x=nan", "card.x.y=[1, inf]", "cord.metrics.error=nan", "card.x=\udcf6"]
 )
 def test_what_pack_json_cannot_hold_is_refused_before_anything_is_exported(setting: str) -> None:
-    with pytest.raises(SpecError, match="cannot hold|write numbers|no text in UTF-8"):
+    with pytest.raises(SpecError, match=r"cannot hold|write numbers|no text in UTF-8"):
         read_spec(reference_spec(), [setting])
 
 

@@ -53,16 +53,6 @@ def _failed(pairs: list[StudyPair], limits: Limits = FEW) -> dict[str, float | N
     return {check.figure: check.excess for check in checks(agreement(pairs), limits) if not check.passed}
 
 
-def test_one_patient_alone_has_no_interval_and_does_not_pass() -> None:
-    """All draws of one patient are the same: the interval would have no width, whatever was found."""
-    studies = [_graded(str(k), 0, 1, 2, 3, 0, 1, patient="anonymous") for k in range(20)]
-    pairs = [StudyPair(study, study) for study in studies]
-    figures = agreement(pairs)
-    assert (figures.patients, figures.levels, figures.kappa) == (1, 120, 1.0)
-    assert _failed(pairs, Limits()) == {"lower bound of kappa": None}
-    assert not _failed([*pairs, StudyPair(_graded("20", 2), _graded("20", 2))], Limits())
-
-
 def test_equal_results_agree_in_everything() -> None:
     pairs = [StudyPair(study, study) for study in (_graded("1", 0, 1, 2, 3), _graded("2", 3, 0, 1))]
     figures = agreement(pairs)

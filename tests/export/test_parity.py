@@ -116,6 +116,28 @@ def test_the_figures_are_those_of_all_inputs_at_once_whatever_the_batch(
         assert change.snr_db == pytest.approx(snr, abs=1e-3)
 
 
+def test_an_interrupt_while_polygraphy_would_import_pytorch_ends_the_comparison(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    metadata = tmp_path / "torch-2.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0\n", encoding="utf-8")
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.modules.pop('torch', None)\n"
+        "import numpy as np\n"
+        "from stenosis_trt.engine.pack import Pack, reference_pack\n"
+        "from stenosis_trt.export.comparator import answers, onnx_runner\n"
+        "data = Pack.load(reference_pack()).read_model('cord')\n"
+        "try:\n"
+        "    answers(onnx_runner(data), np.zeros((1, 1, 128, 128), np.float32), 1)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert answer.stdout.splitlines()[-1:] == ["interrupted"], answer.stderr
+
+
 def test_outputs_of_other_names_are_not_taken_for_one_another(
     pack: Pack, inputs: dict[str, Float32Array]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import numpy as np
@@ -188,6 +189,17 @@ def test_what_overflows_fp16_is_infinite_when_rounded() -> None:
     data = _network(nodes, {"up": np.array(6e4, np.float16), "down": np.array(1e-4, np.float16)})
     image = np.full((1, 1, 8, 8), 2.0, np.float32)
     assert np.isinf(run_model(rounded_as_half(data), image)).all()
+
+
+def test_a_full_disk_is_not_taken_for_a_model_that_cannot_be_converted(
+    pack: Pack, inputs: dict[str, Float32Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        to_fp16(pack.read_model("cord"), inputs["cord"])
 
 
 def test_nothing_to_quantise_is_said() -> None:

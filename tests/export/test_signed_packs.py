@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,16 @@ def test_a_pack_is_signed_as_it_is_written(tmp_path: Path, pair: Pair) -> None:
     content = _content(write_tiny_pack(tmp_path / "tiny"))
     write_pack(tmp_path / "pack", content, pair.key)
     assert Pack.load(tmp_path / "pack", pair.trust).signed_by == pair.public_key.fingerprint
+
+
+def test_what_a_killed_run_left_stops_no_other(tmp_path: Path) -> None:
+    """In a container the process has the same number at each start."""
+    content = _content(write_tiny_pack(tmp_path / "tiny"))
+    left = tmp_path / f".pack.{os.getpid()}.part"
+    left.mkdir()
+    pack = write_pack(tmp_path / "pack", content)
+    (tmp_path / f".new.{os.getpid()}.part").mkdir()
+    assert write_variants(tmp_path / "new", Quantised(pack, {}, {}), {}, {}).name == "another"
 
 
 def test_a_pack_written_over_a_signed_one_has_neither_its_signature_nor_its_plans(
