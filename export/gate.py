@@ -22,8 +22,9 @@ from stenosis_trt.engine.run_record import package_version
 from stenosis_trt.export.agreement import Agreement, StudyPair, agreement, level_pairs, level_shifts
 from stenosis_trt.export.known_models import KnownModels
 
-LEVELS_COMPARED = "levels compared"
-"""The check that says nothing of a precision: whether there were studies enough."""
+LEVELS_COMPARED, PATIENTS_COMPARED = "levels compared", "patients compared"
+ENOUGH_STUDIES = (LEVELS_COMPARED, PATIENTS_COMPARED)
+"""The checks that say nothing of a precision: whether there were studies enough."""
 
 _STUDIES_KEPT_BYTES = 1 << 30
 
@@ -34,6 +35,8 @@ class Limits:
 
     Attributes:
         minimum_levels: levels compared; with fewer, one changed grade would weigh more than the limit.
+        minimum_patients: that the levels are of: an interval over a single one has no width, and many studies
+            under one PatientID, as anonymised sets have them, are one patient.
         minimum_identical: share of levels with the grade of FP32, of those that either grades.
         minimum_kappa_low: lower end of the 95 % interval of the quadratic kappa.
         minimum_ratios_kept: share of ratios measured by both, of those measured by either.
@@ -43,6 +46,7 @@ class Limits:
     """
 
     minimum_levels: int = 100
+    minimum_patients: int = 10
     minimum_identical: float = 0.99
     minimum_kappa_low: float = 0.98
     minimum_ratios_kept: float = 0.99
@@ -283,6 +287,7 @@ def checks(figures: Agreement, limits: Limits) -> tuple[Check, ...]:
     farthest = max(abs(end) for end in ends if end is not None) if None not in ends else None
     return (
         Check(LEVELS_COMPARED, figures.levels, limits.minimum_levels, True),
+        Check(PATIENTS_COMPARED, figures.patients, limits.minimum_patients, True),
         Check("share of identical grades", figures.identical_grades, limits.minimum_identical, True),
         Check("lower bound of kappa", figures.kappa_low, limits.minimum_kappa_low, True),
         Check("share of ratios kept", figures.ratios_kept, limits.minimum_ratios_kept, True),

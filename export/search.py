@@ -20,7 +20,7 @@ from typing import Any
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.run_record import package_version
 from stenosis_trt.export.candidates import write_candidate
-from stenosis_trt.export.gate import LEVELS_COMPARED, Gate, Limits, Outcome
+from stenosis_trt.export.gate import ENOUGH_STUDIES, Gate, Limits, Outcome
 from stenosis_trt.export.precision import Converted
 from stenosis_trt.export.search_plot import plot_trail
 from stenosis_trt.export.studies import StudySet, content_hash, loaded_studies
@@ -225,7 +225,7 @@ def _elsewhere(
     failed = {
         check.figure: check.excess
         for check in outcome.failures
-        if check.excess is not None and check.figure != LEVELS_COMPARED
+        if check.excess is not None and check.figure not in ENOUGH_STUDIES
     }
     return {"on": spare.source, "levels": outcome.figures.levels, "failed": failed}
 

@@ -24,7 +24,7 @@ from stenosis_trt.export.precision import Converted, Int8Options, to_fp16, to_in
 from stenosis_trt.export.quantise import Quantised, QuantiseOptions, write_variants
 from stenosis_trt.export.studies import StudySet
 
-FEW = Limits(minimum_levels=6)
+FEW = Limits(minimum_levels=6, minimum_patients=1)
 
 
 def _cord(ratio: float) -> CordMeasurement:
@@ -51,6 +51,13 @@ def _graded(uid: str, *grades: int | None, patient: str = "", ratio: float = 0.5
 
 def _failed(pairs: list[StudyPair], limits: Limits = FEW) -> dict[str, float | None]:
     return {check.figure: check.excess for check in checks(agreement(pairs), limits) if not check.passed}
+
+
+def test_many_studies_of_one_patient_are_not_enough() -> None:
+    studies = [_graded(str(k), 0, 1, 2, 3, 0, 1, patient="ANONYMOUS") for k in range(20)]
+    assert _failed([StudyPair(study, study) for study in studies], Limits()) == {"patients compared": 9}
+    studies = [_graded(str(k), 0, 1, 2, 3, 0, 1, patient=str(k)) for k in range(20)]
+    assert _failed([StudyPair(study, study) for study in studies], Limits()) == {}
 
 
 def test_equal_results_agree_in_everything() -> None:
@@ -244,13 +251,14 @@ def test_a_pack_is_not_written_over_another(published: Pack) -> None:
 
 
 def test_verify_shows_the_variants_and_repeats_the_gate(published: Pack, phantoms: StudySet) -> None:
-    """One phantom has too few levels for the gate: it fails on that, and on nothing else."""
+    """One phantom has too few levels and patients for the gate: it fails on that, and on nothing else."""
     command = ["verify", str(published.path), "--validate", str(phantoms.folder)]
     answer = CliRunner().invoke(app, command)
     assert "cord in fp16: cord.fp16.onnx, passed the gate on one phantom" in answer.output
     assert "fp16 FAILS the gate" in answer.output
-    assert answer.output.count("FAILS by") == 1
+    assert answer.output.count("FAILS by") == 2
     assert "levels compared" in answer.output
+    assert "patients compared" in answer.output
     assert answer.exit_code == 1
 
 

@@ -28,7 +28,7 @@ from stenosis_trt.export.quantise import (
 from stenosis_trt.export.rewrites import Rewritten, rewritten, squeeze_excite
 from stenosis_trt.export.studies import StudySet
 
-_FEW = Limits(minimum_levels=6)
+_FEW = Limits(minimum_levels=6, minimum_patients=1)
 _CHANNELS = 32
 _SIZE = 16
 

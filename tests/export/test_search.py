@@ -35,7 +35,7 @@ from stenosis_trt.export.studies import StudySet, loaded_studies
 from stenosis_trt.export.trail import TRAIL, Trail
 from stenosis_trt.export.trials import Item, OutOfTime, Task
 
-FEW = Limits(minimum_levels=6, maximum_level_shift_mm=2.0)
+FEW = Limits(minimum_levels=6, minimum_patients=1, maximum_level_shift_mm=2.0)
 ITEMS: list[Item] = [("m", str(k)) for k in range(16)]
 
 
