@@ -24,7 +24,6 @@ from stenosis_trt.engine.cli_errors import (
 )
 from stenosis_trt.engine.cli_quantise import publish
 from stenosis_trt.engine.cli_sign import SignOption, signed_by, signing_key
-from stenosis_trt.engine.whole_files import check_place
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.keys import PrivateKey
@@ -76,6 +75,8 @@ def export(
     Exit code 0: the pack is there; 1: it is, without a precision that the gate refused; 2: a checkpoint or
     the spec cannot be used, or the outcome differs.
     """
+    from stenosis_trt.engine.whole_files import check_place
+
     try:
         with usage_errors():
             # The key comes first: minutes of work must not end at a passphrase.
