@@ -58,6 +58,18 @@ def fail_of_memory(error: MemoryError) -> NoReturn:
 
 
 @contextmanager
+def needs_package(message: str) -> Iterator[None]:
+    """Say which package is missing, in place of {} in the message. A module of this program that is missing
+    is a bug."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("stenosis_trt"):
+            raise
+        fail(message.format(error.name))
+
+
+@contextmanager
 def usage_errors() -> Iterator[None]:
     """Print what keeps a command from running or going on as one line, and leave with exit code 2."""
     from stenosis_trt.engine.backends.selection import DeviceError

@@ -5,8 +5,6 @@ With --precision it goes on as `quantise` does, from a pack that nobody else see
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +16,7 @@ from stenosis_trt.engine.cli_errors import (
     fail,
     fail_of_memory,
     fail_of_system,
+    needs_package,
     refuse_unread,
     usage_errors,
     wrong_values,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from stenosis_trt.engine.pack import Pack
     from stenosis_trt.export.quantise import QuantiseOptions
 
+_NEEDS = "`export` needs {}, which is not installed: pip install 'stenosis-trt[export]'"
 _FILE = "A checkpoint (.safetensors, .pt, .pth) or an .onnx file"
 
 
@@ -114,7 +114,7 @@ def _export(
     check: Path | None,
     key: PrivateKey | None,
 ) -> Pack:
-    with _needs_extra():
+    with needs_package(_NEEDS):
         from stenosis_trt.export.export_pack import export_pack
         from stenosis_trt.export.onnx_export import ExportError
         from stenosis_trt.export.spec_file import SpecError, read_spec
@@ -135,7 +135,7 @@ def _quantise_options(
     """What comes after the export, checked before it: minutes of work must not end at a typing error."""
     from stenosis_trt.engine.build_options import names
 
-    with _needs_extra():
+    with needs_package(_NEEDS):
         from stenosis_trt.export.errors import PreparationError
         from stenosis_trt.export.precision import Int8Options, require_modelopt
         from stenosis_trt.export.quantise import QuantiseOptions
@@ -155,14 +155,3 @@ def _quantise_options(
 def _must_exist(studies: Path | None, option: str) -> None:
     if studies is not None and not studies.exists():
         fail(f"There are no studies at {studies}. Give a folder of studies with {option}, or leave it out.")
-
-
-@contextmanager
-def _needs_extra() -> Iterator[None]:
-    """Imports of what only the extra `export` brings."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("stenosis_trt"):
-            raise
-        fail(f"`export` needs {error.name}, which is not installed: pip install 'stenosis-trt[export]'")

@@ -15,6 +15,7 @@ from stenosis_trt.engine.cli_errors import (
     fail,
     fail_of_memory,
     fail_of_system,
+    needs_package,
     refuse_unread,
     usage_errors,
     wrong_values,
@@ -200,7 +201,10 @@ def _print(outcomes: Mapping[str, Outcome], by_model: Mapping[str, Mapping[str, 
 def export_errors() -> Iterator[None]:
     """`usage_errors`, and what keeps a pack from being quantised or validated."""
     try:
-        with usage_errors():
+        with (
+            needs_package("{} is not installed. Install it: pip install 'stenosis-trt[export]'"),
+            usage_errors(),
+        ):
             from stenosis_trt.export.errors import PreparationError
 
             try:
@@ -211,10 +215,6 @@ def export_errors() -> Iterator[None]:
                 fail_of_system(error)
             except MemoryError as error:
                 fail_of_memory(error)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("stenosis_trt"):
-            raise
-        fail(f"{error.name} is not installed. Install it: pip install 'stenosis-trt[export]'")
     except KeyboardInterrupt:
         typer.echo("Interrupted. Nothing was written.", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stenosis_trt.engine.cli_errors import fail, usage_errors
+from stenosis_trt.engine.cli_errors import fail, needs_package, usage_errors
 
 if TYPE_CHECKING:
     from stenosis_trt.bench.devices import Silicon
@@ -79,15 +79,11 @@ def _study(path: Path | None, batches: dict[str, int]) -> StudyWork:
     from stenosis_trt.bench.roofline import StudyWork, kernel_bytes
     from stenosis_trt.engine.pack import Pack, reference_pack
 
-    try:
+    with needs_package(
+        "Counting what networks compute needs {}. "
+        "Install it: pip install onnx; 'stenosis-trt[export]' brings it too."
+    ):
         from stenosis_trt.export.layer_work import model_work
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("stenosis_trt"):
-            raise
-        fail(
-            f"Counting what networks compute needs {error.name}. "
-            "Install it: pip install onnx; 'stenosis-trt[export]' brings it too."
-        )
     with usage_errors():
         found = Pack.load(path or reference_pack())
         models = tuple(model_work(found, name, batch) for name, batch in batches.items())
