@@ -12,7 +12,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,13 +29,17 @@ _BOOTSTRAP_ROUNDS = 1000
 
 @dataclass(frozen=True)
 class LevelPair:
-    """One level in the truth, beside what was measured there; None where nothing was."""
+    """One level in the truth, beside what was measured there; None where nothing was, or is known.
+
+    `true_ratio` is what the acquired slices show at best, `narrowest_ratio` that of the anatomy.
+    """
 
     study_uid: str
     level: str
     true_grade: int
     grade: int | None
-    true_ratio: float
+    true_ratio: float | None
+    narrowest_ratio: float | None
     ratio: float | None
     distance_mm: float | None
 
@@ -54,6 +58,8 @@ class Comparison:
     """Figures over all levels of the truth.
 
     Shares are of all levels in the truth, so a level that was not graded counts as a miss.
+    `ratio_*` compares with what the acquired axial slices show; `narrowest_ratio_bias` with the narrowest
+    place of the anatomy, and so holds what slices of some thickness miss.
     `ratio_error_by_true_grade` has one entry a grade: an error at compressed levels alone is lost among the
     many others.
     """
@@ -69,6 +75,7 @@ class Comparison:
     ratio_mean_absolute_error: float
     ratio_bias: float
     ratio_limits_of_agreement: tuple[float, float]
+    narrowest_ratio_bias: float | None
     ratio_error_by_true_grade: tuple[RatioError, ...]
     found_within_4_mm: float
     median_distance_mm: float
@@ -113,6 +120,10 @@ def _point(row: dict[str, str]) -> FloatArray | None:
     return np.array([float(value) for value in values]) if all(values) else None
 
 
+def _number(row: Mapping[str, str], column: str) -> float | None:
+    return float(row[column]) if row.get(column) else None
+
+
 def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
     """Join results.csv and truth.csv on study and level; every row of the truth yields one pair.
 
@@ -137,8 +148,9 @@ def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
                 level=key[1],
                 true_grade=int(row["kang_grade"]),
                 grade=int(found["kang_grade"]) if found.get("kang_grade") else None,
-                true_ratio=float(row["compression_ratio"]),
-                ratio=float(found["compression_ratio"]) if found.get("compression_ratio") else None,
+                true_ratio=_number(row, "compression_ratio"),
+                narrowest_ratio=_number(row, "narrowest_ratio"),
+                ratio=_number(found, "compression_ratio"),
                 distance_mm=float(np.linalg.norm(point - true_point)) if both else None,  # type: ignore[operator]
             )
         )
@@ -171,9 +183,15 @@ def _kappa_interval(pairs: Sequence[LevelPair]) -> tuple[float, float]:
     )
 
 
+def _errors(pairs: Iterable[LevelPair], narrowest: bool = False) -> FloatArray:
+    """Measured − true ratio of the levels where both are known."""
+    both = ((pair.ratio, pair.narrowest_ratio if narrowest else pair.true_ratio) for pair in pairs)
+    return np.array([ratio - true for ratio, true in both if ratio is not None and true is not None])
+
+
 def _ratio_error(pairs: Iterable[LevelPair], grade: int) -> RatioError:
-    errors = [p.ratio - p.true_ratio for p in pairs if p.ratio is not None and p.true_grade == grade]
-    if not errors:
+    errors = _errors(p for p in pairs if p.true_grade == grade)
+    if len(errors) == 0:
         return RatioError(0, None, None)
     return RatioError(len(errors), float(np.mean(errors)), float(np.abs(errors).mean()))
 
@@ -193,7 +211,8 @@ def _lines(figures: Comparison) -> Iterator[str]:
 def compare(pairs: Sequence[LevelPair]) -> Comparison:
     """All figures of `Comparison` from joined levels."""
     table = confusion_table(pairs)
-    errors = np.array([pair.ratio - pair.true_ratio for pair in pairs if pair.ratio is not None])
+    errors = _errors(pairs)
+    narrowest = _errors(pairs, narrowest=True)
     distances = np.array([pair.distance_mm for pair in pairs if pair.distance_mm is not None])
     low, high = _kappa_interval(pairs)
     bias, spread = float(errors.mean()), 1.96 * float(errors.std(ddof=1))
@@ -209,6 +228,7 @@ def compare(pairs: Sequence[LevelPair]) -> Comparison:
         ratio_mean_absolute_error=float(np.abs(errors).mean()),
         ratio_bias=bias,
         ratio_limits_of_agreement=(bias - spread, bias + spread),
+        narrowest_ratio_bias=float(narrowest.mean()) if len(narrowest) else None,
         ratio_error_by_true_grade=tuple(_ratio_error(pairs, grade) for grade in range(GRADES)),
         found_within_4_mm=float(np.count_nonzero(distances <= _FOUND_WITHIN_MM)) / len(pairs),
         median_distance_mm=float(np.median(distances)),

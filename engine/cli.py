@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from io import TextIOWrapper
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stenosis_trt.engine.cli_bench import gpu_suite
 from stenosis_trt.engine.cli_build import build
-from stenosis_trt.engine.cli_errors import INTERRUPTED, NOT_ALL, fail, usage_errors, wrong_values
+from stenosis_trt.engine.cli_errors import (
+    INTERRUPTED,
+    NOT_ALL,
+    fail,
+    needs_package,
+    refuse_unread,
+    usage_errors,
+    wrong_values,
+)
 from stenosis_trt.engine.cli_export import export
 from stenosis_trt.engine.cli_grade import grade
 from stenosis_trt.engine.cli_options import (
@@ -28,6 +37,9 @@ from stenosis_trt.engine.cli_quantise import quantise
 from stenosis_trt.engine.cli_roofline import roofline
 from stenosis_trt.engine.cli_sign import sign
 from stenosis_trt.engine.cli_verify import verify
+
+if TYPE_CHECKING:
+    from stenosis_trt.bench.semisynthetic.source import Anatomies
 
 app = typer.Typer(
     name="stenosis-trt",
@@ -126,13 +138,26 @@ def phantom(
         ),
     ] = "explicit",
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    anatomy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="VOLUMES", help="Folder of real volumes to make stenoses in, instead of painting."
+        ),
+    ] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option(help="With --anatomy: this volume alone; repeatable. [default: all]")
+    ] = None,
 ) -> None:
     """Write synthetic cervical spine studies with exact truth (truth.csv)."""
     from stenosis_trt.bench.phantom import PhantomOptions, write_studies
     from stenosis_trt.engine.progress import show_progress
 
+    if anatomy is None:
+        refuse_unread("--anatomy", {"subject": subject or None})
     with wrong_values():
         options = PhantomOptions(studies, seed, grade, syntax, workers)
+        if anatomy is not None:
+            options = replace(options, source=_anatomies(anatomy, subject))
     try:
         with show_progress("Making phantoms", "studies") as progress:
             truth = write_studies(out, options, progress.advance)
@@ -142,6 +167,17 @@ def phantom(
         typer.echo(f"Interrupted. The studies that were finished are in {out}, with their truth.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"{studies} {'study' if studies == 1 else 'studies'} with truth in {truth}", err=True)
+
+
+def _anatomies(volumes: Path, subjects: list[str] | None) -> Anatomies:
+    """The subjects below a folder of volumes; ends the command where they cannot be used."""
+    with needs_package("The package {} reads volumes. Install stenosis-trt[bench]."):
+        from stenosis_trt.bench.semisynthetic.source import Anatomies
+        from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
+    try:
+        return Anatomies(tuple(subjects or SUBJECTS), volumes)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}. Give a folder with one folder a subject.")
 
 
 @app.command()

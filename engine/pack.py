@@ -19,6 +19,7 @@ from stenosis_trt.engine.pack_files import MAXIMUM_MANIFEST_BYTES, read_file, re
 from stenosis_trt.engine.pack_files import PackError as PackError
 from stenosis_trt.engine.pack_models import CHANNEL_SOURCES as CHANNEL_SOURCES
 from stenosis_trt.engine.pack_models import MODEL_NAMES as MODEL_NAMES
+from stenosis_trt.engine.pack_models import OTHER as OTHER
 from stenosis_trt.engine.pack_models import OUTPUT_KINDS as OUTPUT_KINDS
 from stenosis_trt.engine.pack_models import PLANES as PLANES
 from stenosis_trt.engine.pack_models import ROLES as ROLES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stenosis_trt.engine.pack_files import PackError
@@ -14,23 +14,43 @@ PLANES = ("sagittal", "axial")
 CHANNEL_SOURCES = ("slice", "neighbours")
 OUTPUT_KINDS = ("classes", "heatmaps")
 
+OTHER = "other"
+"""The class of a grader whose probability says that a region is unlike all that it was trained to grade: a
+background class, learnt from outliers (Hendrycks et al., ICLR 2019; Mohseni et al., AAAI 2020)."""
+
+MAXIMUM_OTHER = 0.5
+"""The limit of a pack that has the class and says nothing: from there on it is likelier than all grades
+together."""
+
 
 @dataclass(frozen=True)
 class Role:
     """What the pipe takes a model for. Its outputs are used by their place, so their names must be these.
 
-    `channel_sources` are those that the pipe can cut for it.
+    `channel_sources` are those that the pipe can cut for it; `further_names` may follow, all or none.
     """
 
     kind: str
     plane: str
     names: tuple[str, ...]
     channel_sources: tuple[str, ...]
+    further_names: tuple[str, ...] = ()
+
+    @property
+    def names_taken(self) -> tuple[tuple[str, ...], ...]:
+        """The names that a model's outputs may have, in their order."""
+        further = ((*self.names, *self.further_names),) if self.further_names else ()
+        return (self.names, *further)
+
+    @property
+    def names_in_words(self) -> str:
+        """`names_taken` for a person."""
+        return ", or ".join(", ".join(names) for names in self.names_taken)
 
 
 ROLES: Mapping[str, Role] = {
     "levels": Role("heatmaps", "sagittal", LEVELS, ("slice",)),
-    "grader": Role("classes", "sagittal", ("0", "1", "2", "3"), CHANNEL_SOURCES),
+    "grader": Role("classes", "sagittal", ("0", "1", "2", "3"), CHANNEL_SOURCES, (OTHER,)),
     "cord": Role("heatmaps", "axial", ("anterior", "posterior", "left", "right"), ("slice",)),
 }
 MODEL_NAMES = tuple(ROLES)
@@ -99,23 +119,41 @@ class OutputSpec:
         names: classes or points, in the order of the output.
         stride: input pixels for one heatmap pixel; 1 for classes.
         minimum_confidence: a peak below it is no point; a probability below it earns a flag.
+        maximum_other: of the class `OTHER`: from this probability on there is no grade. `MAXIMUM_OTHER`
+            where it is not given; None where there is no such class.
     """
 
     kind: str
     names: tuple[str, ...]
     stride: int
     minimum_confidence: float
+    maximum_other: float | None = None
 
     def __post_init__(self) -> None:
+        if self.maximum_other is None and OTHER in self.names:
+            object.__setattr__(self, "maximum_other", MAXIMUM_OTHER)
         checks = (
             (self.kind in OUTPUT_KINDS, f"kind must be one of {OUTPUT_KINDS}"),
             (len(self.names) > 0, "names must not be empty"),
             (self.stride >= 1, "stride must be at least 1"),
             (0 <= self.minimum_confidence <= 1, "minimum_confidence must lie in 0 to 1"),
+            (
+                self.maximum_other is None or OTHER in self.names,
+                f"maximum_other needs a class named {OTHER}",
+            ),
+            (
+                self.maximum_other is None or 0 < self.maximum_other <= 1,
+                "maximum_other must be above 0 and at most 1",
+            ),
         )
         for holds, rule in checks:
             if not holds:
                 raise PackError(f"An output specification is not valid: {rule}.", "Correct it in pack.json.")
+
+    def as_data(self) -> dict[str, Any]:
+        """What pack.json keeps of it. Nothing is said of a class that there is not: hashes of packs without
+        it stay what they were."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -159,8 +197,8 @@ class ModelSpec:
             (result.kind == role.kind, f"its output's kind must be {role.kind}, not {result.kind}"),
             (source.plane == role.plane, f"its input's plane must be {role.plane}, not {source.plane}"),
             (
-                result.names == role.names,
-                f"its output's names must be {', '.join(role.names)}, in this order",
+                result.names in role.names_taken,
+                f"its output's names must be {role.names_in_words}, in this order",
             ),
             (
                 source.channel_source in role.channel_sources,
@@ -222,6 +260,7 @@ def model_from(name: str, content: Any) -> ModelSpec:
             names=tuple(str(value) for value in result["names"]),
             stride=int(result["stride"]),
             minimum_confidence=float(result["minimum_confidence"]),
+            maximum_other=float(result["maximum_other"]) if "maximum_other" in result else None,
         ),
         metrics=_numbers(content.get("metrics", {})),
         variants={

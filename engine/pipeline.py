@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Backend, Grades, Roi, StudyOnBackend
+from stenosis_trt.engine.backends.base import Backend, Float32Array, Grades, Roi, StudyOnBackend
 from stenosis_trt.engine.cord import CanalLine, CordSlice, canal_line, measure_cord, slices_across
 from stenosis_trt.engine.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
 from stenosis_trt.engine.match import Match, match_levels
-from stenosis_trt.engine.pack import InputSpec, Pack
+from stenosis_trt.engine.pack import InputSpec, OutputSpec, Pack
 from stenosis_trt.engine.records import (
     LevelResult,
     LoadedSlice,
@@ -64,7 +64,8 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         A result with every level of LEVELS: graded, or with the reason in its flags.
 
     Raises:
-        CannotGrade: no cervical spine was recognised.
+        CannotGrade: no cervical spine was recognised, or no level of it is like what the grader was
+            trained to grade.
     """
     clock = _Clock()
     with clock.stage("load"):
@@ -86,7 +87,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
                 pack.models["cord"],
             )
         with clock.stage("grade"):
-            graded = _graded(study.sagittal, regions, grades.result())
+            graded = _graded(study.sagittal, regions, grades.result(), pack)
     if refused:
         matches = {item.level: Match(None, (refused,)) for item in levels}
     else:
@@ -127,9 +128,10 @@ def _find_levels(
 
 @dataclass(frozen=True)
 class _Grade:
-    """Probabilities of one level, and the slice they were read from."""
+    """What the grader says of one level, and the slice it was read from; see `LevelResult`."""
 
-    probabilities: tuple[float, float, float, float]
+    probabilities: tuple[float, float, float, float] | None
+    p_other: float | None
     sop_uid: str
     flags: tuple[str, ...]
 
@@ -170,16 +172,54 @@ def _grading_regions(
     return regions
 
 
-def _graded(slices: Sequence[LoadedSlice], regions: Sequence[_Region], grades: Grades) -> dict[str, _Grade]:
+def _graded(
+    slices: Sequence[LoadedSlice], regions: Sequence[_Region], grades: Grades, pack: Pack
+) -> dict[str, _Grade]:
+    output = pack.models["grader"].output
     graded = {}
     for k, region in enumerate(regions):
-        p0, p1, p2, p3 = (float(value) for value in grades.probabilities[k])
-        flat = grades.contrast[k] < _LOW_CONTRAST
-        doubts = ((region.repeated, "edge_of_stack"), (flat, "low_contrast"))
+        probabilities, p_other = _of_grades(grades.probabilities[k], output)
+        doubts = (
+            (region.repeated, "edge_of_stack"),
+            (grades.contrast[k] < _LOW_CONTRAST, "low_contrast"),
+            (probabilities is None, "unlike_training"),
+        )
         flags = tuple(name for doubtful, name in doubts if doubtful)
         uid = slices[region.nearest].frame.sop_instance_uid
-        graded[region.level] = _Grade((p0, p1, p2, p3), uid, flags)
+        graded[region.level] = _Grade(probabilities, p_other, uid, flags)
+    if all(item.probabilities is None for item in graded.values()):
+        raise CannotGrade(
+            Stage.GRADE,
+            f"All {len(graded)} levels that were found look unlike what the grader was trained to grade.",
+            "Check that the series shows the cervical spine in T2 contrast, free of metal and motion; grade "
+            "it by eye otherwise.",
+        )
     return graded
+
+
+def _of_grades(
+    classes: Float32Array, output: OutputSpec
+) -> tuple[tuple[float, float, float, float] | None, float | None]:
+    """The probabilities of the four grades, and that of none of them.
+
+    Args:
+        classes: float32 (4,), or (5,) where the last one is for what is no grade's.
+        output: of the grader.
+
+    Returns:
+        p_k / (1 − p_other), or None where p_other reaches its limit; and p_other. Of four classes the
+        probabilities as they are, and None.
+    """
+    p0, p1, p2, p3, *rest = (float(value) for value in classes)
+    if output.maximum_other is None:
+        return (p0, p1, p2, p3), None
+    (p_other,) = rest
+    # 1 − p_other is what the others add up to. Half precision rounds each, so that only their sum leaves
+    # probabilities that add up to 1.
+    total = p0 + p1 + p2 + p3
+    if p_other >= output.maximum_other or total <= 0.0:
+        return None, p_other
+    return (p0 / total, p1 / total, p2 / total, p3 / total), p_other
 
 
 def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSlice], str]:
@@ -203,9 +243,13 @@ def _cord_rois(slices: Sequence[LoadedSlice], across: Sequence[CordSlice], spec:
 def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, pack: Pack) -> LevelResult:
     if graded is None:
         return LevelResult(item.level, None, None, None, None, "", item.confidence, item.flags)
-    grade = int(np.argmax(graded.probabilities))
-    probability = graded.probabilities[grade]
-    unsure = probability < pack.models["grader"].output.minimum_confidence
+    grade: int | None = None
+    confidence, unsure = item.confidence, False
+    if graded.probabilities is not None:
+        grade = int(np.argmax(graded.probabilities))
+        probability = graded.probabilities[grade]
+        confidence = min(confidence, probability)
+        unsure = probability < pack.models["grader"].output.minimum_confidence
     return LevelResult(
         level=item.level,
         point=item.point,
@@ -213,11 +257,12 @@ def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, 
         probabilities=graded.probabilities,
         cord=match.cord if match else None,
         sagittal_sop_uid=graded.sop_uid,
-        confidence=min(item.confidence, probability),
+        confidence=confidence,
         flags=(
             *item.flags,
             *graded.flags,
             *(("grade_low_confidence",) if unsure else ()),
             *(match.flags if match else ()),
         ),
+        p_other=graded.p_other,
     )

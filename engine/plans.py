@@ -101,7 +101,7 @@ def require_passed(pack: Pack, file: ModelFile) -> None:
 
 def spec_sha256(model: ModelSpec) -> str:
     """Hash of what a pack says of a model's input and output."""
-    content = {"input": asdict(model.input), "output": asdict(model.output)}
+    content = {"input": asdict(model.input), "output": model.output.as_data()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

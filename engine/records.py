@@ -156,7 +156,11 @@ class CordMeasurement:
 
 @dataclass(frozen=True)
 class LevelResult:
-    """One disc level. A grade or a measurement that could not be had is None, and a flag says why."""
+    """One disc level. A grade or a measurement that could not be had is None, and a flag says why.
+
+    `probabilities` are those of the four grades alone. `p_other` is the probability that the region is unlike
+    all that the grader was trained to grade; None where it was not asked, or has no class for that.
+    """
 
     level: str
     point: Vector | None
@@ -166,6 +170,7 @@ class LevelResult:
     sagittal_sop_uid: str
     confidence: float
     flags: tuple[str, ...] = ()
+    p_other: float | None = None
 
 
 @dataclass(frozen=True)

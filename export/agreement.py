@@ -43,7 +43,7 @@ class Agreement:
         levels: graded by either.
         identical_grades: share of `levels` with one grade; graded by one alone counts as different.
         kappa, kappa_low, kappa_high: quadratic, with its 95 % bootstrap interval over patients.
-        largest_probability_change: of any grade at any level.
+        largest_probability_change: of any grade, or of none of them (`p_other`), at any level.
         ratios_kept: share of compression ratios measured by both, of those measured by either.
         ratio, ap_mm, transverse_mm: changes of the cord's measures at a level.
         level_shift_mm_median, level_shift_mm_largest: distance between the levels' points.
@@ -87,7 +87,7 @@ def agreement(pairs: Sequence[StudyPair]) -> Agreement:
         kappa=_known(kappa),
         kappa_low=_known(low),
         kappa_high=_known(high),
-        largest_probability_change=_largest_change(graded),
+        largest_probability_change=_largest_change(levels),
         ratios_kept=_share([bool(a and b and a.cord and b.cord) for a, b in measured]),
         ratio=change(b.compression_ratio - a.compression_ratio for a, b in both_cords),
         ap_mm=change(b.ap_mm - a.ap_mm for a, b in both_cords),
@@ -140,11 +140,14 @@ def _tables(pairs: Sequence[StudyPair]) -> npt.NDArray[np.int64]:
 
 
 def _largest_change(levels: Sequence[_Levels]) -> float | None:
-    changes = [
-        max(abs(p - q) for p, q in zip(a.probabilities, b.probabilities, strict=True))
-        for a, b in levels
-        if a is not None and b is not None and a.probabilities is not None and b.probabilities is not None
-    ]
+    changes = []
+    for a, b in levels:
+        if a is None or b is None:
+            continue
+        if a.probabilities is not None and b.probabilities is not None:
+            changes += [abs(p - q) for p, q in zip(a.probabilities, b.probabilities, strict=True)]
+        if a.p_other is not None and b.p_other is not None:
+            changes.append(abs(a.p_other - b.p_other))
     return max(changes) if changes else None
 
 

@@ -141,7 +141,7 @@ def _key(pack: Pack, studies: str, per_model: int) -> str:
         "studies": studies,
         # What comes out decides too: a level is found, and its region cut, from a confidence on.
         "models": {
-            name: [model.sha256, asdict(model.input), asdict(model.output)]
+            name: [model.sha256, asdict(model.input), model.output.as_data()]
             for name, model in pack.models.items()
         },
         "per_model": per_model,

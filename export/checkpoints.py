@@ -23,6 +23,7 @@ from torch import nn
 
 from stenosis_trt.engine.whole_files import write_whole_bytes
 from stenosis_trt.export.onnx_export import ExportError
+from stenosis_trt.export.training.confidence import TEMPERATURE
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 """Of checkpoints with weights alone. An ONNX file brings its network along."""
@@ -49,6 +50,8 @@ class Weights:
         where: what stood around the names, such as "state_dict" or "ema.module"; "" for nothing.
         beside: names in the same set without the wrapper's prefix, which nothing will read.
         notes: texts that lay in the file itself and may tell of the network, such as timm's "arch".
+        temperature: what the logits are to be divided by: a wrapper's tensor of that name, as `Calibrated`
+            and other implementations of temperature scaling have it; None where there is none.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -56,6 +59,7 @@ class Weights:
     where: str
     beside: tuple[str, ...]
     notes: Mapping[str, str]
+    temperature: float | None = None
 
 
 def named(names: Sequence[str]) -> str:
@@ -167,12 +171,18 @@ def find_weights(
     names, anchor = sets[keys[0]]
     prefix = keys[0][1]
     tensors = {name.removeprefix(prefix): names[name] for name in names if name.startswith(prefix)}
+    around = {name: names[name] for name in names if not name.startswith(prefix)}
+    temperature = None
+    if TEMPERATURE in around:
+        value = {TEMPERATURE: around.pop(TEMPERATURE)}
+        temperature = _temperature(path, _as_numbers(path, value)[TEMPERATURE])
     return Weights(
         tensors=_as_numbers(path, tensors),
         anchor=anchor,
         where=shown[keys[0]],
-        beside=tuple(name for name in names if not name.startswith(prefix)),
+        beside=tuple(around),
         notes={str(key): value for key, value in content.items() if isinstance(value, str)},
+        temperature=temperature,
     )
 
 
@@ -213,6 +223,15 @@ def fit(
             "Give a checkpoint of that network, or another network as an .onnx file."
         )
     return {name: found.get(name, value) for name, value in expected.items()}
+
+
+def _temperature(path: Path, tensor: torch.Tensor) -> float:
+    value = float(tensor) if tensor.numel() == 1 else 0.0
+    if not value > 0.0:
+        raise CheckpointError(
+            f"{path} has a {TEMPERATURE} that is no positive number. Remove it, or fit it again."
+        )
+    return value
 
 
 def _shape(tensor: torch.Tensor) -> str:

@@ -202,4 +202,6 @@ def _described(facts: Mapping[str, str]) -> str:
         parts.append(f"weights {facts['weights']}")
     if "not_read" in facts:
         parts.append(f"not read: {facts['not_read']}")
+    if "temperature" in facts:
+        parts.append(f"logits divided by the temperature {facts['temperature']}")
     return "; ".join(parts)

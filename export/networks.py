@@ -21,6 +21,7 @@ from stenosis_trt.export.efficientnet_names import ANCHORS, NETWORKS, their_name
 from stenosis_trt.export.models.efficientnet import EfficientNetB5, Variant
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.spec_file import CheckpointChoice, ModelDeclaration
+from stenosis_trt.export.training.confidence import Calibrated
 
 _KEYPOINT = "stenosis-trt/keypoint"
 _KEYPOINT_ANCHOR = "stages.0.0.0.weight"
@@ -79,6 +80,9 @@ def load_network(path: Path, declaration: ModelDeclaration) -> LoadedNetwork:
         facts["weights"] = weights.where
     if weights.beside:
         facts["not_read"] = named(weights.beside)
+    if weights.temperature is not None:
+        network = Calibrated(network, weights.temperature).eval()
+        facts["temperature"] = f"{weights.temperature:.6g}"
     in_order = declaration.order == tuple(range(len(output.names)))
     return LoadedNetwork(network if in_order else _Reordered(network, declaration.order), facts)
 

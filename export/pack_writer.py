@@ -91,7 +91,7 @@ def _write_files(folder: Path, content: PackContent) -> None:
             "sha256": hashlib.sha256(model.data).hexdigest(),
             "precision": model.precision,
             "input": asdict(model.input),
-            "output": asdict(model.output),
+            "output": model.output.as_data(),
             "metrics": dict(model.metrics),
         }
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -4,7 +4,7 @@
 
 For a pack whose checkpoints were not kept: to export it again, or to train on from it. Batch normalisations
 were folded into the convolutions before them, and come back as ones that change nothing. Weights that the
-pack stores as FP16 stay rounded so.
+pack stores as FP16 stay rounded so. A temperature comes back beside them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from stenosis_trt.export.graphs import fold_stored_half, run_model
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx_export import ExportError, answer_of
+from stenosis_trt.export.training.confidence import TEMPERATURE, Calibrated
 
 TOLERANCE = 1e-4
 """Largest error of a network with recovered weights: ONNX Runtime and PyTorch sum in another order."""
@@ -36,7 +37,7 @@ TOLERANCE = 1e-4
 Array = npt.NDArray[Any]
 
 _PREFIX = "network."
-"""In front of every name: what `onnx_export` wraps a network in."""
+"""In front of every name: what `onnx_export` wraps a network in, and `Calibrated` once more."""
 
 
 def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
@@ -57,7 +58,10 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
     stored: dict[str, Array] = {
         item.name.removeprefix(_PREFIX): numpy_helper.to_array(item) for item in graph.initializer
     }
-    network = _network(model, stored).eval()
+    temperature = stored.pop(TEMPERATURE, None)
+    if temperature is not None:
+        stored = {key.removeprefix(_PREFIX): value for key, value in stored.items()}
+    network: nn.Module = _network(model, stored).eval()
     state = network.state_dict()
     norms = {place: part for place, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)}
     for key, value in state.items():
@@ -69,6 +73,8 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
             raise _other_network(name, f"{key} of {' × '.join(map(str, value.shape))}")
         state[key] = torch.from_numpy(found.copy())
     network.load_state_dict(state)
+    if temperature is not None:
+        network = Calibrated(network, float(temperature)).eval()
     batch = random_inputs(model.input)
     error = float(np.abs(answer_of(network, model.output.kind)(batch) - run_model(data, batch)).max())
     if not error <= TOLERANCE:

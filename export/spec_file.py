@@ -14,7 +14,7 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.pack import ROLES, InputSpec, OutputSpec, PackError
+from stenosis_trt.engine.pack import OTHER, ROLES, InputSpec, OutputSpec, PackError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -201,7 +201,7 @@ def _spacing(content: Mapping[str, Any], place: str, size: tuple[int, int]) -> f
     if ("spacing_mm" in content) == ("roi_mm" in content):
         raise SpecError(f"{place} needs either spacing_mm or roi_mm, and not both.")
     if "spacing_mm" in content:
-        return _numbers({"spacing_mm": [content["spacing_mm"]]}, "spacing_mm", place, 1)[0]
+        return _number(content, "spacing_mm", place)
     roi = _numbers(content, "roi_mm", place, 2)
     down, across = roi[0] / max(size[0], 1), roi[1] / max(size[1], 1)
     if abs(down - across) > 1e-6 * abs(down):
@@ -214,7 +214,8 @@ def _spacing(content: Mapping[str, Any], place: str, size: tuple[int, int]) -> f
 
 def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[int, ...], str | None]:
     place, wanted = f"[{role}.output]", ROLES[role]
-    _known(place, content, ("kind", "names", "stride", "minimum_confidence", "activation"))
+    known = ("kind", "names", "stride", "minimum_confidence", "activation")
+    _known(place, content, (*known, "maximum_other") if OTHER in wanted.further_names else known)
     kind = _text(content, "kind", place)
     if kind == "coordinates":
         raise SpecError(
@@ -224,21 +225,22 @@ def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[in
     if kind != wanted.kind:
         raise SpecError(f"{place} kind is {kind!r}, and has to be {wanted.kind!r}.")
     names = content.get("names")
-    if not isinstance(names, list) or sorted(map(str, names)) != sorted(wanted.names):
+    told = list(map(str, names)) if isinstance(names, list) else []
+    taken = next((each for each in wanted.names_taken if sorted(each) == sorted(told)), None)
+    if taken is None:
         raise SpecError(
-            f"{place} names {names!r} are not those of {role}. Write {', '.join(wanted.names)}, in the order "
+            f"{place} names {names!r} are not those of {role}. Write {wanted.names_in_words}, in the order "
             "of the network's output."
         )
-    order = tuple(list(map(str, names)).index(name) for name in wanted.names)
+    order = tuple(told.index(name) for name in taken)
     stride = _whole(content, "stride", place) if kind == "heatmaps" or "stride" in content else 1
     activation = _text(content, "activation", place) if "activation" in content else None
     if activation is not None and activation not in ACTIVATIONS:
         raise SpecError(f"{place} activation is {activation!r}. Write one of {', '.join(ACTIVATIONS)}.")
-    confidence = _numbers(
-        {"minimum_confidence": [_given(content, "minimum_confidence", place)]}, "minimum_confidence", place, 1
-    )
+    confidence = _number(content, "minimum_confidence", place)
+    limit = _number(content, "maximum_other", place) if "maximum_other" in content else None
     try:
-        return OutputSpec(kind, wanted.names, stride, confidence[0]), order, activation
+        return OutputSpec(kind, taken, stride, confidence, limit), order, activation
     except PackError as error:
         raise SpecError(f"{place} {error.reason}") from error
 
@@ -298,6 +300,10 @@ def _numbers(content: Mapping[str, Any], key: str, place: str, count: int) -> tu
     if not isinstance(value, list) or len(value) != count or not all(map(_is_number, value)):
         raise SpecError(f"{place} {key} is {value!r}, and has to be {count} number{'s' * (count > 1)}.")
     return tuple(float(item) for item in value)
+
+
+def _number(content: Mapping[str, Any], key: str, place: str) -> float:
+    return _numbers({key: [_given(content, key, place)]}, key, place, 1)[0]
 
 
 def _size(content: Mapping[str, Any], key: str, place: str) -> tuple[int, int]:

@@ -1,191 +1,183 @@
-"""Make the reference pack: render phantoms, train three networks, export and write the pack.
+"""Make the reference pack: phantoms and real anatomies, three networks, subjects left out, a pack.
 
-    python -m stenosis_trt.export.train --work runs/reference --out engine/packs/reference
+    python -m stenosis_trt.export.train --work W --volumes ../shared/data/volumes --folds
+    python -m stenosis_trt.export.train --work W --volumes ../shared/data/volumes --out PACK
+
+First all networks learn from phantoms alone; then from studies whose anatomy is real and whose stenoses are
+made, with phantoms among them. `--folds` does the second part once without each subject and judges what
+comes out on that subject (W/folds.json); `--out` does it with all subjects and writes the pack, whose
+temperature and figures are those of the folds.
 
 Every step is seeded and goes on where it was when the command is given again. `--only levels` (or `cord`,
-`grader`) does one network; `--short` runs the whole path in a minute, to test it. What was trained is left in
-the work folder as `levels.safetensors` and so on, for `stenosis-trt export`.
+`grader`) does one network; `--short` runs the whole path in minutes, to test it. What was trained is left
+in the work folder as `levels.safetensors` and so on, for `stenosis-trt export`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from dataclasses import asdict, replace
-from importlib import metadata
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from stenosis_trt.engine.pack import OutputSpec, Pack
 from stenosis_trt.export.checkpoints import write_checkpoint
-from stenosis_trt.export.models.efficientnet import EfficientNetB5
-from stenosis_trt.export.models.keypoint import KeypointNet
-from stenosis_trt.export.onnx_export import export_network
-from stenosis_trt.export.pack_writer import ModelContent, PackContent, write_pack
+from stenosis_trt.export.training.confidence import Calibrated
+from stenosis_trt.export.training.curves import plot_curves
+from stenosis_trt.export.training.folds import Fold, figures, judge_fold, write_figures
 from stenosis_trt.export.training.loops import Task, train
-from stenosis_trt.export.training.recipe import (
-    CORD_INPUT,
-    CORD_NAMES,
-    CORD_STRIDE,
-    EXPORT_CHECK_SEED,
-    GRADE_NAMES,
-    GRADER_INPUT,
-    LEVEL_NAMES,
-    LEVELS_INPUT,
-    LEVELS_STRIDE,
-    MINIMUM_PEAK,
-    MINIMUM_PROBABILITY,
-    REFERENCE,
-    SHORT,
-    TRAINING_SEED,
-    VALIDATION_SEED,
-    Recipe,
-)
-from stenosis_trt.export.training.rendering import render_set, rendered_path
-from stenosis_trt.export.training.samples import CordSamples, GraderSamples, LevelSamples, StudyStore
-from stenosis_trt.export.training.validation import GraderValidation, KeypointValidation
-
-_SHORT_RUN_MOMENTUM = 0.05
-NETWORKS = ("levels", "cord", "grader")
-_POINT_WEIGHT = 30.0
-"""How much more a pixel at a heatmap's peak counts than one far away; points cover little of the image."""
+from stenosis_trt.export.training.packing import build_pack
+from stenosis_trt.export.training.recipe import REFERENCE, SHORT, Recipe, Stage
+from stenosis_trt.export.training.sets import StudyFolder, training_set, validation_set
+from stenosis_trt.export.training.tasks import NETWORKS, Course, make_task
 
 
-def heatmap_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy against soft targets, weighted towards the points; lowest where they agree."""
-    weight = 1.0 + _POINT_WEIGHT * target
-    return nn.functional.binary_cross_entropy_with_logits(logits, target, weight=weight)
+@dataclass(frozen=True)
+class Run:
+    """What every part of the recipe needs to know.
 
+    Attributes:
+        recipe: see `Recipe`.
+        folder: where studies are rendered, and the volumes.
+        device: mixed precision on a GPU, float32 on a CPU.
+        seed: initial weights and order of samples.
+        only: networks to train.
+        start: folder of `<network>.safetensors` to begin the second part with, instead of the first part.
+        as_int8: share of the second part, at its end, that is trained as INT8; 0 for none.
+    """
 
-def grade_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross entropy, plus the squared error of the expected grade: a far miss costs more than a near one."""
-    classes = torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)
-    expected = (logits.softmax(dim=1) * classes).sum(dim=1)
-    distance = nn.functional.mse_loss(expected, target.to(logits.dtype))
-    return nn.functional.cross_entropy(logits, target, label_smoothing=0.03) + 0.25 * distance
+    recipe: Recipe
+    folder: StudyFolder
+    device: torch.device
+    seed: int
+    only: tuple[str, ...]
+    start: Path | None
+    as_int8: float
 
-
-def _store(folder: Path, seed: int, count: int) -> StudyStore:
-    return StudyStore([rendered_path(folder, seed, index) for index in range(count)])
-
-
-def make_task(name: str, recipe: Recipe, rendered: Path) -> Task:
-    """The network of that name with its samples, loss and validation."""
-    validation = _store(rendered, VALIDATION_SEED, recipe.validation_studies)
-    if name == "grader":
-        store = _store(rendered, TRAINING_SEED, recipe.grader_studies)
-        network = EfficientNetB5(len(GRADE_NAMES), dropout=0.2, stochastic_depth=0.05)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                # A thousand steps are too few for statistics that follow with a hundredth a step.
-                module.momentum = _SHORT_RUN_MOMENTUM
-        return Task(
-            name=name,
-            network=network,
-            source=GraderSamples(store, GRADER_INPUT),
-            loss=grade_loss,
-            validate=GraderValidation(validation, GRADER_INPUT),
-            schedule=recipe.grader,
+    def trained(self, name: str, stage: Stage, place: Path, left_out: str | None) -> tuple[nn.Module, Task]:
+        """Train one network in one stage, or what is left of that."""
+        schedule = replace(stage.schedule(name), seed=self.seed)
+        last = stage is self.recipe.mixed
+        quantise_from = int(schedule.steps * (1.0 - self.as_int8)) if last and self.as_int8 else None
+        start = self.beginning(name) / f"{name}.safetensors" if last else None
+        # Seeded before the network is made, so that its initial weights are the same every time.
+        torch.manual_seed(self.seed)
+        task = make_task(
+            name,
+            Course(schedule, start, quantise_from),
+            training_set(self.folder, self.recipe, stage, name, left_out),
+            validation_set(self.folder, self.recipe, stage, left_out),
         )
-    store = _store(rendered, TRAINING_SEED, recipe.keypoint_studies)
-    if name == "levels":
-        return Task(
-            name=name,
-            network=KeypointNet(LEVELS_INPUT.channels, len(LEVEL_NAMES), LEVELS_STRIDE),
-            source=LevelSamples(store, LEVELS_INPUT, LEVELS_STRIDE),
-            loss=heatmap_loss,
-            validate=KeypointValidation(validation, LEVELS_INPUT, LEVELS_STRIDE),
-            schedule=recipe.levels,
-        )
-    return Task(
-        name=name,
-        network=KeypointNet(CORD_INPUT.channels, len(CORD_NAMES), CORD_STRIDE),
-        source=CordSamples(store, CORD_INPUT, CORD_STRIDE),
-        loss=heatmap_loss,
-        validate=KeypointValidation(validation, CORD_INPUT, CORD_STRIDE),
-        schedule=recipe.cord,
-    )
+        # On a CPU drawing samples and learning from them share the cores.
+        workers = self.folder.workers
+        network = train(task, place, self.device, workers if self.device.type == "cuda" else workers - 1)
+        write_checkpoint(place / f"{name}.safetensors", network)
+        return network, task
 
+    def beginning(self, name: str) -> Path:
+        """The folder with the weights of `name` that the second part begins with; trained if need be."""
+        if self.start is not None:
+            return self.start
+        place = self.folder.work / "phantoms_only"
+        if not (place / f"{name}.safetensors").exists():
+            self.trained(name, self.recipe.phantoms_only, place, None)
+        return place
 
-def build_pack(
-    networks: dict[str, nn.Module], tasks: dict[str, Task], out: Path, recipe: Recipe, trained_on: str
-) -> Pack:
-    """Export the trained networks and write them as a pack; its metrics are those of the validation set."""
-    specs = {
-        "levels": (LEVELS_INPUT, OutputSpec("heatmaps", LEVEL_NAMES, LEVELS_STRIDE, MINIMUM_PEAK)),
-        "cord": (CORD_INPUT, OutputSpec("heatmaps", CORD_NAMES, CORD_STRIDE, MINIMUM_PEAK)),
-        "grader": (GRADER_INPUT, OutputSpec("classes", GRADE_NAMES, 1, MINIMUM_PROBABILITY)),
-    }
-    models = {}
-    for name, (source, result) in specs.items():
-        network = networks[name].to("cpu").eval()
-        inputs = [tasks[name].source(np.random.default_rng([EXPORT_CHECK_SEED, k]))[0] for k in range(4)]
-        exported = export_network(network, result.kind, np.stack(inputs))
-        metrics = {**tasks[name].validate(network), "export_maximum_error": exported.maximum_error}
-        models[name] = ModelContent(exported.data, "fp32", source, result, metrics)
-    content = PackContent(
-        name="reference",
-        version=metadata.version("stenosis-trt"),
-        licence="Apache-2.0",
-        intended_use="Trying, testing and measuring. Trained on synthetic data. Not for patients.",
-        card={
-            "training_data": "phantoms of stenosis_trt.bench.phantom; no image of a person",
-            "trained_on": trained_on,
-            "training_seed": TRAINING_SEED,
-            "validation_seed": VALIDATION_SEED,
-            "recipe": asdict(recipe),
-            "limits": "Has seen no real anatomy; what it says of a real study means nothing.",
-        },
-        models=models,
-    )
-    return write_pack(out, content)
+    def mixed(self, left_out: str | None) -> tuple[dict[str, nn.Module], dict[str, Task], Path]:
+        """The second part, without a subject or with all."""
+        place = self.folder.work / (f"without_{left_out}" if left_out else "all")
+        networks, tasks = {}, {}
+        for name in self.only:
+            networks[name], tasks[name] = self.trained(name, self.recipe.mixed, place, left_out)
+        return networks, tasks, place
 
+    def fold(self, subject: str) -> Fold:
+        """Train without a subject and judge by it."""
+        networks, tasks, place = self.mixed(subject)
+        pack = build_pack(networks, tasks, place / "pack", self.recipe, {"left_out": subject})
+        held_out = self.folder.work / "held_out" / subject
+        return judge_fold(subject, pack.path, networks["grader"], self.folder, self.recipe, held_out)
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, mixed precision, PyTorch {torch.__version__}"
-    return f"CPU, PyTorch {torch.__version__}"
+    @property
+    def trained_on(self) -> str:
+        """The machine, for the card."""
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+            return f"{name}, mixed precision, PyTorch {torch.__version__}"
+        return f"CPU, PyTorch {torch.__version__}"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the reference pack on phantoms.")
+    parser = argparse.ArgumentParser(description="Train the reference pack.")
     parser.add_argument("--work", type=Path, required=True, help="renderings, checkpoints and logs")
-    parser.add_argument("--out", type=Path, help="write the pack here; without it, only train")
+    parser.add_argument("--volumes", type=Path, help="folder with one folder a subject")
+    parser.add_argument("--folds", action="store_true", help="leave each subject out once, and judge by it")
+    parser.add_argument("--left-out", action="append", help="only these folds; repeatable")
+    parser.add_argument("--out", type=Path, help="train with all subjects and write the pack here")
     parser.add_argument("--only", choices=NETWORKS, help="train one network and stop")
+    parser.add_argument(
+        "--start", type=Path, help="folder of .safetensors to begin with, instead of phantoms"
+    )
+    parser.add_argument(
+        "--as-int8", type=float, default=0.0, metavar="SHARE", help="train this share of the steps as INT8"
+    )
     parser.add_argument("--seed", type=int, default=0, help="initial weights and order of samples")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that render and draw samples"
     )
-    parser.add_argument("--short", action="store_true", help="the whole path in a minute, to test it")
+    parser.add_argument("--short", action="store_true", help="the whole path in minutes, to test it")
     return parser.parse_args()
+
+
+def _known_figures(path: Path) -> dict[str, Any]:
+    """What the folds found, and nothing where they were not run."""
+    if not path.exists():
+        print(f"{path} is not there: the pack gets no temperature and no figures. Run --folds first.")
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def main() -> None:
     """Run the recipe, or what is left of it."""
     arguments = _arguments()
-    recipe = SHORT if arguments.short else REFERENCE
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rendered = arguments.work / "rendered"
-    studies = recipe.keypoint_studies if arguments.only in ("levels", "cord") else recipe.grader_studies
-    render_set(rendered, VALIDATION_SEED, range(recipe.validation_studies), arguments.workers)
-    render_set(rendered, TRAINING_SEED, range(studies), arguments.workers)
-    networks: dict[str, nn.Module] = {}
-    tasks: dict[str, Task] = {}
-    for name in [arguments.only] if arguments.only else NETWORKS:
-        # Seeded before the network is made, so that its initial weights are the same every time.
-        torch.manual_seed(arguments.seed)
-        task = make_task(name, recipe, rendered)
-        tasks[name] = replace(task, schedule=replace(task.schedule, seed=arguments.seed))
-        # On a CPU drawing samples and learning from them share the cores.
-        loaders = arguments.workers if device.type == "cuda" else max(1, arguments.workers - 1)
-        networks[name] = train(tasks[name], arguments.work, device, loaders)
-        write_checkpoint(arguments.work / f"{name}.safetensors", networks[name])
+    run = Run(
+        recipe=SHORT if arguments.short else REFERENCE,
+        folder=StudyFolder(arguments.work, arguments.volumes, arguments.workers),
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        seed=arguments.seed,
+        only=(arguments.only,) if arguments.only else NETWORKS,
+        start=arguments.start,
+        as_int8=arguments.as_int8,
+    )
+    if arguments.volumes is None:
+        sys.exit("The recipe needs real volumes. Give --volumes.")
+    if unknown := set(arguments.left_out or ()) - set(run.recipe.subjects):
+        sys.exit(f"{min(unknown)} is not learnt from. Leave out one of {', '.join(run.recipe.subjects)}.")
+    if arguments.folds and arguments.only:
+        sys.exit("A fold is judged with all three networks. Leave out --only, or --folds.")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    found = arguments.work / "folds.json"
+    if arguments.folds:
+        folds = [run.fold(subject) for subject in arguments.left_out or run.recipe.subjects]
+        write_figures(found, figures(folds))
+        print(found.read_text(encoding="utf-8"))
+    elif arguments.only or not arguments.out:
+        run.mixed(None)
     if arguments.out and not arguments.only:
-        pack = build_pack(networks, tasks, arguments.out, recipe, _device_name(device))
+        known = _known_figures(found)
+        networks, tasks, _ = run.mixed(None)
+        if known:
+            networks["grader"] = Calibrated(networks["grader"], known["calibration"]["temperature"])
+        facts = {"trained_on": run.trained_on, "left_out_figures": known}
+        pack = build_pack(networks, tasks, arguments.out, run.recipe, facts)
         print(f"{pack.path}: pack {pack.name} {pack.version}, SHA-256 {pack.sha256}")
+    plot_curves(arguments.work, arguments.work / "curves.png")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ def hills(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.ui
     return np.asarray(2000 + 300 * total, dtype=np.uint16)
 
 
+def noise_above_the_dark(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
+    """Noise in the upper half, and single bright pixels in the lower: of middle brightness, and of none."""
+    image = noise()(rng, shape)
+    image[shape[0] // 2 :] = 1000 * (rng.random((shape[0] - shape[0] // 2, shape[1])) < 0.01)
+    return image
+
+
 def made_study(axial: bool = True, same_frame: bool = True, fill: Fill | None = None) -> LoadedStudy:
     """Nine sagittal slices of 250² and, if `axial`, thirty axial ones of 320²; always the same."""
     rng, fill = np.random.default_rng(0), fill or noise()

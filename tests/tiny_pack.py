@@ -1,7 +1,8 @@
 """A pack of three tiny ONNX models that answer at once, for tests of everything around the models.
 
 The level and cord models answer with the image itself, scaled down: a test that draws bright spots sees
-them come back as keypoints. The grader's grade grows with the brightness of its region.
+them come back as keypoints. The grader's grade grows with the brightness of its region. The one with a
+class for what is unlike its training takes a middle brightness, as noise has, for that.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from stenosis_trt.engine.pack import InputSpec, OutputSpec, Pack
+from stenosis_trt.engine.pack import OTHER, InputSpec, OutputSpec, Pack
 from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.export.pack_writer import ModelContent, PackContent, write_pack
 
 CORD_NAMES = ("anterior", "posterior", "left", "right")
+GRADES = ("0", "1", "2", "3")
 
 
 def input_spec(size: int, spacing: float, channels: int, plane: str, offset: float = 0.0) -> InputSpec:
@@ -60,8 +62,8 @@ def _echo(points: int, stride: int) -> bytes:
     return _model(nodes, {"shape": np.array([1, points, 1, 1])}, ["batch", points, None, None])
 
 
-def _brightness() -> bytes:
-    """Softmax of 20 · (−|brightness − k / 3|) for k = 0 … 3."""
+def _brightness(centres: tuple[float, ...]) -> bytes:
+    """Softmax of 20 · (−|brightness − centre|), a class for each centre."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["means"]),
         helper.make_node("ReduceMean", ["means", "axes"], ["mean"], keepdims=0),
@@ -74,14 +76,15 @@ def _brightness() -> bytes:
     constants = {
         "axes": np.array([1, 2, 3]),
         "last": np.array([1]),
-        "centres": np.array([[0, 1 / 3, 2 / 3, 1]], dtype=np.float32),
+        "centres": np.array([centres], dtype=np.float32),
         "scale": np.array(-20.0, dtype=np.float32),
     }
-    return _model(nodes, constants, ["batch", 4])
+    return _model(nodes, constants, ["batch", len(centres)])
 
 
-def write_tiny_pack(out: Path) -> Pack:
-    """Write the pack to `out`."""
+def write_tiny_pack(out: Path, other: bool = False, maximum_other: float | None = None) -> Pack:
+    """Write the pack to `out`; with `other`, its grader has the fifth class, and this limit of it."""
+    centres = (0.0, 1 / 3, 2 / 3, 1.0)
     models = {
         "levels": ModelContent(
             _echo(len(LEVELS), 4),
@@ -90,10 +93,10 @@ def write_tiny_pack(out: Path) -> Pack:
             OutputSpec("heatmaps", LEVELS, 4, 0.3),
         ),
         "grader": ModelContent(
-            _brightness(),
+            _brightness((*centres, 0.5) if other else centres),
             "fp32",
             input_spec(64, 0.75, 3, "sagittal", 6.0),
-            OutputSpec("classes", ("0", "1", "2", "3"), 1, 0.5),
+            OutputSpec("classes", (*GRADES, OTHER) if other else GRADES, 1, 0.5, maximum_other),
         ),
         "cord": ModelContent(
             _echo(4, 2), "fp32", input_spec(128, 0.5, 1, "axial"), OutputSpec("heatmaps", CORD_NAMES, 2, 0.3)

@@ -4,6 +4,7 @@ spine        the canal's course, and coordinates along it
 anatomy      one patient: sizes, stenoses, truth
 tissue       T2 signal at a point
 acquisition  protocols, coil, slice profile, k-space
+slice_profile  what of a slice's thickness its image shows
 study        one patient seen by two series
 dicom_files  a study as DICOM files
 writing      many studies and truth.csv

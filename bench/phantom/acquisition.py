@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.tissue import Signals, Tissues, sample_signals
+from stenosis_trt.bench.phantom.slice_profile import through_thickness
+from stenosis_trt.bench.phantom.tissue import Signals, TissueSource, sample_signals
 from stenosis_trt.engine.geometry import SlicePose
 
 Array = npt.NDArray[np.float32]
@@ -22,12 +23,9 @@ FloatArray = npt.NDArray[np.float64]
 _COARSE_PIXELS = 4
 """Canal coordinates bend over centimetres: every fourth pixel, interpolated, is exact to 0.02 mm."""
 
-_PROFILE_DEPTHS = np.array([-0.42, -0.14, 0.14, 0.42])
-_PROFILE_WEIGHTS = np.array([0.19, 0.31, 0.31, 0.19])
-
 
 @dataclass(frozen=True)
-class Protocol:
+class SeriesProtocol:
     """Sampling of one series. Lengths in mm; times in ms."""
 
     plane: str
@@ -56,12 +54,12 @@ class Scanner:
     phase_along_rows: bool
 
 
-def sample_sagittal_protocol(rng: np.random.Generator) -> Protocol:
+def sample_sagittal_protocol(rng: np.random.Generator) -> SeriesProtocol:
     """Sagittal T2 TSE: 11–15 slices, 0.5–0.8 mm in plane, 3–4 mm thick, 10 % gap."""
     spacing = round(float(rng.uniform(0.5, 0.8)), 3)
     thickness = round(float(rng.uniform(3.0, 4.0)), 1)
     size = round(float(rng.uniform(215.0, 260.0)) / spacing / 16.0) * 16
-    return Protocol(
+    return SeriesProtocol(
         plane="sagittal",
         rows=size,
         columns=size,
@@ -75,12 +73,12 @@ def sample_sagittal_protocol(rng: np.random.Generator) -> Protocol:
     )
 
 
-def sample_axial_protocol(rng: np.random.Generator) -> Protocol:
+def sample_axial_protocol(rng: np.random.Generator) -> SeriesProtocol:
     """Axial T2 TSE: 20–36 slices, 0.4–0.7 mm in plane, 3–4 mm thick."""
     spacing = round(float(rng.uniform(0.4, 0.7)), 3)
     thickness = round(float(rng.uniform(3.0, 4.0)), 1)
     size = round(float(rng.uniform(150.0, 190.0)) / spacing / 16.0) * 16
-    return Protocol(
+    return SeriesProtocol(
         plane="axial",
         rows=size,
         columns=size,
@@ -108,7 +106,7 @@ def sample_scanner(rng: np.random.Generator) -> Scanner:
     )
 
 
-def _pose(centre: FloatArray, across: FloatArray, down: FloatArray, protocol: Protocol) -> SlicePose:
+def _pose(centre: FloatArray, across: FloatArray, down: FloatArray, protocol: SeriesProtocol) -> SlicePose:
     half_width = (protocol.columns - 1) / 2 * protocol.pixel_spacing
     half_height = (protocol.rows - 1) / 2 * protocol.pixel_spacing
     origin = centre - across * half_width - down * half_height
@@ -124,7 +122,7 @@ def _pose(centre: FloatArray, across: FloatArray, down: FloatArray, protocol: Pr
     )
 
 
-def plan_sagittal(anatomy: Anatomy, protocol: Protocol, rng: np.random.Generator) -> list[SlicePose]:
+def plan_sagittal(anatomy: Anatomy, protocol: SeriesProtocol, rng: np.random.Generator) -> list[SlicePose]:
     """Slices along the cervical canal as a radiographer lays them: nearly, not quite, along the mid-line."""
     curve = anatomy.curve
     top, bottom = (curve.to_patient(0.0, 0.0, anatomy.discs[k]) for k in (0, 5))
@@ -146,7 +144,7 @@ def plan_sagittal(anatomy: Anatomy, protocol: Protocol, rng: np.random.Generator
 
 
 def _axial_pose(
-    anatomy: Anatomy, at: FloatArray, down: FloatArray, protocol: Protocol, jitter: FloatArray
+    anatomy: Anatomy, at: FloatArray, down: FloatArray, protocol: SeriesProtocol, jitter: FloatArray
 ) -> SlicePose:
     """An axial slice through `at` whose normal is `down`, its columns along the patient's left."""
     curve_left = anatomy.curve.lateral[anatomy.curve.index(0.0)]
@@ -157,7 +155,7 @@ def _axial_pose(
     return _pose(centre, across, back, protocol)
 
 
-def plan_axial(anatomy: Anatomy, protocol: Protocol, rng: np.random.Generator) -> list[SlicePose]:
+def plan_axial(anatomy: Anatomy, protocol: SeriesProtocol, rng: np.random.Generator) -> list[SlicePose]:
     """Either one stack from C2 to T1 or a pack of slices tilted to each disc; 20–36 slices in all."""
     curve = anatomy.curve
     jitter = rng.normal([0.0, 0.0], [3.0, 8.0])
@@ -239,16 +237,15 @@ def _through_k_space(image: FloatArray, scanner: Scanner, rng: np.random.Generat
 
 
 def acquire(
-    anatomy: Anatomy, tissues: Tissues, pose: SlicePose, scanner: Scanner, rng: np.random.Generator
+    anatomy: Anatomy, tissues: TissueSource, pose: SlicePose, scanner: Scanner, rng: np.random.Generator
 ) -> npt.NDArray[np.uint16]:
     """One slice as the scanner would store it, uint16 (rows, columns), 12 bits used."""
-    thickness = pose.thickness if pose.thickness is not None else 0.0
     edge = pose.column_spacing
     image = np.zeros(pose.rows * pose.columns, dtype=np.float32)
     u, v, s = _canal_plane(anatomy, pose, 0.0)
     surroundings = tissues.surroundings(u, v, s, edge)
-    for depth, weight in zip(_PROFILE_DEPTHS * thickness, _PROFILE_WEIGHTS, strict=True):
-        u, v, s = _canal_plane(anatomy, pose, float(depth))
+    for depth, weight in through_thickness(pose):
+        u, v, s = _canal_plane(anatomy, pose, depth)
         image += np.float32(weight) * tissues.with_spine(surroundings, u, v, s, edge)
     shaded = image.reshape(pose.rows, pose.columns) * _coil(pose, scanner)
     magnitude = _through_k_space(shaded.astype(np.float64), scanner, rng)

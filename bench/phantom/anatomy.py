@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from stenosis_trt.bench.phantom.slice_profile import through_thickness
 from stenosis_trt.bench.phantom.spine import CanalCurve, build_curve, sample_posture
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import LEVELS
@@ -62,7 +63,10 @@ class Stenosis:
 
 @dataclass(frozen=True)
 class LevelTruth:
-    """Truth at one disc level, from the continuous geometry. Lengths in mm, `point` in LPS."""
+    """Truth at one disc level, from the continuous geometry. Lengths in mm, `point` in LPS.
+
+    The diameters and their ratio are those of the narrowest place near the disc, which slices may miss.
+    """
 
     level: str
     s: float
@@ -72,6 +76,25 @@ class LevelTruth:
     ap_mm: float
     transverse_mm: float
     compression_ratio: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A patient before anything presses on the canal. Profiles are along `curve.s`, float64 (M,), in mm.
+
+    `cord_centre` is v of the cord's middle; None has it drawn.
+    """
+
+    curve: CanalCurve
+    scale: float
+    discs: FloatArray
+    cord_ap: FloatArray
+    cord_transverse: FloatArray
+    cord_centre: FloatArray | None
+    sac_ap: FloatArray
+    sac_transverse: FloatArray
+    canal_ap: FloatArray
+    canal_transverse: FloatArray
 
 
 @dataclass(frozen=True)
@@ -98,10 +121,10 @@ class Anatomy:
     texture_seed: int
 
     def cord_points(self, pose: SlicePose) -> FloatArray | None:
-        """Where the cord's outline meets an image plane.
+        """Where the cord's outline is in a slice, averaged over the slice's thickness as its signal is.
 
         Returns:
-            float64 (4, 3), patient points anterior, posterior, left, right; None where the plane
+            float64 (4, 3), patient points anterior, posterior, left, right; None where the slice
             misses the cord or lies along it.
         """
         half_ap, half_width = self.cord_ap / 2, self.cord_transverse / 2
@@ -112,17 +135,18 @@ class Anatomy:
             (half_width, self.cord_centre),
             (-half_width, self.cord_centre),
         )
-        points = []
-        for u, v in outlines:
-            line = self.curve.to_patient(u, v, self.curve.s)
-            height = (line - np.asarray(pose.origin)) @ pose.normal
-            crossing = np.flatnonzero(np.diff(np.signbit(height)))
-            if len(crossing) != 1:
-                return None
-            row = crossing[0]
-            share = height[row] / (height[row] - height[row + 1])
-            points.append(line[row] + share * (line[row + 1] - line[row]))
-        return np.stack(points)
+        lines = [self.curve.to_patient(u, v, self.curve.s) for u, v in outlines]
+        heights = [(line - np.asarray(pose.origin)) @ pose.normal for line in lines]
+        points = np.zeros((4, 3))
+        for depth, weight in through_thickness(pose):
+            for k, (line, height) in enumerate(zip(lines, heights, strict=True)):
+                crossing = np.flatnonzero(np.diff(np.signbit(height - depth)))
+                if len(crossing) != 1:
+                    return None
+                row = crossing[0]
+                share = (height[row] - depth) / (height[row] - height[row + 1])
+                points[k] += weight * (line[row] + share * (line[row + 1] - line[row]))
+        return points
 
 
 def sample_grades(rng: np.random.Generator, grade: int | None) -> list[int]:
@@ -202,6 +226,25 @@ def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatom
     canal_ap = np.maximum(canal_ap, sac_ap + 0.8)
     sac_width = np.maximum(canal_width - rng.uniform(2.0, 4.0), cord_width0 + 3.0)
 
+    sizes = Sizes(
+        curve=curve,
+        scale=scale,
+        discs=discs,
+        cord_ap=cord_ap0,
+        cord_transverse=cord_width0,
+        cord_centre=None,
+        sac_ap=sac_ap,
+        sac_transverse=sac_width,
+        canal_ap=canal_ap,
+        canal_transverse=canal_width,
+    )
+    return narrowed(rng, sizes, grade)
+
+
+def narrowed(rng: np.random.Generator, sizes: Sizes, grade: int | None = None) -> Anatomy:
+    """A patient of these sizes with stenoses drawn; `grade` as in `sample_grades`."""
+    curve, discs, s = sizes.curve, sizes.discs, sizes.curve.s
+    cord_ap0, cord_width0, sac_ap = sizes.cord_ap, sizes.cord_transverse, sizes.sac_ap
     rows = curve.index(discs[: len(LEVELS)])
     grades = sample_grades(rng, grade)
     stenoses = tuple(
@@ -220,10 +263,12 @@ def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatom
     front, back = -sac_ap / 2 + anterior, sac_ap / 2 - posterior
     room = back - front
     cord_ap = np.minimum(cord_ap0, room)
-    natural = float(np.clip(rng.normal(0.0, 0.6), -1.2, 1.2))
+    natural = sizes.cord_centre
+    if natural is None:
+        natural = np.full_like(s, np.clip(rng.normal(0.0, 0.6), -1.2, 1.2))
     cord_centre = np.clip(natural, front + cord_ap / 2, back - cord_ap / 2)
     widening = (cord_ap0 / cord_ap) ** rng.uniform(0.25, 0.5)
-    cord_width = np.minimum(cord_width0 * widening, sac_width - 1.5)
+    cord_width = np.minimum(cord_width0 * widening, sizes.sac_transverse - 1.5)
 
     reserve = sac_ap - cord_ap0
     anatomy = {
@@ -238,16 +283,16 @@ def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatom
     )
     return Anatomy(
         curve=curve,
-        scale=scale,
+        scale=sizes.scale,
         discs=discs,
         stenoses=stenoses,
         cord_ap=cord_ap,
         cord_transverse=cord_width,
         cord_centre=cord_centre,
         sac_ap=sac_ap,
-        sac_transverse=sac_width,
-        canal_ap=canal_ap,
-        canal_transverse=canal_width,
+        sac_transverse=sizes.sac_transverse,
+        canal_ap=sizes.canal_ap,
+        canal_transverse=sizes.canal_transverse,
         encroach_anterior=anterior,
         encroach_posterior=posterior,
         side=np.array([item.side for item in stenoses])[nearest],

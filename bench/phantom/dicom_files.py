@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries
+from stenosis_trt.bench.phantom.study import Plan
 
 TRANSFER_SYNTAXES: dict[str, UID] = {
     "explicit": ExplicitVRLittleEndian,
@@ -36,20 +37,41 @@ TRANSFER_SYNTAXES: dict[str, UID] = {
 _COMPRESSED = {RLELossless, JPEGLSLossless, JPEG2000Lossless}
 
 
-def phantom_uid(study: PhantomStudy, *parts: object) -> str:
+class WritableStudy(Protocol):
+    """What is needed of a study to write it: two series, their pixels, and who the patient is."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def origin(self) -> tuple[object, ...]: ...
+
+    @property
+    def patient_id(self) -> str: ...
+
+    @property
+    def sagittal(self) -> Plan: ...
+
+    @property
+    def axial(self) -> Plan: ...
+
+    def slice_pixels(self, series: Any, number: int) -> npt.NDArray[np.uint16]: ...
+
+
+def phantom_uid(study: WritableStudy, *parts: object) -> str:
     """A UID that depends on nothing but what the study was sampled from and `parts`."""
-    # Without a given grade the UIDs are those of every release, so that a truth.csv keeps its worth.
-    given = () if study.grade is None else (f"grade {study.grade}",)
-    sources = ("stenosis-trt phantom", study.seed, study.index, *given, *parts)
-    return str(generate_uid(entropy_srcs=[*map(str, sources)]))
+    return str(generate_uid(entropy_srcs=[*map(str, (*study.origin, *parts))]))
 
 
-def sop_instance_uid(study: PhantomStudy, series: PlannedSeries, number: int) -> str:
+def sop_instance_uid(study: WritableStudy, series: Plan, number: int) -> str:
     """SOP Instance UID of slice `number` of a series."""
     return phantom_uid(study, series.protocol.plane, number)
 
 
-def write_study(study: PhantomStudy, folder: Path, syntax: str) -> None:
+def write_study(study: WritableStudy, folder: Path, syntax: str) -> None:
     """Write both series below `folder`, one file a slice.
 
     Raises:
@@ -70,7 +92,7 @@ def write_study(study: PhantomStudy, folder: Path, syntax: str) -> None:
             )
 
 
-def _dataset(study: PhantomStudy, series: PlannedSeries, number: int, instance_number: int) -> Dataset:
+def _dataset(study: WritableStudy, series: Plan, number: int, instance_number: int) -> Dataset:
     protocol, pose = series.protocol, series.poses[number]
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"
@@ -86,7 +108,7 @@ def _dataset(study: PhantomStudy, series: PlannedSeries, number: int, instance_n
     dataset.StudyDescription = "Synthetic cervical spine"
     dataset.SeriesDescription = f"t2_tse_{protocol.plane[:3]}"
     dataset.PatientName = f"Phantom^{study.seed}^{study.index}"
-    dataset.PatientID = patient_id(study)
+    dataset.PatientID = study.patient_id
     dataset.PatientBirthDate = ""
     dataset.PatientSex = "O"
     dataset.BodyPartExamined = "CSPINE"
@@ -116,11 +138,6 @@ def _dataset(study: PhantomStudy, series: PlannedSeries, number: int, instance_n
     ]
     dataset.PixelSpacing = [pose.row_spacing, pose.column_spacing]
     return dataset
-
-
-def patient_id(study: PhantomStudy) -> str:
-    """The identifier a phantom patient carries."""
-    return f"PHANTOM-{study.seed}-{study.index:04d}"
 
 
 def _store(dataset: Dataset, pixels: npt.NDArray[np.uint16], transfer_syntax: UID, path: Path) -> None:

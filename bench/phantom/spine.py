@@ -100,8 +100,9 @@ def sample_posture(rng: np.random.Generator) -> Posture:
     )
 
 
-def _rotation(posture: Posture) -> FloatArray:
-    roll, pitch, yaw = np.deg2rad([posture.roll, posture.pitch, posture.yaw])
+def rotation(roll: float, pitch: float, yaw: float) -> FloatArray:
+    """Turns in degrees about the back–front, left–right and head–foot axes, float64 (3, 3)."""
+    roll, pitch, yaw = np.deg2rad([roll, pitch, yaw])
     about_y = np.array([[np.cos(roll), 0, np.sin(roll)], [0, 1, 0], [-np.sin(roll), 0, np.cos(roll)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
     about_z = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
@@ -123,21 +124,35 @@ def build_curve(posture: Posture, cervical_length: float) -> CanalCurve:
     coronal = posture.scoliosis * np.sin(2.0 * np.pi * s / 160.0 + posture.scoliosis_phase)
     # Wide enough that outlines far in front of and behind the canal have no corner where bending sets in.
     smooth = np.ones(501) / 501.0
-    theta, phi = (
-        np.deg2rad(np.convolve(np.pad(angle, 250, mode="edge"), smooth, "valid"))
-        for angle in (sagittal, coronal)
+    sagittal, coronal = (
+        np.convolve(np.pad(angle, 250, mode="edge"), smooth, "valid") for angle in (sagittal, coronal)
+    )
+    return course(
+        s, sagittal, coronal, rotation(posture.roll, posture.pitch, posture.yaw), np.asarray(posture.shift)
     )
 
+
+def course(
+    s: FloatArray, sagittal: FloatArray, coronal: FloatArray, turn: FloatArray, shift: FloatArray
+) -> CanalCurve:
+    """The curve whose tangent leans by these angles, in degrees, from straight down.
+
+    Args:
+        s: arc length in mm every `STEP_MM`, float64 (M,); the point where it is 0 comes to lie at `shift`.
+        sagittal: lean to the back, float64 (M,).
+        coronal: lean to the left, float64 (M,).
+        turn: rotation of the whole about that point, float64 (3, 3).
+        shift: where that point lies, LPS, mm, float64 (3,).
+    """
+    theta, phi = np.deg2rad(sagittal), np.deg2rad(coronal)
     tangent = np.stack([np.sin(phi), np.sin(theta) * np.cos(phi), -np.cos(theta) * np.cos(phi)], axis=1)
     posterior = np.stack([np.zeros_like(s), np.cos(theta), np.sin(theta)], axis=1)
     lateral = np.cross(tangent, posterior)
     centre = np.cumsum(tangent, axis=0) * STEP_MM
     centre -= centre[np.argmin(np.abs(s))]
-
-    turn = _rotation(posture)
     return CanalCurve(
         s=s,
-        centre=centre @ turn.T + np.asarray(posture.shift),
+        centre=centre @ turn.T + shift,
         tangent=tangent @ turn.T,
         lateral=lateral @ turn.T,
         posterior=posterior @ turn.T,

@@ -7,6 +7,7 @@ point sample stands for a pixel. Signal is relative to CSF at 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -51,6 +52,14 @@ def sample_signals(rng: np.random.Generator) -> Signals:
         cortex=rng.uniform(0.03, 0.09),
         mucosa=rng.uniform(0.35, 0.7),
     )
+
+
+class TissueSource(Protocol):
+    """Signal at points given in canal coordinates; `Tissues` paints it."""
+
+    def surroundings(self, u: Array, v: Array, s: Array, edge: float) -> Array: ...
+
+    def with_spine(self, surroundings: Array, u: Array, v: Array, s: Array, edge: float) -> Array: ...
 
 
 class Tissues:
@@ -136,7 +145,7 @@ class Tissues:
             canvas.signal[where] = near.signal
         return canvas.signal
 
-    def _noise(self, canvas: Canvas, channel: int, cell: tuple[float, float, float]) -> Array:
+    def noise(self, canvas: Canvas, channel: int, cell: tuple[float, float, float]) -> Array:
         """Smooth random field of unit variance; `cell` is its grain in mm along u, v and s."""
         size = _TEXTURE_SIZE
         position = [
@@ -172,9 +181,9 @@ class Tissues:
         canvas.paint(canvas.inside(skin), tone.fat)
 
         backward = np.clip((v - middle) / (front + back) * 2.0 + 0.45, 0.0, 1.0)
-        coarse = self._noise(canvas, 0, (5.0, 5.0, 14.0))
+        coarse = self.noise(canvas, 0, (5.0, 5.0, 14.0))
         thickness = self._fat_back * (0.3 + 0.7 * backward**2) + 0.5 * coarse
-        fine = self._noise(canvas, 1, (1.1, 1.1, 2.4))
+        fine = self.noise(canvas, 1, (1.1, 1.1, 2.4))
         muscle = tone.muscle * (1.0 + 0.14 * fine + 0.10 * coarse)
         # Fat lies between muscles where two smooth fields cross zero, more of it towards the spine.
         septa = np.clip(0.55 - np.abs(coarse + 0.25 * fine) * 5.0, 0.0, 1.0) * np.clip(
@@ -230,7 +239,7 @@ class Tissues:
             ((s - anatomy.curve.s[0]) / _FINE_TABLE_MM).astype(np.int32), 0, len(anatomy.curve.s) - 1
         )
         canal_half, canal_width = self._table[5][row], self._table[6][row]
-        grain = self._noise(canvas, 2, (1.6, 1.6, 1.6))
+        grain = self.noise(canvas, 2, (1.6, 1.6, 1.6))
         depth = v + canal_half + 1.0
         half_depth = self._body_depth / 2
         column = ellipse(u, depth + half_depth, self._body_width, half_depth)
@@ -287,7 +296,7 @@ class Tissues:
         ring = ellipse(u, v, canal_width, canal_half)
         behind = -v - 1.0
         # Interspinous tissue, then ligament, then bone at each vertebra, leaning down as they go back.
-        streak = np.clip(self._noise(canvas, 3, (2.5, 2.5, 3.0)), -1.5, 1.5)
+        streak = np.clip(self.noise(canvas, 3, (2.5, 2.5, 3.0)), -1.5, 1.5)
         canvas.paint(
             canvas.inside(np.maximum(np.abs(u) - 3.0, box(v, canal_half + 2, canal_half + 30))),
             tone.muscle + (0.6 * tone.fat - tone.muscle) * np.clip(0.35 + 0.35 * streak, 0, 1),
@@ -366,13 +375,13 @@ class Tissues:
         rise = sac_v * (1.0 - np.sqrt(np.clip(1.0 - (u / sac_u) ** 2, 0.0, 1.0)))
         sac = np.maximum(sac, np.maximum(pushed_front + rise * 0.5, pushed_back + rise * 0.5))
         canvas.paint(canvas.inside(sac - 0.5), tone.cortex)
-        turbulence = np.clip(self._noise(canvas, 4, (2.6, 2.6, 9.0)) - 0.35, 0.0, 1.6)
+        turbulence = np.clip(self.noise(canvas, 4, (2.6, 2.6, 9.0)) - 0.35, 0.0, 1.6)
         canvas.paint(canvas.inside(sac), tone.csf * (1.0 - self._flow_void * turbulence))
         rootlet = ellipse(np.abs(u) - cord_u - 2.2, np.abs(v) - 1.8, 1.6, 0.45)
         canvas.paint(canvas.inside(np.maximum(rootlet, sac)) * np.float32(self._rootlets), tone.cord)
 
         cord = np.maximum(ellipse(u, v - centre, cord_u, cord_v), sac - 0.02)
-        grain = self._noise(canvas, 5, (1.2, 1.2, 3.0))
+        grain = self.noise(canvas, 5, (1.2, 1.2, 3.0))
         canvas.paint(canvas.inside(cord), tone.cord * (1.0 + 0.03 * grain))
         x, y = np.abs(u) / cord_u, (v - centre) / cord_v
         horn = np.minimum(ellipse(x - 0.24, y + 0.08 - 0.3 * x, 0.11, 0.46), ellipse(x, y, 0.28, 0.12))

@@ -19,12 +19,11 @@ import numpy as np
 
 from stenosis_trt.bench.phantom.dicom_files import (
     TRANSFER_SYNTAXES,
-    patient_id,
     phantom_uid,
     sop_instance_uid,
     write_study,
 )
-from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, sample_study
+from stenosis_trt.bench.phantom.study import Phantoms, PhantomStudy, PlannedSeries, StudySource
 
 TRUTH_COLUMNS = (
     "study_uid",
@@ -40,7 +39,10 @@ TRUTH_COLUMNS = (
     "y_mm",
     "z_mm",
     "csf_fraction",
+    "narrowest_ratio",
 )
+"""Diameters and ratio are those of the axial slice of maximal compression, the best that can be measured;
+`narrowest_ratio` is that of the narrowest place of the anatomy, which may lie between slices."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class PhantomOptions:
 
     `grade` (0–3) gives every stenosis that grade; None draws grades as a symptomatic population has
     them. `transfer_syntax` is a key of `TRANSFER_SYNTAXES`. `workers` processes share the work.
+    `source` gives the studies: phantoms, or real anatomies with made stenoses.
     """
 
     studies: int
@@ -56,6 +59,7 @@ class PhantomOptions:
     grade: int | None = None
     transfer_syntax: str = "explicit"
     workers: int = 1
+    source: StudySource = Phantoms()  # noqa: RUF009 - frozen and without state
 
     def __post_init__(self) -> None:
         if self.studies < 1:
@@ -151,32 +155,31 @@ def _folder(out: Path, index: int) -> Path:
 
 
 def _make_one(out: Path, options: PhantomOptions, index: int) -> Rows:
-    study = sample_study(options.seed, index, options.grade)
+    study = options.source.sample(options.seed, index, options.grade)
     write_study(study, _folder(out, index), options.transfer_syntax)
     return truth_rows(study)
 
 
 def truth_rows(study: PhantomStudy) -> Rows:
     """One row of truth.csv a level; lengths in mm, positions in LPS."""
-    curve = study.anatomy.curve
     rows: Rows = []
-    for truth in study.anatomy.levels:
-        canal = curve.to_patient(0.0, 0.0, truth.s)
+    for truth, seen in zip(study.anatomy.levels, study.seen_compression(), strict=True):
         rows.append(
             {
                 "study_uid": phantom_uid(study, "study"),
-                "patient_id": patient_id(study),
+                "patient_id": study.patient_id,
                 "level": truth.level,
                 "kang_grade": truth.grade,
-                "compression_ratio": round(truth.compression_ratio, 4),
-                "ap_mm": round(truth.ap_mm, 3),
-                "transverse_mm": round(truth.transverse_mm, 3),
+                "compression_ratio": round(seen.compression_ratio, 4) if seen else "",
+                "ap_mm": round(seen.ap_mm, 3) if seen else "",
+                "transverse_mm": round(seen.transverse_mm, 3) if seen else "",
                 "sagittal_sop_uid": _nearest(study, study.sagittal, np.asarray(truth.point)),
-                "axial_sop_uid": _nearest(study, study.axial, canal),
+                "axial_sop_uid": sop_instance_uid(study, study.axial, seen.number) if seen else "",
                 "x_mm": round(truth.point[0], 3),
                 "y_mm": round(truth.point[1], 3),
                 "z_mm": round(truth.point[2], 3),
                 "csf_fraction": round(truth.csf_fraction, 4),
+                "narrowest_ratio": round(truth.compression_ratio, 4),
             }
         )
     return rows

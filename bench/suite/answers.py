@@ -25,7 +25,7 @@ _JUDGED = ("fp32", "fp16")
 """INT8 differs by more, and is behind a gate of its own, in the pack."""
 
 Graded = StudyResult | None
-"""None: no cervical spine was recognised."""
+"""None: it was refused."""
 
 
 @dataclass
@@ -112,7 +112,7 @@ def answers(system: System, sheet: Sheet) -> None:
                 sheet.add(figure)
     sheet.details |= {"studies": len(expected), "compared_with": "ONNX Runtime, the pack's own precision"}
     if not any(expected.values()):
-        raise RuntimeError("The CPU recognised no cervical spine in any phantom: nothing was compared.")
+        raise RuntimeError("The CPU graded none of the phantoms: nothing was compared.")
 
 
 def _grade_all(

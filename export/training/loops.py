@@ -1,4 +1,4 @@
-"""One training loop for every network: seeded, resumable, logged.
+"""One training loop for every network: seeded, resumable, logged, stopped where it gets no better.
 
 The whole course is fixed by (seed, step): sample `i` of the run is drawn from generator `[seed, i]`,
 the learning rate is a function of the step, and a checkpoint holds the rest. A run that is stopped
@@ -7,12 +7,12 @@ and started again goes on where its last checkpoint was.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stenosis_trt.export.training.beginning import freeze, load_start, start_record, to_training
+from stenosis_trt.export.training.logs import ENDING, append_row, keep_rows_to
+from stenosis_trt.export.training.quantised import ActivationRanges, fake_quantised
 
 Sample = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
 
@@ -39,6 +43,14 @@ class Schedule:
     The network that comes out is a running average of the trained one, `average_decay` the share of the old
     average that each step keeps. With 0 it is the trained network itself: right for a deep network with
     batch normalisation, whose averaged statistics do not fit its averaged weights.
+
+    Attributes:
+        patience: validations in a row without a better figure after which a run stops; 0 for never. The
+            cosine is over all `steps` nonetheless: what stops early has not seen the low rates that often
+            bring the best figures, so let this be a good part of the validations there are.
+        frozen: modules and parameters that are not trained, by the beginnings of their names; batch
+            normalisations among them keep their statistics.
+        observed: steps in which the ranges of activations are looked at before INT8 is simulated.
     """
 
     steps: int
@@ -50,6 +62,9 @@ class Schedule:
     checkpoint_every: int = 100
     validate_every: int = 250
     seed: int = 0
+    patience: int = 0
+    frozen: tuple[str, ...] = ()
+    observed: int = 16
 
     def rate(self, step: int) -> float:
         """Learning rate of step `step` (0-based)."""
@@ -63,8 +78,14 @@ class Schedule:
 class Task:
     """A network, what it learns from, and how it is judged.
 
-    `loss` takes (network output, target); `validate` takes the averaged network in evaluation mode and
-    returns figures by name.
+    Attributes:
+        loss: takes (network output, target).
+        validate: takes the averaged network in evaluation mode and returns figures by name.
+        judged_by: the figure by which the best network is chosen; None takes the last one.
+        higher_is_better: of that figure.
+        start: .safetensors file that the initial weights come from; None leaves them as they are.
+        quantise_from: step (0-based) from which ranges are looked at, for `Schedule.observed` steps, and
+            INT8 is simulated after them. Only networks validated so are judged. None for never.
     """
 
     name: str
@@ -73,6 +94,23 @@ class Task:
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     validate: Callable[[nn.Module], dict[str, float]]
     schedule: Schedule
+    judged_by: str | None = None
+    higher_is_better: bool = True
+    start: Path | None = None
+    quantise_from: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.schedule.patience and self.judged_by is None:
+            raise ValueError(
+                f"{self.name} is to stop when it gets no better, and nothing says at what. Give judged_by."
+            )
+        if self.quantise_from is not None:
+            last = self.schedule.steps - self.schedule.observed
+            if not 0 <= self.quantise_from < last:
+                raise ValueError(
+                    f"{self.name} would never be trained as INT8: it has {self.schedule.steps} steps. "
+                    f"Let quantise_from be 0 or more and below {last}."
+                )
 
 
 class _Samples(Dataset[Sample]):
@@ -94,93 +132,263 @@ class _From(Sampler[int]):
         return self.last - self.first
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
-
-
 def train(task: Task, folder: Path, device: torch.device, loaders: int = 1) -> nn.Module:
     """Train `task`, or finish training it, and return the averaged network in evaluation mode.
 
     Args:
         task: what to train.
-        folder: where `<name>.checkpoint.pt` and `<name>.log.jsonl` are kept.
+        folder: where `<name>.checkpoint.pt`, `<name>.log.jsonl` and, of what is judged, `<name>.best.pt`
+            are kept.
         device: mixed precision is used on a GPU, float32 on a CPU.
         loaders: processes that draw samples.
+
+    Returns:
+        The best network by `task.judged_by`; the last one where nothing judges, or no figure was finite.
+
+    Raises:
+        ValueError: the schedule names parameters that are not there, or the task a figure that is not; or
+            its start is another than the run in `folder` began with.
+        CheckpointError: `task.start` cannot be read, or does not fit the network.
+        RuntimeError: the loss is no longer finite; or files in `folder` are not of such a run.
     """
-    schedule = task.schedule
-    torch.manual_seed(schedule.seed)
-    network = task.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(
-        network,
-        multi_avg_fn=get_ema_multi_avg_fn(schedule.average_decay),  # type: ignore[no-untyped-call]
-        use_buffers=True,
-    )
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=schedule.weight_decay)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = folder / f"{task.name}.checkpoint.pt", folder / f"{task.name}.log.jsonl"
-    first = 0
-    random_state: torch.Tensor | None = None
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        random_state = state["random"].cpu()
-        first = int(state["step"])
-    loader = DataLoader(
-        _Samples(task.source, schedule.seed),
-        batch_size=schedule.batch,
-        sampler=_From(first * schedule.batch, schedule.steps * schedule.batch),
-        num_workers=loaders,
-        drop_last=True,
-    )
-    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-    network.train()
-    running, since = 0.0, time.monotonic()
-    batches = iter(loader)
-    if random_state is not None:
+    run = _Run(task, folder, device)
+    if not run.over:
+        run.go_on(loaders)
+    return run.result()
+
+
+@dataclass
+class _Progress:
+    """Where a run is, beside its tensors. `step` counts those that are done, `poorer` the validations since
+    the best one."""
+
+    step: int = 0
+    loss: float | None = None
+    best_step: int | None = None
+    best_figure: float | None = None
+    poorer: int = 0
+    stopped: bool = False
+
+
+class _Run:
+    def __init__(self, task: Task, folder: Path, device: torch.device) -> None:
+        self.task, self.device = task, device
+        schedule = task.schedule
+        folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = folder / f"{task.name}.checkpoint.pt"
+        self.best = folder / f"{task.name}.best.pt"
+        self.log = folder / f"{task.name}{ENDING}"
+        torch.manual_seed(schedule.seed)
+        self.network = task.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trained = freeze(self.network, schedule.frozen)
+        resumed = self.checkpoint.exists()
+        self.start: dict[str, str] | None = None
+        if task.start is not None and not resumed:
+            load_start(task.start, self.network)
+            self.start = start_record(task.start)
+        self.average = AveragedModel(
+            self.network,
+            multi_avg_fn=get_ema_multi_avg_fn(schedule.average_decay),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
+        self.optimiser = torch.optim.AdamW(trained, lr=1.0, weight_decay=schedule.weight_decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+        self.ranges = ActivationRanges(schedule.observed)
+        self.progress = _Progress()
+        self.random: dict[str, torch.Tensor] = {}
+        if resumed:
+            self._restore()
+        keep_rows_to(self.log, self.progress.step)
+
+    @property
+    def over(self) -> bool:
+        return self.progress.stopped or self.progress.step >= self.task.schedule.steps
+
+    def go_on(self, loaders: int) -> None:
+        """Train from where the run is until it is over."""
+        schedule, first = self.task.schedule, self.progress.step
+        loader = DataLoader(
+            _Samples(self.task.source, schedule.seed),
+            batch_size=schedule.batch,
+            sampler=_From(first * schedule.batch, schedule.steps * schedule.batch),
+            num_workers=loaders,
+            drop_last=True,
+        )
+        to_training(self.network, schedule.frozen)
+        since, last = time.monotonic(), first
+        batches = iter(loader)
         # After the loader's own draw, so that dropout goes on where it was.
-        torch.set_rng_state(random_state)
-    for step, (inputs, targets) in enumerate(batches, start=first):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
-        inputs = inputs.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda"):
-            loss = task.loss(network(inputs), targets.to(device))
-        optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        scaler.step(optimiser)
-        scaler.update()
-        average.update_parameters(network)
-        running = loss.item() if step == first else 0.98 * running + 0.02 * loss.item()
-        done = step + 1
-        if done % schedule.checkpoint_every == 0 or done == schedule.steps:
-            _save(
-                checkpoint,
-                {
-                    "network": network.state_dict(),
-                    "average": average.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "random": torch.get_rng_state(),
-                    "step": done,
-                },
-            )
-        if done % schedule.validate_every == 0 or done == schedule.steps:
-            figures = task.validate(average.module.eval())
-            row = {
-                "step": done,
-                "loss": running,
-                "rate": schedule.rate(step),
-                "seconds_a_step": (time.monotonic() - since) / schedule.validate_every,
-                **figures,
+        self._set_random()
+        for inputs, targets in batches:
+            self._learn(inputs, targets)
+            done = self.progress.step
+            validated = done % schedule.validate_every == 0 or done == schedule.steps
+            if validated:
+                self._validate((time.monotonic() - since) / (done - last))
+                since, last = time.monotonic(), done
+            # A validation is kept at once: it decides what is best, and when to stop.
+            if validated or done % schedule.checkpoint_every == 0:
+                self._save()
+            if self.over:
+                return
+
+    def result(self) -> nn.Module:
+        """The network that the run came to."""
+        if self.progress.best_step is not None:
+            if not self.best.exists():
+                raise RuntimeError(
+                    f"{self.best} is gone, the best network of the run. "
+                    f"Remove {self.checkpoint} to train anew."
+                )
+            best = torch.load(self.best, map_location=self.device, weights_only=True)
+            self.average.module.load_state_dict(best["network"])
+        network: nn.Module = self.average.module.eval()
+        return network
+
+    def _learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """One step."""
+        step = self.progress.step
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.task.schedule.rate(step)
+        inputs = inputs.to(self.device, memory_format=torch.channels_last)
+        half = torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
+        quantised = self.task.quantise_from is not None and step >= self.task.quantise_from
+        with half, self._as_int8(self.network, quantised):
+            loss = self.task.loss(self.network(inputs), targets.to(self.device))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise RuntimeError(self._not_finite(value, inputs, targets))
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.update_parameters(self.network)
+        before = self.progress.loss
+        self.progress.loss = value if before is None else 0.98 * before + 0.02 * value
+        self.progress.step = step + 1
+
+    def _validate(self, seconds_a_step: float) -> None:
+        """Measure the average, keep it where it is the best so far, and write the log's next row."""
+        task, progress = self.task, self.progress
+        quantised = task.quantise_from is not None and self.ranges.fixed
+        with self._as_int8(self.average.module.eval(), quantised) as network:
+            figures = task.validate(network)
+        if task.judged_by is not None and (quantised or task.quantise_from is None):
+            self._judge(figures)
+        row: dict[str, Any] = {
+            "step": progress.step,
+            "loss": progress.loss,
+            "rate": task.schedule.rate(progress.step - 1),
+            "seconds_a_step": seconds_a_step,
+            "int8": quantised,
+            **figures,
+        }
+        if progress.best_step is not None:
+            row |= {
+                "judged_by": task.judged_by,
+                "best_step": progress.best_step,
+                "best_figure": progress.best_figure,
             }
-            since = time.monotonic()
-            with log.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
-            print(task.name, {key: round(value, 4) for key, value in row.items()}, flush=True)
-    result: nn.Module = average.module.eval()
-    return result
+        append_row(self.log, row)
+        shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+        print(task.name, shown, flush=True)
+        if progress.stopped:
+            print(f"{task.name} stops: {progress.poorer} validations were no better.", flush=True)
+
+    def _judge(self, figures: dict[str, float]) -> None:
+        task, progress = self.task, self.progress
+        if task.judged_by not in figures:
+            raise ValueError(
+                f"{task.name} is judged by {task.judged_by!r}, and its validation gives "
+                f"{', '.join(figures)}. Name one of those."
+            )
+        figure = figures[task.judged_by]
+        best = progress.best_figure
+        if math.isfinite(figure) and (
+            best is None or (figure > best if task.higher_is_better else figure < best)
+        ):
+            progress.best_step, progress.best_figure, progress.poorer = progress.step, figure, 0
+            state = {"network": self.average.module.state_dict(), "step": progress.step, "figure": figure}
+            _write(self.best, state)
+        else:
+            progress.poorer += 1
+            progress.stopped = 0 < task.schedule.patience <= progress.poorer
+
+    def _as_int8(self, network: nn.Module, quantised: bool) -> AbstractContextManager[nn.Module]:
+        return fake_quantised(network, self.ranges) if quantised else nullcontext(network)
+
+    def _not_finite(self, value: float, inputs: torch.Tensor, targets: torch.Tensor) -> str:
+        step, schedule = self.progress.step, self.task.schedule
+        what = f"The loss of {self.task.name} is {value} in step {step}"
+        first = step * schedule.batch
+        numbers = f"samples {first} to {first + schedule.batch - 1} of seed {schedule.seed}"
+        if not (torch.isfinite(inputs).all() and torch.isfinite(targets).all()):
+            return f"{what}: {numbers} hold values that are not finite. Mend their source."
+        return (
+            f"{what}, on {numbers}, which are finite. Lower the learning rate or warm up for longer, "
+            f"and remove {self.checkpoint} to begin anew: its weights may be on their way there."
+        )
+
+    def _save(self) -> None:
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random,
+            "ranges": asdict(self.ranges),
+            "progress": asdict(self.progress),
+            "start": self.start,
+        }
+        _write(self.checkpoint, state)
+
+    def _restore(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if "progress" not in state:
+            raise RuntimeError(
+                f"{self.checkpoint} was written by an older version of this recipe. Remove it to train anew."
+            )
+        self.start = state["start"]
+        self._check_start()
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.ranges = ActivationRanges(**state["ranges"])
+        self.progress = _Progress(**state["progress"])
+        self.random = state["random"]
+
+    def _check_start(self) -> None:
+        """Refuse to go on with a run that began with another file than the task names, or with none."""
+        given, began = self.task.start, self.start
+        if given is None and began is None:
+            return
+        # The file itself is no longer needed. Where it is gone, its name has to do.
+        same = (
+            given is not None
+            and began is not None
+            and (began == start_record(given) if given.is_file() else began["name"] == given.name)
+        )
+        if not same:
+            raise ValueError(
+                f"The run in {self.checkpoint} began with {began['name'] if began else 'no file'}, and "
+                f"{given or 'no file'} is named now, or holds other weights. Name that file again, or remove "
+                "the checkpoint to begin anew."
+            )
+
+    def _set_random(self) -> None:
+        if self.random:
+            torch.set_rng_state(self.random["cpu"].cpu())
+        if "cuda" in self.random:
+            torch.cuda.set_rng_state(self.random["cuda"].cpu(), self.device)
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)

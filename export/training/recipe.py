@@ -49,7 +49,7 @@ LEVELS_STRIDE = 4
 CORD_STRIDE = 2
 LEVEL_NAMES = LEVELS
 CORD_NAMES = ("anterior", "posterior", "left", "right")
-GRADE_NAMES = ("0", "1", "2", "3")
+GRADE_NAMES = ("0", "1", "2", "3", "other")
 
 MINIMUM_PEAK = 0.3
 """A heatmap's peak below this is no point; peaks of phantoms lie near 0.9, of noise near 0."""
@@ -63,46 +63,126 @@ VALIDATION_SEED = 2
 """Seeds of the rendered sets. Phantoms for tests and benchmarks use other seeds."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what comes out.
+HELD_OUT_SEED = 4
+"""Studies that judge what was trained without their subject."""
 
-    The two keypoint networks learn from the first `keypoint_studies` rendered studies, the grader, which
-    gets only six regions from each, from the first `grader_studies`.
+
+@dataclass(frozen=True)
+class Stage:
+    """One course of training, over so many studies. Each network begins with what the stage before left.
+
+    Attributes:
+        phantoms: painted studies; the keypoint networks learn from the first `keypoint_phantoms`, the
+            grader, which gets only six regions from each, from all.
+        anatomies: studies made from each person's volume; the template gets half as many.
     """
 
-    keypoint_studies: int
-    grader_studies: int
-    validation_studies: int
+    phantoms: int
+    keypoint_phantoms: int
+    anatomies: int
     levels: Schedule
     cord: Schedule
     grader: Schedule
 
+    def schedule(self, network: str) -> Schedule:
+        """Of the network of that name."""
+        return {"levels": self.levels, "cord": self.cord, "grader": self.grader}[network]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what comes out.
+
+    Attributes:
+        subjects: volumes of single persons; each is left out once.
+        template: a volume that is the average of many; it is learnt from, and judges nothing. "" for none.
+        phantoms_only: the first stage, the same whoever is left out.
+        mixed: the second.
+        validation_phantoms, validation_anatomies: studies that judge a network in training; of the latter
+            so many for each subject.
+        held_out: studies made from the subject that was left out, which judge the pack.
+    """
+
+    subjects: tuple[str, ...]
+    template: str
+    phantoms_only: Stage
+    mixed: Stage
+    validation_phantoms: int
+    validation_anatomies: int
+    held_out: int
+
 
 REFERENCE = Recipe(
-    keypoint_studies=700,
-    grader_studies=1000,
-    validation_studies=60,
-    levels=Schedule(steps=1600, batch=12, learning_rate=2e-3, warm_up=60),
-    cord=Schedule(steps=1600, batch=24, learning_rate=2e-3, warm_up=60),
-    grader=Schedule(
-        steps=1000,
-        batch=24,
-        learning_rate=1e-3,
-        weight_decay=1e-2,
-        warm_up=60,
-        average_decay=0.0,
-        validate_every=125,
+    subjects=("errsm_11", "errsm_18", "errsm_20", "errsm_30"),
+    template="PAM50_small",
+    phantoms_only=Stage(
+        phantoms=1000,
+        keypoint_phantoms=700,
+        anatomies=0,
+        levels=Schedule(steps=1600, batch=12, learning_rate=2e-3, warm_up=60),
+        cord=Schedule(steps=1600, batch=24, learning_rate=2e-3, warm_up=60),
+        grader=Schedule(
+            steps=1000,
+            batch=24,
+            learning_rate=1e-3,
+            weight_decay=1e-2,
+            warm_up=60,
+            average_decay=0.0,
+            validate_every=125,
+        ),
     ),
+    mixed=Stage(
+        phantoms=110,
+        keypoint_phantoms=110,
+        anatomies=110,
+        levels=Schedule(
+            steps=400,
+            batch=12,
+            learning_rate=1e-3,
+            warm_up=20,
+            average_decay=0.99,
+            checkpoint_every=25,
+            validate_every=80,
+            patience=3,
+        ),
+        cord=Schedule(
+            steps=400,
+            batch=24,
+            learning_rate=1e-3,
+            warm_up=20,
+            average_decay=0.99,
+            checkpoint_every=25,
+            validate_every=80,
+            patience=3,
+        ),
+        grader=Schedule(
+            steps=400,
+            batch=24,
+            learning_rate=5e-4,
+            weight_decay=1e-2,
+            warm_up=20,
+            average_decay=0.0,
+            checkpoint_every=25,
+            validate_every=80,
+            patience=3,
+        ),
+    ),
+    validation_phantoms=16,
+    validation_anatomies=8,
+    held_out=25,
 )
-"""The reference pack's recipe: about an hour on two cores."""
+"""The reference pack's recipe: a night on two cores, minutes on a GPU."""
 
-SHORT = Recipe(
-    keypoint_studies=3,
-    grader_studies=4,
-    validation_studies=2,
-    levels=Schedule(steps=4, batch=2, learning_rate=1e-3, warm_up=2, checkpoint_every=2, validate_every=4),
-    cord=Schedule(steps=4, batch=2, learning_rate=1e-3, warm_up=2, checkpoint_every=2, validate_every=4),
-    grader=Schedule(steps=4, batch=2, learning_rate=1e-3, warm_up=2, checkpoint_every=2, validate_every=4),
+_SHORT_SCHEDULE = Schedule(
+    steps=4, batch=2, learning_rate=1e-3, warm_up=2, checkpoint_every=2, validate_every=4
 )
-"""The same path in a minute, to test it; its networks have learnt nothing."""
+SHORT = Recipe(
+    subjects=("errsm_20", "errsm_30"),
+    template="",
+    phantoms_only=Stage(4, 3, 0, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE),
+    mixed=Stage(2, 2, 2, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE),
+    validation_phantoms=2,
+    validation_anatomies=1,
+    held_out=1,
+)
+"""The same path in minutes, to test it; its networks have learnt nothing."""

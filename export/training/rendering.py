@@ -1,4 +1,4 @@
-"""Phantom studies rendered for training: only the slices that training needs, kept on disk.
+"""Studies rendered for training: only the slices that training needs, kept on disk.
 
 Sagittal slices are those around the mid-line. Axial slices are cut to the neighbourhood of the cord
 before they are acquired, which is all that the cord network ever sees.
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, sample_study
+from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, StudySource
 from stenosis_trt.engine.geometry import SlicePose
 
 FloatArray = npt.NDArray[np.float64]
@@ -112,16 +112,24 @@ def render(study: PhantomStudy) -> RenderedStudy:
     )
 
 
-def rendered_path(folder: Path, seed: int, index: int) -> Path:
-    """Where study `index` of set `seed` is kept."""
-    return folder / f"{seed}-{index:05d}.npz"
+@dataclass(frozen=True)
+class StudySet:
+    """Studies that are rendered: those of one source and seed, kept under the set's name."""
+
+    name: str
+    source: StudySource
+    seed: int
+
+    def path(self, folder: Path, index: int) -> Path:
+        """Where study `index` is kept."""
+        return folder / f"{self.name}-{self.seed}-{index:05d}.npz"
 
 
-def _render_to_disk(folder: Path, seed: int, index: int) -> None:
-    path = rendered_path(folder, seed, index)
+def _render_to_disk(folder: Path, studies: StudySet, index: int) -> None:
+    path = studies.path(folder, index)
     if path.exists():
         return
-    item = render(sample_study(seed, index))
+    item = render(studies.source.sample(studies.seed, index))
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as stream:
         np.savez(
@@ -138,10 +146,10 @@ def _render_to_disk(folder: Path, seed: int, index: int) -> None:
     os.replace(part, path)
 
 
-def render_set(folder: Path, seed: int, indices: Iterable[int], workers: int) -> None:
+def render_set(folder: Path, studies: StudySet, indices: Iterable[int], workers: int) -> None:
     """Render studies that are not on disk yet; may be stopped and started again at any time."""
     folder.mkdir(parents=True, exist_ok=True)
-    make = partial(_render_to_disk, folder, seed)
+    make = partial(_render_to_disk, folder, studies)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for _ in pool.map(make, indices, chunksize=4):
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ Float32 = npt.NDArray[np.floating]
 MID_PLANE_SIGMA_MM = 6.0
 """A level's heatmap fades with the distance of its slice from the mid-plane, with this deviation."""
 
+GRADES = 4
+_OTHER_SHARE = 0.125
 _HEATMAP_SIGMA = 1.5
 _CACHED_STUDIES = 600
 
@@ -149,6 +151,39 @@ def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
     return np.asarray((unit[None] - mean[:, None, None]) / std[:, None, None], dtype=np.float32)
 
 
+def _bordered(
+    rng: np.random.Generator, image: Float32, spec: InputSpec, share: float
+) -> tuple[Float32, tuple[float, float, float, float]]:
+    """Now and then a field of view that ends early: beyond it the image is as dark as outside of a slice.
+
+    Args:
+        rng: draws whether and where.
+        image: (C, H, W).
+        spec: of the network.
+        share: of the height and width that may go at each side.
+
+    Returns:
+        The image, and the x and y in pixels between which it still shows something (x0, y0, x1, y1).
+    """
+    height, width = spec.height, spec.width
+    x0, y0, x1, y1 = 0.0, 0.0, float(width), float(height)
+    if rng.random() < 0.4:
+        cut_off = rng.uniform(0.0, share, 4) * (rng.random(4) < 0.5)
+        x0, y0 = cut_off[0] * width, cut_off[1] * height
+        x1, y1 = width * (1.0 - cut_off[2]), height * (1.0 - cut_off[3])
+        shown = np.zeros((height, width), dtype=bool)
+        shown[int(y0) : int(y1), int(x0) : int(x1)] = True
+        dark = -np.asarray(spec.mean, dtype=np.float32) / np.asarray(spec.std, dtype=np.float32)
+        image = np.where(shown, image, dark[:, None, None])
+    return image, (x0, y0, x1, y1)
+
+
+def _within(xy: FloatArray, field: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
+    """Which pixels (K, 2) lie in a field of view as `_bordered` gives it."""
+    low, high = np.array(field[:2]), np.array(field[2:])
+    return np.asarray(((xy >= low) & (xy < high)).all(axis=1))
+
+
 class LevelSamples:
     """Sagittal slices with the heatmaps of six disc levels; one in eight shows no cervical spine."""
 
@@ -177,9 +212,11 @@ class LevelSamples:
             amplitude = np.zeros(6)
         affine = moved(slice_roi(pose, centre, spec), size, turn, zoom)
         window = _jittered_window(rng, [image], affine, spec)
-        region = cut([image], affine, spec, window)
-        targets = heatmaps(to_output(affine, pose, study.level_points), amplitude, size, self.stride)
-        return perturbed(rng, region), targets
+        region, field = _bordered(rng, perturbed(rng, cut([image], affine, spec, window)), spec, 0.35)
+        xy = to_output(affine, pose, study.level_points)
+        # A level that the image does not reach has no place in it.
+        amplitude = np.where(_within(xy, field), amplitude, 0.0)
+        return np.ascontiguousarray(region, dtype=np.float32), heatmaps(xy, amplitude, size, self.stride)
 
 
 class CordSamples:
@@ -207,47 +244,85 @@ class CordSamples:
             rng.uniform(-1, 1) * self.jitter.angle,
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
         )
-        region = cut([image], affine, spec, _jittered_window(rng, [image], affine, spec))
+        region = perturbed(rng, cut([image], affine, spec, _jittered_window(rng, [image], affine, spec)))
+        region, field = _bordered(rng, region, spec, 0.3)
         xy = to_output(affine, pose, points)
-        complete = bool(np.all((xy >= 0) & (xy < np.array([size[1], size[0]]))))
-        return perturbed(rng, region), heatmaps(xy, np.full(4, float(complete)), size, self.stride)
+        complete = bool(_within(xy, field).all())
+        amplitude = np.full(4, float(complete))
+        return np.ascontiguousarray(region, dtype=np.float32), heatmaps(xy, amplitude, size, self.stride)
 
 
 class GraderSamples:
-    """Regions around a level in three neighbouring sagittal slices, with the level's Kang grade."""
+    """Regions around a level in three neighbouring sagittal slices, with the level's Kang grade.
+
+    One in eight is of the class after the grades, "other": nothing that could be graded.
+    """
 
     def __init__(self, store: StudyStore, spec: InputSpec) -> None:
         self.store, self.spec = store, spec
         self.jitter = Jitter(shift=3.0, angle=12.0, zoom=0.10)
-        # Grades are drawn as often as one another, whatever the phantoms' own shares are.
-        self._by_grade: list[list[tuple[int, int]]] = [[] for _ in range(4)]
+        # Grades are drawn as often as one another, whatever the studies' own shares are.
+        self._by_grade: list[list[tuple[int, int]]] = [[] for _ in range(GRADES)]
         for number, path in enumerate(store.paths):
             for level, grade in enumerate(load_grades(path)):
                 self._by_grade[int(grade)].append((number, level))
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, npt.NDArray[np.int64]]:
-        grade = int(rng.integers(4))
+        if rng.random() < _OTHER_SHARE:
+            return self._other(rng), np.asarray(GRADES)
+        grade = int(rng.integers(GRADES))
         members = self._by_grade[grade]
         number, level = members[int(rng.integers(len(members)))]
         return self.draw(rng, self.store[number], level), np.asarray(grade)
 
     def draw(self, rng: np.random.Generator, study: RenderedStudy, level: int) -> Float32:
         """One augmented region of a level, float32 (3, H, W)."""
+        centre = study.level_points[level] + rng.uniform(-1, 1, 3) * self.jitter.shift
+        turn = rng.uniform(-1, 1) * self.jitter.angle
+        zoom = 1.0 + rng.uniform(-1, 1) * self.jitter.zoom
+        return self._region(rng, study, centre, turn, zoom)
+
+    def _region(
+        self, rng: np.random.Generator, study: RenderedStudy, centre: FloatArray, turn: float, zoom: float
+    ) -> Float32:
         spec, size = self.spec, (self.spec.height, self.spec.width)
-        nearest = int(
-            np.argmin(study.mid_plane_distance[:, level] + rng.normal(0.0, 0.4, len(study.sagittal)))
-        )
+        planes = np.array([abs(float(pose.to_pixels(centre)[2])) for pose in study.sagittal_poses])
+        nearest = int(np.argmin(planes + rng.normal(0.0, 0.4, len(planes))))
         neighbours = np.clip([nearest - 1, nearest, nearest + 1], 0, len(study.sagittal) - 1)
         if rng.random() < 0.5:
             neighbours = neighbours[::-1]
         images = [study.sagittal[k] for k in neighbours]
-        pose = study.sagittal_poses[nearest]
-        centre = study.level_points[level] + rng.uniform(-1, 1, 3) * self.jitter.shift
-        affine = moved(
-            slice_roi(pose, centre, spec),
-            size,
-            rng.uniform(-1, 1) * self.jitter.angle,
-            1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
-        )
+        affine = moved(slice_roi(study.sagittal_poses[nearest], centre, spec), size, turn, zoom)
         region = cut(images, affine, spec, _jittered_window(rng, images, affine, spec))
-        return perturbed(rng, region)
+        return _bordered(rng, perturbed(rng, region), spec, 0.12)[0].astype(np.float32)
+
+    def _other(self, rng: np.random.Generator) -> Float32:
+        """What is no cervical level in T2: noise, another place, another size, turned, another contrast."""
+        spec, kind = self.spec, int(rng.integers(6))
+        if kind == 0:
+            return _not_a_spine(rng, spec)
+        study = self.store.draw(rng)
+        level = int(rng.integers(len(study.grades)))
+        centre, turn, zoom = study.level_points[level], rng.uniform(-1, 1) * self.jitter.angle, 1.0
+        if kind == 1:
+            # Far in front of the spine or behind it, where no disc lies.
+            away = rng.choice([-1.0, 1.0]) * rng.uniform(28.0, 45.0)
+            centre = centre + np.array([0.0, away, rng.uniform(-20.0, 20.0)])
+        elif kind == 2:
+            zoom = float(rng.choice([rng.uniform(1.9, 3.0), rng.uniform(0.3, 0.5)]))
+        elif kind == 3:
+            turn = turn + float(rng.choice([90.0, 180.0, 270.0]))
+        elif kind == 4:
+            return self._axial(rng, study)
+        region = self._region(rng, study, centre, turn, zoom)
+        # Bright where T2 is dark: another weighting, or an inverted image.
+        return -region if kind == 5 else region
+
+    def _axial(self, rng: np.random.Generator, study: RenderedStudy) -> Float32:
+        spec, size = replace(self.spec, plane="axial"), (self.spec.height, self.spec.width)
+        number = int(rng.integers(len(study.axial)))
+        image, pose = study.axial[number], study.axial_poses[number]
+        centre = study.cord_points[number].mean(axis=0) + rng.uniform(-1, 1, 3) * 12.0
+        affine = moved(slice_roi(pose, centre, spec), size, rng.uniform(0.0, 360.0), rng.uniform(0.6, 1.4))
+        images = [image] * spec.channels
+        return perturbed(rng, cut(images, affine, spec, _jittered_window(rng, images, affine, spec)))

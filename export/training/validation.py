@@ -13,7 +13,7 @@ from stenosis_trt.bench.compare import quadratic_kappa
 from stenosis_trt.engine.pack import InputSpec
 from stenosis_trt.engine.roi import heatmap_to_input, slice_roi
 from stenosis_trt.export.training.rendering import RenderedStudy
-from stenosis_trt.export.training.samples import StudyStore, cut, to_output
+from stenosis_trt.export.training.samples import GRADES, StudyStore, cut, to_output
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, region_window
 
 Float32 = npt.NDArray[np.float32]
@@ -111,9 +111,13 @@ class GraderValidation:
                 self.inputs.append(_region([study.sagittal[k] for k in slices], affine, spec))
                 self.grades.append(int(grade))
 
+    def logits(self, network: nn.Module) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+        """Logits float64 (levels, classes) of every level, and its grade."""
+        return _predict(network, self.inputs).astype(np.float64), np.array(self.grades, dtype=np.int64)
+
     def __call__(self, network: nn.Module) -> dict[str, float]:
-        logits = _predict(network, self.inputs)
-        table = np.zeros((4, 4))
-        np.add.at(table, (np.array(self.grades), logits.argmax(axis=1)), 1)
+        logits, grades = self.logits(network)
+        table = np.zeros((GRADES, GRADES))
+        np.add.at(table, (grades, logits[:, :GRADES].argmax(axis=1)), 1)
         accuracy = float(np.trace(table) / table.sum())
         return {"accuracy": accuracy, "kappa": quadratic_kappa(table)}

@@ -16,7 +16,7 @@ from stenosis_trt.bench.compare import LevelPair, RatioError, compare, pair_leve
 
 def _pair(study: str, true_grade: int, grade: int | None, error: float = 0.0) -> LevelPair:
     ratio = None if grade is None else 0.5 + error
-    return LevelPair(study, "C4/5", true_grade, grade, 0.5, ratio, None if grade is None else 1.0)
+    return LevelPair(study, "C4/5", true_grade, grade, 0.5, 0.45, ratio, None if grade is None else 1.0)
 
 
 def test_kappa_of_perfect_agreement_is_one() -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,23 @@ def test_the_tables_have_the_designs_columns_and_one_row_a_level(tmp_path: Path)
     assert errors[1]["stage"] == "pixels"
     assert [row["harmless"] for row in errors] == ["yes", "no"]
     assert json.loads((tmp_path / "results.jsonl").read_text())["study_uid"] == "1.2.3"
+
+
+def test_a_level_unlike_the_training_says_so_in_both_tables_and_how_much_in_one(tmp_path: Path) -> None:
+    whole = stand_in.result("1.2.3")
+    unlike = replace(
+        whole.levels[0], grade=None, probabilities=None, flags=("unlike_training",), p_other=0.75
+    )
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.2.3"), replace(whole, levels=(unlike, *whole.levels[1:])), [])
+        store.write_tables(["1.2.3"], [])
+    row = _rows(tmp_path / "results.csv")[0]
+    assert tuple(row) == RESULT_COLUMNS
+    assert row["kang_grade"] == row["p0"] == row["p3"] == ""
+    assert (row["x_mm"], row["compression_ratio"]) == ("1.0", "0.5")
+    assert row["flags"] == "unlike_training;sagittal_slice_gap"
+    levels = json.loads((tmp_path / "results.jsonl").read_text())["levels"]
+    assert [level["p_other"] for level in levels] == [0.75] + [None] * 5
 
 
 def test_columns_are_those_of_the_design() -> None:

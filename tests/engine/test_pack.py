@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.engine.pack import InputSpec, Pack, PackError
+from stenosis_trt.engine.pack import InputSpec, OutputSpec, Pack, PackError
+from stenosis_trt.engine.plans import spec_sha256
 
 
 @pytest.fixture
@@ -104,7 +106,16 @@ def test_a_name_that_leaves_the_pack_is_refused(folder: Path, name: str) -> None
         (lambda c: c["models"]["levels"]["output"]["names"].reverse(), "names must be C2/3, C3/4"),
         (lambda c: c["models"]["levels"]["output"]["names"].pop(), "names must be C2/3, C3/4"),
         (lambda c: c["models"]["cord"]["output"]["names"].reverse(), "names must be anterior, posterior"),
-        (lambda c: c["models"]["grader"]["output"].update(names=["0", "1"]), "names must be 0, 1, 2, 3"),
+        (lambda c: c["models"]["grader"]["output"].update(names=["0", "1"]), "names must be 0, 1, 2, 3, or"),
+        (
+            lambda c: c["models"]["grader"]["output"].update(names=["other", "0", "1", "2", "3"]),
+            "names must be 0, 1, 2, 3, or 0, 1, 2, 3, other, in this order",
+        ),
+        (
+            lambda c: c["models"]["cord"]["output"]["names"].append("other"),
+            "names must be anterior, posterior",
+        ),
+        (lambda c: c["models"]["grader"]["output"].update(maximum_other=0.5), "needs a class named other"),
     ],
 )
 def test_a_manifest_that_is_not_right_says_what_is_wrong(
@@ -113,6 +124,38 @@ def test_a_manifest_that_is_not_right_says_what_is_wrong(
     _change(folder, change)
     with pytest.raises(PackError, match=words):
         Pack.load(folder)
+
+
+def _manifest_output(pack: Pack, model: str) -> dict[str, Any]:
+    content = json.loads((pack.path / "pack.json").read_text(encoding="utf-8"))
+    return dict(content["models"][model]["output"])
+
+
+@pytest.mark.parametrize(("given", "limit"), [(None, 0.5), (0.9, 0.9)])
+def test_a_grader_may_have_a_class_for_what_is_unlike_its_training(
+    tmp_path: Path, given: float | None, limit: float
+) -> None:
+    pack = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=given)
+    assert pack.models["grader"].output_shape == (5,)
+    assert pack.models["grader"].output.maximum_other == limit
+    assert _manifest_output(pack, "grader")["maximum_other"] == limit
+    _change(pack.path, lambda content: content["models"]["grader"]["output"].pop("maximum_other"))
+    assert Pack.load(pack.path).models["grader"].output.maximum_other == 0.5
+
+
+@pytest.mark.parametrize("limit", [0.0, -0.1, 1.1, float("nan")])
+def test_a_limit_that_is_none_is_refused(limit: float) -> None:
+    with pytest.raises(PackError, match="maximum_other must be above 0 and at most 1"):
+        OutputSpec("classes", ("0", "1", "2", "3", "other"), 1, 0.5, limit)
+
+
+def test_a_pack_without_that_class_says_nothing_of_it_and_its_plans_stay_valid(folder: Path) -> None:
+    pack = Pack.load(folder)
+    for name, model in pack.models.items():
+        entry = json.loads((folder / "pack.json").read_text(encoding="utf-8"))["models"][name]
+        assert set(entry["output"]) == {"kind", "names", "stride", "minimum_confidence"}
+        told = json.dumps({"input": entry["input"], "output": entry["output"]}, sort_keys=True)
+        assert spec_sha256(model) == hashlib.sha256(told.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\x80\x04K\x01."])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_study import made_study, noise
+from made_study import made_study, noise, noise_above_the_dark
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
@@ -158,6 +159,79 @@ def test_noise_is_no_cervical_spine(pack: Pack, backend: OnnxRuntimeBackend) -> 
     assert caught.value.stage is Stage.LEVELS
     assert "No cervical spine" in caught.value.reason
     assert caught.value.advice.endswith(".")
+
+
+@pytest.fixture(scope="module")
+def cautious(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxRuntimeBackend]:
+    """Its grader has the fifth class, for regions of middle brightness."""
+    written = write_tiny_pack(tmp_path_factory.mktemp("pack") / "cautious", other=True)
+    with closing(OnnxRuntimeBackend(written, threads=1)) as opened:
+        yield opened
+
+
+def test_a_level_unlike_the_training_has_no_grade_and_keeps_the_rest(
+    pack: Pack, backend: OnnxRuntimeBackend, cautious: OnnxRuntimeBackend
+) -> None:
+    study = made_study(fill=noise_above_the_dark)
+    result = grade_study(study, cautious.pack, _Known(cautious))
+    plain = grade_study(study, pack, _Known(backend))
+    unlike = ["unlike_training" in item.flags for item in result.levels]
+    assert unlike == [True, True, False, False, False, False]
+    for item, other in zip(result.levels, plain.levels, strict=True):
+        assert item.p_other is not None
+        assert other.p_other is None
+        assert (item.p_other >= 0.5) == ("unlike_training" in item.flags) == (item.grade is None)
+        assert (item.point, item.cord) == (other.point, other.cord)
+        assert item.cord is not None
+        assert item.sagittal_sop_uid == "s4"
+        if item.grade is None:
+            assert item.probabilities is None
+            assert item.confidence == pytest.approx(0.9, abs=0.01)
+            assert "grade_low_confidence" not in item.flags
+        else:
+            # Softmax over five, without the fifth, is softmax over the four.
+            assert item.grade == other.grade
+            assert item.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+            assert item.confidence == pytest.approx(other.confidence, abs=1e-5)
+
+
+def test_a_study_of_which_every_level_is_unlike_the_training_is_not_graded(
+    cautious: OnnxRuntimeBackend,
+) -> None:
+    with pytest.raises(CannotGrade) as caught:
+        grade_study(made_study(), cautious.pack, _Known(cautious))
+    assert caught.value.stage is Stage.GRADE
+    assert "All 6 levels that were found look unlike" in caught.value.reason
+    assert caught.value.advice.endswith(".")
+
+
+@pytest.mark.parametrize(("limit", "graded"), [(1.0, 6), (0.001, 2)])
+def test_the_pack_says_from_which_probability_a_level_is_unlike_the_training(
+    tmp_path: Path, limit: float, graded: int
+) -> None:
+    other = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=limit)
+    with closing(OnnxRuntimeBackend(other, threads=1)) as opened:
+        result = grade_study(made_study(fill=noise_above_the_dark), other, _Known(opened))
+    assert sum(item.grade is not None for item in result.levels) == graded
+
+
+class _OfHalfPrecision(_Known):
+    """Answers of a grader that is sure, rounded: in one row nothing is left of the grades."""
+
+    def infer(self, model, batch):  # type: ignore[no-untyped-def]
+        found = super().infer(model, batch)
+        if model == "grader":
+            found[0] = (0.0, 0.0, 0.0, 0.0, 1.0)
+            found[1] = (0.0004, 0.0002, 0.0, 0.0, 0.999)
+        return found
+
+
+def test_what_rounding_leaves_of_the_grades_still_adds_up_to_one(tmp_path: Path) -> None:
+    other = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=1.0)
+    with closing(OnnxRuntimeBackend(other, threads=1)) as opened:
+        lost, rounded, *_ = grade_study(made_study(), other, _OfHalfPrecision(opened)).levels
+    assert (lost.grade, lost.p_other) == (None, 1.0)
+    assert rounded.probabilities == pytest.approx((2 / 3, 1 / 3, 0.0, 0.0))
 
 
 def test_a_model_that_is_no_onnx_file_says_so(pack: Pack, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_study import hills, made_study
+from made_study import hills, made_study, noise_above_the_dark
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
-from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints, Roi, StudyOnBackend
+from stenosis_trt.engine.backends.base import Backend, Cords, Grades, Keypoints, Ready, Roi, StudyOnBackend
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.build import BuildRequest, build_plans
@@ -31,7 +31,7 @@ from stenosis_trt.engine.hardware import nvidia_driver
 from stenosis_trt.engine.pack import Pack, reference_pack
 from stenosis_trt.engine.pipeline import grade_study
 from stenosis_trt.engine.progress import show_progress
-from stenosis_trt.engine.records import LoadedSlice, LoadedStudy, StudyResult
+from stenosis_trt.engine.records import LEVELS, LoadedSlice, LoadedStudy, StudyResult
 from stenosis_trt.engine.roi import slice_roi
 from stenosis_trt.engine.study_reader import read_ahead
 from stenosis_trt.engine.tensorrt_flavours import BuildSettings, TensorRTError
@@ -163,6 +163,41 @@ def _changed(slices: tuple[LoadedSlice, ...], kind: str) -> tuple[LoadedSlice, .
             pose = replace(pose, columns=pose.columns - 7)
         changed.append(LoadedSlice(replace(frame, pose=pose), pose, stored))
     return tuple(changed)
+
+
+class _ToldTheLevels:
+    """A backend that is told where the levels of a made study are, and computes the rest."""
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+
+    def load(self, study: LoadedStudy) -> StudyOnBackend:
+        there = self._inner.load(study)
+        points = np.array(
+            [
+                [(pose.origin[0], -10.0, 38.0 - 16.0 * k) for k in range(len(LEVELS))]
+                for pose in (item.pose for item in study.sagittal)
+            ]
+        )
+        peaks = np.repeat(0.9 * np.exp(-0.5 * (points[:, :1, 0] / 6.0) ** 2), len(LEVELS), axis=1)
+        there.locate = lambda rois: Ready(Keypoints(points, peaks))  # type: ignore[method-assign]
+        return there
+
+
+def test_what_is_unlike_the_training_is_found_as_on_the_cpu(tmp_path: Path) -> None:
+    pack = write_tiny_pack(tmp_path / "tiny", other=True)
+    plans, study = with_plans(pack), made_study(fill=noise_above_the_dark)
+    with closing(TensorRtBackend(pack, plans)) as gpu, closing(OnnxRuntimeBackend(pack, threads=1)) as cpu:
+        _compare(gpu, cpu, made_study(fill=hills), (0, 1, 5, 37))
+        found, expected = (
+            grade_study(study, pack, _ToldTheLevels(backend))  # type: ignore[arg-type]
+            for backend in (gpu, cpu)
+        )
+    assert [level.grade is None for level in found.levels] == [True, True, False, False, False, False]
+    for one, other in zip(found.levels, expected.levels, strict=True):
+        assert (one.grade, one.flags) == (other.grade, other.flags)
+        assert one.p_other == pytest.approx(other.p_other, abs=2e-3)
+        assert (one.probabilities is None) == ("unlike_training" in one.flags)
 
 
 def test_what_was_captured_answers_as_what_was_not(

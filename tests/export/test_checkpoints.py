@@ -22,6 +22,7 @@ from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.networks import load_network
 from stenosis_trt.export.spec_file import CheckpointChoice, ModelDeclaration, read_spec, reference_spec
+from stenosis_trt.export.training.confidence import Calibrated
 
 State = dict[str, torch.Tensor]
 _MODELS = read_spec(reference_spec()).models
@@ -90,6 +91,24 @@ def test_wrappers_are_peeled_off(
     loaded = load_network(_saved(tmp_path / "cord.pt", content), _CORD)
     assert _same(loaded.network, cord, 1)
     assert loaded.facts["weights"] == ".".join((*keys, *prefix.rstrip(".").split("."))).strip(".")
+
+
+def test_a_temperature_around_the_network_divides_its_logits(tmp_path: Path, cord: KeypointNet) -> None:
+    scaled = Calibrated(cord, 2.5)
+    loaded = load_network(_saved(tmp_path / "cord.pt", {"model": scaled.state_dict()}), _CORD)
+    assert _same(loaded.network, scaled, 1)
+    assert not _same(loaded.network, cord, 1)
+    assert loaded.facts["temperature"] == "2.5"
+    assert "not_read" not in loaded.facts
+
+
+@pytest.mark.parametrize("value", [torch.tensor(0.0), torch.ones(2)])
+def test_a_temperature_that_is_none_is_refused(
+    tmp_path: Path, cord: KeypointNet, value: torch.Tensor
+) -> None:
+    content = {**_prefixed(cord.state_dict(), "network."), "temperature": value}
+    with pytest.raises(CheckpointError, match="temperature that is no positive number"):
+        load_network(_saved(tmp_path / "cord.pt", content), _CORD)
 
 
 def test_optimisers_and_schedules_beside_the_weights_do_no_harm(tmp_path: Path, cord: KeypointNet) -> None:

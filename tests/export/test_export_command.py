@@ -100,6 +100,9 @@ def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
         ("cord.output.stride=0", "whole number of at least 1"),
         ("cord.output.activation=tanh", "Write one of none, sigmoid"),
         ("cord.output.minimum_confidence=2", "must lie in 0 to 1"),
+        ('grader.output.names=["0", "1", "2", "other"]', "Write 0, 1, 2, 3, or 0, 1, 2, 3, other, in"),
+        ("grader.output.maximum_other=0.4", "maximum_other needs a class named other"),
+        ("cord.output.maximum_other=0.4", "maximum_other, which nothing reads"),
         ("pack.weights=int8", "Write one of fp16, fp32"),
         ("pack.name=3", "has to be a text"),
         ("nothing", "is not KEY=VALUE"),
@@ -319,6 +322,23 @@ def test_onnx_files_become_a_pack_that_is_checked_on_the_studies_given(
     assert pack.card["export_check"]["slices_of"] == "studies given with --check"
     assert [line.split(":")[0] for line in lines] == [*pack.models, *pack.models]
     assert all("slices of studies" in line for line in lines[3:])
+
+
+def test_a_grader_may_bring_a_fifth_class_in_any_order(
+    onnx_files: dict[str, Path], phantoms: StudySet, tmp_path: Path
+) -> None:
+    """The tiny grader takes a middle brightness for the last of its five; here that one is called 3."""
+    five = write_tiny_pack(tmp_path / "five", other=True)
+    files = {**onnx_files, "grader": five.path / five.models["grader"].file}
+    names = ["0", "1", "2", "other", "3"]
+    settings = [*_ECHOES, f"grader.output.names={json.dumps(names)}", "grader.output.maximum_other=0.7"]
+    spec = read_spec(reference_spec(), settings)
+    pack = export_pack(files, spec, tmp_path / "pack", phantoms.folder, lambda _: None)
+    output = pack.models["grader"].output
+    assert (output.names, output.maximum_other) == (("0", "1", "2", "3", "other"), 0.7)
+    batch = np.full((1, 3, *pack.models["grader"].input.size), 0.5, np.float32)
+    answer = onnxruntime.InferenceSession(pack.read_model("grader")).run(None, {"image": batch})[0]
+    assert answer.argmax() == 3
 
 
 def test_a_pack_that_was_made_meanwhile_is_not_overwritten(

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
+from shared_data import shared_data
 from torch import nn
 
 from stenosis_trt.engine.pack import Pack
@@ -23,7 +24,7 @@ from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.networks import load_network
 from stenosis_trt.export.onnx_export import ExportError, answer_of, export_network
 from stenosis_trt.export.spec_file import read_spec, reference_spec
-from stenosis_trt.export.train import grade_loss, heatmap_loss
+from stenosis_trt.export.training.tasks import grade_loss, heatmap_loss
 
 
 def _example(*shape: int) -> np.ndarray:
@@ -91,52 +92,87 @@ def test_losses_are_lowest_where_the_network_is_right() -> None:
     assert heatmap_loss(right, target) < heatmap_loss(right + 0.3, target)
     assert heatmap_loss(right, target) < heatmap_loss(right - 0.3, target)
     grades = torch.tensor([0, 3])
-    near, far = torch.tensor([[0.0, 5, 0, 0], [0, 0, 5, 0]]), torch.tensor([[0.0, 0, 0, 5], [5, 0, 0, 0]])
+    near = torch.tensor([[0.0, 5, 0, 0, 0], [0, 0, 5, 0, 0]])
+    far = torch.tensor([[0.0, 0, 0, 5, 0], [5, 0, 0, 0, 0]])
     assert grade_loss(near, grades) < grade_loss(far, grades)
+
+
+def test_what_is_no_level_has_a_loss_of_its_own_and_no_grade_to_be_far_from() -> None:
+    logits = torch.tensor([[0.0, 0, 0, 0, 6]], requires_grad=True)
+    other, severe = torch.tensor([4]), torch.tensor([3])
+    assert grade_loss(logits, other) < grade_loss(logits, severe)
+    assert torch.isfinite(grade_loss(logits, other))
+    # The mean grade of these logits is 1.5: among grades it would be pulled towards the target.
+    grade_loss(logits, other).backward()
+    assert logits.grad is not None
+    assert torch.allclose(logits.grad[0, :4], logits.grad[0, :1].expand(4))
+
+
+def _recipe(work: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    """The short recipe on real volumes, from the command line."""
+    command = [sys.executable, "-m", "stenosis_trt.export.train", "--short", "--work", work / "work"]
+    command += ["--volumes", shared_data("volumes"), *options]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=580)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("recipe")
-    command = [
-        sys.executable,
-        "-m",
-        "stenosis_trt.export.train",
-        "--work",
-        work / "work",
-        "--out",
-        work / "pack",
-    ]
-    subprocess.run([*command, "--short"], check=True, capture_output=True, timeout=500)
+    done = _recipe(work, "--out", work / "pack")
+    assert done.returncode == 0, done.stderr
+    assert "gets no temperature and no figures" in done.stdout
     return work
 
 
+@pytest.mark.shared_data
 def test_the_recipe_runs_through_and_writes_a_pack(trained: Path) -> None:
     pack = Pack.load(trained / "pack")
     assert "Not for patients" in pack.intended_use
-    assert pack.card["training_data"].startswith("phantoms")
+    assert {item["licence"].split(",")[0] for item in pack.card["training_data"]} == {"Apache-2.0", "MIT"}
     for model in pack.models.values():
         assert model.metrics["export_maximum_error"] < 5e-3
-    logs = [json.loads(line) for line in (trained / "work" / "levels.log.jsonl").read_text().splitlines()]
-    assert logs[-1]["step"] == 4
+    for stage in ("phantoms_only", "all"):
+        log = (trained / "work" / stage / "levels.log.jsonl").read_text().splitlines()
+        assert json.loads(log[-1])["step"] == 4
+    assert (trained / "work" / "curves.png").stat().st_size > 0
 
 
+@pytest.mark.shared_data
 def test_what_was_trained_is_left_as_checkpoints_that_export_takes(trained: Path) -> None:
     pack, declared = Pack.load(trained / "pack"), read_spec(reference_spec()).models
     for name, model in pack.models.items():
-        network = load_network(trained / "work" / f"{name}.safetensors", declared[name]).network
+        network = load_network(trained / "work" / "all" / f"{name}.safetensors", declared[name]).network
         batch = random_inputs(model.input, 2)
         difference = run_model(pack.read_model(name), batch) - answer_of(network, model.output.kind)(batch)
         assert np.abs(difference).max() < 5e-3
 
 
-def test_a_finished_recipe_is_not_run_again_and_gives_the_same_pack(trained: Path) -> None:
-    before = Pack.load(trained / "pack").models
-    command = [sys.executable, "-m", "stenosis_trt.export.train", "--work", trained / "work"]
-    subprocess.run(
-        [*command, "--out", trained / "again", "--short"], check=True, capture_output=True, timeout=500
-    )
-    after = Pack.load(trained / "again").models
-    for name, model in before.items():
-        assert after[name].sha256 == model.sha256
-    assert len((trained / "work" / "levels.log.jsonl").read_text().splitlines()) == 1
+@pytest.mark.shared_data
+def test_a_subject_left_out_judges_and_calibrates_the_pack_that_is_then_made(trained: Path) -> None:
+    """The checkpoints of all subjects stay as they are: only the temperature is new."""
+    before = Pack.load(trained / "pack")
+    done = _recipe(trained, "--folds", "--left-out", "errsm_30")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((trained / "work" / "folds.json").read_text())
+    assert found["left_out_subjects"] == ["errsm_30"]
+    assert len(found["made_stenoses"]["confusion"]) == 4
+    assert found["calibration"]["temperature"] > 0
+    done = _recipe(trained, "--out", trained / "again")
+    assert done.returncode == 0, done.stderr
+    after = Pack.load(trained / "again")
+    assert after.card["left_out_figures"] == found
+    for name, model in before.models.items():
+        assert (after.models[name].sha256 == model.sha256) == (name != "grader")
+    assert len((trained / "work" / "all" / "levels.log.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_recipe_says_what_it_lacks(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stenosis_trt.export.train", "--short", "--work", tmp_path / "work"]
+    for options, reason in (
+        ([], "Give --volumes"),
+        (["--volumes", tmp_path, "--folds", "--only", "cord"], "Leave out --only"),
+        (["--volumes", tmp_path, "--folds", "--left-out", "errsm_11"], "errsm_11 is not learnt from"),
+    ):
+        done = subprocess.run([*command, *options], check=False, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert reason in done.stderr

@@ -86,6 +86,23 @@ def test_levels_and_studies_that_one_of_them_loses_are_different() -> None:
     assert agreement([StudyPair(None, None)]).levels == 0
 
 
+def _unlike(name: str, p_other: float) -> LevelResult:
+    """A level with a point and a cord, and without a grade."""
+    return replace(_level(name, 0), grade=None, probabilities=None, p_other=p_other)
+
+
+def test_a_level_that_one_of_them_finds_unlike_the_training_is_different() -> None:
+    graded = replace(_level("C3/4", 1), p_other=0.4)
+    expected = _study("1", _unlike("C2/3", 0.9), graded)
+    assert agreement([StudyPair(expected, expected)]).levels == 1
+    assert agreement([StudyPair(expected, expected)]).identical_grades == 1.0
+    found = _study("1", _unlike("C2/3", 0.7), _unlike("C3/4", 0.5))
+    figures = agreement([StudyPair(expected, found)])
+    assert figures.identical_grades == 0.0
+    assert figures.ratios_kept == 1.0
+    assert figures.largest_probability_change == pytest.approx(0.2)
+
+
 def test_ratios_that_are_no_longer_measured_fail() -> None:
     lost = _study("1", *(_level(name, 1, None) for name in LEVELS))
     pairs = [StudyPair(_graded("1", 0, 1, 2, 3, 0, 1), lost)]

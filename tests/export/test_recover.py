@@ -14,10 +14,12 @@ from tiny_pack import write_tiny_pack
 from stenosis_trt.engine.pack import Pack
 from stenosis_trt.export.candidates import write_candidate
 from stenosis_trt.export.check_slices import random_inputs
+from stenosis_trt.export.checkpoints import write_checkpoint
 from stenosis_trt.export.networks import load_network
 from stenosis_trt.export.onnx_export import ExportError, answer_of, export_network
 from stenosis_trt.export.recover import main, recover, recover_network
 from stenosis_trt.export.spec_file import read_spec, reference_spec
+from stenosis_trt.export.training.confidence import Calibrated
 
 
 def test_a_packs_weights_become_checkpoints_that_answer_as_it_does(pack: Pack, tmp_path: Path) -> None:
@@ -44,6 +46,21 @@ def test_exported_again_every_stored_weight_is_the_same(pack: Pack) -> None:
     assert before.keys() == after.keys()
     for name, values in before.items():
         assert np.array_equal(values, after[name]), name
+
+
+def test_a_temperature_comes_back_with_the_weights(pack: Pack, tmp_path: Path) -> None:
+    network, _ = recover_network(pack, "cord")
+    batch = random_inputs(pack.models["cord"].input)
+    exported = export_network(Calibrated(network, 1.7), "heatmaps", batch)
+    scaled = write_candidate(pack, tmp_path / "pack", "fp32", {"cord": exported.data})
+    found, error = recover_network(scaled, "cord")
+    assert error < 1e-5
+    assert found.state_dict()["temperature"] == pytest.approx(1.7)
+    write_checkpoint(tmp_path / "cord.safetensors", found)
+    loaded = load_network(tmp_path / "cord.safetensors", read_spec(reference_spec()).models["cord"])
+    answers = [answer_of(item, "heatmaps")(batch) for item in (loaded.network, found, network)]
+    assert np.array_equal(answers[0], answers[1])
+    assert not np.allclose(answers[1], answers[2])
 
 
 def test_a_model_of_another_network_is_refused_and_nothing_is_written(

@@ -1,19 +1,14 @@
-"""Samples and the training loop: targets where the truth is, and a run that survives being stopped."""
+"""What the recipe's networks learn from: rendered studies, and targets where the truth is."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from stenosis_trt.bench.phantom.study import sample_study
+from stenosis_trt.bench.phantom.study import Phantoms, sample_study
 from stenosis_trt.engine.roi import heatmap_to_input, slice_roi, to_patient
-from stenosis_trt.export.training.loops import Schedule, Task, train
 from stenosis_trt.export.training.recipe import CORD_INPUT, GRADER_INPUT, LEVELS_INPUT
-from stenosis_trt.export.training.rendering import load_grades, load_rendered, render_set, rendered_path
+from stenosis_trt.export.training.rendering import StudySet, load_grades, load_rendered, render_set
 from stenosis_trt.export.training.samples import (
     CordSamples,
     GraderSamples,
@@ -25,12 +20,14 @@ from stenosis_trt.export.training.samples import (
 )
 from stenosis_trt.kernels.reference import decode_keypoints
 
+PHANTOMS = StudySet("phantom", Phantoms(), 71)
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> StudyStore:
     folder = tmp_path_factory.mktemp("rendered")
-    render_set(folder, 71, range(1), workers=1)
-    return StudyStore([rendered_path(folder, 71, 0)])
+    render_set(folder, PHANTOMS, range(1), workers=1)
+    return StudyStore([PHANTOMS.path(folder, 0)])
 
 
 def test_a_rendered_study_holds_the_phantoms_truth(store: StudyStore) -> None:
@@ -44,7 +41,7 @@ def test_a_rendered_study_holds_the_phantoms_truth(store: StudyStore) -> None:
 
 def test_rendering_again_changes_nothing_that_is_there(store: StudyStore) -> None:
     before = store.paths[0].stat().st_mtime_ns
-    render_set(store.paths[0].parent, 71, range(1), workers=1)
+    render_set(store.paths[0].parent, PHANTOMS, range(1), workers=1)
     assert store.paths[0].stat().st_mtime_ns == before
     assert np.array_equal(load_rendered(store.paths[0]).sagittal, store[0].sagittal)
 
@@ -91,64 +88,3 @@ def test_samples_are_the_same_for_the_same_number_and_differ_for_others(store: S
         assert np.array_equal(one[1], again[1])
         assert not np.array_equal(one[0], other[0])
         assert one[0].dtype == np.float32
-
-
-class _Stopped(Exception):
-    pass
-
-
-class _Source:
-    """Random vectors and their sum; stops the run at sample number `fatal`."""
-
-    def __init__(self, fatal: int | None = None) -> None:
-        self.fatal, self.drawn = fatal, 0
-
-    def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        self.drawn += 1
-        if self.drawn == self.fatal:
-            raise _Stopped
-        x = rng.standard_normal((4, 1, 1)).astype(np.float32)
-        return x, x.sum(keepdims=True)[0, 0]
-
-
-def _task(source: _Source) -> Task:
-    torch.manual_seed(1)
-    network = nn.Sequential(
-        nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(8, 1, 1)
-    )
-    schedule = Schedule(
-        steps=12,
-        batch=4,
-        learning_rate=0.05,
-        warm_up=2,
-        checkpoint_every=4,
-        validate_every=6,
-        average_decay=0.5,
-    )
-    return Task(
-        "toy",
-        network,
-        source,
-        lambda output, target: nn.functional.mse_loss(output.flatten(), target.flatten()),
-        lambda trained: {"weight": float(next(trained.parameters()).detach().sum())},
-        schedule,
-    )
-
-
-def test_a_run_that_is_stopped_and_started_again_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    device = torch.device("cpu")
-    whole = train(_task(_Source()), tmp_path / "whole", device, loaders=0)
-    with pytest.raises(_Stopped):
-        train(_task(_Source(fatal=4 * 6 + 2)), tmp_path / "parts", device, loaders=0)
-    finished = train(_task(_Source()), tmp_path / "parts", device, loaders=0)
-    for expected, found in zip(whole.parameters(), finished.parameters(), strict=True):
-        assert torch.equal(expected, found)
-
-
-def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
-    schedule = Schedule(steps=100, batch=1, learning_rate=1.0, warm_up=10)
-    rates = [schedule.rate(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == pytest.approx(1.0)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] < 0.01

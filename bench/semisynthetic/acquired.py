@@ -1,0 +1,118 @@
+"""A volume as it was acquired, cut into the two clinical protocols: no tissue changed, nothing added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.bench.phantom.acquisition import SeriesProtocol
+from stenosis_trt.bench.phantom.slice_profile import through_thickness
+from stenosis_trt.bench.phantom.study import Plan
+from stenosis_trt.bench.semisynthetic.canal import Volume
+from stenosis_trt.engine.geometry import FloatArray, SlicePose
+
+_BRIGHTEST = 2000.0
+
+_AXES = {
+    "sagittal": ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)),
+    "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
+}
+
+
+@dataclass(frozen=True)
+class AcquiredStudy:
+    """A volume as a study of two series; it is written as phantoms are."""
+
+    name: str
+    volume: Volume
+    sagittal: Plan
+    axial: Plan
+    seed: int = 0
+    index: int = 0
+
+    @property
+    def origin(self) -> tuple[object, ...]:
+        """What the study was made from, for its UIDs."""
+        return ("stenosis-trt acquired", self.name)
+
+    @property
+    def patient_id(self) -> str:
+        """The identifier the patient carries."""
+        return f"ACQUIRED-{self.name}"
+
+    def slice_pixels(self, series: Plan, number: int) -> npt.NDArray[np.uint16]:
+        """Slice `number` of a series, averaged over its profile, uint16 (rows, columns)."""
+        pose = series.poses[number]
+        image = through_slice(self.volume, pose, plane_points(pose))
+        scale = _BRIGHTEST / float(np.percentile(self.volume.data, 99.9))
+        return np.clip(image * scale, 0, 4095).astype(np.uint16)
+
+
+def plane_points(pose: SlicePose) -> FloatArray:
+    """LPS points of a slice's pixels, float64 (rows, columns, 3)."""
+    grid = np.stack(np.meshgrid(np.arange(pose.columns), np.arange(pose.rows)), axis=-1)
+    return pose.to_patient(grid)
+
+
+def through_slice(volume: Volume, pose: SlicePose, points: FloatArray) -> FloatArray:
+    """A volume at points (..., 3) of a slice's plane, weighted over the slice's thickness."""
+    parts = [
+        weight * volume.sample(points + depth * pose.normal) for depth, weight in through_thickness(pose)
+    ]
+    return np.asarray(np.sum(parts, axis=0))
+
+
+def acquire_volume(name: str, volume: Volume) -> AcquiredStudy:
+    """The whole volume in 0.6 × 0.6 × 3.3 mm sagittal and 0.5 × 0.5 × 3.5 mm axial slices."""
+    protocols = {
+        plane: SeriesProtocol(
+            plane=plane,
+            rows=0,
+            columns=0,
+            pixel_spacing=spacing,
+            thickness=distance,
+            slice_distance=distance,
+            slices=0,
+            echo_time_ms=100.0,
+            repetition_time_ms=3500.0,
+            echo_train_length=16,
+        )
+        for plane, spacing, distance in (("sagittal", 0.6, 3.3), ("axial", 0.5, 3.5))
+    }
+    plans = {plane: Plan(protocol, _poses(volume, protocol)) for plane, protocol in protocols.items()}
+    return AcquiredStudy(name, volume, plans["sagittal"], plans["axial"])
+
+
+def _poses(volume: Volume, protocol: SeriesProtocol) -> tuple[SlicePose, ...]:
+    """Slices side by side through the whole volume."""
+    across, down = (np.array(axis) for axis in _AXES[protocol.plane])
+    normal = np.cross(across, down)
+    low, high = volume.bounds
+    extent = high - low
+    columns, rows, slices = (
+        int(abs(extent @ axis) / step) + 1
+        for axis, step in (
+            (across, protocol.pixel_spacing),
+            (down, protocol.pixel_spacing),
+            (normal, protocol.slice_distance),
+        )
+    )
+    corner = (low + high) / 2 - (across * (columns - 1) / 2 + down * (rows - 1) / 2) * protocol.pixel_spacing
+    poses = []
+    for number in range(slices):
+        x, y, z = corner + normal * (number - (slices - 1) / 2) * protocol.slice_distance
+        poses.append(
+            SlicePose(
+                origin=(float(x), float(y), float(z)),
+                row_direction=_AXES[protocol.plane][0],
+                column_direction=_AXES[protocol.plane][1],
+                row_spacing=protocol.pixel_spacing,
+                column_spacing=protocol.pixel_spacing,
+                rows=rows,
+                columns=columns,
+                thickness=protocol.thickness,
+            )
+        )
+    return tuple(poses)

@@ -1,0 +1,103 @@
+"""One patient made from a subject: posture and sizes changed, stenoses drawn, and the truth that follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stenosis_trt.bench.phantom.anatomy import Anatomy, Sizes, narrowed
+from stenosis_trt.bench.phantom.spine import CanalCurve, course, rotation
+from stenosis_trt.bench.semisynthetic.straight import StraightSubject
+from stenosis_trt.engine.geometry import FloatArray
+
+_DURA_MM = 1.2
+_EPIDURAL_MM = 3.0
+_ANGLE_LIMIT = 62.0
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A subject changed into a patient.
+
+    Attributes:
+        anatomy: canal, stenoses and truth of the patient.
+        subject: whose tissue it is.
+        source_s: arc length in the subject for each of the patient's, float64 (M,).
+        mirrored: left and right are exchanged.
+    """
+
+    anatomy: Anatomy
+    subject: StraightSubject
+    source_s: FloatArray
+    mirrored: bool
+
+
+def _source_of(s: FloatArray, discs: FloatArray, subject: StraightSubject, scale: float) -> FloatArray:
+    """The patient's arc lengths → the subject's: disc to disc, and by the patient's scale beyond the last."""
+    inside = np.interp(s, discs, subject.discs)
+    before = np.minimum(s - discs[0], 0.0) / scale
+    after = np.maximum(s - discs[-1], 0.0) / scale
+    return np.asarray(inside + before + after)
+
+
+def sample_patient(
+    rng: np.random.Generator, subject: StraightSubject, grade: int | None = None, variety: float = 1.0
+) -> Patient:
+    """Draw one patient from a subject.
+
+    Args:
+        rng: the same state gives the same patient.
+        subject: whose tissue is used.
+        grade: as in `sample_grades` of the phantoms.
+        variety: how far posture and sizes leave the subject's; 0 keeps them.
+    """
+    scale = float(np.clip(rng.normal(1.0, 0.07 * variety), 0.84, 1.18))
+    pitch = np.diff(subject.discs) * scale * rng.normal(1.0, 0.035 * variety, len(subject.discs) - 1)
+    discs = np.concatenate([[0.0], np.cumsum(pitch)])
+    discs -= discs[2]
+    curve, source = _posture(rng, subject, discs, scale, variety)
+    rows = subject.canal.curve.index(source)
+
+    def profile(values: FloatArray, spread: float) -> FloatArray:
+        return values[rows] * scale * float(np.clip(rng.normal(1.0, spread * variety), 0.82, 1.22))
+
+    cord_ap = profile(subject.canal.cord_ap, 0.05)
+    cord_transverse = profile(subject.canal.cord_transverse, 0.05)
+    sac_ap = np.maximum(profile(subject.canal.sac_ap, 0.07), cord_ap + 1.6)
+    sac_transverse = np.maximum(profile(subject.canal.sac_transverse, 0.04), cord_transverse + 2.5)
+    room = np.maximum((sac_ap - cord_ap) / 2 - 0.2, 0.0)
+    centre = np.clip(subject.canal.cord_centre[rows] * scale, -room, room)
+    sizes = Sizes(
+        curve=curve,
+        scale=scale,
+        discs=discs,
+        cord_ap=cord_ap,
+        cord_transverse=cord_transverse,
+        cord_centre=centre,
+        sac_ap=sac_ap,
+        sac_transverse=sac_transverse,
+        canal_ap=sac_ap + _DURA_MM,
+        canal_transverse=sac_transverse + _EPIDURAL_MM,
+    )
+    return Patient(narrowed(rng, sizes, grade), subject, source, bool(rng.random() < 0.5))
+
+
+def _posture(
+    rng: np.random.Generator, subject: StraightSubject, discs: FloatArray, scale: float, variety: float
+) -> tuple[CanalCurve, FloatArray]:
+    """The patient's canal: the subject's, bent, tilted and turned; and the subject's arc lengths along it."""
+    s = subject.canal.curve.s
+    source = _source_of(s, discs, subject, scale)
+    rows = subject.canal.curve.index(source)
+    length = discs[5] - discs[0]
+    bend = rng.normal(0.0, 9.0) * np.clip(s / length, -0.75, 0.62)
+    wave = rng.normal(0.0, 3.0) * np.sin(2 * np.pi * s / rng.uniform(90.0, 170.0) + rng.uniform(0, 2 * np.pi))
+    tilt = rng.normal(0.0, 5.0)
+    sideways = rng.normal(0.0, 2.0) * np.sin(2 * np.pi * s / 160.0 + rng.uniform(0, 2 * np.pi))
+    straightening = 1.0 - variety * rng.uniform(0.0, 0.5)
+    sagittal = subject.canal.sagittal[rows] * straightening + variety * (bend + wave + tilt)
+    coronal = subject.canal.coronal[rows] + variety * sideways
+    turn = rotation(*(variety * rng.normal(0.0, [2.5, 2.5, 3.5])))
+    shift = rng.normal(0.0, [4.0, 8.0, 9.0])
+    return course(s, np.clip(sagittal, -_ANGLE_LIMIT, _ANGLE_LIMIT), coronal, turn, shift), source

@@ -1,0 +1,191 @@
+"""A volume in canal coordinates: straight, evenly bright, with the CSF at 1.
+
+What the surface coil did is taken out, so that acquisitions can put their own coil in. The straight volume
+is made once a subject and kept on disk.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from stenosis_trt.bench.phantom.spine import CanalCurve
+from stenosis_trt.bench.semisynthetic.canal import Canal, Volume, trace_canal
+from stenosis_trt.bench.semisynthetic.subjects import Subject
+from stenosis_trt.engine.geometry import FloatArray
+
+GRID_MM = 0.5
+_U_MM = (-36.0, 36.0)
+_V_MM = (-75.0, 75.0)
+_END_MM = 12.0
+"""The straight volume goes on this far beyond the canal's ends; outside the volume it is unknown."""
+
+_SHADING_MM = 22.0
+"""Deviation of the blur that follows the coil's shading and not the anatomy."""
+_BRIGHTEST = 1.7
+"""Fat next to the coil, in units of CSF; what is brighter is a vessel's inflow or an artefact."""
+_EDGE_MM = 2.0
+_C4_C5 = 2
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StraightSubject:
+    """A subject's straight volume and its canal.
+
+    Attributes:
+        name: of the subject.
+        canal: see `Canal`; arc length 0 is at disc C4/5.
+        discs: arc length of C2/3 … T3/4, float64 (9,).
+        origin: (s, v, u) of the first grid point; points lie `GRID_MM` apart.
+        signal: CSF is 1, float32 (S, V, U).
+        known: 1 where the volume has data, 0 far outside, float16 (S, V, U).
+        tones: median signal of cord, marrow, disc and muscle.
+    """
+
+    name: str
+    canal: Canal
+    discs: FloatArray
+    origin: FloatArray
+    signal: npt.NDArray[np.float32]
+    known: npt.NDArray[np.float16]
+    tones: FloatArray
+
+
+def straighten(subject: Subject, volumes: Path) -> StraightSubject:
+    """Make a subject's straight volume.
+
+    Args:
+        subject: marks and files.
+        volumes: folder with one folder a subject.
+
+    Raises:
+        OSError: the volume is not there.
+    """
+    volume = Volume(subject.path(volumes))
+    points = subject.disc_points
+    canal = trace_canal(volume, subject, points[_C4_C5])
+    discs = canal.curve.to_canal(points)[:, 2]
+    s = np.arange(canal.first - _END_MM, canal.last + _END_MM, GRID_MM)
+    v, u = np.arange(*_V_MM, GRID_MM), np.arange(*_U_MM, GRID_MM)
+    even = Volume(subject.path(volumes))
+    even.data = ndimage.spline_filter(_without_shading(volume.data), order=3).astype(np.float32)
+    signal = np.empty((len(s), len(v), len(u)), dtype=np.float32)
+    known = np.empty(signal.shape, dtype=np.float16)
+    for number, station in enumerate(s):
+        plane = canal.to_patient(u[None, :], v[:, None], np.full((len(v), len(u)), station))
+        voxels = even.voxels(plane)
+        signal[number] = ndimage.map_coordinates(even.data, voxels, order=3, prefilter=False)
+        known[number] = _depth_inside(voxels, even.data.shape)
+    bright = _csf(signal, canal, s, v, u)
+    signal = np.clip(signal / bright[:, None, None].astype(np.float32), 0.0, _BRIGHTEST)
+    origin = np.array([s[0], v[0], u[0]])
+    return StraightSubject(
+        subject.name, canal, discs, origin, signal, known, _tones(signal, known, canal, discs, s, v, u)
+    )
+
+
+def _without_shading(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Divided by a blurred copy, in which only the body counts."""
+    body = (data > 0.25 * np.percentile(data, 90)).astype(np.float32)
+    shading = ndimage.gaussian_filter(data * body, _SHADING_MM)
+    weight = ndimage.gaussian_filter(body, _SHADING_MM)
+    even = shading / np.maximum(weight, 0.02)
+    return np.asarray(data / (even + 0.15 * np.percentile(even, 95)), dtype=np.float32)
+
+
+def _depth_inside(voxels: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """From 1 to 0 over the last `_EDGE_MM` before the volume's border, for voxels of about a millimetre."""
+    size = np.array(shape).reshape(3, 1, 1)
+    border = np.minimum(voxels, size - 1 - voxels).min(axis=0)
+    return np.asarray(np.clip(border / _EDGE_MM, 0.0, 1.0))
+
+
+def _csf(
+    signal: npt.NDArray[np.float32], canal: Canal, s: FloatArray, v: FloatArray, u: FloatArray
+) -> FloatArray:
+    """CSF's signal along the canal: what the brightest tenth of the sac reaches, changing slowly."""
+    row = canal.curve.index(s)
+    near_v, near_u = np.abs(v) < 12, np.abs(u) < 14
+    bright = np.empty(len(s))
+    for number, k in enumerate(row):
+        across = u[near_u][None, :] / (canal.sac_transverse[k] / 2)
+        behind = v[near_v][:, None] / (canal.sac_ap[k] / 2)
+        inside = across**2 + behind**2 < 0.9
+        bright[number] = np.percentile(signal[number][np.ix_(near_v, near_u)][inside], 90)
+    shown = (s > canal.first + 2) & (s < canal.last - 2)
+    bright = np.interp(s, s[shown], bright[shown])
+    return np.asarray(ndimage.gaussian_filter1d(bright, 12.0 / GRID_MM, mode="nearest"))
+
+
+def _tones(
+    signal: npt.NDArray[np.float32],
+    known: npt.NDArray[np.float16],
+    canal: Canal,
+    discs: FloatArray,
+    s: FloatArray,
+    v: FloatArray,
+    u: FloatArray,
+) -> FloatArray:
+    """Median signal of cord, marrow, discs and muscle, of the cervical part."""
+    row = canal.curve.index(s)
+    offset = np.abs(s[:, None] - discs).min(axis=1)[:, None, None]
+    front = v[None, :, None] + canal.sac_ap[row][:, None, None] / 2
+    middle = (np.abs(u) < 8)[None, None, :] & ((s > discs[0]) & (s < discs[6]))[:, None, None] & (known > 0.5)
+    body = middle & (front < -5) & (front > -13)
+    behind = v[None, :, None] - canal.sac_ap[row][:, None, None] / 2
+    cord = np.hypot(u[None, None, :], v[None, :, None] - canal.cord_centre[row][:, None, None]) < 2.0
+    regions = (
+        cord & middle,
+        body & (offset > 5),
+        body & (offset < 1.2),
+        middle & (behind > 12) & (behind < 30),
+    )
+    return np.array([float(np.median(signal[region])) for region in regions])
+
+
+def load_straight(subject: Subject, volumes: Path, kept: Path) -> StraightSubject:
+    """The straight volume of a subject from the folder where it is kept; made and put there if it is not.
+
+    Raises:
+        OSError: neither it nor the volume is there.
+    """
+    path = kept / f"{subject.name}-{_VERSION}.npz"
+    if not path.exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        made = straighten(subject, volumes)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as stream:
+            np.savez(
+                stream,
+                discs=made.discs,
+                origin=made.origin,
+                signal=made.signal.astype(np.float16),
+                known=made.known,
+                tones=made.tones,
+                **{f"curve_{item.name}": getattr(made.canal.curve, item.name) for item in fields(CanalCurve)},
+                **{
+                    f"canal_{item.name}": getattr(made.canal, item.name)
+                    for item in fields(Canal)
+                    if item.name != "curve"
+                },
+            )
+        os.replace(part, path)
+    with np.load(path, allow_pickle=False) as stored:
+        curve = CanalCurve(**{item.name: stored[f"curve_{item.name}"] for item in fields(CanalCurve)})
+        rest = {item.name: stored[f"canal_{item.name}"] for item in fields(Canal) if item.name != "curve"}
+        rest["first"], rest["last"] = float(rest["first"]), float(rest["last"])
+        return StraightSubject(
+            name=subject.name,
+            canal=Canal(curve=curve, **rest),
+            discs=stored["discs"],
+            origin=stored["origin"],
+            signal=stored["signal"].astype(np.float32),
+            known=stored["known"],
+            tones=stored["tones"],
+        )

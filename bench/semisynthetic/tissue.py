@@ -1,0 +1,160 @@
+"""Signal at a point of a patient: the subject's own where its volume shows it, painted where it does not.
+
+Contrast is changed tissue by tissue, each within what turbo spin echo gives: the sac's inside between cord
+and CSF, marrow, each disc, and everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from stenosis_trt.bench.phantom.shapes import Array, Canvas, ellipse
+from stenosis_trt.bench.phantom.tissue import Signals, Tissues
+from stenosis_trt.bench.semisynthetic.anatomy import Patient
+from stenosis_trt.bench.semisynthetic.deformation import Deformation, Pressed
+from stenosis_trt.bench.semisynthetic.straight import GRID_MM
+
+_CORD, _MARROW, _DISC, _MUSCLE = range(4)
+_SOFT_MM = 1.2
+_WALL_MM = 6.0
+"""How much farther back a wider sac may push what lies behind it."""
+_DISC_HALF_MM = 2.6
+_BODY_DEPTH_MM = 19.0
+_BODY_HALF_WIDTH_MM = 12.0
+_C2_HEIGHT_MM = 24.0
+_FACTORS = (0.55, 2.6)
+"""How far a tissue's signal may leave the subject's; beyond, noise and texture would look wrong."""
+
+
+class RealTissues:
+    """Signal of one patient under one acquisition's contrast."""
+
+    def __init__(self, patient: Patient, signals: Signals, painted: bool) -> None:
+        """
+        Args:
+            patient: see `Patient`.
+            signals: the contrast to come near to.
+            painted: whether what the volume does not show is painted; it is black otherwise.
+        """
+        self._patient, self._signals, self._painted = patient, signals, painted
+        self._deformation = Deformation(patient)
+        self._phantom = Tissues(patient.anatomy, signals)
+        subject = patient.subject
+        tones = subject.tones
+        rng = np.random.default_rng([patient.anatomy.texture_seed, 1])
+        worn = np.array([item.degeneration for item in patient.anatomy.stenoses])
+        worn = np.concatenate([worn, rng.uniform(0.0, 0.4, len(subject.discs) - len(worn))])
+        disc = signals.disc + (signals.disc_degenerated - signals.disc) * worn
+        spread = rng.normal(1.0, 0.1, len(worn))
+        self._cord_gain = (1.0 - signals.cord) / (1.0 - tones[_CORD])
+        self._marrow = float(np.clip(signals.marrow / tones[_MARROW] * 0.8, *_FACTORS))
+        self._disc = np.clip(disc / tones[_DISC] * 0.6 * spread, 0.4, 3.0).astype(np.float32)
+        self._other = float(np.clip(signals.muscle / tones[_MUSCLE], *_FACTORS))
+        self._curve = float(rng.uniform(0.8, 1.2))
+        self._flow_void = float(rng.uniform(0.0, 0.45))
+
+    def surroundings(self, u: Array, v: Array, s: Array, edge: float) -> Array:
+        """Signal of everything but the spine, where the volume shows nothing; as in `Tissues`."""
+        result = np.zeros(u.shape, dtype=np.float32)
+        if self._painted:
+            known = np.zeros(u.shape, dtype=np.float32)
+            near = self._near(u, v)
+            known[near] = self._known(*self._deformation.to_subject(u[near], v[near], s[near])[:3])
+            where = np.flatnonzero(known < 1.0)
+            if len(where):
+                result[where] = self._phantom.surroundings(u[where], v[where], s[where], edge)
+        return result
+
+    def with_spine(self, surroundings: Array, u: Array, v: Array, s: Array, edge: float) -> Array:
+        """The patient's signal, float32 (N,); arguments as in `Tissues`."""
+        known = np.zeros(u.shape, dtype=np.float32)
+        result = np.zeros(u.shape, dtype=np.float32)
+        near = self._near(u, v)
+        source_u, source_v, source_s, pressed = self._deformation.to_subject(u[near], v[near], s[near])
+        known[near] = self._known(source_u, source_v, source_s)
+        inside = known[near] > 0.0
+        shown = near[inside]
+        if len(shown):
+            at = (u[shown], v[shown], s[shown])
+            real = self._recoloured(source_u[inside], source_v[inside], source_s[inside], *at)
+            outline = Pressed(*(getattr(pressed, item.name)[inside] for item in fields(Pressed)))
+            result[shown] = known[shown] * _with_lesion(real, at[0], at[1], outline, edge)
+        if self._painted:
+            hidden = np.flatnonzero(known < 1.0)
+            if len(hidden):
+                painted = self._phantom.with_spine(
+                    surroundings[hidden], u[hidden], v[hidden], s[hidden], edge
+                )
+                result[hidden] += (1.0 - known[hidden]) * painted
+        return result
+
+    def _near(self, u: Array, v: Array) -> npt.NDArray[np.intp]:
+        """Points that may lie in the straight volume; all others certainly do not."""
+        scale = self._patient.anatomy.scale
+        far_v, far_u = -self._patient.subject.origin[1:] * scale + _SOFT_MM
+        return np.flatnonzero((np.abs(u) < far_u) & (np.abs(v) < far_v + _WALL_MM))
+
+    def _grid(self, u: Array, v: Array, s: Array) -> Array:
+        return np.stack(
+            [(x - first) / GRID_MM for x, first in zip((s, v, u), self._patient.subject.origin, strict=True)]
+        )
+
+    def _known(self, u: Array, v: Array, s: Array) -> Array:
+        known = self._patient.subject.known
+        index = np.rint(self._grid(u, v, s)).astype(np.int32)
+        size = np.array(known.shape)[:, None]
+        inside = ((index >= 0) & (index < size)).all(axis=0)
+        index = np.clip(index, 0, size - 1)
+        found: Array = np.where(inside, known[index[0], index[1], index[2]], np.float16(0)).astype(np.float32)
+        return found
+
+    def _recoloured(self, u: Array, v: Array, s: Array, at_u: Array, at_v: Array, at_s: Array) -> Array:
+        """The subject's signal at (u, v, s) in this contrast; in the patient it is at (at_u, at_v, at_s)."""
+        subject = self._patient.subject
+        canal = subject.canal
+        signal = ndimage.map_coordinates(subject.signal, self._grid(u, v, s), order=1, mode="nearest")
+        row = canal.curve.index(s)
+        sac_v, sac_u = (
+            (canal.sac_ap[row] / 2).astype(np.float32),
+            (canal.sac_transverse[row] / 2).astype(np.float32),
+        )
+        in_sac = _share(ellipse(u, v, sac_u, sac_v))
+        front = v + sac_v
+        nearest = np.argmin(np.abs(s[:, None] - subject.discs.astype(np.float32)), axis=1)
+        offset = np.abs(s - subject.discs[nearest].astype(np.float32))
+        body = _share(np.maximum(front + 0.8, -front - _BODY_DEPTH_MM)) * _share(
+            np.abs(u) - _BODY_HALF_WIDTH_MM
+        )
+        body *= s > subject.discs[0] - _C2_HEIGHT_MM
+        disc = body * _share(offset - _DISC_HALF_MM)
+        factor = (
+            self._other + body * (self._marrow - self._other) + disc * (self._disc[nearest] - self._marrow)
+        )
+        outside = np.maximum(signal, 0.0) ** self._curve * factor
+        canvas = Canvas(at_u, at_v, at_s, 1.0)
+        turbulence = np.clip(self._phantom.noise(canvas, 4, (2.6, 2.6, 9.0)) - 0.35, 0.0, 1.6)
+        cord = ellipse(
+            u,
+            v - canal.cord_centre[row].astype(np.float32),
+            canal.cord_transverse[row] / 2,
+            canal.cord_ap[row] / 2,
+        )
+        void = 1.0 - self._flow_void * turbulence * (1.0 - _share(cord - 0.6))
+        inside = np.maximum(1.0 - (1.0 - signal) * self._cord_gain, 0.02) * void
+        return np.asarray(outside + in_sac * (inside - outside), dtype=np.float32)
+
+
+def _share(distance: Array) -> Array:
+    """From 1 inside an outline to 0 outside it, over `_SOFT_MM`."""
+    return np.asarray(np.clip(0.5 - distance / _SOFT_MM, 0.0, 1.0), dtype=np.float32)
+
+
+def _with_lesion(signal: Array, u: Array, v: Array, outline: Pressed, edge: float) -> Array:
+    """`signal` with the raised T2 signal of a compressed cord in its core."""
+    x, y = np.abs(u) / outline.cord_u, (v - outline.cord_centre) / outline.cord_v
+    core = ellipse(x - 0.15, y, 0.42, 0.52) * outline.cord_v
+    return np.asarray(signal + outline.lesion * np.clip(0.5 - core / edge, 0.0, 1.0), dtype=np.float32)

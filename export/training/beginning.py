@@ -1,0 +1,92 @@
+"""What a run begins with: initial weights from a file, and which of them are trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stenosis_trt.export.checkpoints import CheckpointError, named, read_checkpoint
+
+_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_SUFFIX = ".safetensors"
+
+
+def start_record(path: Path) -> dict[str, str]:
+    """By what a checkpoint remembers the file that a run began with."""
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def load_start(path: Path, network: nn.Module) -> None:
+    """Give a network the weights of a .safetensors file, as `write_checkpoint` writes it.
+
+    Raises:
+        CheckpointError: it cannot be read; or tensors are missing, have other shapes, are not in the
+            network, or hold values that are not finite.
+    """
+    if path.suffix.lower() != _SUFFIX:
+        raise CheckpointError(f"{path} is not {_SUFFIX}. Give a file that the recipe left for a network.")
+    found: dict[str, torch.Tensor] = dict(read_checkpoint(path))
+    expected = network.state_dict()
+    faults = []
+    missing = [name for name in expected if name not in found]
+    if missing:
+        faults.append(f"it lacks {named(missing)}")
+    wrong = [name for name in expected if name in found and found[name].shape != expected[name].shape]
+    if wrong:
+        faults.append(f"of another shape are {named(wrong)}")
+    unknown = [name for name in found if name not in expected]
+    if unknown:
+        faults.append(f"the network has nothing called {named(unknown)}")
+    broken = [name for name, value in found.items() if not torch.isfinite(value).all()]
+    if broken:
+        faults.append(f"not finite are {named(broken)}")
+    if faults:
+        raise CheckpointError(
+            f"{path} cannot be trained on from: {'; '.join(faults)}. Give the weights of the same network."
+        )
+    network.load_state_dict(found)
+
+
+def freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:
+    """Exempt parameters from training.
+
+    Args:
+        network: all of whose other parameters will be trained.
+        frozen: names of modules or parameters; all below them are meant.
+
+    Returns:
+        The parameters that are trained.
+
+    Raises:
+        ValueError: the network has nothing of that name, or nothing is left to train.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    for prefix in frozen:
+        if not any(_below(name, (prefix,)) for name in names):
+            parts = named([name for name, _ in network.named_children()])
+            raise ValueError(
+                f"The network has no parameters below {prefix!r} to leave as they are. Its parts are {parts}."
+            )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not _below(name, frozen))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError("Nothing of the network is left to train. Name less of it as frozen.")
+    return trained
+
+
+def to_training(network: nn.Module, frozen: Sequence[str]) -> None:
+    """Training mode, but for the batch normalisations of what is frozen: they keep their statistics."""
+    network.train()
+    for name, module in network.named_modules():
+        if isinstance(module, _NORMALISATIONS) and _below(name, frozen):
+            module.eval()
+
+
+def _below(name: str, prefixes: Sequence[str]) -> bool:
+    """Whether a name is one of the prefixes, or goes on after a dot."""
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)

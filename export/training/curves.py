@@ -1,0 +1,173 @@
+"""The curves of a training: loss, learning rate and the figures of validation, one row a network.
+
+    python -m stenosis_trt.export.training.curves WORK --out curves.png
+
+A row is drawn for every log below the work folder, those of folds in folders of their own too. A run that
+still goes on is drawn as far as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stenosis_trt.engine.whole_files import write_whole_bytes
+from stenosis_trt.export.training.logs import ENDING, read_rows
+
+_LINE, _BEST, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"
+"""Blue and vermilion of Okabe and Ito's palette, which are told apart with any colour vision."""
+_PANEL_INCHES = (2.9, 1.9)
+_FEWEST_COLUMNS = 4
+"""Panels that a row has at least, as the width of the title needs them."""
+_WIDE = 5.0
+"""Largest loss by smallest, from which the axis is logarithmic."""
+_NO_FIGURES = ("step", "loss", "rate", "seconds_a_step", "int8", "judged_by", "best_step", "best_figure")
+"""What a row holds beside the figures of validation."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def plot_curves(folder: Path, out: Path) -> None:
+    """Draw the logs below a work folder as PNG.
+
+    Args:
+        folder: with `<name>.log.jsonl` in it or below it.
+        out: of the picture.
+
+    Raises:
+        FileNotFoundError: there is no log, or none with a row.
+        ValueError: a log holds what no training wrote.
+        OSError: a log cannot be read, or the picture not be written.
+    """
+    logs = _logs(folder)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = {network: _figures(rows) for network, rows in logs.items()}
+    columns = max(_FEWEST_COLUMNS, 2 + max(map(len, names.values())))
+    width, height = _PANEL_INCHES
+    figure = Figure(figsize=(width * columns, height * len(logs) + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(len(logs), columns)
+    for row, (network, rows) in enumerate(logs.items()):
+        for column, figures in enumerate(("loss", "rate", *names[network])):
+            axes = figure.add_subplot(grid[row, column])
+            _draw(axes, rows, figures)
+            if column == 0:
+                axes.set_ylabel(network.replace("/", "/\n"), fontsize=9, fontweight="bold")
+            if row == len(logs) - 1:
+                axes.set_xlabel("step", fontsize=8)
+    figure.align_ylabels()
+    figure.legend(handles=_legend(logs), loc="outside upper right", ncols=4, fontsize=8, frameon=False)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
+    write_whole_bytes(out, stream.getvalue())
+
+
+def _logs(folder: Path) -> dict[str, Rows]:
+    """Rows of each log that has any, by its path below the folder without the ending."""
+    paths = sorted(folder.rglob(f"*{ENDING}"))
+    named = {path.relative_to(folder).as_posix().removesuffix(ENDING): read_rows(path) for path in paths}
+    logs: dict[str, Rows] = {name: rows for name, rows in named.items() if rows}
+    if not logs:
+        what = "none of its logs has a row yet" if named else f"there is no training log (*{ENDING}) below it"
+        raise FileNotFoundError(
+            errno.ENOENT, f"{what}; give the --work folder of a training that has validated", str(folder)
+        )
+    return logs
+
+
+def _figures(rows: Rows) -> list[str]:
+    """Names of the figures of validation, in the order of the log."""
+    return [name for name in dict.fromkeys(key for row in rows for key in row) if name not in _NO_FIGURES]
+
+
+def _draw(axes: Any, rows: Rows, name: str) -> None:
+    """One figure against the step; where the network was best is marked."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    axes.plot(steps, values, color=_LINE, linewidth=1.2, marker="o", markersize=2.5)
+    if name == "loss" and max(values) > _WIDE * min(values) > 0.0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+        axes.yaxis.get_offset_text().set_fontsize(8)
+    best, judged_by = rows[-1].get("best_step"), rows[-1].get("judged_by")
+    if best is not None:
+        axes.axvline(best, color=_BEST, linewidth=0.9, linestyle="--", zorder=0)
+    if judged_by == name:
+        axes.plot([best], [rows[-1]["best_figure"]], "o", color=_BEST, markersize=6)
+    begun = _simulated_from(rows)
+    if begun is not None:
+        axes.axvline(begun, color=_OTHER, linewidth=0.9, linestyle=":", zorder=0)
+    title = {"loss": "training loss", "rate": "learning rate"}.get(name, name)
+    chosen = judged_by == name
+    axes.set_title(
+        f"{title}: {rows[-1]['best_figure']:.4g} at step {best}" if chosen else title,
+        # Beside an axis' factor, which stands at the left.
+        loc="center",
+        fontsize=9,
+        color=_BEST if chosen else "black",
+    )
+    axes.set_xlim(left=0)
+    axes.tick_params(labelsize=8)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _simulated_from(rows: Rows) -> int | None:
+    """The first validated step with INT8 simulated."""
+    return next((int(row["step"]) for row in rows if row.get("int8")), None)
+
+
+def _legend(logs: Mapping[str, Rows]) -> list[Any]:
+    """Handles of what is marked anywhere."""
+    from matplotlib.lines import Line2D
+
+    handles = []
+    if any("best_step" in rows[-1] for rows in logs.values()):
+        handles.append(Line2D([], [], color=_BEST, linestyle="--", linewidth=0.9, label="best step"))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=_BEST,
+                linestyle="",
+                marker="o",
+                markersize=6,
+                label="the figure it was judged by",
+            )
+        )
+    if any(_simulated_from(rows) is not None for rows in logs.values()):
+        handles.append(
+            Line2D([], [], color=_OTHER, linestyle=":", linewidth=0.9, label="first validated as INT8")
+        )
+    return handles
+
+
+def main() -> None:
+    """Draw the curves of a work folder."""
+    parser = argparse.ArgumentParser(description="Draw the curves of a training.")
+    parser.add_argument("work", type=Path, help="the --work folder of stenosis_trt.export.train")
+    parser.add_argument("--out", type=Path, required=True, help="the picture, PNG")
+    arguments = parser.parse_args()
+    try:
+        plot_curves(arguments.work, arguments.out)
+    except (OSError, ValueError) as error:
+        text = f"{error.filename}: {error.strerror}." if isinstance(error, OSError) else str(error)
+        raise SystemExit(text) from error
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Which studies a stage learns from and is judged by: rendered when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stenosis_trt.bench.phantom.study import Phantoms
+from stenosis_trt.bench.semisynthetic.source import Anatomies
+from stenosis_trt.export.training.recipe import (
+    TRAINING_SEED,
+    VALIDATION_SEED,
+    Recipe,
+    Stage,
+)
+from stenosis_trt.export.training.rendering import StudySet, render_set
+from stenosis_trt.export.training.samples import StudyStore
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Where studies are rendered to, and what they are made from.
+
+    `volumes` is the folder of the subjects' volumes; None where only phantoms are asked for.
+    """
+
+    work: Path
+    volumes: Path | None
+    workers: int
+
+    def phantoms(self, seed: int, count: int) -> list[Path]:
+        """The first phantoms of a set."""
+        return self._rendered(StudySet("phantom", Phantoms(), seed), count)
+
+    def anatomies(self, subject: str, seed: int, count: int) -> list[Path]:
+        """The first studies of a set made from one subject.
+
+        Raises:
+            ValueError: there is no folder of volumes.
+            OSError: the subject's volume is not in it.
+        """
+        if count == 0:
+            return []
+        if self.volumes is None:
+            raise ValueError("The recipe needs real volumes. Give --volumes.")
+        source = Anatomies((subject,), self.volumes, self.work / "straight")
+        return self._rendered(StudySet(subject, source, seed), count)
+
+    def _rendered(self, studies: StudySet, count: int) -> list[Path]:
+        folder = self.work / "rendered"
+        paths = [studies.path(folder, index) for index in range(count)]
+        missing = [index for index, path in enumerate(paths) if not path.exists()]
+        if missing:
+            render_set(folder, studies, missing, self.workers)
+        return paths
+
+
+def training_set(
+    folder: StudyFolder, recipe: Recipe, stage: Stage, network: str, left_out: str | None
+) -> StudyStore:
+    """What a network learns from in a stage, without the subject that is left out."""
+    count = stage.phantoms if network == "grader" else stage.keypoint_phantoms
+    paths = folder.phantoms(TRAINING_SEED, count)
+    for subject, studies in _counts(recipe, stage.anatomies, left_out):
+        paths += folder.anatomies(subject, TRAINING_SEED, studies)
+    return StudyStore(paths)
+
+
+def validation_set(folder: StudyFolder, recipe: Recipe, stage: Stage, left_out: str | None) -> StudyStore:
+    """What judges a network in training: other studies of the same kinds. The subject that is left out has
+    no say in it, so that its figures are those of a network that never saw it."""
+    paths = folder.phantoms(VALIDATION_SEED, recipe.validation_phantoms)
+    if stage.anatomies:
+        for subject in recipe.subjects:
+            if subject != left_out:
+                paths += folder.anatomies(subject, VALIDATION_SEED, recipe.validation_anatomies)
+    return StudyStore(paths)
+
+
+def _counts(recipe: Recipe, anatomies: int, left_out: str | None) -> Iterator[tuple[str, int]]:
+    for subject in recipe.subjects:
+        if subject != left_out:
+            yield subject, anatomies
+    if recipe.template:
+        yield recipe.template, anatomies // 2

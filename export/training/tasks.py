@@ -1,0 +1,112 @@
+"""The three networks with what they learn from, their losses and what judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stenosis_trt.engine.pack import InputSpec, OutputSpec
+from stenosis_trt.export.models.efficientnet import EfficientNetB5
+from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.training.loops import SampleSource, Schedule, Task
+from stenosis_trt.export.training.recipe import (
+    CORD_INPUT,
+    CORD_NAMES,
+    CORD_STRIDE,
+    GRADE_NAMES,
+    GRADER_INPUT,
+    LEVEL_NAMES,
+    LEVELS_INPUT,
+    LEVELS_STRIDE,
+    MINIMUM_PEAK,
+    MINIMUM_PROBABILITY,
+)
+from stenosis_trt.export.training.samples import GRADES, CordSamples, GraderSamples, LevelSamples, StudyStore
+from stenosis_trt.export.training.validation import GraderValidation, KeypointValidation
+
+_SHORT_RUN_MOMENTUM = 0.05
+_POINT_WEIGHT = 30.0
+"""How much more a pixel at a heatmap's peak counts than one far away; points cover little of the image."""
+
+NETWORKS = ("levels", "cord", "grader")
+SPECIFICATIONS: dict[str, tuple[InputSpec, OutputSpec]] = {
+    "levels": (LEVELS_INPUT, OutputSpec("heatmaps", LEVEL_NAMES, LEVELS_STRIDE, MINIMUM_PEAK)),
+    "cord": (CORD_INPUT, OutputSpec("heatmaps", CORD_NAMES, CORD_STRIDE, MINIMUM_PEAK)),
+    "grader": (GRADER_INPUT, OutputSpec("classes", GRADE_NAMES, 1, MINIMUM_PROBABILITY)),
+}
+
+
+def heatmap_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Binary cross entropy against soft targets, weighted towards the points; lowest where they agree."""
+    weight = 1.0 + _POINT_WEIGHT * target
+    return nn.functional.binary_cross_entropy_with_logits(logits, target, weight=weight)
+
+
+def grade_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross entropy, plus the squared error of the expected grade: a far miss costs more than a near one.
+
+    The class after the grades, "other", has no place among them and counts in the cross entropy alone.
+    """
+    grades = torch.arange(GRADES, device=logits.device, dtype=logits.dtype)
+    expected = (logits[:, :GRADES].softmax(dim=1) * grades).sum(dim=1)
+    graded = (target < GRADES).to(logits.dtype)
+    distance = (graded * (expected - target.to(logits.dtype)) ** 2).sum() / graded.sum().clamp(min=1.0)
+    return nn.functional.cross_entropy(logits, target, label_smoothing=0.03) + 0.25 * distance
+
+
+def make_network(name: str) -> nn.Module:
+    """The network of that name with initial weights."""
+    if name == "grader":
+        network = EfficientNetB5(len(GRADE_NAMES), dropout=0.2, stochastic_depth=0.05)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # A thousand steps are too few for statistics that follow with a hundredth a step.
+                module.momentum = _SHORT_RUN_MOMENTUM
+        return network
+    source, result = SPECIFICATIONS[name]
+    return KeypointNet(source.channels, len(result.names), result.stride)
+
+
+def make_source(name: str, store: StudyStore) -> SampleSource:
+    """What the network of that name learns from."""
+    source, result = SPECIFICATIONS[name]
+    if name == "grader":
+        return GraderSamples(store, source)
+    return (LevelSamples if name == "levels" else CordSamples)(store, source, result.stride)
+
+
+def make_validation(name: str, store: StudyStore) -> Callable[[nn.Module], dict[str, float]]:
+    """What judges the network of that name."""
+    source, result = SPECIFICATIONS[name]
+    if name == "grader":
+        return GraderValidation(store, source)
+    return KeypointValidation(store, source, result.stride)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one network is trained: its schedule, where its weights come from, and from where on as INT8."""
+
+    schedule: Schedule
+    start: Path | None = None
+    quantise_from: int | None = None
+
+
+def make_task(name: str, course: Course, training: StudyStore, validation: StudyStore) -> Task:
+    """The network of that name with its samples, loss and validation."""
+    return Task(
+        name=name,
+        network=make_network(name),
+        source=make_source(name, training),
+        loss=grade_loss if name == "grader" else heatmap_loss,
+        validate=make_validation(name, validation),
+        schedule=course.schedule,
+        judged_by="kappa" if name == "grader" else "p95_mm",
+        higher_is_better=name == "grader",
+        start=course.start,
+        quantise_from=course.quantise_from,
+    )
