@@ -132,6 +132,9 @@ def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
     if options.search is not None:
         for line in search_lines(found.search, options.search.trail):
             typer.echo(line)
+    int8 = found.outcomes.get("int8")
+    if int8 is not None and not int8.passed:
+        typer.echo(int8_advice(searched=options.search is not None))
     for name in found.without_rewrites:
         typer.echo(f"{name} was made without rewrites: with them it does not pass the gate.")
     kept = ", ".join(found.pack.precisions)
@@ -139,6 +142,16 @@ def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
     if options.key is not None:
         typer.echo(signed_by(options.key), err=True)
     return 0 if all(outcome.passed for outcome in found.outcomes.values()) else NOT_ALL
+
+
+def int8_advice(searched: bool) -> str:
+    """What to do about INT8 that the gate refused."""
+    first = "" if searched else "Search for the blocks to leave out of it (--search). "
+    also = "Train" if searched else "Where that is not enough, train"
+    return (
+        f"{first}{also} the network's last steps as INT8: "
+        "python -m stenosis_trt.export.train --as-int8 0.2 does it for networks of this project."
+    )
 
 
 def search_lines(record: Mapping[str, Any] | None, trail: Path) -> Iterator[str]:

@@ -25,7 +25,7 @@ from stenosis_trt.engine.records import (
     Stage,
     StudyResult,
 )
-from stenosis_trt.engine.roi import slice_rois
+from stenosis_trt.engine.roi import channel_slices, slice_rois
 
 _LOW_CONTRAST = 0.05
 """Standard deviation of a region in its window, below which there is next to nothing to see."""
@@ -136,14 +136,6 @@ class _Grade:
     flags: tuple[str, ...]
 
 
-def _channels(nearest: int, slices: int, spec: InputSpec) -> tuple[int, ...]:
-    """Slices for the channels around the nearest one; beyond the stack, the last one stands in."""
-    if spec.channel_source == "slice":
-        return (nearest,) * spec.channels
-    half = spec.channels // 2
-    return tuple(min(max(k, 0), slices - 1) for k in range(nearest - half, nearest + half + 1))
-
-
 @dataclass(frozen=True)
 class _Region:
     """What the grader sees of a level: the nearest slice, its neighbours, and whether one stands in twice."""
@@ -166,7 +158,7 @@ def _grading_regions(
     affines = slice_rois([slices[k].pose for k in nearest], points, spec)
     regions = []
     for item, k, affine in zip(found, nearest, affines, strict=True):
-        chosen = _channels(k, len(slices), spec)
+        chosen = channel_slices(k, len(slices), spec)
         repeated = spec.channel_source == "neighbours" and len(set(chosen)) < spec.channels
         regions.append(_Region(item.level, Roi(chosen, affine), k, repeated))
     return regions

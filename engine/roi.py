@@ -36,6 +36,15 @@ def _canonical_directions(poses: Sequence[SlicePose], plane: str) -> tuple[Float
     return x, y
 
 
+def channel_slices(nearest: int, slices: int, spec: InputSpec) -> tuple[int, ...]:
+    """Which of a stack's slices the channels show around the nearest one. Where the stack ends, its last one
+    stands in."""
+    if spec.channel_source == "slice":
+        return (nearest,) * spec.channels
+    half = spec.channels // 2
+    return tuple(min(max(k, 0), slices - 1) for k in range(nearest - half, nearest + half + 1))
+
+
 def slice_rois(poses: Sequence[SlicePose], centres: npt.ArrayLike, spec: InputSpec) -> FloatArray:
     """Affines of N regions, each in a slice around a patient point.
 

@@ -1,4 +1,4 @@
-"""A subject whose canal is known exactly: a bent tube of CSF with an elliptical cord, painted, not scanned."""
+"""A subject whose canal is known exactly: a bent tube of CSF with an elliptical cord, painted."""
 
 from __future__ import annotations
 

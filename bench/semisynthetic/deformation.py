@@ -76,8 +76,8 @@ class Deformation:
         beyond = np.clip((np.abs(v) - sac_v) / _FADE_MM, 0.0, 1.0)
         source_u = np.sign(u) * (across + beyond * (away / self._scale - across))
 
-        # From front to back, on the line through u. The subject's outlines are taken where the line runs
-        # through the sac, `across`: taken at `source_u`, which changes beyond the walls, they would fold tissue.
+        # From front to back, on the line through u. The subject's outlines are those `across`, where the line
+        # runs through the sac: those at `source_u`, which changes beyond the walls, would fold tissue.
         out = np.sqrt(np.clip(1.0 - (u / sac_u) ** 2, 0.0, 1.0))
         out0 = np.sqrt(np.clip(1.0 - (across / sac_u0) ** 2, 0.0, 1.0))
         lean = np.exp(0.5 * (side / breadth) ** 2 - 0.5 * ((u - side) / breadth) ** 2)

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.pack import InputSpec
-from stenosis_trt.engine.roi import input_to_heatmap, slice_roi
+from stenosis_trt.engine.roi import channel_slices, input_to_heatmap, slice_roi
 from stenosis_trt.export.training.rendering import RenderedStudy, load_grades, load_rendered
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 
@@ -29,6 +29,7 @@ MID_PLANE_SIGMA_MM = 6.0
 
 GRADES = 4
 _OTHER_SHARE = 0.125
+_METAL_SHARE = 0.04
 _HEATMAP_SIGMA = 1.5
 _CACHED_STUDIES = 600
 
@@ -173,9 +174,41 @@ def _bordered(
         x1, y1 = width * (1.0 - cut_off[2]), height * (1.0 - cut_off[3])
         shown = np.zeros((height, width), dtype=bool)
         shown[int(y0) : int(y1), int(x0) : int(x1)] = True
-        dark = -np.asarray(spec.mean, dtype=np.float32) / np.asarray(spec.std, dtype=np.float32)
-        image = np.where(shown, image, dark[:, None, None])
+        image = np.where(shown, image, _nothing(spec))
     return image, (x0, y0, x1, y1)
+
+
+def _with_metal(
+    rng: np.random.Generator, image: Float32, beside: FloatArray, ahead: tuple[float, float], spec: InputSpec
+) -> Float32:
+    """Now and then the signal void of a screw or plate in front of the canal, bright at its rim.
+
+    Args:
+        rng: draws whether and where.
+        image: (C, H, W).
+        beside: pixel (2,) that the void lies in front of.
+        ahead: unit vector to the front, in pixels.
+        spec: of the network.
+    """
+    if rng.random() >= _METAL_SHARE:
+        return image
+    away = np.array(ahead) * rng.uniform(13.0, 22.0) / spec.spacing_mm
+    x0, y0 = beside + away + rng.normal(0.0, 3.0, 2) / spec.spacing_mm
+    half = rng.uniform([3.0, 3.0], [8.0, 7.0]) / spec.spacing_mm
+    y, x = np.mgrid[0 : spec.height, 0 : spec.width]
+    radius = np.hypot((x - x0) / half[0], (y - y0) / half[1])
+    edge = np.clip((1.0 - radius) * half.min() + 0.5, 0.0, 1.0)
+    rim = np.exp(-0.5 * ((radius - 1.1) / 0.12) ** 2) * (
+        np.sin(np.arctan2(y - y0, x - x0) + rng.uniform(0, 6.28)) > 0.3
+    )
+    dark = _nothing(spec)
+    return np.asarray(image + rng.uniform(0.5, 2.0) * rim - edge * (image - dark), dtype=np.float32)
+
+
+def _nothing(spec: InputSpec) -> Float32:
+    """What a network sees where an image shows nothing, float32 (C, 1, 1)."""
+    value = -np.asarray(spec.mean, dtype=np.float32) / np.asarray(spec.std, dtype=np.float32)
+    return np.asarray(value[:, None, None])
 
 
 def _within(xy: FloatArray, field: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
@@ -212,8 +245,10 @@ class LevelSamples:
             amplitude = np.zeros(6)
         affine = moved(slice_roi(pose, centre, spec), size, turn, zoom)
         window = _jittered_window(rng, [image], affine, spec)
-        region, field = _bordered(rng, perturbed(rng, cut([image], affine, spec, window)), spec, 0.35)
         xy = to_output(affine, pose, study.level_points)
+        region = perturbed(rng, cut([image], affine, spec, window))
+        region = _with_metal(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
+        region, field = _bordered(rng, region, spec, 0.35)
         # A level that the image does not reach has no place in it.
         amplitude = np.where(_within(xy, field), amplitude, 0.0)
         return np.ascontiguousarray(region, dtype=np.float32), heatmaps(xy, amplitude, size, self.stride)
@@ -245,8 +280,9 @@ class CordSamples:
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
         )
         region = perturbed(rng, cut([image], affine, spec, _jittered_window(rng, [image], affine, spec)))
-        region, field = _bordered(rng, region, spec, 0.3)
         xy = to_output(affine, pose, points)
+        region = _with_metal(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
+        region, field = _bordered(rng, region, spec, 0.3)
         complete = bool(_within(xy, field).all())
         amplitude = np.full(4, float(complete))
         return np.ascontiguousarray(region, dtype=np.float32), heatmaps(xy, amplitude, size, self.stride)
@@ -288,13 +324,15 @@ class GraderSamples:
         spec, size = self.spec, (self.spec.height, self.spec.width)
         planes = np.array([abs(float(pose.to_pixels(centre)[2])) for pose in study.sagittal_poses])
         nearest = int(np.argmin(planes + rng.normal(0.0, 0.4, len(planes))))
-        neighbours = np.clip([nearest - 1, nearest, nearest + 1], 0, len(study.sagittal) - 1)
+        neighbours = channel_slices(nearest, len(study.sagittal), spec)
         if rng.random() < 0.5:
             neighbours = neighbours[::-1]
         images = [study.sagittal[k] for k in neighbours]
         affine = moved(slice_roi(study.sagittal_poses[nearest], centre, spec), size, turn, zoom)
-        region = cut(images, affine, spec, _jittered_window(rng, images, affine, spec))
-        return _bordered(rng, perturbed(rng, region), spec, 0.12)[0].astype(np.float32)
+        region = perturbed(rng, cut(images, affine, spec, _jittered_window(rng, images, affine, spec)))
+        at = to_output(affine, study.sagittal_poses[nearest], centre)
+        region = _with_metal(rng, region, at, (-1.0, 0.0), spec)
+        return _bordered(rng, region, spec, 0.12)[0].astype(np.float32)
 
     def _other(self, rng: np.random.Generator) -> Float32:
         """What is no cervical level in T2: noise, another place, another size, turned, another contrast."""

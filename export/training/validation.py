@@ -11,7 +11,7 @@ from torch import nn
 
 from stenosis_trt.bench.compare import quadratic_kappa
 from stenosis_trt.engine.pack import InputSpec
-from stenosis_trt.engine.roi import heatmap_to_input, slice_roi
+from stenosis_trt.engine.roi import channel_slices, heatmap_to_input, slice_roi
 from stenosis_trt.export.training.rendering import RenderedStudy
 from stenosis_trt.export.training.samples import GRADES, StudyStore, cut, to_output
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, region_window
@@ -106,7 +106,7 @@ class GraderValidation:
         for study in _studies(store):
             for level, grade in enumerate(study.grades):
                 nearest = int(np.argmin(study.mid_plane_distance[:, level]))
-                slices = np.clip([nearest - 1, nearest, nearest + 1], 0, len(study.sagittal) - 1)
+                slices = channel_slices(nearest, len(study.sagittal), spec)
                 affine = slice_roi(study.sagittal_poses[nearest], study.level_points[level], spec)
                 self.inputs.append(_region([study.sagittal[k] for k in slices], affine, spec))
                 self.grades.append(int(grade))

@@ -13,12 +13,19 @@ import numpy as np
 import pytest
 from dicom_factory import dataset, write
 from pydicom.uid import generate_uid
-from real_volumes import write_study
 from shared_data import shared_data
 
+from stenosis_trt.bench.phantom.dicom_files import write_study
+from stenosis_trt.bench.semisynthetic.acquired import acquire_volume
+from stenosis_trt.bench.semisynthetic.canal import Volume
 from stenosis_trt.engine.batch import GradeOptions, Outcome, grade_paths
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import LEVELS
+
+
+def _acquire(path: Path, out: Path) -> None:
+    """Write a volume as a study of the two clinical protocols."""
+    write_study(acquire_volume(path.parent.name, Volume(path)), out, "explicit")
 
 
 def _grade(folder: Path, out: Path) -> tuple[Outcome, list[dict[str, str]], list[dict[str, str]]]:
@@ -30,7 +37,7 @@ def _grade(folder: Path, out: Path) -> tuple[Outcome, list[dict[str, str]], list
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", ["errsm_11", "errsm_18", "errsm_20", "errsm_30"])
 def test_a_real_cervical_volume_in_both_protocols_comes_out(name: str, tmp_path: Path) -> None:
-    write_study(shared_data("volumes", name, "t2.nii.gz"), tmp_path / "in", name)
+    _acquire(shared_data("volumes", name, "t2.nii.gz"), tmp_path / "in")
     outcome, rows, errors = _grade(tmp_path / "in", tmp_path / "out")
     assert outcome.studies == 1
     assert outcome.graded + outcome.failed == 1
@@ -52,7 +59,7 @@ def test_a_real_cervical_volume_in_both_protocols_comes_out(name: str, tmp_path:
 )
 def test_another_region_or_contrast_is_never_graded(folder: str, file: str, tmp_path: Path) -> None:
     """The headers written here all claim a cervical T2: only the images can tell."""
-    write_study(shared_data("volumes", folder, file), tmp_path / "in", folder)
+    _acquire(shared_data("volumes", folder, file), tmp_path / "in")
     outcome, rows, errors = _grade(tmp_path / "in", tmp_path / "out")
     assert (outcome.studies, outcome.graded, outcome.exit_code) == (1, 0, 1)
     assert rows == []

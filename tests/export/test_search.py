@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.cli import app
-from stenosis_trt.engine.cli_quantise import search_lines
+from stenosis_trt.engine.cli_quantise import int8_advice, search_lines
 from stenosis_trt.engine.pack import Pack
 from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.export.blocks import quantised_blocks
@@ -341,3 +341,9 @@ def test_wrong_options_of_a_search_are_one_line(
     assert answer.exit_code == 2
     assert words in answer.output
     assert len(answer.output.splitlines()) == 1
+
+
+def test_int8_that_was_refused_is_told_what_to_try_next() -> None:
+    assert "--search" in int8_advice(searched=False)
+    assert "--search" not in int8_advice(searched=True)
+    assert all("--as-int8" in int8_advice(searched) for searched in (False, True))

@@ -1,0 +1,191 @@
+"""Sizes of networks and inputs, compared: how well each does for what it costs.
+
+    python -m stenosis_trt.export.training.sizes --work W --volumes ../shared/data/volumes --out sizes.json
+
+Each candidate is trained alike for a few hundred steps, without the subject that then judges it, on the
+studies that the recipe has rendered. That is too short for the best figures and enough to tell candidates
+apart; the keypoint networks begin from nothing, the graders from what `--start` gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from stenosis_trt.engine.pack import InputSpec
+from stenosis_trt.export.graphs import fold_stored_half, multiply_adds
+from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.onnx_export import export_network
+from stenosis_trt.export.training.loops import SampleSource, Task, train
+from stenosis_trt.export.training.recipe import (
+    CORD_INPUT,
+    GRADER_INPUT,
+    LEVELS_INPUT,
+    REFERENCE,
+    VALIDATION_SEED,
+)
+from stenosis_trt.export.training.samples import CordSamples, GraderSamples, LevelSamples, StudyStore
+from stenosis_trt.export.training.sets import StudyFolder, training_set
+from stenosis_trt.export.training.tasks import grade_loss, heatmap_loss, make_network
+from stenosis_trt.export.training.validation import GraderValidation, KeypointValidation
+
+_RUNS = 20
+
+Float32 = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One network on one input. `stride` and `decoder` are the keypoint networks'."""
+
+    model: str
+    name: str
+    source: InputSpec
+    stride: int = 1
+    decoder: int = 64
+
+
+def _sized(spec: InputSpec, size: int, spacing_mm: float) -> InputSpec:
+    return replace(spec, height=size, width=size, spacing_mm=spacing_mm)
+
+
+CANDIDATES = (
+    Candidate("levels", "256² at 1 mm", LEVELS_INPUT, 4),
+    Candidate("levels", "192² at 1.33 mm", _sized(LEVELS_INPUT, 192, 4 / 3), 4),
+    Candidate("levels", "256² at 1 mm, half the decoder", LEVELS_INPUT, 4, 32),
+    Candidate("cord", "128² at 0.5 mm", CORD_INPUT, 2),
+    Candidate("cord", "96² at 0.67 mm", _sized(CORD_INPUT, 96, 2 / 3), 2),
+    Candidate("cord", "128² at 0.5 mm, stride 4", CORD_INPUT, 4),
+    Candidate("grader", "three neighbouring slices", GRADER_INPUT),
+    Candidate("grader", "one slice, three times", replace(GRADER_INPUT, channel_source="slice")),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a candidate; `milliseconds` are of one input on one thread of ONNX Runtime."""
+
+    model: str
+    name: str
+    steps: int
+    parameters: int
+    multiply_adds: int
+    milliseconds: float
+    figures: dict[str, float]
+
+
+def _parts(
+    candidate: Candidate, training: StudyStore, judging: StudyStore
+) -> tuple[nn.Module, SampleSource, Callable[[nn.Module], dict[str, float]]]:
+    """Network, samples and validation of a candidate."""
+    spec, stride = candidate.source, candidate.stride
+    if candidate.model == "grader":
+        return make_network("grader"), GraderSamples(training, spec), GraderValidation(judging, spec)
+    network = KeypointNet(1, 6 if candidate.model == "levels" else 4, stride, candidate.decoder)
+    samples = LevelSamples if candidate.model == "levels" else CordSamples
+    return network, samples(training, spec, stride), KeypointValidation(judging, spec, stride)
+
+
+def try_candidate(
+    candidate: Candidate, steps: int, folder: StudyFolder, left_out: str, start: Path, place: Path
+) -> Found:
+    """Train a candidate without a subject and judge it by that subject.
+
+    Args:
+        candidate: see `Candidate`.
+        steps: how long.
+        folder: where studies are rendered.
+        left_out: who judges.
+        start: a grader's .safetensors to begin with.
+        place: folder for its checkpoint and log.
+    """
+    training = training_set(folder, REFERENCE, REFERENCE.mixed, candidate.model, left_out)
+    judging = StudyStore(folder.anatomies(left_out, VALIDATION_SEED, REFERENCE.validation_anatomies))
+    torch.manual_seed(0)
+    network, source, validate = _parts(candidate, training, judging)
+    whole = REFERENCE.mixed.schedule(candidate.model)
+    rate = whole.learning_rate if candidate.model == "grader" else 2e-3
+    schedule = replace(
+        whole, steps=steps, learning_rate=rate, validate_every=steps, checkpoint_every=steps, patience=0
+    )
+    grader = candidate.model == "grader"
+    task = Task(
+        name=candidate.model,
+        network=network,
+        source=source,
+        loss=grade_loss if grader else heatmap_loss,
+        validate=validate,
+        schedule=schedule,
+        start=start if grader else None,
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained = train(task, place, device, folder.workers - 1).to("cpu").eval()
+    example = source(np.random.default_rng(0))[0][None]
+    exported = export_network(trained, "classes" if grader else "heatmaps", example)
+    graph = fold_stored_half(onnx.load_model_from_string(exported.data))
+    return Found(
+        model=candidate.model,
+        name=candidate.name,
+        steps=steps,
+        parameters=sum(p.numel() for p in trained.parameters()),
+        multiply_adds=sum(multiply_adds(graph).values()),
+        milliseconds=_milliseconds(exported.data, example),
+        figures=validate(trained),
+    )
+
+
+def _milliseconds(model: bytes, example: Float32) -> float:
+    """Median of some runs of one input on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name, times = session.get_inputs()[0].name, []
+    for _ in range(_RUNS):
+        begin = time.perf_counter()
+        session.run(None, {name: example})
+        times.append(time.perf_counter() - begin)
+    return 1000.0 * float(np.median(times))
+
+
+def main() -> None:
+    """Try all candidates, or those of one model, and write what came of them."""
+    parser = argparse.ArgumentParser(description="Compare sizes of networks and inputs.")
+    parser.add_argument("--work", type=Path, required=True, help="the recipe's work folder")
+    parser.add_argument("--volumes", type=Path, required=True, help="folder with one folder a subject")
+    parser.add_argument("--left-out", default="errsm_30", choices=REFERENCE.subjects, help="who judges")
+    parser.add_argument("--model", choices=("levels", "cord", "grader"), help="its candidates alone")
+    parser.add_argument("--start", type=Path, help="grader's .safetensors to begin with")
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="JSON; candidates that it holds are not tried again"
+    )
+    arguments = parser.parse_args()
+    folder = StudyFolder(arguments.work, arguments.volumes, arguments.workers)
+    start = arguments.start or arguments.work / "phantoms_only" / "grader.safetensors"
+    kept = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else []
+    done = {(item["model"], item["name"]) for item in kept}
+    for number, candidate in enumerate(CANDIDATES):
+        if (candidate.model, candidate.name) in done or arguments.model not in (None, candidate.model):
+            continue
+        place = arguments.work / "sizes" / str(number)
+        found = try_candidate(candidate, arguments.steps, folder, arguments.left_out, start, place)
+        kept.append(asdict(found))
+        arguments.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        print(kept[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
