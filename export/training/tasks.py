@@ -33,6 +33,7 @@ _POINT_WEIGHT = 30.0
 """How much more a pixel at a heatmap's peak counts than one far away; points cover little of the image."""
 
 NETWORKS = ("levels", "cord", "grader")
+_JUDGED_BY = {"levels": "p95_mm", "cord": "ratio_error", "grader": "kappa"}
 SPECIFICATIONS: dict[str, tuple[InputSpec, OutputSpec]] = {
     "levels": (LEVELS_INPUT, OutputSpec("heatmaps", LEVEL_NAMES, LEVELS_STRIDE, MINIMUM_PEAK)),
     "cord": (CORD_INPUT, OutputSpec("heatmaps", CORD_NAMES, CORD_STRIDE, MINIMUM_PEAK)),
@@ -105,7 +106,7 @@ def make_task(name: str, course: Course, training: StudyStore, validation: Study
         loss=grade_loss if name == "grader" else heatmap_loss,
         validate=make_validation(name, validation),
         schedule=course.schedule,
-        judged_by="kappa" if name == "grader" else "p95_mm",
+        judged_by=_JUDGED_BY[name],
         higher_is_better=name == "grader",
         start=course.start,
         quantise_from=course.quantise_from,

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,22 @@ def test_bias_keeps_its_sign() -> None:
     assert figures.ratio_mean_absolute_error == pytest.approx(0.07 / 3)
 
 
+def test_the_narrowest_places_bias_holds_what_slices_miss_and_leaves_out_what_is_not_known() -> None:
+    pairs = [_pair("a", 0, 0, 0.02), _pair("b", 1, 1, 0.04), _pair("c", 3, 3, -0.01)]
+    assert compare(pairs).narrowest_ratio_bias == pytest.approx(0.05 / 3 + 0.05)
+    known = [replace(pair, narrowest_ratio=None) for pair in pairs[1:]]
+    assert compare([pairs[0], *known]).narrowest_ratio_bias == pytest.approx(0.07)
+    assert compare([replace(pairs[0], narrowest_ratio=None), *known]).narrowest_ratio_bias is None
+
+
+def test_a_level_whose_true_ratio_no_slice_shows_counts_for_its_grade_alone() -> None:
+    pairs = [_pair("a", 0, 0, 0.02), _pair("b", 1, 1, 0.04), replace(_pair("c", 3, 3, 9.0), true_ratio=None)]
+    figures = compare(pairs)
+    assert figures.accuracy == 1.0
+    assert figures.ratio_bias == pytest.approx(0.03)
+    assert figures.ratio_error_by_true_grade[3] == RatioError(0, None, None)
+
+
 def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0])
@@ -78,6 +95,16 @@ def test_rows_are_joined_on_study_and_level(tmp_path: Path) -> None:
     assert pairs["C2/3"].grade is None
     assert pairs["C3/4"].grade == 1
     assert pairs["C3/4"].distance_mm == pytest.approx(3.0)
+
+
+def test_the_narrowest_ratio_is_read_where_the_truth_has_it(tmp_path: Path) -> None:
+    rows = [_row("1", "C2/3", "0", "0.6", "0"), _row("1", "C3/4", "2", "", "0")]
+    results = _write(tmp_path / "results.csv", rows)
+    old = pair_levels(results, _write(tmp_path / "old.csv", rows))
+    assert [(pair.true_ratio, pair.narrowest_ratio) for pair in old] == [(0.6, None), (None, None)]
+    columns = [row | {"narrowest_ratio": ratio} for row, ratio in zip(rows, ("0.55", "0.3"), strict=True)]
+    new = pair_levels(results, _write(tmp_path / "new.csv", columns))
+    assert [(pair.true_ratio, pair.narrowest_ratio) for pair in new] == [(0.6, 0.55), (None, 0.3)]
 
 
 def test_results_of_other_studies_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -106,6 +108,44 @@ def test_cord_points_measure_the_cords_diameters() -> None:
             # A plane that is not square to the cord cuts it longer, by 1 / cosine at the most, and the
             # cord's own AP changes by a few per cent over the height of the cut.
             assert anatomy.cord_ap[row] * 0.90 <= ap <= anatomy.cord_ap[row] / tilt * 1.12
+
+
+def test_cord_points_are_averaged_over_the_slice_as_its_signal_is() -> None:
+    study = sample_study(17, 1, 3)
+    pose = study.axial.poses[len(study.axial.poses) // 2]
+    thick = study.anatomy.cord_points(pose)
+    assert thick is not None
+    assert pose.thickness is not None
+    thin = np.zeros((4, 3))
+    for depth, weight in ((-0.42, 0.19), (-0.14, 0.31), (0.14, 0.31), (0.42, 0.19)):
+        origin = np.asarray(pose.origin) + depth * pose.thickness * pose.normal
+        cut = study.anatomy.cord_points(replace(pose, origin=tuple(origin), thickness=0.0))
+        assert cut is not None
+        assert np.abs((cut - origin) @ pose.normal).max() < 1e-6
+        thin += weight * cut
+    assert np.allclose(thick, thin, atol=1e-9)
+
+
+def test_the_seen_compression_is_the_smallest_ratio_on_the_slices_near_a_level() -> None:
+    for index in range(3):
+        study = sample_study(17, index)
+        anatomy = study.anatomy
+        places = np.array([level.s for level in anatomy.levels])
+        near: dict[int, list[tuple[float, int]]] = {level: [] for level in range(len(LEVELS))}
+        for number, pose in enumerate(study.axial.poses):
+            points = anatomy.cord_points(pose)
+            if points is not None:
+                away = np.abs(places - anatomy.curve.to_canal(points.mean(axis=0))[2])
+                ap, transverse = np.linalg.norm(points[[0, 2]] - points[[1, 3]], axis=1)
+                if away.min() <= 6.0:
+                    near[int(away.argmin())].append((ap / transverse, number))
+        for level, seen in enumerate(study.seen_compression()):
+            if seen is None:
+                assert near[level] == []
+            else:
+                assert (pytest.approx(seen.compression_ratio), seen.number) == min(near[level])
+                # No slice shows the cord narrower than it is, but for what the slice's tilt does to it.
+                assert seen.compression_ratio > anatomy.levels[level].compression_ratio - 0.03
 
 
 def test_level_points_run_from_head_to_foot(anatomies: list[Anatomy]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ import pydicom
 import pytest
 
 from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES, PhantomOptions, write_studies, writing
-from stenosis_trt.bench.phantom.dicom_files import _dataset, _store, phantom_uid
+from stenosis_trt.bench.phantom.dicom_files import _dataset, _store, phantom_uid, sop_instance_uid
 from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
-from stenosis_trt.bench.phantom.writing import TRUTH_COLUMNS
+from stenosis_trt.bench.phantom.writing import TRUTH_COLUMNS, truth_rows
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +131,43 @@ def test_truth_has_a_row_for_every_level_and_names_real_slices(written: Path) ->
     assert [row["level"] for row in rows] == ["C2/3", "C3/4", "C4/5", "C5/6", "C6/7", "C7/T1"]
     headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in (written / "study_0001").rglob("*.dcm")]
     known = {str(header.SOPInstanceUID) for header in headers}
-    assert {row["sagittal_sop_uid"] for row in rows} | {row["axial_sop_uid"] for row in rows} <= known
+    assert {row["sagittal_sop_uid"] for row in rows} <= known
+    assert {row["axial_sop_uid"] for row in rows} <= known | {""}
     assert {row["study_uid"] for row in rows} == {str(header.StudyInstanceUID) for header in headers}
+
+
+def test_the_truths_diameters_are_those_of_the_cord_on_the_axial_slice_it_names() -> None:
+    study = sample_study(11, 0)
+    poses = {sop_instance_uid(study, study.axial, k): pose for k, pose in enumerate(study.axial.poses)}
+    rows = truth_rows(study)
+    seen = [row for row in rows if row["axial_sop_uid"]]
+    assert len(seen) >= 4
+    for row in seen:
+        points = study.anatomy.cord_points(poses[str(row["axial_sop_uid"])])
+        assert points is not None
+        ap, transverse = np.linalg.norm(points[[0, 2]] - points[[1, 3]], axis=1)
+        assert (row["ap_mm"], row["transverse_mm"]) == pytest.approx((ap, transverse), abs=1e-3)
+        assert row["compression_ratio"] == pytest.approx(ap / transverse, abs=1e-4)
+    for row, level in zip(rows, study.anatomy.levels, strict=True):
+        assert row["narrowest_ratio"] == pytest.approx(level.compression_ratio, abs=1e-4)
+
+
+def test_a_level_that_no_axial_slice_shows_has_no_diameters_in_the_truth() -> None:
+    study = sample_study(11, 0)
+    above = replace(study, axial=replace(study.axial, poses=study.axial.poses[:1]))
+    rows = truth_rows(above)
+    unseen = [row for row in rows if not row["axial_sop_uid"]]
+    assert len(unseen) >= 5
+    assert {row[name] for row in unseen for name in ("compression_ratio", "ap_mm", "transverse_mm")} == {""}
+    assert all(row["narrowest_ratio"] for row in rows)
+
+
+def test_a_phantom_slice_has_the_pixels_that_it_had_in_every_release() -> None:
+    study = sample_study(11, 0)
+    pixels = study.slice_pixels(study.axial, 0)
+    assert pixels.shape == (240, 240)
+    # Another library's last digit may round a few pixels the other way.
+    assert int(pixels.sum(dtype=np.int64)) == pytest.approx(5453828, abs=20)
 
 
 @pytest.mark.parametrize(

@@ -149,14 +149,17 @@ def test_whatever_presses_no_tissue_is_folded_and_only_csf_is_left_out(
 ) -> None:
     drawn = _patient(subject, seed, 3, variety)
     discs = drawn.anatomy.discs[:6]
-    u, v = np.arange(-15.0, 15.1, 0.75), np.arange(-30.0, 30.0, _FINE_MM)
-    s = np.concatenate([discs, discs + 2.0, discs[:5] + 8.0])
+    # Close together at the sac's edge, where its outline is steepest.
+    u = np.concatenate([-np.arange(10.0, 12.0, 0.2)[::-1], np.arange(-9.0, 15.1, 1.0)])
+    v = np.arange(-30.0, 30.0, _FINE_MM)
+    s = np.concatenate([discs, discs[:5] + 2.0, discs[2:4] + 8.0])
     one_sided = {"side": 2.5, "breadth": 6.5}
     for patient in (
         drawn,
         _from_behind(drawn),
         _changed(drawn, **one_sided),
         _changed(_from_behind(drawn), **one_sided),
+        _changed(drawn, sac_transverse=1.1 * SAC_TRANSVERSE),
     ):
         source_u, source_v, _ = _moved(patient, u[:, None, None], v, s[:, None])
         steps = np.diff(source_v, axis=-1)
