@@ -162,7 +162,9 @@ def phantom(
         with show_progress("Making phantoms", "studies") as progress:
             truth = write_studies(out, options, progress.advance)
     except OSError as error:
-        fail(f"{out} cannot be written ({error.strerror}). Give another folder.")
+        # With --anatomy it may be the cache that straight volumes are kept in.
+        place = error.filename or out
+        fail(f"{place} cannot be written ({error.strerror}). Give another folder.")
     except KeyboardInterrupt:
         typer.echo(f"Interrupted. The studies that were finished are in {out}, with their truth.", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -101,7 +101,7 @@ class Run:
         networks, tasks, place = self.mixed(subject)
         pack = build_pack(networks, tasks, place / "pack", self.recipe, {"left_out": subject})
         held_out = self.folder.work / "held_out" / subject
-        return judge_fold(subject, pack.path, networks["grader"], self.folder, self.recipe, held_out)
+        return judge_fold(subject, pack.path, self.folder, self.recipe, held_out)
 
     @property
     def trained_on(self) -> str:

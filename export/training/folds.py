@@ -1,8 +1,8 @@
 """How a pack does on a subject that it was trained without: as acquired, and with made stenoses.
 
 Each fold leaves one subject out. Its pack grades that subject's volume as any study, and studies made from
-it with seeds of their own; the grader's logits on yet other studies of it are what the temperature is
-fitted to. All folds together are the figures that the reference pack, trained with all subjects, is given.
+it with seeds of their own; the temperature is fitted to the probabilities of half of those, and judged on the
+other half. All folds together are the figures that the reference pack, trained with all subjects, is given.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from stenosis_trt.bench.compare import LevelPair, compare, pair_levels
 from stenosis_trt.bench.phantom.writing import PhantomOptions, write_studies
@@ -25,47 +24,51 @@ from stenosis_trt.bench.semisynthetic.source import Anatomies
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.engine.batch import GradeOptions, grade_paths
 from stenosis_trt.export.training.confidence import expected_calibration_error, fit_temperature
-from stenosis_trt.export.training.recipe import HELD_OUT_SEED, VALIDATION_SEED, Recipe
-from stenosis_trt.export.training.samples import GRADES, StudyStore
+from stenosis_trt.export.training.recipe import HELD_OUT_SEED, Recipe
 from stenosis_trt.export.training.sets import StudyFolder
-from stenosis_trt.export.training.tasks import SPECIFICATIONS
-from stenosis_trt.export.training.validation import GraderValidation
 
 FloatArray = npt.NDArray[np.float64]
+
+_SMALLEST = 1e-12
+"""A probability whose logarithm still counts."""
 
 
 @dataclass(frozen=True)
 class Fold:
     """What one subject, left out, says of the pack trained without it.
 
-    `logits` are float64 (levels, classes) of the grader on studies made from the subject, `grades` theirs.
+    Attributes:
+        subject: who.
+        acquired: its volume as it is.
+        pairs: every level of the studies made from it, beside the truth.
+        probabilities: of the four grades of each level that was graded, before calibration, float64 (N, 4).
+        grades: the true grades of those levels, int64 (N,).
+        studies: number of the study that each is of, int64 (N,).
     """
 
     subject: str
     acquired: SubjectFigures
     pairs: tuple[LevelPair, ...]
-    logits: FloatArray
+    probabilities: FloatArray
     grades: npt.NDArray[np.int64]
+    studies: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The temperature fitted on every other left-out study, and the error on the rest without and with it."""
+    """A temperature fitted on every other study; expected calibration errors on the rest, before and after."""
 
     temperature: float
     error_before: float
     error_after: float
 
 
-def judge_fold(
-    subject: str, pack: Path, grader: nn.Module, folder: StudyFolder, recipe: Recipe, held_out: Path
-) -> Fold:
-    """Judge the pack that was trained without `subject`.
+def judge_fold(subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, held_out: Path) -> Fold:
+    """Judge the pack that was trained without `subject`, its grader not calibrated yet.
 
     Args:
         subject: who was left out.
         pack: the fold's pack.
-        grader: its grader before calibration.
         folder: where studies are rendered, and the volumes.
         recipe: how many studies.
         held_out: folder that the studies made from the subject are written to, or lie in already.
@@ -83,21 +86,42 @@ def judge_fold(
     with TemporaryDirectory() as results:
         grade_paths([held_out], Path(results), GradeOptions(pack=pack, device="cpu"))
         pairs = tuple(pair_levels(Path(results) / "results.csv", truth))
-    store = StudyStore(folder.anatomies(subject, VALIDATION_SEED, recipe.validation_anatomies))
-    logits, grades = GraderValidation(store, SPECIFICATIONS["grader"][0]).logits(grader)
-    return Fold(subject, acquired, pairs, logits, grades)
+        told = _probabilities(Path(results) / "results.jsonl")
+    graded = [pair for pair in pairs if (pair.study_uid, pair.level) in told]
+    numbers = {uid: number for number, uid in enumerate(dict.fromkeys(pair.study_uid for pair in pairs))}
+    return Fold(
+        subject=subject,
+        acquired=acquired,
+        pairs=pairs,
+        probabilities=np.array([told[pair.study_uid, pair.level] for pair in graded], dtype=np.float64),
+        grades=np.array([pair.true_grade for pair in graded], dtype=np.int64),
+        studies=np.array([numbers[pair.study_uid] for pair in graded], dtype=np.int64),
+    )
+
+
+def _probabilities(results: Path) -> dict[tuple[str, str], list[float]]:
+    """The grades' probabilities of every level that was graded."""
+    found = {}
+    for line in results.read_text(encoding="utf-8").splitlines():
+        study = json.loads(line)
+        for level in study["levels"]:
+            if level["probabilities"] is not None:
+                found[study["study_uid"], level["level"]] = level["probabilities"]
+    return found
 
 
 def calibrate(folds: Sequence[Fold]) -> Calibration:
-    """Fit the temperature to every other level of all folds, and judge it by the rest.
+    """Fit the temperature to every other study of all folds, and judge it by the rest.
 
-    "Other" is left out of both: what is judged is how far a grade can be taken at its word.
+    Logarithms of probabilities are logits but for a constant, which changes nothing. "Other" is left out:
+    what is judged is how far a grade can be taken at its word.
     """
-    logits = np.concatenate([fold.logits for fold in folds])[:, :GRADES]
+    logits = np.log(np.maximum(np.concatenate([fold.probabilities for fold in folds]), _SMALLEST))
     grades = np.concatenate([fold.grades for fold in folds])
-    temperature = fit_temperature(logits[::2], grades[::2])
+    fitted = np.concatenate([fold.studies for fold in folds]) % 2 == 0
+    temperature = fit_temperature(logits[fitted], grades[fitted])
     before, after = (
-        expected_calibration_error(_softmax(logits[1::2] / t), grades[1::2]) for t in (1.0, temperature)
+        expected_calibration_error(_softmax(logits[~fitted] / t), grades[~fitted]) for t in (1.0, temperature)
     )
     return Calibration(temperature, before, after)
 

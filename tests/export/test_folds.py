@@ -63,8 +63,8 @@ def _fold(subject: str, sharpness: float, seed: int) -> Fold:
     rng = np.random.default_rng(seed)
     grades = rng.integers(0, 4, 400)
     told = np.where(rng.random(400) < 0.7, grades, rng.integers(0, 4, 400))
-    logits = np.zeros((400, 5))
-    logits[np.arange(400), told] = sharpness
+    odds = np.ones((400, 4))
+    odds[np.arange(400), told] = np.exp(sharpness)
     acquired = SubjectFigures(
         subject,
         "",
@@ -77,7 +77,8 @@ def _fold(subject: str, sharpness: float, seed: int) -> Fold:
         LevelPair(f"{subject}-{k}", "C2/3", int(a), int(b), 0.5, 0.45, 0.52, 1.0)
         for k, (a, b) in enumerate(zip(grades, told, strict=True))
     )
-    return Fold(subject, acquired, pairs, logits, grades)
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    return Fold(subject, acquired, pairs, probabilities, grades, np.arange(400) // 6)
 
 
 def test_a_grader_that_is_too_sure_is_calibrated_by_those_it_has_not_seen() -> None:
