@@ -112,7 +112,8 @@ class Run:
         return f"CPU, PyTorch {torch.__version__}"
 
 
-def _arguments() -> argparse.Namespace:
+def command_line() -> argparse.ArgumentParser:
+    """The recipe's options."""
     parser = argparse.ArgumentParser(description="Train the reference pack.")
     parser.add_argument("--work", type=Path, required=True, help="renderings, checkpoints and logs")
     parser.add_argument("--volumes", type=Path, help="folder with one folder a subject")
@@ -131,7 +132,7 @@ def _arguments() -> argparse.Namespace:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that render and draw samples"
     )
     parser.add_argument("--short", action="store_true", help="the whole path in minutes, to test it")
-    return parser.parse_args()
+    return parser
 
 
 def _known_figures(path: Path) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _known_figures(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run the recipe, or what is left of it."""
-    arguments = _arguments()
+    arguments = command_line().parse_args()
     run = Run(
         recipe=SHORT if arguments.short else REFERENCE,
         folder=StudyFolder(arguments.work, arguments.volumes, arguments.workers),

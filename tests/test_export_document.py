@@ -16,6 +16,7 @@ from stenosis_trt.export.gate import Limits
 from stenosis_trt.export.onnx_export import TOLERANCE
 from stenosis_trt.export.onnx_import import OPSETS
 from stenosis_trt.export.spec_file import reference_spec
+from stenosis_trt.export.train import command_line
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TEXT = (_ROOT / "docs" / "export.md").read_text(encoding="utf-8")
@@ -65,8 +66,8 @@ def test_every_command_line_has_only_options_that_its_command_has() -> None:
         assert given <= options[name], name
 
 
-def test_every_option_that_is_named_is_one_of_some_command() -> None:
-    known = set().union(*_options().values())
+def test_every_option_that_is_named_is_one_of_some_command_or_of_the_recipe() -> None:
+    known = set().union(*_options().values(), command_line()._option_string_actions)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", _TEXT))
     assert {"--calibrator", "--elsewhere", "--rewrite", "--sign", "--dla-core"} <= named
     assert named <= known

@@ -56,7 +56,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature fitted on every other study; expected calibration errors on the rest, before and after."""
+    """A temperature fitted on every other study; the calibration errors of the rest, before and after."""
 
     temperature: float
     error_before: float
