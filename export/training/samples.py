@@ -222,7 +222,7 @@ class LevelSamples:
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
-        self.jitter = Jitter(shift=22.0, angle=14.0, zoom=0.12)
+        self.jitter = Jitter(shift=28.0, angle=25.0, zoom=0.15)
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
         spec, size = self.spec, (self.spec.height, self.spec.width)

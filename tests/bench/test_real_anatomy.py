@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from stenosis_trt.bench.phantom import study as phantom_study
 from stenosis_trt.bench.phantom.acquisition import SeriesProtocol
-from stenosis_trt.bench.real_anatomy import judge, mask_ratio, summary
+from stenosis_trt.bench.real_anatomy import LevelFigure, SubjectFigures, mask_ratio, summary
 from stenosis_trt.bench.semisynthetic.acquired import acquire_volume, plane_points
 from stenosis_trt.bench.semisynthetic.canal import Canal, Volume, trace_canal
 from stenosis_trt.bench.semisynthetic.source import Anatomies
@@ -227,21 +227,23 @@ def test_real_anatomy_gets_the_grades_that_are_asked_for(kept: Path) -> None:
         assert all(0.2 < level.compression_ratio < 0.9 for level in levels)
 
 
-@pytest.mark.shared_data
-def test_a_volume_is_judged_at_every_level_with_the_reference_pack(tmp_path: Path) -> None:
-    """How far off its levels are is the pack's figure, and stands in the documents."""
-    figures = judge(SUBJECTS["errsm_11"], shared_data("volumes"), None, tmp_path)
-    assert figures.reason == ""
-    assert [level.level for level in figures.levels] == list(LEVELS)
-    for level in figures.levels:
-        assert (level.distance_mm is None) == (level.grade is None) or level.flags
-    assert len(figures.distances) >= 3
-    assert figures.cord_slices >= 5
-    assert figures.ratio_mean_absolute_error is not None
-    assert abs(figures.ratio_bias or 0.0) <= figures.ratio_mean_absolute_error < 0.2
-    whole = summary([figures])
-    assert (whole["levels_found"], whole["levels_judged"]) == (len(figures.distances), 5)
-    assert whole["largest_mm"] == max(figures.distances)
+def _figures(name: str, distances: list[float | None], grade: int) -> SubjectFigures:
+    levels = tuple(
+        LevelFigure(level, distance, None if distance is None else grade, ())
+        for level, distance in zip(LEVELS, distances, strict=True)
+    )
+    return SubjectFigures(name, "", levels, 0, None, None)
+
+
+def test_the_summary_counts_levels_that_were_not_found_and_leaves_the_last_one_out() -> None:
+    whole = summary(
+        [
+            _figures("a", [1.0, 2.0, 3.0, 4.0, 5.0, 40.0], 0),
+            _figures("b", [None, 2.0, 2.0, 2.0, 2.0, None], 1),
+        ]
+    )
+    assert (whole["levels_found"], whole["levels_judged"]) == (9, 10)
+    assert (whole["median_mm"], whole["largest_mm"], whole["highest_grade"]) == (2.0, 5.0, 1)
 
 
 def test_a_subject_that_is_not_known_ends_the_command_with_2_and_the_known_ones(tmp_path: Path) -> None:
