@@ -119,22 +119,35 @@ def cut(
     return preprocess_region(sources, affine, (spec.height, spec.width), window, (spec.mean, spec.std))
 
 
-def perturbed(rng: np.random.Generator, image: Float32) -> Float32:
-    """Contrast curve, blur, noise and a shading ramp, each now and then. `image` is (C, H, W)."""
+def perturbed(rng: np.random.Generator, image: Float32, spec: InputSpec) -> Float32:
+    """Contrast curve, blur, a coil's shading and noise, each now and then.
+
+    Args:
+        rng: draws whether and how much.
+        image: (C, H, W), windowed and normalised as `spec` says.
+        spec: of the network. What shading made brighter is windowed again, as it would be in a real image.
+    """
+    mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in (spec.mean, spec.std))
+    unit = np.clip(image * std + mean, 0.0, 1.0)
     if rng.random() < 0.5:
-        low, high = float(image.min()), float(image.max())
-        scaled = (image - low) / max(high - low, 1e-6)
-        image = (scaled ** rng.uniform(0.7, 1.4)) * (high - low) + low
+        unit = unit ** rng.uniform(0.65, 1.9)
     if rng.random() < 0.25:
-        image = ndimage.gaussian_filter(image, (0, *[rng.uniform(0.3, 1.1)] * 2))
-    if rng.random() < 0.4:
-        _, height, width = image.shape
-        ramp = np.linspace(-1, 1, height)[:, None] * rng.normal(0, 0.25)
-        ramp = ramp + np.linspace(-1, 1, width)[None, :] * rng.normal(0, 0.25)
-        image = image * np.exp(ramp)
+        unit = ndimage.gaussian_filter(unit, (0, *[rng.uniform(0.3, 1.1)] * 2))
     if rng.random() < 0.5:
-        image = image + rng.standard_normal(image.shape) * rng.uniform(0.02, 0.25)
-    return np.ascontiguousarray(image, dtype=np.float32)
+        unit = unit * _shading(rng, image.shape[1:])
+        unit = np.minimum(unit / max(float(np.percentile(unit, spec.window_percentiles[1])), 1e-3), 1.0)
+    if rng.random() < 0.5:
+        unit = unit + rng.standard_normal(unit.shape) * rng.uniform(0.005, 0.06)
+    return np.ascontiguousarray((unit - mean) / std, dtype=np.float32)
+
+
+def _shading(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
+    """Brightness that a surface coil gives: more at one side, or around a place, (H, W)."""
+    y, x = np.meshgrid(np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1]), indexing="ij")
+    ramp = y * rng.normal(0.0, 0.5) + x * rng.normal(0.0, 0.5)
+    middle, width = rng.uniform(-0.7, 0.7, 2), rng.uniform(0.35, 1.2)
+    around = np.exp(-0.5 * ((y - middle[0]) ** 2 + (x - middle[1]) ** 2) / width**2)
+    return np.asarray(np.exp(ramp + rng.uniform(0.0, 1.8) * around))
 
 
 def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
@@ -246,7 +259,7 @@ class LevelSamples:
         affine = moved(slice_roi(pose, centre, spec), size, turn, zoom)
         window = _jittered_window(rng, [image], affine, spec)
         xy = to_output(affine, pose, study.level_points)
-        region = perturbed(rng, cut([image], affine, spec, window))
+        region = perturbed(rng, cut([image], affine, spec, window), spec)
         region = _with_metal(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
         region, field = _bordered(rng, region, spec, 0.35)
         # A level that the image does not reach has no place in it.
@@ -279,7 +292,9 @@ class CordSamples:
             rng.uniform(-1, 1) * self.jitter.angle,
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
         )
-        region = perturbed(rng, cut([image], affine, spec, _jittered_window(rng, [image], affine, spec)))
+        region = perturbed(
+            rng, cut([image], affine, spec, _jittered_window(rng, [image], affine, spec)), spec
+        )
         xy = to_output(affine, pose, points)
         region = _with_metal(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
         region, field = _bordered(rng, region, spec, 0.3)
@@ -329,7 +344,7 @@ class GraderSamples:
             neighbours = neighbours[::-1]
         images = [study.sagittal[k] for k in neighbours]
         affine = moved(slice_roi(study.sagittal_poses[nearest], centre, spec), size, turn, zoom)
-        region = perturbed(rng, cut(images, affine, spec, _jittered_window(rng, images, affine, spec)))
+        region = perturbed(rng, cut(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec)
         at = to_output(affine, study.sagittal_poses[nearest], centre)
         region = _with_metal(rng, region, at, (-1.0, 0.0), spec)
         return _bordered(rng, region, spec, 0.12)[0].astype(np.float32)
@@ -363,4 +378,4 @@ class GraderSamples:
         centre = study.cord_points[number].mean(axis=0) + rng.uniform(-1, 1, 3) * 12.0
         affine = moved(slice_roi(pose, centre, spec), size, rng.uniform(0.0, 360.0), rng.uniform(0.6, 1.4))
         images = [image] * spec.channels
-        return perturbed(rng, cut(images, affine, spec, _jittered_window(rng, images, affine, spec)))
+        return perturbed(rng, cut(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec)
