@@ -24,6 +24,7 @@ from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.networks import load_network
 from stenosis_trt.export.onnx_export import ExportError, answer_of, export_network
 from stenosis_trt.export.spec_file import read_spec, reference_spec
+from stenosis_trt.export.training.recipe import GRADE_NAMES
 from stenosis_trt.export.training.tasks import grade_loss, heatmap_loss
 
 
@@ -139,7 +140,9 @@ def test_the_recipe_runs_through_and_writes_a_pack(trained: Path) -> None:
 
 @pytest.mark.shared_data
 def test_what_was_trained_is_left_as_checkpoints_that_export_takes(trained: Path) -> None:
-    pack, declared = Pack.load(trained / "pack"), read_spec(reference_spec()).models
+    classes = ", ".join(f'"{name}"' for name in GRADE_NAMES)
+    declared = read_spec(reference_spec(), [f"grader.output.names=[{classes}]"]).models
+    pack = Pack.load(trained / "pack")
     for name, model in pack.models.items():
         network = load_network(trained / "work" / "all" / f"{name}.safetensors", declared[name]).network
         batch = random_inputs(model.input, 2)
