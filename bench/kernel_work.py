@@ -199,15 +199,16 @@ def decode_work(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Work, W
                 "heatmaps": levels,
                 "frames": frames[:SLICES],
                 "points": np.zeros((SLICES, LEVELS), KEYPOINT),
+                "support": np.zeros((SLICES, LEVELS, LEVELS), np.float32),
             },
             (
                 Launch(
                     f"decode_keypoints_{suffix}",
                     launches.decode_grids(SLICES, LEVELS),
-                    ("heatmaps", "frames", "points", 64, 64),
+                    ("heatmaps", "frames", "points", "support", 64, 64),
                 ),
             ),
-            levels.nbytes + SLICES * LEVELS * points,
+            levels.nbytes + SLICES * LEVELS * (points + 4 * LEVELS),
         ),
         Work(
             "cord",

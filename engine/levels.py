@@ -8,8 +8,8 @@ left–right axis the point lies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -40,6 +40,12 @@ _KINK_DEGREES = 50.0
 _MARGIN_MM = 5.0
 """A disc nearer than this to the image's edge is not shown whole: nobody could grade it."""
 
+_OPINIONS = 3
+"""Places that a level is looked for at, at most."""
+
+_NEARLY_AS_WELL = 0.6
+"""Where the maps are this high, as a share, at the places of the neighbours, the numbers are in doubt."""
+
 MINIMUM_LEVELS = 3
 """Fewer levels than this are not taken for a cervical spine."""
 
@@ -54,6 +60,10 @@ class LevelPoint:
     flags: tuple[str, ...] = ()
 
 
+Chain = tuple[LevelPoint | None, ...]
+"""For each of LEVELS the place that was chosen, or None."""
+
+
 def locate_levels(slices: Sequence[LoadedSlice], seen: Keypoints, model: ModelSpec) -> tuple[LevelPoint, ...]:
     """Combine the slices' peaks to one point a level, and drop what cannot be a cervical spine.
 
@@ -65,52 +75,116 @@ def locate_levels(slices: Sequence[LoadedSlice], seen: Keypoints, model: ModelSp
     Returns:
         One entry for each of LEVELS, in that order.
     """
-    points = seen.points
-    found: list[LevelPoint] = []
-    for index, level in enumerate(LEVELS):
-        confidence = seen.confidence[:, index]
-        best = int(np.argmax(confidence))
-        peak = float(confidence[best])
-        if peak < model.output.minimum_confidence:
-            found.append(LevelPoint(level, None, peak, ("level_not_found",)))
-            continue
-        offset = points[:, index] - points[best, index]
-        normal = slices[best].pose.normal
-        in_plane = np.linalg.norm(offset - (offset @ normal)[:, None] * normal, axis=1)
-        say = np.maximum(confidence - _SILENT_SHARE * peak, 0.0) ** 2
-        weight = np.where(in_plane <= _AGREEMENT_MM, say, 0.0)
-        x, y, z = (weight[:, None] * points[:, index]).sum(axis=0) / weight.sum()
-        point = (float(x), float(y), float(z))
-        if 0 < best < len(slices) - 1 and _in_image(slices[best], np.asarray(point), _MARGIN_MM):
-            found.append(LevelPoint(level, point, peak))
-        else:
-            # Beyond the edge of the images, or of the stack: its mid-plane may lie where there is no slice.
-            found.append(LevelPoint(level, None, peak, ("level_out_of_view",)))
-    return _mark_out_of_view(_keep_plausible(found), slices)
-
-
-def _keep_plausible(found: Sequence[LevelPoint]) -> list[LevelPoint]:
-    """Keep the most confident run of levels in which every gap and bend could be a cervical spine's."""
-    candidates = [k for k, item in enumerate(found) if item.point is not None]
-    best: tuple[float, tuple[int, ...]] = (0.0, ())
-    # At most six candidates: all subsets can be tried.
-    for mask in range(1, 1 << len(candidates)):
-        chosen = tuple(candidates[bit] for bit in range(len(candidates)) if mask >> bit & 1)
-        score = sum(found[k].confidence for k in chosen)
-        if score > best[0] and _is_chain(found, chosen):
-            best = (score, chosen)
-    return [
-        item
-        if item.point is None or index in best[1]
-        else LevelPoint(item.level, None, item.confidence, ("level_implausible",))
-        for index, item in enumerate(found)
+    opinions = [_opinions(index, slices, seen, model) for index in range(len(LEVELS))]
+    chain = _most_plausible(opinions)
+    doubt = ("level_number_uncertain",) if _as_well_one_off(chain, opinions) else ()
+    found = [
+        replace(kept, flags=doubt) if kept is not None else _without_point(each[0])
+        for kept, each in zip(chain, opinions, strict=True)
     ]
+    return _mark_out_of_view(found, slices)
 
 
-def _is_chain(found: Sequence[LevelPoint], chosen: Sequence[int]) -> bool:
-    points = [np.asarray(found[k].point) for k in chosen]
+def _opinions(
+    index: int, slices: Sequence[LoadedSlice], seen: Keypoints, model: ModelSpec
+) -> list[LevelPoint]:
+    """Where a level may be. The first opinion is that of its own peaks; the others are discs where another
+    level has its peak and this one's map is high as well, for one level looks much like the next.
+
+    There is one entry at least, which says why it has no point where it has none.
+    """
+    level, least = LEVELS[index], model.output.minimum_confidence
+    points, heights = seen.points[:, index], seen.confidence[:, index]
+    first = _opinion(level, slices, points, heights)
+    if first.confidence < least:
+        return [LevelPoint(level, None, first.confidence, ("level_not_found",))]
+    found = [first]
+    if seen.support is None or first.point is None:
+        return found
+    away = np.ones(seen.support[:, index].shape, dtype=bool)
+    while len(found) < _OPINIONS:
+        away &= _in_plane(seen.points, np.asarray(found[-1].point), slices[0].pose.normal) > _AGREEMENT_MM
+        heights = np.where(away, seen.support[:, index], 0.0)
+        chosen = heights.argmax(axis=1)
+        rows = np.arange(len(chosen))
+        other = _opinion(level, slices, seen.points[rows, chosen], heights[rows, chosen])
+        if other.confidence < least or other.point is None:
+            break
+        found.append(other)
+    return found
+
+
+def _in_plane(points: FloatArray, place: FloatArray, normal: FloatArray) -> FloatArray:
+    """Distance of points (..., 3) from a place, seen along a normal, (...)."""
+    offset = points - place
+    return np.asarray(np.linalg.norm(offset - (offset @ normal)[..., None] * normal, axis=-1))
+
+
+def _opinion(
+    level: str, slices: Sequence[LoadedSlice], points: FloatArray, heights: FloatArray
+) -> LevelPoint:
+    """One place from a peak in each slice: (N, 3) and their heights (N,)."""
+    best = int(np.argmax(heights))
+    peak = float(heights[best])
+    near = _in_plane(points, points[best], slices[best].pose.normal) <= _AGREEMENT_MM
+    weight = np.where(near, np.maximum(heights - _SILENT_SHARE * peak, 0.0) ** 2, 0.0)
+    if weight.sum() == 0.0:
+        return LevelPoint(level, None, peak)
+    x, y, z = (weight[:, None] * points).sum(axis=0) / weight.sum()
+    point = (float(x), float(y), float(z))
+    if 0 < best < len(slices) - 1 and _in_image(slices[best], np.asarray(point), _MARGIN_MM):
+        return LevelPoint(level, point, peak)
+    # Beyond the edge of the images, or of the stack: its mid-plane may lie where there is no slice.
+    return LevelPoint(level, None, peak, ("level_out_of_view",))
+
+
+def _without_point(item: LevelPoint) -> LevelPoint:
+    """A level that no run of levels has a place for; it may have had none before."""
+    return (
+        item if item.point is None else LevelPoint(item.level, None, item.confidence, ("level_implausible",))
+    )
+
+
+def _most_plausible(opinions: Sequence[Sequence[LevelPoint]]) -> Chain:
+    """The most confident run of levels in which every gap and bend could be a cervical spine's."""
+    choices = [[*(item for item in each if item.point is not None), None] for each in opinions]
+    best: Chain = (None,) * len(opinions)
+    most = 0.0
+    # Six levels of few opinions: all runs can be tried, and the surest come first.
+    for run in product(*choices):
+        score = sum(item.confidence for item in run if item is not None)
+        if score > most and _is_chain(run):
+            best, most = run, score
+    return best
+
+
+def _as_well_one_off(chain: Chain, opinions: Sequence[Sequence[LevelPoint]]) -> bool:
+    """Whether the discs could nearly as well be numbered one higher or lower: opinions on each level lie
+    where the chain has its neighbour."""
+    for shift in (-1, 1):
+        kept = taken = 0.0
+        compared = 0
+        for index, here in enumerate(chain):
+            there = chain[index + shift] if 0 <= index + shift < len(chain) else None
+            if here is not None and there is not None:
+                compared += 1
+                kept += here.confidence
+                taken += max((x.confidence for x in opinions[index] if _same_place(x, there)), default=0.0)
+        if compared >= MINIMUM_LEVELS - 1 and taken >= _NEARLY_AS_WELL * kept:
+            return True
+    return False
+
+
+def _same_place(one: LevelPoint, other: LevelPoint) -> bool:
+    if one.point is None or other.point is None:
+        return False
+    return float(np.linalg.norm(np.subtract(one.point, other.point))) <= _AGREEMENT_MM
+
+
+def _is_chain(run: Sequence[LevelPoint | None]) -> bool:
+    chosen = [(index, np.asarray(item.point)) for index, item in enumerate(run) if item is not None]
     steps, lengths = [], []
-    for before, after, first, second in zip(points, points[1:], chosen, chosen[1:], strict=False):
+    for (first, before), (second, after) in pairwise(chosen):
         step = (after - before) / (second - first)
         length = float(np.linalg.norm(step))
         if step[2] >= 0 or not _GAP_MM[0] <= length <= _GAP_MM[1]:

@@ -223,6 +223,38 @@ def input_contrast(batch: Float32Array, deviations: Sequence[float]) -> FloatArr
     return np.asarray(scaled.std(axis=(1, 2, 3)))
 
 
+def _numbers(heatmaps: npt.ArrayLike) -> FloatArray:
+    given = np.asarray(heatmaps, dtype=np.float64)
+    return np.where(np.isnan(given), 0.0, given)
+
+
+def _peaks(maps: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Row and column of the highest pixel of each map, (N, K) each."""
+    peak = maps.reshape(*maps.shape[:2], -1).argmax(axis=-1)
+    return peak // maps.shape[3], peak % maps.shape[3]
+
+
+def keypoint_support(heatmaps: npt.ArrayLike) -> Float32Array:
+    """What every heatmap says of the places where all have their peaks.
+
+    Args:
+        heatmaps: (N, K, h, w), values in [0, 1]; NaN counts as 0.
+
+    Returns:
+        float32 (N, K, K): [n, k, j] is the highest value of map k in the 3 × 3 pixels around map j's peak.
+    """
+    maps = _numbers(heatmaps)
+    count, points, height, width = maps.shape
+    row, column = _peaks(maps)
+    n, k, _ = np.ogrid[:count, :points, :points]
+    support = np.zeros((count, points, points))
+    for down in (-1, 0, 1):
+        for across in (-1, 0, 1):
+            at = np.clip(row + down, 0, height - 1), np.clip(column + across, 0, width - 1)
+            support = np.maximum(support, maps[n, k, at[0][:, None, :], at[1][:, None, :]])
+    return support.astype(np.float32)
+
+
 def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
     """Peak of each heatmap, refined below the pixel.
 
@@ -237,14 +269,11 @@ def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
     Returns:
         float32 (N, K, 3): x, y in heatmap pixels, and the peak's value.
     """
-    given = np.asarray(heatmaps, dtype=np.float64)
-    maps = np.where(np.isnan(given), 0.0, given)
+    maps = _numbers(heatmaps)
     count, points, height, width = maps.shape
-    flat = maps.reshape(count, points, -1)
-    peak = flat.argmax(axis=-1)
-    value = np.take_along_axis(flat, peak[..., None], axis=-1)[..., 0]
-    row, column = peak // width, peak % width
+    row, column = _peaks(maps)
     n, k = np.indices((count, points))
+    value = maps[n, k, row, column]
 
     def shift(
         before: FloatArray, middle: FloatArray, after: FloatArray, inside: npt.NDArray[np.bool_]

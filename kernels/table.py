@@ -81,14 +81,14 @@ def _all() -> list[Kernel]:
     for suffix, dtype in _PRECISIONS:
         planes = (_ARENA, _array("planes", PLANE), _array("windows", WINDOW), _array("out", dtype), *_SIZE)
         maps = (_array("heatmaps", dtype), _array("frames", FRAME))
-        points = _array("points", KEYPOINT)
+        points, support = _array("points", KEYPOINT), _array("support", np.float32)
         numbers = (_array("deviations", np.float32), _array("contrasts", np.float32))
         contrast = (_array("inputs", dtype), *numbers, _int("channels"), _int("pixels"))
         cord = (*maps, _array("limits", CORD_LIMITS), points, _array("cords", CORD), *_SIZE)
         kernels += [
             Kernel(f"preprocess_{suffix}", planes, PREPROCESS_THREADS),
             Kernel(f"preprocess_affine_{suffix}", planes, PREPROCESS_THREADS),
-            Kernel(f"decode_keypoints_{suffix}", (*maps, points, *_SIZE), WARP * MOST_MAPS),
+            Kernel(f"decode_keypoints_{suffix}", (*maps, points, support, *_SIZE), WARP * MOST_MAPS),
             Kernel(f"cord_geometry_{suffix}", cord, WARP * CORD_POINTS),
             Kernel(f"input_contrast_{suffix}", contrast, CONTRAST_THREADS),
         ]

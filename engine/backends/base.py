@@ -43,10 +43,13 @@ class Keypoints:
     Attributes:
         points: LPS, mm, float64 (N, K, 3).
         confidence: height of each peak, float64 (N, K).
+        support: what each map says of the places of all peaks, float64 (N, K, K): [n, k, j] is the height of
+            map k at the peak of map j. None where it was not asked for.
     """
 
     points: FloatArray
     confidence: FloatArray
+    support: FloatArray | None = None
 
 
 @dataclass(frozen=True)

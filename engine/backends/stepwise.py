@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from stenosis_trt.engine.backends.base import (
 from stenosis_trt.engine.pack import InputSpec, Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
 from stenosis_trt.engine.roi import heatmap_to_input, to_patient
-from stenosis_trt.kernels.reference import cord_geometry, input_contrast
+from stenosis_trt.kernels.reference import cord_geometry, input_contrast, keypoint_support
 
 
 class StepwiseBackend(ABC):
@@ -102,8 +103,11 @@ class StudyInSteps:
         if not rois:
             maps = model.output_shape[0]
             return Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
-        decoded = backend.decode(backend.infer(name, backend.preprocess(slices, rois, model.input)))
-        return patient_keypoints(slices, rois, decoded, model.output.stride)
+        heatmaps = backend.infer(name, backend.preprocess(slices, rois, model.input))
+        found = patient_keypoints(slices, rois, backend.decode(heatmaps), model.output.stride)
+        if name != "levels":
+            return found
+        return replace(found, support=keypoint_support(heatmaps).astype(np.float64))
 
 
 def patient_keypoints(

@@ -28,7 +28,8 @@ def keypoints_of(model: ModelSpec, found: Found) -> Keypoints:
         return Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
     points = np.concatenate(found["points"])
     check_confidence(model, points["confidence"])
-    return Keypoints(points["patient"].astype(np.float64), points["confidence"].astype(np.float64))
+    support = np.concatenate(found["support"]).astype(np.float64) if "support" in found else None
+    return Keypoints(points["patient"].astype(np.float64), points["confidence"].astype(np.float64), support)
 
 
 def grades_of(model: ModelSpec, found: Found) -> Grades:

@@ -90,7 +90,8 @@ class Answer:
         self._copied: dict[str, Array] | None = None
 
     def result(self) -> dict[str, Array]:
-        """Wait for it: "points" (KEYPOINT, (N, K)) and "cords" (CORD), or "probabilities" and "contrast".
+        """Wait for it: "points" (KEYPOINT, (N, K)) with "support" (float32, (N, K, K)) or "cords" (CORD), or
+        "probabilities" and "contrast".
 
         Raises:
             CudaError: something went wrong on the device.
@@ -153,7 +154,7 @@ class Stage:
         maps, outputs = model.output_shape[0], int(np.prod(plan.output_shape))
         heatmaps = model.output.kind == "heatmaps"
         found: dict[str, tuple[npt.DTypeLike, int]] = (
-            {"points": (KEYPOINT, most * maps), "cords": (CORD, most)}
+            {"points": (KEYPOINT, most * maps), **self._beside_points(most, maps)}
             if heatmaps
             else {"probabilities": (plan.output_dtype, most * outputs), "contrast": (np.float32, most)}
         )
@@ -274,6 +275,12 @@ class Stage:
         if self._place.graphs and way not in self._graphs:
             self._graphs[way] = self._capture(way)
 
+    def _beside_points(self, most: int, maps: int) -> dict[str, tuple[npt.DTypeLike, int]]:
+        """What is found out about points: the cord that they are of, or what all maps say of them."""
+        if self._cords:
+            return {"cords": (CORD, most)}
+        return {"support": (np.float32, most * maps * maps)}
+
     def _describe(self, inputs: DescribedInputs) -> None:
         told = self._told.host
         for name in ("regions", "requests", "windows", "planes", "frames"):
@@ -291,7 +298,11 @@ class Stage:
                 "probabilities": found["probabilities"].reshape(-1, *self._plan.output_shape),
                 "contrast": found["contrast"],
             }
-        return {"points": found["points"].reshape(-1, self.model.output_shape[0]), "cords": found["cords"]}
+        maps = self.model.output_shape[0]
+        points = found["points"].reshape(-1, maps)
+        if self._cords:
+            return {"points": points, "cords": found["cords"]}
+        return {"points": points, "support": found["support"].reshape(-1, maps, maps)}
 
     def _capture(self, way: _Way) -> Graph | None:
         """A graph of what was just run as it is; None where the driver refuses."""
@@ -340,8 +351,8 @@ class Stage:
             kernel = f"cord_geometry_{suffix}"
             self._launch(kernel, cord_grids(batch), heatmaps, frames, limits, points, cords, *size)
         else:
-            kernel = f"decode_keypoints_{suffix}"
-            self._launch(kernel, decode_grids(batch, maps), heatmaps, frames, points, *size)
+            kernel, support = f"decode_keypoints_{suffix}", found.address("support")
+            self._launch(kernel, decode_grids(batch, maps), heatmaps, frames, points, support, *size)
 
     def _launch(self, kernel: str, grids: Grids, *arguments: Argument) -> None:
         self._place.module.launch(kernel, grids.grid, grids.block, arguments, self._place.stream)

@@ -92,9 +92,12 @@ static __device__ __forceinline__ float shift(const T* map, float peak, int at, 
     return fminf(fmaxf(0.5f * (after - before) / curvature, -0.5f), 0.5f);
 }
 
+// `place` is the index of the peak's pixel.
 template <class T>
-static __device__ __forceinline__ Keypoint decode_map(const T* __restrict__ map, const Frame& frame, int height, int width) {
+static __device__ __forceinline__ Keypoint decode_map(
+    const T* __restrict__ map, const Frame& frame, int height, int width, int& place) {
     const Peak peak = find_peak(map, height * width);
+    place = peak.index;
     const int column = peak.index % width, row = peak.index / width;
     Keypoint point;
     point.x = (float)column + shift(map, peak.value, peak.index, 1, column, width);
@@ -154,14 +157,37 @@ static __device__ __forceinline__ Cord measure_cord(const Keypoint* points, cons
     return cord;
 }
 
-// Grid: images; block: (32, maps an image).
+// The highest value in the 3 × 3 pixels around a place, as far as they lie in the map.
+template <class T>
+static __device__ __forceinline__ float highest_around(const T* __restrict__ map, int place, int height, int width) {
+    const int row = place / width, column = place % width;
+    float highest = 0.0f;
+    // Nine reads a lane: not worth the registers that unrolling takes.
+#pragma unroll 1
+    for (int y = max(row - 1, 0); y <= min(row + 1, height - 1); ++y)
+#pragma unroll 1
+        for (int x = max(column - 1, 0); x <= min(column + 1, width - 1); ++x)
+            highest = fmaxf(highest, map_value(map, y * width + x));
+    return highest;
+}
+
+// Grid: images; block: (32, maps an image). support[image][k][j] is what map k says of the peak of map j.
 template <class T>
 static __device__ __forceinline__ void decode_image(
-    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points, int height, int width) {
-    const int map = threadIdx.x >> 5, maps = blockDim.x >> 5;
+    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points,
+    float* __restrict__ support, int height, int width) {
+    __shared__ int places[kMaxMaps];
+    const int map = threadIdx.x >> 5, lane = threadIdx.x & 31, maps = blockDim.x >> 5;
     const i64 number = (i64)blockIdx.x * maps + map;
-    const Keypoint point = decode_map(heatmaps + number * height * width, frames[blockIdx.x], height, width);
-    if ((threadIdx.x & 31) == 0) points[number] = point;
+    const T* values = heatmaps + number * height * width;
+    int place;
+    const Keypoint point = decode_map(values, frames[blockIdx.x], height, width, place);
+    if (lane == 0) {
+        points[number] = point;
+        places[map] = place;
+    }
+    __syncthreads();
+    if (lane < maps) support[number * maps + lane] = highest_around(values, places[lane], height, width);
 }
 
 // The same, and the geometry of the four points, in one launch. Block: four warps.
@@ -172,7 +198,8 @@ static __device__ __forceinline__ void decode_cord(
     __shared__ Keypoint corners[kCordPoints];
     const int map = threadIdx.x >> 5;
     const i64 number = (i64)blockIdx.x * kCordPoints + map;
-    const Keypoint point = decode_map(heatmaps + number * height * width, frames[blockIdx.x], height, width);
+    int place;
+    const Keypoint point = decode_map(heatmaps + number * height * width, frames[blockIdx.x], height, width, place);
     if ((threadIdx.x & 31) == 0) {
         points[number] = point;
         corners[map] = point;
@@ -182,13 +209,13 @@ static __device__ __forceinline__ void decode_cord(
 }
 
 KERNEL(32 * kMaxMaps) decode_keypoints_f32(
-    const float* heatmaps, const Frame* frames, Keypoint* points, int height, int width) {
-    decode_image(heatmaps, frames, points, height, width);
+    const float* heatmaps, const Frame* frames, Keypoint* points, float* support, int height, int width) {
+    decode_image(heatmaps, frames, points, support, height, width);
 }
 
 KERNEL(32 * kMaxMaps) decode_keypoints_f16(
-    const Half* heatmaps, const Frame* frames, Keypoint* points, int height, int width) {
-    decode_image(heatmaps, frames, points, height, width);
+    const Half* heatmaps, const Frame* frames, Keypoint* points, float* support, int height, int width) {
+    decode_image(heatmaps, frames, points, support, height, width);
 }
 
 KERNEL(32 * kCordPoints) cord_geometry_f32(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from stenosis_trt.engine.match import match_levels
 from stenosis_trt.engine.pack import ModelSpec, OutputSpec
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, FrameHeader, LoadedSlice
 from stenosis_trt.engine.roi import input_to_heatmap, slice_roi
-from stenosis_trt.kernels.reference import cord_geometry
+from stenosis_trt.kernels.reference import cord_geometry, decode_keypoints, keypoint_support
 
 LEVEL_MODEL = ModelSpec(
     "levels", "", "", "fp32", input_spec(256, 1.0, 1, "sagittal"), OutputSpec("heatmaps", LEVELS, 4, 0.3)
@@ -101,6 +102,47 @@ def test_a_level_far_from_its_neighbours_is_dropped_as_implausible() -> None:
     found = _locate(_sagittal(), points)
     assert found[3].flags == ("level_implausible",)
     assert sum(item.point is not None for item in found) == 5
+
+
+def _locate_between(at_place: list[float], one_lower: list[float], swapped: int) -> tuple[LevelPoint, ...]:
+    """From maps that are high at a level's own disc and at the next one: heights in the mid-plane.
+
+    In slice `swapped` the first level's map is the higher at the next disc.
+    """
+    slices = _sagittal()
+    decoded, affines = _decoded(slices, list(NECK))
+    rows, columns = np.mgrid[0:64, 0:64]
+    maps = np.zeros((len(slices), len(LEVELS), 64, 64))
+    for number in range(len(slices)):
+        for level in range(len(LEVELS)):
+            heights = [at_place[level], one_lower[level]]
+            if number == swapped and level == 0:
+                heights = heights[::-1]
+            for disc, height in zip((level, level + 1), heights, strict=True):
+                if disc < len(LEVELS):
+                    x, y, fade = decoded[number, disc]
+                    blob = np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / 1.5**2)
+                    maps[number, level] = np.maximum(maps[number, level], fade / 0.95 * height * blob)
+    rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
+    found = patient_keypoints(slices, rois, decode_keypoints(maps), 4)
+    return locate_levels(slices, replace(found, support=keypoint_support(maps)), LEVEL_MODEL)
+
+
+def test_a_level_taken_for_its_neighbour_is_found_where_the_others_leave_it_a_place() -> None:
+    torn = _locate_between([0.8, 0.5, 0.5, 0.8, 0.8, 0.8], [0.6, 0.6, 0.6, 0.5, 0.5, 0.0], swapped=5)
+    for item, truth in zip(torn, NECK, strict=True):
+        assert item.point is not None
+        assert np.linalg.norm(np.subtract(item.point, truth)) < 2.5
+        # Numbered one lower, the maps would be nearly as high.
+        assert item.flags == ("level_number_uncertain",)
+
+
+def test_levels_whose_maps_are_low_elsewhere_are_numbered_without_doubt() -> None:
+    clear = _locate_between([0.8] * 6, [0.2] * 6, swapped=20)
+    assert all(item.point is not None and item.flags == () for item in clear)
+    doubtful = _locate_between([0.8] * 6, [0.6] * 6, swapped=20)
+    assert all(item.point is not None for item in doubtful)
+    assert all(item.flags == ("level_number_uncertain",) for item in doubtful)
 
 
 def test_discs_as_far_apart_as_lumbar_ones_are_no_cervical_spine() -> None:

@@ -116,6 +116,10 @@ def _assert_alike(found: tuple[Keypoints, Grades, Cords], expected: tuple[Keypoi
         assert one.points.shape == other.points.shape
         assert np.allclose(one.confidence, other.confidence, atol=2e-3)
         assert np.allclose(one.points, other.points, atol=0.02)
+        assert (one.support is None) == (other.support is None)
+    if found[0].support is not None and expected[0].support is not None:
+        assert np.allclose(found[0].support, expected[0].support, atol=2e-3)
+    assert found[2].keypoints.support is None
     assert np.allclose(found[1].probabilities, expected[1].probabilities, atol=2e-3)
     assert np.allclose(found[1].contrast, expected[1].contrast, atol=1e-4)
     geometry, wanted = found[2].geometry, expected[2].geometry

@@ -182,15 +182,16 @@ def run_preprocess(
 
 def run_decode(
     runner: Runner, heatmaps: np.ndarray, frames: np.ndarray, limits: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Keypoints (KEYPOINT) of heatmaps (N, K, h, w), and with `limits` the cords (CORD)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (KEYPOINT) of heatmaps (N, K, h, w), and their support; with `limits` the cords (CORD)."""
     count, maps, height, width = heatmaps.shape
     suffix = "f16" if heatmaps.dtype == np.float16 else "f32"
     points = poisoned((count, maps), KEYPOINT)
     if limits is None:
-        arguments = (heatmaps, frames, points, height, width)
+        support = poisoned((count, maps, maps), np.float32)
+        arguments = (heatmaps, frames, points, support, height, width)
         runner.run(f"decode_keypoints_{suffix}", launches.decode_grids(count, maps), arguments)
-        return points, None
+        return points, support
     cords = poisoned(count, CORD)
     grids = launches.cord_grids(count)
     runner.run(f"cord_geometry_{suffix}", grids, (heatmaps, frames, limits, points, cords, height, width))

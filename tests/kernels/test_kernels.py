@@ -21,6 +21,7 @@ from stenosis_trt.kernels.reference import (
     cord_geometry,
     decode_keypoints,
     input_contrast,
+    keypoint_support,
     maximal_compression,
     preprocess_region,
     region_window,
@@ -216,7 +217,8 @@ def test_decode_keypoints_is_the_reference(runner: Runner, seed: int, half: bool
     )
     heatmaps = _random_heatmaps(rng, shape).astype(np.float16 if half else np.float32)
     frames, places = _random_frames(rng, shape[0])
-    points, _ = run_decode(runner, heatmaps, frames)
+    points, support = run_decode(runner, heatmaps, frames)
+    np.testing.assert_array_equal(support, keypoint_support(heatmaps))
     expected = decode_keypoints(heatmaps)
     xy = expected[..., :2].astype(np.float64)
     assert np.abs(points["x"] - xy[..., 0]).max() <= _PIXEL_ERROR
@@ -262,7 +264,6 @@ def test_cord_geometry_is_the_reference(runner: Runner, seed: int, half: bool) -
     heatmaps = _cord_heatmaps(rng, 4).astype(np.float16 if half else np.float32)
     frames, places = _random_frames(rng, len(heatmaps))
     points, cords = run_decode(runner, heatmaps, frames, _LIMITS)
-    assert cords is not None
     corners = points["patient"].astype(np.float64)
     # The points are judged by the test above; here by what the reference makes of heatmaps with them.
     decoded = decode_keypoints(heatmaps).astype(np.float64)

@@ -13,6 +13,7 @@ from stenosis_trt.kernels.reference import (
     cord_geometry,
     decode_keypoints,
     input_contrast,
+    keypoint_support,
     order_statistics,
     preprocess_region,
     region_window,
@@ -163,6 +164,16 @@ def test_a_peak_on_the_border_stays_in_the_map() -> None:
     heatmap = np.zeros((1, 2, 8, 8))
     heatmap[0, 0, 0, 7] = heatmap[0, 1, 7, 0] = 1.0
     assert decode_keypoints(heatmap)[0].tolist() == [[7.0, 0.0, 1.0], [0.0, 7.0, 1.0]]
+
+
+def test_the_support_of_a_peak_is_what_each_map_has_within_a_pixel_of_it() -> None:
+    maps = np.zeros((1, 2, 8, 8))
+    maps[0, 0, 0, 0], maps[0, 0, 5, 6] = 0.9, 0.4
+    maps[0, 1, 6, 7], maps[0, 1, 1, 2] = 0.7, 0.3
+    maps[0, 1, 3, 3] = np.nan
+    # Two pixels from the first map's peak the second has 0.3, which is too far; one pixel from the second's
+    # the first has 0.4.
+    assert keypoint_support(maps)[0] == pytest.approx(np.array([[0.9, 0.4], [0.0, 0.7]]))
 
 
 def test_an_empty_heatmap_has_no_confidence() -> None:
