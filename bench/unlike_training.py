@@ -42,6 +42,8 @@ HEADS = "dicom/siemens_supine_HFS"
 
 _REGIONS = 40
 _SEED = 9
+_CONTRAST = 0.05
+"""Standard deviation in the window below which the pipe flags a region as showing next to nothing."""
 _SURE = 0.9
 
 Pixels = npt.NDArray[np.uint16]
@@ -109,8 +111,8 @@ def _regions(
         size = (spec.height, spec.width)
         window = region_window(images, affine, size, spec.window_percentiles)
         region = preprocess_region(images, affine, size, window, (spec.mean, spec.std))
-        # Air alone is refused for its contrast, by the pipe.
-        if image[int(row), int(column)] > 0 and region.std() > 0.2:
+        contrast = float((region * np.asarray(spec.std)[:, None, None]).std())
+        if image[int(row), int(column)] > 0 and contrast >= _CONTRAST:
             found += 1
             yield region
         if found == _REGIONS:

@@ -165,7 +165,10 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     found = arguments.work / "folds.json"
     if arguments.folds:
-        folds = [run.fold(subject) for subject in arguments.left_out or run.recipe.subjects]
+        try:
+            folds = [run.fold(subject) for subject in arguments.left_out or run.recipe.subjects]
+        except ValueError as error:
+            sys.exit(str(error))
         write_figures(found, figures(folds))
         print(found.read_text(encoding="utf-8"))
     elif arguments.only or not arguments.out:

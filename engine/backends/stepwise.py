@@ -53,6 +53,10 @@ class StepwiseBackend(ABC):
     def decode(self, heatmaps: Float32Array) -> Float32Array:
         """Heatmaps (N, K, h, w) → float32 (N, K, 3): x, y in heatmap pixels, confidence."""
 
+    def support(self, heatmaps: Float32Array) -> Float32Array:
+        """Heatmaps (N, K, h, w) → float32 (N, K, K): see `keypoint_support`."""
+        return keypoint_support(heatmaps)
+
     @abstractmethod
     def close(self) -> None:
         """See `Backend.close`."""
@@ -107,7 +111,7 @@ class StudyInSteps:
         found = patient_keypoints(slices, rois, backend.decode(heatmaps), model.output.stride)
         if name != "levels":
             return found
-        return replace(found, support=keypoint_support(heatmaps).astype(np.float64))
+        return replace(found, support=backend.support(heatmaps).astype(np.float64))
 
 
 def patient_keypoints(

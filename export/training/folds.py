@@ -72,6 +72,9 @@ def judge_fold(subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, he
         folder: where studies are rendered, and the volumes.
         recipe: how many studies.
         held_out: folder that the studies made from the subject are written to, or lie in already.
+
+    Raises:
+        ValueError: there are no volumes, or the pack grades none of those studies.
     """
     volumes = folder.volumes
     if volumes is None:
@@ -84,7 +87,11 @@ def judge_fold(subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, he
         options = PhantomOptions(recipe.held_out, HELD_OUT_SEED, workers=folder.workers, source=source)
         write_studies(held_out, options)
     with TemporaryDirectory() as results:
-        grade_paths([held_out], Path(results), GradeOptions(pack=pack, device="cpu"))
+        graded_studies = grade_paths([held_out], Path(results), GradeOptions(pack=pack, device="cpu")).graded
+        if graded_studies == 0:
+            raise ValueError(
+                f"The pack trained without {subject} graded none of the studies made from it. Train longer."
+            )
         pairs = tuple(pair_levels(Path(results) / "results.csv", truth))
         told = _probabilities(Path(results) / "results.jsonl")
     graded = [pair for pair in pairs if (pair.study_uid, pair.level) in told]

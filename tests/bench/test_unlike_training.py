@@ -27,7 +27,7 @@ def test_no_study_of_another_region_or_contrast_is_graded_by_the_reference_pack(
 @pytest.mark.shared_data
 def test_a_grader_with_a_class_for_other_things_is_judged_by_what_it_refuses(tmp_path: Path) -> None:
     """A limit that everything reaches: the tiny pack's grader has learnt nothing, and refuses all or none."""
-    everything = judge(shared_data("volumes").parent, write_tiny_pack(tmp_path / "all", True, 1e-6))
+    everything = judge(shared_data("volumes").parent, write_tiny_pack(tmp_path / "all", True, 1e-6).path)
     assert all((item.refused, item.sure) == (1.0, 0.0) for item in everything)
-    nothing = judge(shared_data("volumes").parent, write_tiny_pack(tmp_path / "none", True, 1.0))
+    nothing = judge(shared_data("volumes").parent, write_tiny_pack(tmp_path / "none", True, 1.0).path)
     assert all(item.refused == 0.0 for item in nothing)

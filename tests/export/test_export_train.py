@@ -151,15 +151,15 @@ def test_what_was_trained_is_left_as_checkpoints_that_export_takes(trained: Path
 
 
 @pytest.mark.shared_data
-def test_a_subject_left_out_judges_and_calibrates_the_pack_that_is_then_made(trained: Path) -> None:
+def test_a_fold_that_learnt_nothing_says_so_and_known_figures_go_into_the_pack(trained: Path) -> None:
     """The checkpoints of all subjects stay as they are: only the temperature is new."""
     before = Pack.load(trained / "pack")
     done = _recipe(trained, "--folds", "--left-out", "errsm_30")
-    assert done.returncode == 0, done.stderr
-    found = json.loads((trained / "work" / "folds.json").read_text())
-    assert found["left_out_subjects"] == ["errsm_30"]
-    assert len(found["made_stenoses"]["confusion"]) == 4
-    assert found["calibration"]["temperature"] > 0
+    assert done.returncode == 1
+    assert "without errsm_30 graded none of the studies made from it" in done.stderr
+    assert (trained / "work" / "without_errsm_30" / "pack" / "pack.json").exists()
+    found = {"calibration": {"temperature": 1.7}, "left_out_subjects": ["errsm_30"]}
+    (trained / "work" / "folds.json").write_text(json.dumps(found))
     done = _recipe(trained, "--out", trained / "again")
     assert done.returncode == 0, done.stderr
     after = Pack.load(trained / "again")
