@@ -29,6 +29,7 @@ from stenosis_trt.engine.batch import GradeOptions, grade_paths
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.pack import InputSpec, Pack, reference_pack
+from stenosis_trt.engine.pipeline import of_grades
 from stenosis_trt.engine.roi import channel_slices, slice_roi
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 
@@ -143,11 +144,10 @@ def judge(data: Path, pack_path: Path | None) -> list[Unlike]:
         for kind, graded, slices in kinds:
             batch = np.stack(list(_regions(slices, spec, rng))).astype(np.float32)
             classes = np.concatenate([backend.infer("grader", item[None]) for item in batch])
-            grades = classes[:, :4]
-            other = classes[:, 4] if output.maximum_other is not None else np.zeros(len(classes))
-            refused = other >= (output.maximum_other or np.inf)
-            sure = ~refused & (grades.max(axis=1) / grades.sum(axis=1) >= _SURE)
-            found.append(Unlike(kind, graded, len(batch), float(refused.mean()), float(sure.mean())))
+            told = [of_grades(row, output)[0] for row in classes]
+            refused = float(np.mean([grades is None for grades in told]))
+            sure = float(np.mean([grades is not None and max(grades) >= _SURE for grades in told]))
+            found.append(Unlike(kind, graded, len(batch), refused, sure))
     return found
 
 

@@ -170,7 +170,7 @@ def _graded(
     output = pack.models["grader"].output
     graded = {}
     for k, region in enumerate(regions):
-        probabilities, p_other = _of_grades(grades.probabilities[k], output)
+        probabilities, p_other = of_grades(grades.probabilities[k], output)
         doubts = (
             (region.repeated, "edge_of_stack"),
             (grades.contrast[k] < _LOW_CONTRAST, "low_contrast"),
@@ -189,7 +189,7 @@ def _graded(
     return graded
 
 
-def _of_grades(
+def of_grades(
     classes: Float32Array, output: OutputSpec
 ) -> tuple[tuple[float, float, float, float] | None, float | None]:
     """The probabilities of the four grades, and that of none of them.

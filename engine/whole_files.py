@@ -26,7 +26,7 @@ def writing_whole(path: Path) -> Iterator[TextIO]:
     Raises:
         OSError: the folder is not there or not writable, or the disk is full; `path` stays as it was.
     """
-    with _writing_bytes(path) as stream:
+    with writing_whole_bytes(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
         try:
             yield text
@@ -47,7 +47,7 @@ def write_whole_bytes(path: Path, data: bytes) -> None:
     Raises:
         OSError: as there.
     """
-    with _writing_bytes(path) as stream:
+    with writing_whole_bytes(path) as stream:
         stream.write(data)
 
 
@@ -85,7 +85,12 @@ def folder_to_be(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing_bytes(path: Path) -> Iterator[BinaryIO]:
+def writing_whole_bytes(path: Path) -> Iterator[BinaryIO]:
+    """`writing_whole` for a stream of bytes.
+
+    Raises:
+        OSError: as there.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         with part.open("wb") as stream:

@@ -223,12 +223,14 @@ def input_contrast(batch: Float32Array, deviations: Sequence[float]) -> FloatArr
     return np.asarray(scaled.std(axis=(1, 2, 3)))
 
 
-def _numbers(heatmaps: npt.ArrayLike) -> FloatArray:
-    given = np.asarray(heatmaps, dtype=np.float64)
-    return np.where(np.isnan(given), 0.0, given)
+def _numbers(heatmaps: npt.ArrayLike) -> npt.NDArray[np.floating]:
+    """Heatmaps in the precision they come in, NaN as 0: only what is read around peaks need be converted."""
+    maps = np.asarray(heatmaps)
+    missing = np.isnan(maps)
+    return np.where(missing, maps.dtype.type(0), maps) if missing.any() else maps
 
 
-def _peaks(maps: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _peaks(maps: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Row and column of the highest pixel of each map, (N, K) each."""
     peak = maps.reshape(*maps.shape[:2], -1).argmax(axis=-1)
     return peak // maps.shape[3], peak % maps.shape[3]
@@ -273,7 +275,7 @@ def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
     count, points, height, width = maps.shape
     row, column = _peaks(maps)
     n, k = np.indices((count, points))
-    value = maps[n, k, row, column]
+    value = maps[n, k, row, column].astype(np.float64)
 
     def shift(
         before: FloatArray, middle: FloatArray, after: FloatArray, inside: npt.NDArray[np.bool_]
@@ -283,11 +285,15 @@ def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
         step = 0.5 * (after - before) / np.where(usable, curvature, 1.0)
         return np.where(usable, np.clip(step, -0.5, 0.5), 0.0)
 
-    left, right = (
-        maps[n, k, row, np.maximum(column - 1, 0)],
-        maps[n, k, row, np.minimum(column + 1, width - 1)],
+    left, right, up, down = (
+        maps[n, k, at_row, at_column].astype(np.float64)
+        for at_row, at_column in (
+            (row, np.maximum(column - 1, 0)),
+            (row, np.minimum(column + 1, width - 1)),
+            (np.maximum(row - 1, 0), column),
+            (np.minimum(row + 1, height - 1), column),
+        )
     )
-    up, down = maps[n, k, np.maximum(row - 1, 0), column], maps[n, k, np.minimum(row + 1, height - 1), column]
     x = column + shift(left, value, right, (column > 0) & (column < width - 1))
     y = row + shift(up, value, down, (row > 0) & (row < height - 1))
     return np.stack([x, y, value], axis=-1).astype(np.float32)

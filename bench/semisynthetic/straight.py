@@ -6,7 +6,7 @@ is made once a subject and kept on disk.
 
 from __future__ import annotations
 
-import os
+from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from stenosis_trt.bench.phantom.spine import CanalCurve
 from stenosis_trt.bench.semisynthetic.canal import Canal, Volume, trace_canal
 from stenosis_trt.bench.semisynthetic.subjects import Subject
 from stenosis_trt.engine.geometry import FloatArray
+from stenosis_trt.engine.whole_files import writing_whole_bytes
 
 GRID_MM = 0.5
 _U_MM = (-36.0, 36.0)
@@ -73,7 +74,7 @@ def straighten(subject: Subject, volumes: Path) -> StraightSubject:
     discs = canal.curve.to_canal(points)[:, 2]
     s = np.arange(canal.first - _END_MM, canal.last + _END_MM, GRID_MM)
     v, u = np.arange(*_V_MM, GRID_MM), np.arange(*_U_MM, GRID_MM)
-    even = Volume(subject.path(volumes))
+    even = copy(volume)
     even.data = ndimage.spline_filter(_without_shading(volume.data), order=3).astype(np.float32)
     signal = np.empty((len(s), len(v), len(u)), dtype=np.float32)
     known = np.empty(signal.shape, dtype=np.float16)
@@ -159,8 +160,7 @@ def load_straight(subject: Subject, volumes: Path, kept: Path) -> StraightSubjec
     if not path.exists():
         kept.mkdir(parents=True, exist_ok=True)
         made = straighten(subject, volumes)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as stream:
+        with writing_whole_bytes(path) as stream:
             np.savez(
                 stream,
                 discs=made.discs,
@@ -175,7 +175,6 @@ def load_straight(subject: Subject, volumes: Path, kept: Path) -> StraightSubjec
                     if item.name != "curve"
                 },
             )
-        os.replace(part, path)
     with np.load(path, allow_pickle=False) as stored:
         curve = CanalCurve(**{item.name: stored[f"curve_{item.name}"] for item in fields(CanalCurve)})
         rest = {item.name: stored[f"canal_{item.name}"] for item in fields(Canal) if item.name != "curve"}

@@ -6,7 +6,6 @@ before they are acquired, which is all that the cord network ever sees.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, StudySource
 from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.whole_files import writing_whole_bytes
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -130,8 +130,7 @@ def _render_to_disk(folder: Path, studies: StudySet, index: int) -> None:
     if path.exists():
         return
     item = render(studies.source.sample(studies.seed, index))
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as stream:
+    with writing_whole_bytes(path) as stream:
         np.savez(
             stream,
             sagittal=item.sagittal,
@@ -143,7 +142,6 @@ def _render_to_disk(folder: Path, studies: StudySet, index: int) -> None:
             cord_points=item.cord_points,
             mid_plane_distance=item.mid_plane_distance,
         )
-    os.replace(part, path)
 
 
 def render_set(folder: Path, studies: StudySet, indices: Iterable[int], workers: int) -> None:

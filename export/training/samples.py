@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from stenosis_trt.bench.compare import GRADES
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.pack import InputSpec
 from stenosis_trt.engine.roi import channel_slices, input_to_heatmap, slice_roi
@@ -27,7 +28,6 @@ Float32 = npt.NDArray[np.floating]
 MID_PLANE_SIGMA_MM = 6.0
 """A level's heatmap fades with the distance of its slice from the mid-plane, with this deviation."""
 
-GRADES = 4
 _OTHER_SHARE = 0.125
 _METAL_SHARE = 0.04
 _HEATMAP_SIGMA = 1.5

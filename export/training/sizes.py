@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,13 +21,12 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
-from torch import nn
 
 from stenosis_trt.engine.pack import InputSpec
 from stenosis_trt.export.graphs import fold_stored_half, multiply_adds
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx_export import export_network
-from stenosis_trt.export.training.loops import SampleSource, Task, train
+from stenosis_trt.export.training.loops import Task, train
 from stenosis_trt.export.training.recipe import (
     CORD_INPUT,
     GRADER_INPUT,
@@ -36,10 +34,16 @@ from stenosis_trt.export.training.recipe import (
     REFERENCE,
     VALIDATION_SEED,
 )
-from stenosis_trt.export.training.samples import CordSamples, GraderSamples, LevelSamples, StudyStore
+from stenosis_trt.export.training.samples import StudyStore
 from stenosis_trt.export.training.sets import StudyFolder, training_set
-from stenosis_trt.export.training.tasks import grade_loss, heatmap_loss, make_network
-from stenosis_trt.export.training.validation import GraderValidation, KeypointValidation
+from stenosis_trt.export.training.tasks import (
+    SPECIFICATIONS,
+    grade_loss,
+    heatmap_loss,
+    make_network,
+    make_source,
+    make_validation,
+)
 
 _RUNS = 20
 
@@ -86,16 +90,9 @@ class Found:
     figures: dict[str, float]
 
 
-def _parts(
-    candidate: Candidate, training: StudyStore, judging: StudyStore
-) -> tuple[nn.Module, SampleSource, Callable[[nn.Module], dict[str, float]]]:
-    """Network, samples and validation of a candidate."""
-    spec, stride = candidate.source, candidate.stride
-    if candidate.model == "grader":
-        return make_network("grader"), GraderSamples(training, spec), GraderValidation(judging, spec)
-    network = KeypointNet(1, 6 if candidate.model == "levels" else 4, stride, candidate.decoder)
-    samples = LevelSamples if candidate.model == "levels" else CordSamples
-    return network, samples(training, spec, stride), KeypointValidation(judging, spec, stride)
+def _keypoint_network(candidate: Candidate) -> KeypointNet:
+    points = len(SPECIFICATIONS[candidate.model][1].names)
+    return KeypointNet(candidate.source.channels, points, candidate.stride, candidate.decoder)
 
 
 def try_candidate(
@@ -113,14 +110,16 @@ def try_candidate(
     """
     training = training_set(folder, REFERENCE, REFERENCE.mixed, candidate.model, left_out)
     judging = StudyStore(folder.anatomies(left_out, VALIDATION_SEED, REFERENCE.validation_anatomies))
+    grader = candidate.model == "grader"
     torch.manual_seed(0)
-    network, source, validate = _parts(candidate, training, judging)
+    network = make_network("grader") if grader else _keypoint_network(candidate)
+    source = make_source(candidate.model, training, candidate.source, candidate.stride)
+    validate = make_validation(candidate.model, judging, candidate.source, candidate.stride)
     whole = REFERENCE.mixed.schedule(candidate.model)
-    rate = whole.learning_rate if candidate.model == "grader" else 2e-3
+    rate = whole.learning_rate if grader else 2e-3
     schedule = replace(
         whole, steps=steps, learning_rate=rate, validate_every=steps, checkpoint_every=steps, patience=0
     )
-    grader = candidate.model == "grader"
     task = Task(
         name=candidate.model,
         network=network,

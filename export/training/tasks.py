@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from stenosis_trt.bench.compare import GRADES
 from stenosis_trt.engine.pack import InputSpec, OutputSpec
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
@@ -25,7 +26,7 @@ from stenosis_trt.export.training.recipe import (
     MINIMUM_PEAK,
     MINIMUM_PROBABILITY,
 )
-from stenosis_trt.export.training.samples import GRADES, CordSamples, GraderSamples, LevelSamples, StudyStore
+from stenosis_trt.export.training.samples import CordSamples, GraderSamples, LevelSamples, StudyStore
 from stenosis_trt.export.training.validation import GraderValidation, KeypointValidation
 
 _SHORT_RUN_MOMENTUM = 0.05
@@ -72,20 +73,20 @@ def make_network(name: str) -> nn.Module:
     return KeypointNet(source.channels, len(result.names), result.stride)
 
 
-def make_source(name: str, store: StudyStore) -> SampleSource:
-    """What the network of that name learns from."""
-    source, result = SPECIFICATIONS[name]
+def make_source(name: str, store: StudyStore, source: InputSpec, stride: int) -> SampleSource:
+    """What a network of that name learns from, on an input and with a stride of its heatmaps."""
     if name == "grader":
         return GraderSamples(store, source)
-    return (LevelSamples if name == "levels" else CordSamples)(store, source, result.stride)
+    return (LevelSamples if name == "levels" else CordSamples)(store, source, stride)
 
 
-def make_validation(name: str, store: StudyStore) -> Callable[[nn.Module], dict[str, float]]:
-    """What judges the network of that name."""
-    source, result = SPECIFICATIONS[name]
+def make_validation(
+    name: str, store: StudyStore, source: InputSpec, stride: int
+) -> Callable[[nn.Module], dict[str, float]]:
+    """What judges a network of that name; arguments as in `make_source`."""
     if name == "grader":
         return GraderValidation(store, source)
-    return KeypointValidation(store, source, result.stride)
+    return KeypointValidation(store, source, stride)
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,13 @@ class Course:
 
 def make_task(name: str, course: Course, training: StudyStore, validation: StudyStore) -> Task:
     """The network of that name with its samples, loss and validation."""
+    source, result = SPECIFICATIONS[name]
     return Task(
         name=name,
         network=make_network(name),
-        source=make_source(name, training),
+        source=make_source(name, training, source, result.stride),
         loss=grade_loss if name == "grader" else heatmap_loss,
-        validate=make_validation(name, validation),
+        validate=make_validation(name, validation, source, result.stride),
         schedule=course.schedule,
         judged_by=_JUDGED_BY[name],
         higher_is_better=name == "grader",
