@@ -44,11 +44,12 @@ class Run:
     Attributes:
         recipe: see `Recipe`.
         folder: where studies are rendered, and the volumes.
-        device: mixed precision on a GPU, float32 on a CPU.
+        device: mixed precision on a GPU; on a CPU float32, or what `bfloat16` says.
         seed: initial weights and order of samples.
         only: networks to train.
         start: folder of `<network>.safetensors` to begin the second part with, instead of the first part.
         as_int8: share of the second part, at its end, that is trained as INT8; 0 for none.
+        bfloat16: let keypoint networks learn with bfloat16 arithmetic on a CPU.
     """
 
     recipe: Recipe
@@ -58,6 +59,7 @@ class Run:
     only: tuple[str, ...]
     start: Path | None
     as_int8: float
+    bfloat16: bool
 
     def trained(self, name: str, stage: Stage, place: Path, left_out: str | None) -> tuple[nn.Module, Task]:
         """Train one network in one stage, or what is left of that."""
@@ -69,7 +71,7 @@ class Run:
         torch.manual_seed(self.seed)
         task = make_task(
             name,
-            Course(schedule, start, quantise_from),
+            Course(schedule, start, quantise_from, self.bfloat16),
             training_set(self.folder, self.recipe, stage, name, left_out),
             validation_set(self.folder, self.recipe, stage, left_out),
         )
@@ -109,7 +111,8 @@ class Run:
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
             return f"{name}, mixed precision, PyTorch {torch.__version__}"
-        return f"CPU, PyTorch {torch.__version__}"
+        arithmetic = ", bfloat16 for keypoints" if self.bfloat16 else ""
+        return f"CPU{arithmetic}, PyTorch {torch.__version__}"
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -126,6 +129,11 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--as-int8", type=float, default=0.0, metavar="SHARE", help="train this share of the steps as INT8"
+    )
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="keypoint networks learn with bfloat16 on a CPU: twice as fast where it multiplies it (AMX)",
     )
     parser.add_argument("--seed", type=int, default=0, help="initial weights and order of samples")
     parser.add_argument(
@@ -155,6 +163,7 @@ def main() -> None:
         only=(arguments.only,) if arguments.only else NETWORKS,
         start=arguments.start,
         as_int8=arguments.as_int8,
+        bfloat16=arguments.bfloat16,
     )
     if arguments.volumes is None:
         sys.exit("The recipe needs real volumes. Give --volumes.")

@@ -32,7 +32,7 @@ _BRIGHTEST = 1.7
 """Fat next to the coil, in units of CSF; what is brighter is a vessel's inflow or an artefact."""
 _EDGE_MM = 2.0
 _C4_C5 = 2
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Task:
         start: .safetensors file that the initial weights come from; None leaves them as they are.
         quantise_from: step (0-based) from which ranges are looked at, for `Schedule.observed` steps, and
             INT8 is simulated after them. Only networks validated so are judged. None for never.
+        bfloat16: on a CPU, learn with bfloat16 arithmetic. Figures are of float32 nonetheless.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Task:
     higher_is_better: bool = True
     start: Path | None = None
     quantise_from: int | None = None
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule.patience and self.judged_by is None:
@@ -139,7 +141,7 @@ def train(task: Task, folder: Path, device: torch.device, loaders: int = 1) -> n
         task: what to train.
         folder: where `<name>.checkpoint.pt`, `<name>.log.jsonl` and, of what is judged, `<name>.best.pt`
             are kept.
-        device: mixed precision is used on a GPU, float32 on a CPU.
+        device: float16 where it is safe is used on a GPU, what the task says on a CPU.
         loaders: processes that draw samples.
 
     Returns:
@@ -251,10 +253,15 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.task.schedule.rate(step)
         inputs = inputs.to(self.device, memory_format=torch.channels_last)
-        half = torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
+        cuda = self.device.type == "cuda"
+        half = torch.autocast(
+            self.device.type,
+            dtype=torch.float16 if cuda else torch.bfloat16,
+            enabled=cuda or self.task.bfloat16,
+        )
         quantised = self.task.quantise_from is not None and step >= self.task.quantise_from
         with half, self._as_int8(self.network, quantised):
-            loss = self.task.loss(self.network(inputs), targets.to(self.device))
+            loss = self.task.loss(self.network(inputs).float(), targets.to(self.device))
         value = loss.item()
         if not math.isfinite(value):
             raise RuntimeError(self._not_finite(value, inputs, targets))

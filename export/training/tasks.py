@@ -91,11 +91,16 @@ def make_validation(
 
 @dataclass(frozen=True)
 class Course:
-    """How one network is trained: its schedule, where its weights come from, and from where on as INT8."""
+    """How one network is trained: its schedule, where its weights come from, and from where on as INT8.
+
+    `bfloat16` is asked of the keypoint networks alone: depthwise convolutions, of which EfficientNet is
+    made, are slower in it.
+    """
 
     schedule: Schedule
     start: Path | None = None
     quantise_from: int | None = None
+    bfloat16: bool = False
 
 
 def make_task(name: str, course: Course, training: StudyStore, validation: StudyStore) -> Task:
@@ -112,4 +117,5 @@ def make_task(name: str, course: Course, training: StudyStore, validation: Study
         higher_is_better=name == "grader",
         start=course.start,
         quantise_from=course.quantise_from,
+        bfloat16=course.bfloat16 and name != "grader",
     )

@@ -103,6 +103,15 @@ def test_a_run_that_is_stopped_and_started_again_ends_as_one_that_was_not(tmp_pa
     assert _rows(tmp_path / "whole") == _rows(tmp_path / "parts")
 
 
+def test_bfloat16_learns_about_the_same_and_leaves_weights_in_float32(tmp_path: Path) -> None:
+    single = train(_task(), tmp_path / "single", _CPU, loaders=0)
+    half = train(_task(bfloat16=True), tmp_path / "half", _CPU, loaders=0)
+    assert not _same(single, half)
+    assert {value.dtype for value in half.parameters()} == {torch.float32}
+    untrained = _error(_network().eval())["error"]
+    assert abs(_error(half)["error"] - _error(single)["error"]) < 0.2 * untrained
+
+
 def test_a_run_stops_where_it_gets_no_better_and_gives_its_best_network(tmp_path: Path) -> None:
     best = train(_stopping(), tmp_path, _CPU, loaders=0)
     rows = _rows(tmp_path)
