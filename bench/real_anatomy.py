@@ -5,8 +5,10 @@
 
 Each volume is cut into the two clinical protocols and graded as any study. Levels are compared with the
 marks of `semisynthetic.subjects`; a slice's compression ratio with that of the manual cord mask where there
-is one, taken through the same slice and measured as the Spinal Cord Toolbox does, by second moments. A
-figure speaks for anatomy that the pack has not seen only where the pack was trained without that subject.
+is one, taken through the same slice and measured as the Spinal Cord Toolbox does, by second moments. Then
+the images are cut short at the foot and at the head, and levels that they do not show may not be found.
+
+A figure speaks for anatomy that the pack has not seen only where the pack was trained without that subject.
 """
 
 from __future__ import annotations
@@ -32,6 +34,11 @@ from stenosis_trt.engine.records import LEVELS
 JUDGED = LEVELS[:5]
 """C2/3 to C6/7; C7/T1 is graded only where it is seen."""
 
+SHORT_FIELDS = ((0, 4), (1, 5), (2, 5))
+"""First and last level that images cut short show. All end at the volume's other end: images of a field below
+100 mm are no sagittal series of a neck, whatever they show."""
+
+_AT_LEVEL_MM = 6.0
 _GRID_MM = 0.25
 _AROUND_MM = 12.0
 _WHOLE_MM2 = 25.0
@@ -65,6 +72,28 @@ class SubjectFigures:
         return [x.distance_mm for x in self.levels if x.level in JUDGED and x.distance_mm is not None]
 
 
+@dataclass(frozen=True)
+class ShortField:
+    """One volume of which images show some levels.
+
+    Attributes:
+        subject, shown: whose, and which levels.
+        graded: whether the study was; the others are 0 where not.
+        right: shown levels found within 6 mm.
+        wrong: shown levels found elsewhere.
+        invented: levels that are not shown, and found.
+        doubted: the results say `level_number_uncertain`.
+    """
+
+    subject: str
+    shown: tuple[str, ...]
+    graded: bool
+    right: int
+    wrong: int
+    invented: int
+    doubted: bool
+
+
 def judge(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> SubjectFigures:
     """Grade one volume as acquired and compare.
 
@@ -79,13 +108,9 @@ def judge(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> Sub
         PackError: the pack cannot be used.
     """
     study = acquire_volume(subject.name, Volume(subject.path(volumes)))
-    write_study(study, work / "study", "explicit")
-    out = work / "results"
-    grade_paths([work / "study"], out, GradeOptions(pack=pack, device="cpu"))
-    lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    if not lines:
+    result = _graded(study, pack, work)
+    if result is None:
         return SubjectFigures(subject.name, "not graded: see errors.csv", (), 0, None, None)
-    result = json.loads(lines[0])
     levels = tuple(
         _level(found, mark) for found, mark in zip(result["levels"], subject.disc_points, strict=False)
     )
@@ -99,6 +124,48 @@ def judge(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> Sub
         ratio_mean_absolute_error=float(np.abs(errors).mean()) if known else None,
         ratio_bias=float(errors.mean()) if known else None,
     )
+
+
+def judge_short_fields(subject: Subject, volumes: Path, pack: Path | None) -> list[ShortField]:
+    """Grade a volume cut short, once for each of `SHORT_FIELDS`; arguments and errors as in `judge`."""
+    volume, marks = Volume(subject.path(volumes)), subject.disc_points
+    heights = marks[:, 2]
+    fields = []
+    for first, last in SHORT_FIELDS:
+        # Cut half-way to the disc that is not to be seen.
+        top = (heights[first - 1] + heights[first]) / 2 if first else np.inf
+        foot = (heights[last] + heights[last + 1]) / 2 if last + 1 < len(LEVELS) else -np.inf
+        study = acquire_volume(subject.name, volume, (foot, top))
+        with TemporaryDirectory() as work:
+            result = _graded(study, pack, Path(work))
+        levels = [] if result is None else result["levels"]
+        found = {
+            LEVELS.index(level["level"]): level["point"] for level in levels if level["point"] is not None
+        }
+        away = {k: float(np.linalg.norm(np.array(found[k]) - marks[k])) for k in found}
+        shown = range(first, last + 1)
+        right = sum(away[k] <= _AT_LEVEL_MM for k in found if k in shown)
+        fields.append(
+            ShortField(
+                subject=subject.name,
+                shown=LEVELS[first : last + 1],
+                graded=result is not None,
+                right=right,
+                wrong=sum(k in shown for k in found) - right,
+                invented=sum(k not in shown for k in found),
+                doubted=any("level_number_uncertain" in level["flags"] for level in levels),
+            )
+        )
+    return fields
+
+
+def _graded(study: AcquiredStudy, pack: Path | None, work: Path) -> dict[str, Any] | None:
+    """The study's line of results.jsonl, or None where it was not graded."""
+    write_study(study, work / "study", "explicit")
+    out = work / "results"
+    grade_paths([work / "study"], out, GradeOptions(pack=pack, device="cpu"))
+    lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads(lines[0]) if lines else None
 
 
 def _level(found: Mapping[str, Any], mark: np.ndarray) -> LevelFigure:
@@ -146,8 +213,8 @@ def mask_ratio(mask: Volume, pose: SlicePose, near: np.ndarray) -> float | None:
     return float(down[inside].std() / across[inside].std())
 
 
-def summary(figures: Sequence[SubjectFigures]) -> dict[str, Any]:
-    """The figures over all subjects."""
+def summary(figures: Sequence[SubjectFigures], short: Sequence[ShortField]) -> dict[str, Any]:
+    """The figures over all subjects, and over all of their short fields of view."""
     distances = [x for item in figures for x in item.distances]
     grades = [x.grade for item in figures for x in item.levels if x.grade is not None]
     return {
@@ -157,10 +224,11 @@ def summary(figures: Sequence[SubjectFigures]) -> dict[str, Any]:
         "largest_mm": max(distances, default=None),
         "highest_grade": max(grades, default=None),
         "subjects": [asdict(item) for item in figures],
+        "short_fields": [asdict(item) for item in short],
     }
 
 
-def _print(figures: Sequence[SubjectFigures]) -> None:
+def _print(figures: Sequence[SubjectFigures], short: Sequence[ShortField]) -> None:
     for item in figures:
         print(f"{item.subject}: {item.reason or f'{len(item.distances)} of {len(JUDGED)} levels found'}")
         for level in item.levels:
@@ -169,6 +237,12 @@ def _print(figures: Sequence[SubjectFigures]) -> None:
         if item.ratio_mean_absolute_error is not None:
             errors = f"mean absolute error {item.ratio_mean_absolute_error:.3f}, bias {item.ratio_bias:+.3f}"
             print(f"  ratio on {item.cord_slices} slices: {errors}")
+    for field in short:
+        told = "not graded"
+        if field.graded:
+            told = f"{field.right} of {len(field.shown)} found, {field.wrong} elsewhere, "
+            told += f"{field.invented} invented" + (", numbers doubted" if field.doubted else "")
+        print(f"{field.subject}, only {field.shown[0]} to {field.shown[-1]} in view: {told}")
 
 
 def main() -> None:
@@ -180,13 +254,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     arguments = parser.parse_args()
     chosen = arguments.subject or [name for name in SUBJECTS if name.startswith("errsm")]
-    figures = []
+    figures: list[SubjectFigures] = []
+    short: list[ShortField] = []
     for name in chosen:
         with TemporaryDirectory() as work:
             figures.append(judge(SUBJECTS[name], arguments.volumes, arguments.pack, Path(work)))
-    _print(figures)
-    whole = summary(figures)
-    print({name: value for name, value in whole.items() if name != "subjects"})
+        short += judge_short_fields(SUBJECTS[name], arguments.volumes, arguments.pack)
+    _print(figures, short)
+    whole = summary(figures, short)
+    print({name: value for name, value in whole.items() if not isinstance(value, list)})
     if arguments.out:
         arguments.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 

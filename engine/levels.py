@@ -46,6 +46,10 @@ _OPINIONS = 3
 _NEARLY_AS_WELL = 0.6
 """Where the maps are this high, as a share, at the places of the neighbours, the numbers are in doubt."""
 
+_COUNTED_FROM_MM = 20.0
+"""Discs are counted from C2, above which there is none. A neck's next disc is at most this far: images that
+end nearer above C2/3 do not show whether another one follows."""
+
 MINIMUM_LEVELS = 3
 """Fewer levels than this are not taken for a cervical spine."""
 
@@ -77,7 +81,8 @@ def locate_levels(slices: Sequence[LoadedSlice], seen: Keypoints, model: ModelSp
     """
     opinions = [_opinions(index, slices, seen, model) for index in range(len(LEVELS))]
     chain = _most_plausible(opinions)
-    doubt = ("level_number_uncertain",) if _as_well_one_off(chain, opinions) else ()
+    doubtful = _as_well_one_off(chain, opinions) or not _counted_from_c2(chain, slices)
+    doubt = ("level_number_uncertain",) if doubtful else ()
     found = [
         replace(kept, flags=doubt) if kept is not None else _without_point(each[0])
         for kept, each in zip(chain, opinions, strict=True)
@@ -173,6 +178,17 @@ def _as_well_one_off(chain: Chain, opinions: Sequence[Sequence[LevelPoint]]) -> 
         if compared >= MINIMUM_LEVELS - 1 and taken >= _NEARLY_AS_WELL * kept:
             return True
     return False
+
+
+def _counted_from_c2(chain: Chain, slices: Sequence[LoadedSlice]) -> bool:
+    """Whether images show enough above C2/3, or above where it must be, for another disc to be seen."""
+    places = [(index, np.asarray(item.point)) for index, item in enumerate(chain) if item is not None]
+    if len(places) < 2:
+        return False
+    (first, top), (second, below) = places[:2]
+    up = (top - below) / (second - first)
+    beyond = top + up * first + up / np.linalg.norm(up) * _COUNTED_FROM_MM
+    return any(_in_image(part, beyond, 0.0) for part in slices)
 
 
 def _same_place(one: LevelPoint, other: LevelPoint) -> bool:

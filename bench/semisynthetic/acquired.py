@@ -64,8 +64,16 @@ def through_slice(volume: Volume, pose: SlicePose, points: FloatArray) -> FloatA
     return np.asarray(np.sum(parts, axis=0))
 
 
-def acquire_volume(name: str, volume: Volume) -> AcquiredStudy:
-    """The whole volume in 0.6 × 0.6 × 3.3 mm sagittal and 0.5 × 0.5 × 3.5 mm axial slices."""
+def acquire_volume(
+    name: str, volume: Volume, between: tuple[float, float] = (-np.inf, np.inf)
+) -> AcquiredStudy:
+    """A volume in 0.6 × 0.6 × 3.3 mm sagittal and 0.5 × 0.5 × 3.5 mm axial slices.
+
+    Args:
+        name: for the patient's identifier and the UIDs.
+        volume: what is acquired.
+        between: lowest and highest z (LPS, mm) that images show; the whole volume by default.
+    """
     protocols = {
         plane: SeriesProtocol(
             plane=plane,
@@ -81,15 +89,16 @@ def acquire_volume(name: str, volume: Volume) -> AcquiredStudy:
         )
         for plane, spacing, distance in (("sagittal", 0.6, 3.3), ("axial", 0.5, 3.5))
     }
-    plans = {plane: Plan(protocol, _poses(volume, protocol)) for plane, protocol in protocols.items()}
+    low, high = volume.bounds
+    low[2], high[2] = max(low[2], between[0]), min(high[2], between[1])
+    plans = {plane: Plan(protocol, _poses(low, high, protocol)) for plane, protocol in protocols.items()}
     return AcquiredStudy(name, volume, plans["sagittal"], plans["axial"])
 
 
-def _poses(volume: Volume, protocol: SeriesProtocol) -> tuple[SlicePose, ...]:
-    """Slices side by side through the whole volume."""
+def _poses(low: FloatArray, high: FloatArray, protocol: SeriesProtocol) -> tuple[SlicePose, ...]:
+    """Slices side by side through a box between two LPS corners."""
     across, down = (np.array(axis) for axis in _AXES[protocol.plane])
     normal = np.cross(across, down)
-    low, high = volume.bounds
     extent = high - low
     columns, rows, slices = (
         int(abs(extent @ axis) / step) + 1

@@ -19,7 +19,13 @@ import numpy.typing as npt
 
 from stenosis_trt.bench.compare import LevelPair, compare, pair_levels
 from stenosis_trt.bench.phantom.writing import PhantomOptions, write_studies
-from stenosis_trt.bench.real_anatomy import SubjectFigures, judge, summary
+from stenosis_trt.bench.real_anatomy import (
+    ShortField,
+    SubjectFigures,
+    judge,
+    judge_short_fields,
+    summary,
+)
 from stenosis_trt.bench.semisynthetic.source import Anatomies
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.engine.batch import GradeOptions, grade_paths
@@ -40,6 +46,7 @@ class Fold:
     Attributes:
         subject: who.
         acquired: its volume as it is.
+        short: its volume where images do not show all levels.
         pairs: every level of the studies made from it, beside the truth.
         probabilities: of the four grades of each level that was graded, before calibration, float64 (N, 4).
         grades: the true grades of those levels, int64 (N,).
@@ -48,6 +55,7 @@ class Fold:
 
     subject: str
     acquired: SubjectFigures
+    short: tuple[ShortField, ...]
     pairs: tuple[LevelPair, ...]
     probabilities: FloatArray
     grades: npt.NDArray[np.int64]
@@ -81,6 +89,7 @@ def judge_fold(subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, he
         raise ValueError("Subjects can be left out only where there are volumes. Give --volumes.")
     with TemporaryDirectory() as work:
         acquired = judge(SUBJECTS[subject], volumes, pack, Path(work))
+    short = judge_short_fields(SUBJECTS[subject], volumes, pack)
     source = Anatomies((subject,), volumes, folder.work / "straight")
     truth = held_out / "truth.csv"
     if not truth.exists():
@@ -99,6 +108,7 @@ def judge_fold(subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, he
     return Fold(
         subject=subject,
         acquired=acquired,
+        short=tuple(short),
         pairs=pairs,
         probabilities=np.array([told[pair.study_uid, pair.level] for pair in graded], dtype=np.float64),
         grades=np.array([pair.true_grade for pair in graded], dtype=np.int64),
@@ -151,7 +161,9 @@ def figures(folds: Sequence[Fold]) -> dict[str, Any]:
     }
     return {
         "left_out_subjects": [fold.subject for fold in folds],
-        "as_acquired": summary([fold.acquired for fold in folds]),
+        "as_acquired": summary(
+            [fold.acquired for fold in folds], [field for fold in folds for field in fold.short]
+        ),
         "made_stenoses": asdict(compare(pairs)),
         "made_stenoses_by_subject": made,
         "calibration": asdict(calibrate(folds)),

@@ -254,11 +254,8 @@ class _Run:
             group["lr"] = self.task.schedule.rate(step)
         inputs = inputs.to(self.device, memory_format=torch.channels_last)
         cuda = self.device.type == "cuda"
-        half = torch.autocast(
-            self.device.type,
-            dtype=torch.float16 if cuda else torch.bfloat16,
-            enabled=cuda or self.task.bfloat16,
-        )
+        form = torch.float16 if cuda else torch.bfloat16
+        half = torch.autocast(self.device.type, dtype=form, enabled=cuda or self.task.bfloat16)
         quantised = self.task.quantise_from is not None and step >= self.task.quantise_from
         with half, self._as_int8(self.network, quantised):
             loss = self.task.loss(self.network(inputs).float(), targets.to(self.device))

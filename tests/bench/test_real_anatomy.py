@@ -96,6 +96,9 @@ def test_an_acquired_slice_shows_the_volume_where_its_header_says(tmp_path: Path
     volume = _written(500 + 3 * x + 5 * y + 7 * z, tmp_path / "ramp.nii")
     study = acquire_volume("ramp", volume)
     low, high = volume.bounds
+    cut_off = acquire_volume("ramp", volume, (-1e3, high[2] - 18.0)).sagittal.poses[0]
+    assert cut_off.origin[2] == pytest.approx(high[2] - 18.0, abs=0.6)
+    assert cut_off.rows == study.sagittal.poses[0].rows - 18 / 0.6
     for plan in (study.sagittal, study.axial):
         assert {pose.orientation for pose in plan.poses} == {plan.protocol.plane}
         assert len(plan.poses) > 8
@@ -242,7 +245,8 @@ def test_the_summary_counts_levels_that_were_not_found_and_leaves_the_last_one_o
         [
             _figures("a", [1.0, 2.0, 3.0, 4.0, 5.0, 40.0], 0),
             _figures("b", [None, 2.0, 2.0, 2.0, 2.0, None], 1),
-        ]
+        ],
+        [],
     )
     assert (whole["levels_found"], whole["levels_judged"]) == (9, 10)
     assert (whole["median_mm"], whole["largest_mm"], whole["highest_grade"]) == (2.0, 5.0, 1)

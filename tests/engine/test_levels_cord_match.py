@@ -145,6 +145,17 @@ def test_levels_whose_maps_are_low_elsewhere_are_numbered_without_doubt() -> Non
     assert all(item.flags == ("level_number_uncertain",) for item in doubtful)
 
 
+@pytest.mark.parametrize("hidden", [0, 2])
+def test_numbers_are_in_doubt_where_the_images_end_close_above_the_first_disc(hidden: int) -> None:
+    """Another disc may lie there: only C2, above which there is none, shows where counting begins."""
+    points: list[Vector | None] = [None] * hidden + list(NECK[hidden:])
+    for above, doubt in ((30.0, ()), (12.0, ("level_number_uncertain",))):
+        # Levels that are not found have their place above, too.
+        found = _locate(_sagittal(NECK[0][2] + above + 120.0), points)
+        assert [item.point is None for item in found] == [index < hidden for index in range(6)]
+        assert {item.flags for item in found[hidden:]} == {doubt}
+
+
 def test_discs_as_far_apart_as_lumbar_ones_are_no_cervical_spine() -> None:
     lumbar = [(2.0, -20.0, 90.0 - 36.0 * k) for k in range(6)]
     found = _locate(_sagittal(), list(lumbar))

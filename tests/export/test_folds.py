@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stenosis_trt.bench.compare import LevelPair
-from stenosis_trt.bench.real_anatomy import LevelFigure, SubjectFigures
+from stenosis_trt.bench.real_anatomy import LevelFigure, ShortField, SubjectFigures
 from stenosis_trt.export.training.folds import Fold, calibrate, figures
 from stenosis_trt.export.training.recipe import REFERENCE, TRAINING_SEED, VALIDATION_SEED
 from stenosis_trt.export.training.sets import StudyFolder, training_set, validation_set
@@ -78,7 +78,8 @@ def _fold(subject: str, sharpness: float, seed: int) -> Fold:
         for k, (a, b) in enumerate(zip(grades, told, strict=True))
     )
     probabilities = odds / odds.sum(axis=1, keepdims=True)
-    return Fold(subject, acquired, pairs, probabilities, grades, np.arange(400) // 6)
+    short = ShortField(subject, ("C2/3", "C3/4"), True, 1, 1, 0, True)
+    return Fold(subject, acquired, (short,), pairs, probabilities, grades, np.arange(400) // 6)
 
 
 def test_a_grader_that_is_too_sure_is_calibrated_by_those_it_has_not_seen() -> None:
@@ -93,6 +94,7 @@ def test_the_figures_hold_every_subject_and_count_a_level_that_was_not_found() -
     assert found["left_out_subjects"] == ["a", "b"]
     assert (found["as_acquired"]["levels_found"], found["as_acquired"]["levels_judged"]) == (2, 10)
     assert found["as_acquired"]["largest_mm"] == 1.5
+    assert [item["subject"] for item in found["as_acquired"]["short_fields"]] == ["a", "b"]
     assert found["made_stenoses"]["levels"] == 800
     assert set(found["made_stenoses_by_subject"]) == {"a", "b"}
     assert found["made_stenoses"]["ratio_bias"] == pytest.approx(0.02)
