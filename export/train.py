@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from stenosis_trt.export.checkpoints import write_checkpoint
+from stenosis_trt.export.training.beginning import start_record
 from stenosis_trt.export.training.confidence import Calibrated
 from stenosis_trt.export.training.curves import plot_curves
 from stenosis_trt.export.training.folds import Fold, figures, judge_fold, write_figures
@@ -143,7 +144,7 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def _known_figures(path: Path) -> dict[str, Any]:
+def known_figures(path: Path) -> dict[str, Any]:
     """What the folds found, and nothing where they were not run."""
     if not path.exists():
         print(f"{path} is not there: the pack gets no temperature and no figures. Run --folds first.")
@@ -183,11 +184,12 @@ def main() -> None:
     elif arguments.only or not arguments.out:
         run.mixed(None)
     if arguments.out and not arguments.only:
-        known = _known_figures(found)
+        known = known_figures(found)
         networks, tasks, _ = run.mixed(None)
         if known:
             networks["grader"] = Calibrated(networks["grader"], known["calibration"]["temperature"])
-        facts = {"trained_on": run.trained_on, "left_out_figures": known}
+        begun_with = [start_record(run.beginning(name) / f"{name}.safetensors") for name in NETWORKS]
+        facts = {"trained_on": run.trained_on, "begun_with": begun_with, "left_out_figures": known}
         pack = build_pack(networks, tasks, arguments.out, run.recipe, facts)
         print(f"{pack.path}: pack {pack.name} {pack.version}, SHA-256 {pack.sha256}")
     plot_curves(arguments.work, arguments.work / "curves.png")

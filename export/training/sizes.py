@@ -95,21 +95,30 @@ def _keypoint_network(candidate: Candidate) -> KeypointNet:
     return KeypointNet(candidate.source.channels, points, candidate.stride, candidate.decoder)
 
 
-def try_candidate(
-    candidate: Candidate, steps: int, folder: StudyFolder, left_out: str, start: Path, place: Path
-) -> Found:
-    """Train a candidate without a subject and judge it by that subject.
+@dataclass(frozen=True)
+class Trial:
+    """How candidates are trained.
 
-    Args:
-        candidate: see `Candidate`.
+    Attributes:
         steps: how long.
         folder: where studies are rendered.
         left_out: who judges.
         start: a grader's .safetensors to begin with.
-        place: folder for its checkpoint and log.
+        bfloat16: let keypoint networks learn with bfloat16 arithmetic on a CPU.
     """
-    training = training_set(folder, REFERENCE, REFERENCE.mixed, candidate.model, left_out)
-    judging = StudyStore(folder.anatomies(left_out, VALIDATION_SEED, REFERENCE.validation_anatomies))
+
+    steps: int
+    folder: StudyFolder
+    left_out: str
+    start: Path
+    bfloat16: bool
+
+
+def try_candidate(candidate: Candidate, trial: Trial, place: Path) -> Found:
+    """Train a candidate without a subject, and judge it by that one; `place` gets checkpoint and log."""
+    folder, steps = trial.folder, trial.steps
+    training = training_set(folder, REFERENCE, REFERENCE.mixed, candidate.model, trial.left_out)
+    judging = StudyStore(folder.anatomies(trial.left_out, VALIDATION_SEED, REFERENCE.validation_anatomies))
     grader = candidate.model == "grader"
     torch.manual_seed(0)
     network = make_network("grader") if grader else _keypoint_network(candidate)
@@ -127,7 +136,8 @@ def try_candidate(
         loss=grade_loss if grader else heatmap_loss,
         validate=validate,
         schedule=schedule,
-        start=start if grader else None,
+        start=trial.start if grader else None,
+        bfloat16=trial.bfloat16 and not grader,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = train(task, place, device, folder.workers - 1).to("cpu").eval()
@@ -167,6 +177,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("levels", "cord", "grader"), help="its candidates alone")
     parser.add_argument("--start", type=Path, help="grader's .safetensors to begin with")
     parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--bfloat16", action="store_true", help="as the recipe's")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
         "--out", type=Path, required=True, help="JSON; candidates that it holds are not tried again"
@@ -174,13 +185,14 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = StudyFolder(arguments.work, arguments.volumes, arguments.workers)
     start = arguments.start or arguments.work / "phantoms_only" / "grader.safetensors"
+    trial = Trial(arguments.steps, folder, arguments.left_out, start, arguments.bfloat16)
     kept = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else []
     done = {(item["model"], item["name"]) for item in kept}
     for number, candidate in enumerate(CANDIDATES):
         if (candidate.model, candidate.name) in done or arguments.model not in (None, candidate.model):
             continue
         place = arguments.work / "sizes" / str(number)
-        found = try_candidate(candidate, arguments.steps, folder, arguments.left_out, start, place)
+        found = try_candidate(candidate, trial, place)
         kept.append(asdict(found))
         arguments.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         print(kept[-1], flush=True)
