@@ -229,7 +229,7 @@ def test_the_readmes_commands_are_those_that_ci_calls() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     for command in (
         "pip install . && stenosis-trt demo",
-        "pip install -c constraints.txt '.[test]' && pytest",
+        "pip install -c constraints.txt '.[test]' && pytest -n auto --dist loadfile",
     ):
         assert command in "\n".join(readme.splitlines()[:24])
         assert command in script

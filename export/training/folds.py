@@ -64,8 +64,12 @@ class Fold:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature fitted on every other study; the calibration errors of the rest, before and after."""
+    """A temperature fitted on every other study; the calibration errors of the rest, before and after.
 
+    `temperature` is what a pack gets: `fitted`, or 1 where that makes the error of the rest no smaller.
+    """
+
+    fitted: float
     temperature: float
     error_before: float
     error_after: float
@@ -140,7 +144,7 @@ def calibrate(folds: Sequence[Fold]) -> Calibration:
     before, after = (
         expected_calibration_error(_softmax(logits[~fitted] / t), grades[~fitted]) for t in (1.0, temperature)
     )
-    return Calibration(temperature, before, after)
+    return Calibration(temperature, temperature if after < before else 1.0, before, after)
 
 
 def _softmax(logits: FloatArray) -> FloatArray:

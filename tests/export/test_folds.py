@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,25 @@ def _fold(subject: str, sharpness: float, seed: int) -> Fold:
 
 def test_a_grader_that_is_too_sure_is_calibrated_by_those_it_has_not_seen() -> None:
     found = calibrate([_fold("a", 12.0, 1), _fold("b", 12.0, 2)])
-    assert found.temperature > 3.0
+    assert found.temperature == found.fitted > 3.0
     assert found.error_before > 0.15
     assert found.error_after < 0.05
+
+
+def test_a_temperature_that_makes_the_rest_no_better_is_not_used() -> None:
+    """The studies that it is fitted to are too sure; the others are not."""
+    sure, right = _fold("a", 12.0, 1), _fold("b", 2.0, 2)
+    even = sure.studies % 2 == 0
+    mixed = replace(
+        sure,
+        probabilities=np.concatenate([sure.probabilities[even], right.probabilities[~even]]),
+        grades=np.concatenate([sure.grades[even], right.grades[~even]]),
+        studies=np.concatenate([sure.studies[even], right.studies[~even]]),
+    )
+    found = calibrate([mixed])
+    assert found.fitted > 3.0
+    assert found.error_after > found.error_before
+    assert found.temperature == 1.0
 
 
 def test_the_figures_hold_every_subject_and_count_a_level_that_was_not_found() -> None:
