@@ -23,6 +23,7 @@ from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.spec_file import CheckpointChoice, ModelDeclaration
 from stenosis_trt.export.training.confidence import Calibrated
 
+_CLASSES = 'name its classes in the spec: ["0", "1", "2", "3"], or these and "other"'
 _KEYPOINT = "stenosis-trt/keypoint"
 _KEYPOINT_ANCHOR = "stages.0.0.0.weight"
 
@@ -96,7 +97,8 @@ def _efficientnet(
     channels, classes = declaration.input.channels, len(declaration.output.names)
     network = EfficientNetB5(classes, channels=channels, variant=variant)
     names = their_names(network.state_dict(), library)
-    _check_size(path, weights, names["classifier.1.weight"], 0, classes, "classes", "output.names")
+    last = names["classifier.1.weight"]
+    _check_size(path, weights, last, 0, classes, "classes", "output.names", _CLASSES)
     _check_size(path, weights, weights.anchor, 1, channels, "input channels", "input.channels")
     return name, network, names
 
@@ -153,12 +155,19 @@ def _keypoint(
 
 
 def _check_size(
-    path: Path, weights: Weights, name: str, axis: int, wanted: int, what: str, entry: str
+    path: Path,
+    weights: Weights,
+    name: str,
+    axis: int,
+    wanted: int,
+    what: str,
+    entry: str,
+    remedy: str = "correct the spec",
 ) -> None:
     """Say of a number that the spec decides where it comes from, before all shapes are compared."""
     tensor = weights.tensors.get(name)
     if tensor is not None and tensor.dim() > axis and tensor.shape[axis] != wanted:
         raise CheckpointError(
             f"{path} has {tensor.shape[axis]} {what} ({name} is {'×'.join(map(str, tensor.shape))}), and the "
-            f"spec's {entry} asks for {wanted}. Give a checkpoint that was trained so, or correct the spec."
+            f"spec's {entry} asks for {wanted}. Give a checkpoint that was trained so, or {remedy}."
         )

@@ -186,8 +186,9 @@ def main() -> None:
     if arguments.out and not arguments.only:
         known = known_figures(found)
         networks, tasks, _ = run.mixed(None)
-        if known:
-            networks["grader"] = Calibrated(networks["grader"], known["calibration"]["temperature"])
+        temperature = known["calibration"]["temperature"] if known else 1.0
+        if temperature != 1.0:
+            networks["grader"] = Calibrated(networks["grader"], temperature)
         begun_with = [start_record(run.beginning(name) / f"{name}.safetensors") for name in NETWORKS]
         facts = {"trained_on": run.trained_on, "begun_with": begun_with, "left_out_figures": known}
         pack = build_pack(networks, tasks, arguments.out, run.recipe, facts)

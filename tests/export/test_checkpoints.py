@@ -25,7 +25,7 @@ from stenosis_trt.export.spec_file import CheckpointChoice, ModelDeclaration, re
 from stenosis_trt.export.training.confidence import Calibrated
 
 State = dict[str, torch.Tensor]
-_MODELS = read_spec(reference_spec()).models
+_MODELS = read_spec(reference_spec(), ['grader.output.names=["0", "1", "2", "3"]']).models
 _CORD = _MODELS["cord"]
 _GRADER = _MODELS["grader"]
 

@@ -74,6 +74,13 @@ def test_a_spec_called_reference_is_the_example_and_settings_overrule_it() -> No
     assert spec.models["grader"].checkpoint.network == "timm/efficientnet_b5"
 
 
+def test_a_network_of_four_grades_needs_no_more_than_their_names() -> None:
+    output = read_spec(reference_spec(), [_FOUR]).models["grader"].output
+    assert (output.names, output.maximum_other) == (("0", "1", "2", "3"), None)
+    with pytest.raises(SpecError, match="maximum_other needs a class named other"):
+        read_spec(reference_spec(), [_FOUR, "grader.output.maximum_other=0.4"])
+
+
 def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
     text = reference_spec().read_text(encoding="utf-8").replace("spacing_mm = 0.375", "roi_mm = [48.0, 48.0]")
     (tmp_path / "spec.toml").write_text(text, encoding="utf-8")
@@ -101,7 +108,7 @@ def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
         ("cord.output.activation=tanh", "Write one of none, sigmoid"),
         ("cord.output.minimum_confidence=2", "must lie in 0 to 1"),
         ('grader.output.names=["0", "1", "2", "other"]', "Write 0, 1, 2, 3, or 0, 1, 2, 3, other, in"),
-        ("grader.output.maximum_other=0.4", "maximum_other needs a class named other"),
+        ("grader.output.maximum_other=1.4", "maximum_other must be above 0 and at most 1"),
         ("cord.output.maximum_other=0.4", "maximum_other, which nothing reads"),
         ("pack.weights=int8", "Write one of fp16, fp32"),
         ("pack.name=3", "has to be a text"),
@@ -264,7 +271,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.manual_seed(0)
     levels, cord = KeypointNet(1, 6, 4).eval(), KeypointNet(1, 4, 2).eval()
     # Initial weights would give every image the same probabilities.
-    shapes = {name: tuple(value.shape) for name, value in EfficientNetB5(4).state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in EfficientNetB5(5).state_dict().items()}
     grader = {name: named_value(name, shape) for name, shape in shapes.items()}
     save_file(levels.state_dict(), folder / "levels.safetensors")
     torch.save({"model": {f"module.{k}": v for k, v in cord.state_dict().items()}}, folder / "cord.pth")
@@ -308,7 +315,8 @@ def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: pack.path / model.file for name, model in pack.models.items()}
 
 
-_TINY = ["levels.output.activation=sigmoid", "grader.input.mean=[0,0,0]", "grader.input.std=[1,1,1]"]
+_FOUR = 'grader.output.names=["0", "1", "2", "3"]'
+_TINY = [_FOUR, "levels.output.activation=sigmoid", "grader.input.mean=[0,0,0]", "grader.input.std=[1,1,1]"]
 _ECHOES = [*_TINY, "cord.output.activation=sigmoid"]
 
 

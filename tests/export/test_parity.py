@@ -356,7 +356,7 @@ def test_plans_answer_on_this_gpu_as_their_models_do(
 def test_the_summary_names_what_goes_in_and_comes_out(pack: Pack) -> None:
     text = onnx_summary(pack.read_model("grader"))
     assert "image [dtype=float32, shape=('batch', 3, 128, 128)]" in text
-    assert "probabilities [dtype=float32, shape=('batch', 4)]" in text
+    assert "probabilities [dtype=float32, shape=('batch', 5)]" in text
     answer = CliRunner().invoke(app, ["verify", str(pack.path), "--inspect"])
     assert answer.exit_code == 0
     assert answer.output.count("Graph Input(s)") == 3

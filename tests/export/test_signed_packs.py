@@ -99,6 +99,7 @@ def test_export_signs_what_it_writes(tmp_path: Path, pair: Pair) -> None:
     write_studies(tmp_path / "studies", PhantomOptions(1, 9001))
     files = [item for name in tiny.models for item in (f"--{name}", tiny.path / f"{name}.onnx")]
     settings = (
+        'grader.output.names=["0", "1", "2", "3"]',
         "levels.output.activation=sigmoid",
         "cord.output.activation=sigmoid",
         "grader.input.mean=[0,0,0]",
