@@ -117,7 +117,7 @@ def test_the_entries_of_the_spec_are_those_of_the_example() -> None:
     for entry in entries:
         assert re.search(rf"\b{entry} = ", example), entry
     written = set(re.findall(r"^(?:# )?(\w+) = ", example, re.MULTILINE))
-    pack = {"name", "version", "licence", "intended_use", "weights", "training_data", "limits"}
+    pack = {"name", "version", "licence", "intended_use", "weights", "training_data", "limits", "not_for"}
     assert written - pack - {"network", "image_size"} <= set(entries)
 
 
