@@ -37,7 +37,8 @@ TOLERANCE = 1e-4
 Array = npt.NDArray[Any]
 
 _PREFIX = "network."
-"""In front of every name: what `onnx_export` wraps a network in, and `Calibrated` once more."""
+"""In front of every name: what `onnx_export` wraps a network in, and `Calibrated` once more. A temperature of
+1 is not stored."""
 
 
 def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
@@ -56,11 +57,10 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
     model, data = pack.models[name], pack.read_model(name)
     graph = fold_stored_half(onnx.load_model_from_string(data)).graph
     stored: dict[str, Array] = {
-        item.name.removeprefix(_PREFIX): numpy_helper.to_array(item) for item in graph.initializer
+        item.name.removeprefix(_PREFIX).removeprefix(_PREFIX): numpy_helper.to_array(item)
+        for item in graph.initializer
     }
     temperature = stored.pop(TEMPERATURE, None)
-    if temperature is not None:
-        stored = {key.removeprefix(_PREFIX): value for key, value in stored.items()}
     network: nn.Module = _network(model, stored).eval()
     state = network.state_dict()
     norms = {place: part for place, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)}
