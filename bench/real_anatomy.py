@@ -108,7 +108,7 @@ def judge(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> Sub
         PackError: the pack cannot be used.
     """
     study = acquire_volume(subject.name, Volume(subject.path(volumes)))
-    result = _graded(study, pack, work)
+    result = grade_acquired(study, pack, work)
     if result is None:
         return SubjectFigures(subject.name, "not graded: see errors.csv", (), 0, None, None)
     levels = tuple(
@@ -137,7 +137,7 @@ def judge_short_fields(subject: Subject, volumes: Path, pack: Path | None) -> li
         foot = (heights[last] + heights[last + 1]) / 2 if last + 1 < len(LEVELS) else -np.inf
         study = acquire_volume(subject.name, volume, (foot, top))
         with TemporaryDirectory() as work:
-            result = _graded(study, pack, Path(work))
+            result = grade_acquired(study, pack, Path(work))
         levels = [] if result is None else result["levels"]
         found = {
             LEVELS.index(level["level"]): level["point"] for level in levels if level["point"] is not None
@@ -159,8 +159,12 @@ def judge_short_fields(subject: Subject, volumes: Path, pack: Path | None) -> li
     return fields
 
 
-def _graded(study: AcquiredStudy, pack: Path | None, work: Path) -> dict[str, Any] | None:
-    """The study's line of results.jsonl, or None where it was not graded."""
+def grade_acquired(study: AcquiredStudy, pack: Path | None, work: Path) -> dict[str, Any] | None:
+    """Grade a study as one that a scanner sent; arguments and errors as in `judge`.
+
+    Returns:
+        Its line of results.jsonl, or None where it was not graded.
+    """
     write_study(study, work / "study", "explicit")
     out = work / "results"
     grade_paths([work / "study"], out, GradeOptions(pack=pack, device="cpu"))

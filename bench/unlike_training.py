@@ -21,11 +21,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.dicom_files import write_study
+from stenosis_trt.bench.real_anatomy import grade_acquired
 from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume
 from stenosis_trt.bench.semisynthetic.canal import Volume
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
-from stenosis_trt.engine.batch import GradeOptions, grade_paths
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.pack import InputSpec, Pack, reference_pack
@@ -71,9 +70,7 @@ class Unlike:
 
 def _graded(study: AcquiredStudy, pack: Path | None) -> bool:
     with TemporaryDirectory() as folder:
-        write_study(study, Path(folder) / "study", "explicit")
-        options = GradeOptions(pack=pack, device="cpu")
-        return grade_paths([Path(folder) / "study"], Path(folder) / "out", options).graded > 0
+        return grade_acquired(study, pack, Path(folder)) is not None
 
 
 def _slices(study: AcquiredStudy) -> list[tuple[SlicePose, Pixels]]:
