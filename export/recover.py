@@ -1,10 +1,11 @@
 """The trained weights of a pack back into checkpoints, where its networks are the project's own.
 
-    python -m stenosis_trt.export.recover PACK OUT
+    python -m stenosis_trt.export.recover PACK OUT [--other]
 
 For a pack whose checkpoints were not kept: to export it again, or to train on from it. Batch normalisations
 were folded into the convolutions before them, and come back as ones that change nothing. Weights that the
-pack stores as FP16 stay rounded so. A temperature comes back beside them.
+pack stores as FP16 stay rounded so. A temperature comes back beside them. With `--other` a grader of four
+grades gets the class "other", of which it knows nothing yet: the recipe trains on from that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from stenosis_trt.bench.compare import GRADES
 from stenosis_trt.engine.pack import ModelSpec, Pack, PackError, reference_pack
 from stenosis_trt.export.check_slices import random_inputs
 from stenosis_trt.export.checkpoints import write_checkpoint
@@ -35,6 +37,11 @@ TOLERANCE = 1e-4
 """Largest error of a network with recovered weights: ONNX Runtime and PyTorch sum in another order."""
 
 Array = npt.NDArray[Any]
+
+_FIRST_WEIGHT = "features.0.0.weight"
+_LAST_WEIGHT, _LAST_BIAS = "classifier.1.weight", "classifier.1.bias"
+_OTHER_LOGIT = -1.0
+"""Beside grades whose logits are near 0 and, one of them, well above."""
 
 _PREFIX = "network."
 """In front of every name: what `onnx_export` wraps a network in, and `Calibrated` once more. A temperature of
@@ -85,14 +92,40 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
     return network, error
 
 
-def recover(pack: Pack, out: Path) -> dict[str, float]:
-    """Write `<name>.safetensors` for every model of a pack, and return each one's largest error.
+def with_other(grader: nn.Module) -> EfficientNetB5:
+    """A grader of four grades with the class "other" after them, hardly ever told until it is trained.
 
     Raises:
-        ExportError: as in `recover_network`; nothing is written then.
+        ExportError: it has other classes than the four grades, or a temperature.
+    """
+    classes = grader.classifier[-1].out_features if isinstance(grader, EfficientNetB5) else 0
+    if classes != GRADES:
+        raise ExportError(f'The grader has not {GRADES} grades alone, so "other" cannot be added to it.')
+    weights = grader.state_dict()
+    for name, value in ((_LAST_WEIGHT, 0.0), (_LAST_BIAS, _OTHER_LOGIT)):
+        row = torch.full_like(weights[name][:1], value)
+        weights[name] = torch.cat([weights[name], row])
+    wider = EfficientNetB5(GRADES + 1, channels=weights[_FIRST_WEIGHT].shape[1])
+    wider.load_state_dict(weights)
+    return wider.eval()
+
+
+def recover(pack: Pack, out: Path, other: bool = False) -> dict[str, float]:
+    """Write `<name>.safetensors` for every model of a pack, and return each one's largest error.
+
+    Args:
+        pack: whose networks are the project's own.
+        out: folder for the files.
+        other: give the grader the class "other", as `with_other` does.
+
+    Raises:
+        ExportError: as in `recover_network` and `with_other`; nothing is written then.
         OSError: `out` cannot be written.
     """
     found = {name: recover_network(pack, name) for name in pack.models}
+    if other:
+        grader, error = found["grader"]
+        found["grader"] = with_other(grader), error
     out.mkdir(parents=True, exist_ok=True)
     for name, (network, _) in found.items():
         write_checkpoint(out / f"{name}.safetensors", network)
@@ -130,10 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The trained weights of a pack back into checkpoints.")
     parser.add_argument("pack", type=Path, help="a folder or a zip; `reference` takes the reference pack")
     parser.add_argument("out", type=Path, help="folder for levels, grader and cord.safetensors")
+    parser.add_argument("--other", action="store_true", help='give a grader of four grades the class "other"')
     asked = parser.parse_args(arguments)
     try:
         taken = reference_pack() if str(asked.pack) == "reference" and not asked.pack.exists() else asked.pack
-        errors = recover(Pack.load(taken), asked.out)
+        errors = recover(Pack.load(taken), asked.out, asked.other)
     except (PackError, ExportError) as error:
         print(error, file=sys.stderr)
         return 2

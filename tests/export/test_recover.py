@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from tiny_pack import write_tiny_pack
 
@@ -15,9 +16,10 @@ from stenosis_trt.engine.pack import Pack
 from stenosis_trt.export.candidates import write_candidate
 from stenosis_trt.export.check_slices import random_inputs
 from stenosis_trt.export.checkpoints import write_checkpoint
+from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.networks import load_network
 from stenosis_trt.export.onnx_export import ExportError, answer_of, export_network
-from stenosis_trt.export.recover import main, recover, recover_network
+from stenosis_trt.export.recover import main, recover, recover_network, with_other
 from stenosis_trt.export.spec_file import read_spec, reference_spec
 from stenosis_trt.export.training.confidence import Calibrated
 
@@ -61,6 +63,24 @@ def test_a_temperature_comes_back_with_the_weights(pack: Pack, tmp_path: Path) -
     answers = [answer_of(item, "heatmaps")(batch) for item in (loaded.network, found, network)]
     assert np.array_equal(answers[0], answers[1])
     assert not np.allclose(answers[1], answers[2])
+
+
+def test_a_grader_of_four_grades_gets_the_class_other_and_grades_as_before() -> None:
+    torch.manual_seed(0)
+    four = EfficientNetB5(4).eval()
+    images = torch.rand(2, 3, 64, 64)
+    before, after = four(images), with_other(four)(images)
+    assert after.shape == (2, 5)
+    assert torch.allclose(after[:, :4], before, atol=1e-6)
+    assert torch.equal(after[:, 4], torch.tensor([-1.0, -1.0]))
+
+
+def test_a_grader_that_knows_other_does_not_get_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reference", str(tmp_path / "out"), "--other"]) == 2
+    assert 'has not 4 grades alone, so "other" cannot be added' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_of_another_network_is_refused_and_nothing_is_written(
