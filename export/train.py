@@ -185,11 +185,15 @@ def main() -> None:
         run.mixed(None)
     if arguments.out and not arguments.only:
         known = known_figures(found)
+        # Before the training: a start that is gone is to be said at once.
+        try:
+            begun_with = [start_record(run.beginning(name) / f"{name}.safetensors") for name in NETWORKS]
+        except OSError as error:
+            sys.exit(f"{error.filename} cannot be read ({error.strerror}). The card names what --start held.")
         networks, tasks, _ = run.mixed(None)
         temperature = known["calibration"]["temperature"] if known else 1.0
         if temperature != 1.0:
             networks["grader"] = Calibrated(networks["grader"], temperature)
-        begun_with = [start_record(run.beginning(name) / f"{name}.safetensors") for name in NETWORKS]
         facts = {"trained_on": run.trained_on, "begun_with": begun_with, "left_out_figures": known}
         pack = build_pack(networks, tasks, arguments.out, run.recipe, facts)
         print(f"{pack.path}: pack {pack.name} {pack.version}, SHA-256 {pack.sha256}")

@@ -189,6 +189,7 @@ def test_the_recipe_says_what_it_lacks(tmp_path: Path) -> None:
         ([], "Give --volumes"),
         (["--volumes", tmp_path, "--folds", "--only", "cord"], "Leave out --only"),
         (["--volumes", tmp_path, "--folds", "--left-out", "errsm_11"], "errsm_11 is not learnt from"),
+        (["--volumes", tmp_path, "--start", tmp_path / "gone", "--out", tmp_path / "pack"], "cannot be read"),
     ):
         done = subprocess.run([*command, *options], check=False, capture_output=True, text=True)
         assert done.returncode == 1
