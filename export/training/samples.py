@@ -304,7 +304,7 @@ class CordSamples:
 
 
 class GraderSamples:
-    """Regions around a level in three neighbouring sagittal slices, with the level's Kang grade.
+    """Regions around a level in the sagittal slices that its input asks for, with the level's Kang grade.
 
     One in eight is of the class after the grades, "other": nothing that could be graded.
     """
@@ -327,7 +327,7 @@ class GraderSamples:
         return self.draw(rng, self.store[number], level), np.asarray(grade)
 
     def draw(self, rng: np.random.Generator, study: RenderedStudy, level: int) -> Float32:
-        """One augmented region of a level, float32 (3, H, W)."""
+        """One augmented region of a level, float32 (C, H, W)."""
         centre = study.level_points[level] + rng.uniform(-1, 1, 3) * self.jitter.shift
         turn = rng.uniform(-1, 1) * self.jitter.angle
         zoom = 1.0 + rng.uniform(-1, 1) * self.jitter.zoom

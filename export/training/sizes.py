@@ -72,8 +72,8 @@ CANDIDATES = (
     Candidate("cord", "128² at 0.5 mm", CORD_INPUT, 2),
     Candidate("cord", "96² at 0.67 mm", _sized(CORD_INPUT, 96, 2 / 3), 2),
     Candidate("cord", "128² at 0.5 mm, stride 4", CORD_INPUT, 4),
-    Candidate("grader", "three neighbouring slices", GRADER_INPUT),
-    Candidate("grader", "one slice, three times", replace(GRADER_INPUT, channel_source="slice")),
+    Candidate("grader", "one slice", GRADER_INPUT),
+    Candidate("grader", "three neighbouring slices", replace(GRADER_INPUT, channel_source="neighbours")),
 )
 
 
@@ -191,7 +191,7 @@ def main() -> None:
     for number, candidate in enumerate(CANDIDATES):
         if (candidate.model, candidate.name) in done or arguments.model not in (None, candidate.model):
             continue
-        place = arguments.work / "sizes" / str(number)
+        place = arguments.work / "sizes" / arguments.left_out / str(number)
         found = try_candidate(candidate, trial, place)
         kept.append(asdict(found))
         arguments.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
