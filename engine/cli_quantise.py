@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 
 def quantise(
-    pack: Annotated[Path, typer.Argument(help="Model pack: a folder or a zip.", show_default=False)],
     out: Annotated[Path, typer.Option(help="New folder for the pack with what passed the gate.")],
+    pack: Annotated[
+        Path | None, typer.Argument(help="Model pack: a folder or a zip. [default: the reference pack]")
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp16, int8, or both with a comma.")] = "fp16,int8",
     calibrate: Annotated[
         Path | None, typer.Option(help="Studies to calibrate on. [default: 8 phantoms]")
@@ -77,7 +79,7 @@ def quantise(
     from stenosis_trt.engine.build_options import names
 
     with export_errors():
-        from stenosis_trt.engine.pack import Pack
+        from stenosis_trt.engine.pack import Pack, reference_pack
         from stenosis_trt.export.precision import Int8Options
         from stenosis_trt.export.quantise import QuantiseOptions
         from stenosis_trt.export.rewrites import REWRITES
@@ -104,7 +106,7 @@ def quantise(
                 search=SearchOptions(kept_in, minutes) if search else None,
                 key=None if sign is None else signing_key(sign),
             )
-        loaded = Pack.load(pack, trust_in(require_signature))
+        loaded = Pack.load(pack or reference_pack(), trust_in(require_signature))
     raise typer.Exit(publish(loaded, out, options))
 
 

@@ -12,9 +12,10 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
+from stenosis_trt.engine import cli_quantise
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.cli import app
-from stenosis_trt.engine.pack import Pack, PackError
+from stenosis_trt.engine.pack import Pack, PackError, reference_pack
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, LevelResult, LoadedStudy, StudyResult
 from stenosis_trt.export.agreement import StudyPair, agreement
 from stenosis_trt.export.candidates import write_candidate
@@ -314,6 +315,20 @@ def test_quantise_says_what_is_wrong_in_one_line(
     assert words in answer.output
     assert len(answer.output.splitlines()) == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_without_a_pack_quantise_takes_the_reference_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = list[Path]()
+
+    def publish(pack: Pack, _out: Path, _options: QuantiseOptions) -> int:
+        taken.append(pack.path)
+        return 0
+
+    monkeypatch.setattr(cli_quantise, "publish", publish)
+    assert CliRunner().invoke(app, ["quantise", "--out", str(tmp_path / "new")]).exit_code == 0
+    assert taken == [reference_pack()]
 
 
 def test_options_of_quantise_are_checked() -> None:
