@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stenosis_trt.engine.cli_errors import fail, needs_package, usage_errors
+from stenosis_trt.engine.cli_options import PackOption
 
 if TYPE_CHECKING:
     from stenosis_trt.bench.devices import Silicon
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def roofline(
-    pack: Annotated[
-        Path | None, typer.Option(help="Model pack: a folder or a zip. [default: the reference pack]")
-    ] = None,
+    pack: PackOption = None,
     slices: Annotated[int, typer.Option(min=1, help="Sagittal slices of a study.")] = 15,
     levels: Annotated[int, typer.Option(min=1, help="Disc levels that are graded.")] = 6,
     cords: Annotated[int, typer.Option(min=1, help="Axial slices that are measured.")] = 30,

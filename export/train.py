@@ -67,7 +67,7 @@ class Run:
         schedule = replace(stage.schedule(name), seed=self.seed)
         last = stage is self.recipe.mixed
         quantise_from = int(schedule.steps * (1.0 - self.as_int8)) if last and self.as_int8 else None
-        start = self.beginning(name) / f"{name}.safetensors" if last else None
+        start = self.beginning(name) if last else None
         # Seeded before the network is made, so that its initial weights are the same every time.
         torch.manual_seed(self.seed)
         task = make_task(
@@ -83,13 +83,12 @@ class Run:
         return network, task
 
     def beginning(self, name: str) -> Path:
-        """The folder with the weights of `name` that the second part begins with; trained if need be."""
-        if self.start is not None:
-            return self.start
-        place = self.folder.work / "phantoms_only"
-        if not (place / f"{name}.safetensors").exists():
+        """The file with the weights of `name` that the second part begins with; trained if need be."""
+        place = self.start or self.folder.work / "phantoms_only"
+        path = place / f"{name}.safetensors"
+        if self.start is None and not path.exists():
             self.trained(name, self.recipe.phantoms_only, place, None)
-        return place
+        return path
 
     def mixed(self, left_out: str | None) -> tuple[dict[str, nn.Module], dict[str, Task], Path]:
         """The second part, without a subject or with all."""
@@ -187,7 +186,7 @@ def main() -> None:
         known = known_figures(found)
         # Before the training: a start that is gone is to be said at once.
         try:
-            begun_with = [start_record(run.beginning(name) / f"{name}.safetensors") for name in NETWORKS]
+            begun_with = [start_record(run.beginning(name)) for name in NETWORKS]
         except OSError as error:
             sys.exit(f"{error.filename} cannot be read ({error.strerror}). The card names what --start held.")
         networks, tasks, _ = run.mixed(None)

@@ -339,10 +339,10 @@ class GraderSamples:
         spec, size = self.spec, (self.spec.height, self.spec.width)
         planes = np.array([abs(float(pose.to_pixels(centre)[2])) for pose in study.sagittal_poses])
         nearest = int(np.argmin(planes + rng.normal(0.0, 0.4, len(planes))))
-        neighbours = channel_slices(nearest, len(study.sagittal), spec)
+        chosen = channel_slices(nearest, len(study.sagittal), spec)
         if rng.random() < 0.5:
-            neighbours = neighbours[::-1]
-        images = [study.sagittal[k] for k in neighbours]
+            chosen = chosen[::-1]
+        images = [study.sagittal[k] for k in chosen]
         affine = moved(slice_roi(study.sagittal_poses[nearest], centre, spec), size, turn, zoom)
         region = perturbed(rng, cut(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec)
         at = to_output(affine, study.sagittal_poses[nearest], centre)

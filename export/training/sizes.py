@@ -188,10 +188,10 @@ def main() -> None:
     trial = Trial(arguments.steps, folder, arguments.left_out, start, arguments.bfloat16)
     kept = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else []
     done = {(item["model"], item["name"]) for item in kept}
-    for number, candidate in enumerate(CANDIDATES):
+    for candidate in CANDIDATES:
         if (candidate.model, candidate.name) in done or arguments.model not in (None, candidate.model):
             continue
-        place = arguments.work / "sizes" / arguments.left_out / str(number)
+        place = arguments.work / "sizes" / arguments.left_out / f"{candidate.model}, {candidate.name}"
         found = try_candidate(candidate, trial, place)
         kept.append(asdict(found))
         arguments.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
