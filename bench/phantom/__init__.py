@@ -2,7 +2,10 @@
 
 spine        the canal's course, and coordinates along it
 anatomy      one patient: sizes, stenoses, truth
-tissue       T2 signal at a point
+tissue       T2 signal at a point, painted by soft_tissue, vertebrae and canal_contents
+tissue_traits  contrast, and sizes that no truth depends on
+texture      grain of tissue
+shapes       outlines, and points that are painted
 acquisition  protocols, coil, slice profile, k-space
 slice_profile  what of a slice's thickness its image shows
 study        one patient seen by two series

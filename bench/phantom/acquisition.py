@@ -8,13 +8,15 @@ that is Gaussian in both channels (hence Rician in magnitude), and motion as pha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
-from stenosis_trt.bench.phantom.tissue import Signals, TissueSource, sample_signals
+from stenosis_trt.bench.phantom.tissue import TissueSource
+from stenosis_trt.bench.phantom.tissue_traits import Signals, sample_signals
 from stenosis_trt.engine.geometry import SlicePose
 
 Array = npt.NDArray[np.float32]
@@ -189,51 +191,80 @@ def _canal_plane(anatomy: Anatomy, pose: SlicePose, depth: float) -> Array:
     rows = np.arange(0, pose.rows + _COARSE_PIXELS, _COARSE_PIXELS)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)
     coarse = anatomy.curve.to_canal(pose.to_patient(grid) + depth * pose.normal).astype(np.float32)
+    plane = np.empty((3, pose.rows, pose.columns), dtype=np.float32)
+    for k in range(3):
+        # Along the first axis of an array rows are added as a whole: both axes are taken so.
+        along_rows = _between_knots(np.ascontiguousarray(coarse[..., k]), pose.rows)
+        plane[k] = _between_knots(np.ascontiguousarray(along_rows.T), pose.columns).T
+    return plane.reshape(3, -1)
 
-    def weights(count: int, knots: int) -> Array:
-        matrix = np.zeros((count, knots), dtype=np.float32)
-        position = np.arange(count) / _COARSE_PIXELS
-        low = np.floor(position).astype(int)
-        matrix[np.arange(count), low] += (1 - (position - low)).astype(np.float32)
-        matrix[np.arange(count), np.minimum(low + 1, knots - 1)] += (position - low).astype(np.float32)
-        return matrix
 
-    down, across = weights(pose.rows, len(rows)), weights(pose.columns, len(columns))
-    return np.stack([(down @ coarse[..., k] @ across.T).ravel() for k in range(3)])
+def _between_knots(knots: Array, count: int) -> Array:
+    """Linear interpolation along the first axis, every `_COARSE_PIXELS`-th row a knot: `count` rows.
+
+    Without BLAS, whose threads would spin between the slices and whose rounding is a processor's.
+    """
+    low, high = knots[:-1], knots[1:]
+    rows = np.empty((len(low), _COARSE_PIXELS, *knots.shape[1:]), dtype=np.float32)
+    rows[:, 0] = low
+    for step in range(1, _COARSE_PIXELS):
+        share = step / _COARSE_PIXELS
+        # Rounded once for each knot's share, as fused arithmetic does it.
+        first = low * np.float32(1 - share)
+        rows[:, step] = first + high.astype(np.float64) * share
+    return rows.reshape(-1, *knots.shape[1:])[:count]
 
 
 def _coil(pose: SlicePose, scanner: Scanner) -> Array:
     """Sensitivity of a posterior spine coil: falls to the front and towards both ends."""
-    grid = np.stack(np.meshgrid(np.arange(pose.columns), np.arange(pose.rows)), axis=-1)
-    points = pose.to_patient(grid)
+    points = pose.to_patient(_pixel_grid(pose.rows, pose.columns))
     depth = np.exp((points[..., 1] - 40.0) / scanner.coil_depth)
     length = np.exp(-0.5 * (points[..., 2] / scanner.coil_length) ** 2)
     return np.asarray(np.clip(depth, 0.0, 1.5) * length, dtype=np.float32)
 
 
+@lru_cache(maxsize=2)
+def _pixel_grid(rows: int, columns: int) -> FloatArray:
+    """(column, row) of each pixel, float64 (rows, columns, 2); the slices of a series share it."""
+    grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).astype(np.float64)
+    grid.flags.writeable = False
+    return grid
+
+
 def _through_k_space(image: FloatArray, scanner: Scanner, rng: np.random.Generator) -> FloatArray:
     """Limited resolution, complex noise and motion between phase-encoding lines. Magnitude is returned."""
     if not scanner.phase_along_rows:
-        image = image.T
+        image = np.ascontiguousarray(image.T)
     rows, columns = image.shape
     spectrum = np.fft.fftshift(np.fft.fft2(image, norm="ortho"))
-    kept_rows = int(rows * scanner.resolution) // 2 * 2
-    kept_columns = int(columns * min(1.0, scanner.resolution * 1.15)) // 2 * 2
+    if scanner.motion > 0.0:
+        # Breathing and swallowing: a slow, not quite periodic phase error from line to line.
+        lines = np.arange(rows)
+        phase = scanner.motion * np.sin(2 * np.pi * lines / rng.uniform(6.0, 25.0) + rng.uniform(0, 6.28))
+        spectrum *= np.exp(1j * phase)[:, None]
+    noise = rng.standard_normal((2, rows, columns))
+    noise *= scanner.noise
+    taper = _taper(rows, columns, scanner.resolution)
+    for channel, added in zip((spectrum.real, spectrum.imag), noise, strict=True):
+        channel += added
+        channel *= taper
+    magnitude = np.abs(np.fft.ifft2(np.fft.ifftshift(spectrum), norm="ortho"))
+    return np.asarray(magnitude if scanner.phase_along_rows else magnitude.T)
+
+
+@lru_cache(maxsize=2)
+def _taper(rows: int, columns: int, resolution: float) -> FloatArray:
+    """Share of k-space that is kept, float64 (rows, columns), 0 beyond the resolution; one for a series."""
+    kept_rows = int(rows * resolution) // 2 * 2
+    kept_columns = int(columns * min(1.0, resolution * 1.15)) // 2 * 2
     mask_rows = np.abs(np.arange(rows) - rows // 2) <= kept_rows / 2
     mask_columns = np.abs(np.arange(columns) - columns // 2) <= kept_columns / 2
     mask = mask_rows[:, None] & mask_columns[None, :]
     taper = (
         np.cos(np.linspace(-1, 1, rows) * 0.8)[:, None] * np.cos(np.linspace(-1, 1, columns) * 0.8)[None, :]
-    )
-    if scanner.motion > 0.0:
-        # Breathing and swallowing: a slow, not quite periodic phase error from line to line.
-        lines = np.arange(rows)
-        phase = scanner.motion * np.sin(2 * np.pi * lines / rng.uniform(6.0, 25.0) + rng.uniform(0, 6.28))
-        spectrum = spectrum * np.exp(1j * phase)[:, None]
-    noise = rng.standard_normal((2, rows, columns)) * scanner.noise
-    spectrum = (spectrum + noise[0] + 1j * noise[1]) * mask * taper
-    magnitude = np.abs(np.fft.ifft2(np.fft.ifftshift(spectrum), norm="ortho"))
-    return np.asarray(magnitude if scanner.phase_along_rows else magnitude.T)
+    ) * mask
+    taper.flags.writeable = False
+    return np.asarray(taper)
 
 
 def acquire(

@@ -2,14 +2,24 @@
 
 A distance is in mm and negative inside. Distances are of first order: exact on the outline, right in sign
 everywhere, which is all that an edge one pixel wide needs.
+
+Paint that covers nothing changes nothing. A structure is therefore evaluated only on the points near it
+(`Canvas.on`); the bounds err on the safe side, so that the values are those of the whole plane.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.floating]
+Mask = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.intp]
+
+_ROUNDING_MM = 0.02
+"""Added to bounds, so that float32 arithmetic never leaves out a point that would be painted."""
 
 
 class Canvas:
@@ -19,20 +29,37 @@ class Canvas:
         self.u, self.v, self.s, self.edge = u, v, s, edge
         self.signal: Array = np.zeros(u.shape, dtype=np.float32)
 
+    @property
+    def fade(self) -> float:
+        """Distance in mm outside an outline from which on `inside` is 0."""
+        return 0.5 * self.edge + _ROUNDING_MM
+
     def inside(self, distance: Array) -> Array:
         """Coverage in [0, 1] of points at a signed distance (mm, negative inside) from an outline."""
-        return np.asarray(np.clip(0.5 - distance / self.edge, 0.0, 1.0), dtype=np.float32)
+        coverage = np.subtract(0.5, distance / self.edge)
+        np.maximum(coverage, 0.0, out=coverage)
+        np.minimum(coverage, 1.0, out=coverage)
+        return np.asarray(coverage, dtype=np.float32)
 
     def paint(self, coverage: Array, signal: Array | float) -> None:
         """Lay `signal` over what is there, as far as `coverage` goes."""
-        self.signal += coverage * (np.asarray(signal, dtype=np.float32) - self.signal)
+        change = np.asarray(signal, dtype=np.float32) - self.signal
+        change *= coverage
+        self.signal += change
 
-    def subset(self, chosen: npt.NDArray[np.bool_]) -> tuple[Canvas, npt.NDArray[np.intp]]:
+    def subset(self, chosen: Mask) -> tuple[Canvas, Positions]:
         """A canvas of the chosen points only, and their positions, to write back with."""
         where = np.flatnonzero(chosen)
-        part = Canvas(self.u[where], self.v[where], self.s[where], self.edge)
-        part.signal = self.signal[where]
+        part = Canvas(self.u.take(where), self.v.take(where), self.s.take(where), self.edge)
+        part.signal = self.signal.take(where)
         return part, where
+
+    def on(self, chosen: Mask, draw: Callable[[Canvas, Positions], None]) -> None:
+        """Have `draw` paint a canvas of the chosen points, if any; it is given their positions too."""
+        part, where = self.subset(chosen)
+        if len(where):
+            draw(part, where)
+            self.signal[where] = part.signal
 
 
 def ellipse(u: Array, v: Array, half_u: Array | float, half_v: Array | float) -> Array:
@@ -41,6 +68,15 @@ def ellipse(u: Array, v: Array, half_u: Array | float, half_v: Array | float) ->
     radius = np.sqrt(a * a + b * b) + np.float32(1e-6)
     slope = np.sqrt((a / half_u) ** 2 + (b / half_v) ** 2) / radius + np.float32(1e-6)
     return np.asarray((radius - 1.0) / slope, dtype=np.float32)
+
+
+def reach(half_u: float, half_v: float, beyond: float) -> tuple[float, float]:
+    """Half axes of a box that holds every point whose `ellipse` distance is below `beyond` mm.
+
+    The distance is at least (radius − 1) · the smaller half axis; radius is 1 on the outline.
+    """
+    grown = 1.0 + max(beyond, 0.0) / min(half_u, half_v)
+    return half_u * grown + _ROUNDING_MM, half_v * grown + _ROUNDING_MM
 
 
 def ellipsoid(u: Array, v: Array, s: Array, radii: tuple[float, float, float]) -> Array:

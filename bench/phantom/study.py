@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,8 @@ from stenosis_trt.bench.phantom.acquisition import (
     sample_scanner,
 )
 from stenosis_trt.bench.phantom.anatomy import Anatomy, sample_anatomy
-from stenosis_trt.bench.phantom.tissue import Signals, Tissues, TissueSource
+from stenosis_trt.bench.phantom.tissue import Tissues, TissueSource
+from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.engine.geometry import SlicePose
 
 SEEN_WITHIN_MM = 6.0
@@ -91,8 +93,15 @@ class PhantomStudy:
         """
         plane = 0 if series.protocol.plane == "sagittal" else 1
         rng = np.random.default_rng([self.seed, self.index, plane, number])
-        tissues = self.tissues(series.scanner.signals)
-        return acquire(self.anatomy, tissues, series.poses[number], series.scanner, rng)
+        signals = series.scanner.signals
+        if signals not in self._tissues:
+            self._tissues[signals] = self.tissues(signals)
+        return acquire(self.anatomy, self._tissues[signals], series.poses[number], series.scanner, rng)
+
+    @cached_property
+    def _tissues(self) -> dict[Signals, TissueSource]:
+        """Those that were needed so far: the slices of a series share theirs."""
+        return {}
 
     def seen_compression(self) -> tuple[SeenCompression | None, ...]:
         """For each level what could be measured at best: a compression ratio is taken on an axial image.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
-from stenosis_trt.bench.phantom.tissue import Signals, TissueSource
+from stenosis_trt.bench.phantom.tissue import TissueSource
+from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import Patient, sample_patient
 from stenosis_trt.bench.semisynthetic.straight import StraightSubject
 from stenosis_trt.bench.semisynthetic.tissue import RealTissues

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, ellipse
-from stenosis_trt.bench.phantom.tissue import Signals, Tissues
+from stenosis_trt.bench.phantom.tissue import Tissues
+from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import Patient
 from stenosis_trt.bench.semisynthetic.deformation import Deformation, Pressed
 from stenosis_trt.bench.semisynthetic.straight import GRID_MM
@@ -136,7 +137,7 @@ class RealTissues:
         )
         outside = np.maximum(signal, 0.0) ** self._curve * factor
         canvas = Canvas(at_u, at_v, at_s, 1.0)
-        turbulence = np.clip(self._phantom.noise(canvas, 4, (2.6, 2.6, 9.0)) - 0.35, 0.0, 1.6)
+        turbulence = np.clip(self._phantom.texture.noise(canvas, 4, (2.6, 2.6, 9.0)) - 0.35, 0.0, 1.6)
         cord = ellipse(
             u,
             v - canal.cord_centre[row].astype(np.float32),

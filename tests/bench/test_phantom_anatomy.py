@@ -10,7 +10,8 @@ import pytest
 from stenosis_trt.bench.phantom.acquisition import plan_axial, sample_axial_protocol
 from stenosis_trt.bench.phantom.anatomy import DEFORMED_FRACTION, Anatomy, sample_anatomy
 from stenosis_trt.bench.phantom.study import sample_study
-from stenosis_trt.bench.phantom.tissue import Tissues, sample_signals
+from stenosis_trt.bench.phantom.tissue import Tissues
+from stenosis_trt.bench.phantom.tissue_traits import sample_signals
 from stenosis_trt.engine.records import LEVELS
 
 

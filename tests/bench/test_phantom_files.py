@@ -14,6 +14,7 @@ import pytest
 
 from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES, PhantomOptions, write_studies, writing
 from stenosis_trt.bench.phantom.dicom_files import _dataset, _store, phantom_uid, sop_instance_uid
+from stenosis_trt.bench.phantom.shapes import Canvas
 from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
 from stenosis_trt.bench.phantom.writing import TRUTH_COLUMNS, truth_rows
 
@@ -162,12 +163,36 @@ def test_a_level_that_no_axial_slice_shows_has_no_diameters_in_the_truth() -> No
     assert all(row["narrowest_ratio"] for row in rows)
 
 
-def test_a_phantom_slice_has_the_pixels_that_it_had_in_every_release() -> None:
-    study = sample_study(11, 0)
-    pixels = study.slice_pixels(study.axial, 0)
-    assert pixels.shape == (240, 240)
+@pytest.mark.parametrize(
+    ("seed", "plane", "number", "shape", "total"),
+    [
+        (11, "axial", 0, (240, 240), 5453828),
+        (11, "sagittal", 6, (432, 432), 61548696),
+        (4242, "sagittal", 0, (336, 336), 11391732),
+        (4242, "axial", 13, (384, 384), 27292889),
+        (7, "axial", 20, (288, 288), 16142973),
+    ],
+)
+def test_a_phantom_slice_has_the_pixels_that_it_had_in_every_release(
+    seed: int, plane: str, number: int, shape: tuple[int, int], total: int
+) -> None:
+    study = sample_study(seed, 0)
+    pixels = study.slice_pixels(getattr(study, plane), number)
+    assert pixels.shape == shape
     # Another library's last digit may round a few pixels the other way.
-    assert int(pixels.sum(dtype=np.int64)) == pytest.approx(5453828, abs=20)
+    assert int(pixels.sum(dtype=np.int64)) == pytest.approx(total, abs=20)
+
+
+@pytest.mark.parametrize(("plane", "numbers"), [("sagittal", (0, 7)), ("axial", (0, 14, 26))])
+def test_bounds_within_which_structures_are_painted_leave_no_point_out(
+    plane: str, numbers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = sample_study(4242, 0)
+    series = getattr(study, plane)
+    pixels = [study.slice_pixels(series, number) for number in numbers]
+    monkeypatch.setattr(Canvas, "fade", property(lambda canvas: 0.5 * canvas.edge + 6.0))
+    for number, before in zip(numbers, pixels, strict=True):
+        assert np.array_equal(study.slice_pixels(series, number), before)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from made_subject import (
 
 from stenosis_trt.bench.phantom.anatomy import DEFORMED_FRACTION, LevelTruth
 from stenosis_trt.bench.phantom.dicom_files import phantom_uid
-from stenosis_trt.bench.phantom.tissue import sample_signals
+from stenosis_trt.bench.phantom.tissue_traits import sample_signals
 from stenosis_trt.bench.semisynthetic import straight
 from stenosis_trt.bench.semisynthetic.anatomy import Patient, sample_patient
 from stenosis_trt.bench.semisynthetic.canal import Volume, trace_canal

@@ -1,0 +1,56 @@
+"""Grain of tissue: smooth random fields along the canal's coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.bench.phantom.shapes import Array, Canvas
+
+_SIZE = 48
+_CHANNELS = 6
+
+
+class Texture:
+    """One periodic random volume, read at another place and scale for each channel."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        grid: Array = rng.standard_normal((_SIZE,) * 3).astype(np.float32)
+        for axis in range(3):
+            grid = (np.roll(grid, 1, axis) + 2 * grid + np.roll(grid, -1, axis)) / 4
+        grid = (grid / grid.std()).astype(np.float32)
+        self._offsets = rng.uniform(0, _SIZE, size=(_CHANNELS, 3)).astype(np.float32)
+        self.lowest = float(grid.min())
+        """No value of any channel is lower but for rounding."""
+        # One more plane on each axis, the first once more: the neighbour of every cell is the next in memory.
+        padded = np.pad(grid, (0, 1), mode="wrap")
+        steps = (padded.shape[1] * padded.shape[2], padded.shape[2], 1)
+        flat = padded.ravel()
+        self._strides = steps
+        self._corners = [
+            (corner, flat[sum(step for axis, step in enumerate(steps) if corner >> axis & 1) :])
+            for corner in range(8)
+        ]
+
+    def noise(self, canvas: Canvas, channel: int, cell: tuple[float, float, float]) -> Array:
+        """Smooth random field of unit variance; `cell` is its grain in mm along u, v and s."""
+        index = np.zeros(canvas.u.shape, dtype=np.intp)
+        weights: list[tuple[Array, Array]] = []
+        for x, grain, offset, stride in zip(
+            (canvas.u, canvas.v, canvas.s), cell, self._offsets[channel], self._strides, strict=True
+        ):
+            position = x / grain + offset
+            floor = np.floor(position)
+            share = position - floor
+            index += _cell(floor) * stride
+            weights.append((1 - share, share))
+        total: npt.NDArray[np.float32] = np.zeros(canvas.u.shape, dtype=np.float32)
+        along = [weights[0][corner & 1] * weights[1][corner >> 1 & 1] for corner in range(4)]
+        for corner, values in self._corners:
+            total += values.take(index) * (along[corner & 3] * weights[2][corner >> 2 & 1])
+        return total
+
+
+def _cell(floor: Array) -> npt.NDArray[np.intp]:
+    """Whole numbers modulo the volume's size; the quotient is exact for those below 2¹⁸ sizes."""
+    return np.asarray(floor - _SIZE * np.floor(floor / _SIZE), dtype=np.intp)
