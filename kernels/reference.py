@@ -233,15 +233,11 @@ def _numbers(heatmaps: npt.ArrayLike) -> npt.NDArray[np.floating]:
     return np.where(missing, maps.dtype.type(0), maps) if missing.any() else maps
 
 
-def _invalid(maps: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Whether each map has a value that no heatmap may have, bool (N, K): not finite, or below 0."""
+def _without_invalid(heatmaps: npt.ArrayLike) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
+    """Heatmaps, with zeros in those that have a value that is not finite or below 0; which these are, (N, K)."""
+    maps = np.asarray(heatmaps)
     valid = (maps.min(axis=(2, 3)) >= -HEATMAP_TOLERANCE) & np.isfinite(maps.max(axis=(2, 3)))
-    return np.asarray(~valid)
-
-
-def _blank(maps: npt.NDArray[np.floating], invalid: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
-    """The maps, with zeros in those that are invalid: their peak is at the first pixel."""
-    return np.where(invalid[:, :, None, None], maps.dtype.type(0), maps) if invalid.any() else maps
+    return (maps if valid.all() else np.where(valid[:, :, None, None], maps, maps.dtype.type(0))), ~valid
 
 
 def _peaks(maps: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -262,7 +258,7 @@ def keypoint_support(heatmaps: npt.ArrayLike) -> Float32Array:
     """
     maps = _numbers(heatmaps)
     count, points, height, width = maps.shape
-    row, column = _peaks(_blank(maps, _invalid(np.asarray(heatmaps))))
+    row, column = _peaks(_without_invalid(heatmaps)[0])
     n, k, _ = np.ogrid[:count, :points, :points]
     support = np.zeros((count, points, points))
     for down in (-1, 0, 1):
@@ -287,9 +283,7 @@ def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
         float32 (N, K, 3): x, y in heatmap pixels, and the peak's value. A map with a value that is not finite
         or below 0 has (0, 0, NaN), so that it is not taken for one without a peak.
     """
-    maps = np.asarray(heatmaps)
-    invalid = _invalid(maps)
-    maps = _blank(maps, invalid)
+    maps, invalid = _without_invalid(heatmaps)
     count, points, height, width = maps.shape
     row, column = _peaks(maps)
     n, k = np.indices((count, points))
