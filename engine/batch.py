@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
+from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.selection import Decision, announce, open_backend
 from stenosis_trt.engine.cuda_driver import CudaError
@@ -232,14 +233,18 @@ class _Run:
             raise
         except _GPU_FAILED as error:
             return self._without_gpu(read, error)
-        except CannotGrade as error:
+        except (CannotGrade, ModelOutputError) as error:
+            on_gpu = not isinstance(backend, OnnxRuntimeBackend)
+            if isinstance(error, ModelOutputError) and on_gpu and self._options.cpu_if_gpu_fails:
+                # Half precision overflows where FP32 may not.
+                return self._without_gpu(read, error)
             problem = Problem(path, error.stage, f"cannot grade: {error.reason}", error.advice, uid)
         except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
             problem = program_failed(read.header, Stage.GRADE, error)
         return None, (*read.problems, problem)
 
     def _without_gpu(
-        self, read: ReadStudy, error: CudaError | TensorRTError
+        self, read: ReadStudy, error: CudaError | TensorRTError | ModelOutputError
     ) -> tuple[StudyResult | None, tuple[Problem, ...]]:
         """A study on which the GPU failed: on the CPU where that is allowed, else the problem."""
         path, uid = read.header.path, read.header.study_uid

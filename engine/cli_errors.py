@@ -72,6 +72,7 @@ def needs_package(message: str) -> Iterator[None]:
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """Print what keeps a command from running or going on as one line, and leave with exit code 2."""
+    from stenosis_trt.engine.backends.model_checks import ModelOutputError
     from stenosis_trt.engine.backends.selection import DeviceError
     from stenosis_trt.engine.cuda_driver import CudaError
     from stenosis_trt.engine.dicom.errors import ReaderError
@@ -79,9 +80,10 @@ def usage_errors() -> Iterator[None]:
     from stenosis_trt.engine.pack import PackError
     from stenosis_trt.engine.tensorrt_flavours import TensorRTError
 
+    told = (PackError, ModelOutputError, DeviceError, OutputError, ReaderError, CudaError, TensorRTError)
     try:
         yield
-    except (PackError, DeviceError, OutputError, ReaderError, CudaError, TensorRTError) as error:
+    except told as error:
         fail(str(error))
 
 

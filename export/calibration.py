@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Float32Array, Roi
+from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.pack import InputSpec, Pack
@@ -124,8 +125,9 @@ def record_inputs(pack: Pack, studies: Iterable[LoadedStudy], per_model: int) ->
     """
     with closing(RecordingBackend(OnnxRuntimeBackend(pack), per_model)) as backend:
         for study in studies:
-            # A study without a cervical spine shows the levels model what it has to be silent on.
-            with suppress(CannotGrade):
+            # A study without a cervical spine shows the levels model what it has to be silent on. Where a
+            # model gives invalid values, its inputs up to there are kept.
+            with suppress(CannotGrade, ModelOutputError):
                 grade_study(study, pack, backend)
     for name, sample in backend.samples.items():
         if not sample.kept:

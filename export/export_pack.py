@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.keys import PrivateKey
 from stenosis_trt.engine.pack import MODEL_NAMES, Pack
@@ -153,7 +154,14 @@ def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRun
             f"The model {name} answers the same whatever it is shown, which would hide every error of its "
             "export. Check that the checkpoint is the trained one, and the spec's window, mean and std."
         )
-    error = float(np.abs(backend.infer(name, batch) - expected).max())
+    try:
+        found = backend.infer(name, batch)
+    except ModelOutputError as failure:
+        raise ExportError(
+            f"The model {name} cannot be used: on slices {failure.fault}. "
+            'Check the checkpoint; if its weights are good, write weights = "fp32" under [pack].'
+        ) from failure
+    error = float(np.abs(found - expected).max())
     if not error <= TOLERANCE:
         raise ExportError(
             f"The model {name} differs from its checkpoint by {error:.2g} on slices, over {TOLERANCE:.2g}. "

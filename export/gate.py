@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
+from stenosis_trt.engine.backends.model_checks import ModelOutputError, model_error
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.pack import Pack
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
@@ -334,6 +335,9 @@ def _graded(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult | N
         return grade_study(study, pack, backend)
     except CannotGrade:
         return None
+    except ModelOutputError as error:
+        # A precision whose models answer one study of a few so is not to be used.
+        raise model_error(error.model, error.fault) from error
 
 
 def _shown(value: float | None) -> str:

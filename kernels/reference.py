@@ -19,6 +19,9 @@ Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 Window = tuple[float, float]
 """Real values that become 0 and 1."""
 
+HEATMAP_TOLERANCE = 1e-3
+"""How far outside of [0, 1] arithmetic of half precision may bring a value of a heatmap, or a probability."""
+
 
 @dataclass(frozen=True)
 class RegionSource:
@@ -230,6 +233,13 @@ def _numbers(heatmaps: npt.ArrayLike) -> npt.NDArray[np.floating]:
     return np.where(missing, maps.dtype.type(0), maps) if missing.any() else maps
 
 
+def _without_invalid(heatmaps: npt.ArrayLike) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
+    """Heatmaps, with zeros in those that have a value that is not finite or below 0; which these are, (N, K)."""
+    maps = np.asarray(heatmaps)
+    valid = (maps.min(axis=(2, 3)) >= -HEATMAP_TOLERANCE) & np.isfinite(maps.max(axis=(2, 3)))
+    return (maps if valid.all() else np.where(valid[:, :, None, None], maps, maps.dtype.type(0))), ~valid
+
+
 def _peaks(maps: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Row and column of the highest pixel of each map, (N, K) each."""
     peak = maps.reshape(*maps.shape[:2], -1).argmax(axis=-1)
@@ -240,14 +250,15 @@ def keypoint_support(heatmaps: npt.ArrayLike) -> Float32Array:
     """What every heatmap says of the places where all have their peaks.
 
     Args:
-        heatmaps: (N, K, h, w), values in [0, 1]; NaN counts as 0.
+        heatmaps: (N, K, h, w), values in [0, 1]; NaN counts as 0, and an invalid map (see `decode_keypoints`)
+            has its peak at the first pixel.
 
     Returns:
         float32 (N, K, K): [n, k, j] is the highest value of map k in the 3 × 3 pixels around map j's peak.
     """
     maps = _numbers(heatmaps)
     count, points, height, width = maps.shape
-    row, column = _peaks(maps)
+    row, column = _peaks(_without_invalid(heatmaps)[0])
     n, k, _ = np.ogrid[:count, :points, :points]
     support = np.zeros((count, points, points))
     for down in (-1, 0, 1):
@@ -266,12 +277,13 @@ def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
     mass: `stenosis_trt.bench.subpixel` measures it.
 
     Args:
-        heatmaps: (N, K, h, w), values in [0, 1]; NaN counts as 0.
+        heatmaps: (N, K, h, w), values in [0, 1].
 
     Returns:
-        float32 (N, K, 3): x, y in heatmap pixels, and the peak's value.
+        float32 (N, K, 3): x, y in heatmap pixels, and the peak's value. A map with a value that is not finite
+        or below 0 has (0, 0, NaN), so that it is not taken for one without a peak.
     """
-    maps = _numbers(heatmaps)
+    maps, invalid = _without_invalid(heatmaps)
     count, points, height, width = maps.shape
     row, column = _peaks(maps)
     n, k = np.indices((count, points))
@@ -296,7 +308,7 @@ def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
     )
     x = column + shift(left, value, right, (column > 0) & (column < width - 1))
     y = row + shift(up, value, down, (row > 0) & (row < height - 1))
-    return np.stack([x, y, value], axis=-1).astype(np.float32)
+    return np.stack([x, y, np.where(invalid, np.nan, value)], axis=-1).astype(np.float32)
 
 
 @dataclass(frozen=True)

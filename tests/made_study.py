@@ -37,6 +37,11 @@ def noise_above_the_dark(rng: np.random.Generator, shape: tuple[int, int]) -> np
     return image
 
 
+def sparse(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
+    """A dark image with a bright pixel here and there."""
+    return np.asarray(1000 * (rng.random(shape) < 0.02), dtype=np.uint16)
+
+
 def made_study(axial: bool = True, same_frame: bool = True, fill: Fill | None = None) -> LoadedStudy:
     """Nine sagittal slices of 250² and, if `axial`, thirty axial ones of 320²; always the same."""
     rng, fill = np.random.default_rng(0), fill or noise()

@@ -7,6 +7,7 @@ class for what is unlike its training takes a middle brightness, as noise has, f
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,38 @@ def _brightness(centres: tuple[float, ...]) -> bytes:
     return _model(nodes, constants, ["batch", len(centres)])
 
 
-def write_tiny_pack(out: Path, other: bool = False, maximum_other: float | None = None) -> Pack:
-    """Write the pack to `out`; with `other`, its grader has the fifth class, and this limit of it."""
+def invalid_for_dark_images(model: bytes, value: float = np.nan) -> bytes:
+    """The model, whose whole answer is `value` where an input of the batch has a mean below 0.2.
+
+    Noise as packs are tried on is brighter.
+    """
+    graph_of = onnx.load_model_from_string(model)
+    graph = graph_of.graph
+    for node in graph.node:
+        node.output[:] = ["valid" if name == "out" else name for name in node.output]
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["image", "pixels"], ["brightness"], keepdims=0),
+            helper.make_node("ReduceMin", ["brightness"], ["darkest"], keepdims=0),
+            helper.make_node("Less", ["darkest", "dark"], ["is_dark"]),
+            helper.make_node("Where", ["is_dark", "invalid", "valid"], ["out"]),
+        ]
+    )
+    constants = {
+        "pixels": np.array([1, 2, 3]),
+        "dark": np.array(0.2, np.float32),
+        "invalid": np.array(value, np.float32),
+    }
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    onnx.checker.check_model(graph_of)
+    return bytes(graph_of.SerializeToString())
+
+
+def write_tiny_pack(
+    out: Path, other: bool = False, maximum_other: float | None = None, invalid: str = ""
+) -> Pack:
+    """Write the pack to `out`; with `other`, its grader has the fifth class, and this limit of it; the model
+    called `invalid` answers dark images with NaN."""
     centres = (0.0, 1 / 3, 2 / 3, 1.0)
     models = {
         "levels": ModelContent(
@@ -102,4 +133,7 @@ def write_tiny_pack(out: Path, other: bool = False, maximum_other: float | None 
             _echo(4, 2), "fp32", input_spec(128, 0.5, 1, "axial"), OutputSpec("heatmaps", CORD_NAMES, 2, 0.3)
         ),
     }
+    if invalid:
+        content = models[invalid]
+        models[invalid] = replace(content, data=invalid_for_dark_images(content.data))
     return write_pack(out, PackContent("tiny", "1", "Apache-2.0", "tests only", {}, models))

@@ -95,7 +95,7 @@ class Ready(Generic[_T_co]):
 class StudyOnBackend(Protocol):
     """A loaded study. Any number of regions may be asked for, also none.
 
-    Its methods raise PackError where a model answers what no model may.
+    Its methods raise ModelOutputError where a model answers what no model may.
     """
 
     def locate(self, rois: Sequence[Roi]) -> Pending[Keypoints]:

@@ -1,4 +1,9 @@
-"""Whether a model is what its pack says: its tensors before it runs, its values whenever it has run."""
+"""Whether a model is what its pack says: its tensors before it runs, its values whenever it has run.
+
+A model that is wrong when it is opened is the pack's fault (`PackError`), and none can be graded. One that
+answers noise as it should and then gives invalid values for the images of a study concerns that study alone
+(`ModelOutputError`): the others can be graded.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,31 @@ import numpy as np
 
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.pack import ModelSpec, PackError
+from stenosis_trt.engine.records import Stage
+from stenosis_trt.kernels.reference import HEATMAP_TOLERANCE
 
 _ADVICE = "Export the model again as its pack.json says, or use another pack."
-_TOLERANCE = 1e-3
-"""What arithmetic of half precision may add to a probability."""
+_STAGES = {"levels": Stage.LEVELS, "grader": Stage.GRADE, "cord": Stage.CORD}
+
+
+class ModelOutputError(Exception):
+    """A model answered the images of one study with values that no model may give.
+
+    Attributes:
+        model: the specification of the model.
+        stage: that the model belongs to.
+        fault: what is wrong with the output, without the model's name.
+        reason, advice: for the study's row in errors.csv.
+    """
+
+    def __init__(self, model: ModelSpec, fault: str) -> None:
+        self.model, self.stage, self.fault = model, _STAGES[model.name], fault
+        self.reason = f"The model {model.name} ({model.file}) cannot be used for this study: {fault}."
+        self.advice = (
+            "Check the images of the study for damage and grade it by eye; if other studies fail in the same "
+            "way, use another precision or pack."
+        )
+        super().__init__(f"{self.reason} {self.advice}")
 
 
 def model_error(model: ModelSpec, fault: str) -> PackError:
@@ -49,7 +75,7 @@ def check_values(model: ModelSpec, batch: Float32Array, output: Float32Array) ->
     """Check what a model made of `batch`.
 
     Raises:
-        PackError: see `check_output`.
+        ModelOutputError: see `check_output`.
         ValueError: the input was not finite, and the model is not to blame.
     """
     if not np.isfinite(batch).all():
@@ -61,32 +87,40 @@ def check_output(model: ModelSpec, inputs: int, output: Float32Array) -> None:
     """Check what a model made of so many inputs.
 
     Raises:
-        PackError: the shape is not the specification's, a value is not finite or not in [0, 1], or the
+        ModelOutputError: the shape is not the specification's, a value is not finite or not in [0, 1], or the
             probabilities of a row do not add up to 1.
     """
     wanted = (inputs, *model.output_shape)
     if output.shape != wanted:
-        raise model_error(model, f"its output is {_shown(output.shape)}, not {_shown(wanted)}")
+        raise ModelOutputError(model, f"its output is {_shown(output.shape)}, not {_shown(wanted)}")
     _check_range(model, output)
-    if model.output.kind == "classes" and np.abs(output.sum(axis=1) - 1.0).max(initial=0.0) > _TOLERANCE:
-        raise model_error(model, "the probabilities of its classes do not add up to 1")
+    if (
+        model.output.kind == "classes"
+        and np.abs(output.sum(axis=1) - 1.0).max(initial=0.0) > HEATMAP_TOLERANCE
+    ):
+        raise ModelOutputError(model, "the probabilities of its classes do not add up to 1")
 
 
 def check_confidence(model: ModelSpec, confidence: Float32Array) -> None:
     """Check the peaks of a model's heatmaps, where the heatmaps stay on the device.
 
+    The kernels answer NaN for the peak of a map that has a value which is not finite or below zero: see
+    `decode_keypoints`.
+
     Raises:
-        PackError: one is not finite or not in [0, 1].
+        ModelOutputError: a peak is NaN or not in [0, 1].
     """
+    if np.isnan(confidence).any():
+        raise ModelOutputError(model, "its heatmaps have values that are not finite or below 0")
     _check_range(model, confidence)
 
 
 def _check_range(model: ModelSpec, values: Float32Array) -> None:
     if not np.isfinite(values).all():
-        raise model_error(model, "its output is not finite")
+        raise ModelOutputError(model, "its output is not finite")
     low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
-    if low < -_TOLERANCE or high > 1.0 + _TOLERANCE:
-        raise model_error(
+    if low < -HEATMAP_TOLERANCE or high > 1.0 + HEATMAP_TOLERANCE:
+        raise ModelOutputError(
             model, f"its output reaches from {low:.3g} to {high:.3g}, and has to lie between 0 and 1"
         )
 

@@ -10,7 +10,13 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from stenosis_trt.engine.backends.base import Float32Array, Roi
-from stenosis_trt.engine.backends.model_checks import check_tensor, check_values, model_error, trial_batch
+from stenosis_trt.engine.backends.model_checks import (
+    ModelOutputError,
+    check_tensor,
+    check_values,
+    model_error,
+    trial_batch,
+)
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.pack import InputSpec, ModelSpec, Pack
 from stenosis_trt.engine.records import LoadedSlice
@@ -74,7 +80,7 @@ class OnnxRuntimeBackend(StepwiseBackend):
         """See `StepwiseBackend.infer`.
 
         Raises:
-            PackError: what came out is not what the model's specification says.
+            ModelOutputError: what came out is not what the model's specification says.
         """
         session = self._sessions[model]
         name = session.get_inputs()[0].name
@@ -126,6 +132,9 @@ class OnnxRuntimeBackend(StepwiseBackend):
             self.infer(model.name, trial_batch(model))
         except _ERRORS as error:
             raise model_error(model, f"ONNX Runtime cannot run it ({_line(error)})") from error
+        except ModelOutputError as error:
+            # What noise is answered with so, no study's images are to blame for.
+            raise model_error(model, error.fault) from error
 
 
 def _line(error: Exception) -> str:

@@ -46,7 +46,7 @@ class StepwiseBackend(ABC):
         Returns heatmaps (N, K, h, w) in [0, 1] or probabilities (N, classes), float32.
 
         Raises:
-            PackError: the model gives anything else.
+            ModelOutputError: the model gives anything else.
         """
 
     @abstractmethod

@@ -19,16 +19,25 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, vocabulary
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, vocabulary
 from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.dicom.frames import Frame
 from stenosis_trt.engine.dicom.layout import DECODERS, LAYOUT_KEYWORDS, PixelLayout, pixel_layout
 from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.padding import PADDING_KEYWORDS, declared_padding, without_padding
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.records import Stage
 
 Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 
-_WANTED = vocabulary(LAYOUT_KEYWORDS)
+_RESCALE = (
+    "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
+    "PixelValueTransformationSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+_WANTED = vocabulary((*LAYOUT_KEYWORDS, *PADDING_KEYWORDS, *_RESCALE))
 _JPEG_START, _JPEG2000_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 # SOF markers of every JPEG process, and JPEG-LS's; C4, C8 and CC are no frame headers.
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
@@ -39,17 +48,18 @@ _LONGEST_COMPRESSED, _SHORT = 2, 1 << 16
 
 @dataclass(frozen=True)
 class OpenPixels:
-    """The pixels of one open file, to be decoded frame by frame."""
+    """The pixels of one open file, to be decoded frame by frame. `elements` include _WANTED."""
 
     part: Part10
     layout: PixelLayout
+    elements: Elements
 
     def decode(self, index: int) -> Stored:
         """Decode one frame, 0-based.
 
         Returns:
-            Stored values, uint16 or int16 (rows, columns): bits that are not stored are cleared, and signed
-            values have their sign extended.
+            Stored values, uint16 or int16 (rows, columns): bits that are not stored are cleared, signed
+            values have their sign extended, and pixel padding is black (see `padding`).
 
         Raises:
             DicomError: a compressed frame that contradicts the header.
@@ -75,7 +85,11 @@ class OpenPixels:
             reason = "The compressed pixels cannot be decoded: they are broken, or need more than the limit."
             advice = "Send or export the file again; if it is whole, raise --limit decode_memory_bytes."
             raise DicomError(Stage.PIXELS, reason, advice) from error
-        return _stored(np.asarray(array), self.layout)
+        cells, layout = np.asarray(array), self.layout
+        slope, _ = Frame(self.elements, index).rescale(layout.inverted)
+        return without_padding(
+            _stored(cells, layout), cells, declared_padding(self.elements), layout.bits_stored, slope < 0
+        )
 
     def _options(self, syntax: UID) -> dict[str, Any]:
         layout = self.layout
@@ -124,7 +138,8 @@ def open_pixels(path: Path, limits: ReadLimits) -> Iterator[OpenPixels]:
         OSError: the file cannot be read.
     """
     with open_part10(path, limits) as part:
-        yield OpenPixels(part, pixel_layout(part, part.elements(_WANTED, FIRST_PIXEL_TAG), limits))
+        elements = part.elements(_WANTED, FIRST_PIXEL_TAG)
+        yield OpenPixels(part, pixel_layout(part, elements, limits), elements)
 
 
 def _broken(reason: str) -> DicomError:

@@ -21,7 +21,7 @@ def keypoints_of(model: ModelSpec, found: Found) -> Keypoints:
     """Peaks of heatmaps.
 
     Raises:
-        PackError: a peak is not what a heatmap may have.
+        ModelOutputError: a peak is not what a heatmap may have.
     """
     maps = model.output_shape[0]
     if not found:
@@ -36,7 +36,7 @@ def grades_of(model: ModelSpec, found: Found) -> Grades:
     """Probabilities and contrast.
 
     Raises:
-        PackError: the probabilities are none.
+        ModelOutputError: the probabilities are none.
     """
     if not found:
         return Grades(np.zeros((0, *model.output_shape), np.float32), np.zeros(0))
@@ -49,7 +49,7 @@ def cords_of(model: ModelSpec, found: Found) -> Cords:
     """Cords as the device measured them.
 
     Raises:
-        PackError: see `keypoints_of`.
+        ModelOutputError: see `keypoints_of`.
     """
     keypoints = keypoints_of(model, found)
     if not found:

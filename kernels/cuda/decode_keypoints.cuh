@@ -13,14 +13,22 @@ constexpr int kCordPoints = 4;
 
 constexpr float kDegrees = 57.29577951308232f;
 
+// How far below 0 a value of a heatmap may lie: reference.HEATMAP_TOLERANCE.
+constexpr float kHeatmapTolerance = 1e-3f;
+constexpr float kLargestFloat = 3.4028235e38f;
+
+static __device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7fc00000u); }
+
 struct Peak {
     float value;
     int index;
 
-    // Of equal values the first in the map is the peak. NaN compares false, so it never is one.
+    // Of equal values the first in the map is the peak. A value that no heatmap may have, NaN or below 0, makes the
+    // peak NaN, and no later value replaces that: comparisons with NaN are false.
     __device__ __forceinline__ void offer(float other, int at) {
-        if (other > value || (other == value && at < index)) {
-            value = other;
+        const bool valid = other >= -kHeatmapTolerance;
+        if (!valid || other > value || (other == value && at < index)) {
+            value = valid ? other : not_a_number();
             index = at;
         }
     }
@@ -47,13 +55,14 @@ static __device__ __forceinline__ void offer_vector(Peak& peak, const Half* valu
     offer_pair(peak, eight.w, at + 6);
 }
 
-// The peak of one map, found by one warp; the same in every lane.
+// The peak of one map, found by one warp; the same in every lane. A map with a value that no heatmap may have has a
+// peak of NaN at its first pixel: the host refuses it, and does not take it for a map without a peak.
 template <class T>
 static __device__ __forceinline__ Peak find_peak(const T* __restrict__ map, int count) {
     constexpr int kVector = 16 / (int)sizeof(T);
     const int lane = threadIdx.x & 31;
     Peak peak;
-    peak.value = -1.0f;
+    peak.value = -kHeatmapTolerance;
     peak.index = count;
     int done = 0;
     if (((unsigned long long)map & 15u) == 0u) {
@@ -67,15 +76,14 @@ static __device__ __forceinline__ Peak find_peak(const T* __restrict__ map, int 
         const int index = __shfl_xor_sync(0xffffffffu, peak.index, distance);
         peak.offer(value, index);
     }
-    if (peak.index == count) {
-        // No number in the whole map: no confidence, and a defined place.
-        peak.value = 0.0f;
+    if (!(peak.value <= kLargestFloat)) {
+        peak.value = not_a_number();
         peak.index = 0;
     }
     return peak;
 }
 
-// NaN counts as 0.
+// NaN counts as 0: it is told by the peak of its own map.
 template <class T>
 static __device__ __forceinline__ float map_value(const T* map, int at) {
     const float value = value_of(map[at]);
@@ -124,6 +132,11 @@ static __device__ __forceinline__ float dot(const Segment& a, const Segment& b) 
     return fmaf(a.d[0], b.d[0], fmaf(a.d[1], b.d[1], a.d[2] * b.d[2]));
 }
 
+// The lower of two confidences; NaN where either is.
+static __device__ __forceinline__ float lower_confidence(float one, float other) {
+    return one == one && !(one <= other) ? other : one;
+}
+
 // Length of the cross product: unlike 1 − cos² it keeps its digits where the two are nearly parallel.
 static __device__ __forceinline__ float cross_length(const Segment& a, const Segment& b) {
     const float x = fmaf(a.d[1], b.d[2], -a.d[2] * b.d[1]);
@@ -141,9 +154,11 @@ static __device__ __forceinline__ Cord measure_cord(const Keypoint* points, cons
     Cord cord;
     cord.ap_mm = sqrtf(aa);
     cord.transverse_mm = sqrtf(tt);
-    cord.ratio = tt > 0.0f ? cord.ap_mm / cord.transverse_mm : __uint_as_float(0x7fc00000u);
+    cord.ratio = tt > 0.0f ? cord.ap_mm / cord.transverse_mm : not_a_number();
     cord.angle_degrees = aa > 0.0f && tt > 0.0f ? atan2f(cross, fabsf(at)) * kDegrees : 0.0f;
-    cord.confidence = fminf(fminf(points[0].confidence, points[1].confidence), fminf(points[2].confidence, points[3].confidence));
+    cord.confidence = points[0].confidence;
+#pragma unroll
+    for (int k = 1; k < kCordPoints; ++k) cord.confidence = lower_confidence(cord.confidence, points[k].confidence);
     // anterior + a · ap = left + b · transverse in the least-squares sense: they cross where a and b lie in 0 … 1.
     const float sa = dot(start, ap), st = dot(start, transverse), determinant = cross * cross;
     const float along_ap = sa * tt - st * at, along_transverse = sa * at - st * aa;
@@ -151,7 +166,7 @@ static __device__ __forceinline__ Cord measure_cord(const Keypoint* points, cons
                           along_transverse >= 0.0f && along_transverse <= determinant;
     const bool plausible = cord.ap_mm >= limits.ap_mm[0] && cord.ap_mm <= limits.ap_mm[1] &&
                            cord.transverse_mm >= limits.transverse_mm[0] && cord.transverse_mm <= limits.transverse_mm[1];
-    cord.flags = (cord.confidence < limits.confidence ? kLowConfidence : 0u) | (crossing ? 0u : kNotCrossing) |
+    cord.flags = (cord.confidence >= limits.confidence ? 0u : kLowConfidence) | (crossing ? 0u : kNotCrossing) |
                  (cord.angle_degrees < limits.angle_degrees ? kNotOrthogonal : 0u) | (plausible ? 0u : kImplausibleSize);
     cord.unused[0] = cord.unused[1] = 0u;
     return cord;

@@ -91,7 +91,7 @@ struct Frame {
 struct Keypoint {
     float x;                // heatmap pixels
     float y;
-    float confidence;       // the peak's value
+    float confidence;       // the peak's value; NaN where the map has a value that is not finite or below 0
     float column;           // source pixels
     float row;
     float patient[3];       // LPS, mm
@@ -102,7 +102,7 @@ struct Cord {
     float transverse_mm;
     float ratio;            // AP ÷ transverse; NaN where the transverse diameter is 0
     float angle_degrees;    // between the diameters, 0–90
-    float confidence;       // of the least certain point
+    float confidence;       // of the least certain point; NaN where that of any is
     u32 flags;
     u32 unused[2];
 };

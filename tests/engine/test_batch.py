@@ -10,9 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pydicom
 import pytest
 import stand_in
 from dicom_factory import compressed, dataset, series, write
@@ -20,8 +23,10 @@ from pydicom.uid import RLELossless, generate_uid
 from stand_in import write_studies
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.engine import study_reader
-from stenosis_trt.engine.backends.base import Backend
+from stenosis_trt.engine import batch, study_reader
+from stenosis_trt.engine.backends.base import Backend, Roi, StudyOnBackend
+from stenosis_trt.engine.backends.model_checks import ModelOutputError
+from stenosis_trt.engine.backends.selection import Decision
 from stenosis_trt.engine.batch import GradeOptions, Outcome, grade_paths
 from stenosis_trt.engine.choose import Choice, choose
 from stenosis_trt.engine.dicom.limits import ReadLimits
@@ -29,6 +34,7 @@ from stenosis_trt.engine.dicom.process import ReadingProcess
 from stenosis_trt.engine.pack import Pack, PackError
 from stenosis_trt.engine.pipeline import CannotGrade
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, Stage, StudyHeader, StudyResult
+from stenosis_trt.engine.roi import slice_roi
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -135,6 +141,81 @@ def test_models_that_cannot_be_loaded_end_the_run_instead_of_failing_every_study
         grade_paths([write_studies(tmp_path / "in", 2)], tmp_path / "out", GradeOptions(pack=pack), grade)
     assert _rows(tmp_path / "out" / "errors.csv") == []
     assert json.loads((tmp_path / "out" / "run.json").read_text())["finished"] is False
+
+
+def _look(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+    """Ask the levels model about every slice, and nothing else."""
+    spec = pack.models["levels"].input
+    rois = [Roi((k,), slice_roi(item.pose, item.pose.centre, spec)) for k, item in enumerate(study.sagittal)]
+    with closing(backend.load(study)) as there:
+        there.locate(rois).result()
+    return stand_in.grade(study, pack, backend)
+
+
+def _with_a_dark_study(folder: Path) -> Path:
+    """Three studies; the second is dark."""
+    write_studies(folder, 3)
+    for path in (folder / "study1").glob("*.dcm"):
+        content = pydicom.dcmread(path)
+        content.PixelData = np.zeros((256, 256), np.uint16).tobytes()
+        content.save_as(path)
+    return folder
+
+
+def test_a_study_that_a_model_answers_with_no_numbers_is_reported_and_the_others_are_graded(
+    tmp_path: Path,
+) -> None:
+    pack = write_tiny_pack(tmp_path / "tiny", invalid="levels").path
+    folder, out = _with_a_dark_study(tmp_path / "in"), tmp_path / "out"
+    for resume in (False, True):
+        options = GradeOptions(pack=pack, device="cpu", resume=resume, cpu_if_gpu_fails=True)
+        outcome = grade_paths([folder], out, options, _look)
+        assert (outcome.graded, outcome.skipped) == ((0, 2) if resume else (2, 0))
+        assert (outcome.failed, outcome.exit_code) == (1, 1)
+        (row,) = _rows(out / "errors.csv")
+        assert row["stage"] == "levels"
+        assert row["reason"] == (
+            "cannot grade: The model levels (levels.onnx) cannot be used for this study: its output is not "
+            "finite."
+        )
+        assert "use another precision or pack" in row["what_to_do"]
+        assert json.loads((out / "run.json").read_text())["finished"] is True
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_what_a_model_answers_wrongly_on_the_gpu_is_graded_on_the_cpu_where_that_was_allowed(
+    tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    opened = Pack.load(pack)
+
+    class Gpu:
+        """No backend of the CPU's kind."""
+
+        name, reading_bytes = "tensorrt", 0
+
+        def load(self, study: LoadedStudy) -> StudyOnBackend:
+            raise ModelOutputError(opened.models["levels"], "its output is not finite")
+
+        def prefetch(self, study: LoadedStudy) -> None:
+            """Nothing to be done."""
+
+        def record(self) -> dict[str, Any]:
+            return {}
+
+        def close(self) -> None:
+            """Nothing to be given back."""
+
+    monkeypatch.setattr(batch, "open_backend", lambda *_: (Gpu(), Decision("tensorrt", "it was asked for")))
+    options = GradeOptions(pack=pack, device="gpu", cpu_if_gpu_fails=allowed)
+    outcome = grade_paths([write_studies(tmp_path / "in", 2)], tmp_path / "out", options, _look)
+    assert (outcome.graded, outcome.failed) == ((2, 0) if allowed else (0, 2))
+    failures = json.loads((tmp_path / "out" / "run.json").read_text())["backend"]["gpu_failures"]
+    assert len(failures) == (2 if allowed else 0)
+    rows = _rows(tmp_path / "out" / ("results.csv" if allowed else "errors.csv"))
+    if allowed:
+        assert all("graded_on_cpu" in row["flags"] for row in rows)
+    else:
+        assert all("its output is not finite" in row["reason"] for row in rows)
 
 
 def test_a_stray_text_file_changes_no_exit_code_but_a_broken_image_does(tmp_path: Path, pack: Path) -> None:

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
 from fake_gpu import environment, kernels, run_gpu_tests
 from signing_keys import write_pair
@@ -91,6 +93,47 @@ def test_a_folder_is_graded_on_the_gpu_as_on_the_cpu_and_the_run_says_with_what(
     # The noise that it was warmed up with was made of slices here and there: 4 of them, loaded 12 times.
     assert record["copies"] == 4 * 12 + 2
     assert record["notes"] == record["gpu_failures"] == []
+
+
+@pytest.mark.parametrize(("padding", "signed"), [(-32768, True), (65535, False)])
+def test_padding_is_graded_as_zeros_are_on_the_cpu_and_on_the_gpu(
+    stand_ins: dict[str, str],
+    phantoms: Path,
+    pack: Path,
+    tmp_path: Path,
+    padding: int,
+    signed: bool,
+) -> None:
+    study = sorted(phantoms.iterdir())[0]
+    for name, value in (("padded", padding), ("zeros", 0)):
+        for path in study.rglob("*.dcm"):
+            _pad(path, tmp_path / name / path.relative_to(study), value, signed)
+    found = {}
+    for name, device in (("zeros", "cpu"), ("padded", "cpu"), ("padded", "gpu")):
+        out = tmp_path / f"{name}-{device}"
+        done = _grade(stand_ins, tmp_path / name, pack, out, "--device", device)
+        assert done.returncode == 0, done.stderr
+        found[name, device] = _rows(out / "results.csv")
+    for row, black, on_gpu in zip(*found.values(), strict=True):
+        assert row["kang_grade"] == black["kang_grade"] == on_gpu["kang_grade"]
+        for name in ("p0", "p1", "p2", "p3", "compression_ratio"):
+            assert float(black[name]) == pytest.approx(float(row[name]), abs=0.01)
+            assert float(on_gpu[name]) == pytest.approx(float(black[name]), abs=0.003)
+
+
+def _pad(path: Path, to: Path, value: int, signed: bool) -> None:
+    """Put a frame of padding, a twelfth on each side, around an image; declared where it is not zero."""
+    content = pydicom.dcmread(path)
+    image = content.pixel_array.astype(np.int64)
+    rows, columns = (side // 12 for side in image.shape)
+    padded = np.full(image.shape, value)
+    padded[rows:-rows, columns:-columns] = image[rows:-rows, columns:-columns]
+    content.PixelRepresentation, content.BitsStored, content.HighBit = int(signed), 16, 15
+    content.PixelData = (padded & 0xFFFF).astype("<u2").tobytes()
+    if value:
+        content.add_new("PixelPaddingValue", "SS" if signed else "US", value)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    content.save_as(to)
 
 
 def test_a_gpu_that_shares_the_machines_memory_reads_it_as_it_is_where_that_is_measured_to_be_faster(

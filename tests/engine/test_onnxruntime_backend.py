@@ -18,8 +18,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny_pack import write_tiny_pack
 
+from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.pack import Pack, PackError
+from stenosis_trt.engine.records import Stage
 
 
 @pytest.fixture
@@ -133,10 +135,15 @@ def backend(folder: Path) -> Iterator[OnnxRuntimeBackend]:
     opened.close()
 
 
-def test_heatmaps_that_leave_their_range_are_the_packs_fault(backend: OnnxRuntimeBackend) -> None:
+def test_heatmaps_of_a_study_that_leave_their_range_are_told_with_the_model_and_its_stage(
+    backend: OnnxRuntimeBackend,
+) -> None:
     """The tiny pack's heatmaps are its input."""
-    with pytest.raises(PackError, match="reaches from 0 to 3"):
+    with pytest.raises(ModelOutputError, match="reaches from 0 to 3") as raised:
         backend.infer("levels", np.full((1, 1, 256, 256), 3.0, np.float32))
+    assert raised.value.stage is Stage.LEVELS
+    assert "The model levels (levels.onnx) cannot be used for this study" in raised.value.reason
+    assert not raised.value.reason.endswith("..")
 
 
 def test_an_input_that_is_not_finite_is_not_the_packs_fault(backend: OnnxRuntimeBackend) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_study import hills, made_study, noise_above_the_dark
+from made_study import hills, made_study, noise_above_the_dark, sparse
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Backend, Cords, Grades, Keypoints, Ready, Roi, StudyOnBackend
+from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.build import BuildRequest, build_plans
@@ -202,6 +203,27 @@ def test_what_is_unlike_the_training_is_found_as_on_the_cpu(tmp_path: Path) -> N
         assert (one.grade, one.flags) == (other.grade, other.flags)
         assert one.p_other == pytest.approx(other.p_other, abs=2e-3)
         assert (one.probabilities is None) == ("unlike_training" in one.flags)
+
+
+@pytest.mark.parametrize("model", ["levels", "grader", "cord"])
+def test_what_a_model_may_not_answer_is_told_as_on_the_cpu_and_the_next_study_is_computed(
+    tmp_path: Path, cpu: OnnxRuntimeBackend, model: str
+) -> None:
+    """A heatmap of NaN is not one without a peak."""
+    pack = write_tiny_pack(tmp_path / "tiny", invalid=model)
+    bad, good = made_study(fill=sparse), made_study(fill=hills)
+    with closing(TensorRtBackend(pack, with_plans(pack))) as gpu:
+        with (
+            closing(OnnxRuntimeBackend(pack, threads=1)) as other,
+            closing(other.load(bad)) as here,
+            pytest.raises(ModelOutputError) as expected,
+        ):
+            _ask(here, bad, pack, 3)
+        with closing(gpu.load(bad)) as there, pytest.raises(ModelOutputError, match="not finite") as found:
+            _ask(there, bad, pack, 3)
+        assert found.value.stage is expected.value.stage
+        assert f"The model {model} " in found.value.reason
+        _compare(gpu, cpu, good, (3,))
 
 
 def test_what_was_captured_answers_as_what_was_not(

@@ -170,7 +170,7 @@ def _random_pose(rng: np.random.Generator, rows: int, columns: int) -> SlicePose
 
 
 def _random_heatmaps(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> npt.NDArray[np.float32]:
-    """Gaussians anywhere, on the border too, over noise; now and then a flat map, ties, or NaN."""
+    """Gaussians anywhere, on the border too, over noise; now and then a flat map, or an invalid value."""
     count, maps, height, width = shape
     rows, columns = np.indices((height, width))
     result = rng.uniform(0, 0.02, shape)
@@ -187,7 +187,8 @@ def _random_heatmaps(rng: np.random.Generator, shape: tuple[int, int, int, int])
             elif kind < 0.9:
                 result[image, number] = 0.25
             else:
-                result[image, number].ravel()[rng.integers(0, height * width, 5)] = np.nan
+                invalid = rng.choice([np.nan, np.inf, -np.inf, -0.01])
+                result[image, number].ravel()[rng.integers(0, height * width, 5)] = invalid
     return result.astype(np.float32)
 
 
@@ -286,6 +287,21 @@ def test_cord_geometry_is_the_reference(runner: Runner, seed: int, half: bool) -
     plausible = (cords["ap_mm"] >= 1.5) & (cords["ap_mm"] <= 12.0)
     plausible &= (cords["transverse_mm"] >= 5.0) & (cords["transverse_mm"] <= 20.0)
     np.testing.assert_array_equal(cords["flags"] & 8 != 0, ~plausible)
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("half", [False, True])
+def test_a_cord_of_which_one_map_is_no_heatmap_has_no_confidence(
+    runner: Runner, number: int, half: bool
+) -> None:
+    rng = np.random.default_rng(number)
+    heatmaps = _cord_heatmaps(rng, 2).astype(np.float16 if half else np.float32)
+    heatmaps[1, number, 5, 6] = np.nan
+    frames, _ = _random_frames(rng, 2)
+    points, cords = run_decode(runner, heatmaps, frames, _LIMITS)
+    assert np.isnan(points["confidence"][1]).tolist() == [k == number for k in range(4)]
+    assert np.isnan(cords["confidence"]).tolist() == [False, True]
+    assert cords["flags"][1] & launches.LOW_CONFIDENCE
 
 
 @bounded

@@ -170,14 +170,37 @@ def test_the_support_of_a_peak_is_what_each_map_has_within_a_pixel_of_it() -> No
     maps = np.zeros((1, 2, 8, 8))
     maps[0, 0, 0, 0], maps[0, 0, 5, 6] = 0.9, 0.4
     maps[0, 1, 6, 7], maps[0, 1, 1, 2] = 0.7, 0.3
-    maps[0, 1, 3, 3] = np.nan
     # Two pixels from the first map's peak the second has 0.3, which is too far; one pixel from the second's
     # the first has 0.4.
     assert keypoint_support(maps)[0] == pytest.approx(np.array([[0.9, 0.4], [0.0, 0.7]]))
+    # An invalid map has its peak at the first pixel, and its NaN counts as 0 for the others.
+    maps[0, 1, 0, 1] = np.nan
+    assert keypoint_support(maps)[0] == pytest.approx(np.array([[0.9, 0.9], [0.0, 0.0]]))
 
 
 def test_an_empty_heatmap_has_no_confidence() -> None:
     assert decode_keypoints(np.zeros((1, 1, 8, 8)))[0, 0, 2] == 0.0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.5])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_heatmap_with_a_value_that_none_may_have_is_not_one_without_a_peak(
+    value: float, dtype: type[np.floating]
+) -> None:
+    maps = np.zeros((1, 2, 8, 8), dtype)
+    maps[0, :, 3, 4] = 0.8
+    maps[0, 1, 6, 6] = value
+    good, bad = decode_keypoints(maps)[0]
+    assert good.tolist() == pytest.approx([4.0, 3.0, 0.8], abs=1e-3)
+    assert bad[:2].tolist() == [0.0, 0.0]
+    assert np.isnan(bad[2])
+
+
+def test_a_heatmap_may_lie_below_zero_by_what_half_precision_brings() -> None:
+    maps = np.full((1, 1, 8, 8), -5e-4, np.float32)
+    maps[0, 0, 2, 3] = 0.7
+    assert decode_keypoints(maps)[0, 0].tolist() == pytest.approx([3.0, 2.0, 0.7])
+    assert decode_keypoints(np.full((1, 1, 8, 8), -5e-4))[0, 0, 2] == pytest.approx(-5e-4)
 
 
 def _cross(ap: float, transverse: float, angle: float = 90.0) -> np.ndarray:
