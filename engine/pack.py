@@ -7,16 +7,22 @@ read only after its hash was found right.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.onnx_external import keeps_data_elsewhere
+from stenosis_trt.engine.json_schema import JsonError
+from stenosis_trt.engine.onnx_external import OnnxEncodingError, keeps_data_elsewhere
 from stenosis_trt.engine.pack_files import MANIFEST as MANIFEST
-from stenosis_trt.engine.pack_files import MAXIMUM_MANIFEST_BYTES, read_file, read_if_there
+from stenosis_trt.engine.pack_files import (
+    MAXIMUM_MANIFEST_BYTES,
+    MAXIMUM_MODEL_BYTES,
+    read_file,
+    read_if_there,
+)
 from stenosis_trt.engine.pack_files import PackError as PackError
+from stenosis_trt.engine.pack_manifest import read_manifest, read_outline
 from stenosis_trt.engine.pack_models import CHANNEL_SOURCES as CHANNEL_SOURCES
 from stenosis_trt.engine.pack_models import MODEL_NAMES as MODEL_NAMES
 from stenosis_trt.engine.pack_models import OTHER as OTHER
@@ -27,7 +33,6 @@ from stenosis_trt.engine.pack_models import InputSpec as InputSpec
 from stenosis_trt.engine.pack_models import ModelSpec as ModelSpec
 from stenosis_trt.engine.pack_models import OutputSpec as OutputSpec
 from stenosis_trt.engine.pack_models import Variant as Variant
-from stenosis_trt.engine.pack_models import model_from
 from stenosis_trt.engine.signature import MAXIMUM_SIGNATURE_BYTES, SUFFIX, Signed, Trust
 
 SCHEMA = 1
@@ -35,8 +40,6 @@ SCHEMA = 1
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """What a pack's models can be had in: "fp32" is each model's own file, the others are its variants."""
-
-_MAX_FILE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,7 @@ class Pack:
         """
         manifest = read_file(path, MANIFEST, MAXIMUM_MANIFEST_BYTES)
         signed_by = "" if trust is None else _signer(path, manifest, trust)
-        try:
-            content = json.loads(manifest)
-        except ValueError as error:
-            raise PackError(
-                f"{MANIFEST} of {path} is not JSON ({error}).", "Get the pack again from its maker."
-            ) from error
-        pack = _parse(path, hashlib.sha256(manifest).hexdigest(), content)
+        pack = _parse(path, manifest)
         pack = replace(pack, trust=trust, signed_by=signed_by)
         for model in pack.models.values():
             pack.read_model(model.name)
@@ -151,7 +148,7 @@ class Pack:
         return self._checked(variant.file, variant.sha256)
 
     def _checked(self, file: str, sha256: str) -> bytes:
-        data = read_file(self.path, file, _MAX_FILE_BYTES)
+        data = read_file(self.path, file, MAXIMUM_MODEL_BYTES)
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
             raise PackError(
@@ -159,7 +156,15 @@ class Pack:
                 f"(SHA-256 {found[:12]}…, not {sha256[:12]}…).",
                 "Get the pack again from its maker; do not edit its files.",
             )
-        if keeps_data_elsewhere(data):
+        try:
+            elsewhere = keeps_data_elsewhere(data)
+        except OnnxEncodingError as error:
+            raise PackError(
+                f"{file} of pack {self.name} is not encoded as an ONNX model is: {error}. Whether it keeps "
+                "weights in other files cannot be told.",
+                "Export the model again, with the package onnx or PyTorch.",
+            ) from error
+        if elsewhere:
             raise PackError(
                 f"{file} of pack {self.name} keeps weights in other files, which no hash vouches for.",
                 "Export the model with its weights in the file itself.",
@@ -182,32 +187,31 @@ def reference_pack() -> Path:
     return path
 
 
-def _parse(path: Path, sha256: str, content: Any) -> Pack:
+def _parse(path: Path, manifest: bytes) -> Pack:
     try:
-        if content["schema"] != SCHEMA:
+        schema, models = read_outline(manifest)
+        if schema != SCHEMA:
             raise PackError(
-                f"The pack {path} has layout {content['schema']}, and this release reads {SCHEMA}.",
+                f"The pack {path} has layout {schema}, and this release reads {SCHEMA}.",
                 "Use a pack and a release that go together.",
             )
-        missing = [name for name in MODEL_NAMES if name not in content["models"]]
+        missing = [name for name in MODEL_NAMES if name not in models]
         if missing:
             raise PackError(f"The pack {path} lacks the models {', '.join(missing)}.", "Use a whole pack.")
-        models = {name: model_from(name, content["models"][name]) for name in MODEL_NAMES}
-        return Pack(
-            path=path,
-            sha256=sha256,
-            name=str(content["name"]),
-            version=str(content["version"]),
-            licence=str(content["licence"]),
-            intended_use=str(content["intended_use"]),
-            card=dict(content["card"]),
-            models=models,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise PackError(
-            f"{MANIFEST} of {path} does not say what it has to ({type(error).__name__}: {error}).",
-            "Get the pack again from its maker.",
-        ) from error
+        content = read_manifest(manifest)
+    except JsonError as error:
+        fault = f"does not say what it has to ({error})" if error.is_json else f"is not JSON ({error})"
+        raise PackError(f"{MANIFEST} of {path} {fault}.", "Get the pack again from its maker.") from error
+    return Pack(
+        path=path,
+        sha256=hashlib.sha256(manifest).hexdigest(),
+        name=content.name,
+        version=content.version,
+        licence=content.licence,
+        intended_use=content.intended_use,
+        card=content.card,
+        models={name: getattr(content.models, name).specification(name) for name in MODEL_NAMES},
+    )
 
 
 def _signer(path: Path, manifest: bytes, trust: Trust) -> str:

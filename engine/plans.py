@@ -14,13 +14,13 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.hardware import Gpu
 from stenosis_trt.engine.keys import PrivateKey
 from stenosis_trt.engine.pack import MANIFEST, MODEL_NAMES, PRECISIONS, ModelSpec, Pack
+from stenosis_trt.engine.pack_files import read_regular
 from stenosis_trt.engine.sidecar import Here, Sidecar
 from stenosis_trt.engine.signature import MAXIMUM_SIGNATURE_BYTES, Signed, signature_file, write_signature
 from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, BuildSettings, TensorRTError, dotted
@@ -260,9 +260,9 @@ def read_plan(pack: Pack, plan: Plan) -> bytes:
     if reason:
         raise PlanError(f"{plan.path} is not to be loaded: {reason}.", again)
     try:
-        data = plan.path.read_bytes() if plan.path.stat().st_size == sidecar.plan_bytes else b""
+        data = read_regular(plan.path, sidecar.plan_bytes)
     except OSError as error:
-        raise PlanError(f"{plan.path} cannot be read ({error.strerror}).", again) from error
+        raise PlanError(f"{plan.path} cannot be read ({error.strerror or error}).", again) from error
     if hashlib.sha256(data).hexdigest() != sidecar.plan_sha256:
         raise PlanError(f"{plan.path} is not the plan that its sidecar names.", again)
     return data
@@ -324,14 +324,16 @@ def _plan(path: Path) -> Plan:
     """
     place = path.with_suffix(".json")
     try:
-        written = _read(place, _MAX_SIDECAR_BYTES)
+        written = read_regular(place, _MAX_SIDECAR_BYTES)
         signature = _signature(place)
         if len(written) > _MAX_SIDECAR_BYTES:
             raise ValueError("the sidecar is too large to be one")
         sidecar = Sidecar.parse(written.decode())
     except FileNotFoundError as error:
         raise ValueError("it has no sidecar: its build was interrupted, or someone removed it") from error
-    except (OSError, TypeError, RecursionError, UnicodeDecodeError, JSONDecodeError) as error:
+    except OSError as error:
+        raise ValueError(f"the sidecar cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
         raise ValueError(f"the sidecar cannot be read ({type(error).__name__})") from error
     if sidecar.model != path.stem or sidecar.model not in MODEL_NAMES or sidecar.precision not in PRECISIONS:
         raise ValueError(f"the sidecar is one of {sidecar.model} in {sidecar.precision}")
@@ -343,15 +345,9 @@ def _plan(path: Path) -> Plan:
 def _signature(sidecar: Path) -> bytes | None:
     """What signs a sidecar, for `distrust` to judge; None where nothing does."""
     try:
-        return _read(signature_file(sidecar), MAXIMUM_SIGNATURE_BYTES)
+        return read_regular(signature_file(sidecar), MAXIMUM_SIGNATURE_BYTES)
     except FileNotFoundError:
         return None
-
-
-def _read(path: Path, limit: int) -> bytes:
-    """A file, of which no more is taken than shows that it is over the limit."""
-    with path.open("rb") as stream:
-        return stream.read(limit + 1)
 
 
 def _write_sidecar(path: Path, sidecar: Sidecar, key: PrivateKey | None) -> Plan:

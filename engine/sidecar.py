@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from stenosis_trt.engine.tensorrt_flavours import Capability, dotted, parse_capability
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from stenosis_trt.engine.json_schema import STRICT, Free, JsonError, Line, Sha256, read_json
+from stenosis_trt.engine.tensorrt_flavours import (
+    COMPATIBLE,
+    LARGEST_BATCH,
+    Capability,
+    dotted,
+    parse_capability,
+)
 
 _SCHEMA = 2
 _CHECKSUM = "content_sha256"
-_OPTION = re.compile(r"--[a-z0-9-]+( [A-Za-z0-9.,-]+)?")
-"""They are printed as a command to be typed, and a sidecar may come from anybody."""
-_LISTS = ("compute_capabilities", "batches", "settings")
+
+_Option = Annotated[str, StringConstraints(max_length=400, pattern=r"^--[a-z0-9-]+( [A-Za-z0-9.,-]+)?$")]
+"""An option of `stenosis-trt build`. It is printed as a command to be typed, and a sidecar may come from
+anybody."""
+_Version = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9A-Za-z.+_-]+$")]
+_Capability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]$")]
+_MAX_PLAN_BYTES = 4 << 30
+_Distance = Annotated[str, StringConstraints(pattern=f"^({'|'.join(COMPATIBLE)})?$")]
+_Batch = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+
+
+def _rising(batches: tuple[int, ...]) -> tuple[int, ...]:
+    if list(batches) != sorted(set(batches)):
+        raise ValueError("batches have to rise")
+    return batches
 
 
 @dataclass(frozen=True)
@@ -51,30 +71,32 @@ class Sidecar:
         measured: outcome of comparing the plan's own answers on a GPU; None while that was not done.
     """
 
-    model: str
-    precision: str
-    plan_sha256: str
-    plan_bytes: int
-    onnx_sha256: str
-    spec_sha256: str
-    pack_sha256: str
-    flavour: str
-    version: str
-    compute_capabilities: tuple[str, ...]
-    newer_than: str | None
-    gpu_name: str | None
-    driver: str | None
-    batches: tuple[int, ...]
-    settings: tuple[str, ...]
+    model: Line
+    precision: Line
+    plan_sha256: Sha256
+    plan_bytes: Annotated[int, Field(ge=0, le=_MAX_PLAN_BYTES)]
+    onnx_sha256: Sha256
+    spec_sha256: Sha256
+    pack_sha256: Sha256
+    flavour: Line
+    version: _Version
+    compute_capabilities: Annotated[tuple[_Capability, ...], Field(max_length=64)]
+    newer_than: _Capability | None
+    gpu_name: Line | None
+    driver: Line | None
+    batches: Annotated[tuple[_Batch, ...], Field(min_length=1, max_length=64), AfterValidator(_rising)]
+    settings: Annotated[tuple[_Option, ...], Field(max_length=64)]
     version_compatible: bool
-    hardware_compatible: str
-    dla_core: int | None
-    layers: Mapping[str, int]
+    hardware_compatible: _Distance
+    dla_core: Annotated[int, Field(ge=0, le=64)] | None
+    layers: Annotated[Mapping[Line, int], Field(max_length=10_000)]
     build_seconds: float
-    built_with: str
-    variant_gate: Mapping[str, Any] | None = None
-    measured: Mapping[str, Any] | None = None
-    schema: int = field(default=_SCHEMA)
+    built_with: Line
+    variant_gate: Free | None = None
+    measured: Free | None = None
+    schema: Annotated[int, Field(ge=_SCHEMA, le=_SCHEMA)] = field(default=_SCHEMA)
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def text(self) -> str:
         """The sidecar as its file holds it, with a checksum over all of it."""
@@ -88,22 +110,21 @@ class Sidecar:
         Raises:
             ValueError: it is none of this release, or was changed since it was written.
         """
-        content = json.loads(text)
-        names = {item.name for item in fields(cls)}
-        if (
-            not isinstance(content, dict)
-            or content.get("schema") != _SCHEMA
-            or set(content) != {*names, _CHECKSUM}
-            or not all(isinstance(content[name], list) for name in _LISTS)
-        ):
+        try:
+            table = read_json(_TABLE, text)
+        except JsonError as error:
+            raise ValueError(f"the sidecar is no JSON object ({error})") from error
+        content, names = dict(table), {item.name for item in fields(cls)}
+        if content.get("schema") != _SCHEMA or set(content) != {*names, _CHECKSUM}:
             raise ValueError("it is no sidecar of this release")
         if content.pop(_CHECKSUM) != _checksum(content):
             raise ValueError("the sidecar was changed since it was written")
-        for capability in content["compute_capabilities"]:
-            parse_capability(capability)
-        if not all(_OPTION.fullmatch(option) for option in content["settings"]):
-            raise ValueError("the sidecar's settings are none of stenosis-trt build")
-        return cls(**{**content, **{name: tuple(content[name]) for name in _LISTS}})
+        try:
+            return read_json(_SIDECAR, json.dumps(content))
+        except JsonError as error:
+            if error.entry.startswith("settings"):
+                raise ValueError("the sidecar's settings are none of stenosis-trt build") from error
+            raise ValueError(f"the sidecar does not say what it has to ({error})") from error
 
     def refusal(self, here: Here) -> str:
         """Why this plan cannot be loaded there, or ""."""
@@ -127,6 +148,10 @@ class Sidecar:
         if self.gpu_name not in (None, here.gpu_name) and not self.hardware_compatible:
             return f"it was built on {self.gpu_name} for such GPUs, and here is {here.gpu_name}"
         return ""
+
+
+_TABLE: TypeAdapter[Mapping[str, Any]] = TypeAdapter(Free)
+_SIDECAR = TypeAdapter(Sidecar)
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

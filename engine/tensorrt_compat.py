@@ -113,15 +113,19 @@ class TensorRT:
             write_whole_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
         return BuiltPlan(bytes(plan), understood(network).counts, seconds)
 
-    def deserialise(self, plan: bytes) -> Any:
+    def deserialise(self, plan: bytes, host_code: bool = False) -> Any:
         """The engine (`ICudaEngine`) of a plan whose hash was checked. A plan is code: take none unchecked.
+
+        Args:
+            plan: the file.
+            host_code: let it bring code that runs on the host, as a version-compatible plan does; whether it
+                is one stands in its sidecar.
 
         Raises:
             TensorRTError: there is no GPU, or it refuses the plan, with TensorRT's own words.
         """
         runtime = self._trt.Runtime(self._log)
-        if self.flavour.version_compatible:
-            # A version-compatible plan brings code that runs on the host.
+        if host_code and self.flavour.version_compatible:
             runtime.engine_host_code_allowed = True
         self._log.errors.clear()
         engine = runtime.deserialize_cuda_engine(plan)

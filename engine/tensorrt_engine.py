@@ -53,13 +53,16 @@ class LoadedPlan:
         closed: whether it has been closed.
     """
 
-    def __init__(self, tensorrt: TensorRT, plan: bytes, batches: tuple[int, ...]) -> None:
+    def __init__(
+        self, tensorrt: TensorRT, plan: bytes, batches: tuple[int, ...], host_code: bool = False
+    ) -> None:
         """Deserialise a plan whose hash was checked: a plan is code.
 
         Args:
             tensorrt: of the flavour and version that the plan was built with.
             plan: the file.
             batches: that it was built for, in the order of its profiles, by its sidecar.
+            host_code: whether it is version-compatible, by its sidecar; see `TensorRT.deserialise`.
 
         Raises:
             TensorRTError: TensorRT does not take the plan, memory is short (`out_of_memory`), or the plan has
@@ -68,7 +71,7 @@ class LoadedPlan:
         self.closed = False
         self.batches = batches
         self._tensorrt = tensorrt
-        self._engine: Any = tensorrt.deserialise(plan)
+        self._engine: Any = tensorrt.deserialise(plan, host_code)
         self._input, self._output = _tensor_names(self._engine)
         self.input_shape = _input_shape(self._engine, self._input, batches)
         self.input_dtype = _dtype(self._engine, self._input)

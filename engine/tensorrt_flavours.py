@@ -15,7 +15,7 @@ DEFAULT_BATCHES = (1, 2, 4, 6, 8, 16, 32)
 COMPATIBLE = ("same-compute-capability", "ampere-plus")
 """How far a plan of TensorRT may travel: to any GPU of the same compute capability, or of 8.0 and later."""
 
-_LARGEST_BATCH = 4096
+LARGEST_BATCH = 4096
 
 
 class TensorRTError(Exception):
@@ -66,8 +66,8 @@ class BuildSettings:
         distance = self.hardware_compatible
         checks = (
             (
-                bool(self.batches) and all(1 <= size <= _LARGEST_BATCH for size in self.batches),
-                f"Batches are whole numbers of 1 to {_LARGEST_BATCH}, such as --batch 1,8.",
+                bool(self.batches) and all(1 <= size <= LARGEST_BATCH for size in self.batches),
+                f"Batches are whole numbers of 1 to {LARGEST_BATCH}, such as --batch 1,8.",
             ),
             (self.batches == tuple(sorted(set(self.batches))), "Batches rise, and each is there once."),
             (0 <= level <= 5, "The builder level is 0 to 5."),

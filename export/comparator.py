@@ -115,7 +115,7 @@ def plan_summary(pack: Pack, plan: Plan, tensorrt: TensorRT) -> str:
     Raises:
         ComparatorError, PlanError, TensorRTError: as `compare_plan`.
     """
-    engine = tensorrt.deserialise(read_plan(pack, plan))
+    engine = tensorrt.deserialise(read_plan(pack, plan), plan.sidecar.version_compatible)
     with _polygraphy(tensorrt):
         from polygraphy.backend.trt import util
 

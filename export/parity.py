@@ -106,7 +106,7 @@ def compare_plan(pack: Pack, plan: Plan, tensorrt: TensorRT, inputs: Float32Arra
     """
     sidecar = plan.sidecar
     subject = plan.path.relative_to(pack.path).as_posix()
-    engine = tensorrt.deserialise(read_plan(pack, plan))
+    engine = tensorrt.deserialise(read_plan(pack, plan), sidecar.version_compatible)
     expected = answers(onnx_runner(pack.read_model(sidecar.model)), inputs, _AT_ONCE)
     for profile, batch in enumerate(sidecar.batches):
         given = answers(plan_runner(tensorrt, engine, profile), inputs, batch)

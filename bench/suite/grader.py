@@ -84,7 +84,9 @@ def _plan_alone(system: System, sheet: Sheet, precision: str, batch: int, pace: 
         stack.enter_context(device.current())
         tensorrt = TensorRT(FLAVOURS[chosen.here.flavour])
         data = read_plan(system.pack, plan)
-        loaded = stack.enter_context(LoadedPlan(tensorrt, data, plan.sidecar.batches))
+        loaded = stack.enter_context(
+            LoadedPlan(tensorrt, data, plan.sidecar.batches, plan.sidecar.version_compatible)
+        )
 
         def buffer(shape: tuple[int, ...], itemsize: int) -> DeviceBuffer:
             return stack.enter_context(DeviceBuffer(device, batch * math.prod(shape) * itemsize))

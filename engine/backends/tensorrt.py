@@ -224,7 +224,7 @@ class TensorRtBackend:
             for name, plan in chosen.plans.items():
                 data = read_plan(pack, plan)
                 self.budget.reserve(len(data), f"weights of {name}")
-                loaded = LoadedPlan(tensorrt, data, plan.sidecar.batches)
+                loaded = LoadedPlan(tensorrt, data, plan.sidecar.batches, plan.sidecar.version_compatible)
                 stack.callback(loaded.close)
                 _check_plan(pack.models[name], loaded)
                 plans[name] = loaded

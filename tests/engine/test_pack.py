@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from tiny_pack import write_tiny_pack
 
+from stenosis_trt.engine import pack_files
 from stenosis_trt.engine.pack import InputSpec, OutputSpec, Pack, PackError
 from stenosis_trt.engine.plans import spec_sha256
 
@@ -88,7 +91,7 @@ def test_a_name_that_leaves_the_pack_is_refused(folder: Path, name: str) -> None
     [
         (lambda c: c.update(schema=99), "layout 99"),
         (lambda c: c["models"].pop("levels"), "lacks the models levels"),
-        (lambda c: c.pop("licence"), "KeyError"),
+        (lambda c: c.pop("licence"), r"does not say what it has to \(licence: Field required"),
         (lambda c: c["models"]["cord"]["input"].update(spacing_mm=0), "spacing_mm"),
         (lambda c: c["models"]["cord"]["input"].update(plane="coronal"), "plane"),
         (lambda c: c["models"]["cord"]["input"].update(std=[0.0]), "std"),
@@ -229,3 +232,155 @@ def test_variants_that_are_not_what_they_have_to_be_are_refused(folder: Path, en
     _change(folder, lambda content: content["models"]["cord"].update(variants={"fp16": entry}))
     with pytest.raises(PackError, match="does not say what it has to"):
         Pack.load(folder)
+
+
+_ODD: tuple[Any, ...] = (
+    *(None, True, -1, 0, 2.5, 10**40, 1e308, float("inf"), float("nan")),
+    *("", "\ud800", "\x00", "\x1b[2J", "x" * 100_000),
+    *([], [[]], {}, {"": None}, [None] * 3, {"a": {"b": [float("inf")]}}),
+)
+
+
+def _places(content: Any) -> list[tuple[Any, Any]]:
+    """Every container in a JSON value with each of its keys."""
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    found = []
+    for key, value in items:
+        found.append((content, key))
+        if isinstance(value, (dict, list)):
+            found += _places(value)
+    return found
+
+
+def _load(path: Path) -> str:
+    """Load what may be a pack; what its error says, or "". Any other exception is a bug."""
+    try:
+        Pack.load(path)
+    except PackError as error:
+        return str(error)
+    return ""
+
+
+def test_whatever_stands_in_a_manifest_gives_a_pack_or_its_own_error(folder: Path) -> None:
+    """Every entry in turn replaced by values of several types, and removed."""
+    path = _add_variants(folder) / "pack.json"
+    text = path.read_text(encoding="utf-8")
+    for index in range(len(_places(json.loads(text)))):
+        for odd in random.Random(index).sample(_ODD, 4):
+            content = json.loads(text)
+            place, key = _places(content)[index]
+            place[key] = odd
+            path.write_text(json.dumps(content), encoding="utf-8")
+            assert _load(folder).isprintable()
+        content = json.loads(text)
+        place, key = _places(content)[index]
+        del place[key]
+        path.write_text(json.dumps(content), encoding="utf-8")
+        assert _load(folder).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"height": 128', '"height": 1e999', r"models\.cord\.input\.height"),
+        ('"spacing_mm": 0.5', '"spacing_mm": 1e999', r"models\.cord\.input\.spacing_mm: .*finite"),
+        ('"height": 128', '"hight": 128', r"models\.cord\.input\.height: Field required"),
+        ('"card": {}', '"card": {"a": 1e999}', "card: numbers have to be finite"),
+        ('"card": {}', '"card": ' + "[" * 9000 + "]" * 9000, "is not JSON .*recursion limit"),
+        ('"name": "tiny"', '"name": "ti\\u001b[2Jny"', "name: "),
+        ('"name": "tiny"', '"name": "\\ud800"', "is not JSON"),
+        ('"schema": 1', '"schema": true', "schema: "),
+        ('"card": {}', '"card": {}, "refused": []', "refused: "),
+    ],
+)
+def test_an_entry_of_a_manifest_that_is_not_right_is_named(
+    folder: Path, old: str, new: str, words: str
+) -> None:
+    path = folder / "pack.json"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    # The last one: cord's entries follow the others'.
+    path.write_text(new.join(text.rsplit(old, 1)), encoding="utf-8")
+    with pytest.raises(PackError, match=words) as caught:
+        Pack.load(folder)
+    assert "pack.json of" in caught.value.reason
+
+
+@pytest.mark.parametrize("name", ["pack.json", "cord.onnx"])
+def test_a_fifo_in_place_of_a_packs_file_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(PackError, match=rf"{name} of the pack .* cannot be read \(it is no regular file\)"):
+        Pack.load(folder)
+
+
+def test_a_fifo_in_place_of_a_pack_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pack.zip")
+    with pytest.raises(PackError, match="it is no regular file"):
+        Pack.load(tmp_path / "pack.zip")
+
+
+def test_links_lead_to_files_of_the_pack_alone(folder: Path, tmp_path: Path) -> None:
+    inside = folder / "models"
+    inside.mkdir()
+    (folder / "cord.onnx").rename(inside / "cord.onnx")
+    (folder / "cord.onnx").symlink_to("models/cord.onnx")
+    (tmp_path / "link").symlink_to(folder)
+    assert Pack.load(tmp_path / "link").models == Pack.load(folder).models
+    (inside / "cord.onnx").rename(tmp_path / "cord.onnx")
+    (inside / "cord.onnx").symlink_to(tmp_path / "cord.onnx")
+    with pytest.raises(PackError, match=r"cord\.onnx of the pack .* is a link to a file outside") as caught:
+        Pack.load(folder)
+    assert "cp -rL" in caught.value.advice
+
+
+def _zipped(folder: Path, archive: Path, compression: int, **replaced: bytes) -> Path:
+    with zipfile.ZipFile(archive, "w", compression) as stream:
+        for path in folder.iterdir():
+            stream.writestr(path.name, replaced.get(path.stem, path.read_bytes()))
+    return archive
+
+
+def test_a_model_that_inflates_as_no_weights_do_is_refused_before_it_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = _zipped(folder, tmp_path / "bomb.zip", zipfile.ZIP_DEFLATED, cord=bytes(17 << 20))
+    with pytest.raises(PackError, match=r"cord\.onnx of the pack .* inflates from \d+ to 17825792 bytes"):
+        Pack.load(bomb)
+    assert Pack.load(_zipped(folder, tmp_path / "pack.zip", zipfile.ZIP_DEFLATED)).name == "tiny"
+    monkeypatch.setattr("stenosis_trt.engine.pack.MAXIMUM_MODEL_BYTES", 100)
+    for path in (folder, tmp_path / "pack.zip"):
+        with pytest.raises(PackError, match=r"\.onnx of the pack .* bytes, over 100\."):
+            Pack.load(path)
+
+
+def test_a_zip_of_very_many_files_is_refused_before_they_are_listed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = _zipped(folder, tmp_path / "pack.zip", zipfile.ZIP_STORED)
+    with zipfile.ZipFile(archive, "a") as stream:
+        for number in range(200):
+            stream.writestr(f"{number:090}", b"")
+    assert Pack.load(archive).name == "tiny"
+    # The directory's 200 entries have 136 bytes each.
+    monkeypatch.setattr(pack_files, "_READ_BYTES", 20_000)
+    with pytest.raises(PackError, match="its directory has more than 20000 bytes"):
+        Pack.load(archive)
+
+
+def test_a_zip_by_another_method_says_how_to_make_one(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(PackError, match="compressed by a method that is not read") as caught:
+        Pack.load(_zipped(folder, tmp_path / "pack.zip", zipfile.ZIP_BZIP2))
+    assert "python -m zipfile -c" in caught.value.advice
+
+
+def test_a_damaged_zip_gives_a_pack_or_its_own_error(folder: Path, tmp_path: Path) -> None:
+    sound = _zipped(folder, tmp_path / "pack.zip", zipfile.ZIP_DEFLATED).read_bytes()
+    damaged, draw = tmp_path / "damaged.zip", random.Random(0)
+    for _ in range(150):
+        data = bytearray(sound)
+        for _ in range(draw.randint(1, 4)):
+            # Mostly in the directory, whose numbers decide what is read.
+            data[draw.randrange(len(data) - 400, len(data))] = draw.randrange(256)
+        damaged.write_bytes(bytes(data[: draw.randint(len(data) - 30, len(data))]))
+        assert _load(damaged).isprintable()

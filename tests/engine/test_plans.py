@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +343,81 @@ def test_plans_timed_on_two_gpus_of_one_kind_lie_beside_each_other(pack: Pack) -
     for name, plan in plans.items():
         here = Here("tensorrt", "10.3.0", name, (8, 6))
         assert find_plan(pack, "grader", "fp16", here).path == plan.path
+
+
+def _put(pack: Pack, **changes: Any) -> list[str]:
+    """What is said of a plan whose sidecar has these entries, and a checksum that is right."""
+    plan = write_plan(pack, "any", _sidecar(pack), DATA)
+    file = plan.path.with_suffix(".json")
+    content = {**json.loads(file.read_text()), **changes}
+    del content["content_sha256"]
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps({**content, "content_sha256": checksum}))
+    return [trouble if isinstance(trouble, str) else "" for _, trouble in all_plans(pack)]
+
+
+_ODD: tuple[Any, ...] = (
+    *(
+        None,
+        True,
+        -1,
+        2.5,
+        10**40,
+        "",
+        "x",
+        "²",
+        "9.9.9",
+        [],
+        [[]],
+        [1],
+        [True],
+        ["8.7", 3],
+        {},
+        {"a": [None]},
+    ),
+    *("\x1b[2J", "x" * 100_000),
+)
+
+
+@pytest.mark.parametrize("entry", [field.name for field in fields(Sidecar)])
+def test_whatever_stands_in_a_sidecar_gives_a_plan_or_a_reason(pack: Pack, entry: str) -> None:
+    for odd in _ODD:
+        (trouble,) = _put(pack, **{entry: odd})
+        assert trouble.isprintable()
+        if not trouble:
+            (plan,) = plans_of(pack)
+            assert isinstance(refusal(pack, plan, ADA), str)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"newer_than": "new"}, "newer_than: "),
+        ({"newer_than": 12.0}, "newer_than: "),
+        ({"compute_capabilities": [True]}, r"compute_capabilities\.0: "),
+        ({"version": "²"}, "version: "),
+        ({"version_compatible": "yes"}, "version_compatible: "),
+        ({"hardware_compatible": "everywhere"}, "hardware_compatible: "),
+        ({"batches": []}, "batches: "),
+        ({"batches": [8, 1]}, "batches: batches have to rise"),
+        ({"layers": 0}, "layers: "),
+        ({"measured": {"a": [float("inf")]}}, "numbers have to be finite"),
+    ],
+)
+def test_an_entry_of_a_sidecar_that_is_not_right_is_named(
+    pack: Pack, changes: dict[str, Any], words: str
+) -> None:
+    (trouble,) = _put(pack, **changes)
+    assert re.search(words, trouble)
+
+
+def test_a_fifo_in_place_of_a_plans_files_is_refused_and_not_waited_for(pack: Pack) -> None:
+    plan = write_plan(pack, "any", _sidecar(pack), DATA)
+    plan.path.unlink()
+    os.mkfifo(plan.path)
+    with pytest.raises(PlanError, match=r"cannot be read .*no regular file"):
+        read_plan(pack, plan)
+    file = plan.path.with_suffix(".json")
+    file.unlink()
+    os.mkfifo(file)
+    assert ["no regular file" in str(found) for _, found in all_plans(pack)] == [True]

@@ -451,3 +451,24 @@ def test_stub_the_timing_cache_is_read_kept_and_begun_anew_where_it_is_foreign(
     tensorrt.build(b"onnx", SHAPE, BuildSettings((1,)), file)
     assert recorder.caches[-1] == b""
     assert file.read_bytes() == b"+"
+
+
+@pytest.mark.parametrize("host_code", [False, True])
+def test_stub_a_plan_may_run_code_on_the_host_only_where_its_sidecar_says_that_it_needs_to(
+    stub: tuple[TensorRT, _Recorder], monkeypatch: pytest.MonkeyPatch, host_code: bool
+) -> None:
+    tensorrt, _ = stub
+    seen = []
+
+    class Runtime:
+        engine_host_code_allowed = False
+
+        def __init__(self, log: object) -> None: ...
+
+        def deserialize_cuda_engine(self, plan: bytes) -> str:
+            seen.append(self.engine_host_code_allowed)
+            return "an engine"
+
+    monkeypatch.setattr(sys.modules["tensorrt"], "Runtime", Runtime, raising=False)
+    assert tensorrt.deserialise(b"plan", host_code) == "an engine"
+    assert seen == [host_code]

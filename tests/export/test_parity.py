@@ -192,7 +192,7 @@ class _StandIn:
     def __init__(self) -> None:
         self.flavour, self.engines = RTX, list[bytes]()
 
-    def deserialise(self, plan: bytes) -> bytes:
+    def deserialise(self, plan: bytes, host_code: bool = False) -> bytes:
         self.engines.append(plan)
         return plan
 
@@ -263,7 +263,7 @@ def on_a_gpu(
     monkeypatch.setattr(parity, "parity_inputs", lambda pack, studies: (inputs, "one phantom"))
     monkeypatch.setattr(parity, "plan_runner", _answering(built.read_model("cord"), []))
     monkeypatch.setattr("stenosis_trt.engine.hardware.nvidia_driver", lambda: ADA)
-    monkeypatch.setattr(TensorRT, "deserialise", lambda self, plan: plan)
+    monkeypatch.setattr(TensorRT, "deserialise", lambda self, plan, host_code=False: plan)
     return monkeypatch
 
 
@@ -305,7 +305,7 @@ def test_a_plan_that_answers_otherwise_fails_verify_and_is_not_loaded_from_then_
 def test_a_plan_that_cannot_be_run_is_named_and_nothing_is_recorded(
     built: Pack, on_a_gpu: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: TensorRT, plan: bytes) -> None:
+    def refuse(self: TensorRT, plan: bytes, host_code: bool = False) -> None:
         raise TensorRTError("tensorrt-rtx does not take the plan: out of memory.", "End other programs.")
 
     on_a_gpu.setattr(TensorRT, "deserialise", refuse)
