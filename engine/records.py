@@ -38,7 +38,9 @@ class Problem:
 
     `reason` says what is wrong, `advice` what to do about it: one sentence each, without any
     value from the header that could identify a patient. `harmless` problems lose no image: a file that is
-    none, or a second copy.
+    none, or a second copy. A problem `of_study` is that of a whole study that is not graded; others are of
+    files. A `temporary` one may not be the file's fault: the process that read it died, took too long or
+    could not be started. A study that lost an image so is read again when the run is resumed.
     """
 
     path: str
@@ -47,6 +49,8 @@ class Problem:
     advice: str
     study_uid: str = ""
     harmless: bool = False
+    of_study: bool = False
+    temporary: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stenosis_trt.engine.records import Problem, Stage
 
 
@@ -10,24 +12,52 @@ class DicomError(Exception):
 
     `reason` and `advice` are one sentence each and hold no value from the header that could identify
     a patient. `harmless` says that no image is lost with the file; `study_uid` is the study that lost
-    one, where the file still tells.
+    one, where the file still tells. `temporary` says that the fault may not be the file's: see `Problem`.
     """
 
     def __init__(
-        self, stage: Stage, reason: str, advice: str, harmless: bool = False, study_uid: str = ""
+        self,
+        stage: Stage,
+        reason: str,
+        advice: str,
+        harmless: bool = False,
+        study_uid: str = "",
+        temporary: bool = False,
     ) -> None:
         super().__init__(reason)
         self.stage, self.reason, self.advice = stage, reason, advice
-        self.harmless, self.study_uid = harmless, study_uid
+        self.harmless, self.study_uid, self.temporary = harmless, study_uid, temporary
 
-    def __reduce__(self) -> tuple[type[DicomError], tuple[Stage, str, str, bool, str]]:
-        return DicomError, (self.stage, self.reason, self.advice, self.harmless, self.study_uid)
+    def __reduce__(self) -> tuple[type[DicomError], tuple[Any, ...]]:
+        values = (self.stage, self.reason, self.advice, self.harmless, self.study_uid, self.temporary)
+        return DicomError, values
 
     def problem(self, path: str) -> Problem:
         """The row of errors.csv for this error in `path`."""
-        return Problem(path, self.stage, self.reason, self.advice, self.study_uid, self.harmless)
+        return Problem(
+            path,
+            self.stage,
+            self.reason,
+            self.advice,
+            self.study_uid,
+            self.harmless,
+            temporary=self.temporary,
+        )
 
 
 class ReaderError(Exception):
     """Nothing can be read at all: the reading process does not start, or there is no memory for it to write
     pixels to. The message says what to do."""
+
+
+class ReaderUnavailable(ReaderError):
+    """Nothing can be read now, for a reason that may pass: no process can be started, or the answer of one
+    does not fit into memory. `reason` and `advice` are one sentence each."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"{reason} {advice}")
+        self.reason, self.advice = reason, advice
+
+    def of_file(self, stage: Stage) -> DicomError:
+        """The error of a file that could not be read for this."""
+        return DicomError(stage, self.reason, self.advice, temporary=True)

@@ -8,8 +8,12 @@ What that protects from: a codec that writes where it should not reaches no othe
 that dies leaves at most its own frame half written, and that is not handed out. The block can be made neither
 shorter nor longer, and the reader looks at nothing but what it reserved, whatever a process answers.
 
+A slot is given to the next study only when no process can still write to it for the last one: whoever asked
+for a frame has its answer, or has stopped the process and waited for its end (`ReadingProcess.stop`). Once
+the system reports that end, all threads of the process are gone and none of its system calls is under way.
+
 What it does not protect from: a file that takes over a process, by a fault of a codec, could write to all of
-the block, and has worse to do: the reader unpickles what its processes send.
+the block, and has worse to do: the process runs with the rights of the user.
 """
 
 from __future__ import annotations
@@ -44,10 +48,12 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Written:
-    """A reading process's answer: the frame is where it was asked for, as `dtype` in C order of `shape`."""
+    """A reading process's answer: the frame is at `offset`, where it was asked for, as `dtype` in C order of
+    `shape`."""
 
     dtype: str
     shape: tuple[int, ...]
+    offset: int
 
 
 class PixelSlot:
@@ -164,7 +170,7 @@ def write(descriptor: int, offset: int, capacity: int, stored: npt.NDArray[Any])
     """
     if stored.nbytes > capacity:
         return None
-    left = np.ascontiguousarray(stored).data.cast("B")
+    left, start = np.ascontiguousarray(stored).data.cast("B"), offset
     try:
         while left:
             done = os.pwrite(descriptor, left, offset)
@@ -174,29 +180,30 @@ def write(descriptor: int, offset: int, capacity: int, stored: npt.NDArray[Any])
         raise DicomError(
             Stage.PIXELS, reason, "Report it with the output of `stenosis-trt doctor`."
         ) from error
-    return Written(stored.dtype.name, stored.shape)
+    return Written(stored.dtype.name, stored.shape, start)
 
 
-def as_written(view: npt.NDArray[Any], written: Written) -> npt.NDArray[Any] | DicomError:
-    """The frame that a reading process says it wrote to the room of `view`.
+def as_written(place: Place, written: Written) -> npt.NDArray[Any] | DicomError:
+    """The frame that a reading process says it wrote to `place`.
 
     Returns:
-        A part of the room, uint16 or int16 (rows, columns); a DicomError where the frame cannot be there,
-        since it is something else, or too large.
+        A part of the place, uint16 or int16 (rows, columns); a DicomError where the frame cannot be there,
+        since it was written elsewhere, is something else, or is too large.
     """
     shape = written.shape
-    known = written.dtype in _STORED and isinstance(shape, tuple) and len(shape) == 2
+    known = written.offset == place.offset
+    known = known and written.dtype in _STORED and isinstance(shape, tuple) and len(shape) == 2
     known = known and all(type(length) is int and length > 0 for length in shape)
-    if not known or math.prod(shape) * 2 > view.nbytes:
+    if not known or math.prod(shape) * 2 > place.view.nbytes:
         return wrong_answer()
-    room: npt.NDArray[Any] = view.reshape(-1).view(written.dtype)
+    room: npt.NDArray[Any] = place.view.reshape(-1).view(written.dtype)
     return room[: math.prod(shape)].reshape(shape)
 
 
-def wrong_answer() -> DicomError:
+def wrong_answer(stage: Stage = Stage.PIXELS) -> DicomError:
     """What is said of a file whose reading process answered what cannot be."""
     reason = "The process that read the file gave an answer that cannot be."
-    return DicomError(Stage.PIXELS, reason, "The file is broken: send or export it again.")
+    return DicomError(stage, reason, "The file is broken: send or export it again.", temporary=True)
 
 
 def _shared(size: int) -> tuple[int, mmap.mmap]:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.dicom.errors import DicomError, ReaderUnavailable
 from stenosis_trt.engine.dicom.find import References, find_files
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
@@ -81,7 +81,8 @@ class DicomReader:
     With `memory`, slices can be decoded into its slots; it has to be open as long as the reader.
 
     Its methods may be called from several threads. They raise ReaderError where no reading process can be
-    started; whatever is wrong with a file is a Problem.
+    started; whatever is wrong with a file is a Problem. `scan` makes a Problem of each file, too, that it
+    cannot read for want of a process, once one could be started.
     """
 
     def __init__(
@@ -200,6 +201,8 @@ class DicomReader:
             return answer
         except ProcessLost as lost:
             return _lost(lost, Stage.FIND)
+        except ReaderUnavailable as error:
+            return self._unread(error).of_file(Stage.FIND)
 
     def _headers(self, paths: list[Path]) -> list[FileHeader | DicomError]:
         try:
@@ -208,8 +211,16 @@ class DicomReader:
         except ProcessLost as lost:
             if len(paths) == 1:
                 return [_lost(lost, Stage.HEADER)]
+        except ReaderUnavailable as error:
+            return [self._unread(error).of_file(Stage.HEADER)] * len(paths)
         # One of the files ended the process: each gets a request of its own.
         return [answer for path in paths for answer in self._headers([path])]
+
+    def _unread(self, error: ReaderUnavailable) -> ReaderUnavailable:
+        """Why files are not read now; raised where nothing could ever be read here."""
+        if not any(process.has_run for process in self._processes):
+            raise error
+        return error
 
     def _files(self, chunk: list[_File]) -> list[list[Any]]:
         """The answers for the frames of each file."""
@@ -250,14 +261,15 @@ class DicomReader:
             return [_lost(lost, Stage.PIXELS)], lost
 
     def _ask(self, kind: str, *arguments: Any) -> list[Any]:
-        """Ask a free process; once more where it died, since something else may have ended it."""
+        """Ask a free process; once more where it was lost and the file need not be why: something else may
+        have ended it, or kept it from going on."""
         with self._process() as process:
             try:
-                return process.ask(kind, *arguments)
+                return _asked(process, kind, *arguments)
             except ProcessLost as lost:
-                if lost.hung:
+                if lost.computed:
                     raise
-                return process.ask(kind, *arguments)
+                return _asked(process, kind, *arguments)
 
     @contextmanager
     def _process(self) -> Iterator[ReadingProcess]:
@@ -286,6 +298,32 @@ class DicomReader:
             finally:
                 for _, future in pending:
                     future.cancel()
+
+
+def _asked(process: ReadingProcess, kind: str, *arguments: Any) -> list[Any]:
+    """The answers of a process, of the kind that was asked for; one that answers otherwise is lost."""
+    answers = process.ask(kind, *arguments)
+    if not _ANSWERS[kind](arguments, answers):
+        process.stop()
+        raise ProcessLost(hung=False, wrong=True)
+    return answers
+
+
+def _are(answers: Any, count: int, *kinds: type) -> bool:
+    """Whether these are `count` answers, each of one of `kinds`."""
+    return (
+        isinstance(answers, list) and len(answers) == count and all(isinstance(one, kinds) for one in answers)
+    )
+
+
+_PIXELS = (np.ndarray, Written, DicomError)
+_ANSWERS: dict[str, Callable[[Sequence[Any], list[Any]], bool]] = {
+    "dicomdir": lambda asked, found: _are(found, 1, list, DicomError),
+    "headers": lambda asked, found: len(found) == 1 and _are(found[0], len(asked[0]), FileHeader, DicomError),
+    "images": lambda asked, found: len(found) == 1 and _are(found[0], len(asked[0]), *_PIXELS),
+    "pixels": lambda asked, found: _are(found, len(asked[1]), *_PIXELS) or _are(found, 1, DicomError),
+}
+"""What the answers to each request must be: arguments and answers → whether they are."""
 
 
 def _chunks(files: dict[Path, list[_Wanted]], workers: int) -> Iterator[list[_File]]:
@@ -317,14 +355,16 @@ def _received(wanted: _Wanted, answer: Any) -> Any:
     """The pixels of a frame, or the DicomError that it has none for."""
     if not isinstance(answer, Written):
         return answer
-    return wrong_answer() if wanted.place is None else as_written(wanted.place.view, answer)
+    return wrong_answer() if wanted.place is None else as_written(wanted.place, answer)
 
 
 def _lost(lost: ProcessLost, stage: Stage) -> DicomError:
+    if lost.wrong:
+        return wrong_answer(stage)
     what = "took longer than the limit" if lost.hung else "ended the process that did it"
     setting = "timeout_seconds" if lost.hung else "decode_memory_bytes"
     advice = f"The file is broken: send or export it again. If it is whole, raise --limit {setting}."
-    return DicomError(stage, f"Reading the file {what}.", advice)
+    return DicomError(stage, f"Reading the file {what}.", advice, temporary=True)
 
 
 def _lost_frames(answers: Sequence[Any], frames: int) -> DicomError | None:
@@ -334,4 +374,4 @@ def _lost_frames(answers: Sequence[Any], frames: int) -> DicomError | None:
         return errors[0] if errors else None
     first = errors[0]
     reason = f"{len(errors)} of {frames} frames cannot be decoded: {first.reason}"
-    return DicomError(first.stage, reason, first.advice)
+    return DicomError(first.stage, reason, first.advice, temporary=any(error.temporary for error in errors))

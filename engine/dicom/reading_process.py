@@ -1,23 +1,26 @@
-"""A reading process: answers requests for headers and pixels until its connection is closed.
+"""A reading process: answers requests for headers and pixels until its channel is closed.
 
-Started by `process` as `python -m stenosis_trt.engine.dicom.reading_process FD LIMITS [MEMORY]`, where MEMORY
-is the descriptor of a `PixelMemory`. It runs under a cap of its address space, so that a codec that asks for
+Started by `process` as `python -m stenosis_trt.engine.dicom.reading_process CHANNEL LIFELINE LIMITS [MEMORY]`
+with descriptors of the channel, of a pipe that nobody writes to and that is closed when the program ends, and
+of a `PixelMemory`. It runs under a cap of its address space, so that a codec that asks for
 too much, or crashes, takes nothing else with it. Shared memory is not mapped: the cap need not allow for it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from stenosis_trt.engine.dicom.channel import Channel
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, read_header
@@ -129,23 +132,34 @@ def _cap_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _end_with(lifeline: int) -> None:
+    """Have the system end this process when the other end of `lifeline` is closed, also in the middle of a
+    decoder. Where the system cannot, the process ends when it next answers."""
+    with suppress(OSError):
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        # The system then sends SIGIO when the pipe's state changes; by default that ends a process.
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
 def main() -> None:
-    """Serve requests `(kind, *arguments)` on the connection whose descriptor is the first argument."""
-    # An interrupt from the keyboard reaches the whole process group; the reader decides when this one ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(int(sys.argv[1]))
-    limits = ReadLimits(**json.loads(sys.argv[2]))
-    memory = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    """Serve requests `(kind, *arguments)` on the channel; every answer has its request's number."""
+    # A signal may reach all processes of a job; the reader decides when this one ends.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _end_with(int(sys.argv[2]))
+    channel = Channel(int(sys.argv[1]))
+    limits = ReadLimits(**json.loads(sys.argv[3]))
+    memory = int(sys.argv[4]) if len(sys.argv) > 4 else None
     requests: dict[str, Any] = {"headers": headers, "dicomdir": dicomdir}
     requests |= {"pixels": partial(pixels, memory), "images": partial(images, memory)}
     _cap_memory(limits.decode_memory_bytes)
     try:
-        connection.send(READY)
+        channel.send(0, READY)
         while True:
-            kind, *arguments = connection.recv()
+            request, (kind, *arguments) = channel.receive()
             for answer in requests[kind](*arguments, limits):
-                connection.send(answer)
-            connection.send(END)
+                channel.send(request, answer)
+            channel.send(request, END)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         # The reader has gone.
         return

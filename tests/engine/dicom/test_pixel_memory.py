@@ -154,8 +154,8 @@ def test_what_is_written_by_descriptor_is_seen_in_its_place(memory: PixelMemory,
     # Not contiguous, as what a codec gives may be.
     stored = np.arange(-35, 35).astype(dtype).reshape(7, 10)[:, ::2].T
     answer = write(memory.descriptor, place.offset, place.view.nbytes, stored)
-    assert answer == Written(np.dtype(dtype).name, (5, 7))
-    seen = as_written(place.view, answer)
+    assert answer == Written(np.dtype(dtype).name, (5, 7), place.offset)
+    seen = as_written(place, answer)
     assert isinstance(seen, np.ndarray)
     assert (seen.dtype, seen.flags.c_contiguous) == (dtype, True)
     assert np.array_equal(seen, stored)
@@ -173,7 +173,7 @@ def test_a_frame_may_be_smaller_than_its_place(memory: PixelMemory) -> None:
     slot: PixelSlot = memory.slots[0]
     place = slot.place((5, 7), np.uint16)
     assert place is not None
-    seen = as_written(place.view, Written("int16", (2, 3)))
+    seen = as_written(place, Written("int16", (2, 3), place.offset))
     assert isinstance(seen, np.ndarray)
     assert (seen.shape, memory.offset_of(seen)) == ((2, 3), place.offset)
 
@@ -198,7 +198,7 @@ def test_a_frame_may_be_smaller_than_its_place(memory: PixelMemory) -> None:
 def test_an_answer_that_cannot_be_shows_nothing(memory: PixelMemory, dtype: str, shape: tuple[int]) -> None:
     place = memory.slots[0].place((5, 7), np.uint16)
     assert place is not None
-    answer = as_written(place.view, Written(dtype, shape))
+    answer = as_written(place, Written(dtype, shape, place.offset))
     assert isinstance(answer, DicomError)
     assert "an answer that cannot be" in answer.reason
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from altered_process import alter
 from dicom_factory import dataset, enhanced, series, write
 
 from stenosis_trt.engine.dicom import process as process_module
@@ -116,12 +117,12 @@ def test_a_file_whose_every_frame_ends_a_process_is_given_up(
     assert len(asked) < 12
 
 
-def test_a_request_that_takes_too_long_ends(tmp_path: Path) -> None:
-    series(tmp_path, 1)
+def test_a_request_that_takes_too_long_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    series(tmp_path / "in", 1)
+    alter(tmp_path, monkeypatch, "reading_process.pixels = lambda *arguments: time.sleep(60)")
     with DicomReader(ReadLimits(timeout_seconds=0.3)) as reader:
-        scan = reader.scan([tmp_path])
+        scan = reader.scan([tmp_path / "in"])
         (pid,) = _pids(reader)
-        os.kill(pid, signal.SIGSTOP)
         start = time.monotonic()
         slices, problems = reader.load(scan.studies[0].series[0].frames)
         assert time.monotonic() - start < 5.0
@@ -134,6 +135,7 @@ def test_a_process_that_cannot_start_is_said_at_once_and_blamed_on_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series(tmp_path, 3)
+    monkeypatch.setattr(process_module, "_START_WAITS", (0.01, 0.02))
     monkeypatch.setattr(process_module, "_MODULE", "stenosis_trt.engine.dicom.no_such_module")
     with DicomReader() as reader, pytest.raises(ReaderError, match=r"does not start .* to see why"):
         reader.scan([tmp_path])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from altered_process import alter
 from dicom_factory import compressed, dataset, enhanced, series, write
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -151,19 +152,6 @@ def test_a_broken_file_costs_itself(reader: DicomReader, memory: PixelMemory, tm
     assert memory.slots[0].left_out == 0
 
 
-def _stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
-    """Have reading processes run `lines` before they begin; what is in them is a module's."""
-    (folder / "altered_process.py").write_text(
-        "import os, signal\n"
-        "from stenosis_trt.engine.dicom import reading_process\n"
-        "from stenosis_trt.engine.dicom.pixel_memory import Written\n"
-        f"{lines}\n"
-        "reading_process.main()\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    monkeypatch.setattr(process_module, "_MODULE", "altered_process")
-
-
 _DIES = """
 def write(memory, offset, capacity, stored, real=reading_process.write):
     if stored[0, 0] == 4095:
@@ -184,7 +172,7 @@ def test_a_process_that_dies_while_it_writes_costs_its_frame(
         content.PixelData = values.tobytes()
 
     paths = series(tmp_path / "in", 12, deadly)
-    _stand_in(tmp_path, monkeypatch, _DIES)
+    alter(tmp_path, monkeypatch, _DIES)
     with DicomReader(workers=workers, memory=memory) as reader:
         frames = _frames(reader, tmp_path / "in")
         slices, problems = reader.load(frames, memory.slots[0])
@@ -196,13 +184,18 @@ def test_a_process_that_dies_while_it_writes_costs_its_frame(
 
 
 @pytest.mark.parametrize(
-    "answer", ["Written('uint16', (257, 256))", "Written('uint8', (9, 9))", "Written('uint16', (-1, 256))"]
+    "answer",
+    [
+        "Written('uint16', (257, 256), arguments[1])",
+        "Written('uint8', (9, 9), arguments[1])",
+        "Written('uint16', (-1, 256), arguments[1])",
+    ],
 )
 def test_what_a_process_says_it_wrote_elsewhere_is_not_looked_at(
     answer: str, memory: PixelMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series(tmp_path / "in", 3)
-    _stand_in(tmp_path, monkeypatch, f"reading_process.write = lambda *arguments: {answer}")
+    alter(tmp_path, monkeypatch, f"reading_process.write = lambda *arguments: {answer}")
     with DicomReader(memory=memory) as reader:
         slices, problems = reader.load(_frames(reader, tmp_path / "in"), memory.slots[0])
     assert slices == ()
@@ -216,7 +209,7 @@ def test_a_process_that_says_it_wrote_what_had_no_place_is_not_believed(
 ) -> None:
     series(tmp_path, 1)
     frames = _frames(reader, tmp_path)
-    monkeypatch.setattr(DicomReader, "_ask", lambda *arguments: [Written("uint16", (2, 2))])
+    monkeypatch.setattr(DicomReader, "_ask", lambda *arguments: [Written("uint16", (2, 2), 0)])
     slices, problems = reader.load(frames)
     assert slices == ()
     assert "cannot be" in problems[0].reason
