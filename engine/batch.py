@@ -34,7 +34,13 @@ from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
 from stenosis_trt.engine.run_record import Costs, machine, made_with, peak_memory_bytes, versions
 from stenosis_trt.engine.signature import Trust
-from stenosis_trt.engine.study_reader import ReadStudy, program_failed, read_ahead
+from stenosis_trt.engine.study_reader import (
+    ReadStudy,
+    program_failed,
+    read_ahead,
+    read_next_choice,
+    told_of_tries,
+)
 from stenosis_trt.engine.tensorrt_flavours import TensorRTError
 
 _SECONDS_BETWEEN_TABLES = 60.0
@@ -196,7 +202,7 @@ class _Run:
                 progress.advance(0, total)
             start = time.monotonic()
             for done, read in enumerate(studies, start=1):
-                self._one(read)
+                self._one(reader, read)
                 self._costs.add({"study": time.monotonic() - start})
                 progress.advance(done, total)
                 start = time.monotonic()
@@ -205,8 +211,8 @@ class _Run:
                     took = time.monotonic() - start
                     tables_at = time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
 
-    def _one(self, read: ReadStudy) -> None:
-        result, problems = self._result(read, self._backend)
+    def _one(self, reader: DicomReader, read: ReadStudy) -> None:
+        result, problems = self._result(reader, read, self._backend)
         if result is not None:
             if not self._options.keep_identifiers:
                 result = replace(result, patient_id="")
@@ -219,32 +225,39 @@ class _Run:
                 return
         self._store.add_failed(read.header, problems)
 
-    def _result(self, read: ReadStudy, backend: Backend) -> tuple[StudyResult | None, tuple[Problem, ...]]:
+    def _result(
+        self, reader: DicomReader, read: ReadStudy, backend: Backend
+    ) -> tuple[StudyResult | None, tuple[Problem, ...]]:
         """A study's result, or None with the problem that it could not be graded for."""
         if read.study is None:
             return None, read.problems
         path, uid = read.header.path, read.header.study_uid
         if isinstance(read.error, _GPU_FAILED) and backend is self._backend:
-            return self._without_gpu(read, read.error)
+            return self._without_gpu(reader, read, read.error)
         try:
-            return self._grade(read.study, self._pack, backend), read.problems
+            result = self._grade(read.study, self._pack, backend)
+            return result, (*read.problems, *told_of_tries(read))
         except PackError:
             # No other study can be graded either.
             raise
         except _GPU_FAILED as error:
-            return self._without_gpu(read, error)
-        except (CannotGrade, ModelOutputError) as error:
+            return self._without_gpu(reader, read, error)
+        except CannotGrade as error:
+            # Another sagittal series may be the one that shows the neck.
+            again = read_next_choice(reader, read, error.stage, error.reason, error.advice)
+            return self._result(reader, again, backend)
+        except ModelOutputError as error:
             on_gpu = not isinstance(backend, OnnxRuntimeBackend)
-            if isinstance(error, ModelOutputError) and on_gpu and self._options.cpu_if_gpu_fails:
+            if on_gpu and self._options.cpu_if_gpu_fails:
                 # Half precision overflows where FP32 may not.
-                return self._without_gpu(read, error)
+                return self._without_gpu(reader, read, error)
             problem = Problem(path, error.stage, f"cannot grade: {error.reason}", error.advice, uid)
         except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
             problem = program_failed(read.header, Stage.GRADE, error)
         return None, (*read.problems, problem)
 
     def _without_gpu(
-        self, read: ReadStudy, error: CudaError | TensorRTError | ModelOutputError
+        self, reader: DicomReader, read: ReadStudy, error: CudaError | TensorRTError | ModelOutputError
     ) -> tuple[StudyResult | None, tuple[Problem, ...]]:
         """A study on which the GPU failed: on the CPU where that is allowed, else the problem."""
         path, uid = read.header.path, read.header.study_uid
@@ -254,7 +267,7 @@ class _Run:
         self._gpu_failures.append(str(error))
         if self._cpu is None:
             self._cpu = OnnxRuntimeBackend(self._pack, self._options.threads)
-        result, problems = self._result(read, self._cpu)
+        result, problems = self._result(reader, read, self._cpu)
         return (result and replace(result, flags=(*result.flags, "graded_on_cpu"))), problems
 
     def write_tables(self) -> Outcome:

@@ -7,9 +7,10 @@ loser is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from stenosis_trt.engine.axial_packs import joined_packs
 from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.series_merits import (
     NECK_DEPTH,
@@ -24,6 +25,7 @@ from stenosis_trt.engine.series_merits import (
 )
 from stenosis_trt.engine.series_role import (
     AXIAL_ROLE,
+    MINIMUM_SLICES,
     SAGITTAL_ROLE,
     Judgement,
     judge,
@@ -35,9 +37,8 @@ from stenosis_trt.engine.series_role import (
 _THIN = 2.0
 """mm: the models learnt from slices of 3 to 4 mm, which average more of the anatomy."""
 
-_ADVICE = (
-    "Send the sagittal T2 series of the cervical spine; `stenosis-trt inspect` shows each series' reason."
-)
+SEND_SAGITTAL = "Send the sagittal T2 series of the cervical spine"
+_ADVICE = f"{SEND_SAGITTAL}; `stenosis-trt inspect` shows each series' reason."
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Verdict:
 class Choice:
     """The series a study is graded from.
 
-    `problem` is set, and `sagittal` None, where the study cannot be graded. `same_frame_of_reference`
-    says whether axial slices may be matched to sagittal levels. `verdicts` has one entry a series, in the
-    study's order.
+    `problem` is set, and `sagittal` None, where the study cannot be graded. `axial_packs` are joined to
+    `axial`: series that show other discs. `same_frame_of_reference` says whether axial slices may be matched
+    to sagittal levels. `verdicts` has one entry a series, in the study's order.
     """
 
     study: StudyHeader
@@ -65,28 +66,61 @@ class Choice:
     verdicts: tuple[Verdict, ...]
     problem: Problem | None
     flags: tuple[str, ...]
+    axial_packs: tuple[SeriesHeader, ...] = ()
+
+    @property
+    def sagittal_place(self) -> int:
+        """Index of the sagittal series in `study.series`."""
+        return next(k for k, verdict in enumerate(self.verdicts) if verdict.role == SAGITTAL_ROLE)
 
 
-def choose(study: StudyHeader) -> Choice:
-    """Choose the sagittal and the axial T2 series of a study."""
-    judged = [(series, judge(series)) for series in study.series]
-    sagittals, axials = _with_role(judged, SAGITTAL_ROLE), _with_role(judged, AXIAL_ROLE)
+def choose(study: StudyHeader, tried: Collection[int] = ()) -> Choice:
+    """Choose the sagittal and the axial T2 series of a study.
+
+    Args:
+        study: its series.
+        tried: indices into `study.series` of sagittal series that could not be graded: others are chosen.
+    """
+    judged = [
+        (series, _tried(judge(series)) if place in tried else judge(series))
+        for place, series in enumerate(study.series)
+    ]
+    sagittals, axials = _with_role(judged, SAGITTAL_ROLE), _axials(judged)
     merits = {id(series): sagittal_merits(series, sagittals, axials) for series in sagittals}
-    sagittal = _best(sagittals, merits)
+    sagittal = next(iter(_ranked(sagittals, merits)), None)
     if sagittal is not None:
         judged = [(series, _beside(series, judgement, sagittal)) for series, judgement in judged]
-        axials = _with_role(judged, AXIAL_ROLE)
+        axials = _axials(judged)
     merits |= {id(series): axial_merits(series, axials, sagittal) for series in axials}
-    axial = _best(axials, merits)
-    taken = {SAGITTAL_ROLE: sagittal, AXIAL_ROLE: axial}
-    verdicts = tuple(_verdict(series, judgement, taken, merits) for series, judgement in judged)
+    axial, packs = _with_packs(_ranked(axials, merits), _with_role(judged, AXIAL_ROLE), sagittal)
+    taken = _Taken(sagittal, axial, packs)
+    verdicts = tuple(_verdict(place, judged, taken, merits) for place in range(len(judged)))
     if sagittal is None:
         return Choice(study, None, axial, False, verdicts, _no_sagittal(study, judged, axial), ())
     same = axial is not None and same_frame(sagittal, axial)
     flags = _flags(sagittal, axial, same)
-    if any(verdict.role and verdict.series not in (sagittal, axial) for verdict in verdicts):
+    if any(verdict.role and not taken.holds(verdict.series) for verdict in verdicts):
         flags = (*flags, "slices_left_out")
-    return Choice(study, sagittal, axial, same, verdicts, None, flags)
+    return Choice(study, sagittal, axial, same, verdicts, None, flags, packs)
+
+
+def _tried(judgement: Judgement) -> Judgement:
+    return replace(judgement, role="", reason="it was tried and could not be graded")
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """The series that are used, without their slices in other planes."""
+
+    sagittal: SeriesHeader | None
+    axial: SeriesHeader | None
+    packs: tuple[SeriesHeader, ...]
+
+    def holds(self, series: SeriesHeader) -> bool:
+        return any(series is item for item in (self.sagittal, self.axial, *self.packs))
+
+    def best(self, role: str) -> SeriesHeader | None:
+        return {SAGITTAL_ROLE: self.sagittal, AXIAL_ROLE: self.axial}.get(role)
 
 
 _Judged = Sequence[tuple[SeriesHeader, Judgement]]
@@ -98,41 +132,69 @@ def _with_role(judged: _Judged, role: str) -> list[SeriesHeader]:
     return [judgement.series for _, judgement in judged if judgement.role == role]
 
 
-def _best(candidates: Sequence[SeriesHeader], merits: dict[int, list[Merit]]) -> SeriesHeader | None:
-    """The candidate of highest merit; of equals the same one, whatever their order."""
-    ordered = sorted(candidates, key=identity)
-    return max(ordered, key=lambda series: tuple(merit.value for merit in merits[id(series)]), default=None)
+def _axials(judged: _Judged) -> list[SeriesHeader]:
+    """Axial series, and packs that may be joined to one."""
+    return [judgement.series for _, judgement in judged if _serves_as_axial(judgement)]
+
+
+def _ranked(candidates: Sequence[SeriesHeader], merits: dict[int, list[Merit]]) -> list[SeriesHeader]:
+    """Candidates of highest merit first; of equals the same one, whatever their order."""
+    return sorted(
+        candidates, key=lambda item: (tuple(-merit.value for merit in merits[id(item)]), identity(item))
+    )
+
+
+def _with_packs(
+    ranked: Sequence[SeriesHeader], whole: Sequence[SeriesHeader], sagittal: SeriesHeader | None
+) -> tuple[SeriesHeader | None, tuple[SeriesHeader, ...]]:
+    """The best axial series, and the packs joined to it.
+
+    Args:
+        ranked: candidates, the best first.
+        whole: those of them that have slices enough by themselves. One of them comes first; without any,
+            packs are taken where together they have enough.
+        sagittal: the series that levels are found in.
+    """
+    first = next((item for item in ranked if any(item is other for other in whole)), None)
+    best = first or next(iter(ranked), None)
+    if best is None or sagittal is None:
+        return first, ()
+    packs = joined_packs(best, [item for item in ranked if item is not best], sagittal)
+    if first is None and sum(len(item.frames) for item in (best, *packs)) < MINIMUM_SLICES:
+        return None, ()
+    return best, packs
 
 
 def _beside(series: SeriesHeader, judgement: Judgement, sagittal: SeriesHeader) -> Judgement:
     """Refuse an axial series of another place: a study of the whole spine has one for each region."""
     if (
-        judgement.role == AXIAL_ROLE
+        _serves_as_axial(judgement)
         and same_frame(sagittal, series)
         and not slices_within(judgement.series, sagittal)
     ):
         reason = f"none of its slices lies within the upper {NECK_DEPTH:.0f} mm of the sagittal series"
-        return replace(judgement, role="", reason=reason)
+        return replace(judgement, role="", reason=reason, is_pack=False)
     return judgement
 
 
-def _verdict(
-    series: SeriesHeader,
-    judgement: Judgement,
-    taken: dict[str, SeriesHeader | None],
-    merits: dict[int, list[Merit]],
-) -> Verdict:
-    winner = taken.get(judgement.role)
-    if winner is None:
-        return Verdict(series, "", judgement.reason)
-    if winner is judgement.series:
-        left_out = len(series.frames) - len(winner.frames)
+def _verdict(place: int, judged: _Judged, taken: _Taken, merits: dict[int, list[Merit]]) -> Verdict:
+    series, judgement = judged[place]
+    kept = judgement.series
+    if taken.holds(kept):
+        role = SAGITTAL_ROLE if kept is taken.sagittal else AXIAL_ROLE
+        left_out = len(series.frames) - len(kept.frames)
         plural = "s" if left_out > 1 else ""
         more = f", {left_out} slice{plural} in another plane left out" if left_out else ""
-        return Verdict(series, judgement.role, f"{_description(winner)}{more}")
+        if any(kept is pack for pack in taken.packs):
+            best = next(k for k, (_, other) in enumerate(judged, start=1) if other.series is taken.axial)
+            more += f", joined to series {best}"
+        return Verdict(series, role, f"{_description(kept)}{more}")
+    winner = taken.best(judgement.role)
+    if winner is None:
+        return Verdict(series, "", judgement.reason)
     lacking = (
         mine.lacking
-        for mine, theirs in zip(merits[id(judgement.series)], merits[id(winner)], strict=True)
+        for mine, theirs in zip(merits[id(kept)], merits[id(winner)], strict=True)
         if mine.value != theirs.value
     )
     reason = next(lacking, "this one is as good and comes after it by UID, echo time and first image")
@@ -148,17 +210,23 @@ def _description(series: SeriesHeader) -> str:
 
 def _no_sagittal(study: StudyHeader, judged: _Judged, axial: SeriesHeader | None) -> Problem:
     """Why the study cannot be graded: what is missing, and how far the series that came nearest got."""
-    if axial is not None:
-        reason = "there is an axial T2 but no sagittal T2, on which Kang's grade is defined"
-    elif not judged:
+    others = [(place, item) for place, (_, item) in enumerate(judged, start=1) if not _serves_as_axial(item)]
+    if not judged:
         reason = "it has no series of images"
+    elif axial is not None:
+        reason = "there is an axial T2 but no sagittal T2, on which Kang's grade is defined"
+    elif len(judged) == 1:
+        reason = f"the only series is not a sagittal T2 ({judged[0][1].reason})"
     else:
-        nearest = max((judgement for _, judgement in judged), key=lambda judgement: judgement.passed).reason
-        if len(judged) == 1:
-            reason = f"the only series is not a sagittal T2 ({nearest})"
-        else:
-            reason = f"none of {len(judged)} series is a sagittal T2 (of the nearest, {nearest})"
+        reason = f"none of {len(judged)} series is a sagittal T2"
+    if len(judged) > 1 and others:
+        place, nearest = max(others, key=lambda item: (item[1].passed, -item[0]))
+        reason += f" (the nearest, series {place}: {nearest.reason})"
     return Problem(study.path, Stage.CHOOSE, f"cannot grade: {reason}.", _ADVICE, study.study_uid)
+
+
+def _serves_as_axial(judgement: Judgement) -> bool:
+    return judgement.role == AXIAL_ROLE or judgement.is_pack
 
 
 def _flags(sagittal: SeriesHeader, axial: SeriesHeader | None, same: bool) -> tuple[str, ...]:

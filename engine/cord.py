@@ -65,15 +65,29 @@ def canal_line(levels: Sequence[LevelPoint]) -> CanalLine:
 
 @dataclass(frozen=True)
 class CordSlice:
-    """An axial slice that crosses the canal's line: its index, where, and how far along."""
+    """An axial slice that crosses the canal's line: its index, where, and how far along.
+
+    `tilt_degrees` is the angle between its normal and the line; `series` the index of the axial series that
+    it is of.
+    """
 
     index: int
     centre: FloatArray
     arc: float
+    tilt_degrees: float = 0.0
+    series: int = 0
 
 
-def slices_across(line: CanalLine, slices: Sequence[LoadedSlice]) -> list[CordSlice]:
-    """The axial slices that the canal's line crosses within the image, each where it does so first."""
+def slices_across(
+    line: CanalLine, slices: Sequence[LoadedSlice], series: Sequence[int] = ()
+) -> list[CordSlice]:
+    """The axial slices that the canal's line crosses within the image, each where it does so first.
+
+    Args:
+        line: the canal.
+        slices: of one axial series or of several.
+        series: for each slice the index of its series; empty where there is one.
+    """
     if not slices:
         return []
     poses = [item.pose for item in slices]
@@ -85,14 +99,18 @@ def slices_across(line: CanalLine, slices: Sequence[LoadedSlice]) -> list[CordSl
     k = crossing[indices].argmax(axis=1)
     above, below = heights[indices, k], heights[indices, k + 1]
     share = above / (above - below)
-    points = line.points[k] + share[:, None] * (line.points[k + 1] - line.points[k])
+    along = line.points[k + 1] - line.points[k]
+    points = line.points[k] + share[:, None] * along
+    cosines = np.abs((normals[indices] * along).sum(axis=1)) / np.linalg.norm(along, axis=1)
+    tilts = np.degrees(np.arccos(np.minimum(cosines, 1.0)))
     arcs = line.arc[k] + share * (line.arc[k + 1] - line.arc[k])
     across = []
-    for index, point, arc in zip(indices, points, arcs, strict=True):
+    for index, point, arc, tilt in zip(indices.tolist(), points, arcs, tilts, strict=True):
         pose = poses[index]
         column, row, _ = pose.to_pixels(point)
         if 0 <= column <= pose.columns - 1 and 0 <= row <= pose.rows - 1:
-            across.append(CordSlice(int(index), point, float(arc)))
+            of = series[index] if series else 0
+            across.append(CordSlice(index, point, float(arc), float(tilt), of))
     return across
 
 

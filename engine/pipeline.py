@@ -99,13 +99,19 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         study_uid=study.header.study_uid,
         patient_id=study.sagittal_series.patient_id,
         sagittal_series_uid=study.sagittal_series.series_uid,
-        axial_series_uid=study.axial_series.series_uid if study.axial_series else "",
+        axial_series_uid=";".join(_axial_uids(study)),
         levels=results,
         # Where left and right are one point, nothing was measured, and there is no ratio.
         cord_slices=tuple(item for item in cords if item.transverse_mm > 0),
         flags=study.flags,
         seconds=clock.seconds,
     )
+
+
+def _axial_uids(study: LoadedStudy) -> list[str]:
+    """UIDs of the axial series, each once: several volumes of one series share its UID."""
+    series = () if study.axial_series is None else (study.axial_series, *study.axial_packs)
+    return list(dict.fromkeys(item.series_uid for item in series))
 
 
 def _find_levels(
@@ -220,7 +226,7 @@ def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSl
         return [], "no_axial_series"
     if not study.same_frame_of_reference:
         return [], "axial_unmatched"
-    across = slices_across(line, study.axial)
+    across = slices_across(line, study.axial, study.axial_series_index)
     return across, "" if across else "no_axial_slice"
 
 

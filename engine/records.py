@@ -131,9 +131,11 @@ class LoadedSlice:
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """The two series a study is graded from. `axial` is empty where none was chosen.
+    """The series a study is graded from. `axial` is empty where none was chosen.
 
-    `same_frame_of_reference` says whether axial slices may be matched to sagittal levels.
+    `axial_packs` are axial series joined to `axial_series`; for each slice of `axial`, `axial_series_index`
+    has 0 for that one and 1, 2, … for them, and is empty where nothing was joined. `same_frame_of_reference`
+    says whether axial slices may be matched to sagittal levels.
     """
 
     header: StudyHeader
@@ -143,6 +145,8 @@ class LoadedStudy:
     axial: tuple[LoadedSlice, ...]
     same_frame_of_reference: bool
     flags: tuple[str, ...] = ()
+    axial_packs: tuple[SeriesHeader, ...] = ()
+    axial_series_index: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,10 @@ class LevelResult:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a graded study yields: every level, in the order of LEVELS, and every cord slice measured."""
+    """What a graded study yields: every level, in the order of LEVELS, and every cord slice measured.
+
+    `axial_series_uid` holds the UIDs of several series, parted by semicolons, where packs were joined.
+    """
 
     study_uid: str
     patient_id: str

@@ -61,6 +61,12 @@ def _common_merits(series: SeriesHeader) -> list[Merit]:
     ]
 
 
+def same_kind(one: SeriesHeader, other: SeriesHeader) -> bool:
+    """Whether two series of one role are alike in region, contrast and kind of acquisition."""
+    mine, theirs = _common_merits(one), _common_merits(other)
+    return [merit.value for merit in mine] == [merit.value for merit in theirs]
+
+
 def _fine_merits(series: SeriesHeader, covered: float, rivals: Sequence[SeriesHeader]) -> list[Merit]:
     pose = poses(series)[0]
     return [

@@ -55,7 +55,9 @@ _FLAVOURS = {
     "PERFUSION": "perfusion",
 }
 
-_MINIMUM_SLICES = 5
+MINIMUM_SLICES = 5
+_MINIMUM_OF_A_PACK = 2
+"""Slices: one alone cannot be told from a scout or a repeated slice."""
 _MAXIMUM_SPACING = {SAGITTAL_ROLE: 1.5, AXIAL_ROLE: 1.2}
 """In-plane, mm: coarser pixels show neither cord nor CSF beside it."""
 _MINIMUM_FIELD = {SAGITTAL_ROLE: 110.0, AXIAL_ROLE: 45.0}
@@ -92,12 +94,15 @@ class Judgement:
     """The role of a series, or "" and the reason; `passed` counts the checks it passed.
 
     `series` is what is left of it once slices in another plane are left out: itself, where there are none.
+    `is_pack` tells of one without a role that it is an axial T2 of too few slices: a pack through one disc,
+    which can be joined with others.
     """
 
     role: str
     reason: str
     passed: int
     series: SeriesHeader
+    is_pack: bool = False
 
 
 def judge(series: SeriesHeader) -> Judgement:
@@ -111,8 +116,19 @@ def judge(series: SeriesHeader) -> Judgement:
     )
     for passed, check in enumerate(checks):
         if reason := check():
-            return Judgement("", reason, passed, series)
+            is_pack = _is_pack(kept, reason) and not any(other() for other in checks[passed + 1 :])
+            return Judgement("", reason, passed, kept if is_pack else series, is_pack)
     return Judgement(role, "", len(checks), kept)
+
+
+def _is_pack(series: SeriesHeader, reason: str) -> bool:
+    """Whether a series refused for this reason is an axial one with nothing wrong but too few slices."""
+    faults = _sampling_faults(series, AXIAL_ROLE) if poses(series) else []
+    return (
+        positions(series) >= _MINIMUM_OF_A_PACK
+        and reason in [text for text, _ in faults]
+        and all(too_little for _, too_little in faults)
+    )
 
 
 def poses(series: SeriesHeader) -> list[SlicePose]:
@@ -211,6 +227,11 @@ def _all(series: SeriesHeader) -> list[SlicePose | None]:
 
 
 def _wrong_sampling(series: SeriesHeader, role: str) -> str:
+    return next((text for text, _ in _sampling_faults(series, role)), "")
+
+
+def _sampling_faults(series: SeriesHeader, role: str) -> list[tuple[str, bool]]:
+    """What is wrong with size and spacing for a role, and whether that is only too little of it."""
     found, distance, planes = poses(series), step(series), positions(series)
     spacing = max(max(pose.row_spacing, pose.column_spacing) for pose in found)
     field = min(
@@ -223,14 +244,14 @@ def _wrong_sampling(series: SeriesHeader, role: str) -> str:
     slices = f"{planes} {role.split()[0]} slice" + ("s" if planes > 1 else "")
     if planes < len(found):
         slices += f" (of {len(found)} images)"
-    rules: tuple[tuple[bool, str], ...] = (
-        (planes < _MINIMUM_SLICES, f"it has only {slices}"),
-        (spacing > _MAXIMUM_SPACING[role], f"its pixels are {spacing:.2g} mm wide, too coarse"),
-        (field < _MINIMUM_FIELD[role], f"its field of view is only {field:.0f} mm"),
-        (distance > _MAXIMUM_STEP[role], f"its slices are {distance:.1f} mm apart"),
-        (covered < _MINIMUM_COVERAGE[role], f"its {slices} cover only {covered:.0f} mm"),
+    rules: tuple[tuple[bool, str, bool], ...] = (
+        (planes < MINIMUM_SLICES, f"it has only {slices}", True),
+        (spacing > _MAXIMUM_SPACING[role], f"its pixels are {spacing:.2g} mm wide, too coarse", False),
+        (field < _MINIMUM_FIELD[role], f"its field of view is only {field:.0f} mm", False),
+        (distance > _MAXIMUM_STEP[role], f"its slices are {distance:.1f} mm apart", False),
+        (covered < _MINIMUM_COVERAGE[role], f"its {slices} cover only {covered:.0f} mm", True),
     )
-    return next((text for holds, text in rules if holds), "")
+    return [(text, too_little) for holds, text, too_little in rules if holds]
 
 
 def _wrong_contrast(series: SeriesHeader) -> str:

@@ -25,8 +25,20 @@ _STUDIES_AHEAD = 1
 _SLOTS = _STUDIES_AHEAD + 1
 """What reading ahead needs: those of the studies that are read, and the one of the study that is computed."""
 _MINIMUM_SAGITTAL_SLICES = 5
+_MOST_TRIES = 4
+"""Sagittal series of a study that are tried: more than that many T2 series are a study of something else."""
 _GAP_FACTOR = 1.7
 """Neighbouring slices farther apart than this many median steps have one missing between them."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """A sagittal series that could not be graded: its index in the study, and at which stage and why."""
+
+    index: int
+    stage: Stage
+    reason: str
+    advice: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,8 @@ class ReadStudy:
         problems: of a study that can be graded, those of its single files.
         seconds: what reading took, without `on_read`.
         left_out: slices that did not fit in the slot that the study was given.
+        index: of the sagittal series in the study's header.
+        tries: sagittal series that were tried before this one.
         error: what `on_read` raised; or what held the slot, when it was to be free: then the study lies in
             arrays of its own. Its slices can be used all the same. To be looked at before the study is.
     """
@@ -49,6 +63,8 @@ class ReadStudy:
     seconds: float
     left_out: int = 0
     error: Exception | None = None
+    index: int = -1
+    tries: tuple[Try, ...] = ()
 
 
 OnRead = Callable[[LoadedStudy], object]
@@ -124,9 +140,11 @@ def read_study(
     header: StudyHeader,
     slot: PixelSlot | None = None,
     on_read: OnRead | None = None,
+    tries: tuple[Try, ...] = (),
 ) -> ReadStudy:
     """Choose the series of a study and load them, into `slot`, which is reset before. Whatever goes wrong is
-    among the problems, or is the `error`."""
+    among the problems, or is the `error`. Where too few slices of the chosen series can be read, the next one
+    is taken."""
     start = time.perf_counter()
     error = None if slot is None else _error_of(slot.reset)
     if error is not None:
@@ -134,16 +152,74 @@ def read_study(
         slot = None
     stage = Stage.CHOOSE
     study: LoadedStudy | None = None
+    problems: tuple[Problem, ...] = ()
+    index = -1
     try:
-        choice = choose(header)
-        stage = Stage.PIXELS
-        study, problems = _load(reader, choice, slot)
+        while study is None and len(tries) < _MOST_TRIES:
+            choice = choose(header, [item.index for item in tries])
+            if choice.problem is not None:
+                if not tries:
+                    problems = (choice.problem,)
+                break
+            index, stage = choice.sagittal_place, Stage.PIXELS
+            loaded, broken = _load(reader, choice, slot)
+            problems = (*problems, *broken)
+            if isinstance(loaded, str):
+                tries = (*tries, Try(index, Stage.PIXELS, loaded, "Send the study again."))
+            else:
+                study = replace(
+                    loaded, flags=(*loaded.flags, *(("sagittal_second_choice",) if tries else ()))
+                )
+        if study is None and tries:
+            problems = (*problems, refusal(header, tries))
     except Exception as failure:  # noqa: BLE001 - one study's fault must not end the batch
         problems = (program_failed(header, stage, failure),)
     seconds = time.perf_counter() - start
     if study is not None and on_read is not None and error is None:
         error = _error_of(partial(on_read, study))
-    return ReadStudy(header, study, problems, seconds, 0 if slot is None else slot.left_out, error)
+    left_out = 0 if slot is None else slot.left_out
+    return ReadStudy(header, study, problems, seconds, left_out, error, index, tries)
+
+
+def read_next_choice(
+    reader: DicomReader, read: ReadStudy, stage: Stage, reason: str, advice: str
+) -> ReadStudy:
+    """The same study with its next best sagittal series, once no cervical spine was recognised in one.
+
+    Its problems include those of `read`. Where no series is left, the last of them says of each why it could
+    not be graded.
+    """
+    tries = (*read.tries, Try(read.index, stage, reason, advice))
+    again = read_study(reader, read.header, tries=tries)
+    problems = tuple(dict.fromkeys((*read.problems, *again.problems)))
+    return replace(again, problems=problems, seconds=read.seconds + again.seconds)
+
+
+def refusal(header: StudyHeader, tries: Sequence[Try]) -> Problem:
+    """Why a study cannot be graded, of each series that was tried."""
+    last = tries[-1]
+    if len(tries) == 1:
+        reason = f"cannot grade: {last.reason}"
+    else:
+        told = "; ".join(f"series {item.index + 1}: {item.reason.rstrip('.')}" for item in tries)
+        reason = f"cannot grade: {len(tries)} sagittal T2 series were tried ({told})."
+    return Problem(header.path, last.stage, reason, last.advice, header.study_uid)
+
+
+def told_of_tries(read: ReadStudy) -> tuple[Problem, ...]:
+    """Of a study that was graded: the series that were tried before, as problems that lose nothing."""
+    advice = "Nothing to do: another sagittal series of the study was graded."
+    return tuple(
+        Problem(
+            read.header.path,
+            item.stage,
+            f"Series {item.index + 1} was tried first and could not be graded: {item.reason}",
+            advice,
+            read.header.study_uid,
+            harmless=True,
+        )
+        for item in read.tries
+    )
 
 
 def _error_of(call: Callable[[], object]) -> Exception | None:
@@ -157,20 +233,21 @@ def _error_of(call: Callable[[], object]) -> Exception | None:
 
 def _load(
     reader: DicomReader, choice: Choice, slot: PixelSlot | None
-) -> tuple[LoadedStudy | None, tuple[Problem, ...]]:
-    if choice.problem is not None:
-        return None, (choice.problem,)
+) -> tuple[LoadedStudy | str, tuple[Problem, ...]]:
+    """The chosen series, or why they are not enough; and the problems of single files."""
     if choice.sagittal is None:
         raise ValueError("A study without a sagittal series was chosen without a problem.")
     sagittal, broken = _load_series(reader, choice.sagittal, slot)
-    axial: tuple[LoadedSlice, ...] = ()
-    if choice.axial is not None:
-        axial, more = _load_series(reader, choice.axial, slot)
-        broken = (*broken, *more)
     if len(sagittal) < _MINIMUM_SAGITTAL_SLICES:
-        reason = f"cannot grade: only {len(sagittal)} sagittal slices could be read."
-        uid = choice.study.study_uid
-        return None, (*broken, Problem(choice.study.path, Stage.PIXELS, reason, "Send the study again.", uid))
+        return f"only {len(sagittal)} sagittal slices could be read.", broken
+    axial: list[LoadedSlice] = []
+    series_index: list[int] = []
+    packs = () if choice.axial is None else (choice.axial, *choice.axial_packs)
+    for number, pack in enumerate(packs):
+        slices, more = _load_series(reader, pack, slot)
+        broken = (*broken, *more)
+        axial.extend(slices)
+        series_index.extend([number] * len(slices))
     flags = (
         *choice.flags,
         *(("slices_unreadable",) if broken or choice.study.lost_files else ()),
@@ -181,9 +258,11 @@ def _load(
         sagittal_series=choice.sagittal,
         sagittal=sagittal,
         axial_series=choice.axial,
-        axial=axial,
+        axial=tuple(axial),
         same_frame_of_reference=choice.same_frame_of_reference,
         flags=flags,
+        axial_packs=choice.axial_packs,
+        axial_series_index=tuple(series_index) if choice.axial_packs else (),
     )
     return study, broken
 
