@@ -6,11 +6,9 @@ rest is graded.
 
 from __future__ import annotations
 
-import csv
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -26,12 +24,14 @@ from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.gpu.options import GpuOptions
-from stenosis_trt.engine.outputs import ERRORS, ResultStore
+from stenosis_trt.engine.interrupts import signals_held_back
+from stenosis_trt.engine.messages import say
+from stenosis_trt.engine.outputs import NotWritten, OutputError, ResultStore, Tables
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
-from stenosis_trt.engine.run_record import Costs, machine, made_with, peak_memory_bytes, versions
+from stenosis_trt.engine.run_record import Costs, machine, made_with, peak_memory_bytes, read_with, versions
 from stenosis_trt.engine.signature import Trust
 from stenosis_trt.engine.study_reader import ReadStudy, program_failed, read_ahead
 from stenosis_trt.engine.tensorrt_flavours import TensorRTError
@@ -119,7 +119,8 @@ def grade_paths(
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
     pack = pack.in_precision(options.precision)
     kind = made_with(pack, decision.kind, options.precision, options.keep_identifiers)
-    with closing(backend), ResultStore(out, kind, options.resume) as store:
+    reading = read_with(options.limits)
+    with closing(backend), ResultStore(out, kind, options.resume, reading) as store:
         announce(decision)
         earlier = store.earlier_runs()
         run = _Run(store, options, pack, backend, grade)
@@ -133,8 +134,9 @@ def grade_paths(
             run.reading_peak_bytes = reader.peak_memory_bytes
             finished = True
         finally:
-            outcome = run.write_tables()
-            store.write_run({**run.record(decision, outcome, finished), "earlier": earlier})
+            # An interrupt waits until the tables hold what was graded.
+            with signals_held_back():
+                outcome = run.finish(decision, finished, earlier)
     return outcome
 
 
@@ -177,7 +179,10 @@ class _Run:
         waiting = deque(study for study in found if not self._store.is_done(study))
         outdated = sum(self._store.discard_outdated(study) for study in waiting)
         if outdated:
-            print(f"Graded again, since they have other images than before: {outdated}.", file=sys.stderr)
+            say(f"Graded again, since they have other images than before: {outdated}.")
+        lost = sum(map(self._store.lost_images, waiting))
+        if lost:
+            say(f"Graded again, since they lost images that may be read now: {lost}.")
         self._skipped = len(found) - len(waiting)
         self._order = [study.study_uid for study in found]
         return waiting
@@ -200,7 +205,11 @@ class _Run:
                 progress.advance(done, total)
                 start = time.monotonic()
                 if start > tables_at:
-                    self.write_tables()
+                    try:
+                        self.write_tables()
+                    except NotWritten as error:
+                        # There may be room for studies still.
+                        say(str(error))
                     took = time.monotonic() - start
                     tables_at = time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
 
@@ -233,7 +242,9 @@ class _Run:
         except _GPU_FAILED as error:
             return self._without_gpu(read, error)
         except CannotGrade as error:
-            problem = Problem(path, error.stage, f"cannot grade: {error.reason}", error.advice, uid)
+            problem = Problem(
+                path, error.stage, f"cannot grade: {error.reason}", error.advice, uid, of_study=True
+            )
         except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
             problem = program_failed(read.header, Stage.GRADE, error)
         return None, (*read.problems, problem)
@@ -245,7 +256,8 @@ class _Run:
         path, uid = read.header.path, read.header.study_uid
         if not self._options.cpu_if_gpu_fails:
             reason = f"cannot grade: {error.reason}"
-            return None, (*read.problems, Problem(path, Stage.GRADE, reason, error.advice, uid))
+            problem = Problem(path, Stage.GRADE, reason, error.advice, uid, of_study=True)
+            return None, (*read.problems, problem)
         self._gpu_failures.append(str(error))
         if self._cpu is None:
             self._cpu = OnnxRuntimeBackend(self._pack, self._options.threads)
@@ -254,29 +266,38 @@ class _Run:
 
     def write_tables(self) -> Outcome:
         """Write the tables of what was graded until now; the counts are of what they hold."""
-        tables = self._store.write_tables(self._order, self._file_problems)
+        return self._outcome(self._store.write_tables(self._order, self._file_problems))
+
+    def finish(self, decision: Decision, finished: bool, earlier: Sequence[Mapping[str, Any]]) -> Outcome:
+        """Write the tables and run.json, or what of them can be written.
+
+        Raises:
+            OutputError: not all of them could be.
+        """
+        failed: OutputError | None = None
+        try:
+            outcome = self.write_tables()
+        except NotWritten as error:
+            failed = error
+            outcome = self._outcome(self._store.count(self._order, self._file_problems))
+        try:
+            self._store.write_run({**self.record(decision, outcome, finished), "earlier": earlier})
+        except NotWritten as error:
+            failed = failed or error
+        if failed is not None:
+            raise failed
+        return outcome
+
+    def _outcome(self, tables: Tables) -> Outcome:
         return Outcome(
             studies=len(self._order),
-            graded=tables.graded - self._skipped,
+            graded=tables.graded_now,
             skipped=self._skipped,
             failed=tables.failed,
-            lost_files=sum(not problem.harmless for problem in self._file_problems) + self._undecoded(),
+            lost_files=sum(not problem.harmless for problem in self._file_problems) + tables.lost_files,
             problems=tables.problems,
             out=self._store.out,
         )
-
-    def _undecoded(self) -> int:
-        """Files of this run's studies whose pixels were lost, by what errors.csv holds: a run that is resumed
-        counts those of studies that were graded before, too."""
-        wanted = set(self._order)
-        with (self._store.out / ERRORS).open(newline="", encoding="utf-8") as rows:
-            return sum(
-                row["stage"] == Stage.PIXELS.value
-                and row["study_uid"] in wanted
-                # What a whole study could not be graded for is no file.
-                and not row["reason"].startswith("cannot grade")
-                for row in csv.DictReader(rows)
-            )
 
     def record(self, decision: Decision, outcome: Outcome, finished: bool) -> dict[str, Any]:
         """The content of run.json, less the runs before this one."""

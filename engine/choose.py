@@ -158,7 +158,8 @@ def _no_sagittal(study: StudyHeader, judged: _Judged, axial: SeriesHeader | None
             reason = f"the only series is not a sagittal T2 ({nearest})"
         else:
             reason = f"none of {len(judged)} series is a sagittal T2 (of the nearest, {nearest})"
-    return Problem(study.path, Stage.CHOOSE, f"cannot grade: {reason}.", _ADVICE, study.study_uid)
+    reason = f"cannot grade: {reason}."
+    return Problem(study.path, Stage.CHOOSE, reason, _ADVICE, study.study_uid, of_study=True)
 
 
 def _flags(sagittal: SeriesHeader, axial: SeriesHeader | None, same: bool) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from stenosis_trt.engine.choose import Choice, choose
+from stenosis_trt.engine.dicom.errors import ReaderUnavailable
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy, Problem, SeriesHeader, Stage, StudyHeader
@@ -67,6 +68,7 @@ def program_failed(header: StudyHeader, stage: Stage, error: Exception) -> Probl
         f"cannot grade: the program failed ({type(error).__name__}).",
         "Run it again with `stenosis-trt --verbose grade` and report what it prints.",
         header.study_uid,
+        of_study=True,
     )
 
 
@@ -138,6 +140,9 @@ def read_study(
         choice = choose(header)
         stage = Stage.PIXELS
         study, problems = _load(reader, choice, slot)
+    except ReaderUnavailable as failure:
+        reason = f"cannot grade: {failure.reason}"
+        problems = (Problem(header.path, stage, reason, failure.advice, header.study_uid, of_study=True),)
     except Exception as failure:  # noqa: BLE001 - one study's fault must not end the batch
         problems = (program_failed(header, stage, failure),)
     seconds = time.perf_counter() - start
@@ -170,7 +175,8 @@ def _load(
     if len(sagittal) < _MINIMUM_SAGITTAL_SLICES:
         reason = f"cannot grade: only {len(sagittal)} sagittal slices could be read."
         uid = choice.study.study_uid
-        return None, (*broken, Problem(choice.study.path, Stage.PIXELS, reason, "Send the study again.", uid))
+        few = Problem(choice.study.path, Stage.PIXELS, reason, "Send the study again.", uid, of_study=True)
+        return None, (*broken, few)
     flags = (
         *choice.flags,
         *(("slices_unreadable",) if broken or choice.study.lost_files else ()),

@@ -76,7 +76,7 @@ def test_what_runs_on_a_cpu_knows_of_the_engine_only_packs_and_its_vocabulary() 
 
 
 def test_what_runs_on_a_gpu_knows_no_stage_of_the_pipe_and_no_files_of_studies() -> None:
-    of_a_gpu = ("gpu.", "cuda", "tensorrt_", "plans", "sidecar", "build", "hardware", "progress")
+    of_a_gpu = ("gpu.", "cuda", "tensorrt_", "plans", "sidecar", "build", "hardware", "messages", "progress")
     allowed = (*VOCABULARY, *(f"{ENGINE}{name}" for name in of_a_gpu), "stenosis_trt.kernels.")
     for path, names in _imported("engine/gpu").items():
         assert not _outside(names, *allowed), path
