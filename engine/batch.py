@@ -199,19 +199,29 @@ class _Run:
             if total:
                 progress.advance(0, total)
             start = time.monotonic()
-            for done, read in enumerate(studies, start=1):
-                self._one(read)
-                self._costs.add({"study": time.monotonic() - start})
-                progress.advance(done, total)
-                start = time.monotonic()
-                if start > tables_at:
-                    try:
-                        self.write_tables()
-                    except NotWritten as error:
-                        # There may be room for studies still.
-                        say(str(error))
-                    took = time.monotonic() - start
-                    tables_at = time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
+            try:
+                for done, read in enumerate(studies, start=1):
+                    self._one(read)
+                    self._costs.add({"study": time.monotonic() - start})
+                    progress.advance(done, total)
+                    start = time.monotonic()
+                    if start > tables_at:
+                        tables_at = self._write_tables_meanwhile()
+            except KeyboardInterrupt:
+                # Nobody waits for the study that is being read.
+                reader.close()
+                raise
+
+    def _write_tables_meanwhile(self) -> float:
+        """Write the tables while the run goes on; returns when to do so again."""
+        start = time.monotonic()
+        try:
+            self.write_tables()
+        except NotWritten as error:
+            # There may be room for studies still.
+            say(str(error))
+        took = time.monotonic() - start
+        return time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
 
     def _one(self, read: ReadStudy) -> None:
         result, problems = self._result(read, self._backend)

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from stenosis_trt.engine.records import Problem, Stage, StudyHeader, StudyResult
+from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
+from stenosis_trt.engine.regrading import lost_an_image, may_read_more, tries
 from stenosis_trt.engine.tables import ERROR_COLUMNS, RESULT_COLUMNS, error_row, result_rows
 from stenosis_trt.engine.whole_files import PART, write_whole, writing_whole
 
@@ -193,15 +194,10 @@ class ResultStore:
         return self._is_kept(study) and not self._is_outdated(study) and not self.lost_images(study)
 
     def lost_images(self, study: StudyHeader) -> bool:
-        """Whether this study was graded without images that may be read now: what lost them may have passed,
-        or they were read under other limits or by other decoders."""
+        """Whether this study was graded without images that may be read now; see `regrading`."""
         if not self._is_kept(study):
             return False
-        content = self._content(self._path(study.study_uid, _DONE))
-        lost = list(filter(_lost_an_image, content["problems"]))
-        return any(problem.get("temporary", False) for problem in lost) or (
-            bool(lost) and content.get("read_with") != self._read_with
-        )
+        return may_read_more(self._content(self._path(study.study_uid, _DONE)), self._read_with)
 
     def discard_outdated(self, study: StudyHeader) -> bool:
         """Forget a result from other images than the study has now: it was graded while it was being copied.
@@ -221,6 +217,12 @@ class ResultStore:
     def _is_outdated(self, study: StudyHeader) -> bool:
         return self._content(self._path(study.study_uid, _DONE)).get("images") != _images(study)
 
+    def _tries(self, study: StudyHeader) -> int:
+        """How often this study was graded from the images it has now, read as now."""
+        if not self._is_kept(study) or self._is_outdated(study):
+            return 0
+        return tries(self._content(self._path(study.study_uid, _DONE)), self._read_with)
+
     def add(self, study: StudyHeader, result: StudyResult, problems: Sequence[Problem]) -> None:
         """Keep a graded study, with the problems its files had.
 
@@ -231,6 +233,7 @@ class ResultStore:
             "images": _images(study),
             "run": self._run,
             "read_with": self._read_with,
+            "tries": self._tries(study) + 1,
             "result": asdict(result),
             "problems": [asdict(problem) for problem in problems],
         }
@@ -323,7 +326,7 @@ class ResultStore:
                     failed += name in wanted
                 failures.writerows(error_row(problem) for problem in content["problems"])
                 rows_of_errors += len(content["problems"])
-                lost_files += sum(map(_lost_an_image, content["problems"])) if name in wanted else 0
+                lost_files += sum(map(lost_an_image, content["problems"])) if name in wanted else 0
         return Tables(graded, failed, rows_of_errors, lost_files, graded_now)
 
     def _table(self, name: str, names: Collection[str]) -> AbstractContextManager[TextIO]:
@@ -340,13 +343,6 @@ class ResultStore:
             if name.endswith(_FAILED) and name.removesuffix(_FAILED) + _DONE in names:
                 continue
             yield name
-
-
-def _lost_an_image(problem: Mapping[str, Any]) -> bool:
-    """Whether a problem that was kept with a study is that of a file whose pixels were lost."""
-    return problem["stage"] == Stage.PIXELS.value and not (
-        problem["harmless"] or problem.get("of_study", False)
-    )
 
 
 def _images(study: StudyHeader) -> str:

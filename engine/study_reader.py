@@ -116,6 +116,10 @@ def read_ahead(
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        except KeyboardInterrupt:
+            # The pool waits for the study that is being read, which may take as long as its time limit.
+            reader.close()
+            raise
         finally:
             for future in pending:
                 future.cancel()

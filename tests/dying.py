@@ -16,6 +16,9 @@ from stenosis_trt.engine import cli_grade
 def altered(paths, out, options, real=cli_grade._grade):
     import stand_in
     from stenosis_trt.engine import batch, outputs
+    from stenosis_trt.engine.dicom import process
+
+    process._MODULE = os.environ.get("READING_PROCESS", process._MODULE)
 
     def grade(study, pack, backend):
         time.sleep(float(os.environ["SECONDS_A_STUDY"]))
@@ -67,7 +70,8 @@ def start_grading(
     """
     script = _RUN.format(in_write_tables=in_write_tables)
     command = [sys.executable, "-c", script, "grade", str(folder), "--out", str(out), "--pack", str(pack)]
-    variables = {"PYTHONPATH": str(Path(__file__).parent), "SECONDS_A_STUDY": str(seconds)}
+    search = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    variables = {"PYTHONPATH": search, "SECONDS_A_STUDY": str(seconds)}
     return subprocess.Popen(
         ["sh", "-c", f'exec "$@" {redirections}', "sh", *command, "--device", "cpu", *more],
         env={**os.environ, **variables, **(environment or {})},
@@ -78,7 +82,8 @@ def start_grading(
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started and that have not ended."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for found in lists for child in found.read_text().split()]
 
 
 def is_running(pid: int) -> bool:

@@ -88,6 +88,23 @@ def test_what_is_launched_on_a_gpu_is_described_without_one() -> None:
     assert not _outside(names, *VOCABULARY, "stenosis_trt.kernels.")
 
 
+def test_the_engine_writes_to_a_terminal_by_one_module() -> None:
+    """A print to a stream that is closed, or whose reader has gone, would end a run."""
+    for path in sorted((ROOT / "engine").rglob("*.py")):
+        if path.name == "messages.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {
+            node.func.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        streams = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not names & {"print", "Console"}, path
+        # The command line asks what standard output is, and has it written at the end.
+        assert not streams & {"sys.stderr", *(() if path.name == "cli.py" else ("sys.stdout",))}, path
+
+
 def test_the_reference_kernels_need_numpy_alone() -> None:
     for path, names in _imported("kernels").items():
         assert {name.split(".")[0] for name in names} <= {"numpy", "stenosis_trt"}, path

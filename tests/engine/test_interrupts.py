@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from altered_process import alter
 from dying import children, default_signals, is_running, start_grading
 from stand_in import write_studies
 from tiny_pack import write_tiny_pack
@@ -98,6 +99,50 @@ def test_a_signal_ends_a_run_with_tables_of_what_it_graded(
     assert not any(map(is_running, readers))
     if times == 1:
         _resume(folder, out, pack)
+
+
+_HANGS = """
+def {kind}(*arguments, real=reading_process.{kind}):
+    if "study{study}" in repr(arguments):
+        open(os.path.join(os.path.dirname(__file__), "mark"), "w").close()
+        time.sleep(100)
+    return real(*arguments)
+
+reading_process.{kind} = {kind}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "study", "seconds"), [("headers", 0, 0), ("pixels", 3, 0), ("pixels", 3, 1)]
+)
+def test_a_signal_is_obeyed_while_a_file_hangs(
+    kind: str,
+    study: int,
+    seconds: float,
+    folder: Path,
+    pack: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`docker stop` kills after ten seconds; the time limit of a file is two minutes. Where a study takes a
+    second, the signal meets its computation, and otherwise the wait for the file."""
+    alter(tmp_path, monkeypatch, _HANGS.format(kind=kind, study=study))
+    out = tmp_path / "out"
+    options = {"environment": {"READING_PROCESS": "altered"}, "stderr": subprocess.PIPE}
+    with start_grading(folder, out, pack, seconds=seconds, **options) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "mark").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        readers = children(process.pid)
+        process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    assert time.monotonic() - start < 8
+    assert process.returncode == 143
+    assert "Traceback" not in said
+    _check_tables(out)
+    assert readers
+    assert not any(map(is_running, readers))
 
 
 @pytest.mark.parametrize(("number", "code", "words"), _SIGNALS)

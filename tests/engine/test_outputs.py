@@ -197,6 +197,21 @@ def test_a_study_that_lost_images_is_done_as_long_as_no_more_of_them_can_be_read
         assert not store.lost_images(_study("1.2"))
 
 
+def test_a_file_that_ends_its_process_each_time_does_not_have_its_study_graded_for_ever(
+    tmp_path: Path,
+) -> None:
+    due: list[bool] = []
+    with ResultStore(tmp_path, KIND, False, {"limits": 1}) as store:
+        for _ in range(4):
+            store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
+            due.append(store.lost_images(_study("1.1")))
+    assert due == [True, True, False, False]
+    with ResultStore(tmp_path, KIND, True, {"limits": 2}) as store:
+        assert store.lost_images(_study("1.1"))
+        store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
+        assert store.lost_images(_study("1.1")), "other limits begin anew"
+
+
 def test_a_study_that_was_to_be_graded_again_and_cannot_be_is_reported(tmp_path: Path) -> None:
     with ResultStore(tmp_path, KIND, resume=False) as store:
         store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
