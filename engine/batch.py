@@ -6,11 +6,9 @@ rest is graded.
 
 from __future__ import annotations
 
-import csv
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -27,12 +25,14 @@ from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.gpu.options import GpuOptions
-from stenosis_trt.engine.outputs import ERRORS, ResultStore
+from stenosis_trt.engine.interrupts import signals_held_back
+from stenosis_trt.engine.messages import say
+from stenosis_trt.engine.outputs import NotWritten, OutputError, ResultStore, Tables
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
-from stenosis_trt.engine.run_record import Costs, machine, made_with, peak_memory_bytes, versions
+from stenosis_trt.engine.run_record import Costs, machine, made_with, peak_memory_bytes, read_with, versions
 from stenosis_trt.engine.signature import Trust
 from stenosis_trt.engine.study_reader import (
     ReadStudy,
@@ -126,7 +126,8 @@ def grade_paths(
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
     pack = pack.in_precision(options.precision)
     kind = made_with(pack, decision.kind, options.precision, options.keep_identifiers)
-    with closing(backend), ResultStore(out, kind, options.resume) as store:
+    reading = read_with(options.limits)
+    with closing(backend), ResultStore(out, kind, options.resume, reading) as store:
         announce(decision)
         earlier = store.earlier_runs()
         run = _Run(store, options, pack, backend, grade)
@@ -140,8 +141,9 @@ def grade_paths(
             run.reading_peak_bytes = reader.peak_memory_bytes
             finished = True
         finally:
-            outcome = run.write_tables()
-            store.write_run({**run.record(decision, outcome, finished), "earlier": earlier})
+            # An interrupt waits until the tables hold what was graded.
+            with signals_held_back():
+                outcome = run.finish(decision, finished, earlier)
     return outcome
 
 
@@ -184,7 +186,10 @@ class _Run:
         waiting = deque(study for study in found if not self._store.is_done(study))
         outdated = sum(self._store.discard_outdated(study) for study in waiting)
         if outdated:
-            print(f"Graded again, since they have other images than before: {outdated}.", file=sys.stderr)
+            say(f"Graded again, since they have other images than before: {outdated}.")
+        lost = sum(map(self._store.lost_images, waiting))
+        if lost:
+            say(f"Graded again, since they lost images that may be read now: {lost}.")
         self._skipped = len(found) - len(waiting)
         self._order = [study.study_uid for study in found]
         return waiting
@@ -201,15 +206,29 @@ class _Run:
             if total:
                 progress.advance(0, total)
             start = time.monotonic()
-            for done, read in enumerate(studies, start=1):
-                self._one(reader, read)
-                self._costs.add({"study": time.monotonic() - start})
-                progress.advance(done, total)
-                start = time.monotonic()
-                if start > tables_at:
-                    self.write_tables()
-                    took = time.monotonic() - start
-                    tables_at = time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
+            try:
+                for done, read in enumerate(studies, start=1):
+                    self._one(reader, read)
+                    self._costs.add({"study": time.monotonic() - start})
+                    progress.advance(done, total)
+                    start = time.monotonic()
+                    if start > tables_at:
+                        tables_at = self._write_tables_meanwhile()
+            except KeyboardInterrupt:
+                # Nobody waits for the study that is being read.
+                reader.close()
+                raise
+
+    def _write_tables_meanwhile(self) -> float:
+        """Write the tables while the run goes on; returns when to do so again."""
+        start = time.monotonic()
+        try:
+            self.write_tables()
+        except NotWritten as error:
+            # There may be room for studies still.
+            say(str(error))
+        took = time.monotonic() - start
+        return time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
 
     def _one(self, reader: DicomReader, read: ReadStudy) -> None:
         result, problems = self._result(reader, read, self._backend)
@@ -251,7 +270,8 @@ class _Run:
             if on_gpu and self._options.cpu_if_gpu_fails:
                 # Half precision overflows where FP32 may not.
                 return self._without_gpu(reader, read, error)
-            problem = Problem(path, error.stage, f"cannot grade: {error.reason}", error.advice, uid)
+            reason = f"cannot grade: {error.reason}"
+            problem = Problem(path, error.stage, reason, error.advice, uid, of_study=True)
         except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
             problem = program_failed(read.header, Stage.GRADE, error)
         return None, (*read.problems, problem)
@@ -263,7 +283,8 @@ class _Run:
         path, uid = read.header.path, read.header.study_uid
         if not self._options.cpu_if_gpu_fails:
             reason = f"cannot grade: {error.reason}"
-            return None, (*read.problems, Problem(path, Stage.GRADE, reason, error.advice, uid))
+            problem = Problem(path, Stage.GRADE, reason, error.advice, uid, of_study=True)
+            return None, (*read.problems, problem)
         self._gpu_failures.append(str(error))
         if self._cpu is None:
             self._cpu = OnnxRuntimeBackend(self._pack, self._options.threads)
@@ -272,29 +293,38 @@ class _Run:
 
     def write_tables(self) -> Outcome:
         """Write the tables of what was graded until now; the counts are of what they hold."""
-        tables = self._store.write_tables(self._order, self._file_problems)
+        return self._outcome(self._store.write_tables(self._order, self._file_problems))
+
+    def finish(self, decision: Decision, finished: bool, earlier: Sequence[Mapping[str, Any]]) -> Outcome:
+        """Write the tables and run.json, or what of them can be written.
+
+        Raises:
+            OutputError: not all of them could be.
+        """
+        failed: OutputError | None = None
+        try:
+            outcome = self.write_tables()
+        except NotWritten as error:
+            failed = error
+            outcome = self._outcome(self._store.count(self._order, self._file_problems))
+        try:
+            self._store.write_run({**self.record(decision, outcome, finished), "earlier": earlier})
+        except NotWritten as error:
+            failed = failed or error
+        if failed is not None:
+            raise failed
+        return outcome
+
+    def _outcome(self, tables: Tables) -> Outcome:
         return Outcome(
             studies=len(self._order),
-            graded=tables.graded - self._skipped,
+            graded=tables.graded_now,
             skipped=self._skipped,
             failed=tables.failed,
-            lost_files=sum(not problem.harmless for problem in self._file_problems) + self._undecoded(),
+            lost_files=sum(not problem.harmless for problem in self._file_problems) + tables.lost_files,
             problems=tables.problems,
             out=self._store.out,
         )
-
-    def _undecoded(self) -> int:
-        """Files of this run's studies whose pixels were lost, by what errors.csv holds: a run that is resumed
-        counts those of studies that were graded before, too."""
-        wanted = set(self._order)
-        with (self._store.out / ERRORS).open(newline="", encoding="utf-8") as rows:
-            return sum(
-                row["stage"] == Stage.PIXELS.value
-                and row["study_uid"] in wanted
-                # What a whole study could not be graded for is no file.
-                and not row["reason"].startswith("cannot grade")
-                for row in csv.DictReader(rows)
-            )
 
     def record(self, decision: Decision, outcome: Outcome, finished: bool) -> dict[str, Any]:
         """The content of run.json, less the runs before this one."""

@@ -222,7 +222,8 @@ def _no_sagittal(study: StudyHeader, judged: _Judged, axial: SeriesHeader | None
     if len(judged) > 1 and others:
         place, nearest = max(others, key=lambda item: (item[1].passed, -item[0]))
         reason += f" (the nearest, series {place}: {nearest.reason})"
-    return Problem(study.path, Stage.CHOOSE, f"cannot grade: {reason}.", _ADVICE, study.study_uid)
+    reason = f"cannot grade: {reason}."
+    return Problem(study.path, Stage.CHOOSE, reason, _ADVICE, study.study_uid, of_study=True)
 
 
 def _serves_as_axial(judgement: Judgement) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from io import TextIOWrapper
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +15,7 @@ from stenosis_trt.engine.cli_build import build
 from stenosis_trt.engine.cli_errors import (
     INTERRUPTED,
     NOT_ALL,
+    USAGE_ERROR,
     fail,
     needs_package,
     refuse_unread,
@@ -37,6 +37,8 @@ from stenosis_trt.engine.cli_quantise import quantise
 from stenosis_trt.engine.cli_roofline import roofline
 from stenosis_trt.engine.cli_sign import sign
 from stenosis_trt.engine.cli_verify import verify
+from stenosis_trt.engine.interrupts import obey_signals
+from stenosis_trt.engine.messages import console, guard_streams, lost_output, say
 
 if TYPE_CHECKING:
     from stenosis_trt.bench.semisynthetic.source import Anatomies
@@ -56,10 +58,20 @@ app.add_typer(bench_app, name="bench")
 
 def main() -> None:
     """Entry point of the command `stenosis-trt`."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A terminal that cannot show a character gets its code, instead of this a traceback.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    app()
+    guard_streams()
+    code_of_signal = obey_signals()
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.stdout.flush()
+    lost = lost_output()
+    if lost is not None and not code:
+        say(f"stenosis-trt: Standard output cannot be written ({lost.strerror}).")
+        code = USAGE_ERROR
+    sys.exit((code_of_signal() or code) if code == INTERRUPTED else code)
 
 
 def _version(shown: bool) -> None:
@@ -89,11 +101,22 @@ app.command()(grade)
 
 
 @app.command()
-def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption = None) -> None:
-    """Show the series found below PATHS, which would be graded, and why not the others."""
+def inspect(
+    paths: PathsArgument,
+    workers: WorkersOption = 1,
+    limit: LimitOption = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Name every file that cannot be used, not only how many.")
+    ] = False,
+) -> None:
+    """Show the series found below PATHS, which would be graded, and why not the others.
+
+    Exit code 0: every study can be graded, by its headers; 1: one cannot, or a file that may be an image
+    cannot be read, or there is no study.
+    """
     from stenosis_trt.engine.choose import choose
     from stenosis_trt.engine.dicom.reader import DicomReader
-    from stenosis_trt.engine.inspection import inspection_lines, inspection_tables, visible
+    from stenosis_trt.engine.inspection import file_lines, inspection_lines, inspection_tables, study_lines
 
     some_exist(paths)
     with wrong_values():
@@ -102,25 +125,19 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption
         scan = reader.scan(paths)
     choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "study_uid"))]
     if sys.stdout.isatty():
-        from rich.console import Console
-
-        # A description is no markup, whatever brackets it has.
-        console = Console(markup=False, emoji=False)
+        screen = console()
         for table in inspection_tables(choices):
-            console.print(table)
+            screen.print(table)
     else:
         for line in inspection_lines(choices):
             typer.echo(line)
-    for number, choice in enumerate(choices, start=1):
-        if choice.problem is not None:
-            typer.echo(f"Study {number}: {choice.problem.reason} {choice.problem.advice}", err=True)
-        elif choice.flags:
-            typer.echo(f"Study {number}: can be graded; {', '.join(choice.flags)}.", err=True)
+    for line in (*study_lines(choices), *file_lines(scan.problems, files)):
+        say(line)
     if not choices:
-        typer.echo("No study was found.", err=True)
-    for problem in scan.problems:
-        typer.echo(f"{visible(problem.path)}: {problem.reason} {problem.advice}", err=True)
-    raise typer.Exit(0 if choices and all(choice.problem is None for choice in choices) else NOT_ALL)
+        say("No study was found.")
+    graded = choices and all(choice.problem is None for choice in choices)
+    lost = any(not problem.harmless for problem in scan.problems)
+    raise typer.Exit(0 if graded and not lost else NOT_ALL)
 
 
 @app.command()

@@ -61,7 +61,8 @@ def grade(
     """Grade every study below PATHS.
 
     Exit code 0: all graded; 1: something could not be graded (see errors.csv); 2: wrong usage, or no pack, or
-    none that is signed as required, or no GPU where one was asked for; 130: interrupted.
+    none that is signed as required, or no GPU where one was asked for, or no room for the results; 130, 143,
+    129: ended by Ctrl-C, SIGTERM, SIGHUP.
     """
     from stenosis_trt.engine.batch import GradeOptions
     from stenosis_trt.engine.gpu.options import GpuOptions
@@ -100,8 +101,9 @@ def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
     try:
         with usage_errors():
             outcome = grade_paths(paths, out, options)
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. What was graded is in {out}; --resume goes on from there.", err=True)
+    except KeyboardInterrupt as ended:
+        how = str(ended) or "Interrupted"
+        typer.echo(f"{how}. What was graded is in {out}; --resume goes on from there.", err=True)
         return INTERRUPTED
     typer.echo(_summary(outcome), err=True)
     return outcome.exit_code

@@ -6,11 +6,11 @@ import csv
 import os
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.batch import GradeOptions, grade_paths
+from stenosis_trt.engine.messages import console, show
 from stenosis_trt.engine.outputs import RESULTS, OutputError
 from stenosis_trt.engine.progress import show_progress
 
@@ -39,8 +39,8 @@ def run_demo(folder: Path) -> int:
             f"{folder} cannot be written ({error.strerror}).", "Give demo another --out."
         ) from error
     outcome = grade_paths([studies], results, GradeOptions())
-    Console().print(_table(results / RESULTS, truth))
-    print(
+    console().print(_table(results / RESULTS, truth))
+    show(
         "Synthetic studies, graded by models trained on synthetic studies: a demonstration, not for patients."
     )
     return outcome.exit_code

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 from rich.text import Text
 
-from stenosis_trt.engine.choose import Choice, Verdict
+from stenosis_trt.engine.choose import SEND_SAGITTAL, Choice, Verdict
+from stenosis_trt.engine.records import Problem
 
 _COLUMNS = ("series", "plane", "slices", "description", "role", "reason")
 _NO_ROLE = "–"
+_LISTED = 3
+"""Files with one reason that are named; of more, the first one and their number."""
 _LONGEST = 64
 """Characters of a description: what the standard allows it (LO), and what a table has room for."""
 
@@ -65,3 +69,29 @@ def inspection_lines(choices: Iterable[Choice]) -> Iterator[str]:
         folder = visible(choice.study.path)
         for row in _rows(choice):
             yield "\t".join((str(number), *row, folder, choice.study.study_uid))
+
+
+def study_lines(choices: Iterable[Choice]) -> Iterator[str]:
+    """Of each study that cannot be graded, or with something to note, why: in the words of errors.csv."""
+    for number, choice in enumerate(choices, start=1):
+        if choice.problem is not None:
+            yield f"Study {number}: {choice.problem.reason} {SEND_SAGITTAL}."
+        elif choice.flags:
+            yield f"Study {number}: can be graded; {', '.join(choice.flags)}."
+
+
+def file_lines(problems: Iterable[Problem], each: bool) -> Iterator[str]:
+    """Files that cannot be used, by reason: in the words of errors.csv.
+
+    Args:
+        problems: of files.
+        each: name every file, however many have one reason.
+    """
+    by_reason: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for problem in problems:
+        by_reason[problem.reason, problem.advice].append(problem)
+    for (reason, advice), alike in by_reason.items():
+        if each or len(alike) <= _LISTED:
+            yield from (f"{visible(problem.path)}: {reason} {advice}" for problem in alike)
+        else:
+            yield f"{len(alike)} files, the first {visible(alike[0].path)}: {reason} {advice}"

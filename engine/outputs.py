@@ -12,18 +12,21 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
+from stenosis_trt.engine.regrading import lost_an_image, may_read_more, tries
 from stenosis_trt.engine.tables import ERROR_COLUMNS, RESULT_COLUMNS, error_row, result_rows
 from stenosis_trt.engine.whole_files import PART, write_whole, writing_whole
 
 RESULTS, LINES, ERRORS, RUN = "results.csv", "results.jsonl", "errors.csv", "run.json"
+_TABLES = (RESULTS, LINES, ERRORS)
 _STUDIES = "studies"
 _MADE_WITH = "made_with.json"
 _DONE = ".json"
@@ -44,12 +47,20 @@ class OutputError(Exception):
 class Tables:
     """What the tables hold.
 
-    `graded` and `failed` are studies, of those that were asked for; `problems` are all rows of errors.csv.
+    `graded` and `failed` are studies, of those that were asked for, `graded_now` those that this run graded;
+    `problems` are all rows of errors.csv;
+    `lost_files` are images of the studies that were asked for that were lost when their pixels were read.
     """
 
     graded: int
     failed: int
     problems: int
+    lost_files: int = 0
+    graded_now: int = 0
+
+
+class NotWritten(OutputError):
+    """The output folder can be used, but not be written to: the disk is full, say."""
 
 
 class ResultStore:
@@ -60,6 +71,8 @@ class ResultStore:
         made_with: everything that decides results (pack, versions, backend); a folder holds results of
             one kind only.
         resume: go on with what an earlier run of the same kind left there.
+        read_with: what decides which files can be read (limits, decoders). A study that lost images under
+            others is not done.
 
     Raises:
         OutputError: the folder holds results and `resume` is not given, or they were made with something
@@ -67,8 +80,15 @@ class ResultStore:
             folder can no longer be written, or holds a file that something else damaged.
     """
 
-    def __init__(self, out: Path, made_with: Mapping[str, Any], resume: bool) -> None:
-        self.out = out
+    def __init__(
+        self,
+        out: Path,
+        made_with: Mapping[str, Any],
+        resume: bool,
+        read_with: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.out, self._read_with = out, dict(read_with or {})
+        self._run = secrets.token_hex(8)
         self._studies = out / _STUDIES
         self._lock = -1
         with self._written("Give another --out."):
@@ -144,7 +164,7 @@ class ResultStore:
         try:
             yield
         except OSError as error:
-            raise OutputError(
+            raise NotWritten(
                 f"The output folder {self.out} cannot be written ({error.strerror}).", advice
             ) from error
 
@@ -170,8 +190,14 @@ class ResultStore:
         return place.parent == Path(os.path.abspath(self._studies)) and place.name.endswith(_DONE)
 
     def is_done(self, study: StudyHeader) -> bool:
-        """Whether this study was graded from the images it has now."""
-        return self._is_kept(study) and not self._is_outdated(study)
+        """Whether this study was graded from the images it has now, and from all that can be read."""
+        return self._is_kept(study) and not self._is_outdated(study) and not self.lost_images(study)
+
+    def lost_images(self, study: StudyHeader) -> bool:
+        """Whether this study was graded without images that may be read now; see `regrading`."""
+        if not self._is_kept(study):
+            return False
+        return may_read_more(self._content(self._path(study.study_uid, _DONE)), self._read_with)
 
     def discard_outdated(self, study: StudyHeader) -> bool:
         """Forget a result from other images than the study has now: it was graded while it was being copied.
@@ -191,6 +217,12 @@ class ResultStore:
     def _is_outdated(self, study: StudyHeader) -> bool:
         return self._content(self._path(study.study_uid, _DONE)).get("images") != _images(study)
 
+    def _tries(self, study: StudyHeader) -> int:
+        """How often this study was graded from the images it has now, read as now."""
+        if not self._is_kept(study) or self._is_outdated(study):
+            return 0
+        return tries(self._content(self._path(study.study_uid, _DONE)), self._read_with)
+
     def add(self, study: StudyHeader, result: StudyResult, problems: Sequence[Problem]) -> None:
         """Keep a graded study, with the problems its files had.
 
@@ -199,6 +231,9 @@ class ResultStore:
         """
         content = {
             "images": _images(study),
+            "run": self._run,
+            "read_with": self._read_with,
+            "tries": self._tries(study) + 1,
             "result": asdict(result),
             "problems": [asdict(problem) for problem in problems],
         }
@@ -208,10 +243,14 @@ class ResultStore:
             self._path(study.study_uid, _FAILED).unlink(missing_ok=True)
 
     def add_failed(self, study: StudyHeader, problems: Sequence[Problem]) -> None:
-        """Keep why a study could not be graded. It is not done: a run that is resumed tries it again."""
+        """Keep why a study could not be graded. It is not done: a run that is resumed tries it again.
+
+        An earlier result of it is removed: it was to be graded from more images, and cannot be.
+        """
         content = {"problems": [asdict(problem) for problem in problems]}
         with self._written():
             write_whole(self._path(study.study_uid, _FAILED), json.dumps(content) + "\n")
+            self._path(study.study_uid, _DONE).unlink(missing_ok=True)
 
     def earlier_runs(self) -> list[dict[str, Any]]:
         """The records in run.json of runs that graded something, the oldest first: what the results cost."""
@@ -236,15 +275,39 @@ class ResultStore:
 
         Returns:
             What they hold, of the studies in `order`.
+
+        Raises:
+            NotWritten: a table does not fit; those that do are written, and the message names the others.
         """
+        of_no_study = list(problems)
+        try:
+            return self._tables(order, of_no_study, _TABLES)
+        except NotWritten as error:
+            missing = [name for name in _TABLES if not self._fits(name, order, of_no_study)]
+            if not missing:
+                return self.count(order, of_no_study)
+            kept = f"Every study that was graded is kept in {self._studies}."
+            reason = f"{error.reason} There is no room for {' and '.join(missing)} of now. {kept}"
+            raise NotWritten(reason, error.advice) from error
+
+    def count(self, order: Sequence[str], problems: Iterable[Problem]) -> Tables:
+        """What the tables would hold; nothing is written."""
+        return self._tables(order, problems, ())
+
+    def _fits(self, name: str, order: Sequence[str], problems: Iterable[Problem]) -> bool:
+        """Write one of the tables; False where it cannot be."""
+        try:
+            self._tables(order, problems, (name,))
+        except NotWritten:
+            return False
+        return True
+
+    def _tables(self, order: Sequence[str], problems: Iterable[Problem], names: Collection[str]) -> Tables:
+        """Write those tables that are in `names`."""
         wanted = {self._path(uid, ending).name for uid in order for ending in (_DONE, _FAILED)}
-        graded = failed = rows_of_errors = 0
-        with (
-            self._written(),
-            writing_whole(self.out / RESULTS) as rows,
-            writing_whole(self.out / LINES) as lines,
-            writing_whole(self.out / ERRORS) as errors,
-        ):
+        graded = graded_now = failed = rows_of_errors = lost_files = 0
+        with self._written(), ExitStack() as stack:
+            rows, lines, errors = (stack.enter_context(self._table(name, names)) for name in _TABLES)
             table = csv.DictWriter(rows, RESULT_COLUMNS, lineterminator="\n")
             table.writeheader()
             failures = csv.DictWriter(errors, ERROR_COLUMNS, lineterminator="\n")
@@ -258,11 +321,18 @@ class ResultStore:
                     table.writerows(result_rows(content["result"]))
                     lines.write(json.dumps(content["result"]) + "\n")
                     graded += name in wanted
+                    graded_now += name in wanted and content.get("run") == self._run
                 else:
                     failed += name in wanted
                 failures.writerows(error_row(problem) for problem in content["problems"])
                 rows_of_errors += len(content["problems"])
-        return Tables(graded, failed, rows_of_errors)
+                lost_files += sum(map(lost_an_image, content["problems"])) if name in wanted else 0
+        return Tables(graded, failed, rows_of_errors, lost_files, graded_now)
+
+    def _table(self, name: str, names: Collection[str]) -> AbstractContextManager[TextIO]:
+        if name in names:
+            return writing_whole(self.out / name)
+        return Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")
 
     def _names(self, order: Sequence[str]) -> Iterator[str]:
         """Files of all studies kept, those of `order` first and in that order."""

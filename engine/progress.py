@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
+
+from stenosis_trt.engine.messages import console, on_terminal, say
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -28,7 +29,7 @@ def show_progress(what: str, unit: str) -> Iterator[Progress]:
         what: the task, as a heading.
         unit: what is counted, in the plural.
     """
-    if sys.stderr.isatty():
+    if on_terminal():
         with _bar(what, unit) as bar:
             yield bar
     else:
@@ -53,13 +54,12 @@ class _Lines:
             line += f", {_rate(rate)} a second"
             if done < total:
                 line += f", {timedelta(seconds=round((total - done) / rate))} left"
-        print(line, file=sys.stderr, flush=True)
+        say(line)
 
 
 @contextmanager
 def _bar(what: str, unit: str) -> Iterator[Progress]:
     from rich import progress
-    from rich.console import Console
 
     columns = (
         progress.TextColumn("{task.description}"),
@@ -68,7 +68,7 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
         progress.TextColumn("{task.fields[rate]}"),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with progress.Progress(*columns, console=console(of_messages=True), transient=True) as bars:
         task = bars.add_task(what, total=None, rate="")
         start = time.monotonic()
 

@@ -7,23 +7,23 @@ import resource
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
+from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.hardware import memory_bytes, processor_name, usable_cores
 from stenosis_trt.engine.pack import Pack
 
-_PACKAGES = (
-    "stenosis-trt",
-    "numpy",
+_DECODERS = (
     "pydicom",
-    "onnxruntime",
     "python-gdcm",
     "pylibjpeg",
     "pylibjpeg-openjpeg",
     "pylibjpeg-rle",
     "pyjpegls",
 )
+_PACKAGES = ("stenosis-trt", "numpy", "onnxruntime", *_DECODERS)
 
 
 def versions() -> dict[str, str]:
@@ -56,6 +56,11 @@ def made_with(
         "precision": precision,
         "identifiers": keep_identifiers,
     }
+
+
+def read_with(limits: ReadLimits) -> dict[str, Any]:
+    """What decides which files can be read: a study that lost some is read again once it is another."""
+    return {"limits": asdict(limits), "decoders": {name: package_version(name) for name in _DECODERS}}
 
 
 class Costs:

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from stenosis_trt.engine.choose import Choice, choose
+from stenosis_trt.engine.dicom.errors import ReaderUnavailable
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy, Problem, SeriesHeader, Stage, StudyHeader
@@ -83,6 +84,7 @@ def program_failed(header: StudyHeader, stage: Stage, error: Exception) -> Probl
         f"cannot grade: the program failed ({type(error).__name__}).",
         "Run it again with `stenosis-trt --verbose grade` and report what it prints.",
         header.study_uid,
+        of_study=True,
     )
 
 
@@ -130,6 +132,10 @@ def read_ahead(
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        except KeyboardInterrupt:
+            # The pool waits for the study that is being read, which may take as long as its time limit.
+            reader.close()
+            raise
         finally:
             for future in pending:
                 future.cancel()
@@ -156,10 +162,10 @@ def read_study(
     index = -1
     try:
         while study is None and len(tries) < _MOST_TRIES:
+            stage = Stage.CHOOSE
             choice = choose(header, [item.index for item in tries])
             if choice.problem is not None:
-                if not tries:
-                    problems = (choice.problem,)
+                problems = problems if tries else (choice.problem,)
                 break
             index, stage = choice.sagittal_place, Stage.PIXELS
             loaded, broken = _load(reader, choice, slot)
@@ -167,11 +173,13 @@ def read_study(
             if isinstance(loaded, str):
                 tries = (*tries, Try(index, Stage.PIXELS, loaded, "Send the study again."))
             else:
-                study = replace(
-                    loaded, flags=(*loaded.flags, *(("sagittal_second_choice",) if tries else ()))
-                )
+                second = ("sagittal_second_choice",) if tries else ()
+                study = replace(loaded, flags=(*loaded.flags, *second))
         if study is None and tries:
             problems = (*problems, refusal(header, tries))
+    except ReaderUnavailable as failure:
+        reason = f"cannot grade: {failure.reason}"
+        problems = (Problem(header.path, stage, reason, failure.advice, header.study_uid, of_study=True),)
     except Exception as failure:  # noqa: BLE001 - one study's fault must not end the batch
         problems = (program_failed(header, stage, failure),)
     seconds = time.perf_counter() - start
@@ -203,7 +211,7 @@ def refusal(header: StudyHeader, tries: Sequence[Try]) -> Problem:
     else:
         told = "; ".join(f"series {item.index + 1}: {item.reason.rstrip('.')}" for item in tries)
         reason = f"cannot grade: {len(tries)} sagittal T2 series were tried ({told})."
-    return Problem(header.path, last.stage, reason, last.advice, header.study_uid)
+    return Problem(header.path, last.stage, reason, last.advice, header.study_uid, of_study=True)
 
 
 def told_of_tries(read: ReadStudy) -> tuple[Problem, ...]:

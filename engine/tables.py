@@ -25,7 +25,7 @@ RESULT_COLUMNS = (
     "confidence",
     "flags",
 )
-ERROR_COLUMNS = ("path", "stage", "reason", "what_to_do", "study_uid", "harmless")
+ERROR_COLUMNS = ("path", "stage", "reason", "what_to_do", "study_uid", "harmless", "of_study")
 
 _DIGITS = 4
 _DIGITS_MM = 2
@@ -63,6 +63,7 @@ def error_row(problem: Mapping[str, Any]) -> dict[str, str]:
         "what_to_do": problem["advice"],
         "study_uid": problem["study_uid"],
         "harmless": "yes" if problem["harmless"] else "no",
+        "of_study": "yes" if problem.get("of_study", False) else "no",
     }
 
 

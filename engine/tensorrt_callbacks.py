@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from stenosis_trt.engine.interrupts import signals_held_back
 from stenosis_trt.engine.tensorrt_progress import Phases
 
 _LOG = logging.getLogger(__name__)
@@ -62,13 +62,8 @@ def make_monitor(trt: Any, phases: Phases, stopped: threading.Event) -> Any:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets: no KeyboardInterrupt may be raised within TensorRT's calls into Python."""
+    """An event that Ctrl-C sets: no KeyboardInterrupt may be raised within TensorRT's calls into Python. The
+    context raises it at its end."""
     stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    with signals_held_back(stopped.set):
         yield stopped
-        return
-    before = signal.signal(signal.SIGINT, lambda number, frame: stopped.set())
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)

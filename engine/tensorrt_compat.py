@@ -103,8 +103,6 @@ class TensorRT:
         with interruptible() as stopped:
             config.progress_monitor = make_monitor(self._trt, Phases(report), stopped)
             plan = builder.build_serialized_network(network, config)
-        if stopped.is_set():
-            raise KeyboardInterrupt
         seconds = time.monotonic() - start
         if plan is None:
             raise self.failure("built no plan", "See the reason; `--verbose` shows all that it said.")

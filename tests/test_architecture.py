@@ -76,7 +76,7 @@ def test_what_runs_on_a_cpu_knows_of_the_engine_only_packs_and_its_vocabulary() 
 
 
 def test_what_runs_on_a_gpu_knows_no_stage_of_the_pipe_and_no_files_of_studies() -> None:
-    of_a_gpu = ("gpu.", "cuda", "tensorrt_", "plans", "sidecar", "build", "hardware", "progress")
+    of_a_gpu = ("gpu.", "cuda", "tensorrt_", "plans", "sidecar", "build", "hardware", "messages", "progress")
     allowed = (*VOCABULARY, *(f"{ENGINE}{name}" for name in of_a_gpu), "stenosis_trt.kernels.")
     for path, names in _imported("engine/gpu").items():
         assert not _outside(names, *allowed), path
@@ -86,6 +86,23 @@ def test_what_runs_on_a_gpu_knows_no_stage_of_the_pipe_and_no_files_of_studies()
 def test_what_is_launched_on_a_gpu_is_described_without_one() -> None:
     names = _imported("engine/gpu")["engine/gpu/inputs.py"]
     assert not _outside(names, *VOCABULARY, "stenosis_trt.kernels.")
+
+
+def test_the_engine_writes_to_a_terminal_by_one_module() -> None:
+    """A print to a stream that is closed, or whose reader has gone, would end a run."""
+    for path in sorted((ROOT / "engine").rglob("*.py")):
+        if path.name == "messages.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {
+            node.func.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        streams = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not names & {"print", "Console"}, path
+        # The command line asks what standard output is, and has it written at the end.
+        assert not streams & {"sys.stderr", *(() if path.name == "cli.py" else ("sys.stdout",))}, path
 
 
 def test_the_reference_kernels_need_numpy_alone() -> None:

@@ -147,7 +147,12 @@ def test_help_imports_the_command_line_and_nothing_else() -> None:
     packages = {name.split(".")[0] for name in loaded if not name.startswith("_")}
     assert packages - set(sys.stdlib_module_names) <= START_UP
     ours = {name for name in loaded if name.startswith("stenosis_trt.engine.")}
-    command_line = {"cli", *(path.stem for path in (ROOT / "engine").glob("cli_*.py"))}
+    command_line = {
+        "cli",
+        "interrupts",
+        "messages",
+        *(path.stem for path in (ROOT / "engine").glob("cli_*.py")),
+    }
     assert ours == {f"stenosis_trt.engine.{name}" for name in command_line}
     assert len(loaded) <= START_UP_MODULES
 

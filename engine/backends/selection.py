@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.cuda_driver import CudaError
 from stenosis_trt.engine.gpu.choice import NoGpuError, choose_plans
 from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
+from stenosis_trt.engine.messages import say
 from stenosis_trt.engine.pack import Pack
 from stenosis_trt.engine.tensorrt_flavours import TensorRTError
 
@@ -140,7 +140,7 @@ def open_backend(
 def announce(decision: Decision) -> None:
     """Say which backend was taken, why, and how to get a better one."""
     lines = [f"Backend: {decision.backend}, because {decision.reason}.", decision.advice]
-    print(*filter(None, lines), file=sys.stderr)
+    say(" ".join(filter(None, lines)))
 
 
 def _in_words(chosen: ChosenPlans) -> str:

@@ -23,6 +23,7 @@ from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 _MODULE = "stenosis_trt.engine.dicom.reading_process"
 _START_SECONDS = 60.0
 """A start takes 0.3 s from a warm disk; a cold one on a slow machine has been seen to take ten."""
+_END_SECONDS = 1.0
 _START_WAITS = (0.5, 2.0)
 """Seconds before the second and the third try to start a process."""
 _COMPUTED_SHARE = 0.5
@@ -193,7 +194,12 @@ class ReadingProcess:
 
     def _ended_with(self) -> str:
         """How a process that did not start has ended, in words."""
-        code = None if self._process is None else self._process.poll()
+        process = self._process
+        try:
+            # It closes its end of the channel a little before it has ended.
+            code = None if process is None else process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = None
         if code is None:
             return "it did not answer in time"
         return f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
@@ -221,12 +227,15 @@ class ReadingProcess:
         """
         if self._process is not None:
             self.peak_memory_bytes = max(self.peak_memory_bytes, _peak_memory_bytes(self._process.pid))
-        if self._channel is not None:
-            self._channel.close()
+        process, channel = self._process, self._channel
+        if process is not None:
+            # First: where another thread waits for an answer, this ends its wait.
+            process.kill()
+        if channel is not None:
+            channel.close()
         self._cut_lifeline()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        if process is not None:
+            process.wait()
         self._channel = self._process = None
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ class DicomReader:
         self.close()
 
     def close(self) -> None:
-        """End the reading processes."""
+        """End the reading processes; what is being read by another thread ends with a ReaderError."""
         for process in self._processes:
             process.close()
 
@@ -295,6 +295,10 @@ class DicomReader:
                 while pending:
                     done, future = pending.popleft()
                     yield done, future.result()
+            except KeyboardInterrupt:
+                # The pool waits for what is being read, which may take as long as its time limit.
+                self.close()
+                raise
             finally:
                 for _, future in pending:
                     future.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import mmap
 import os
 import resource
 import signal
@@ -123,10 +124,29 @@ def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] |
         yield describe(error, Stage.FIND, limits)
 
 
+def _address_space(hard: int) -> int:
+    """The address space of this process in bytes, to a MiB, where there is no /proc to say it: the largest
+    limit under which not even a page more can be had."""
+    low, high = 0, 1 << 47 if hard == resource.RLIM_INFINITY else hard
+    while high - low > 1 << 20:
+        middle = (low + high) // 2
+        resource.setrlimit(resource.RLIMIT_AS, (middle, hard))
+        try:
+            mmap.mmap(-1, mmap.PAGESIZE).close()
+        except (OSError, MemoryError):
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def _cap_memory(extra: int) -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    cap = pages * os.sysconf("SC_PAGE_SIZE") + extra
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    try:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+    except OSError:
+        taken = _address_space(hard)
+    cap = taken + extra
     resource.setrlimit(resource.RLIMIT_AS, (cap if hard == resource.RLIM_INFINITY else min(cap, hard), hard))
     # A codec that crashes must not leave a patient's image in a core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from contextlib import suppress
 
 from stenosis_trt.engine.build import BuildRequest, build_plans, outcome_line
 from stenosis_trt.engine.cuda_driver import CudaError
 from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.hardware import Driver, nvidia_driver
+from stenosis_trt.engine.messages import say
 from stenosis_trt.engine.pack import MODEL_NAMES, Pack
 from stenosis_trt.engine.plans import PlanError, find_plan
 from stenosis_trt.engine.progress import show_progress
@@ -109,4 +109,4 @@ def _build(pack: Pack, request: BuildRequest, driver: Driver) -> None:
     for outcome in build_plans(pack, request, driver, show_progress):
         if outcome.plan is None:
             raise TensorRTError(f"{outcome.model} {outcome.precision}: not built.", outcome.trouble)
-        print(outcome_line(outcome), file=sys.stderr)
+        say(outcome_line(outcome))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,23 @@ import numpy as np
 import pydicom
 import pytest
 import stand_in
+from altered_process import alter
 from dicom_factory import compressed, dataset, series, write
+from dying import children, default_signals, is_running
 from pydicom.uid import RLELossless, generate_uid
 from stand_in import write_studies
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.engine import batch, study_reader
+from stenosis_trt.engine import batch, run_record, study_reader
 from stenosis_trt.engine.backends.base import Backend, Roi, StudyOnBackend
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.selection import Decision
 from stenosis_trt.engine.batch import GradeOptions, Outcome, grade_paths
 from stenosis_trt.engine.choose import Choice, choose
+from stenosis_trt.engine.dicom import process as process_module
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.process import ReadingProcess
+from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.pack import Pack, PackError
 from stenosis_trt.engine.pipeline import CannotGrade
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, Stage, StudyHeader, StudyResult
@@ -118,10 +123,10 @@ def test_a_study_whose_choice_fails_does_not_stop_the_others(
     folder = write_studies(tmp_path / "in", 3)
     fails = str(folder / "study1")
 
-    def failing(study: StudyHeader) -> Choice:
+    def failing(study: StudyHeader, tried: Sequence[int] = ()) -> Choice:
         if study.path == fails:
             raise KeyError("SECRET-ID")
-        return choose(study)
+        return choose(study, tried)
 
     monkeypatch.setattr(study_reader, "choose", failing)
     outcome = _grade([folder], tmp_path / "out", pack)
@@ -361,6 +366,128 @@ def test_an_image_that_is_lost_when_it_is_decoded_counts_as_lost(tmp_path: Path,
         assert record["counts"]["lost_files"] == 1
 
 
+def test_images_lost_under_a_limit_are_read_when_the_run_is_resumed_with_another(
+    tmp_path: Path, pack: Path
+) -> None:
+    for number in range(9):
+        size = 512 if number == 4 else 256
+        tags = {"Rows": size, "Columns": size, "PixelData": bytes(size * size * 2)}
+        content = dataset(number, **tags, PixelSpacing=[179.2 / size] * 2)
+        write(tmp_path / "in" / f"{number}.dcm", compressed(content, RLELossless), RLELossless)
+    seen: list[tuple[int, bool]] = []
+
+    def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+        seen.append((len(study.sagittal), "slices_unreadable" in study.flags))
+        return stand_in.grade(study, pack, backend)
+
+    def run(**limits: int) -> Outcome:
+        options = GradeOptions(pack=pack, device="cpu", resume=True, limits=ReadLimits(**limits))
+        return grade_paths([tmp_path / "in"], tmp_path / "out", options, grade)
+
+    assert run(max_frame_pixels=256 * 256).lost_files == 1
+    assert run(max_frame_pixels=256 * 256).skipped == 1
+    assert run().exit_code == 0
+    assert run().skipped == 1
+    assert seen == [(8, True), (9, False)]
+
+
+def _lose_one_slice(folder: Path) -> None:
+    for number in range(9):
+        content = compressed(dataset(number), RLELossless)
+        if number == 4:
+            content.PixelData = content.PixelData[:100] + bytes(len(content.PixelData) - 100)
+        write(folder / f"{number}.dcm", content, RLELossless)
+
+
+def test_a_study_with_a_broken_slice_is_done_until_limits_or_decoders_are_others(
+    tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _lose_one_slice(tmp_path / "in")
+    first = _grade([tmp_path / "in"], tmp_path / "out", pack)
+    assert (first.graded, first.lost_files, first.exit_code) == (1, 1, 1)
+    again = _grade([tmp_path / "in"], tmp_path / "out", pack, resume=True)
+    assert (again.graded, again.skipped, again.lost_files, again.exit_code) == (0, 1, 1, 1)
+    larger = ReadLimits(decode_memory_bytes=2 << 30)
+    other = _grade([tmp_path / "in"], tmp_path / "out", pack, resume=True, limits=larger)
+    assert (other.graded, other.skipped) == (1, 0)
+    assert "lost images that may be read now: 1." in capsys.readouterr().err
+    real = run_record.package_version
+    monkeypatch.setattr(run_record, "package_version", lambda name: "9" if name == "pydicom" else real(name))
+    newer = _grade([tmp_path / "in"], tmp_path / "out", pack, resume=True, limits=larger)
+    assert (newer.graded, newer.skipped) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "ended the process"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "longer than the limit"),
+    ],
+)
+def test_a_study_that_lost_a_slice_with_its_process_is_graded_with_a_flag_and_read_again(
+    does: str, reason: str, tmp_path: Path, pack: Path
+) -> None:
+    folder = write_studies(tmp_path / "in", 2, slices=8)
+    lines = f"""
+def pixels(memory, path, frames, limits, real=reading_process.pixels):
+    if path.match("study0/003.dcm"):
+        {does}
+    return real(memory, path, frames, limits)
+
+reading_process.pixels = pixels
+"""
+    limits = ReadLimits(timeout_seconds=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        alter(tmp_path, patch, lines)
+        outcome = _grade([folder], tmp_path / "out", pack, limits=limits)
+        assert (outcome.graded, outcome.failed, outcome.lost_files) == (2, 0, 1)
+        (error,) = _rows(tmp_path / "out" / "errors.csv")
+        assert reason in error["reason"]
+        assert (error["of_study"], error["harmless"]) == ("no", "no")
+    outcome = _grade([folder], tmp_path / "out", pack, limits=limits, resume=True)
+    assert (outcome.graded, outcome.skipped, outcome.lost_files, outcome.exit_code) == (1, 1, 0, 0)
+    assert _rows(tmp_path / "out" / "errors.csv") == []
+
+
+def test_a_study_that_no_process_could_be_started_for_fails_alone_and_is_read_again(
+    tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_studies(tmp_path / "in", 3)
+    real_popen, started = subprocess.Popen, []
+
+    def popen(*arguments: Any, **options: Any) -> Any:
+        started.append(1)
+        if len(started) in (2, 3, 4):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return real_popen(*arguments, **options)
+
+    read: list[str] = []
+    original = study_reader.choose
+
+    def killing(study: StudyHeader, tried: Sequence[int] = ()) -> Choice:
+        read.append(study.path)
+        if len(read) == 2:
+            (process,) = readers[0]._processes
+            process.stop()
+        return original(study, tried)
+
+    readers: list[DicomReader] = []
+    created = DicomReader.__enter__
+    monkeypatch.setattr(DicomReader, "__enter__", lambda self: (readers.append(self), created(self))[1])
+    monkeypatch.setattr(process_module, "_START_WAITS", (0.01, 0.02))
+    monkeypatch.setattr(process_module.subprocess, "Popen", popen)
+    monkeypatch.setattr(study_reader, "choose", killing)
+    outcome = _grade([folder], tmp_path / "out", pack)
+    assert (outcome.graded, outcome.failed, outcome.lost_files, outcome.exit_code) == (2, 1, 0, 1)
+    (error,) = _rows(tmp_path / "out" / "errors.csv")
+    assert (error["path"], error["stage"], error["of_study"]) == (str(folder / "study1"), "pixels", "yes")
+    assert error["reason"] == (
+        "cannot grade: The process that reads files cannot be started (Resource temporarily unavailable)."
+    )
+    outcome = _grade([folder], tmp_path / "out", pack, resume=True)
+    assert (outcome.graded, outcome.skipped, outcome.exit_code) == (1, 2, 0)
+
+
 def test_a_series_that_is_not_chosen_is_never_decoded(
     tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,9 +555,9 @@ def test_the_next_study_is_read_while_one_is_computed_and_no_further(tmp_path: P
     ahead: list[int] = []
     original = study_reader.choose
 
-    def counting(study: StudyHeader) -> Choice:
+    def counting(study: StudyHeader, tried: Sequence[int] = ()) -> Choice:
         read.append(study.study_uid)
-        return original(study)
+        return original(study, tried)
 
     def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
         deadline = time.monotonic() + 20
@@ -476,7 +603,7 @@ _MANY_CORD_SLICES = 5000
 def _start(folder: Path, out: Path, pack: Path, cord_slices: int = 1) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(Path(stand_in.__file__).parent)}
     command = [sys.executable, "-c", _RUN, str(folder), str(out), str(pack), str(cord_slices)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, preexec_fn=default_signals)
 
 
 def _kept(out: Path) -> list[Path]:
@@ -487,17 +614,6 @@ def _wait_for(out: Path, studies: int, process: subprocess.Popen[bytes]) -> None
     deadline = time.monotonic() + 60
     while len(_kept(out)) < studies and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_run_killed_at_any_moment_leaves_only_whole_files_and_can_be_resumed(
@@ -539,14 +655,14 @@ def test_a_run_killed_at_any_moment_leaves_only_whole_files_and_can_be_resumed(
 def test_the_reading_processes_of_a_killed_run_end_too(tmp_path: Path, pack: Path) -> None:
     process = _start(write_studies(tmp_path / "in", 12), tmp_path / "out", pack)
     _wait_for(tmp_path / "out", 1, process)
-    children = _children(process.pid)
-    assert children
+    readers = children(process.pid)
+    assert readers
     process.kill()
     process.wait()
     deadline = time.monotonic() + 20
-    while any(map(_is_running, children)) and time.monotonic() < deadline:
+    while any(map(is_running, readers)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not any(map(_is_running, children))
+    assert not any(map(is_running, readers))
 
 
 def test_an_interrupted_run_leaves_tables_of_what_it_graded(tmp_path: Path, pack: Path) -> None:

@@ -354,6 +354,80 @@ def test_a_study_of_files_is_chosen_from_by_its_headers(tmp_path: Path) -> None:
     assert "CT" in verdicts["ct"][1]
 
 
+def _pack(uid: str, z: float, count: int = 4, **changes: Any) -> SeriesHeader:
+    """A few axial slices around the height z."""
+    return axial(uid, (0.0, 0.0, z), count, **changes)
+
+
+def _axials(choice: Choice) -> list[str]:
+    return [item.series_uid for item in (choice.axial, *choice.axial_packs) if item is not None]
+
+
+def test_axial_packs_planned_disc_by_disc_are_joined() -> None:
+    packs = [_pack(str(k), 40.0 - 17.0 * k) for k in range(2, 7)]
+    choice = choose(study(sagittal("1"), *packs))
+    assert sorted(_axials(choice)) == ["2", "3", "4", "5", "6"]
+    assert choice.flags == ()
+    assert {verdict.role for verdict in choice.verdicts[1:]} == {"axial T2"}
+    assert sum("joined to series" in verdict.reason for verdict in choice.verdicts) == 4
+
+
+def test_nothing_is_joined_to_a_stack_that_shows_the_same_discs() -> None:
+    choice = choose(study(sagittal("1"), axial("2"), _pack("3", 0.0), _pack("4", 20.0, 6)))
+    assert _axials(choice) == ["2"]
+    assert "only 4 axial slices" in _reasons(choice)["3"]
+    assert "covers less" in _reasons(choice)["4"]
+
+
+def test_of_a_pack_and_its_repetition_the_later_one_is_joined() -> None:
+    packs = [_pack("2", 20.0, 6), _pack("3", -20.0, 6, acquired=1.0), _pack("4", -20.0, 6, acquired=2.0)]
+    assert sorted(_axials(choose(study(sagittal("1"), *packs)))) == ["2", "4"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"frame_of_reference_uid": "1.2.77"},
+        {"contrast": T1},
+        {"contrast": replace(T2, contrast_agent=True)},
+        {"description": "t2_tse_tra_fs"},
+    ],
+)
+def test_packs_of_another_frame_or_kind_are_not_joined(other: dict[str, Any]) -> None:
+    choice = choose(study(sagittal("1"), _pack("2", 20.0, 6), _pack("3", -20.0, 6, **other)))
+    assert _axials(choice) == ["2"]
+
+
+def test_a_pack_below_the_neck_is_not_joined() -> None:
+    assert _axials(choose(study(sagittal("1"), _pack("2", 0.0, 6), _pack("3", -300.0, 6)))) == ["2"]
+
+
+def test_packs_that_have_too_few_slices_even_together_are_no_axial_series() -> None:
+    choice = choose(study(sagittal("1"), _pack("2", 20.0, 2), _pack("3", -20.0, 2)))
+    assert choice.axial is None
+    assert choice.flags == ("no_axial_series",)
+    assert _reasons(choice)["2"] == "it has only 2 axial slices"
+
+
+def test_a_sagittal_series_that_was_tried_gives_way_to_the_next_best() -> None:
+    series = study(sagittal("1", spacing=0.9), axial("2"), sagittal("3"))
+    first = choose(series)
+    assert first.sagittal_place == 2
+    second = choose(series, [2])
+    assert second.sagittal_place == 0
+    assert _reasons(second)["3"] == "it was tried and could not be graded"
+    assert choose(series, [0, 2]).sagittal is None
+
+
+def test_a_refusal_names_the_series_that_came_nearest_by_its_number() -> None:
+    choice = choose(study(axial("1"), sagittal("2", modality="CT"), sagittal("3", contrast=T1)))
+    assert choice.problem is not None
+    assert choice.problem.reason == (
+        "cannot grade: there is an axial T2 but no sagittal T2, on which Kang's grade is defined "
+        "(the nearest, series 3: TE 12 and TR 600 ms are T1 weighting)."
+    )
+
+
 @cache
 def _real_verdicts() -> dict[str, set[str]]:
     """Every reason given below each folder of ../shared/data/dicom."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from dicom_factory import series
+from dying import default_signals
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from stand_in import write_studies
@@ -139,7 +140,8 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(tmp_path: Path, pack: 
     script = "from stenosis_trt.engine.cli import main; main()"
     arguments = ["grade", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--pack", str(pack)]
     command = [sys.executable, "-c", script, *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": default_signals}
+    with subprocess.Popen(command, **options) as process:
         deadline = time.monotonic() + 60
         while not [*(tmp_path / "out" / "studies").glob("*.failed.json")] and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -238,7 +240,8 @@ def test_interrupted_phantoms_leave_the_truth_of_the_studies_that_are_there(
     script = "from stenosis_trt.engine.cli import main; main()"
     arguments = ["phantom", str(out), "--studies", "30", "--workers", str(workers)]
     command = [sys.executable, "-c", script, *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": default_signals}
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
         deadline = time.monotonic() + 100
         while not _has_rows(out / "truth.csv") and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -261,7 +264,8 @@ def test_phantoms_interrupted_while_their_processes_start_print_no_traceback(tmp
     """A process that starts does not ignore interrupts yet; importing takes it longer than the wait here."""
     script = "from stenosis_trt.engine.cli import main; main()"
     command = [sys.executable, "-c", script, "phantom", str(tmp_path / "out"), "--workers", "2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": default_signals}
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
         assert process.stderr is not None
         first = process.stderr.readline()
         time.sleep(0.2)

@@ -9,7 +9,8 @@ from header_factory import axial, sagittal, study
 from rich.console import Console
 
 from stenosis_trt.engine.choose import Choice, choose
-from stenosis_trt.engine.inspection import inspection_lines, inspection_tables
+from stenosis_trt.engine.inspection import file_lines, inspection_lines, inspection_tables, study_lines
+from stenosis_trt.engine.records import Problem, Stage
 
 
 def _shown(*choices: Choice) -> str:
@@ -87,3 +88,25 @@ def test_each_study_is_a_table_under_its_folder() -> None:
     one, other = study(sagittal("1")), replace(study(sagittal("2")), path="/other [red]\x1b[2J")
     titles = [line.strip() for line in _shown(choose(one), choose(other)).splitlines() if "Study" in line]
     assert titles == ["Study 1: /study", "Study 2: /other [red]\\x1b[2J"]
+
+
+def _problem(number: int, reason: str) -> Problem:
+    return Problem(f"/in/{number}.txt", Stage.HEADER, reason, "Nothing to do.", harmless=True)
+
+
+def test_many_files_with_one_reason_are_counted_and_few_are_named() -> None:
+    problems = [_problem(k, "The file is not DICOM.") for k in range(20_000)]
+    problems.append(_problem(20_000, "The file is empty."))
+    assert list(file_lines(problems, each=False)) == [
+        "20000 files, the first /in/0.txt: The file is not DICOM. Nothing to do.",
+        "/in/20000.txt: The file is empty. Nothing to do.",
+    ]
+    assert len(list(file_lines(problems, each=True))) == 20_001
+
+
+def test_a_refused_study_has_the_reason_of_errors_csv_and_no_advice_to_inspect_it() -> None:
+    choice = choose(study(sagittal("1", modality="CT"), axial("2")))
+    assert choice.problem is not None
+    (line,) = study_lines([choice])
+    assert line.startswith(f"Study 1: {choice.problem.reason} ")
+    assert "inspect" not in line

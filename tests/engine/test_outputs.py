@@ -6,13 +6,17 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 import stand_in
 
-from stenosis_trt.engine.outputs import OutputError, ResultStore, Tables
+from stenosis_trt.engine import outputs
+from stenosis_trt.engine.outputs import NotWritten, OutputError, ResultStore, Tables
 from stenosis_trt.engine.records import LEVELS, FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.tables import ERROR_COLUMNS, RESULT_COLUMNS
 from stenosis_trt.engine.whole_files import write_whole, writing_whole
@@ -38,7 +42,7 @@ def test_the_tables_have_the_designs_columns_and_one_row_a_level(tmp_path: Path)
     with ResultStore(tmp_path, KIND, resume=False) as store:
         store.add(_study("1.2.3"), stand_in.result("1.2.3"), [_problem("/x", "1.2.3")])
         harmless = Problem("/y", Stage.HEADER, "No image.", "Nothing to do.", harmless=True)
-        assert store.write_tables(["1.2.3"], [harmless]) == Tables(1, 0, 2)
+        assert store.write_tables(["1.2.3"], [harmless]) == Tables(1, 0, 2, lost_files=1, graded_now=1)
     rows = _rows(tmp_path / "results.csv")
     assert tuple(rows[0]) == RESULT_COLUMNS
     assert [row["level"] for row in rows] == list(LEVELS)
@@ -77,7 +81,7 @@ def test_columns_are_those_of_the_design() -> None:
         "study_uid,patient_id,level,kang_grade,p0,p1,p2,p3,compression_ratio,ap_mm,transverse_mm,"
         "sagittal_sop_uid,axial_sop_uid,x_mm,y_mm,z_mm,confidence,flags"
     )
-    assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid,harmless"
+    assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid,harmless,of_study"
 
 
 def test_rows_come_in_the_order_of_the_studies_then_those_of_earlier_runs(tmp_path: Path) -> None:
@@ -168,11 +172,90 @@ def test_a_result_from_other_images_than_there_are_now_is_discarded(tmp_path: Pa
     assert _rows(tmp_path / "results.csv") == []
 
 
+def _lost(**values: bool) -> Problem:
+    return replace(_problem("/x", "1.1"), **values)
+
+
+@pytest.mark.parametrize(
+    ("problem", "read_with", "due"),
+    [
+        (_lost(), {"limits": {"max_frames": 1}}, False),
+        (_lost(), {"limits": {"max_frames": 2}}, True),
+        (_lost(), {"limits": {"max_frames": 1}, "decoders": {"pydicom": "9"}}, True),
+        (_lost(temporary=True), {"limits": {"max_frames": 1}}, True),
+        (_lost(harmless=True), {"limits": {"max_frames": 2}}, False),
+        (None, {"limits": {"max_frames": 2}}, False),
+    ],
+)
+def test_a_study_that_lost_images_is_done_as_long_as_no_more_of_them_can_be_read(
+    problem: Problem | None, read_with: dict[str, Any], due: bool, tmp_path: Path
+) -> None:
+    with ResultStore(tmp_path, KIND, False, {"limits": {"max_frames": 1}}) as store:
+        store.add(_study("1.1"), stand_in.result("1.1"), [problem] if problem else [])
+    with ResultStore(tmp_path, KIND, True, read_with) as store:
+        assert (store.lost_images(_study("1.1")), store.is_done(_study("1.1"))) == (due, not due)
+        assert not store.lost_images(_study("1.2"))
+
+
+def test_a_file_that_ends_its_process_each_time_does_not_have_its_study_graded_for_ever(
+    tmp_path: Path,
+) -> None:
+    due: list[bool] = []
+    with ResultStore(tmp_path, KIND, False, {"limits": 1}) as store:
+        for _ in range(4):
+            store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
+            due.append(store.lost_images(_study("1.1")))
+    assert due == [True, True, False, False]
+    with ResultStore(tmp_path, KIND, True, {"limits": 2}) as store:
+        assert store.lost_images(_study("1.1"))
+        store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
+        assert store.lost_images(_study("1.1")), "other limits begin anew"
+
+
+def test_a_study_that_was_to_be_graded_again_and_cannot_be_is_reported(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
+        store.add_failed(_study("1.1"), [_lost(of_study=True)])
+        assert store.write_tables(["1.1"], []) == Tables(0, 1, 1)
+    (error,) = _rows(tmp_path / "errors.csv")
+    assert (error["of_study"], error["harmless"]) == ("yes", "no")
+
+
+def test_only_tables_that_do_not_fit_are_missing_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that has room for one of them: the large one is the one that fails."""
+
+    @contextmanager
+    def writing(path: Path) -> Iterator[TextIO]:
+        with writing_whole(path) as stream:
+            yield stream
+            if path.name == "results.csv":
+                raise OSError(28, "No space left on device", str(path))
+
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.1"), stand_in.result("1.1"), [_problem("/x", "1.1")])
+        monkeypatch.setattr(outputs, "writing_whole", writing)
+        with pytest.raises(NotWritten) as error:
+            store.write_tables(["1.1"], [])
+        assert store.count(["1.1"], []) == Tables(1, 0, 1, lost_files=1, graded_now=1)
+    assert "No space left on device" in error.value.reason
+    assert "no room for results.csv of now" in error.value.reason
+    assert "--resume" in error.value.advice
+    assert len(_rows(tmp_path / "errors.csv")) == 1
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["errors.csv", "results.jsonl", "studies"]
+
+
 def test_a_kill_between_a_result_and_its_earlier_failure_counts_the_result(tmp_path: Path) -> None:
     with ResultStore(tmp_path, KIND, resume=False) as store:
-        store.add(_study("1.1"), stand_in.result("1.1"), [])
         store.add_failed(_study("1.1"), [_problem("/one", "1.1")])
-        assert store.write_tables(["1.1"], []) == Tables(1, 0, 0)
+        (failure,) = (tmp_path / "studies").glob("*.failed.json")
+        content = failure.read_bytes()
+        store.add(_study("1.1"), stand_in.result("1.1"), [])
+        assert not failure.exists()
+        failure.write_bytes(content)
+        assert store.write_tables(["1.1"], []) == Tables(1, 0, 0, graded_now=1)
 
 
 def test_counts_are_of_the_studies_asked_for_and_rows_of_all(tmp_path: Path) -> None:
@@ -181,7 +264,9 @@ def test_counts_are_of_the_studies_asked_for_and_rows_of_all(tmp_path: Path) -> 
             store.add(_study(uid), stand_in.result(uid), [])
         for uid in ("1.3", "1.4"):
             store.add_failed(_study(uid), [_problem("/one", uid)])
-        assert store.write_tables(["1.1", "1.3"], [_problem("/two")]) == Tables(1, 1, 3)
+        assert store.write_tables(["1.1", "1.3"], [_problem("/two")]) == Tables(
+            1, 1, 3, lost_files=1, graded_now=1
+        )
 
 
 def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:

@@ -365,6 +365,17 @@ def test_a_file_that_keeps_its_process_computing_is_asked_for_once(
     assert asked.count("pixels") == tries
 
 
+def test_the_address_space_of_a_process_is_known_without_proc() -> None:
+    script = (
+        "import mmap\nfrom pathlib import Path\n"
+        "from stenosis_trt.engine.dicom.reading_process import _address_space\n"
+        "found = _address_space(-1)\n"
+        "print(found - int(Path('/proc/self/statm').read_text().split()[0]) * mmap.PAGESIZE)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert abs(int(answer.stdout)) < 4 << 20
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_processes_of_a_job_does_not_reach_the_reading_process(
     number: signal.Signals, process: ReadingProcess, files: list[Path]
