@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import stand_in
 from altered_process import alter
 from dicom_factory import compressed, dataset, series, write
 from dying import children, default_signals, is_running
+from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless, generate_uid
 from stand_in import write_studies
 from tiny_pack import write_tiny_pack
@@ -115,6 +117,75 @@ def test_one_failing_study_does_not_stop_the_others(tmp_path: Path, pack: Path) 
     ]
     assert {row["study_uid"] for row in errors} == set(seen[:3])
     assert len(_rows(tmp_path / "out" / "results.csv")) == 2 * len(LEVELS)
+
+
+def _two_sagittals(folder: Path) -> Path:
+    """A study with two sagittal T2 series, the second (UID 1.2) with larger pixels than the first (1.1)."""
+    for uid, spacing in (("1.1", 0.8), ("1.2", 0.95)):
+
+        def change(content: Dataset, index: int, uid: str = uid, spacing: float = spacing) -> None:
+            content.SeriesInstanceUID, content.PixelSpacing = uid, [spacing, spacing]
+            content.SOPInstanceUID = f"{uid}.{index + 1}"
+
+        series(folder / uid, 6, change)
+    return folder
+
+
+@pytest.mark.parametrize("stage", [Stage.LEVELS, Stage.GRADE])
+def test_where_no_neck_is_recognised_the_next_sagittal_series_is_graded(
+    tmp_path: Path, pack: Path, stage: Stage
+) -> None:
+    tried: list[str] = []
+
+    def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+        tried.append(study.sagittal_series.series_uid)
+        if len(tried) == 1:
+            raise CannotGrade(stage, "No cervical spine was recognised.", "Look at it.")
+        return replace(stand_in.grade(study, pack, backend), flags=study.flags)
+
+    options = GradeOptions(pack=pack, device="cpu")
+    outcome = grade_paths([_two_sagittals(tmp_path / "in")], tmp_path / "out", options, grade)
+    assert tried == ["1.1", "1.2"]
+    assert (outcome.graded, outcome.failed, outcome.exit_code) == (1, 0, 0)
+    (error,) = _rows(tmp_path / "out" / "errors.csv")
+    assert error["reason"] == (
+        "Series 1 was tried first and could not be graded: No cervical spine was recognised."
+    )
+    assert error["harmless"] == "yes"
+    (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert "sagittal_second_choice" in json.loads(line)["flags"]
+
+
+def test_a_study_that_no_sagittal_series_can_be_graded_of_has_the_reason_of_each(
+    tmp_path: Path, pack: Path
+) -> None:
+    def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+        raise CannotGrade(Stage.LEVELS, f"None in {study.sagittal_series.series_uid}.", "Look at it.")
+
+    options = GradeOptions(pack=pack, device="cpu")
+    outcome = grade_paths([_two_sagittals(tmp_path / "in")], tmp_path / "out", options, grade)
+    assert (outcome.graded, outcome.failed, outcome.exit_code) == (0, 1, 1)
+    (error,) = _rows(tmp_path / "out" / "errors.csv")
+    assert error["reason"] == (
+        "cannot grade: 2 sagittal T2 series were tried (series 1: None in 1.1; series 2: None in 1.2)."
+    )
+    assert error["harmless"] == "no"
+
+
+def test_where_too_few_slices_can_be_decoded_the_next_sagittal_series_is_graded(
+    tmp_path: Path, pack: Path
+) -> None:
+    folder = _two_sagittals(tmp_path / "in")
+    for path in sorted((folder / "1.1").iterdir()):
+        content = compressed(pydicom.dcmread(path), RLELossless)
+        content.PixelData = content.PixelData[:100]
+        write(path, content, RLELossless)
+    outcome = _grade([folder], tmp_path / "out", pack)
+    assert (outcome.graded, outcome.failed) == (1, 0)
+    reasons = [row["reason"] for row in _rows(tmp_path / "out" / "errors.csv")]
+    assert reasons[-1] == (
+        "Series 1 was tried first and could not be graded: only 0 sagittal slices could be read."
+    )
 
 
 def test_a_study_whose_choice_fails_does_not_stop_the_others(

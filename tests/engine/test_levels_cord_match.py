@@ -11,7 +11,7 @@ from tiny_pack import CORD_NAMES, input_spec
 
 from stenosis_trt.engine.backends.base import Cords, Roi
 from stenosis_trt.engine.backends.stepwise import patient_keypoints
-from stenosis_trt.engine.cord import CordSlice, canal_line, measure_cord, slices_across
+from stenosis_trt.engine.cord import CanalLine, CordSlice, canal_line, measure_cord, slices_across
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.levels import LevelPoint, locate_levels
 from stenosis_trt.engine.match import match_levels
@@ -335,3 +335,34 @@ def test_a_gap_in_the_axial_stack_is_flagged() -> None:
     line = canal_line(_points())
     matches = match_levels(line, _across([line.level_arc["C3/4"] + 5.0]), [_cord(0.5)])
     assert matches["C3/4"].flags == ("axial_slice_gap",)
+
+
+def _packs(*slices: tuple[float, int, float]) -> list[CordSlice]:
+    """Slices of several series: arc in mm, series, tilt in degrees."""
+    return [CordSlice(k, np.zeros(3), arc, tilt, of) for k, (arc, of, tilt) in enumerate(slices)]
+
+
+def test_of_two_axial_packs_only_the_one_on_both_sides_of_a_level_counts() -> None:
+    """The neighbouring pack's lowest slice comes near, and has the lower ratio."""
+    line = canal_line(_points())
+    arc = line.level_arc["C4/5"]
+    across = _packs((arc - 16, 0, 5), (arc - 1, 0, 5), (arc - 3, 1, 5), (arc + 3, 1, 5))
+    match = match_levels(line, across, [_cord(r) for r in (0.6, 0.3, 0.5, 0.55)])["C4/5"]
+    assert match.cord == _cord(0.5)
+
+
+def test_of_two_axial_packs_on_both_sides_of_a_level_the_less_tilted_counts() -> None:
+    line = canal_line(_points())
+    arc = line.level_arc["C4/5"]
+    across = _packs((arc - 2, 0, 25), (arc + 2, 0, 25), (arc - 4, 1, 3), (arc + 4, 1, 3))
+    match = match_levels(line, across, [_cord(r) for r in (0.3, 0.35, 0.5, 0.55)])["C4/5"]
+    assert match.cord == _cord(0.5)
+
+
+def test_a_tilted_axial_slice_is_known_by_its_angle_to_the_canal() -> None:
+    item = _axial(8.0, 20.0)
+    x, y, z = item.pose.centre
+    line = CanalLine(np.array([[x, y, z + 50], [x, y, z - 50]]), np.array([0.0, 100.0]), {"C4/5": 50.0})
+    (tilted,) = slices_across(line, [item], [3])
+    assert tilted.tilt_degrees == pytest.approx(20.0)
+    assert (tilted.series, tilted.arc) == (3, pytest.approx(50.0))
