@@ -160,6 +160,7 @@ class _Run:
         self._started, self._start = datetime.now(timezone.utc), time.monotonic()
         self._costs = Costs()
         self._order: list[str] = []
+        self._study_uids: set[str] = set()
         self._file_problems: list[Problem] = []
         self._files = self._skipped = 0
         self._cpu: OnnxRuntimeBackend | None = None
@@ -173,13 +174,14 @@ class _Run:
             scan = reader.scan(paths, lambda done: progress.advance(done, 0))
         self._file_problems = [problem for problem in scan.problems if not self._store.owns(problem.path)]
         self._files = scan.files - (len(scan.problems) - len(self._file_problems))
-        found = sorted(scan.studies, key=attrgetter("path", "study_uid"))
+        found = sorted(scan.studies, key=attrgetter("path", "key"))
         waiting = deque(study for study in found if not self._store.is_done(study))
         outdated = sum(self._store.discard_outdated(study) for study in waiting)
         if outdated:
             print(f"Graded again, since they have other images than before: {outdated}.", file=sys.stderr)
         self._skipped = len(found) - len(waiting)
-        self._order = [study.study_uid for study in found]
+        self._order = [study.key for study in found]
+        self._study_uids = {study.study_uid for study in found}
         return waiting
 
     def grade_all(self, reader: DicomReader, waiting: deque[StudyHeader], slots: Sequence[PixelSlot]) -> None:
@@ -268,11 +270,10 @@ class _Run:
     def _undecoded(self) -> int:
         """Files of this run's studies whose pixels were lost, by what errors.csv holds: a run that is resumed
         counts those of studies that were graded before, too."""
-        wanted = set(self._order)
         with (self._store.out / ERRORS).open(newline="", encoding="utf-8") as rows:
             return sum(
                 row["stage"] == Stage.PIXELS.value
-                and row["study_uid"] in wanted
+                and row["study_uid"] in self._study_uids
                 # What a whole study could not be graded for is no file.
                 and not row["reason"].startswith("cannot grade")
                 for row in csv.DictReader(rows)

@@ -55,7 +55,7 @@ class Choice:
 
     `problem` is set, and `sagittal` None, where the study cannot be graded. `same_frame_of_reference`
     says whether axial slices may be matched to sagittal levels. `verdicts` has one entry a series, in the
-    study's order.
+    study's order. `flags` begin with the study's own.
     """
 
     study: StudyHeader
@@ -81,9 +81,9 @@ def choose(study: StudyHeader) -> Choice:
     taken = {SAGITTAL_ROLE: sagittal, AXIAL_ROLE: axial}
     verdicts = tuple(_verdict(series, judgement, taken, merits) for series, judgement in judged)
     if sagittal is None:
-        return Choice(study, None, axial, False, verdicts, _no_sagittal(study, judged, axial), ())
+        return Choice(study, None, axial, False, verdicts, _no_sagittal(study, judged, axial), study.flags)
     same = axial is not None and same_frame(sagittal, axial)
-    flags = _flags(sagittal, axial, same)
+    flags = (*study.flags, *_flags(sagittal, axial, same))
     if any(verdict.role and verdict.series not in (sagittal, axial) for verdict in verdicts):
         flags = (*flags, "slices_left_out")
     return Choice(study, sagittal, axial, same, verdicts, None, flags)
@@ -148,8 +148,10 @@ def _description(series: SeriesHeader) -> str:
 
 def _no_sagittal(study: StudyHeader, judged: _Judged, axial: SeriesHeader | None) -> Problem:
     """Why the study cannot be graded: what is missing, and how far the series that came nearest got."""
+    defect = next((series.defect for series, _ in judged if series.defect), "")
     if axial is not None:
         reason = "there is an axial T2 but no sagittal T2, on which Kang's grade is defined"
+        reason += f" (of another series, {defect})" if defect else ""
     elif not judged:
         reason = "it has no series of images"
     else:

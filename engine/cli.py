@@ -100,7 +100,7 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption
         limits = read_limits(limit)
     with usage_errors(), DicomReader(limits, workers) as reader:
         scan = reader.scan(paths)
-    choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "study_uid"))]
+    choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "key"))]
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -113,7 +113,8 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption
             typer.echo(line)
     for number, choice in enumerate(choices, start=1):
         if choice.problem is not None:
-            typer.echo(f"Study {number}: {choice.problem.reason} {choice.problem.advice}", err=True)
+            flags = f" ({', '.join(choice.flags)})" if choice.flags else ""
+            typer.echo(f"Study {number}: {choice.problem.reason} {choice.problem.advice}{flags}", err=True)
         elif choice.flags:
             typer.echo(f"Study {number}: can be graded; {', '.join(choice.flags)}.", err=True)
     if not choices:

@@ -50,7 +50,8 @@ def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
     Folders and descriptions are put in as plain text: brackets in them are no markup.
     """
     for number, choice in enumerate(choices, start=1):
-        title = Text(f"Study {number}: {visible(choice.study.path)}")
+        flags = f" ({', '.join(choice.study.flags)})" if choice.study.flags else ""
+        title = Text(f"Study {number}: {visible(choice.study.path)}{flags}")
         table = Table(*_COLUMNS, title=title, title_justify="left")
         for row in _rows(choice):
             style = "dim" if row[_COLUMNS.index("role")] == _NO_ROLE else "bold"
@@ -59,9 +60,10 @@ def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
 
 
 def inspection_lines(choices: Iterable[Choice]) -> Iterator[str]:
-    """The same, tab-separated under a heading, for files and pipes; study's folder and UID in each line."""
-    yield "\t".join(("study", *_COLUMNS, "folder", "study_uid"))
+    """The same, tab-separated under a heading, for files and pipes; each line names its study."""
+    yield "\t".join(("study", *_COLUMNS, "folder", "study_uid", "study_flags"))
     for number, choice in enumerate(choices, start=1):
-        folder = visible(choice.study.path)
+        study = choice.study
         for row in _rows(choice):
-            yield "\t".join((str(number), *row, folder, choice.study.study_uid))
+            told = visible(study.path), study.study_uid, ";".join(study.flags)
+            yield "\t".join((str(number), *row, *told))
