@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from stenosis_trt.engine.alternation import alternating
 from stenosis_trt.engine.choose import Choice, choose
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
@@ -171,8 +172,15 @@ def _load(
         reason = f"cannot grade: only {len(sagittal)} sagittal slices could be read."
         uid = choice.study.study_uid
         return None, (*broken, Problem(choice.study.path, Stage.PIXELS, reason, "Send the study again.", uid))
+    if mixed := alternating(sagittal):
+        return None, (*broken, _mixed(choice.study, "cannot grade: the sagittal slices", mixed))
+    left_out: tuple[Problem, ...] = ()
+    if mixed := alternating(axial):
+        left_out = (_mixed(choice.study, "The axial series is left out: its slices", mixed),)
+        axial = ()
     flags = (
         *choice.flags,
+        *(("axial_slices_mixed",) if left_out else ()),
         *(("slices_unreadable",) if broken or choice.study.lost_files else ()),
         *(("sagittal_slice_gap",) if _has_gap(sagittal) else ()),
     )
@@ -180,12 +188,23 @@ def _load(
         header=choice.study,
         sagittal_series=choice.sagittal,
         sagittal=sagittal,
-        axial_series=choice.axial,
+        axial_series=None if left_out else choice.axial,
         axial=axial,
         same_frame_of_reference=choice.same_frame_of_reference,
         flags=flags,
     )
-    return study, broken
+    return study, (*broken, *left_out)
+
+
+def _mixed(study: StudyHeader, what: str, why: str) -> Problem:
+    """The Problem of slices that alternate."""
+    return Problem(
+        study.path,
+        Stage.CHOOSE,
+        f"{what} are of two contrasts, or the patient moved between them: {why}.",
+        "Send each series with a Series Instance UID of its own, or a series without motion.",
+        study.study_uid,
+    )
 
 
 def _load_series(
