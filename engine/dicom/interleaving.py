@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -34,6 +34,7 @@ _LEAST_STEP_MM = 2.0
 _SMALL_STEPS_SHARE, _SMALL_STEPS_SHARE_AXIAL = 1 / 6, 1 / 3
 """Of all steps. Parallel axial packs may overlap at their ends; of stacks in one another half are small."""
 _FEWEST_STEPS = 4
+_MOST_CUTS = 16
 _UNEVEN = 0.05
 """How much odd and even steps may differ, relative to the median step. Steps of one stack differ by 0.001."""
 
@@ -56,7 +57,6 @@ def untangled(members: Group) -> list[Group]:
         if min(map(len, groups)) >= _FEWEST
         and not any(_tangled_steps(group, _SMALL_STEP_OF_TWO) for group in groups)
     ]
-    # Acquisition numbers may also count the slice groups of each acquisition.
     return min(found, key=len, default=[members])
 
 
@@ -85,7 +85,7 @@ def _telling(members: Group) -> list[Sequence[Hashable]]:
         [(tag.flip_angle_degrees, tag.echo_train_length) for tag in tags],
         [key.kind for key in keys],
         [(key.b_value, key.inversion_time_ms, key.trigger_time_ms) for key in keys],
-        [key.acquisition for key in keys],
+        *_cuts([key.acquisition for key in keys]),
         [key.temporal_position for key in keys],
         [key.stack for key in keys],
         [(pose.rows, pose.columns) for pose in poses],
@@ -97,6 +97,13 @@ def _telling(members: Group) -> list[Sequence[Hashable]]:
         _halves([key.acquired for key in keys]),
         places_within(Geometry(members)).tolist(),
     ]
+
+
+def _cuts(values: Sequence[float | None]) -> Iterator[Sequence[Hashable]]:
+    """Numbers up to each of them and those above it, and each number: slice groups may have one each."""
+    for last in sorted({value for value in values if value is not None})[:_MOST_CUTS]:
+        yield [None if value is None else value > last for value in values]
+    yield values
 
 
 def _halves(times: Sequence[float | None]) -> list[Hashable]:
