@@ -112,7 +112,14 @@ def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
         missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
         if missing:
             raise ValueError(f"{path} has no column {missing[0]}. Give a results.csv and a truth.csv.")
-        return {(row["study_uid"], row["level"]): row for row in table}
+        found: dict[tuple[str, str], dict[str, str]] = {}
+        for row in table:
+            if found.setdefault((row["study_uid"], row["level"]), row) is not row:
+                raise ValueError(
+                    f"{path} has two rows of study {row['study_uid']} and level {row['level']}: patients "
+                    "share the Study Instance UID. Grade one of them at a time, and compare that."
+                )
+        return found
 
 
 def _point(row: dict[str, str]) -> FloatArray | None:

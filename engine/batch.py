@@ -182,7 +182,7 @@ class _Run:
             scan = reader.scan(paths, lambda done: progress.advance(done, 0))
         self._file_problems = [problem for problem in scan.problems if not self._store.owns(problem.path)]
         self._files = scan.files - (len(scan.problems) - len(self._file_problems))
-        found = sorted(scan.studies, key=attrgetter("path", "study_uid"))
+        found = sorted(scan.studies, key=attrgetter("path", "key"))
         waiting = deque(study for study in found if not self._store.is_done(study))
         outdated = sum(self._store.discard_outdated(study) for study in waiting)
         if outdated:
@@ -191,7 +191,7 @@ class _Run:
         if lost:
             say(f"Graded again, since they lost images that may be read now: {lost}.")
         self._skipped = len(found) - len(waiting)
-        self._order = [study.study_uid for study in found]
+        self._order = [study.key for study in found]
         return waiting
 
     def grade_all(self, reader: DicomReader, waiting: deque[StudyHeader], slots: Sequence[PixelSlot]) -> None:

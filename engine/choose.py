@@ -56,7 +56,8 @@ class Choice:
 
     `problem` is set, and `sagittal` None, where the study cannot be graded. `axial_packs` are joined to
     `axial`: series that show other discs. `same_frame_of_reference` says whether axial slices may be matched
-    to sagittal levels. `verdicts` has one entry a series, in the study's order.
+    to sagittal levels. `verdicts` has one entry a series, in the study's order. `flags` begin with the
+    study's own.
     """
 
     study: StudyHeader
@@ -96,9 +97,9 @@ def choose(study: StudyHeader, tried: Collection[int] = ()) -> Choice:
     taken = _Taken(sagittal, axial, packs)
     verdicts = tuple(_verdict(place, judged, taken, merits) for place in range(len(judged)))
     if sagittal is None:
-        return Choice(study, None, axial, False, verdicts, _no_sagittal(study, judged, axial), ())
+        return Choice(study, None, axial, False, verdicts, _no_sagittal(study, judged, axial), study.flags)
     same = axial is not None and same_frame(sagittal, axial)
-    flags = _flags(sagittal, axial, same)
+    flags = (*study.flags, *_flags(sagittal, axial, same))
     if any(verdict.role and not taken.holds(verdict.series) for verdict in verdicts):
         flags = (*flags, "slices_left_out")
     return Choice(study, sagittal, axial, same, verdicts, None, flags, packs)

@@ -123,7 +123,7 @@ def inspect(
         limits = read_limits(limit)
     with usage_errors(), DicomReader(limits, workers) as reader:
         scan = reader.scan(paths)
-    choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "study_uid"))]
+    choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "key"))]
     if sys.stdout.isatty():
         screen = console()
         for table in inspection_tables(choices):

@@ -54,7 +54,8 @@ def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
     Folders and descriptions are put in as plain text: brackets in them are no markup.
     """
     for number, choice in enumerate(choices, start=1):
-        title = Text(f"Study {number}: {visible(choice.study.path)}")
+        flags = f" ({', '.join(choice.study.flags)})" if choice.study.flags else ""
+        title = Text(f"Study {number}: {visible(choice.study.path)}{flags}")
         table = Table(*_COLUMNS, title=title, title_justify="left")
         for row in _rows(choice):
             style = "dim" if row[_COLUMNS.index("role")] == _NO_ROLE else "bold"
@@ -63,21 +64,23 @@ def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
 
 
 def inspection_lines(choices: Iterable[Choice]) -> Iterator[str]:
-    """The same, tab-separated under a heading, for files and pipes; study's folder and UID in each line."""
-    yield "\t".join(("study", *_COLUMNS, "folder", "study_uid"))
+    """The same, tab-separated under a heading, for files and pipes; each line names its study."""
+    yield "\t".join(("study", *_COLUMNS, "folder", "study_uid", "study_flags"))
     for number, choice in enumerate(choices, start=1):
-        folder = visible(choice.study.path)
+        study = choice.study
         for row in _rows(choice):
-            yield "\t".join((str(number), *row, folder, choice.study.study_uid))
+            told = visible(study.path), study.study_uid, ";".join(study.flags)
+            yield "\t".join((str(number), *row, *told))
 
 
 def study_lines(choices: Iterable[Choice]) -> Iterator[str]:
     """Of each study that cannot be graded, or with something to note, why: in the words of errors.csv."""
     for number, choice in enumerate(choices, start=1):
+        flags = ", ".join(choice.flags)
         if choice.problem is not None:
-            yield f"Study {number}: {choice.problem.reason} {SEND_SAGITTAL}."
-        elif choice.flags:
-            yield f"Study {number}: can be graded; {', '.join(choice.flags)}."
+            yield f"Study {number}: {choice.problem.reason} {SEND_SAGITTAL}.{f' ({flags})' if flags else ''}"
+        elif flags:
+            yield f"Study {number}: can be graded; {flags}."
 
 
 def file_lines(problems: Iterable[Problem], each: bool) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 Each study is first one file of its own below `studies/`, written whole; the tables are put together from
 those. So a run that is killed loses at most the study it was on, and one that is resumed skips what is
-there. Files are named by the hash of the study's UID, never by anything that identifies a patient.
+there. Files are named by the hash of the study's key, never by anything that identifies a patient.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from stenosis_trt.engine.dicom.patients import STUDY_UID_SHARED
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
 from stenosis_trt.engine.regrading import lost_an_image, may_read_more, tries
 from stenosis_trt.engine.tables import ERROR_COLUMNS, RESULT_COLUMNS, error_row, result_rows
@@ -179,8 +180,8 @@ class ResultStore:
             raise OutputError(f"{path} does not hold what a run writes there.", advice)
         return content
 
-    def _path(self, study_uid: str, ending: str) -> Path:
-        return self._studies / f"{hashlib.sha256(study_uid.encode()).hexdigest()}{ending}"
+    def _path(self, key: str, ending: str) -> Path:
+        return self._studies / f"{hashlib.sha256(key.encode()).hexdigest()}{ending}"
 
     def owns(self, path: str) -> bool:
         """Whether this file is kept here; a scan meets such files where the output lies in the input."""
@@ -197,7 +198,7 @@ class ResultStore:
         """Whether this study was graded without images that may be read now; see `regrading`."""
         if not self._is_kept(study):
             return False
-        return may_read_more(self._content(self._path(study.study_uid, _DONE)), self._read_with)
+        return may_read_more(self._content(self._path(study.key, _DONE)), self._read_with)
 
     def discard_outdated(self, study: StudyHeader) -> bool:
         """Forget a result from other images than the study has now: it was graded while it was being copied.
@@ -208,20 +209,20 @@ class ResultStore:
         if not self._is_kept(study) or not self._is_outdated(study):
             return False
         with self._written():
-            self._path(study.study_uid, _DONE).unlink()
+            self._path(study.key, _DONE).unlink()
         return True
 
     def _is_kept(self, study: StudyHeader) -> bool:
-        return self._path(study.study_uid, _DONE).exists()
+        return self._path(study.key, _DONE).exists()
 
     def _is_outdated(self, study: StudyHeader) -> bool:
-        return self._content(self._path(study.study_uid, _DONE)).get("images") != _images(study)
+        return self._content(self._path(study.key, _DONE)).get("images") != _images(study)
 
     def _tries(self, study: StudyHeader) -> int:
         """How often this study was graded from the images it has now, read as now."""
         if not self._is_kept(study) or self._is_outdated(study):
             return 0
-        return tries(self._content(self._path(study.study_uid, _DONE)), self._read_with)
+        return tries(self._content(self._path(study.key, _DONE)), self._read_with)
 
     def add(self, study: StudyHeader, result: StudyResult, problems: Sequence[Problem]) -> None:
         """Keep a graded study, with the problems its files had.
@@ -239,8 +240,8 @@ class ResultStore:
         }
         text = json.dumps(content, allow_nan=False)
         with self._written():
-            write_whole(self._path(study.study_uid, _DONE), text + "\n")
-            self._path(study.study_uid, _FAILED).unlink(missing_ok=True)
+            write_whole(self._path(study.key, _DONE), text + "\n")
+            self._path(study.key, _FAILED).unlink(missing_ok=True)
 
     def add_failed(self, study: StudyHeader, problems: Sequence[Problem]) -> None:
         """Keep why a study could not be graded. It is not done: a run that is resumed tries it again.
@@ -249,8 +250,8 @@ class ResultStore:
         """
         content = {"problems": [asdict(problem) for problem in problems]}
         with self._written():
-            write_whole(self._path(study.study_uid, _FAILED), json.dumps(content) + "\n")
-            self._path(study.study_uid, _DONE).unlink(missing_ok=True)
+            write_whole(self._path(study.key, _FAILED), json.dumps(content) + "\n")
+            self._path(study.key, _DONE).unlink(missing_ok=True)
 
     def earlier_runs(self) -> list[dict[str, Any]]:
         """The records in run.json of runs that graded something, the oldest first: what the results cost."""
@@ -270,7 +271,7 @@ class ResultStore:
         """Put the three tables together, one study at a time.
 
         Args:
-            order: study UIDs in the order of the rows; studies of an earlier run follow.
+            order: keys of the studies in the order of the rows; studies of an earlier run follow.
             problems: those that belong to no study.
 
         Returns:
@@ -304,7 +305,7 @@ class ResultStore:
 
     def _tables(self, order: Sequence[str], problems: Iterable[Problem], names: Collection[str]) -> Tables:
         """Write those tables that are in `names`."""
-        wanted = {self._path(uid, ending).name for uid in order for ending in (_DONE, _FAILED)}
+        wanted = {self._path(key, ending).name for key in order for ending in (_DONE, _FAILED)}
         graded = graded_now = failed = rows_of_errors = lost_files = 0
         with self._written(), ExitStack() as stack:
             rows, lines, errors = (stack.enter_context(self._table(name, names)) for name in _TABLES)
@@ -337,7 +338,7 @@ class ResultStore:
     def _names(self, order: Sequence[str]) -> Iterator[str]:
         """Files of all studies kept, those of `order` first and in that order."""
         names = {path.name for path in self._studies.glob(f"*{_DONE}")} - {_MADE_WITH}
-        wanted = [self._path(uid, ending).name for uid in order for ending in (_DONE, _FAILED)]
+        wanted = [self._path(key, ending).name for key in order for ending in (_DONE, _FAILED)]
         for name in [*(name for name in wanted if name in names), *sorted(names - {*wanted})]:
             # A kill may have come between writing a result and deleting the failure before it.
             if name.endswith(_FAILED) and name.removesuffix(_FAILED) + _DONE in names:
@@ -346,7 +347,13 @@ class ResultStore:
 
 
 def _images(study: StudyHeader) -> str:
-    """A hash of which images a study has, in whatever order they were found."""
-    frames = (frame for series in study.series for frame in series.frames)
+    """A hash of which images a study has, in whatever order they were found.
+
+    Where patients share a UID, the images' paths count too: which of the patients has a key depends on who
+    else was found, and their images may have the same UIDs.
+    """
+    frames = [frame for series in study.series for frame in series.frames]
     names = sorted(f"{frame.sop_instance_uid} {frame.index}" for frame in frames)
+    if STUDY_UID_SHARED in study.flags:
+        names.extend(sorted({str(frame.path) for frame in frames}))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()

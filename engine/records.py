@@ -90,6 +90,7 @@ class SeriesHeader:
     """One series, its frames ordered along the slice normal. No pixels.
 
     `acquired` grows with the time of acquisition, for nothing but comparing; see `frames` in `dicom`.
+    `defect` says why the frames are not one stack of slices, and so cannot be graded; "" where they are.
     """
 
     study_uid: str
@@ -108,16 +109,27 @@ class SeriesHeader:
     patient_id: str = ""
     series_number: int | None = None
     acquired: float | None = None
+    defect: str = ""
 
 
 @dataclass(frozen=True)
 class StudyHeader:
-    """All series of one study. `lost_files` of its files could not be used, not even by their headers."""
+    """All series of one study: of one Study Instance UID and one patient.
+
+    `lost_files` of its files could not be used, not even by their headers. `key` names the study within a
+    run: its UID, with "#2", "#3" … behind it where patients share a UID. `flags` become the result's.
+    """
 
     study_uid: str
     path: str
     series: tuple[SeriesHeader, ...]
     lost_files: int = 0
+    key: str = ""
+    flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            object.__setattr__(self, "key", self.study_uid)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What one series can serve as: sagittal T2, axial T2, or nothing, with the reason.
 
-Four checks in turn: kind of object, body region, geometry, contrast. Tags decide; words settle what the tags
-leave open, and overrule them only where tags cannot tell (a STIR's echo and repetition times are a T2's).
+Five checks in turn: kind of object, body region, geometry, contrast, and whether it is one stack of slices.
+Tags decide; words settle what the tags leave open, and overrule them only where tags cannot tell (a STIR's
+echo and repetition times are a T2's).
 BodyPartExamined alone refuses nothing; only together with a description that says the same does it.
 """
 
@@ -111,8 +112,10 @@ def judge(series: SeriesHeader) -> Judgement:
     checks: tuple[Callable[[], str], ...] = (
         lambda: _wrong_object(series),
         lambda: _wrong_region(series),
-        lambda: wrong_geometry,
+        # What is no stack has no geometry to be judged; that is said once all else is right.
+        lambda: "" if series.defect else wrong_geometry,
         lambda: _wrong_contrast(series),
+        lambda: series.defect,
     )
     for passed, check in enumerate(checks):
         if reason := check():

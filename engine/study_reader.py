@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from stenosis_trt.engine.alternation import alternating
 from stenosis_trt.engine.choose import Choice, choose
 from stenosis_trt.engine.dicom.errors import ReaderUnavailable
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
@@ -28,6 +29,8 @@ _SLOTS = _STUDIES_AHEAD + 1
 _MINIMUM_SAGITTAL_SLICES = 5
 _MOST_TRIES = 4
 """Sagittal series of a study that are tried: more than that many T2 series are a study of something else."""
+_MIXED = "of two contrasts, or the patient moved between them"
+_SEND_APART = "Send each series with a Series Instance UID of its own, or a series without motion."
 _GAP_FACTOR = 1.7
 """Neighbouring slices farther apart than this many median steps have one missing between them."""
 
@@ -170,8 +173,8 @@ def read_study(
             index, stage = choice.sagittal_place, Stage.PIXELS
             loaded, broken = _load(reader, choice, slot)
             problems = (*problems, *broken)
-            if isinstance(loaded, str):
-                tries = (*tries, Try(index, Stage.PIXELS, loaded, "Send the study again."))
+            if isinstance(loaded, Try):
+                tries = (*tries, loaded)
             else:
                 second = ("sagittal_second_choice",) if tries else ()
                 study = replace(loaded, flags=(*loaded.flags, *second))
@@ -241,23 +244,23 @@ def _error_of(call: Callable[[], object]) -> Exception | None:
 
 def _load(
     reader: DicomReader, choice: Choice, slot: PixelSlot | None
-) -> tuple[LoadedStudy | str, tuple[Problem, ...]]:
-    """The chosen series, or why they are not enough; and the problems of single files."""
+) -> tuple[LoadedStudy | Try, tuple[Problem, ...]]:
+    """The chosen series, or why the sagittal one cannot be graded; and the problems of single files."""
     if choice.sagittal is None:
         raise ValueError("A study without a sagittal series was chosen without a problem.")
     sagittal, broken = _load_series(reader, choice.sagittal, slot)
     if len(sagittal) < _MINIMUM_SAGITTAL_SLICES:
-        return f"only {len(sagittal)} sagittal slices could be read.", broken
-    axial: list[LoadedSlice] = []
-    series_index: list[int] = []
-    packs = () if choice.axial is None else (choice.axial, *choice.axial_packs)
-    for number, pack in enumerate(packs):
-        slices, more = _load_series(reader, pack, slot)
-        broken = (*broken, *more)
-        axial.extend(slices)
-        series_index.extend([number] * len(slices))
+        reason = f"only {len(sagittal)} sagittal slices could be read."
+        return Try(choice.sagittal_place, Stage.PIXELS, reason, "Send the study again."), broken
+    if mixed := alternating(sagittal):
+        reason = f"the sagittal slices are {_MIXED}: {mixed}."
+        return Try(choice.sagittal_place, Stage.CHOOSE, reason, _SEND_APART), broken
+    packs, axial, more = _load_axial(reader, choice, slot)
+    left_out = any(problem.stage is Stage.CHOOSE for problem in more)
+    broken = (*broken, *(problem for problem in more if problem.stage is not Stage.CHOOSE))
     flags = (
         *choice.flags,
+        *(("axial_slices_mixed",) if left_out else ()),
         *(("slices_unreadable",) if broken or choice.study.lost_files else ()),
         *(("sagittal_slice_gap",) if _has_gap(sagittal) else ()),
     )
@@ -265,14 +268,37 @@ def _load(
         header=choice.study,
         sagittal_series=choice.sagittal,
         sagittal=sagittal,
-        axial_series=choice.axial,
-        axial=tuple(axial),
+        axial_series=packs[0] if packs else None,
+        axial=tuple(item for slices in axial for item in slices),
         same_frame_of_reference=choice.same_frame_of_reference,
         flags=flags,
-        axial_packs=choice.axial_packs,
-        axial_series_index=tuple(series_index) if choice.axial_packs else (),
+        axial_packs=tuple(packs[1:]),
+        axial_series_index=tuple(k for k, slices in enumerate(axial) for _ in slices)
+        if len(packs) > 1
+        else (),
     )
-    return study, broken
+    return study, (*broken, *(problem for problem in more if problem.stage is Stage.CHOOSE))
+
+
+def _load_axial(
+    reader: DicomReader, choice: Choice, slot: PixelSlot | None
+) -> tuple[list[SeriesHeader], list[tuple[LoadedSlice, ...]], tuple[Problem, ...]]:
+    """The axial series that can be used, the slices of each, and the problems of files and of series that are
+    left out since their slices alternate."""
+    packs, loaded = [], []
+    problems: tuple[Problem, ...] = ()
+    for pack in () if choice.axial is None else (choice.axial, *choice.axial_packs):
+        slices, broken = _load_series(reader, pack, slot)
+        problems = (*problems, *broken)
+        if mixed := alternating(slices):
+            study = choice.study
+            reason = f"The axial series is left out: its slices are {_MIXED}: {mixed}."
+            mix = Problem(study.path, Stage.CHOOSE, reason, _SEND_APART, study.study_uid)
+            problems = (*problems, mix)
+            continue
+        packs.append(pack)
+        loaded.append(slices)
+    return packs, loaded, problems
 
 
 def _load_series(

@@ -106,7 +106,7 @@ def loaded_studies(studies: StudySet, what: str) -> Iterator[LoadedStudy]:
     """
     used = 0
     with DicomReader(ReadLimits(), 1) as reader:
-        found = sorted(reader.scan([studies.folder]).studies, key=attrgetter("path", "study_uid"))
+        found = sorted(reader.scan([studies.folder]).studies, key=attrgetter("path", "key"))
         with (
             show_progress(what, "studies") if what else nullcontext() as progress,
             closing(read_ahead(reader, deque(found))) as reads,

@@ -18,6 +18,7 @@ from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, Frame, VolumeKey
 from stenosis_trt.engine.dicom.layout import LAYOUT_KEYWORDS, PixelLayout, no_image, pixel_layout
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
+from stenosis_trt.engine.dicom.patients import PATIENT_KEYWORDS, Patient, read_patient
 from stenosis_trt.engine.records import Contrast, FrameHeader, Stage
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -36,7 +37,7 @@ _WANTED = vocabulary(
         "BodyPartExamined",
         "MRAcquisitionType",
         "Manufacturer",
-        "PatientID",
+        *PATIENT_KEYWORDS,
     ]
 )
 
@@ -65,13 +66,20 @@ class FileHeader:
     protocol: str
     body_part: str
     acquisition_3d: bool
+    acquisition_2d: bool
     manufacturer: str
     patient_id: str
+    patient: Patient
     series_number: int | None
 
 
-def read_header(path: Path, limits: ReadLimits) -> FileHeader:
+def read_header(path: Path, limits: ReadLimits, identity_key: bytes | None = None) -> FileHeader:
     """Read what one file says about itself.
+
+    Args:
+        path: the file.
+        limits: of reading.
+        identity_key: of the digests in `patient`; None for one that is drawn for this process.
 
     Raises:
         DicomError: the file cannot be used, with the reason and what to do.
@@ -80,14 +88,16 @@ def read_header(path: Path, limits: ReadLimits) -> FileHeader:
     with open_part10(path, limits) as part:
         elements = part.elements(_WANTED, FIRST_PIXEL_TAG)
         try:
-            return _file_header(path, part, elements, limits)
+            return _file_header(path, part, elements, limits, identity_key)
         except DicomError as error:
             if not error.harmless:
                 error.study_uid = elements.text("StudyInstanceUID")
             raise
 
 
-def _file_header(path: Path, part: Part10, elements: Elements, limits: ReadLimits) -> FileHeader:
+def _file_header(
+    path: Path, part: Part10, elements: Elements, limits: ReadLimits, identity_key: bytes | None
+) -> FileHeader:
     if not elements.values.keys() >= {"Rows", "Columns"}:
         raise _not_an_image(part, elements)
     layout = pixel_layout(part, elements, limits)
@@ -108,8 +118,10 @@ def _file_header(path: Path, part: Part10, elements: Elements, limits: ReadLimit
         protocol=elements.text("ProtocolName"),
         body_part=elements.text("BodyPartExamined") or Frame(elements, 0).anatomy(),
         acquisition_3d=elements.text("MRAcquisitionType") == "3D",
+        acquisition_2d=elements.text("MRAcquisitionType") == "2D",
         manufacturer=elements.text("Manufacturer"),
         patient_id=elements.text("PatientID"),
+        patient=read_patient(elements, identity_key),
         series_number=int(number) if number is not None else None,
     )
 

@@ -38,6 +38,7 @@ from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Problem, Stage
 _FILES_A_REQUEST = 64
 """A request and its answer take 0.2 ms beside the reading; shared by 64 files, that is nothing."""
 
+_IDENTITY_KEY_BYTES = 32
 _STORED = np.uint16
 """What a pixel is decoded to, or int16, which takes as much."""
 _FRAMES_A_REQUEST = 8
@@ -92,6 +93,8 @@ class DicomReader:
             raise ValueError(f"{workers} reading processes were asked for. Ask for at least 1.")
         self.limits = limits or ReadLimits()
         self._workers, self._memory = workers, memory
+        # The same for all reading processes, and in no file: digests under it tell nothing after this run.
+        self._identity_key = os.urandom(_IDENTITY_KEY_BYTES)
         self._processes = [ReadingProcess(self.limits, memory) for _ in range(workers)]
         self._free: queue.SimpleQueue[ReadingProcess] = queue.SimpleQueue()
         for process in self._processes:
@@ -206,7 +209,7 @@ class DicomReader:
 
     def _headers(self, paths: list[Path]) -> list[FileHeader | DicomError]:
         try:
-            answers: list[FileHeader | DicomError] = self._ask("headers", paths)[0]
+            answers: list[FileHeader | DicomError] = self._ask("headers", paths, self._identity_key)[0]
             return answers
         except ProcessLost as lost:
             if len(paths) == 1:

@@ -62,14 +62,16 @@ def describe(error: BaseException, stage: Stage, limits: ReadLimits) -> DicomErr
     return DicomError(stage, f"The file is broken ({type(error).__name__}).", _EXPORT_AGAIN)
 
 
-def headers(paths: Sequence[Path], limits: ReadLimits) -> Iterator[list[FileHeader | DicomError]]:
-    """All headers in one answer."""
-    yield [_header(path, limits) for path in paths]
+def headers(
+    paths: Sequence[Path], identity_key: bytes, limits: ReadLimits
+) -> Iterator[list[FileHeader | DicomError]]:
+    """All headers in one answer; what they say of the patient only as digests under `identity_key`."""
+    yield [_header(path, identity_key, limits) for path in paths]
 
 
-def _header(path: Path, limits: ReadLimits) -> FileHeader | DicomError:
+def _header(path: Path, identity_key: bytes, limits: ReadLimits) -> FileHeader | DicomError:
     try:
-        return read_header(path, limits)
+        return read_header(path, limits, identity_key)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
         return describe(error, Stage.HEADER, limits)
 

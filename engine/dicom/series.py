@@ -1,60 +1,69 @@
-"""Files joined to series and studies: volumes told apart, slices ordered by position."""
+"""Files joined to studies and series: patients told apart, duplicates left out."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from stenosis_trt.engine.dicom.header import FileHeader, FoundFrame
-from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.dicom.header import FileHeader
+from stenosis_trt.engine.dicom.patients import split_by_patient
+from stenosis_trt.engine.dicom.stack_geometry import Member
+from stenosis_trt.engine.dicom.volumes import Volume, split_volumes
 from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeader
 
-_SAME_PLACE_MM = 0.05
-"""Images closer than this lie in one place: a tenth of a pixel, and far above rounding in headers."""
-_SAME_PLACE_COSINE = 0.9999
-_SAME_STATION_MM = 20.0
-"""Stacks of one place are shifted less, if at all; stations of a spine lie ten times as far apart."""
+SOP_UID_SHARED = "sop_uid_shared"
+"""Flag: images in different places have one SOP Instance UID, so that it names no single slice."""
+SERIES_UID_PER_SLICE = "series_uid_per_slice"
+"""Flag: slices with a Series Instance UID each were joined to a stack."""
+
 _HASH_BYTES = 1 << 20
+_FEWEST_SINGLES = 5
+"""Images with a Series Instance UID each that make a stack: what a series of the fewest slices has."""
 
 
 def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
-    """Group files by study and series.
+    """Group files by study, patient and series.
 
-    Frames of a series are ordered by position along their mean normal, never by instance number. Several
-    images in one place (echoes, dynamics, phases) make several volumes: a SeriesHeader each, with the
-    same UID. Slices of different tilt without such doubles stay one series.
+    Patients that share a Study Instance UID have a study each (see `patients`). Frames of a series are
+    ordered by position along their mean normal, never by instance number. Different contrasts, planes and
+    acquisitions of one series, and several images in one place, make several volumes: a SeriesHeader each,
+    with the same UID (see `volumes`). Slices of different tilt stay one series. Slices with a Series
+    Instance UID each are joined where they agree in all else.
 
     Returns:
-        Studies in order of UID, and a Problem for each file whose SOP Instance UID another one of its study
-        has with different content; the first of them is kept. Equal copies are dropped silently.
+        Studies in order of UID and of their first paths, and a Problem for each file whose SOP Instance UID
+        another one of its study has, in the same place and with different content; the first of them is kept.
+        Equal copies are dropped silently.
     """
-    kept, problems = _without_duplicates(headers)
-    files: dict[tuple[str, str, str], list[FileHeader]] = defaultdict(list)
-    for header in kept:
-        files[header.study_uid, header.series_uid, header.frame_of_reference_uid].append(header)
-    studies: dict[str, list[SeriesHeader]] = defaultdict(list)
-    for (study_uid, _, _), members in sorted(files.items(), key=lambda item: item[0]):
-        studies[study_uid].extend(_series(members))
-    return (
-        tuple(StudyHeader(uid, _common_folder(found), tuple(found)) for uid, found in studies.items()),
-        problems,
-    )
-
-
-def _without_duplicates(headers: Iterable[FileHeader]) -> tuple[list[FileHeader], tuple[Problem, ...]]:
-    first: dict[tuple[str, str], FileHeader] = {}
-    problems = []
+    by_study: dict[str, list[FileHeader]] = defaultdict(list)
     for header in headers:
-        # A copy of a study under another UID is a study of its own.
-        earlier = first.setdefault((header.study_uid, header.sop_instance_uid), header)
+        by_study[header.study_uid].append(header)
+    studies: list[StudyHeader] = []
+    problems: list[Problem] = []
+    for uid, files in sorted(by_study.items()):
+        for number, patient in enumerate(split_by_patient(files), start=1):
+            kept, found = _without_duplicates(patient.files)
+            problems.extend(found)
+            series, joined = _all_series(kept)
+            flags = (
+                *patient.flags,
+                *((SOP_UID_SHARED,) if len({file.sop_instance_uid for file in kept}) < len(kept) else ()),
+                *((SERIES_UID_PER_SLICE,) if joined else ()),
+            )
+            key = uid if number == 1 else f"{uid}#{number}"
+            studies.append(StudyHeader(uid, _common_folder(series), series, key=key, flags=flags))
+    return tuple(studies), tuple(problems)
+
+
+def _without_duplicates(files: Sequence[FileHeader]) -> tuple[list[FileHeader], list[Problem]]:
+    """The files of one study and patient without second copies; images in other places are none."""
+    first: dict[Hashable, FileHeader] = {}
+    problems = []
+    for header in files:
+        earlier = first.setdefault((header.sop_instance_uid, _place(header)), header)
         if earlier is header or _same_content(earlier.path, header.path):
             continue
         problems.append(
@@ -66,7 +75,17 @@ def _without_duplicates(headers: Iterable[FileHeader]) -> tuple[list[FileHeader]
                 header.study_uid,
             )
         )
-    return list(first.values()), tuple(problems)
+    return list(first.values()), problems
+
+
+def _place(header: FileHeader) -> Hashable:
+    """Where a file's first and last frames lie, to a tenth of a millimetre."""
+    poses = [frame.header.pose for frame in (header.frames[0], header.frames[-1])]
+    return tuple(
+        tuple(round(value, 1) for value in (*pose.origin, *pose.row_direction, *pose.column_direction))
+        for pose in poses
+        if pose is not None
+    )
 
 
 def _same_content(one: Path, other: Path) -> bool:
@@ -85,41 +104,80 @@ def _digest(path: Path) -> bytes:
     return total.digest()
 
 
-@dataclass(frozen=True)
-class _Member:
-    """One frame of a series. Frames with the same `place` show the same plane; `along` orders places."""
-
-    frame: FoundFrame
-    file: FileHeader
-    along: float
-    place: int
-
-
-def _series(files: Sequence[FileHeader]) -> list[SeriesHeader]:
-    """The volumes of one series."""
-    pairs = [(frame, file) for file in files for frame in file.frames]
-    poses = [_pose(frame) for frame, _ in pairs]
-    centres, normals = _centres(poses), _normals(poses)
-    along = centres @ _direction(normals)
-    places = _places(along, centres, normals)
-    members = [_Member(*pair, float(a), p) for pair, a, p in zip(pairs, along, places, strict=True)]
-    stations: dict[int, list[_Member]] = defaultdict(list)
-    for member, station in zip(members, _stations(along, centres, normals).tolist(), strict=True):
-        stations[station].append(member)
-    volumes = [volume for station in stations.values() for volume in _split(station)]
-    return [_volume(sorted(volume, key=lambda member: member.along)) for volume in volumes]
+def _all_series(files: Sequence[FileHeader]) -> tuple[tuple[SeriesHeader, ...], bool]:
+    """The volumes of all series of a study, and whether slices with a UID each were joined."""
+    members: dict[tuple[str, str], list[Member]] = defaultdict(list)
+    for file in files:
+        members[file.series_uid, file.frame_of_reference_uid].extend(
+            Member(frame, file) for frame in file.frames
+        )
+    singles, joined = _joined_singles([group for group in members.values() if len(group) == 1])
+    volumes = [
+        volume
+        for _, group in sorted(members.items(), key=lambda item: item[0])
+        for volume in (split_volumes(group) if len(group) > 1 else ())
+    ]
+    ordered = sorted([*volumes, *singles], key=lambda volume: volume.members[0].file.series_uid)
+    return tuple(_header(volume) for volume in ordered), joined
 
 
-def _volume(members: Sequence[_Member]) -> SeriesHeader:
-    """One volume of members in order. What it says of itself is what its first frame says."""
-    first = members[0]
+def _joined_singles(groups: Sequence[list[Member]]) -> tuple[list[Volume], bool]:
+    """Volumes of series of one image each, and whether some were joined.
+
+    Images that agree in all but their Series Instance UIDs are one stack, where no two of them lie in one
+    place and they do not run through one another. Where they cannot be joined, each says so.
+    """
+    alike: dict[Hashable, list[Member]] = defaultdict(list)
+    for (member,) in groups:
+        alike[_kind(member)].append(member)
+    volumes, joined = [], False
+    for members in alike.values():
+        reason = ""
+        if len(members) >= _FEWEST_SINGLES:
+            found = split_volumes(members)
+            reason = _why_apart(members, found)
+            if not reason:
+                volumes.extend(found)
+                joined = True
+                continue
+        volumes.extend(Volume((member,), reason) for member in members)
+    return volumes, joined
+
+
+def _kind(member: Member) -> Hashable:
+    """What images of one stack have in common; their frame of reference is looked at afterwards."""
+    file, pose = member.file, member.pose
+    return (
+        (file.modality, file.sop_class_uid, file.series_number, file.description, file.protocol),
+        (file.body_part, file.acquisition_3d, file.manufacturer, pose.orientation),
+        (pose.rows, pose.columns, round(pose.row_spacing, 3), round(pose.column_spacing, 3), pose.thickness),
+        (member.frame.volume.kind, member.frame.contrast),
+    )
+
+
+def _why_apart(members: Sequence[Member], found: Sequence[Volume]) -> str:
+    """Why images with a Series Instance UID each cannot be joined to the one stack that was found, or ""."""
+    file = members[0].file
+    begin = f"each of {len(members)} images like it has a Series Instance UID of its own, and "
+    if len({member.file.frame_of_reference_uid for member in members}) > 1:
+        return begin + "a Frame of Reference UID too, so that they cannot be joined to a stack"
+    if file.series_number is None and not file.description:
+        return begin + "neither series number nor description says which belong together"
+    if len(found) > 1 or found[0].defect:
+        return begin + "several lie in one place or run through one another, so that they are not one stack"
+    return ""
+
+
+def _header(volume: Volume) -> SeriesHeader:
+    """What a volume says of itself is what its first frame says."""
+    first = volume.members[0]
     file = first.file
-    times = [member.frame.volume.acquired for member in members]
+    times = [member.frame.volume.acquired for member in volume.members]
     return SeriesHeader(
         study_uid=file.study_uid,
         series_uid=file.series_uid,
         modality=file.modality,
-        frames=tuple(member.frame.header for member in members),
+        frames=tuple(member.frame.header for member in volume.members),
         frame_of_reference_uid=file.frame_of_reference_uid,
         sop_class_uid=file.sop_class_uid,
         description=file.description,
@@ -132,140 +190,8 @@ def _volume(members: Sequence[_Member]) -> SeriesHeader:
         patient_id=file.patient_id,
         series_number=file.series_number,
         acquired=max((time for time in times if time is not None), default=None),
+        defect=volume.defect,
     )
-
-
-def _pose(frame: FoundFrame) -> SlicePose:
-    if frame.header.pose is None:
-        raise ValueError("A frame without a pose reached the series; the header stage refuses those.")
-    return frame.header.pose
-
-
-# The two below repeat what SlicePose offers, for many poses at once: its properties keep what they
-# computed, which would triple the memory that a scan of many files takes.
-def _centres(poses: Sequence[SlicePose]) -> npt.NDArray[np.float64]:
-    half = np.array(
-        [((p.columns - 1) / 2 * p.column_spacing, (p.rows - 1) / 2 * p.row_spacing) for p in poses]
-    )
-    rows, columns = _directions(poses)
-    return np.asarray(np.array([p.origin for p in poses]) + half[:, :1] * rows + half[:, 1:] * columns)
-
-
-def _normals(poses: Sequence[SlicePose]) -> npt.NDArray[np.float64]:
-    return np.asarray(np.cross(*_directions(poses)), dtype=np.float64)
-
-
-def _directions(poses: Sequence[SlicePose]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    return np.array([p.row_direction for p in poses]), np.array([p.column_direction for p in poses])
-
-
-def _direction(normals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The mean normal, turned to point to the patient's left, back or head."""
-    turned = np.where(normals @ normals[0] < 0, -1.0, 1.0)[:, None] * normals
-    mean = turned.mean(axis=0)
-    return np.asarray(mean * np.sign(mean[int(np.argmax(np.abs(mean)))]))
-
-
-def _places(
-    along: npt.NDArray[np.float64], centres: npt.NDArray[np.float64], normals: npt.NDArray[np.float64]
-) -> list[int]:
-    """Number the planes; frames in one plane have one number."""
-    places = [0] * len(along)
-    # One frame of each place that is not yet too far behind along the direction.
-    open_places: list[int] = []
-    for index in np.argsort(along, kind="stable").tolist():
-        open_places = [other for other in open_places if along[index] - along[other] <= _SAME_PLACE_MM]
-        for other in open_places:
-            near = np.abs(centres[index] - centres[other]).max() <= _SAME_PLACE_MM
-            if near and abs(normals[index] @ normals[other]) >= _SAME_PLACE_COSINE:
-                places[index] = places[other]
-                break
-        else:
-            places[index] = index
-            open_places.append(index)
-    return places
-
-
-def _stations(
-    along: npt.NDArray[np.float64], centres: npt.NDArray[np.float64], normals: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int64]:
-    """Number the stations of a series: stacks in the same planes that lie beside one another.
-
-    A spine that is longer than one image is taken in several. Slices whose planes differ are one station,
-    however they are shifted: packs that follow the discs are.
-    """
-    one, stations = np.zeros(len(along), np.int64), np.full(len(along), -1)
-    normal = normals[0]
-    if np.abs(normals @ normal).min() < _SAME_PLACE_COSINE:
-        return one
-    within = centres - np.outer(centres @ normal, normal)
-    for number in range(len(along)):
-        left = np.flatnonzero(stations < 0)
-        if not len(left):
-            break
-        near = np.abs(within - within[left[0]]).max(axis=1) <= _SAME_STATION_MM
-        stations[near & (stations < 0)] = number
-    order = np.argsort(along, kind="stable")
-    beside = (np.diff(along[order]) <= _SAME_PLACE_MM) & (np.diff(stations[order]) != 0)
-    return stations if beside.any() else one
-
-
-def _split(members: list[_Member]) -> list[list[_Member]]:
-    """One list if no two frames share a place; else one for each of the volumes that share places.
-
-    They are told apart by the first values of their keys that do it: values by which no volume has two
-    frames in one place, and one volume has every place. A second reading of a few slices is not told apart by
-    acquisition numbers that also count groups of slices. What no value tells apart, the order of files
-    does.
-    """
-    places = {member.place for member in members}
-    if len(places) == len(members):
-        return [members]
-    columns = _varying(members)
-    for count in range(1, len(columns) + 1):
-        volumes = _grouped(members, columns[:count])
-        sizes = [len({member.place for member in volume}) for volume in volumes]
-        if max(sizes) == len(places) and all(
-            size == len(volume) for size, volume in zip(sizes, volumes, strict=True)
-        ):
-            return volumes
-    return _by_occurrence(
-        sorted(members, key=lambda member: [_sortable(member.frame.volume[c]) for c in columns])
-    )
-
-
-def _sortable(value: Hashable) -> tuple[bool, Any]:
-    """A value of a key, which may be None."""
-    return value is not None, value
-
-
-def _varying(members: Sequence[_Member]) -> list[int]:
-    """Positions in the key whose values differ within a place."""
-    at_place: dict[int, list[_Member]] = defaultdict(list)
-    for member in members:
-        at_place[member.place].append(member)
-    width = len(members[0].frame.volume)
-    return [
-        column
-        for column in range(width)
-        if any(len({member.frame.volume[column] for member in group}) > 1 for group in at_place.values())
-    ]
-
-
-def _grouped(members: Sequence[_Member], columns: Sequence[int]) -> list[list[_Member]]:
-    groups: dict[tuple[object, ...], list[_Member]] = defaultdict(list)
-    for member in members:
-        groups[tuple(member.frame.volume[column] for column in columns)].append(member)
-    return list(groups.values())
-
-
-def _by_occurrence(members: Sequence[_Member]) -> list[list[_Member]]:
-    met: Counter[int] = Counter()
-    volumes: dict[int, list[_Member]] = defaultdict(list)
-    for member in members:
-        volumes[met[member.place]].append(member)
-        met[member.place] += 1
-    return list(volumes.values())
 
 
 def _common_folder(series: Sequence[SeriesHeader]) -> str:

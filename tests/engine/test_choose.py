@@ -449,7 +449,7 @@ def _real_verdicts() -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("bad_orientation_philips", "several planes"),
+        ("bad_orientation_philips", "only 2 sagittal slices"),
         ("bits_signed", "mosaics"),
         ("float_rescale", "projection or reformat"),
         ("ge_mr750", "only 4 sagittal slices"),

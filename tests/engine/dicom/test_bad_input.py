@@ -319,7 +319,7 @@ def test_a_file_without_permission_is_reported() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = series(Path(folder), slices=3)
         paths[0].chmod(0)
-        (answers,) = reading_process.headers(paths, ReadLimits())
+        (answers,) = reading_process.headers(paths, b"key", ReadLimits())
         (pixels,) = reading_process.pixels(None, paths[0], [(0, None)], ReadLimits())
     assert [isinstance(answer, DicomError) for answer in answers] == [True, False, False]
     for error in (answers[0], pixels):

@@ -1,0 +1,273 @@
+"""Whose files a study holds: Study Instance UIDs that two patients share, told apart.
+
+What a header says of its patient leaves the reading process only as digests (`Patient`) under a key that is
+drawn at random for each run: they can be compared within the run and tell nothing afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from stenosis_trt.engine.dicom.elements import Elements
+
+if TYPE_CHECKING:
+    from stenosis_trt.engine.dicom.header import FileHeader
+
+PATIENT_KEYWORDS = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+
+STUDY_UID_SHARED = "study_uid_shared"
+"""Flag: another patient's images have the same Study Instance UID."""
+IDENTITY_UNKNOWN = "patient_identity_unknown"
+"""Flag: some images name no patient, and are taken for this one's by their folders."""
+NAMES_DIFFER = "patient_names_differ"
+"""Flag: the images agree in the PatientID and not in the patient's name, or not in the birth date."""
+
+_DIGEST_BYTES = 16
+_NO_NAMES = {
+    *("anon", "anonym", "anonymous", "anonymised", "anonymized", "anonymize", "anonymise"),
+    *("deidentified", "identified", "de", "removed", "redacted", "unknown", "none", "null", "noname"),
+    *("na", "no", "name", "id", "noid", "patient", "subject"),
+}
+"""Words that software for de-identification writes in place of a name or an identifier."""
+_WORD = re.compile(r"[^\W_]+")
+_BIRTH_DATE = re.compile(r"\d{8}", re.ASCII)
+_PROCESS_KEY = os.urandom(32)
+
+_SEVERAL_SERIES = 2
+
+
+class Patient(NamedTuple):
+    """Digests of what a file says of its patient; b"" for what it does not say.
+
+    `names` are the alphabetic, ideographic and phonetic representation (DICOM PS3.5, 6.2: PN).
+    """
+
+    id: bytes
+    issuer: bytes
+    names: tuple[bytes, bytes, bytes]
+    birth_date: bytes
+
+    @property
+    def named(self) -> bool:
+        """Whether it says anything that belongs to one patient."""
+        return bool(self.id) or any(self.names)
+
+    @property
+    def identified(self) -> bool:
+        """Whether it says enough to identify a patient: an identifier, or name and birth date."""
+        return bool(self.id) or (any(self.names) and bool(self.birth_date))
+
+
+def read_patient(elements: Elements, key: bytes | None = None) -> Patient:
+    """What a header says of its patient, as digests under `key`, or under one that is drawn for this process.
+
+    Differences that are none of patients are taken out first: padding, case, the order of a name's words and
+    its empty components. Leading zeros of an identifier are part of it.
+    """
+    key = _PROCESS_KEY if key is None else key
+    groups = [*_text(elements, "PatientName").split("="), "", "", ""][:3]
+    birth_date = "".join(c for c in _text(elements, "PatientBirthDate") if c not in ".- ")
+    return Patient(
+        _digest(_identifier(_text(elements, "PatientID")), "id", key),
+        _digest(_plain(_text(elements, "IssuerOfPatientID")), "issuer", key),
+        tuple(_digest(_name(group), "name", key) for group in groups),  # type: ignore[arg-type]
+        _digest(birth_date if _BIRTH_DATE.fullmatch(birth_date) else "", "birth", key),
+    )
+
+
+def _text(elements: Elements, keyword: str) -> str:
+    try:
+        return elements.text(keyword)
+    except (ValueError, LookupError):
+        # In no character set that is known: its bytes can be compared as well.
+        return elements.values[keyword][1].decode("latin-1")
+
+
+def _plain(text: str) -> str:
+    shown = "".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFKC", text) if c != "\0")
+    return " ".join(shown.split()).casefold()
+
+
+def _identifier(text: str) -> str:
+    plain = _plain(text)
+    words = _WORD.findall(plain)
+    return "" if not words or set(words) <= _NO_NAMES else plain
+
+
+def _name(text: str) -> str:
+    """Family and given name in any order, without accents; "" for what stands in place of a name."""
+    family_and_given = " ".join(text.split("^")[:2]) if "^" in text else text
+    letters = unicodedata.normalize("NFKD", _plain(family_and_given))
+    words = _WORD.findall("".join(c for c in letters if not unicodedata.combining(c)))
+    return "" if set(words) <= _NO_NAMES else " ".join(sorted(words))
+
+
+def _digest(text: str, kind: str, key: bytes) -> bytes:
+    if not text:
+        return b""
+    return hashlib.blake2b(
+        text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES, key=key, person=kind.encode()
+    ).digest()
+
+
+@dataclass(frozen=True)
+class PatientFiles:
+    """The files of one study and one patient, with the flags that their study gets."""
+
+    files: tuple[FileHeader, ...]
+    flags: tuple[str, ...]
+
+
+def split_by_patient(files: Sequence[FileHeader]) -> list[PatientFiles]:
+    """Tell apart the patients whose files have one Study Instance UID.
+
+    Files are of one patient where their PatientIDs are equal and their issuers do not differ; where one has
+    no PatientID, where names and birth dates do not differ. Equal PatientIDs with another name and another
+    birth date are two patients: software for de-identification writes the same PatientID for all. Files that
+    name no patient, or do not say which of several, belong where their folders belong. Folders are one
+    patient's unless two of them hold a series of the same number and plane, as those of two studies do and
+    those of one study do not. So a study without any identity stays whole, be it in a folder a series.
+
+    Args:
+        files: of one Study Instance UID.
+
+    Returns:
+        One entry a patient, in the order of their first paths.
+    """
+    by_patient: dict[Patient, list[FileHeader]] = defaultdict(list)
+    for file in files:
+        by_patient[file.patient].append(file)
+    known, unknown = _clusters(by_patient)
+    found: list[tuple[list[FileHeader], set[str]]] = []
+    for patients in known:
+        members = [file for patient in patients for file in by_patient[patient]]
+        if any(patient.identified for patient in patients):
+            names = any(_names_differ(a, b) or _dates_differ(a, b) for a, b in combinations(patients, 2))
+            found.append((members, {NAMES_DIFFER} if names else set()))
+        else:
+            found.extend((part, {IDENTITY_UNKNOWN}) for part in _by_folder(members))
+    named = list(found)
+    for part in _by_folder([file for patient in unknown for file in by_patient[patient]]):
+        owner = _owner(part, [members for members, _ in named])
+        if owner is None:
+            found.append((part, {IDENTITY_UNKNOWN}))
+        else:
+            named[owner][0].extend(part)
+            named[owner][1].add(IDENTITY_UNKNOWN)
+    shared = {STUDY_UID_SHARED} if len(found) > 1 else set()
+    found.sort(key=lambda item: min(str(file.path) for file in item[0]))
+    return [PatientFiles(tuple(members), tuple(sorted(flags | shared))) for members, flags in found]
+
+
+def _clusters(by_patient: dict[Patient, list[FileHeader]]) -> tuple[list[list[Patient]], list[Patient]]:
+    """What files say of their patients, joined to one list a patient; and what says too little for that."""
+
+    def fullest_first(patient: Patient) -> tuple[bool, bool, bool, bool, str]:
+        first = min(str(file.path) for file in by_patient[patient])
+        return not patient.id, not patient.issuer, not any(patient.names), not patient.birth_date, first
+
+    known: list[list[Patient]] = []
+    unknown = [patient for patient in by_patient if not patient.named]
+    for patient in sorted((p for p in by_patient if p.named), key=fullest_first):
+        possible = [same for same in known if not any(_conflict(patient, other) for other in same)]
+        agreeing = [same for same in possible if any(_agree(patient, other) for other in same)]
+        if len(agreeing) == 1:
+            agreeing[0].append(patient)
+        elif possible:
+            unknown.append(patient)
+        else:
+            known.append([patient])
+    return known, unknown
+
+
+def _agree(one: Patient, other: Patient) -> bool:
+    if one.id and other.id:
+        return one.id == other.id
+    return any(a and a == b for a, b in zip(one.names, other.names, strict=True))
+
+
+def _conflict(one: Patient, other: Patient) -> bool:
+    names, dates = _names_differ(one, other), _dates_differ(one, other)
+    if one.id and other.id:
+        issuers = bool(one.issuer and other.issuer) and one.issuer != other.issuer
+        return one.id != other.id or issuers or (names and dates)
+    return names or dates
+
+
+def _names_differ(one: Patient, other: Patient) -> bool:
+    both = [a == b for a, b in zip(one.names, other.names, strict=True) if a and b]
+    return bool(both) and not any(both)
+
+
+def _dates_differ(one: Patient, other: Patient) -> bool:
+    return bool(one.birth_date and other.birth_date) and one.birth_date != other.birth_date
+
+
+def _owner(part: Sequence[FileHeader], named: Sequence[Sequence[FileHeader]]) -> int | None:
+    """Which of the patients these files belong to, or None."""
+    said = {file.patient for file in part}
+    depths: dict[int, int] = {}
+    for number, members in enumerate(named):
+        theirs = {file.patient for file in members}
+        if any(_conflict(one, other) for one in said for other in theirs):
+            continue
+        folders = {file.path.parent for file in members}
+        if not {file.path.parent for file in part} & folders and _repeats(part, members):
+            continue
+        depths[number] = max(_shared_depth(file.path.parent, folder) for file in part for folder in folders)
+    nearest = [number for number, depth in depths.items() if depth == max(depths.values())]
+    return nearest[0] if len(nearest) == 1 else None
+
+
+def _shared_depth(one: Path, other: Path) -> int:
+    return len(Path(os.path.commonpath([one, other])).parts)
+
+
+def _by_folder(files: Sequence[FileHeader]) -> list[list[FileHeader]]:
+    """The files as one patient's, or a list for each folder where folders repeat one another's series."""
+    if not files:
+        return []
+    folders = {file.path.parent for file in files}
+    depth = len(Path(os.path.commonpath(folders)).parts)
+    children: dict[tuple[str, ...], list[FileHeader]] = defaultdict(list)
+    for file in files:
+        children[file.path.parent.parts[depth : depth + 1]].append(file)
+    parts = [children[name] for name in sorted(children)]
+    if len(parts) > 1 and any(_repeats(one, other) for one, other in combinations(parts, 2)):
+        return [smaller for part in parts for smaller in _by_folder(part)]
+    return [list(files)]
+
+
+def _repeats(one: Iterable[FileHeader], other: Iterable[FileHeader]) -> bool:
+    """Whether both hold series of the same numbers and planes under different UIDs, as two studies do.
+
+    Where series have no number, two of the same descriptions and planes count.
+    """
+    mine, theirs = _signatures(one), _signatures(other)
+    if set().union(*mine.values()) & set().union(*theirs.values()):
+        # Files of one series in two folders: a medium that was written in portions.
+        return False
+    common = mine.keys() & theirs.keys()
+    return any(number is not None for number, _, _ in common) or len(common) >= _SEVERAL_SERIES
+
+
+def _signatures(files: Iterable[FileHeader]) -> dict[tuple[int | None, str, int], set[str]]:
+    found: dict[tuple[int | None, str, int], set[str]] = defaultdict(set)
+    for file in files:
+        pose = file.frames[0].header.pose
+        if pose is not None:
+            plane = int(np.argmax(np.abs(pose.normal)))
+            text = "" if file.series_number is not None else file.description.casefold()
+            found[file.series_number, text, plane].add(file.series_uid)
+    return found

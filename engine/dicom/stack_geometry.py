@@ -1,0 +1,128 @@
+"""Frames of one series, and how they lie to one another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.engine.dicom.header import FileHeader, FoundFrame
+from stenosis_trt.engine.geometry import FloatArray, SlicePose
+
+SAME_PLACE_MM = 0.05
+"""Images closer than this lie in one place: a tenth of a pixel, and far above rounding in headers."""
+SAME_PLACE_COSINE = 0.9999
+_SAME_STATION_MM = 20.0
+"""Stacks of one place are shifted less, if at all; stations of a spine lie ten times as far apart."""
+_PARALLEL_DEGREES = 2.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One frame of a series, and the file that it is in."""
+
+    frame: FoundFrame
+    file: FileHeader
+
+    @property
+    def pose(self) -> SlicePose:
+        """Where it lies."""
+        if self.frame.header.pose is None:
+            raise ValueError("A frame without a pose reached the series; the header stage refuses those.")
+        return self.frame.header.pose
+
+
+Group = list[Member]
+
+
+class Geometry:
+    """Centres `(N, 3)`, normals `(N, 3)` and positions `(N,)` along the mean normal, in mm."""
+
+    # They repeat what SlicePose offers, for many poses at once: its properties keep what they computed, which
+    # would triple the memory that a scan of many files takes.
+    def __init__(self, members: Group) -> None:
+        self._members = members
+        poses = [member.pose for member in members]
+        rows = np.array([pose.row_direction for pose in poses])
+        columns = np.array([pose.column_direction for pose in poses])
+        half = np.array(
+            [((p.columns - 1) / 2 * p.column_spacing, (p.rows - 1) / 2 * p.row_spacing) for p in poses]
+        )
+        self.centres: FloatArray = np.asarray(
+            np.array([pose.origin for pose in poses]) + half[:, :1] * rows + half[:, 1:] * columns
+        )
+        self.normals: FloatArray = np.asarray(np.cross(rows, columns), dtype=np.float64)
+        turned = np.where(self.normals @ self.normals[0] < 0, -1.0, 1.0)[:, None] * self.normals
+        mean = turned.mean(axis=0)
+        # Turned to point to the patient's left, back or head.
+        mean = mean * np.sign(mean[int(np.argmax(np.abs(mean)))])
+        self.along: FloatArray = np.asarray(self.centres @ mean)
+        length = float(np.linalg.norm(mean))
+        cosines = np.abs(self.normals @ mean) / length if length else np.zeros(len(members))
+        self.parallel = bool(cosines.min() >= np.cos(np.deg2rad(_PARALLEL_DEGREES)))
+        self.axial = int(np.argmax(np.abs(mean))) == 2
+
+    def ordered(self) -> Group:
+        """The members in order of position."""
+        return [self._members[index] for index in np.argsort(self.along, kind="stable").tolist()]
+
+    def places(self) -> list[int]:
+        """Number the planes; frames in one plane have one number."""
+        along, centres, normals = self.along, self.centres, self.normals
+        places = [0] * len(along)
+        # One frame of each place that is not yet too far behind along the direction.
+        open_places: list[int] = []
+        for index in np.argsort(along, kind="stable").tolist():
+            open_places = [other for other in open_places if along[index] - along[other] <= SAME_PLACE_MM]
+            for other in open_places:
+                near = np.abs(centres[index] - centres[other]).max() <= SAME_PLACE_MM
+                if near and abs(normals[index] @ normals[other]) >= SAME_PLACE_COSINE:
+                    places[index] = places[other]
+                    break
+            else:
+                places[index] = index
+                open_places.append(index)
+        return places
+
+
+def grouped(members: Group, labels: Iterable[Hashable]) -> list[Group]:
+    """Members with one label each, in the order in which labels come first."""
+    groups: dict[Hashable, Group] = defaultdict(list)
+    for member, label in zip(members, labels, strict=True):
+        groups[label].append(member)
+    return list(groups.values())
+
+
+def tilts(members: Group, degrees: float) -> list[int]:
+    """Number directions of the normal; those that a chain of steps below `degrees` joins have one number."""
+    rounded, inverse = np.unique(np.round(Geometry(members).normals, 4), axis=0, return_inverse=True)
+    every = rounded / np.linalg.norm(rounded, axis=1, keepdims=True)
+    numbers = np.full(len(every), -1)
+    limit = np.cos(np.deg2rad(degrees))
+    for number in range(len(every)):
+        if numbers[number] >= 0:
+            continue
+        numbers[number] = number
+        waiting = [number]
+        while waiting:
+            near = (np.abs(every @ every[waiting.pop()]) >= limit) & (numbers < 0)
+            numbers[near] = number
+            waiting.extend(np.flatnonzero(near).tolist())
+    return [int(numbers[k]) for k in inverse.reshape(-1)]
+
+
+def places_within(geometry: Geometry) -> npt.NDArray[np.int64]:
+    """Number the places within the plane: centres far apart have different numbers."""
+    normal = geometry.normals[0]
+    within = geometry.centres - np.outer(geometry.centres @ normal, normal)
+    stations = np.full(len(within), -1)
+    for number in range(len(within)):
+        left = np.flatnonzero(stations < 0)
+        if not len(left):
+            break
+        near = np.abs(within - within[left[0]]).max(axis=1) <= _SAME_STATION_MM
+        stations[near & (stations < 0)] = number
+    return stations
