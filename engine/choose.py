@@ -15,6 +15,7 @@ from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeade
 from stenosis_trt.engine.series_merits import (
     NECK_DEPTH,
     Merit,
+    after_contrast_agent,
     axial_merits,
     fat_suppressed,
     identity,
@@ -237,7 +238,7 @@ def _flags(sagittal: SeriesHeader, axial: SeriesHeader | None, same: bool) -> tu
         (axial is None, "no_axial_series"),
         (axial is not None and not same, "axial_unmatched"),
         (any(names_other_region(series) for series in both), "body_part_not_cervical"),
-        (any(series.contrast.contrast_agent for series in both), "contrast_agent"),
+        (any(after_contrast_agent(series) for series in both), "contrast_agent"),
         (any(fat_suppressed(series) for series in both), "fat_suppressed"),
         (any(step(series) < _THIN for series in both), "thin_slices"),
     )

@@ -15,6 +15,7 @@ from stenosis_trt.engine.series_words import (
     names_neck,
     other_region,
     plain,
+    says_contrast_agent,
     says_fat_suppressed,
     says_t2,
     words,
@@ -53,7 +54,7 @@ def _common_merits(series: SeriesHeader) -> list[Merit]:
     return [
         Merit("its header names another region", -float(names_other_region(series))),
         Merit("it is a derived image", -float("DERIVED" in {part.upper() for part in series.image_type})),
-        Merit("it was taken after contrast agent", -float(series.contrast.contrast_agent)),
+        Merit("it was taken after contrast agent", -float(after_contrast_agent(series))),
         Merit("its fat is suppressed", -float(fat_suppressed(series))),
         Merit("it is a 3-D acquisition, unlike what the models learnt from", -float(series.acquisition_3d)),
         Merit("its description does not say T2", float(says_t2(text))),
@@ -173,6 +174,11 @@ def fat_suppressed(series: SeriesHeader) -> bool:
     """Whether fat is dark, by image type or description."""
     by_type = {part.upper() for part in series.image_type} & {"WATER", "W"}
     return bool(by_type) or says_fat_suppressed(words(series))
+
+
+def after_contrast_agent(series: SeriesHeader) -> bool:
+    """Whether contrast agent was given before, by the header's tags or the description."""
+    return series.contrast.contrast_agent or says_contrast_agent(words(series))
 
 
 def same_frame(one: SeriesHeader, other: SeriesHeader) -> bool:

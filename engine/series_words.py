@@ -1,7 +1,8 @@
-"""What the words of a header hint at: the body region, the contrast, fat suppression.
+"""What the words of a header hint at: the body region, the contrast, fat suppression, contrast agent.
 
-Descriptions are typed by people, in many languages and by many habits. Nothing here decides alone: see
-`series_role` for what weighs how much.
+Descriptions are typed by people, in many languages and by many habits: English, German, French, Spanish,
+Italian, Portuguese, Polish, Russian, Turkish, Chinese, Japanese and Korean are read. A word that means two
+things is left out. Nothing here decides alone: see `series_role` for what weighs how much.
 """
 
 from __future__ import annotations
@@ -11,144 +12,149 @@ import unicodedata
 
 from stenosis_trt.engine.records import SeriesHeader
 
+_LETTERS = str.maketrans({"ı": "i", "ł": "l", "ß": "ss", "ø": "o", "đ": "d", "_": " "})
+"""Letters that Unicode does not decompose into one of ASCII and an accent."""
 
-def _fold(text: str) -> str:
-    """Lower case, without accents, and with the letters that Unicode does not decompose written plainly.
 
-    Hangul syllables come apart in a decomposition and are joined again. What loses its marks (й, が) loses
-    them in the patterns below as well, which are folded too.
+def plain(text: str) -> str:
+    """Lower case, without accents, words parted by spaces instead of underscores.
+
+    Korean syllables are composed again, so that they compare as they are written.
     """
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    decomposed = unicodedata.normalize("NFKD", text.lower())
     bare = "".join(c for c in decomposed if not unicodedata.combining(c))
-    return unicodedata.normalize("NFC", bare).translate(_PLAIN_LETTERS)
+    return unicodedata.normalize("NFC", bare).translate(_LETTERS).strip()
 
 
-_PLAIN_LETTERS = str.maketrans({"ł": "l", "ı": "i", "ø": "o", "đ": "d"})
+def _any_of(*patterns: str) -> re.Pattern[str]:
+    """One pattern for all, each brought into the form that `plain` gives to the text."""
+    return re.compile("|".join(plain(pattern) for pattern in patterns))
 
 
-def _pattern(*alternatives: str) -> re.Pattern[str]:
-    return re.compile("|".join(map(_fold, alternatives)))
-
-
-# What technologists write, a line a group of languages: English and German; French, Spanish, Italian and
-# Portuguese; Russian; Polish and Turkish; Chinese, Japanese and Korean. ШОП, ГОП and ПОП are the usual
-# abbreviations of the three regions in Russian, HWS, BWS and LWS in German. Words that also mean something
-# else (French "cou", Turkish "bel") are left out.
+# German abbreviates the spine as HWS, BWS, LWS and the vertebrae as HWK, BWK, LWK; Russian abbreviates its
+# sections as ШОП (шейный отдел позвоночника), ГОП, ПОП and ПКОП.
 _REGIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "lumbar",
-        _pattern(
-            r"lumb|\bl(s|ss)?[ -]?spine|\bl[ -]?sp\b|\blssp|\blws\b|lenden",
-            r"lomb",
-            r"пояснич|\bпк?оп\b|люмб",
-            r"lędźw|\bl-?s\b",
-            r"腰|요추|허리",
+        _any_of(
+            r"lumb|lomb|\bl(s|ss)?[ -]?spine|\blssp",
+            r"\blw[sk]\b|lenden",
+            r"lędźw|kr(ęgosłup|ęg)?\.? l[ -/]?s\b",
+            r"пояснич|люмб|\bпк?оп\b",
+            r"腰|요추|요천추",
         ),
     ),
     (
         "thoracic",
-        _pattern(
-            r"thora|\btl?[ -]?spine|\bbws\b|brustwirbel",
-            r"torac|\btorax|\bdors(al|ale|o)\b",
-            r"грудн|\bгоп\b",
-            r"piersiow|torak",
-            r"胸椎|胸段|흉추",
+        _any_of(
+            r"thora|tora[ck]|\bdors(al|ale|o)|\btl?[ -]?spine",
+            r"\bbw[sk]\b|brustwirbel",
+            r"piersiow|грудн|торак|\bгоп\b",
+            r"胸椎|흉추",
         ),
     ),
     (
         "brain",
-        _pattern(
-            r"brain|\bhead|cereb|encephal|crani|schädel|\bkopf|\bhirn",
-            r"\bcrâne|\btête\b|cerve(au|let|ll)|encefal|cráne|cabe[zç]a|\btesta\b",
-            r"головн|голов[аы]",
-            r"mózg|głow|beyin|kafa\b|kranial",
-            r"脳|脑|腦|颅|顱|头|頭|뇌|두부",
+        # The spinal cord is "спинной мозг", cerebrospinal fluid "脑脊液": the words for brain are in both.
+        _any_of(
+            r"brain|\bhead|cereb|encephal|encefal|[ck]rani|\bcrane",
+            r"schädel|\bkopf|\b(ge)?hirn|cerveau|\btête\b|cervell|\btesta\b|cabe[cz]a",
+            r"mózg|\bgłow[aye]|czaszk|головн|\bчереп|beyin|\bkafa",
+            r"[脳脑腦](?!脊)|颅|顱|头|頭|뇌(?!척)|두부|머리",
         ),
     ),
-    ("pelvis", _pattern(r"pelvi|sacr|prosta|coccy|uter|cervix", r"\bтаза\b|крестц|miednic|骨盆|골반")),
     (
-        "trunk",
-        _pattern(r"chest|breast|abdom|liver|kidney|renal|heart|cardia", r"брюшн|\bbatın\b|腹部|肝|복부"),
+        "pelvis",
+        _any_of(r"pelvi|sacr|prosta|coccy|cervix", r"\bbecken|miednic|крестц", r"骨盆|骨盤|골반|천추"),
     ),
-    (
-        "limb",
-        _pattern(
-            r"knee|shoulder|\bhips?\b|wrist|elbow|ankle|\bfoot\b|\bhand\b|femur|tibia|humerus|\bknie|schulter",
-            r"genou|épaule|hanche|rodilla|hombro|cadera|ginocchio|spalla|joelho|\bombro|quadril",
-            r"колен|плеч|тазобедр|kolan|\bdiz\b|omuz|膝|肩|무릎|어깨",
-        ),
-    ),
+    ("trunk", re.compile(r"chest|breast|abdom|liver|kidney|renal|heart|cardia")),
+    ("limb", re.compile(r"knee|shoulder|\bhips?\b|wrist|elbow|ankle|\bfoot\b|\bhand\b|femur|tibia|humerus")),
 )
-_NECK = _pattern(
-    # Not "cerveau", "cervelet" and "cervello", which are brains, nor "cervix".
-    r"cerv(?!e[al]|ix)|zervi|\bct?[ -]?spine|\bc[ -]?sp\b|\bhws\b|neck|\bhals",
-    r"cuello|\bcollo\b|pescoço",
-    r"шейн|\bшоп\b|\bше[яию]\b",
-    r"szyjn|\bszyi\b|servik|boyun",
-    r"颈|頸|頚|경추|경부",
+# The neck of the womb or of the femur is no neck: cervix, szyjka, шейка, cuello uterino, 宫颈, 股骨颈.
+# Left out, since they mean more: 경부 (also of the womb), 목 and 首 (also in the words for wrist).
+_NOT_OF_WOMB_OR_FEMUR = r"(?! (uter|femor|de))"
+_NECK = _any_of(
+    r"cerv(?!eau|el|ix|ice\b)|\bct?[ -]?spine|neck",
+    r"zervi|\bhw[sk]\b|\bhals",
+    rf"\bcuello\b{_NOT_OF_WOMB_OR_FEMUR}|\bcollo\b{_NOT_OF_WOMB_OR_FEMUR}|pescoço",
+    r"szyj(?!k)|\bszyi\b|шейн|\bше[яи]\b|цервик|\bшоп\b|servi[kc]al|\bboyun|\bboyn",
+    r"(?<![宫宮骨])[颈頸頚]|けい椎|경추|경수",
 )
 
-# Vertebrae from and to: "C2-C7", "C7/T1", "C3-7", "C2 to T1". Their "T1" and "T2" name no weighting.
-_VERTEBRAE = _pattern(
-    r"\b[cс]\d\s?[-–/~]\s?[cсtтdl]?\d{1,2}\b",
-    r"\b[tdl]\d{1,2}\s?[-–/~]\s?[tdls]\d{1,2}\b",
-    r"\b[cсtт]\d{1,2} (to|bis|a|al|do|до|по) [cсtтdl]?\d{1,2}\b",
+# Vertebrae as technologists give them, from and to: "C2-C7", "C3/4", "C7-T1", "C2 bis Th2"; never upwards,
+# since "T2 - C2" is a weighting and a vertebra. Cyrillic С and Т look the same and are typed as often.
+_CERVICAL, _THORACIC, _LUMBAR = r"[cс] ?\d", r"(?:th|[tтd]) ?\d{1,2}", r"[lл] ?\d"
+_TO = r" ?(?:[-–/]|\b(?:to|bis|au|al|do|по)\b) ?"
+_SPANS = (
+    rf"{_CERVICAL}(?:{_TO}(?:[cс]?\d|{_THORACIC}|{_LUMBAR})(?!\d))+",
+    rf"{_THORACIC}(?:{_TO}(?:{_THORACIC}|{_LUMBAR})(?!\d))+",
+    # With a space alone, where that leaves a weighting to follow.
+    rf"[cс]\d (?:[cс]\d|{_THORACIC})(?=.*[tт][12](?!\d))",
 )
-# Behind a single one ("C7 T1") the two cannot be told apart: neither is read from it.
-_NO_VERTEBRA = r"(?<![cсtт]\d[-/ ])"
-_T = "[tт]"
-"""Also the Cyrillic letter, which looks the same."""
+_FROM_TO = re.compile(rf"(?<![a-zа-я\d])(?:{'|'.join(_SPANS)})(?![a-zа-я\d])")
+# "C7 T1" may be a disc, or a weighting after a vertebra: neither is read from it.
+_NO_VERTEBRA = r"(?<![ctст]\d[-/ ])"
 # A fat image is one half of a split; "T2 FAT" alone is short for saturated fat.
 _SPLIT = r"(dixon|\bideal\b|\bflex\b)"
 _NOT_SUPPRESSED = r"(?![ -]?(sat|sup))"
 _CONTRASTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "a localizer",
-        _pattern(
-            r"locali[sz]er|\blocs?\b|scout|survey|\bpilot\b|3[ -]?pl(ane)?\b|lokalis|übersicht|topogram",
-            r"localizador|locali[sz]zator|localisat|repérage",
-            r"локалайзер|локализатор|топограмм|lokaliz|kılavuz",
-            r"定位|位置決|스카우트|로컬라이저",
+        _any_of(
+            r"lo[ck]ali[sz](er|at|ad|z)|\blocs?\b|scout|survey|\bpilot\b|3[ -]?pl(ane)?\b",
+            r"übersicht|repérage|\bcentrage\b|локалайз|локализатор|\bобзорн",
+            r"定位|位置決め|位置决め|로컬라이저",
         ),
     ),
-    ("STIR", _pattern(r"stir|tirm|\bir[ -]?fse|fse[ -]?ir\b")),
-    ("FLAIR", _pattern(r"flair|dark[ -]?fluid")),
+    ("STIR", re.compile(r"stir|tirm|\bir[ -]?fse|fse[ -]?ir\b")),
+    ("FLAIR", re.compile(r"flair|dark[ -]?fluid")),
     (
         "diffusion",
-        _pattern(
+        _any_of(
             r"\bdwi|\bdti|diffusion|\bdiff\b|\badc\b|\btrace\b|\bivim|\bep2d",
-            r"difu[sz]|diffu[sz]|диффуз|dyfuz|拡散|弥散|彌散|扩散|擴散|확산",
+            r"difusi[oó]n|difusão|dyfuzj|диффуз|difüzyon|弥散|彌散|扩散|拡散|확산",
         ),
     ),
-    ("a myelogram", _pattern(r"myelogra|\bmyelo\b", r"mielogra|миелограф|miyelogra|水成像|ミエロ|척수조영")),
+    ("a myelogram", _any_of(r"m(y|i|iy)elogra|\bmyelo\b", r"миелогра|水成像|脊[髓髄]造影|ミエロ|척수조영")),
     (
         "a fat image",
-        _pattern(rf"^fat:|{_SPLIT}.*\bf(at)?\b{_NOT_SUPPRESSED}|\bfat\b{_NOT_SUPPRESSED}.*{_SPLIT}"),
+        re.compile(rf"^fat:|{_SPLIT}.*\bf(at)?\b{_NOT_SUPPRESSED}|\bfat\b{_NOT_SUPPRESSED}.*{_SPLIT}"),
     ),
-    ("an opposed-phase image", _pattern(r"\bopp(osed)?\b|out[ -]?(of[ -]?)?phase")),
-    (
-        "T2*",
-        _pattern(rf"{_T}2 ?\*|{_T}2[ -]?star|\bmedic\b|\bmerge\b|\b[mb]?ffe\b|\bswi|\bhemo\b|\bgre\b"),
-    ),
-    ("T1", re.compile(_NO_VERTEBRA + rf"(?<![a-zа-я0-9])[se]?{_T}1(?!\d)")),
-    ("proton density", _pattern(r"\bpdw?\b|proton|протон")),
+    ("an opposed-phase image", re.compile(r"\bopp(osed)?\b|out[ -]?(of[ -]?)?phase")),
+    ("T2*", re.compile(r"[tт]2 ?\*|t2[ -]?star|\bmedic\b|\bmerge\b|\b[mb]?ffe\b|\bswi|\bhemo\b|\bgre\b")),
+    ("T1", re.compile(_NO_VERTEBRA + r"(?<![a-z0-9])[se]?[tт]1(?!\d)")),
+    ("proton density", re.compile(r"\bpdw?\b|proton|протон")),
 )
-_WITHOUT_SUPPRESSION = re.compile(
-    r"\b(no|non|not|without|w/?o|ohne|sans|sin|senza)[ -]*(fs\b|fat\b([ -]?(sat|sup)\w*)?)"
-)
-_T2 = re.compile(_NO_VERTEBRA + rf"{_T}2(?!\d| ?\*|[ -]?star)")
-_FAT_SUPPRESSED = _pattern(
-    r"\bfs\b|\bfat\b|fat[ -]?(sat|sup)|\bspa?ir\b|\bwater\b|dixon.*\bw\b|fett[ -]?(ges|sat|sup|unter)",
-    r"graisse|\bgrasa|\bgrasso|gordura",
-    r"жироподав|подавлени\w* жир|\bжп\b|tłuszcz|yağ[ -]?bask",
-    r"压脂|壓脂|抑脂|脂肪抑制|지방[ -]?억제",
+_T2 = re.compile(_NO_VERTEBRA + r"[tт]2(?!\d| ?\*|[ -]?star)")
+
+_FAT = (
+    r"\bfs\b|\bfat\b([ -]?(sat|sup)\w*)?|\bfatsat",
+    r"fett(ges|supp|unterdr|sätt)\w*",
+    r"(sat|sup|sop)\w*[ .-]*(de la |de |del |do |da )?(graisse|grasa|grasso|gordura|tłuszcz)\w*",
+    r"(graisse|grasa|grasso|gordura|tłuszcz\w*)[ .-]*(sat|sup|sop)\w*",
+    r"жироподав\w*|подав\w* (сигнала )?(от )?жир\w*|yağ bask\w*",
+    r"[压壓抑]脂|脂肪抑制|脂肪饱和|脂肪飽和|지방 ?(억제|소거|포화)",
 )
 """Fat that is named at all is mostly named because it is dark; a fat image is told before."""
+_WITHOUT_SUPPRESSION = _any_of(
+    rf"\b(no|non|not|without|w/?o|ohne|sans|sin|senza|sem|bez|без)[ -]*({'|'.join(_FAT)})",
+    rf"[无無不非]({_FAT[-1]})",
+    rf"({_FAT[-1]}) ?(なし|无|無|안 ?함)",
+    r"yağ bask\w*(siz|sız)",
+)
+_FAT_SUPPRESSED = _any_of(*_FAT, r"fat[ -]?(sat|sup)", r"\bspa?ir\b|\bwater\b|dixon.*\bw\b")
 
-
-def plain(text: str) -> str:
-    """Lower case, without accents, words parted by spaces instead of underscores."""
-    return _fold(text).replace("_", " ").strip()
+# Only together with a word that says "after" or "with": alone, contrast may be the image's.
+_AFTER = (
+    r"(\b(post|with|w/|after|mit|nach|con|avec|apr[eè]s|com|ap[oó]s|dopo|tras|z|po|с|после) ?-?"
+    r"|\+ ?)(de |m\. )?"
+)
+_AGENT = r"(contrast[eo]?|kontrast(mittel|em|u)?|km|gd|gad(o\w*)?|mdc|контраст(ом|а|ным|ного)?|ку)\b"
+_CONTRAST_AGENT = _any_of(
+    _AFTER + _AGENT,
+    r"\+ ?c\b(?![ -]?spine)|\bc ?\+(?!\w)|(avec|apr[eè]s) injection|kontrastlı",
+    r"(?<![平未非髓髄管])(增强|增強|造影)(?!前|なし)|(?<![비수])조영(?! ?전)",
+)
 
 
 def words(series: SeriesHeader) -> str:
@@ -177,17 +183,27 @@ def other_region(text: str) -> str:
     return next((name for name, pattern in _REGIONS if pattern.search(text)), "")
 
 
+def _without_vertebrae(text: str) -> str:
+    """The text without vertebrae from and to, in which T1 and T2 are no weightings."""
+    return _FROM_TO.sub(" ", text)
+
+
 def contrast_hint(text: str) -> str:
     """The contrast other than T2 that a plain text names, or ""."""
-    rest = _VERTEBRAE.sub(" ", text)
-    return next((name for name, pattern in _CONTRASTS if pattern.search(rest)), "")
+    text = _without_vertebrae(text)
+    return next((name for name, pattern in _CONTRASTS if pattern.search(text)), "")
 
 
 def says_t2(text: str) -> bool:
     """Whether a plain text names T2 (not T2*, and not the vertebra)."""
-    return bool(_T2.search(_VERTEBRAE.sub(" ", text)))
+    return bool(_T2.search(_without_vertebrae(text)))
 
 
 def says_fat_suppressed(text: str) -> bool:
     """Whether a plain text says that fat is dark: suppressed, or the water image of a Dixon split."""
     return bool(_FAT_SUPPRESSED.search(_WITHOUT_SUPPRESSION.sub(" ", text)))
+
+
+def says_contrast_agent(text: str) -> bool:
+    """Whether a plain text says that contrast agent was given."""
+    return bool(_CONTRAST_AGENT.search(text))
