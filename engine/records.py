@@ -85,7 +85,8 @@ class FrameHeader:
 class SeriesHeader:
     """One series, its frames ordered along the slice normal. No pixels.
 
-    `acquired` grows with the time of acquisition, for nothing but comparing; see `frames` in `dicom`.
+    `acquired` grows with the time of acquisition, for nothing but comparing; see `frames` in `dicom`. `lossy`
+    says that at least one of the images was compressed with loss.
     """
 
     study_uid: str
@@ -104,6 +105,7 @@ class SeriesHeader:
     patient_id: str = ""
     series_number: int | None = None
     acquired: float | None = None
+    lossy: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,20 @@ from typing import NamedTuple
 
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
+from stenosis_trt.engine.dicom.bare import is_uid
 from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, vocabulary
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, Frame, VolumeKey
-from stenosis_trt.engine.dicom.layout import LAYOUT_KEYWORDS, PixelLayout, no_image, pixel_layout
+from stenosis_trt.engine.dicom.layout import (
+    LAYOUT_KEYWORDS,
+    MR_CLASSES,
+    PixelLayout,
+    is_lossy,
+    no_image,
+    pixel_layout,
+)
 from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.missing_geometry import missing_geometry
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.records import Contrast, FrameHeader, Stage
 
@@ -37,6 +46,7 @@ _WANTED = vocabulary(
         "MRAcquisitionType",
         "Manufacturer",
         "PatientID",
+        "LossyImageCompression",
     ]
 )
 
@@ -68,6 +78,7 @@ class FileHeader:
     manufacturer: str
     patient_id: str
     series_number: int | None
+    lossy: bool = False
 
 
 def read_header(path: Path, limits: ReadLimits) -> FileHeader:
@@ -83,7 +94,7 @@ def read_header(path: Path, limits: ReadLimits) -> FileHeader:
             return _file_header(path, part, elements, limits)
         except DicomError as error:
             if not error.harmless:
-                error.study_uid = elements.text("StudyInstanceUID")
+                error.study_uid = _uid(elements, "StudyInstanceUID")
             raise
 
 
@@ -92,18 +103,18 @@ def _file_header(path: Path, part: Part10, elements: Elements, limits: ReadLimit
         raise _not_an_image(part, elements)
     layout = pixel_layout(part, elements, limits)
     for keyword in _UIDS:
-        if not elements.text(keyword):
+        if not _uid(elements, keyword):
             raise _error(f"The header has no {keyword}.")
     number = elements.number("SeriesNumber")
     return FileHeader(
-        study_uid=elements.text("StudyInstanceUID"),
-        series_uid=elements.text("SeriesInstanceUID"),
-        sop_instance_uid=elements.text("SOPInstanceUID"),
-        modality=elements.text("Modality"),
+        study_uid=_uid(elements, "StudyInstanceUID"),
+        series_uid=_uid(elements, "SeriesInstanceUID"),
+        sop_instance_uid=_uid(elements, "SOPInstanceUID"),
+        modality=_modality(elements, part.sop_class),
         sop_class_uid=elements.text("SOPClassUID"),
         path=path,
         frames=_frames(path, part.sop_class, elements, layout),
-        frame_of_reference_uid=elements.text("FrameOfReferenceUID"),
+        frame_of_reference_uid=_uid(elements, "FrameOfReferenceUID"),
         description=elements.text("SeriesDescription"),
         protocol=elements.text("ProtocolName"),
         body_part=elements.text("BodyPartExamined") or Frame(elements, 0).anatomy(),
@@ -111,7 +122,23 @@ def _file_header(path: Path, part: Part10, elements: Elements, limits: ReadLimit
         manufacturer=elements.text("Manufacturer"),
         patient_id=elements.text("PatientID"),
         series_number=int(number) if number is not None else None,
+        lossy=is_lossy(part.transfer_syntax, elements.text("LossyImageCompression")),
     )
+
+
+def _uid(elements: Elements, keyword: str) -> str:
+    """A UID. What made decimal commas of all points of a file made them of its UIDs' too."""
+    text = elements.text(keyword)
+    if "," in text and is_uid(text.replace(",", ".")):
+        return text.replace(",", ".")
+    return text
+
+
+def _modality(elements: Elements, sop_class: str) -> str:
+    """The modality; MR where the SOP class says so and the element is absent or odd (" mr", "MRI")."""
+    stated = elements.text("Modality").upper()
+    says_mr = elements.text("SOPClassUID") in MR_CLASSES or sop_class in MR_CLASSES
+    return "MR" if says_mr and (not stated or stated.startswith("MR")) else stated
 
 
 def _error(reason: str) -> DicomError:
@@ -139,7 +166,7 @@ def _frames(path: Path, sop_class: str, elements: Elements, layout: PixelLayout)
     if told != layout.frames and (told or layout.frames > 1):
         reason = f"The file has {layout.frames} frames, but its header says of {told} where they lie."
         raise no_image(sop_class, reason, "Export the scanner's original images.")
-    uid = elements.text("SOPInstanceUID")
+    uid = _uid(elements, "SOPInstanceUID")
     # Most frames share key and contrast; each is kept once, so that a scan of many files stays small.
     volumes: dict[VolumeKey, VolumeKey] = {}
     contrasts: dict[Contrast, Contrast] = {}
@@ -148,10 +175,7 @@ def _frames(path: Path, sop_class: str, elements: Elements, layout: PixelLayout)
         frame = Frame(elements, index)
         pose = frame.pose(layout)
         if pose is None:
-            reason = "The header lacks a usable position, orientation or pixel spacing."
-            raise no_image(
-                sop_class, reason, "Export the scanner's original images, not copies of the screen."
-            )
+            raise no_image(sop_class, *missing_geometry(frame))
         header = FrameHeader(path, index, uid, pose, *frame.rescale(layout.inverted))
         volume, contrast = frame.volume_key(), frame.contrast()
         found.append(

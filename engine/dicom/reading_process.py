@@ -18,8 +18,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from stenosis_trt.engine.dicom.archives import Member, Refused, unpack
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
-from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.pixel_memory import Written, write
@@ -38,6 +41,8 @@ def describe(error: BaseException, stage: Stage, limits: ReadLimits) -> DicomErr
 
     No text of the error itself is passed on: it may quote the header.
     """
+    if isinstance(error, ArchiveFound):
+        return error
     if isinstance(error, DicomError):
         return DicomError(stage, error.reason, error.advice, error.harmless, error.study_uid)
     if isinstance(error, FileNotFoundError):
@@ -120,6 +125,26 @@ def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] |
         yield describe(error, Stage.FIND, limits)
 
 
+def archive(
+    path: Path, kind: str, folder: Path, limits: ReadLimits
+) -> Iterator[Member | Refused | DicomError]:
+    """What `unpack` yields, an answer each; a DicomError where nothing of the archive is to be used."""
+    try:
+        yield from unpack(path, kind, folder, limits)
+    except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
+        yield describe(error, Stage.HEADER, limits)
+
+
+def same_pixels(one: Path, other: Path, frames: int, limits: ReadLimits) -> Iterator[bool]:
+    """Whether two files of so many frames hold the same stored values, in one answer; False where one of them
+    cannot be decoded."""
+    try:
+        with open_pixels(one, limits) as first, open_pixels(other, limits) as second:
+            yield all(np.array_equal(first.decode(k), second.decode(k)) for k in range(frames))
+    except Exception:  # noqa: BLE001 - what cannot be compared is not the same
+        yield False
+
+
 def _cap_memory(extra: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     cap = pages * os.sysconf("SC_PAGE_SIZE") + extra
@@ -136,8 +161,9 @@ def main() -> None:
     connection = Connection(int(sys.argv[1]))
     limits = ReadLimits(**json.loads(sys.argv[2]))
     memory = int(sys.argv[3]) if len(sys.argv) > 3 else None
-    requests: dict[str, Any] = {"headers": headers, "dicomdir": dicomdir}
+    requests: dict[str, Any] = {"headers": headers, "dicomdir": dicomdir, "archive": archive}
     requests |= {"pixels": partial(pixels, memory), "images": partial(images, memory)}
+    requests["same_pixels"] = same_pixels
     _cap_memory(limits.decode_memory_bytes)
     try:
         connection.send(READY)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stenosis_trt.engine.dicom.duplicates import SameImage, copies_problems, same_content
 from stenosis_trt.engine.dicom.header import FileHeader, FoundFrame
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeader
@@ -22,21 +21,27 @@ _SAME_PLACE_MM = 0.05
 _SAME_PLACE_COSINE = 0.9999
 _SAME_STATION_MM = 20.0
 """Stacks of one place are shifted less, if at all; stations of a spine lie ten times as far apart."""
-_HASH_BYTES = 1 << 20
 
 
-def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
+def build_studies(
+    headers: Iterable[FileHeader], same_image: SameImage
+) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
     """Group files by study and series.
 
     Frames of a series are ordered by position along their mean normal, never by instance number. Several
     images in one place (echoes, dynamics, phases) make several volumes: a SeriesHeader each, with the
     same UID. Slices of different tilt without such doubles stay one series.
 
+    Args:
+        headers: of all files.
+        same_image: whether two files that differ hold the same image.
+
     Returns:
         Studies in order of UID, and a Problem for each file whose SOP Instance UID another one of its study
-        has with different content; the first of them is kept. Equal copies are dropped silently.
+        has with different content; the first of them is kept. Equal copies are dropped silently, and copies
+        of the same image in which other elements differ have one harmless Problem a study.
     """
-    kept, problems = _without_duplicates(headers)
+    kept, problems = _without_duplicates(headers, same_image)
     files: dict[tuple[str, str, str], list[FileHeader]] = defaultdict(list)
     for header in kept:
         files[header.study_uid, header.series_uid, header.frame_of_reference_uid].append(header)
@@ -49,13 +54,18 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
     )
 
 
-def _without_duplicates(headers: Iterable[FileHeader]) -> tuple[list[FileHeader], tuple[Problem, ...]]:
+def _without_duplicates(
+    headers: Iterable[FileHeader], same_image: SameImage
+) -> tuple[list[FileHeader], tuple[Problem, ...]]:
     first: dict[tuple[str, str], FileHeader] = {}
-    problems = []
+    problems, copies = [], []
     for header in headers:
         # A copy of a study under another UID is a study of its own.
         earlier = first.setdefault((header.study_uid, header.sop_instance_uid), header)
-        if earlier is header or _same_content(earlier.path, header.path):
+        if earlier is header or same_content(earlier.path, header.path):
+            continue
+        if same_image(earlier, header):
+            copies.append(header)
             continue
         problems.append(
             Problem(
@@ -66,23 +76,7 @@ def _without_duplicates(headers: Iterable[FileHeader]) -> tuple[list[FileHeader]
                 header.study_uid,
             )
         )
-    return list(first.values()), tuple(problems)
-
-
-def _same_content(one: Path, other: Path) -> bool:
-    try:
-        return one.stat().st_size == other.stat().st_size and _digest(one) == _digest(other)
-    except OSError:
-        # A file that has gone since cannot be shown to be the same.
-        return False
-
-
-def _digest(path: Path) -> bytes:
-    total = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_HASH_BYTES):
-            total.update(block)
-    return total.digest()
+    return list(first.values()), (*problems, *copies_problems(copies))
 
 
 @dataclass(frozen=True)
@@ -131,6 +125,7 @@ def _volume(members: Sequence[_Member]) -> SeriesHeader:
         manufacturer=file.manufacturer,
         patient_id=file.patient_id,
         series_number=file.series_number,
+        lossy=any(member.file.lossy for member in members),
         acquired=max((time for time in times if time is not None), default=None),
     )
 
