@@ -19,7 +19,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
-from stenosis_trt.engine.dicom.values import CommaUse, decode_text, parse_decimals
+from stenosis_trt.engine.dicom.values import commas_are_decimal_points, decode_text, parse_decimals
 from stenosis_trt.engine.records import Stage
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -70,12 +70,12 @@ class Elements:
     """Chosen elements of one dataset. An element that is absent, or no usable value, reads as none.
 
     `stopped_at` is the element where reading stopped, or None at the end of the file; `end` the offset
-    where it stopped. `commas` is shared by all datasets of one file: how its decimal strings use commas.
+    where it stopped. `commas` are the decimal strings of the file that have commas, shared by its datasets.
     """
 
     byte_order: str = "<"
     charsets: tuple[str, ...] = ()
-    commas: CommaUse = field(default_factory=CommaUse)
+    commas: list[bytes] = field(default_factory=list)
     values: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     sequences: dict[str, list[Elements]] = field(default_factory=dict)
     stopped_at: Place | None = None
@@ -111,7 +111,7 @@ class Elements:
     def _odd_numbers(self, form: bytes, raw: bytes) -> list[float]:
         """Numbers that are written otherwise than the standard has it, or []."""
         try:
-            decimal_commas = form == b"DS" and self.commas.are_decimal_points
+            decimal_commas = form == b"DS" and commas_are_decimal_points(self.commas)
             return [] if form in _BINARY else parse_decimals(raw, decimal_commas)
         except ValueError:
             return []
@@ -191,7 +191,8 @@ class ElementReader:
         elif explicit and form.isalpha() and form.isupper():
             if form not in LONG_FORM:
                 return Place(tag, form, short, at + 8)
-            self._need(at + 12)
+            if at + 12 > len(self._data):
+                self._need(at + 12)
             length = self._length(self._data, at + 8)[0]
             return Place(tag, form, length, at + 12)
         else:
@@ -232,12 +233,13 @@ class ElementReader:
             if at > end:
                 raise _broken("An element of the header reaches beyond the end of the file.")
             if keyword:
-                self._need(at)
+                if at > len(self._data):
+                    self._need(at)
                 value = self._data[start:at]
                 form = form if form in _NUMERIC else dictionary_form
                 elements.values[keyword] = form, value
                 if form == b"DS" and b"," in value:
-                    elements.commas.add(value)
+                    elements.commas.append(value)
                 if keyword == "SpecificCharacterSet":
                     elements.charsets = elements.texts(keyword)
         return at

@@ -102,18 +102,20 @@ def _file_header(path: Path, part: Part10, elements: Elements, limits: ReadLimit
     if not elements.values.keys() >= {"Rows", "Columns"}:
         raise _not_an_image(part, elements)
     layout = pixel_layout(part, elements, limits)
-    for keyword in _UIDS:
-        if not _uid(elements, keyword):
+    uids = [_uid(elements, keyword) for keyword in _UIDS]
+    for keyword, uid in zip(_UIDS, uids, strict=True):
+        if not uid:
             raise _error(f"The header has no {keyword}.")
+    sop_class = elements.text("SOPClassUID")
     number = elements.number("SeriesNumber")
     return FileHeader(
-        study_uid=_uid(elements, "StudyInstanceUID"),
-        series_uid=_uid(elements, "SeriesInstanceUID"),
-        sop_instance_uid=_uid(elements, "SOPInstanceUID"),
-        modality=_modality(elements, part.sop_class),
-        sop_class_uid=elements.text("SOPClassUID"),
+        study_uid=uids[0],
+        series_uid=uids[1],
+        sop_instance_uid=uids[2],
+        modality=_modality(elements.text("Modality"), sop_class or part.sop_class),
+        sop_class_uid=sop_class,
         path=path,
-        frames=_frames(path, part.sop_class, elements, layout),
+        frames=_frames(path, uids[2], part.sop_class, elements, layout),
         frame_of_reference_uid=_uid(elements, "FrameOfReferenceUID"),
         description=elements.text("SeriesDescription"),
         protocol=elements.text("ProtocolName"),
@@ -134,11 +136,10 @@ def _uid(elements: Elements, keyword: str) -> str:
     return text
 
 
-def _modality(elements: Elements, sop_class: str) -> str:
+def _modality(stated: str, sop_class: str) -> str:
     """The modality; MR where the SOP class says so and the element is absent or odd (" mr", "MRI")."""
-    stated = elements.text("Modality").upper()
-    says_mr = elements.text("SOPClassUID") in MR_CLASSES or sop_class in MR_CLASSES
-    return "MR" if says_mr and (not stated or stated.startswith("MR")) else stated
+    stated = stated.upper()
+    return "MR" if sop_class in MR_CLASSES and (not stated or stated.startswith("MR")) else stated
 
 
 def _error(reason: str) -> DicomError:
@@ -161,12 +162,13 @@ def _not_an_image(part: Part10, elements: Elements) -> DicomError:
     return DicomError(Stage.HEADER, reason, "Nothing to do: it is skipped.", harmless=True)
 
 
-def _frames(path: Path, sop_class: str, elements: Elements, layout: PixelLayout) -> tuple[FoundFrame, ...]:
+def _frames(
+    path: Path, uid: str, sop_class: str, elements: Elements, layout: PixelLayout
+) -> tuple[FoundFrame, ...]:
     told = len(elements.items("PerFrameFunctionalGroupsSequence"))
     if told != layout.frames and (told or layout.frames > 1):
         reason = f"The file has {layout.frames} frames, but its header says of {told} where they lie."
         raise no_image(sop_class, reason, "Export the scanner's original images.")
-    uid = _uid(elements, "SOPInstanceUID")
     # Most frames share key and contrast; each is kept once, so that a scan of many files stays small.
     volumes: dict[VolumeKey, VolumeKey] = {}
     contrasts: dict[Contrast, Contrast] = {}

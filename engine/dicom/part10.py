@@ -99,8 +99,8 @@ def open_part10(path: Path, limits: ReadLimits) -> Iterator[Part10]:
             raise_limit("max_file_bytes", size),
         )
     with path.open("rb") as stream:
-        meta_begin = _meta_begin(stream, path.name)
         reader = ElementReader(stream, size, limits)
+        meta_begin = _meta_begin(reader.first_bytes, path.name)
         if meta_begin == 0 and guess_syntax(reader.first_bytes, 0, size) is None:
             raise not_dicom()
         meta = reader.read(meta_begin, True, True, _META, _AFTER_META)
@@ -151,16 +151,15 @@ def looks_like_dicom(start: bytes) -> bool:
     return marked or start[:2] in BEGINNINGS
 
 
-def _meta_begin(stream: BinaryIO, name: str) -> int:
+def _meta_begin(start: bytes, name: str) -> int:
     """Where the meta header begins, or the dataset where the file has none."""
-    start = stream.read(ARCHIVE_MARK_BYTES)
     if start[_PREAMBLE_BYTES:_META_BEGIN] == _MARK:
         return _META_BEGIN
     if start.startswith(_MARK):
         return len(_MARK)
     if start[:2] in BEGINNINGS:
         return 0
-    check_no_archive(start, name)
+    check_no_archive(start[:ARCHIVE_MARK_BYTES], name)
     raise not_dicom()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
@@ -24,27 +24,22 @@ _THOUSANDS = re.compile(rb"[+-]?[1-9]\d{0,2},\d{3}")
 """One comma that may stand for the decimal point or group thousands: "1,234", but not "0,234" or "1,5"."""
 
 
-class CommaUse:
-    """How the decimal strings of one file use commas, found from all of them that have one."""
+def commas_are_decimal_points(values: Iterable[bytes]) -> bool:
+    """Whether commas stand for the decimal point in the decimal strings of one file, by all that have one.
 
-    def __init__(self) -> None:
-        self._decimal = self._other = False
-
-    def add(self, raw: bytes) -> None:
-        """Take a value into account that has a comma."""
+    At least one of them can be nothing else ("0,7", "-101,25"), and none is used in another way ("1,234.5",
+    "0.7,0.7"). Where all could be either ("1,234"), it is not decided, and the answer is no.
+    """
+    decided = False
+    for raw in values:
         for part in raw.split(b"\\"):
             number = part.strip(_PADDING)[: _LONGEST_NUMBER + 1]
-            if number.count(b",") > 1 or b"." in raw or (b"," in number and not _NUMBER.fullmatch(number)):
-                self._other = True
-            elif b"," in number and not _THOUSANDS.fullmatch(number):
-                self._decimal = True
-
-    @property
-    def are_decimal_points(self) -> bool:
-        """Whether a comma stands for the decimal point: at least one of the file can be nothing else ("0,7",
-        "-101,25"), and none is used in another way ("1,234.5", "0.7,0.7"). Where all could be either
-        ("1,234"), it is not decided, and the answer is no."""
-        return self._decimal and not self._other
+            if b"," not in number:
+                continue
+            if b"." in raw or not _NUMBER.fullmatch(number):
+                return False
+            decided |= _THOUSANDS.fullmatch(number) is None
+    return decided
 
 
 def parse_decimals(raw: bytes, decimal_commas: bool) -> list[float]:

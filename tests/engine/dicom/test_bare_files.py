@@ -154,7 +154,7 @@ def test_junk_is_no_dataset_and_harmless(name: str, tmp_path: Path) -> None:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(start=st.sampled_from([b"\x08\0", b"\x02\0", b"\0\x08", b""]), rest=st.binary(max_size=400))
+@given(start=st.sampled_from([b"\x08\0", b"\x02\0", b"\0\x08"]), rest=st.binary(max_size=400))
 def test_random_bytes_are_no_dataset(start: bytes, rest: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.done"
     path.write_bytes(start + rest)

@@ -15,7 +15,7 @@ from stenosis_trt.engine.dicom.elements import Elements
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
-from stenosis_trt.engine.dicom.values import CommaUse, decode_text, parse_decimals
+from stenosis_trt.engine.dicom.values import commas_are_decimal_points, decode_text, parse_decimals
 
 _LIMITS = ReadLimits()
 _UNDEFINED = 0xFFFFFFFF
@@ -223,23 +223,20 @@ def test_what_is_in_no_character_set_is_shown_by_its_codes() -> None:
 def test_decimal_strings_read_as_they_can_be_meant_in_one_way(raw: bytes, values: tuple[float, ...]) -> None:
     elements = Elements(values={"PixelSpacing": (b"DS", raw)})
     if b"," in raw:
-        elements.commas.add(raw)
+        elements.commas.append(raw)
     assert elements.numbers("PixelSpacing") == pytest.approx(values)
 
 
 def test_whether_a_comma_is_a_decimal_point_is_decided_for_the_file() -> None:
-    use = CommaUse()
-    use.add(b"1,234\\5,678")
-    assert not use.are_decimal_points
-    use.add(b"0,703\\0,703")
-    assert use.are_decimal_points
-    use.add(b"1,234.5")
-    assert not use.are_decimal_points
+    assert not commas_are_decimal_points([])
+    assert not commas_are_decimal_points([b"1,234\\5,678"])
+    assert commas_are_decimal_points([b"1,234\\5,678", b"0,703\\0,703"])
+    assert not commas_are_decimal_points([b"1,234\\5,678", b"0,703\\0,703", b"1,234.5"])
 
 
 def test_whole_numbers_have_no_decimal_point(tmp_path: Path) -> None:
     elements = Elements(values={"NumberOfFrames": (b"IS", b"1,5"), "Rows": (b"IS", b"256 ")})
-    elements.commas.add(b"0,7")
+    elements.commas.append(b"0,7")
     assert elements.numbers("NumberOfFrames") == ()
     assert elements.numbers("Rows") == (256.0,)
 
@@ -247,9 +244,7 @@ def test_whole_numbers_have_no_decimal_point(tmp_path: Path) -> None:
 @given(st.floats(-1e6, 1e6), st.integers(0, 12))
 def test_decimal_commas_give_the_number_or_nothing(value: float, digits: int) -> None:
     written = f"{value:.{digits}f}".replace(".", ",").encode()
-    use = CommaUse()
-    use.add(written)
-    if use.are_decimal_points:
+    if commas_are_decimal_points([written]):
         assert parse_decimals(written, True) == pytest.approx([round(value, digits)])
     elif b"," in written:
         # Three digits before and behind: it could be thousands.
