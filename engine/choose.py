@@ -241,5 +241,6 @@ def _flags(sagittal: SeriesHeader, axial: SeriesHeader | None, same: bool) -> tu
         (any(after_contrast_agent(series) for series in both), "contrast_agent"),
         (any(fat_suppressed(series) for series in both), "fat_suppressed"),
         (any(step(series) < _THIN for series in both), "thin_slices"),
+        (any(series.lossy for series in both), "lossy_compression"),
     )
     return tuple(name for holds, name in flags if holds)

@@ -13,7 +13,9 @@ from stenosis_trt.engine.cli_errors import fail
 if TYPE_CHECKING:
     from stenosis_trt.engine.dicom.limits import ReadLimits
 
-PathsArgument = Annotated[list[Path], typer.Argument(help="Folders, files or DICOMDIRs.", show_default=False)]
+PathsArgument = Annotated[
+    list[Path], typer.Argument(help="Folders, files, DICOMDIRs or archives.", show_default=False)
+]
 PackOption = Annotated[
     Path | None, typer.Option(help="Model pack: a folder or a zip. [default: the reference pack]")
 ]

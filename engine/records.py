@@ -91,6 +91,7 @@ class SeriesHeader:
 
     `acquired` grows with the time of acquisition, for nothing but comparing; see `frames` in `dicom`.
     `defect` says why the frames are not one stack of slices, and so cannot be graded; "" where they are.
+    `lossy` says that at least one of the images was compressed with loss.
     """
 
     study_uid: str
@@ -110,6 +111,7 @@ class SeriesHeader:
     series_number: int | None = None
     acquired: float | None = None
     defect: str = ""
+    lossy: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
+from stenosis_trt.engine.dicom.values import commas_are_decimal_points, decode_text, parse_decimals
 from stenosis_trt.engine.records import Stage
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -27,12 +28,12 @@ FIRST_PIXEL_TAG = 0x7FE00008
 
 _FIRST_READ = 1 << 16
 """Bytes. Most headers are shorter; each further read takes eight times as much."""
-_TEXT_DELIMITERS = set(b"\t\n\f\r\\")
-"""After each of them a text is in its first character set again (PS3.5, 6.1.2.5.3)."""
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG_FORM = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+_LITTLE_ITEMS = {struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in (_ITEM, _SEQUENCE_END)}
+LONG_FORM = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _BINARY = {b"US": "H", b"SS": "h", b"UL": "L", b"SL": "l", b"FL": "f", b"FD": "d", b"UV": "Q", b"SV": "q"}
-_KNOWN_FORMS = _LONG_FORM | set(_BINARY) | set(b"AE AS AT CS DA DS DT IS LO LT PN SH ST TM UI".split())
+_NUMERIC = {*_BINARY, b"DS", b"IS"}
+KNOWN_FORMS = LONG_FORM | set(_BINARY) | set(b"AE AS AT CS DA DS DT IS LO LT PN SH ST TM UI".split())
 
 # For either byte order: its sign, and what decodes the head of an element and a long length.
 _DECODERS = {
@@ -69,11 +70,12 @@ class Elements:
     """Chosen elements of one dataset. An element that is absent, or no usable value, reads as none.
 
     `stopped_at` is the element where reading stopped, or None at the end of the file; `end` the offset
-    where it stopped.
+    where it stopped. `commas` are the decimal strings of the file that have commas, shared by its datasets.
     """
 
     byte_order: str = "<"
     charsets: tuple[str, ...] = ()
+    commas: list[bytes] = field(default_factory=list)
     values: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     sequences: dict[str, list[Elements]] = field(default_factory=dict)
     stopped_at: Place | None = None
@@ -97,11 +99,22 @@ class Elements:
             if form in _BINARY:
                 count = len(raw) // struct.calcsize(f"<{_BINARY[form]}")
                 found = [float(x) for x in struct.unpack(f"{self.byte_order}{count}{_BINARY[form]}", raw)]
+            elif b"_" in raw:
+                # Python takes it between digits.
+                return ()
             else:
                 found = [float(part) for part in raw.decode("ascii").strip(" \0").split("\\")]
         except (ValueError, struct.error):
-            return ()
+            found = self._odd_numbers(form, raw)
         return tuple(found) if all(map(math.isfinite, found)) else ()
+
+    def _odd_numbers(self, form: bytes, raw: bytes) -> list[float]:
+        """Numbers that are written otherwise than the standard has it, or []."""
+        try:
+            decimal_commas = form == b"DS" and commas_are_decimal_points(self.commas)
+            return [] if form in _BINARY else parse_decimals(raw, decimal_commas)
+        except ValueError:
+            return []
 
     def number(self, keyword: str) -> float | None:
         """The first value as a finite number, or None."""
@@ -114,10 +127,8 @@ class Elements:
 
     def _decoded(self, raw: bytes) -> str:
         if raw.isascii() and b"\x1b" not in raw:
-            text = raw.decode("ascii")
-        else:
-            text = decode_bytes(raw, convert_encodings(list(self.charsets)), _TEXT_DELIMITERS)
-        return text.strip(" \0")
+            return raw.decode("ascii").strip(" \0")
+        return decode_text(raw, self.charsets).strip(" \0")
 
 
 class ElementReader:
@@ -132,6 +143,11 @@ class ElementReader:
         self._items_read = 0
         self._order, self._head, self._length = _DECODERS[True]
 
+    @property
+    def first_bytes(self) -> bytes:
+        """The beginning of the stream, 64 KiB or more where it has as many."""
+        return self._data
+
     def read(
         self, start: int, explicit: bool, little_endian: bool, wanted: Vocabulary, stop: int
     ) -> Elements:
@@ -143,7 +159,7 @@ class ElementReader:
         self._wanted, self._stop, self._items_read = wanted, stop, 0
         self._order, self._head, self._length = _DECODERS[little_endian]
         elements = Elements(self._order)
-        if not explicit and self._data[start + 4 : start + 6] in _KNOWN_FORMS:
+        if not explicit and self._data[start + 4 : start + 6] in KNOWN_FORMS:
             # A length that spells a value representation: some files are explicit where they say implicit.
             explicit = True
         elements.end = self._dataset(elements, start, self._size, explicit, 0)
@@ -173,9 +189,10 @@ class ElementReader:
         if group == 0xFFFE:
             form = b""
         elif explicit and form.isalpha() and form.isupper():
-            if form not in _LONG_FORM:
+            if form not in LONG_FORM:
                 return Place(tag, form, short, at + 8)
-            self._need(at + 12)
+            if at + 12 > len(self._data):
+                self._need(at + 12)
             length = self._length(self._data, at + 8)[0]
             return Place(tag, form, length, at + 12)
         else:
@@ -198,19 +215,31 @@ class ElementReader:
                 return at
             keyword, dictionary_form = self._wanted.get(tag, ("", b""))
             if keyword and dictionary_form == b"SQ":
-                found, at = self._items(place, elements, explicit, depth + 1)
+                if form == b"UN" and self._order == ">":
+                    with self._byte_order_of(place):
+                        found, at = self._items(place, elements, explicit, depth + 1)
+                else:
+                    found, at = self._items(place, elements, explicit, depth + 1)
                 elements.sequences[keyword] = found
                 continue
             if length == UNDEFINED_LENGTH:
-                at = self._behind(start, explicit and form != b"UN", depth)
+                if form == b"UN" and self._order == ">":
+                    with self._byte_order_of(place):
+                        at = self._behind(start, False, depth)
+                else:
+                    at = self._behind(start, explicit and form != b"UN", depth)
                 continue
             at = start + length
             if at > end:
                 raise _broken("An element of the header reaches beyond the end of the file.")
             if keyword:
-                self._need(at)
+                if at > len(self._data):
+                    self._need(at)
                 value = self._data[start:at]
-                elements.values[keyword] = form if form in _BINARY else dictionary_form, value
+                form = form if form in _NUMERIC else dictionary_form
+                elements.values[keyword] = form, value
+                if form == b"DS" and b"," in value:
+                    elements.commas.append(value)
                 if keyword == "SpecificCharacterSet":
                     elements.charsets = elements.texts(keyword)
         return at
@@ -231,16 +260,20 @@ class ElementReader:
             if item.tag == _SEQUENCE_END:
                 return found, item.start
             if item.tag != _ITEM:
+                if bounded and not found:
+                    # No sequence, whatever the dictionary says of the tag. It ends where its length says.
+                    return found, end
                 raise _broken("A sequence in the header holds something that is no item.")
             self._items_read += 1
             if self._items_read > self._limits.max_items:
                 advice = raise_limit("max_items", 2 * self._limits.max_items)
                 raise _broken("The header has more sequence items than the limit.", advice)
-            elements = Elements(self._order, parent.charsets)
+            elements = Elements(self._order, parent.charsets, parent.commas)
             item_end = end if item.length == UNDEFINED_LENGTH else item.start + item.length
             if item_end > end:
                 raise _broken("An element of the header reaches beyond the end of the file.")
-            at = self._dataset(elements, item.start, item_end, explicit, depth)
+            content_explicit = explicit or self._spells_explicit(item.start, item_end)
+            at = self._dataset(elements, item.start, item_end, content_explicit, depth)
             found.append(elements)
         return found, at
 
@@ -254,10 +287,57 @@ class ElementReader:
             if place.tag in (_ITEM_END, _SEQUENCE_END):
                 forms.pop()
             elif place.length == UNDEFINED_LENGTH:
-                forms.append(forms[-1] and place.form != b"UN")
+                if place.tag == _ITEM:
+                    forms.append(forms[-1] or self._spells_explicit(at, self._size))
+                else:
+                    forms.append(forms[-1] and place.form != b"UN")
             else:
                 at += place.length
         return at
+
+    def _spells_explicit(self, at: int, end: int) -> bool:
+        """Whether the dataset of an item, implicit by its place, is explicit by its bytes.
+
+        The items of a sequence of VR UN are implicit (PS3.5, 6.2.2, note 4), and some writers leave them
+        explicit. Two letters that name a value representation could also be an implicit length of 16 kB or
+        more, so the element behind has to follow: a higher tag, in the same encoding, or the item's end.
+        """
+        last = -1
+        for _ in range(2):
+            if at + 8 > end:
+                return last >= 0 and at == end
+            self._need(at + 8)
+            group, number, form, length = self._head(self._data, at)
+            tag = group << 16 | number
+            if tag == _ITEM_END:
+                return last >= 0
+            if form not in KNOWN_FORMS or tag <= last:
+                return False
+            last, at = tag, at + 8
+            if form in LONG_FORM:
+                if at + 4 > end:
+                    return False
+                self._need(at + 4)
+                length, at = self._length(self._data, at)[0], at + 4
+                if length == UNDEFINED_LENGTH:
+                    return True
+            at += length
+            if at > end:
+                return False
+            if at + 8 > self._limits.max_header_bytes:
+                return True
+        return True
+
+    @contextmanager
+    def _byte_order_of(self, place: Place) -> Iterator[None]:
+        """For a sequence of VR UN in a big endian dataset, read in the byte order of its items: little endian
+        by the standard."""
+        little = self._data[place.start : place.start + 4] in _LITTLE_ITEMS
+        self._order, self._head, self._length = _DECODERS[little]
+        try:
+            yield
+        finally:
+            self._order, self._head, self._length = _DECODERS[False]
 
     def _check_depth(self, depth: int) -> None:
         if depth > self._limits.max_sequence_depth:

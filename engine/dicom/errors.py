@@ -45,6 +45,18 @@ class DicomError(Exception):
         )
 
 
+class ArchiveFound(DicomError):
+    """The file is an archive of a kind that can be read; `kind` is one of `archives.READABLE`. It is unpacked
+    by the reader and becomes no row."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(Stage.HEADER, f"The file is a {kind} archive.", "Unpack it and give the folder.")
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[ArchiveFound], tuple[str]]:  # type: ignore[override]
+        return ArchiveFound, (self.kind,)
+
+
 class ReaderError(Exception):
     """Nothing can be read at all: the reading process does not start, or there is no memory for it to write
     pixels to. The message says what to do."""

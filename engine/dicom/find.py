@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pydicom.uid import MediaStorageDirectoryStorage
+
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.records import Problem, Stage
 
-_DICOMDIR = "DICOMDIR"
+_DICOMDIR_NAMES = ("dicomdir", "dicomdir.dcm")
+_CLASS = b"UI\x14\x00" + MediaStorageDirectoryStorage.encode()
+"""The element MediaStorageSOPClassUID of a DICOMDIR, which stands in a meta header."""
+_CLASS_WITHIN = 1024
+_VERSION = re.compile(r";\d+$", re.ASCII)
 _MISSING = "There is no such file or folder."
 
 _Identity = tuple[int, int]
@@ -76,10 +83,22 @@ def _find(
         yield status
     elif stat.S_ISDIR(status.st_mode):
         yield from _walk(path, walked)
-    elif path.name.upper().startswith(_DICOMDIR):
+    elif stat.S_ISREG(status.st_mode) and _is_dicomdir(path):
         yield from _follow(path, list_dicomdir)
     else:
         yield path
+
+
+def _is_dicomdir(path: Path) -> bool:
+    """Whether a file that was given is a DICOMDIR: by its name, or, called otherwise, by its SOP class."""
+    if _plain_name(path.name) in _DICOMDIR_NAMES:
+        return True
+    try:
+        with path.open("rb") as stream:
+            return _CLASS in stream.read(_CLASS_WITHIN)
+    except OSError:
+        # Why it cannot be read is said where its header is read.
+        return False
 
 
 def _walk(folder: Path, walked: set[_Identity]) -> Iterator[Path | Problem]:
@@ -93,7 +112,7 @@ def _walk(folder: Path, walked: set[_Identity]) -> Iterator[Path | Problem]:
         walked.add(_identity(status))
         folders.sort()
         for name in sorted(files):
-            if name.upper() != _DICOMDIR:
+            if _plain_name(name) not in _DICOMDIR_NAMES:
                 yield Path(parent) / name
     for error in denied:
         yield Problem(
@@ -113,12 +132,20 @@ def _follow(path: Path, list_dicomdir: Callable[[Path], References | DicomError]
     if not references:
         advice = "Give the folder instead of its DICOMDIR."
         yield Problem(str(path), Stage.FIND, "The DICOMDIR lists no image.", advice)
+    folders = _Folders()
     for parts in references:
         if any(part in ("", ".", "..") or "/" in part or "\\" in part or "\0" in part for part in parts):
             advice = "Give the folder instead of its DICOMDIR."
             yield Problem(str(path), Stage.FIND, "The DICOMDIR names a file outside its folder.", advice)
             continue
-        target = _as_spelt_on_disk(path.parent, parts)
+        targets = folders.find(path.parent, parts) or [path.parent.joinpath(*parts)]
+        if len(targets) > 1:
+            names = " and ".join(target.name for target in targets[:2])
+            reason = f"The DICOMDIR lists this file, and {names} could both be it."
+            advice = "Give the folder instead of its DICOMDIR."
+            yield Problem(str(path.parent.joinpath(*parts)), Stage.FIND, reason, advice)
+            continue
+        (target,) = targets
         status = _status(target)
         if not isinstance(status, Problem) and not stat.S_ISDIR(status.st_mode):
             yield target
@@ -129,9 +156,50 @@ def _follow(path: Path, list_dicomdir: Callable[[Path], References | DicomError]
             yield Problem(str(target), Stage.FIND, reason, "Copy the medium again, whole.")
 
 
-def _as_spelt_on_disk(folder: Path, parts: tuple[str, ...]) -> Path:
-    """The path below `folder`; where there is none so spelt, one in lower case, as some systems show a CD."""
-    for part in parts:
-        exact, lower = folder / part, folder / part.lower()
-        folder = lower if not os.path.exists(exact) and os.path.exists(lower) else exact
-    return folder
+class _Folders:
+    """Names in folders, found as a medium's file system may show them: in another case, with the ";1" of ISO
+    9660, with an ending that the export added."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, list[str]] = {}
+
+    def find(self, folder: Path, parts: tuple[str, ...]) -> list[Path]:
+        """Files or folders below `folder` that the parts of a path may stand for: one, unless it is not clear
+        which, or none is there. Names that fit better leave out those that fit less."""
+        for number, part in enumerate(parts):
+            if os.path.lexists(folder / part):
+                folder /= part
+                continue
+            last = number == len(parts) - 1
+            found = self._alike(folder, part, with_ending=last)
+            if len(found) != 1:
+                return found if last else []
+            folder = found[0]
+        return [folder]
+
+    def _alike(self, folder: Path, part: str, with_ending: bool) -> list[Path]:
+        if folder not in self._names:
+            self._names[folder] = _listed(folder)
+        names, wanted = self._names[folder], _plain_name(part)
+        found = [name for name in names if _plain_name(name) == wanted]
+        if not found and with_ending:
+            found = [name for name in names if _stem(name) == wanted or _stem(part) == _plain_name(name)]
+        return [folder / name for name in found]
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        # That it is not there is said of each file in it.
+        return []
+
+
+def _plain_name(name: str) -> str:
+    """In one case, without the version that ISO 9660 puts behind a name and the point of an empty ending."""
+    return _VERSION.sub("", name).rstrip(".").casefold()
+
+
+def _stem(name: str) -> str:
+    """The same, without an ending."""
+    return _plain_name(name).rpartition(".")[0]

@@ -110,6 +110,11 @@ class Frame:
                 return place.numbers(keyword)
         return ()
 
+    def written(self, group: str, keyword: str) -> bytes:
+        """The value field that `numbers` reads; b"" where there is none."""
+        found = (place.values[keyword][1] for place in self._places(group) if keyword in place.values)
+        return next(found, b"")
+
     def number(self, group: str, keyword: str, classic: str = "") -> float | None:
         """One number; `classic` is its keyword in the dataset where that differs."""
         found = self.numbers(group, keyword)

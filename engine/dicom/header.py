@@ -12,11 +12,20 @@ from typing import NamedTuple
 
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
+from stenosis_trt.engine.dicom.bare import is_uid
 from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, vocabulary
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, Frame, VolumeKey
-from stenosis_trt.engine.dicom.layout import LAYOUT_KEYWORDS, PixelLayout, no_image, pixel_layout
+from stenosis_trt.engine.dicom.layout import (
+    LAYOUT_KEYWORDS,
+    MR_CLASSES,
+    PixelLayout,
+    is_lossy,
+    no_image,
+    pixel_layout,
+)
 from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.missing_geometry import missing_geometry
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.dicom.patients import PATIENT_KEYWORDS, Patient, read_patient
 from stenosis_trt.engine.records import Contrast, FrameHeader, Stage
@@ -38,6 +47,7 @@ _WANTED = vocabulary(
         "MRAcquisitionType",
         "Manufacturer",
         *PATIENT_KEYWORDS,
+        "LossyImageCompression",
     ]
 )
 
@@ -71,6 +81,7 @@ class FileHeader:
     patient_id: str
     patient: Patient
     series_number: int | None
+    lossy: bool = False
 
 
 def read_header(path: Path, limits: ReadLimits, identity_key: bytes | None = None) -> FileHeader:
@@ -91,7 +102,7 @@ def read_header(path: Path, limits: ReadLimits, identity_key: bytes | None = Non
             return _file_header(path, part, elements, limits, identity_key)
         except DicomError as error:
             if not error.harmless:
-                error.study_uid = elements.text("StudyInstanceUID")
+                error.study_uid = _uid(elements, "StudyInstanceUID")
             raise
 
 
@@ -101,19 +112,21 @@ def _file_header(
     if not elements.values.keys() >= {"Rows", "Columns"}:
         raise _not_an_image(part, elements)
     layout = pixel_layout(part, elements, limits)
-    for keyword in _UIDS:
-        if not elements.text(keyword):
+    uids = [_uid(elements, keyword) for keyword in _UIDS]
+    for keyword, uid in zip(_UIDS, uids, strict=True):
+        if not uid:
             raise _error(f"The header has no {keyword}.")
+    sop_class = elements.text("SOPClassUID")
     number = elements.number("SeriesNumber")
     return FileHeader(
-        study_uid=elements.text("StudyInstanceUID"),
-        series_uid=elements.text("SeriesInstanceUID"),
-        sop_instance_uid=elements.text("SOPInstanceUID"),
-        modality=elements.text("Modality"),
-        sop_class_uid=elements.text("SOPClassUID"),
+        study_uid=uids[0],
+        series_uid=uids[1],
+        sop_instance_uid=uids[2],
+        modality=_modality(elements.text("Modality"), sop_class or part.sop_class),
+        sop_class_uid=sop_class,
         path=path,
-        frames=_frames(path, part.sop_class, elements, layout),
-        frame_of_reference_uid=elements.text("FrameOfReferenceUID"),
+        frames=_frames(path, uids[2], part.sop_class, elements, layout),
+        frame_of_reference_uid=_uid(elements, "FrameOfReferenceUID"),
         description=elements.text("SeriesDescription"),
         protocol=elements.text("ProtocolName"),
         body_part=elements.text("BodyPartExamined") or Frame(elements, 0).anatomy(),
@@ -123,7 +136,22 @@ def _file_header(
         patient_id=elements.text("PatientID"),
         patient=read_patient(elements, identity_key),
         series_number=int(number) if number is not None else None,
+        lossy=is_lossy(part.transfer_syntax, elements.text("LossyImageCompression")),
     )
+
+
+def _uid(elements: Elements, keyword: str) -> str:
+    """A UID. What made decimal commas of all points of a file made them of its UIDs' too."""
+    text = elements.text(keyword)
+    if "," in text and is_uid(text.replace(",", ".")):
+        return text.replace(",", ".")
+    return text
+
+
+def _modality(stated: str, sop_class: str) -> str:
+    """The modality; MR where the SOP class says so and the element is absent or odd (" mr", "MRI")."""
+    stated = stated.upper()
+    return "MR" if sop_class in MR_CLASSES and (not stated or stated.startswith("MR")) else stated
 
 
 def _error(reason: str) -> DicomError:
@@ -146,12 +174,13 @@ def _not_an_image(part: Part10, elements: Elements) -> DicomError:
     return DicomError(Stage.HEADER, reason, "Nothing to do: it is skipped.", harmless=True)
 
 
-def _frames(path: Path, sop_class: str, elements: Elements, layout: PixelLayout) -> tuple[FoundFrame, ...]:
+def _frames(
+    path: Path, uid: str, sop_class: str, elements: Elements, layout: PixelLayout
+) -> tuple[FoundFrame, ...]:
     told = len(elements.items("PerFrameFunctionalGroupsSequence"))
     if told != layout.frames and (told or layout.frames > 1):
         reason = f"The file has {layout.frames} frames, but its header says of {told} where they lie."
         raise no_image(sop_class, reason, "Export the scanner's original images.")
-    uid = elements.text("SOPInstanceUID")
     # Most frames share key and contrast; each is kept once, so that a scan of many files stays small.
     volumes: dict[VolumeKey, VolumeKey] = {}
     contrasts: dict[Contrast, Contrast] = {}
@@ -160,10 +189,7 @@ def _frames(path: Path, sop_class: str, elements: Elements, layout: PixelLayout)
         frame = Frame(elements, index)
         pose = frame.pose(layout)
         if pose is None:
-            reason = "The header lacks a usable position, orientation or pixel spacing."
-            raise no_image(
-                sop_class, reason, "Export the scanner's original images, not copies of the screen."
-            )
+            raise no_image(sop_class, *missing_geometry(frame))
         header = FrameHeader(path, index, uid, pose, *frame.rescale(layout.inverted))
         volume, contrast = frame.volume_key(), frame.contrast()
         found.append(

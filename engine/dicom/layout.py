@@ -8,8 +8,11 @@ from functools import cache
 
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -20,6 +23,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from stenosis_trt.engine.dicom.bare import is_uid
 from stenosis_trt.engine.dicom.elements import UNDEFINED_LENGTH, Elements, Place
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
@@ -40,11 +44,14 @@ LAYOUT_KEYWORDS: Sequence[str] = (
     "ExtendedOffsetTableLengths",
 )
 _PIXEL_DATA = 0x7FE00010
-_MR_CLASSES = {
+MR_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
     "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image Storage
     "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image Storage
 }
+_ALWAYS_LOSSY = {JPEGBaseline8Bit, JPEGExtended12Bit}
+_MAYBE_LOSSY = {JPEGLSNearLossless, JPEG2000, HTJ2K}
+"""Reversible and irreversible compression have one transfer syntax; LossyImageCompression tells."""
 # The one decoder of each compressed syntax: of those that refuse what is broken, the fastest. Where several
 # are asked in turn, one that makes an image of anything answers for those that refused, as pylibjpeg does for
 # a JPEG 2000 that lost its end.
@@ -58,6 +65,9 @@ DECODERS = {
     JPEGLSNearLossless: "pyjpegls",
     JPEG2000Lossless: "gdcm",
     JPEG2000: "gdcm",
+    HTJ2KLossless: "pylibjpeg",
+    HTJ2KLosslessRPCL: "pylibjpeg",
+    HTJ2K: "pylibjpeg",
 }
 _EXPORT_AGAIN = "Send or export the file again."
 _NOTHING_TO_DO = "Nothing to do: it is skipped."
@@ -87,7 +97,7 @@ class PixelLayout:
 
 def no_image(sop_class: str, reason: str, advice: str) -> DicomError:
     """Refuse an object for what it is. Harmless where its class says that it is no MR image."""
-    harmless = sop_class not in _MR_CLASSES and UID(sop_class).keyword != ""
+    harmless = sop_class not in MR_CLASSES and UID(sop_class).keyword != ""
     return DicomError(Stage.HEADER, reason, _NOTHING_TO_DO if harmless else advice, harmless)
 
 
@@ -165,7 +175,8 @@ def _pixels(part: Part10, place: Place | None, expected: int) -> Place:
     if place.tag != _PIXEL_DATA:
         raise no_image(part.sop_class, "The pixels are no whole numbers.", "Export the scanner's own images.")
     if not is_readable(part.transfer_syntax):
-        raise _error("The file's transfer syntax is not supported.", "Export it as explicit little endian.")
+        reason = f"The file's transfer syntax is not supported: {syntax_name(part.transfer_syntax)}."
+        raise _error(reason, "Export it as explicit VR little endian.")
     if place.length == UNDEFINED_LENGTH:
         if not UID(part.transfer_syntax).is_encapsulated:
             raise _error("The pixels are compressed, which the transfer syntax does not say.")
@@ -183,6 +194,25 @@ def _offsets(elements: Elements) -> tuple[bytes, bytes] | None:
         if keyword in elements.values
     ]
     return (tables[0], tables[1]) if len(tables) == 2 else None
+
+
+def syntax_name(transfer_syntax: str) -> str:
+    """The name of a transfer syntax as DICOM has it, its UID where it has none, or what else stands there."""
+    if not is_uid(transfer_syntax):
+        return "what is written there is no UID"
+    return str(UID(transfer_syntax).name)
+
+
+def is_lossy(transfer_syntax: str, stated: str) -> bool:
+    """Whether the pixels were compressed with loss, now or before.
+
+    Args:
+        transfer_syntax: of the file.
+        stated: its LossyImageCompression: "01", "00", or "" where absent.
+    """
+    if stated == "01" or transfer_syntax in _ALWAYS_LOSSY:
+        return True
+    return transfer_syntax in _MAYBE_LOSSY and stated != "00"
 
 
 @cache

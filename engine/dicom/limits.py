@@ -23,6 +23,9 @@ class ReadLimits:
             of two studies are in memory at once, and one as floating point: under this cap a run was measured
             to stay below 1.5 GB. An isotropic volume of a neck has 75 MB.
         max_inflated_bytes: a deflated file's dataset, inflated.
+        max_archive_bytes: all that is unpacked of one zip or tar archive, archives within it included. The
+            exam of a neck has 50 to 300 MB.
+        max_archive_members: files in one archive.
         max_header_bytes: everything before the pixels. Enhanced MR objects take up to 10 kB a frame.
         max_sequence_depth: sequences one within the other. Enhanced MR objects have five.
         max_items: items of all sequences that are read. Enhanced MR objects have about ten a frame.
@@ -38,6 +41,8 @@ class ReadLimits:
     max_pixel_bytes: int = 512 * _MIB
     max_series_bytes: int = 128 * _MIB
     max_inflated_bytes: int = 256 * _MIB
+    max_archive_bytes: int = 8192 * _MIB
+    max_archive_members: int = 100_000
     max_header_bytes: int = 64 * _MIB
     max_sequence_depth: int = 32
     max_items: int = 1 << 17

@@ -17,11 +17,14 @@ from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
 )
 
 from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, vocabulary
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.frames import Frame
+from stenosis_trt.engine.dicom.jpeg import JpegFrame, decode_lossy, frame_header
 from stenosis_trt.engine.dicom.layout import DECODERS, LAYOUT_KEYWORDS, PixelLayout, pixel_layout
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.padding import PADDING_KEYWORDS, declared_padding, without_padding
@@ -38,12 +41,14 @@ _RESCALE = (
     "RescaleIntercept",
 )
 _WANTED = vocabulary((*LAYOUT_KEYWORDS, *PADDING_KEYWORDS, *_RESCALE))
-_JPEG_START, _JPEG2000_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
-# SOF markers of every JPEG process, and JPEG-LS's; C4, C8 and CC are no frame headers.
-_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_JPEG2000_START = b"\xff\x4f\xff\x51"
 
 _LONGEST_COMPRESSED, _SHORT = 2, 1 << 16
 """A codec makes an image longer by a few per cent at most. In RLE each byte more may become 64."""
+
+
+_DECODING_BYTES_A_PIXEL = 32
+"""Twice what the codec that takes most was measured to take: JPEG 2000 in GDCM 16, RLE 8, JPEG-LS 7."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class OpenPixels:
     part: Part10
     layout: PixelLayout
     elements: Elements
+    decode_memory_bytes: int
 
     def decode(self, index: int) -> Stored:
         """Decode one frame, 0-based.
@@ -69,8 +75,33 @@ class OpenPixels:
         if syntax == DeflatedExplicitVRLittleEndian:
             # It was inflated when it was opened.
             syntax = ExplicitVRLittleEndian
-        if syntax.is_encapsulated:
-            self._check_codestream(index)
+        cells = self._decompress(index, syntax) if syntax.is_encapsulated else self._array(index, syntax)
+        layout = self.layout
+        slope, _ = Frame(self.elements, index).rescale(layout.inverted)
+        return without_padding(
+            _stored(cells, layout), cells, declared_padding(self.elements), layout.bits_stored, slope < 0
+        )
+
+    def _decompress(self, index: int, syntax: UID) -> npt.NDArray[np.generic]:
+        """One frame of a compressed file."""
+        data = self._codestream(index)
+        header = frame_header(data)
+        self._check_size(data, header)
+        if header is not None and header.unreadable:
+            reason = (
+                f"The pixels are compressed by JPEG with {header.unreadable}, which no decoder here reads."
+            )
+            raise DicomError(Stage.PIXELS, reason, "Export the file as explicit VR little endian.")
+        try:
+            if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and header is not None:
+                self._check_bits(header)
+                return decode_lossy(data, header, syntax, self.layout.bits_stored, self.layout.signed)
+            return self._array(index, syntax)
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            # What pydicom raises when the decoder has failed, or gave other pixels than it should.
+            raise self._cannot_decode(syntax) from error
+
+    def _array(self, index: int, syntax: UID) -> npt.NDArray[np.generic]:
         self.part.stream.seek(self.layout.place.start)
         try:
             array, _ = get_decoder(syntax).as_array(
@@ -81,15 +112,24 @@ class OpenPixels:
                 **self._options(syntax),
             )
         except (RuntimeError, ValueError) as error:
-            # What pydicom raises when the decoder has failed, or gave other pixels than it should.
-            reason = "The compressed pixels cannot be decoded: they are broken, or need more than the limit."
-            advice = "Send or export the file again; if it is whole, raise --limit decode_memory_bytes."
-            raise DicomError(Stage.PIXELS, reason, advice) from error
-        cells, layout = np.asarray(array), self.layout
-        slope, _ = Frame(self.elements, index).rescale(layout.inverted)
-        return without_padding(
-            _stored(cells, layout), cells, declared_padding(self.elements), layout.bits_stored, slope < 0
-        )
+            raise self._cannot_decode(syntax) from error
+        return np.asarray(array)
+
+    def _cannot_decode(self, syntax: UID) -> DicomError:
+        """What is told of a frame that its decoder refuses.
+
+        Codecs do not tell a lack of memory from damage, so the limit is named where a frame is near it.
+        """
+        if not syntax.is_encapsulated:
+            return _broken(f"The pixels cannot be read as {syntax.name}.")
+        reason = f"The compressed pixels cannot be decoded: the data of {syntax.name} are broken"
+        if self.layout.rows * self.layout.columns * _DECODING_BYTES_A_PIXEL > self.decode_memory_bytes:
+            return DicomError(
+                Stage.PIXELS,
+                f"{reason}, or need more than the limit.",
+                "Send or export the file again; if it is whole, raise --limit decode_memory_bytes.",
+            )
+        return _broken(f"{reason}.")
 
     def _options(self, syntax: UID) -> dict[str, Any]:
         layout = self.layout
@@ -112,21 +152,40 @@ class OpenPixels:
             options["extended_offsets"] = layout.offsets
         return options
 
-    def _check_codestream(self, index: int) -> None:
-        """Refuse a JPEG, JPEG-LS or JPEG 2000 frame that claims another size than the header."""
+    def _codestream(self, index: int) -> bytes:
+        """The compressed bytes of one frame."""
         layout = self.layout
         self.part.stream.seek(layout.place.start)
-        data = get_frame(
+        data: bytes = get_frame(
             self.part.stream, index, number_of_frames=layout.frames, extended_offsets=layout.offsets
         )
         if layout.frame_bytes * _LONGEST_COMPRESSED + _SHORT < len(data):
             raise _broken("The compressed image is far longer than the image itself.")
-        size = _codestream_size(data)
+        return data
+
+    def _check_size(self, data: bytes, header: JpegFrame | None) -> None:
+        """Refuse a JPEG, JPEG-LS or JPEG 2000 frame that claims another size than the header."""
+        layout = self.layout
+        size = _jpeg2000_size(data)
+        if header is not None:
+            size = header.rows, header.columns, header.components
         if size is not None and size != (layout.rows, layout.columns, 1):
             raise _broken(
                 f"The compressed image is {size[0]} × {size[1]} × {size[2]}, "
                 f"its header says {layout.rows} × {layout.columns} × 1."
             )
+
+    def _check_bits(self, header: JpegFrame) -> None:
+        """Refuse a JPEG frame whose values cannot be those that the header describes."""
+        layout = self.layout
+        stored = layout.bits_stored
+        fits = header.bits in (8, 12, 16) and (header.bits == 8) == (stored <= 8)
+        if header.bits == stored == 16:
+            reason = "The pixels are compressed by JPEG with loss and 16 bits, which JPEG does not define."
+            raise DicomError(Stage.PIXELS, reason, "Export the file as explicit VR little endian.")
+        # Of signed values the sign's place has to be known.
+        if not fits or (layout.signed and header.bits not in (stored, 16)):
+            raise _broken(f"The compressed image has {header.bits} bits a pixel, its header says {stored}.")
 
 
 @contextmanager
@@ -139,30 +198,22 @@ def open_pixels(path: Path, limits: ReadLimits) -> Iterator[OpenPixels]:
     """
     with open_part10(path, limits) as part:
         elements = part.elements(_WANTED, FIRST_PIXEL_TAG)
-        yield OpenPixels(part, pixel_layout(part, elements, limits), elements)
+        layout = pixel_layout(part, elements, limits)
+        yield OpenPixels(part, layout, elements, limits.decode_memory_bytes)
 
 
 def _broken(reason: str) -> DicomError:
     return DicomError(Stage.PIXELS, reason, "Send or export the file again.")
 
 
-def _codestream_size(data: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, components) that a codestream claims (ISO 15444-1 A.5.1, ISO 10918-1 B.2.2); None for
-    RLE, which has no size, or where none is found."""
+def _jpeg2000_size(data: bytes) -> tuple[int, int, int] | None:
+    """(rows, columns, components) that a JPEG 2000 codestream claims (ISO 15444-1 A.5.1); None where there is
+    none."""
     start = data.find(_JPEG2000_START, 0, 4096)
-    if start >= 0 and len(data) >= start + 42:
-        width, height, left, top = struct.unpack_from(">4L", data, start + 8)
-        return height - top, width - left, struct.unpack_from(">H", data, start + 40)[0]
-    if not data.startswith(_JPEG_START):
+    if start < 0 or len(data) < start + 42:
         return None
-    place = 2
-    while place + 10 <= len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], struct.unpack(">H", data[place + 2 : place + 4])[0]
-        if marker in _FRAME_HEADERS:
-            rows, columns, components = struct.unpack_from(">2HB", data, place + 5)
-            return rows, columns, components
-        place += 2 + length
-    return None
+    width, height, left, top = struct.unpack_from(">4L", data, start + 8)
+    return height - top, width - left, struct.unpack_from(">H", data, start + 40)[0]
 
 
 def _stored(array: npt.NDArray[np.generic], layout: PixelLayout) -> Stored:

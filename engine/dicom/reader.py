@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stenosis_trt.engine.dicom.errors import DicomError, ReaderUnavailable
+from stenosis_trt.engine.dicom.archives import Member, Refused
+from stenosis_trt.engine.dicom.duplicates import same_description
+from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError, ReaderUnavailable
 from stenosis_trt.engine.dicom.find import References, find_files
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
@@ -33,6 +35,7 @@ from stenosis_trt.engine.dicom.pixel_memory import (
 )
 from stenosis_trt.engine.dicom.process import ProcessLost, ReadingProcess
 from stenosis_trt.engine.dicom.series import build_studies
+from stenosis_trt.engine.dicom.unpacked import UnpackedArchives, members_of
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Problem, Stage, StudyHeader
 
 _FILES_A_REQUEST = 64
@@ -53,7 +56,8 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True)
 class Scan:
-    """What a scan found: studies, a Problem for each unusable file, and how many files were looked at."""
+    """What a scan found: studies, a Problem for each unusable file, and how many files were looked at. The
+    files of an archive count instead of it."""
 
     studies: tuple[StudyHeader, ...]
     problems: tuple[Problem, ...]
@@ -79,6 +83,8 @@ _File = tuple[Path, list[_Wanted]]
 class DicomReader:
     """Reads DICOM files in `workers` processes, under `limits`. Use it as a context manager.
 
+    Archives are unpacked into a temporary folder, which lasts until the reader is closed.
+
     With `memory`, slices can be decoded into its slots; it has to be open as long as the reader.
 
     Its methods may be called from several threads. They raise ReaderError where no reading process can be
@@ -95,6 +101,7 @@ class DicomReader:
         self._workers, self._memory = workers, memory
         # The same for all reading processes, and in no file: digests under it tell nothing after this run.
         self._identity_key = os.urandom(_IDENTITY_KEY_BYTES)
+        self._unpacked = UnpackedArchives()
         self._processes = [ReadingProcess(self.limits, memory) for _ in range(workers)]
         self._free: queue.SimpleQueue[ReadingProcess] = queue.SimpleQueue()
         for process in self._processes:
@@ -109,9 +116,11 @@ class DicomReader:
         self.close()
 
     def close(self) -> None:
-        """End the reading processes; what is being read by another thread ends with a ReaderError."""
+        """End the reading processes, and remove what was unpacked of archives. What is being read by another
+        thread ends with a ReaderError."""
         for process in self._processes:
             process.close()
+        self._unpacked.close()
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -122,7 +131,7 @@ class DicomReader:
         """Find and read the headers of all files below `paths`; no pixels.
 
         Args:
-            paths: folders, files, DICOMDIRs.
+            paths: folders, files, DICOMDIRs, archives.
             progress: called with the number of files read so far.
         """
         problems: list[Problem] = []
@@ -132,22 +141,36 @@ class DicomReader:
                 problems.append(found)
             else:
                 files.append(found)
-        chunks = [files[k : k + _FILES_A_REQUEST] for k in range(0, len(files), _FILES_A_REQUEST)]
         headers: list[FileHeader] = []
-        done = 0
-        for chunk, answers in self._each(self._headers, chunks):
-            for path, answer in zip(chunk, answers, strict=True):
-                if isinstance(answer, DicomError):
-                    problems.append(answer.problem(str(path)))
+        archives: list[tuple[Path, str]] = []
+        done = unpacked = 0
+
+        def read(files: Sequence[Path]) -> None:
+            nonlocal done
+            for path, answer in self._each_header(files):
+                if isinstance(answer, ArchiveFound):
+                    archives.append((path, answer.kind))
+                elif isinstance(answer, DicomError):
+                    problems.append(answer.problem(self._unpacked.shown(path)))
                 else:
                     headers.append(answer)
-            done += len(chunk)
-            if progress:
-                progress(done)
+                done += 1
+                if progress and done % _FILES_A_REQUEST == 0:
+                    progress(done)
+
+        read(files)
+        for (archive, _), answers in self._each(self._unpack, list(archives)):
+            members, refused = members_of(archive, answers)
+            problems.extend(refused)
+            read(self._unpacked.add(archive, members))
+            unpacked += bool(members)
+        if progress:
+            progress(done)
         lost = Counter(problem.study_uid for problem in problems if not problem.harmless)
-        studies, duplicates = build_studies(headers)
+        studies, duplicates = build_studies(headers, self._same_image)
         studies = tuple(replace(study, lost_files=lost[study.study_uid]) for study in studies)
-        return Scan(studies, (*problems, *duplicates), len(files))
+        rows = (*problems, *self._unpacked.problems(duplicates))
+        return Scan(self._unpacked.studies(studies), rows, done - unpacked)
 
     def load(
         self, frames: Sequence[FrameHeader], slot: PixelSlot | None = None
@@ -175,7 +198,8 @@ class DicomReader:
         if size > self.limits.max_series_bytes:
             reason = f"The series would take {size} bytes decoded, over the limit."
             advice = raise_limit("max_series_bytes", size)
-            return (), (Problem(str(frames[0].path.parent), Stage.PIXELS, reason, advice),)
+            problem = Problem(str(frames[0].path.parent), Stage.PIXELS, reason, advice)
+            return (), self._unpacked.problems([problem])
         files: dict[Path, list[_Wanted]] = {}
         for frame in frames:
             files.setdefault(frame.path, []).append(_Wanted(frame, _place(frame, slot)))
@@ -185,7 +209,7 @@ class DicomReader:
             for (path, members), answers in zip(chunk, found, strict=True):
                 error = _lost_frames(answers, len(members))
                 if error:
-                    problems.append(error.problem(str(path)))
+                    problems.append(error.problem(self._unpacked.shown(path)))
                 for wanted, answer in zip(members, answers, strict=False):
                     if not isinstance(answer, DicomError):
                         decoded[path, wanted.frame.index] = answer
@@ -206,6 +230,39 @@ class DicomReader:
             return _lost(lost, Stage.FIND)
         except ReaderUnavailable as error:
             return self._unread(error).of_file(Stage.FIND)
+
+    def _each_header(self, files: Sequence[Path]) -> Iterator[tuple[Path, FileHeader | DicomError]]:
+        chunks = [list(files[k : k + _FILES_A_REQUEST]) for k in range(0, len(files), _FILES_A_REQUEST)]
+        for chunk, answers in self._each(self._headers, chunks):
+            yield from zip(chunk, answers, strict=True)
+
+    def _unpack(self, found: tuple[Path, str]) -> list[Member | Refused | DicomError]:
+        """The files of an archive, unpacked, and what is wrong with others."""
+        path, kind = found
+        try:
+            folder = self._unpacked.new_folder(path)
+        except OSError as error:
+            reason = f"There is no temporary folder to unpack the archive in ({error.strerror})."
+            advice = "Set TMPDIR to a folder that can be written, or unpack the archive and give the folder."
+            return [DicomError(Stage.HEADER, reason, advice)]
+        answers: list[Member | Refused | DicomError]
+        try:
+            answers = self._ask("archive", path, kind, folder)
+        except ProcessLost as lost:
+            answers = [_lost(lost, Stage.HEADER)]
+        if isinstance(answers[-1], DicomError):
+            self._unpacked.discard(folder)
+        return answers
+
+    def _same_image(self, one: FileHeader, other: FileHeader) -> bool:
+        """Whether two files hold one image, in the same place and with the same pixels."""
+        if not same_description(one, other):
+            return False
+        try:
+            (same,) = self._ask("same_pixels", one.path, other.path, len(one.frames))
+        except ProcessLost:
+            return False
+        return bool(same)
 
     def _headers(self, paths: list[Path]) -> list[FileHeader | DicomError]:
         try:

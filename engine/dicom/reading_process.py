@@ -21,9 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from stenosis_trt.engine.dicom.archives import Member, Refused, unpack
 from stenosis_trt.engine.dicom.channel import Channel
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
-from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.pixel_memory import Written, write
@@ -42,6 +45,8 @@ def describe(error: BaseException, stage: Stage, limits: ReadLimits) -> DicomErr
 
     No text of the error itself is passed on: it may quote the header.
     """
+    if isinstance(error, ArchiveFound):
+        return error
     if isinstance(error, DicomError):
         return DicomError(stage, error.reason, error.advice, error.harmless, error.study_uid)
     if isinstance(error, FileNotFoundError):
@@ -142,6 +147,26 @@ def _address_space(hard: int) -> int:
     return high
 
 
+def archive(
+    path: Path, kind: str, folder: Path, limits: ReadLimits
+) -> Iterator[Member | Refused | DicomError]:
+    """What `unpack` yields, an answer each; a DicomError where nothing of the archive is to be used."""
+    try:
+        yield from unpack(path, kind, folder, limits)
+    except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
+        yield describe(error, Stage.HEADER, limits)
+
+
+def same_pixels(one: Path, other: Path, frames: int, limits: ReadLimits) -> Iterator[bool]:
+    """Whether two files of so many frames hold the same stored values, in one answer; False where one of them
+    cannot be decoded."""
+    try:
+        with open_pixels(one, limits) as first, open_pixels(other, limits) as second:
+            yield all(np.array_equal(first.decode(k), second.decode(k)) for k in range(frames))
+    except Exception:  # noqa: BLE001 - what cannot be compared is not the same
+        yield False
+
+
 def _cap_memory(extra: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     try:
@@ -172,8 +197,9 @@ def main() -> None:
     channel = Channel(int(sys.argv[1]))
     limits = ReadLimits(**json.loads(sys.argv[3]))
     memory = int(sys.argv[4]) if len(sys.argv) > 4 else None
-    requests: dict[str, Any] = {"headers": headers, "dicomdir": dicomdir}
+    requests: dict[str, Any] = {"headers": headers, "dicomdir": dicomdir, "archive": archive}
     requests |= {"pixels": partial(pixels, memory), "images": partial(images, memory)}
+    requests["same_pixels"] = same_pixels
     _cap_memory(limits.decode_memory_bytes)
     try:
         channel.send(0, READY)

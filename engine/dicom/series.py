@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from pathlib import Path
 
+from stenosis_trt.engine.dicom.duplicates import SameImage, copies_problems, same_content
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.patients import split_by_patient
 from stenosis_trt.engine.dicom.stack_geometry import Member
@@ -19,12 +18,13 @@ SOP_UID_SHARED = "sop_uid_shared"
 SERIES_UID_PER_SLICE = "series_uid_per_slice"
 """Flag: slices with a Series Instance UID each were joined to a stack."""
 
-_HASH_BYTES = 1 << 20
 _FEWEST_SINGLES = 5
 """Images with a Series Instance UID each that make a stack: what a series of the fewest slices has."""
 
 
-def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
+def build_studies(
+    headers: Iterable[FileHeader], same_image: SameImage
+) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
     """Group files by study, patient and series.
 
     Patients that share a Study Instance UID have a study each (see `patients`). Frames of a series are
@@ -33,10 +33,15 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
     with the same UID (see `volumes`). Slices of different tilt stay one series. Slices with a Series
     Instance UID each are joined where they agree in all else.
 
+    Args:
+        headers: of all files.
+        same_image: whether two files that differ hold the same image.
+
     Returns:
         Studies in order of UID and of their first paths, and a Problem for each file whose SOP Instance UID
         another one of its study has, in the same place and with different content; the first of them is kept.
-        Equal copies are dropped silently.
+        Equal copies are dropped silently, and copies of the same image in which other elements differ have
+        one harmless Problem a study.
     """
     by_study: dict[str, list[FileHeader]] = defaultdict(list)
     for header in headers:
@@ -45,7 +50,7 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
     problems: list[Problem] = []
     for uid, files in sorted(by_study.items()):
         for number, patient in enumerate(split_by_patient(files), start=1):
-            kept, found = _without_duplicates(patient.files)
+            kept, found = _without_duplicates(patient.files, same_image)
             problems.extend(found)
             series, joined = _all_series(kept)
             flags = (
@@ -58,13 +63,18 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
     return tuple(studies), tuple(problems)
 
 
-def _without_duplicates(files: Sequence[FileHeader]) -> tuple[list[FileHeader], list[Problem]]:
+def _without_duplicates(
+    files: Sequence[FileHeader], same_image: SameImage
+) -> tuple[list[FileHeader], list[Problem]]:
     """The files of one study and patient without second copies; images in other places are none."""
     first: dict[Hashable, FileHeader] = {}
-    problems = []
+    problems, copies = [], []
     for header in files:
         earlier = first.setdefault((header.sop_instance_uid, _place(header)), header)
-        if earlier is header or _same_content(earlier.path, header.path):
+        if earlier is header or same_content(earlier.path, header.path):
+            continue
+        if same_image(earlier, header):
+            copies.append(header)
             continue
         problems.append(
             Problem(
@@ -75,7 +85,7 @@ def _without_duplicates(files: Sequence[FileHeader]) -> tuple[list[FileHeader], 
                 header.study_uid,
             )
         )
-    return list(first.values()), problems
+    return list(first.values()), [*problems, *copies_problems(copies)]
 
 
 def _place(header: FileHeader) -> Hashable:
@@ -86,22 +96,6 @@ def _place(header: FileHeader) -> Hashable:
         for pose in poses
         if pose is not None
     )
-
-
-def _same_content(one: Path, other: Path) -> bool:
-    try:
-        return one.stat().st_size == other.stat().st_size and _digest(one) == _digest(other)
-    except OSError:
-        # A file that has gone since cannot be shown to be the same.
-        return False
-
-
-def _digest(path: Path) -> bytes:
-    total = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_HASH_BYTES):
-            total.update(block)
-    return total.digest()
 
 
 def _all_series(files: Sequence[FileHeader]) -> tuple[tuple[SeriesHeader, ...], bool]:
@@ -189,6 +183,7 @@ def _header(volume: Volume) -> SeriesHeader:
         manufacturer=file.manufacturer,
         patient_id=file.patient_id,
         series_number=file.series_number,
+        lossy=any(member.file.lossy for member in volume.members),
         acquired=max((time for time in times if time is not None), default=None),
         defect=volume.defect,
     )

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -747,3 +748,30 @@ def test_an_interrupted_run_leaves_tables_of_what_it_graded(tmp_path: Path, pack
     assert len(_rows(out / "results.csv")) == kept * len(LEVELS)
     record = json.loads((out / "run.json").read_text())
     assert (record["finished"], record["counts"]["graded"]) == (False, kept)
+
+
+def test_a_study_in_an_archive_is_graded_and_known_again_unpacked_or_not(tmp_path: Path, pack: Path) -> None:
+    folder = write_studies(tmp_path / "in", 2)
+    archive = shutil.make_archive(str(tmp_path / "sent" / "export"), "zip", folder)
+    outcome = _grade([tmp_path / "sent"], tmp_path / "out", pack)
+    assert (outcome.graded, outcome.problems, outcome.exit_code) == (2, 0, 0)
+    for again in (tmp_path / "sent", folder):
+        outcome = _grade([again], tmp_path / "out", pack, resume=True)
+        assert (outcome.graded, outcome.skipped, outcome.exit_code) == (0, 2, 0)
+
+    def refuse(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+        raise CannotGrade(Stage.LEVELS, "Nothing was recognised.", "Look at it.")
+
+    grade_paths([tmp_path / "sent"], tmp_path / "other", GradeOptions(pack=pack, device="cpu"), refuse)
+    assert {row["path"] for row in _rows(tmp_path / "other" / "errors.csv")} == {archive}
+
+
+def test_a_study_that_was_sent_twice_by_two_archives_is_graded_once(tmp_path: Path, pack: Path) -> None:
+    folder = write_studies(tmp_path / "in", 1)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        content = pydicom.dcmread(path)
+        content.RetrieveAETitle = "PACS2"
+        write(tmp_path / "in" / "again" / path.name, content)
+    outcome = _grade([tmp_path / "in"], tmp_path / "out", pack)
+    assert (outcome.graded, outcome.problems, outcome.exit_code) == (1, 1, 0)
+    assert [row["harmless"] for row in _rows(tmp_path / "out" / "errors.csv")] == ["yes"]

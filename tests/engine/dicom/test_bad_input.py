@@ -133,13 +133,6 @@ def _unknown_syntax(path: Path, tmp: Path) -> None:
     path.write_bytes(whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.77"[:20], 1))
 
 
-def _no_syntax(path: Path, tmp: Path) -> None:
-    whole = _bytes(dataset(77), tmp)
-    at = whole.index(b"\x02\0\x10\0UI")
-    (length,) = struct.unpack("<H", whole[at + 6 : at + 8])
-    path.write_bytes(whole[:at] + whole[at + 8 + length :])
-
-
 def _many_items(path: Path, tmp: Path) -> None:
     """Each empty item of eight bytes becomes an object of hundreds."""
     whole = _bytes(dataset(77), tmp)
@@ -175,7 +168,6 @@ def _spacing_in_words(path: Path, tmp: Path) -> None:
 CASES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "empty": (lambda path, tmp: path.write_bytes(b""), "empty"),
     "text": (lambda path, tmp: path.write_text("Dear colleague,\n" * 40), "not DICOM"),
-    "no preamble": (_raw(lambda whole: whole[132:]), "no preamble"),
     "truncated header": (_truncated_header, "beyond the end"),
     "truncated pixels": (_raw(lambda whole: whole[:-40_000]), "ends within its pixels"),
     "fewer pixels than the header says": (_with(PixelData=b"\0" * 1000), "1000 bytes"),
@@ -189,7 +181,6 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "corrupt jpeg 2000": (_jpeg2000(_corrupt), "cannot be decoded"),
     "jpeg 2000 of ten thousand components": (_jpeg2000(_many_components), "its header says"),
     "unknown transfer syntax": (_unknown_syntax, "not supported"),
-    "no transfer syntax": (_no_syntax, "transfer syntax"),
     "a million items": (_many_items, "more sequence items"),
     "no pixel data": (_without("PixelData"), "no pixel data"),
     "bits stored 0": (_with(BitsStored=0), "bits"),

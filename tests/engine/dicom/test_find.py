@@ -201,3 +201,61 @@ def test_an_image_called_dicomdir_is_not_followed(reader: DicomReader, tmp_path:
     (path,) = series(tmp_path, 1)
     scan = reader.scan([path.rename(tmp_path / "DICOMDIR")])
     assert [problem.reason for problem in scan.problems] == ["The file is called DICOMDIR and is none."]
+
+
+@pytest.mark.parametrize(
+    ("listed", "on_disk"),
+    [
+        (["IMAGES", "IM0"], "IMAGES/IM0.dcm"),
+        (["IMAGES", "IM0"], "images/im0.dcm"),
+        (["IMAGES", "IM0"], "IMAGES/IM0.;1"),
+        (["IMAGES", "IM0"], "Images/IM0;1"),
+        (["IMAGES", "IM0.DCM"], "IMAGES/IM0"),
+        (["IMAGES", "IM0"], "IMAGES/im0.IMA"),
+    ],
+)
+def test_files_of_a_dicomdir_are_found_in_another_case_with_another_ending_and_with_versions(
+    listed: list[str], on_disk: str, reader: DicomReader, tmp_path: Path
+) -> None:
+    (path,) = series(tmp_path / "plain", 1)
+    target = tmp_path / "medium" / on_disk
+    target.parent.mkdir(parents=True)
+    path.rename(target)
+    scan = reader.scan([_dicomdir(tmp_path / "medium" / "DICOMDIR", listed)])
+    assert (scan.files, scan.problems) == (1, ())
+
+
+def test_a_name_of_a_dicomdir_that_several_files_could_have_is_said(
+    reader: DicomReader, tmp_path: Path
+) -> None:
+    series(tmp_path / "plain", 2)
+    (tmp_path / "IMAGES").mkdir()
+    (tmp_path / "plain" / "000.dcm").rename(tmp_path / "IMAGES" / "IM0.dcm")
+    (tmp_path / "plain" / "001.dcm").rename(tmp_path / "IMAGES" / "IM0.ima")
+    scan = reader.scan([_dicomdir(tmp_path / "DICOMDIR", ["IMAGES", "IM0"])])
+    assert [problem.reason for problem in scan.problems] == [
+        "The DICOMDIR lists this file, and IM0.dcm and IM0.ima could both be it."
+    ]
+
+
+def test_a_better_match_leaves_out_worse_ones(reader: DicomReader, tmp_path: Path) -> None:
+    series(tmp_path / "plain", 2)
+    (tmp_path / "IMAGES").mkdir()
+    (tmp_path / "plain" / "000.dcm").rename(tmp_path / "IMAGES" / "im0")
+    (tmp_path / "plain" / "001.dcm").rename(tmp_path / "IMAGES" / "IM0.dcm")
+    scan = reader.scan([_dicomdir(tmp_path / "DICOMDIR", ["IMAGES", "IM0"])])
+    assert scan.studies[0].series[0].frames[0].path.name == "im0"
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir", "DICOMDIR;1", "DICOMDIR.dcm", "index"])
+def test_a_dicomdir_is_followed_whatever_it_is_called(name: str, reader: DicomReader, tmp_path: Path) -> None:
+    series(tmp_path / "IMAGES", 2)
+    index = _dicomdir(tmp_path / name, ["IMAGES", "000.dcm"])
+    scan = reader.scan([index])
+    assert (scan.files, scan.problems) == (1, ())
+
+
+def test_a_file_whose_name_only_begins_with_dicomdir_is_a_file(reader: DicomReader, tmp_path: Path) -> None:
+    (tmp_path / "DICOMDIR_notes.txt").write_text("Dear colleague,\n" * 40)
+    (problem,) = reader.scan([tmp_path / "DICOMDIR_notes.txt"]).problems
+    assert problem.harmless

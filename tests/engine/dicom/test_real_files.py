@@ -161,8 +161,12 @@ def test_every_file_of_the_collection_is_accounted_for(reader: DicomReader) -> N
     read = {frame.path for series in _all_series(scan) for frame in series.frames}
     refused = {Path(problem.path) for problem in scan.problems}
     files = {p for p in shared_data("dicom").rglob("*") if p.is_file() and p.name != "DICOMDIR"}
-    # Identical copies are dropped silently; here are none.
-    assert {p.resolve() for p in read | refused} == {p.resolve() for p in files}
+    # One image lies here in eight encodings, one of them in a gzip archive: the others share a row.
+    copies = {p for p in files if p.parent.name == "pydicom_mr"} | {p for p in files if p.name == "zipMR.gz"}
+    assert any("hold images that other files hold too" in problem.reason for problem in scan.problems)
+    assert {p.resolve() for p in (read | refused) - {shared_data("dicom", "pydicom_mr")} | copies} == {
+        p.resolve() for p in files
+    }
     assert scan.files == len(files)
 
 
@@ -175,10 +179,9 @@ def test_what_is_no_image_of_a_patient_is_told_from_what_was_one(reader: DicomRe
         "SC_rgb_rle.dcm": True,
         "image_dfl.dcm": True,
         "badVR.dcm": True,
-        "zipMR.gz": True,
         "no_meta.dcm": True,
-        "ExplVR_BigEndNoMeta.dcm": False,
-        "ExplVR_LitEndNoMeta.dcm": False,
+        "ExplVR_BigEndNoMeta.dcm": True,
+        "ExplVR_LitEndNoMeta.dcm": True,
         "no_meta_group_length.dcm": False,
         "UN_sequence.dcm": False,
     }

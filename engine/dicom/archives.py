@@ -1,0 +1,311 @@
+"""Archives as PACS exports are: zip, tar, and single files compressed by gzip, bzip2 or xz. Runs in a reading
+process.
+
+What looks like DICOM is unpacked into a private folder, under limits, and read there like any other file. An
+archive within an archive is unpacked too; one within that is not. Names of members are shown and never used
+as names of files. An archive that is broken, encrypted or over a limit is refused as a whole: nothing of it
+is read.
+"""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import io
+import lzma
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from stenosis_trt.engine.dicom.archive_marks import (
+    ARCHIVE_MARK_BYTES,
+    BZIP2,
+    GZIP,
+    TAR,
+    XZ,
+    ZIP,
+    archive_kind,
+    check_no_archive,
+)
+from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
+from stenosis_trt.engine.dicom.part10 import empty_file, looks_like_dicom, not_dicom
+from stenosis_trt.engine.records import Stage
+
+_DEEPEST = 2
+"""An archive, and an archive within it."""
+_COPY_BYTES = 1 << 20
+_TAR_BLOCK = 512
+_KEPT_FREE_BYTES = 64 << 20
+"""Room that unpacking leaves on the disk: results may be written there."""
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    gzip.BadGzipFile,
+    struct.error,
+    OverflowError,
+    ValueError,
+)
+_UNPACK = "Unpack it and give the folder with its files."
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an archive: its name there, and where it was unpacked to."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One file of an archive that was not unpacked, and why."""
+
+    name: str
+    error: DicomError
+
+
+Unpacked = Member | Refused | DicomError
+
+
+def unpack(path: Path, kind: str, folder: Path, limits: ReadLimits) -> Iterator[Unpacked]:
+    """Unpack the DICOM files of an archive into `folder`, which exists and is empty.
+
+    Yields:
+        A Member for each file that looks like DICOM, a Refused for each other one. A DicomError, always the
+        last, where the archive as a whole is refused: then nothing of it is to be used. An archive without
+        any DICOM file is refused as harmless.
+
+    Raises:
+        DicomError: the archive is refused as a whole.
+    """
+    unpacker = _Unpacker(folder, limits)
+    # Files that are no DICOM have rows of their own only where others are.
+    waiting: list[Refused] | None = []
+    try:
+        for item in unpacker.members(path, kind, "", 1):
+            if waiting is not None and isinstance(item, Refused) and item.error.harmless:
+                waiting.append(item)
+                continue
+            yield from waiting or ()
+            waiting = None
+            yield item
+        if waiting is not None:
+            yield _error(f"The {kind} archive holds no DICOM file.", "Nothing to do: it is skipped.", True)
+    except _BROKEN as error:
+        yield _broken(kind, error)
+    except OSError as error:
+        yield _cannot_write(error, folder, kind)
+
+
+class _NotReadable(DicomError):
+    """An archive that is whole and cannot be read; where it lies in another one, the others there can."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(Stage.HEADER, reason, advice)
+
+
+class _Unpacker:
+    """Unpacks one archive and those within it, all under one sum of bytes and of members."""
+
+    def __init__(self, folder: Path, limits: ReadLimits) -> None:
+        self._folder, self._limits = folder, limits
+        self._bytes = self._members = self._files = 0
+
+    def members(self, path: Path, kind: str, within: str, depth: int) -> Iterator[Member | Refused]:
+        """What is in an archive; `within` stands before the names of its members."""
+        if kind == ZIP:
+            yield from self._zip(path, within, depth)
+            return
+        with path.open("rb") as packed, closing(_inflated(packed, kind)) as plain:
+            stream = _Counted(plain, self._count)
+            start = stream.peek(ARCHIVE_MARK_BYTES)
+            if kind == TAR or archive_kind(start, path.name.rpartition(".")[0]) == TAR:
+                yield from self._tar(stream, within, depth)
+                return
+            name = within.removesuffix("!/").rpartition("/")[2] if within else path.name
+            self._one_more()
+            yield from self._file(name.rpartition(".")[0] or name, stream, within, depth)
+
+    def _zip(self, path: Path, within: str, depth: int) -> Iterator[Member | Refused]:
+        with zipfile.ZipFile(path) as archive:
+            found = [info for info in archive.infolist() if not info.is_dir()]
+            if any(info.flag_bits & 1 for info in found):
+                raise _NotReadable(
+                    "The zip archive is encrypted.", f"{_UNPACK[:-1]}; unpacking asks for its password."
+                )
+            for info in found:
+                self._one_more()
+                name = _printable(within + info.filename)
+                try:
+                    with archive.open(info) as stream:
+                        counted = _Counted(cast(BinaryIO, stream), self._count)
+                        yield from self._file(info.filename, counted, within, depth)
+                except NotImplementedError as error:
+                    reason = "The zip archive is compressed by a method that is not read."
+                    raise _NotReadable(reason, _UNPACK) from error
+                except _BROKEN:
+                    advice = "Send or export the archive again."
+                    yield Refused(name, _error("The file is broken within its zip archive.", advice))
+
+    def _tar(self, stream: _Counted, within: str, depth: int) -> Iterator[Member | Refused]:
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as archive:
+            for info in archive:
+                self._one_more()
+                # Links and devices stand for nothing that is in the archive.
+                content = archive.extractfile(info) if info.isreg() else None
+                if content is not None:
+                    yield from self._file(info.name, _Counted(cast(BinaryIO, content)), within, depth)
+        while stream.read(_COPY_BYTES):
+            pass
+        if stream.tail.strip(b"\0") or len(stream.tail) < _TAR_BLOCK:
+            # Whole ones end with blocks of zeros; tarfile takes any end between two files for the end.
+            raise tarfile.ReadError("no end")
+
+    def _file(self, name: str, stream: _Counted, within: str, depth: int) -> Iterator[Member | Refused]:
+        """Unpack one file, or what is in it where it is an archive itself."""
+        shown = _printable(within + name)
+        if name.replace("\\", "/").rpartition("/")[2].upper() == "DICOMDIR":
+            # It lists files that are met anyway.
+            return
+        start = stream.peek(ARCHIVE_MARK_BYTES)
+        kind = "" if looks_like_dicom(start) else archive_kind(start, name)
+        try:
+            if not start:
+                raise empty_file(name)
+            if kind and depth == _DEEPEST:
+                raise _error("An archive within an archive within an archive is not read.", _UNPACK)
+            if not kind and not looks_like_dicom(start):
+                check_no_archive(start, name)
+                raise not_dicom()
+        except DicomError as error:
+            yield Refused(shown, error)
+            return
+        target = self._folder / f"{self._files:06d}"
+        self._files += 1
+        with target.open("wb") as file:
+            self._copy(stream, file)
+        if not kind:
+            yield Member(shown, target)
+            return
+        inner = list(self._inner(target, kind, shown, depth + 1))
+        target.unlink()
+        yield from inner
+
+    def _inner(self, path: Path, kind: str, shown: str, depth: int) -> Iterator[Member | Refused]:
+        """Members of an archive within the archive. One that is broken costs itself."""
+        found: list[Member | Refused] = []
+        try:
+            found.extend(self.members(path, kind, f"{shown}!/", depth))
+        except _NotReadable as error:
+            found = [Refused(shown, _error(error.reason, error.advice))]
+        except _BROKEN as error:
+            found = [Refused(shown, _broken(kind, error))]
+        if all(isinstance(item, Refused) and item.error.harmless for item in found):
+            found = [Refused(shown, not_dicom())]
+        yield from found
+
+    def _copy(self, stream: _Counted, file: BinaryIO) -> None:
+        size = 0
+        while block := stream.read(_COPY_BYTES):
+            size += len(block)
+            if size > self._limits.max_file_bytes:
+                advice = raise_limit("max_file_bytes", 2 * self._limits.max_file_bytes)
+                raise _error("The archive holds a file over the limit.", advice)
+            if shutil.disk_usage(self._folder).free < len(block) + _KEPT_FREE_BYTES:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            file.write(block)
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > self._limits.max_archive_bytes:
+            advice = raise_limit("max_archive_bytes", 2 * self._limits.max_archive_bytes)
+            raise _error("The archive is larger than the limit once unpacked.", f"If it is trusted: {advice}")
+
+    def _one_more(self) -> None:
+        self._members += 1
+        if self._members > self._limits.max_archive_members:
+            advice = raise_limit("max_archive_members", 2 * self._limits.max_archive_members)
+            raise _error("The archive holds more files than the limit.", advice)
+
+
+class _Counted(io.RawIOBase):
+    """A stream whose bytes are counted while they are read, with a look at what comes next; `tail` are the
+    last ones that were read."""
+
+    def __init__(self, stream: BinaryIO, count: Callable[[int], None] | None = None) -> None:
+        super().__init__()
+        self._stream, self._count, self._ahead = stream, count, b""
+        self.tail = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def peek(self, size: int) -> bytes:
+        while len(self._ahead) < size and (block := self._next(size - len(self._ahead))):
+            self._ahead += block
+        return self._ahead[:size]
+
+    def read(self, size: int = -1) -> bytes:
+        if self._ahead:
+            size = len(self._ahead) if size < 0 else size
+            block, self._ahead = self._ahead[:size], self._ahead[size:]
+        else:
+            block = self._next(_COPY_BYTES if size < 0 else size)
+        self.tail = (self.tail + block[-_TAR_BLOCK:])[-_TAR_BLOCK:]
+        return block
+
+    def _next(self, size: int) -> bytes:
+        block = self._stream.read(size)
+        if self._count is not None:
+            self._count(len(block))
+        return block
+
+
+def _inflated(packed: BinaryIO, kind: str) -> BinaryIO:
+    if kind == GZIP:
+        return cast(BinaryIO, gzip.GzipFile(fileobj=packed, mode="rb"))
+    if kind == BZIP2:
+        return cast(BinaryIO, bz2.BZ2File(packed))
+    if kind == XZ:
+        return cast(BinaryIO, lzma.LZMAFile(packed))
+    return packed
+
+
+def _printable(name: str) -> str:
+    """The name of a member, with control characters and what is no text shown by their codes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def _error(reason: str, advice: str, harmless: bool = False) -> DicomError:
+    return DicomError(Stage.HEADER, reason, advice, harmless)
+
+
+def _broken(kind: str, error: BaseException) -> DicomError:
+    return _error(
+        f"The {kind} archive is broken or cut off; nothing of it is read ({type(error).__name__}).",
+        "Send or export the archive again, or unpack what is whole and give the folder.",
+    )
+
+
+def _cannot_write(error: OSError, folder: Path, kind: str) -> DicomError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _error(
+            f"There is no room in {folder.parents[1]} to unpack the {kind} archive.",
+            "Set TMPDIR to a folder with more room, or unpack the archive and give the folder.",
+        )
+    if error.errno is None:
+        # bzip2's way to say that its data are wrong.
+        return _broken(kind, error)
+    return _error(f"The archive cannot be unpacked ({error.strerror}).", _UNPACK)

@@ -1,0 +1,108 @@
+"""Where archives are unpacked to, and what their files are called: the reader's side of `archives`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stenosis_trt.engine.dicom.archives import Member, Refused
+from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.records import Problem, StudyHeader
+
+_SEPARATOR = "!/"
+"""Between an archive's path and the name of a file in it."""
+
+
+class UnpackedArchives:
+    """A private temporary folder with the files of archives, made when it is needed and removed by `close`.
+
+    The files hold patients' images, so the folder is open to nobody else (mode 0700). It lies where TMPDIR
+    says.
+    """
+
+    def __init__(self) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._lock = threading.Lock()
+        self._archives: dict[Path, Path] = {}
+        self._names: dict[Path, str] = {}
+
+    def new_folder(self, archive: Path) -> Path:
+        """An empty folder for the files of one archive. May be called from several threads.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        with self._lock:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="stenosis-trt-", ignore_cleanup_errors=True)
+            folder = Path(os.path.abspath(self._folder.name)) / f"{len(self._archives):06d}"
+            folder.mkdir(mode=0o700)
+            self._archives[folder] = archive
+        return folder
+
+    def add(self, archive: Path, members: Iterable[Member]) -> list[Path]:
+        """Remember what files were called in their archive; returns where they lie."""
+        found = {member.path: member_path(archive, member.name) for member in members}
+        self._names |= found
+        return list(found)
+
+    def discard(self, folder: Path) -> None:
+        """Remove what was unpacked of an archive that is refused."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def shown(self, path: Path) -> str:
+        """How a path is shown: "archive.zip!/folder/file" for a file that was unpacked."""
+        return self._names.get(path, str(path))
+
+    def problems(self, found: Sequence[Problem]) -> tuple[Problem, ...]:
+        """Problems with their paths as they are shown."""
+        if not self._names:
+            return tuple(found)
+        return tuple(replace(problem, path=self._shown_place(Path(problem.path))) for problem in found)
+
+    def studies(self, found: Sequence[StudyHeader]) -> tuple[StudyHeader, ...]:
+        """Studies with the paths of their archives: of what is partly in one, the common folder."""
+        if not self._names:
+            return tuple(found)
+        return tuple(replace(study, path=self._place(study)) for study in found)
+
+    def _place(self, study: StudyHeader) -> str:
+        folders = {frame.path.parent for series in study.series for frame in series.frames}
+        places = {str(self._archives.get(folder, folder)) for folder in folders}
+        return places.pop() if len(places) == 1 else os.path.commonpath(places)
+
+    def _shown_place(self, path: Path) -> str:
+        return str(self._archives[path]) if path in self._archives else self.shown(path)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+def members_of(
+    archive: Path, answers: Sequence[Member | Refused | DicomError]
+) -> tuple[list[Member], list[Problem]]:
+    """The files that were unpacked of an archive, and a Problem for each other one; where the archive is
+    refused as a whole, that Problem alone."""
+    members: list[Member] = []
+    problems: list[Problem] = []
+    for answer in answers:
+        if isinstance(answer, DicomError):
+            return [], [answer.problem(str(archive))]
+        if isinstance(answer, Member):
+            members.append(answer)
+        else:
+            problems.append(answer.error.problem(member_path(archive, answer.name)))
+    return members, problems
+
+
+def member_path(archive: Path, name: str) -> str:
+    """How a file in an archive is shown."""
+    return f"{archive}{_SEPARATOR}{name}"
