@@ -138,7 +138,8 @@ def grade_paths(
                 DicomReader(options.limits, options.workers, memory) as reader,
             ):
                 run.grade_all(reader, run.scan(reader, paths), memory.slots if memory else ())
-            run.reading_peak_bytes = reader.peak_memory_bytes
+            # 0 where nothing is known, as without /proc.
+            run.reading_peak_bytes = reader.peak_memory_bytes or None
             finished = True
         finally:
             # An interrupt waits until the tables hold what was graded.

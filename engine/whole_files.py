@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,11 @@ from typing import BinaryIO, TextIO
 
 PART = ".part"
 """Ending of a file that is still being written."""
+_REPLACED = ".replaced"
+"""Ending of a folder that stands aside while another takes its place."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+"""What renameat2 fails with where the system or the file system cannot exchange names."""
 
 
 @contextmanager
@@ -82,6 +89,64 @@ def folder_to_be(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", suffix=PART, dir=path.parent) as work:
         yield Path(work) / path.name
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Put the folder `new` in the place of another, which is removed.
+
+    The names are exchanged in one step (renameat2 of Linux), so that `place` always holds one of the two.
+    On file systems that cannot do so the old folder stands aside in between: if the program is killed there,
+    `recover_folder` brings it back.
+
+    Raises:
+        OSError: the system refused; `place` stays as it was.
+    """
+    if not _exchange(new, place):
+        aside = _aside(place)
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(place, aside)
+        try:
+            os.rename(new, place)
+        except OSError:
+            os.rename(aside, place)
+            raise
+        _sync_folder(place.parent)
+        shutil.rmtree(aside)
+        return
+    _sync_folder(place.parent)
+    shutil.rmtree(new)
+
+
+def recover_folder(place: Path) -> None:
+    """Bring back the folder that a killed `replace_folder` left aside, where nothing has its place.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    aside = _aside(place)
+    if aside.is_dir() and not os.path.lexists(place):
+        os.rename(aside, place)
+
+
+def _aside(place: Path) -> Path:
+    return place.with_name(f".{place.name}{_REPLACED}")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where that is not offered.
+
+    Raises:
+        OSError: the system refused for another reason.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if not call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)):
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 @contextmanager

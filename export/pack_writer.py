@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,13 @@ from typing import Any
 from stenosis_trt.engine.keys import PrivateKey
 from stenosis_trt.engine.pack import MANIFEST, MODEL_NAMES, SCHEMA, InputSpec, OutputSpec, Pack
 from stenosis_trt.engine.signing import sign_pack
-from stenosis_trt.engine.whole_files import folder_to_be, write_whole, write_whole_bytes
+from stenosis_trt.engine.whole_files import (
+    folder_to_be,
+    recover_folder,
+    replace_folder,
+    write_whole,
+    write_whole_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -55,20 +60,25 @@ def write_pack(
     Raises:
         ValueError: a model is missing.
         PackError: what was written does not load.
-        OSError: it cannot be written; what was there stays, and nothing of the new one does.
+        OSError: it cannot be written; what was there stays, and nothing of the new one does. Also if the
+            program is killed, one of the two is there.
     """
     missing = [name for name in MODEL_NAMES if name not in content.models]
     if missing:
         raise ValueError(f"The pack lacks the models {', '.join(missing)}.")
+    # Beside the folder itself, where a link to one was given.
+    out = out.resolve() if out.is_symlink() else out
+    recover_folder(out)
     with folder_to_be(out) as part:
         part.mkdir()
         _write_files(part, content)
         made = Pack.load(part)
         if key is not None:
             sign_pack(made, key)
-        if replacing and out.exists():
-            shutil.rmtree(out)
-        os.replace(part, out)
+        if replacing and out.is_dir():
+            replace_folder(part, out)
+        else:
+            os.replace(part, out)
     return Pack.load(out)
 
 

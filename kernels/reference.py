@@ -234,7 +234,7 @@ def _numbers(heatmaps: npt.ArrayLike) -> npt.NDArray[np.floating]:
 
 
 def _without_invalid(heatmaps: npt.ArrayLike) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
-    """Heatmaps, with zeros in those that have a value that is not finite or below 0; which these are, (N, K)."""
+    """Heatmaps, with zeros in those that have a value that is not finite or below 0; which these are."""
     maps = np.asarray(heatmaps)
     valid = (maps.min(axis=(2, 3)) >= -HEATMAP_TOLERANCE) & np.isfinite(maps.max(axis=(2, 3)))
     return (maps if valid.all() else np.where(valid[:, :, None, None], maps, maps.dtype.type(0))), ~valid

@@ -83,38 +83,71 @@ def _brightness(centres: tuple[float, ...]) -> bytes:
     return _model(nodes, constants, ["batch", len(centres)])
 
 
-def invalid_for_dark_images(model: bytes, value: float = np.nan) -> bytes:
-    """The model, whose whole answer is `value` where an input of the batch has a mean below 0.2.
+def invalid_for_dark_images(model: bytes) -> bytes:
+    """The model, whose whole answer is NaN where an input of the batch has a mean below 0.2.
 
     Noise as packs are tried on is brighter.
     """
-    graph_of = onnx.load_model_from_string(model)
-    graph = graph_of.graph
-    for node in graph.node:
-        node.output[:] = ["valid" if name == "out" else name for name in node.output]
-    graph.node.extend(
+    return _invalid_where(
+        model,
         [
             helper.make_node("ReduceMean", ["image", "pixels"], ["brightness"], keepdims=0),
             helper.make_node("ReduceMin", ["brightness"], ["darkest"], keepdims=0),
-            helper.make_node("Less", ["darkest", "dark"], ["is_dark"]),
-            helper.make_node("Where", ["is_dark", "invalid", "valid"], ["out"]),
-        ]
+            helper.make_node("Less", ["darkest", "dark"], ["is_invalid"]),
+        ],
+        {"pixels": np.array([1, 2, 3]), "dark": np.array(0.2, np.float32)},
     )
-    constants = {
-        "pixels": np.array([1, 2, 3]),
-        "dark": np.array(0.2, np.float32),
-        "invalid": np.array(value, np.float32),
-    }
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
-    onnx.checker.check_model(graph_of)
-    return bytes(graph_of.SerializeToString())
+
+
+def invalid_last_of(model: bytes, batch: int) -> bytes:
+    """The model, whose answer to the last input of a batch of this size is NaN."""
+    dimensions = len(onnx.load_model_from_string(model).graph.output[0].type.tensor_type.shape.dim)
+    return _invalid_where(
+        model,
+        [
+            helper.make_node("Shape", ["image"], ["size"], start=0, end=1),
+            helper.make_node("Squeeze", ["size"], ["count"]),
+            helper.make_node("Range", ["zero", "count", "one"], ["numbers"]),
+            helper.make_node("Equal", ["numbers", "last_number"], ["is_last"]),
+            helper.make_node("Equal", ["count", "chosen"], ["is_chosen"]),
+            helper.make_node("And", ["is_last", "is_chosen"], ["is_invalid_item"]),
+            helper.make_node("Reshape", ["is_invalid_item", "as_output"], ["is_invalid"]),
+        ],
+        {
+            "zero": np.array(0),
+            "one": np.array(1),
+            "last_number": np.array(batch - 1),
+            "chosen": np.array(batch),
+            "as_output": np.array([-1] + [1] * (dimensions - 1)),
+        },
+    )
+
+
+def _invalid_where(model: bytes, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> bytes:
+    """The model, whose answer is NaN where `nodes` make "is_invalid" true."""
+    changed = onnx.load_model_from_string(model)
+    graph = changed.graph
+    for node in graph.node:
+        node.output[:] = ["valid" if name == "out" else name for name in node.output]
+    graph.node.extend([*nodes, helper.make_node("Where", ["is_invalid", "not_a_number", "valid"], ["out"])])
+    values = {**constants, "not_a_number": np.array(np.nan, np.float32)}
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in values.items())
+    onnx.checker.check_model(changed)
+    return bytes(changed.SerializeToString())
 
 
 def write_tiny_pack(
-    out: Path, other: bool = False, maximum_other: float | None = None, invalid: str = ""
+    out: Path,
+    other: bool = False,
+    maximum_other: float | None = None,
+    invalid: str = "",
+    invalid_last: tuple[str, int] | None = None,
 ) -> Pack:
-    """Write the pack to `out`; with `other`, its grader has the fifth class, and this limit of it; the model
-    called `invalid` answers dark images with NaN."""
+    """Write the pack to `out`; with `other`, its grader has the fifth class, and this limit of it.
+
+    The model called `invalid` answers dark images with NaN, and the one named in `invalid_last` does so for
+    the last input of a batch of the size given there.
+    """
     centres = (0.0, 1 / 3, 2 / 3, 1.0)
     models = {
         "levels": ModelContent(
@@ -136,4 +169,7 @@ def write_tiny_pack(
     if invalid:
         content = models[invalid]
         models[invalid] = replace(content, data=invalid_for_dark_images(content.data))
+    if invalid_last:
+        name, batch = invalid_last
+        models[name] = replace(models[name], data=invalid_last_of(models[name].data, batch))
     return write_pack(out, PackContent("tiny", "1", "Apache-2.0", "tests only", {}, models))

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints, ReadingMemory, Roi
-from stenosis_trt.engine.backends.model_checks import check_output
+from stenosis_trt.engine.backends.model_checks import ModelOutputError, check_output
 from stenosis_trt.engine.cuda import Device, Stream
 from stenosis_trt.engine.cuda_driver import CudaError
 from stenosis_trt.engine.cuda_module import Module
@@ -28,7 +28,7 @@ from stenosis_trt.engine.gpu.memory import Budget
 from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.gpu.stage import Answer, Stage, Workplace
 from stenosis_trt.engine.gpu.trial import noise_study, placed_in, trial_roi
-from stenosis_trt.engine.pack import ModelSpec, Pack, PackError
+from stenosis_trt.engine.pack import ModelSpec, Pack
 from stenosis_trt.engine.plans import read_plan
 from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.tensorrt_compat import TensorRT
@@ -256,14 +256,7 @@ class TensorRtBackend:
             for batch in stage.batches:
                 for _ in range(_FIRST_RUNS):
                     self._try(study, name, batch)
-            try:
-                check_output(stage.model, 1, stage.outputs(1))
-            except PackError as error:
-                # Of the two, the plan is what was made for this GPU: the model may well be right on the CPU.
-                raise TensorRTError(
-                    f"The plan of {name} answers noise as no model may: {error.reason}",
-                    "Compare it with its model: stenosis-trt verify PACK --parity; or change --precision.",
-                ) from error
+                    _check_noise(stage, batch)
 
     def _try(self, study: LoadedStudy, name: str, batch: int) -> None:
         """Load a study and run one batch of one model, the same region over and over."""
@@ -350,6 +343,23 @@ class _Parts(Generic[_T]):
         parts = [answer.result() for answer in self.answers]
         names = parts[0] if parts else ()
         return self.convert({name: [part[name] for part in parts] for name in names})
+
+
+def _check_noise(stage: Stage, batch: int) -> None:
+    """Check all that a plan answered for a batch of noise.
+
+    Raises:
+        TensorRTError: a value is one that no model may give.
+    """
+    try:
+        check_output(stage.model, batch, stage.outputs(batch))
+    except ModelOutputError as error:
+        # Of the two, the plan is what was made for this GPU: the model may well be right on the CPU.
+        raise TensorRTError(
+            f"The plan of {stage.model.name} gives invalid values for a batch of {batch} images of noise: "
+            f"{error.fault}.",
+            "Compare it with its model: stenosis-trt verify PACK --parity; or change --precision.",
+        ) from error
 
 
 def _check_plan(model: ModelSpec, plan: LoadedPlan) -> None:

@@ -53,7 +53,7 @@ class ArchiveFound(DicomError):
         super().__init__(Stage.HEADER, f"The file is a {kind} archive.", "Unpack it and give the folder.")
         self.kind = kind
 
-    def __reduce__(self) -> tuple[type[ArchiveFound], tuple[str]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type[ArchiveFound], tuple[str]]:
         return ArchiveFound, (self.kind,)
 
 

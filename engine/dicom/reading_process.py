@@ -38,6 +38,8 @@ END = None
 """Follows the last answer to a request."""
 
 _EXPORT_AGAIN = "Send or export the file again."
+_LARGEST_ADDRESS_SPACE, _PROBE_BYTES = 1 << 47, 1 << 20
+"""Bytes that a process can have at most, and how exactly its size is found without /proc."""
 
 
 def describe(error: BaseException, stage: Stage, limits: ReadLimits) -> DicomError:
@@ -131,20 +133,30 @@ def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] |
         yield describe(error, Stage.FIND, limits)
 
 
-def _address_space(hard: int) -> int:
-    """The address space of this process in bytes, to a MiB, where there is no /proc to say it: the largest
-    limit under which not even a page more can be had."""
-    low, high = 0, 1 << 47 if hard == resource.RLIM_INFINITY else hard
-    while high - low > 1 << 20:
-        middle = (low + high) // 2
-        resource.setrlimit(resource.RLIMIT_AS, (middle, hard))
-        try:
-            mmap.mmap(-1, mmap.PAGESIZE).close()
-        except (OSError, MemoryError):
-            low = middle
-        else:
-            high = middle
-    return high
+def _address_space_bytes() -> int:
+    """Size of this process's address space, also where /proc is not mounted."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+    except OSError:
+        return _probed_address_space_bytes()
+
+
+def _probed_address_space_bytes() -> int:
+    """The lowest limit of the address space under which a page can still be mapped."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    too_low, enough = 0, _LARGEST_ADDRESS_SPACE if hard == resource.RLIM_INFINITY else hard
+    try:
+        while enough - too_low > _PROBE_BYTES:
+            middle = (too_low + enough) // 2
+            resource.setrlimit(resource.RLIMIT_AS, (middle, hard))
+            try:
+                mmap.mmap(-1, mmap.PAGESIZE).close()
+                enough = middle
+            except (OSError, MemoryError):
+                too_low = middle
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    return enough
 
 
 def archive(
@@ -168,12 +180,8 @@ def same_pixels(one: Path, other: Path, frames: int, limits: ReadLimits) -> Iter
 
 
 def _cap_memory(extra: int) -> None:
+    cap = _address_space_bytes() + extra
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    try:
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
-    except OSError:
-        taken = _address_space(hard)
-    cap = taken + extra
     resource.setrlimit(resource.RLIMIT_AS, (cap if hard == resource.RLIM_INFINITY else min(cap, hard), hard))
     # A codec that crashes must not leave a patient's image in a core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

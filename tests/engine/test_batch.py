@@ -295,6 +295,14 @@ def test_what_a_model_answers_wrongly_on_the_gpu_is_graded_on_the_cpu_where_that
         assert all("its output is not finite" in row["reason"] for row in rows)
 
 
+def test_what_reading_took_is_not_known_without_proc_and_recorded_so(
+    tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "_peak_memory_bytes", lambda pid: 0)
+    _grade([write_studies(tmp_path / "in", 1)], tmp_path / "out", pack)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["peak_memory_bytes"]["reading"] is None
+
+
 def test_a_stray_text_file_changes_no_exit_code_but_a_broken_image_does(tmp_path: Path, pack: Path) -> None:
     folder = write_studies(tmp_path / "in", 1)
     (folder / "README.txt").write_text("hello")

@@ -217,8 +217,18 @@ def test_a_plan_that_answers_what_no_model_may_is_refused_as_a_plan_and_not_as_a
         content["models"]["levels"]["input"]["std"] = [0.01]
         written.write_text(json.dumps(content))
         pack = Pack.load(written.parent)
-        with pytest.raises(TensorRTError, match=r"levels answers noise .* has to lie between 0 and 1"):
+        with pytest.raises(TensorRTError, match=r"levels gives invalid values .* has to lie between 0 and 1"):
             TensorRtBackend(pack, plans_for(pack, (2,)))
+
+
+@on_the_fake_gpu(with_kernels=True, FAKE_CUDA_CAPABILITY="90")
+def test_every_item_of_every_batch_of_a_plan_is_checked_when_it_is_opened() -> None:
+    """A plan that is wrong for the last item of a batch between others, and one for classes too."""
+    for name in ("levels", "grader"):
+        with tempfile.TemporaryDirectory() as folder:
+            pack = write_tiny_pack(Path(folder) / "tiny", invalid_last=(name, 5))
+            with pytest.raises(TensorRTError, match=rf"{name} gives invalid .* batch of 5 .* not finite"):
+                TensorRtBackend(pack, plans_for(pack, (2, 5, 8)))
 
 
 @on_the_fake_gpu(with_kernels=True, FAKE_CUDA_CAPABILITY="90")

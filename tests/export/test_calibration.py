@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_study import made_study, sparse
+from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench import phantom
 from stenosis_trt.engine.backends.base import Float32Array
@@ -44,6 +46,15 @@ def test_inputs_are_those_that_the_pipe_gives_the_networks(pack: Pack, studies: 
     again = record_inputs(pack, studies[:1], 500)
     for name in pack.models:
         assert np.array_equal(recorded[name], again[name])
+
+
+def test_a_study_that_a_model_answers_with_invalid_values_does_not_end_the_calibration(
+    tmp_path: Path,
+) -> None:
+    """The levels network was given the study; nothing was found for the others."""
+    tiny = write_tiny_pack(tmp_path / "tiny", invalid="levels")
+    with pytest.raises(StudiesError, match="nothing for the model grader"):
+        record_inputs(tiny, [made_study(fill=sparse)], 4)
 
 
 def test_a_set_is_taken_once_and_then_kept(

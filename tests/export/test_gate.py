@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from made_study import made_study, sparse
 from onnx import numpy_helper
+from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from stenosis_trt.engine import cli_quantise
@@ -52,6 +54,13 @@ def _graded(uid: str, *grades: int | None, patient: str = "", ratio: float = 0.5
 
 def _failed(pairs: list[StudyPair], limits: Limits = FEW) -> dict[str, float | None]:
     return {check.figure: check.excess for check in checks(agreement(pairs), limits) if not check.passed}
+
+
+def test_a_precision_that_gives_invalid_values_for_one_study_is_refused(tmp_path: Path) -> None:
+    sound = write_tiny_pack(tmp_path / "sound")
+    invalid = write_tiny_pack(tmp_path / "invalid", invalid="levels")
+    with pytest.raises(PackError, match=r"cannot be used as the model levels: its output is not finite"):
+        run_gate(sound, {"fp16": invalid}, [made_study(fill=sparse)], "a study")
 
 
 def test_many_studies_of_one_patient_are_not_enough() -> None:

@@ -25,11 +25,10 @@ STAND_IN_TENSORRT_SCRATCH  bytes of scratch memory for each input of a batch (65
 
 from __future__ import annotations
 
-import os
-
 from tensorrt._building import Builder, OnnxParser
 from tensorrt._running import ICudaEngine, IExecutionContext, Runtime
 from tensorrt._words import (
+    VERSION,
     BuilderFlag,
     DataType,
     DeviceType,
@@ -45,7 +44,7 @@ from tensorrt._words import (
     TensorIOMode,
 )
 
-__version__ = os.environ.get("STAND_IN_TENSORRT_VERSION", "10.3.0")
+__version__ = VERSION
 
 __all__ = [
     "Builder",

@@ -86,10 +86,10 @@ class INetworkDefinition:
     """Empty, until a parser fills it."""
 
     def __init__(self) -> None:
-        self.onnx = b""
-        self.shapes_only = onnx.ModelProto()
-        self.inputs: list[ITensor] = []
-        self.outputs: list[ITensor] = []
+        self._onnx = b""
+        self._shapes_only = onnx.ModelProto()
+        self._inputs: list[ITensor] = []
+        self._outputs: list[ITensor] = []
         self._layers: list[ILayer] = []
 
     def _fill(self, data: bytes) -> None:
@@ -99,7 +99,7 @@ class INetworkDefinition:
         for tensor in model.graph.initializer:
             if len(tensor.raw_data) > _LARGEST_SHAPE_BYTES:
                 tensor.ClearField("raw_data")
-        self.shapes_only = model
+        self._shapes_only = model
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
         weights = {
             tensor.name: ITensor(tensor.name, _dtype(tensor.data_type), tuple(tensor.dims))
@@ -108,28 +108,28 @@ class INetworkDefinition:
         found = {info.name: _tensor(info) for info in (*graph.input, *graph.value_info, *graph.output)}
         named = {name for node in graph.node for name in (*node.input, *node.output)}
         tensors = {name: ITensor(name, None, ()) for name in named} | weights | found
-        self.onnx = data
-        self.inputs = [tensors[info.name] for info in graph.input if info.name not in weights]
-        self.outputs = [tensors[info.name] for info in graph.output]
+        self._onnx = data
+        self._inputs = [tensors[info.name] for info in graph.input if info.name not in weights]
+        self._outputs = [tensors[info.name] for info in graph.output]
         self._layers = [ILayer(node, tensors, set(weights)) for node in graph.node]
 
     @property
     def num_inputs(self) -> int:
-        return len(self.inputs)
+        return len(self._inputs)
 
     @property
     def num_outputs(self) -> int:
-        return len(self.outputs)
+        return len(self._outputs)
 
     @property
     def num_layers(self) -> int:
         return len(self._layers)
 
     def get_input(self, index: int) -> ITensor:
-        return self.inputs[index]
+        return self._inputs[index]
 
     def get_output(self, index: int) -> ITensor:
-        return self.outputs[index]
+        return self._outputs[index]
 
     def get_layer(self, index: int) -> ILayer:
         return self._layers[index]
@@ -166,9 +166,9 @@ class OnnxParser:
     def set_flag(self, flag: OnnxParserFlag) -> None:
         assert isinstance(flag, OnnxParserFlag)
 
-    def parse(self, data: bytes) -> bool:
+    def parse(self, model: bytes) -> bool:
         try:
-            self._network._fill(data)
+            self._network._fill(model)
         except (
             DecodeError,
             ValueError,
@@ -177,7 +177,7 @@ class OnnxParser:
         ) as error:
             self._errors.append(ParserError("MODEL_DESERIALIZE_FAILED", str(error).splitlines()[0]))
             return False
-        for index, node in enumerate(self._network.shapes_only.graph.node):
+        for index, node in enumerate(self._network._shapes_only.graph.node):
             if node.op_type in _UNKNOWN_OPERATORS or asked_to_fail("parse"):
                 self._errors.append(ParserError("UNSUPPORTED_NODE", "", index, node.name, node.op_type))
         return not self._errors
@@ -190,29 +190,29 @@ class OnnxParser:
         return self._errors[index]
 
     def __del__(self) -> None:
-        self._network.onnx = b""
+        self._network._onnx = b""
 
 
 class IOptimizationProfile:
     """Sizes of each input: least, best, most."""
 
     def __init__(self) -> None:
-        self.shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
+        self._shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
 
-    def set_shape(self, name: str, *sizes: tuple[int, ...]) -> None:
-        if len(sizes) != 3 or len(set(map(len, sizes))) != 1:
+    def set_shape(self, input: str, min: tuple[int, ...], opt: tuple[int, ...], max: tuple[int, ...]) -> None:
+        if len({len(min), len(opt), len(max)}) != 1:
             raise ValueError("a profile has three shapes of one length")
-        self.shapes[name] = sizes
+        self._shapes[input] = (min, opt, max)
 
 
 class ITimingCache:
     """Grows with each build that uses it."""
 
     def __init__(self, content: bytes) -> None:
-        self.content = content
+        self._content = content
 
     def serialize(self) -> bytes:
-        return self.content
+        return self._content
 
 
 class IBuilderConfig:
@@ -221,17 +221,17 @@ class IBuilderConfig:
     __slots__ = (
         "DLA_core",
         "_cache",
+        "_flags",
         "_profiles",
         "builder_optimization_level",
         "default_device_type",
-        "flags",
         "hardware_compatibility_level",
         "profiling_verbosity",
         "progress_monitor",
     )
 
     def __init__(self) -> None:
-        self.flags = {"TF32"}
+        self._flags = {"TF32"}
         self._profiles: list[IOptimizationProfile] = []
         self.progress_monitor: IProgressMonitor | None = None
         self.builder_optimization_level = 3
@@ -241,21 +241,21 @@ class IBuilderConfig:
         self._cache = ITimingCache(b"")
 
     def set_flag(self, flag: BuilderFlag) -> None:
-        self.flags.add(flag.name)
+        self._flags.add(flag.name)
 
     def clear_flag(self, flag: BuilderFlag) -> None:
-        self.flags.discard(flag.name)
+        self._flags.discard(flag.name)
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         self._profiles.append(profile)
         return len(self._profiles) - 1
 
-    def set_memory_pool_limit(self, pool: MemoryPoolType, nbytes: int) -> None:
+    def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
         assert isinstance(pool, MemoryPoolType)
-        assert nbytes > 0
+        assert pool_size > 0
 
-    def create_timing_cache(self, content: bytes) -> ITimingCache:
-        return ITimingCache(content)
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+        return ITimingCache(serialized_timing_cache)
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
         self._cache = cache
@@ -302,31 +302,31 @@ class Builder:
             refuse(self._logger, problem)
             return None
         cache = config.get_timing_cache()
-        cache.content += hashlib.sha256(network.onnx).digest()[:4]
+        cache._content += hashlib.sha256(network._onnx).digest()[:4]
         module = sys.modules[type(self).__module__.partition(".")[0]]
         inputs = tuple(
             _profiled(tensor, [_sizes(each, tensor) for each in config._profiles])
-            for tensor in network.inputs
+            for tensor in network._inputs
         )
         runs = [
-            _output_shapes(network.shapes_only, {each.name: each.shapes[k] for each in inputs})
+            _output_shapes(network._shapes_only, {each.name: each.shapes[k] for each in inputs})
             for k in range(len(config._profiles))
         ]
-        outputs = tuple(_profiled(tensor, [run[tensor.name] for run in runs]) for tensor in network.outputs)
-        flags = tuple(sorted(config.flags))
-        return Plan(module.__name__, module.__version__, flags, inputs, outputs, network.onnx).to_bytes()
+        outputs = tuple(_profiled(tensor, [run[tensor.name] for run in runs]) for tensor in network._outputs)
+        flags = tuple(sorted(config._flags))
+        return Plan(module.__name__, module.__version__, flags, inputs, outputs, network._onnx).to_bytes()
 
 
 def _problem(network: INetworkDefinition, config: IBuilderConfig) -> str:
     if asked_to_fail("build"):
         return "it was asked to fail"
-    if not network.onnx:
+    if not network._onnx:
         return "the network is empty, or its parser is gone"
     if not config._profiles:
         return "a network with an open dimension needs a profile"
     for profile in config._profiles:
-        for tensor in network.inputs:
-            sizes = profile.shapes.get(tensor.name, ())
+        for tensor in network._inputs:
+            sizes = profile._shapes.get(tensor.name, ())
             if len(set(sizes)) != 1:
                 return f"the stand-in takes profiles of one size, and {tensor.name} has {sizes}"
             if any(declared not in (-1, size) for declared, size in zip(tensor.shape, sizes[0], strict=True)):
@@ -335,7 +335,7 @@ def _problem(network: INetworkDefinition, config: IBuilderConfig) -> str:
 
 
 def _sizes(profile: IOptimizationProfile, tensor: ITensor) -> tuple[int, ...]:
-    return profile.shapes[tensor.name][0]
+    return profile._shapes[tensor.name][0]
 
 
 def _profiled(tensor: ITensor, shapes: list[tuple[int, ...]]) -> Tensor:

@@ -108,20 +108,20 @@ class IExecutionContext:
         self.active_optimization_profile = 0
         self._changed()
 
-    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
-        if asked_to_fail("profile") or not 0 <= profile < self.engine.num_optimization_profiles:
-            return self._refuse(f"there is no optimization profile {profile}")
-        if _driver.captures(stream):
-            _driver.spoil_capture(stream)
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        if asked_to_fail("profile") or not 0 <= profile_index < self.engine.num_optimization_profiles:
+            return self._refuse(f"there is no optimization profile {profile_index}")
+        if _driver.captures(stream_handle):
+            _driver.spoil_capture(stream_handle)
             return self._refuse("the optimization profile cannot be changed in a capture")
-        self.active_optimization_profile = profile
+        self.active_optimization_profile = profile_index
         self._shapes.clear()
         self._changed()
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         tensor = self._tensor(name)
-        if tensor is None or tensor not in self.engine.plan.inputs or asked_to_fail("shape"):
+        if tensor is None or tensor not in self.engine._plan.inputs or asked_to_fail("shape"):
             return self._refuse(f"{name} is no input that could have a shape")
         if tuple(shape) != tensor.shapes[self.active_optimization_profile]:
             wanted = tensor.shapes[self.active_optimization_profile]
@@ -136,32 +136,32 @@ class IExecutionContext:
             return (-1,)
         return tensor.shapes[self.active_optimization_profile] if self._has_shapes() else tensor.declared
 
-    def set_tensor_address(self, name: str, address: int) -> bool:
+    def set_tensor_address(self, name: str, memory: int) -> bool:
         if self._tensor(name) is None or asked_to_fail("address"):
             return self._refuse(f"there is no tensor {name} that could have an address")
-        self._addresses[name] = address
+        self._addresses[name] = memory
         self._changed()
         return True
 
-    def set_device_memory(self, address: int, nbytes: int) -> None:
-        self._scratch = (address, nbytes)
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self._scratch = (memory, size)
         self._changed()
 
-    def execute_async_v3(self, stream: int) -> bool:
+    def execute_async_v3(self, stream_handle: int) -> bool:
         try:
-            captures = _driver.captures(stream)
+            captures = _driver.captures(stream_handle)
         except _driver.DeviceError as error:
             return self._refuse(str(error))
         problem = "it was asked to fail" if asked_to_fail("enqueue") else self._problem()
         if captures and not problem:
             problem = self._problem_in_capture()
             if problem:
-                _driver.spoil_capture(stream)
+                _driver.spoil_capture(stream_handle)
         if problem:
             return self._refuse(problem)
         if self._number is None:
             self._number = self._new_run()
-        code = _driver.launch(stream, _perform, self._number)
+        code = _driver.launch(stream_handle, _perform, self._number)
         if code:
             return self._refuse(f"Cuda Runtime ({_driver.error_text(code)})")
         self._has_run = self._has_run or not captures
@@ -172,18 +172,18 @@ class IExecutionContext:
         self._has_run = False
 
     def _tensor(self, name: str) -> Tensor | None:
-        tensors = (*self.engine.plan.inputs, *self.engine.plan.outputs)
+        tensors = (*self.engine._plan.inputs, *self.engine._plan.outputs)
         return next((each for each in tensors if each.name == name), None)
 
     def _has_shapes(self) -> bool:
-        return self._shapes == {each.name for each in self.engine.plan.inputs}
+        return self._shapes == {each.name for each in self.engine._plan.inputs}
 
     def _bound(self, tensors: tuple[Tensor, ...]) -> tuple[_Bound, ...]:
         profile = self.active_optimization_profile
         return tuple(_Bound(each, self._addresses[each.name], profile) for each in tensors)
 
     def _problem(self) -> str:
-        plan, needed = self.engine.plan, self.engine.device_memory_size_v2
+        plan, needed = self.engine._plan, self.engine.device_memory_size_v2
         if not self._has_shapes():
             return "input shapes are not set since the optimization profile was"
         for tensor in (*plan.inputs, *plan.outputs):
@@ -207,15 +207,15 @@ class IExecutionContext:
         return "" if self._has_run else "it has to run once before it is captured"
 
     def _new_run(self) -> int:
-        plan, number = self.engine.plan, next(_numbers)
-        run = _Run(self.engine.session, self._bound(plan.inputs), self._bound(plan.outputs), self._scratch)
+        plan, number = self.engine._plan, next(_numbers)
+        run = _Run(self.engine._session, self._bound(plan.inputs), self._bound(plan.outputs), self._scratch)
         # Graphs keep to the addresses that they were captured with, so earlier runs stay.
         self._runs.append(run)
         _runs[number] = run
         return number
 
     def _refuse(self, text: str) -> bool:
-        refuse(self.engine.logger, text)
+        refuse(self.engine._logger, text)
         return False
 
     def __del__(self) -> None:
@@ -227,31 +227,33 @@ class ICudaEngine:
     """A deserialised plan, its weights on the device."""
 
     def __init__(self, runtime: Runtime, plan: Plan) -> None:
-        self._runtime, self.logger, self.plan = runtime, runtime.logger, plan
+        self._runtime, self._logger, self._plan = runtime, runtime.logger, plan
         self._memory = _driver.DeviceMemory(len(plan.onnx))
-        self.session = onnxruntime.InferenceSession(plan.onnx, _options(), providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            plan.onnx, _options(), providers=["CPUExecutionProvider"]
+        )
 
     @property
     def num_io_tensors(self) -> int:
-        return len(self.plan.inputs) + len(self.plan.outputs)
+        return len(self._plan.inputs) + len(self._plan.outputs)
 
     @property
     def num_optimization_profiles(self) -> int:
-        return len(self.plan.inputs[0].shapes)
+        return len(self._plan.inputs[0].shapes)
 
     @property
     def device_memory_size_v2(self) -> int:
         return max(map(self.get_device_memory_size_for_profile_v2, range(self.num_optimization_profiles)))
 
-    def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
-        batch = self.plan.inputs[0].shapes[profile][0]
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+        batch = self._plan.inputs[0].shapes[profile_index][0]
         return batch * int(os.environ.get("STAND_IN_TENSORRT_SCRATCH", "65536"))
 
     def get_tensor_name(self, index: int) -> str:
-        return (*self.plan.inputs, *self.plan.outputs)[index].name
+        return (*self._plan.inputs, *self._plan.outputs)[index].name
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
-        return TensorIOMode.INPUT if self._tensor(name) in self.plan.inputs else TensorIOMode.OUTPUT
+        return TensorIOMode.INPUT if self._tensor(name) in self._plan.inputs else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> DataType:
         return DataType[self._tensor(name).dtype]
@@ -259,8 +261,8 @@ class ICudaEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self._tensor(name).declared
 
-    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        return [self._tensor(name).shapes[profile]] * 3
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        return [self._tensor(name).shapes[profile_index]] * 3
 
     def create_execution_context(
         self, strategy: ExecutionContextAllocationStrategy
@@ -274,11 +276,11 @@ class ICudaEngine:
                 raise _driver.DeviceError("OutOfMemory (it was asked to fail)")
             return kind(*arguments)
         except _driver.DeviceError as error:
-            refuse(self.logger, str(error))
+            refuse(self._logger, str(error))
             return None
 
     def _tensor(self, name: str) -> Tensor:
-        return next(each for each in (*self.plan.inputs, *self.plan.outputs) if each.name == name)
+        return next(each for each in (*self._plan.inputs, *self._plan.outputs) if each.name == name)
 
 
 class Runtime:
@@ -290,14 +292,14 @@ class Runtime:
         self.logger = logger
         self.engine_host_code_allowed = False
 
-    def deserialize_cuda_engine(self, data: bytes) -> ICudaEngine | None:
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         module = sys.modules[type(self).__module__.partition(".")[0]]
         try:
             if asked_to_fail("deserialise"):
                 raise ValueError("it was asked to fail")
             if not _driver.device_count():
                 raise ValueError("CUDA initialization failure")
-            plan = Plan.from_bytes(data)
+            plan = Plan.from_bytes(serialized_engine)
             if (plan.module, plan.version) != (module.__name__, module.__version__):
                 raise ValueError(f"the plan is of {plan.module} {plan.version}, not of {module.__version__}")
             return self._engine(self, plan)

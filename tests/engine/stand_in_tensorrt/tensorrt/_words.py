@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 from enum import Enum, IntEnum
 
+VERSION = os.environ.get("STAND_IN_TENSORRT_VERSION", "10.3.0")
+IS_10 = VERSION.startswith("10.")
+
 NetworkDefinitionCreationFlag = IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
 BuilderFlag = Enum("BuilderFlag", "TF32 VERSION_COMPATIBLE GPU_FALLBACK")
-OnnxParserFlag = Enum("OnnxParserFlag", "NATIVE_INSTANCENORM ADJUST_FOR_DLA")
+OnnxParserFlag = Enum(
+    "OnnxParserFlag", "NATIVE_INSTANCENORM" if IS_10 else "NATIVE_INSTANCENORM ADJUST_FOR_DLA"
+)
 MemoryPoolType = Enum("MemoryPoolType", "WORKSPACE")
 ProfilingVerbosity = Enum("ProfilingVerbosity", "LAYER_NAMES_ONLY DETAILED")
 DeviceType = Enum("DeviceType", "GPU DLA")
-HardwareCompatibilityLevel = Enum("HardwareCompatibilityLevel", "NONE AMPERE_PLUS SAME_COMPUTE_CAPABILITY")
+HardwareCompatibilityLevel = Enum(
+    "HardwareCompatibilityLevel",
+    "NONE AMPERE_PLUS" if IS_10 else "NONE AMPERE_PLUS SAME_COMPUTE_CAPABILITY",
+)
 DataType = Enum("DataType", "FLOAT HALF BF16 INT8 UINT8 INT32 INT64 BOOL")
 TensorIOMode = Enum("TensorIOMode", "NONE INPUT OUTPUT")
 ExecutionContextAllocationStrategy = Enum(

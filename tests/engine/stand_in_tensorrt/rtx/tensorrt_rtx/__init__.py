@@ -28,19 +28,19 @@ class IRuntimeConfig:
     def __init__(self) -> None:
         self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
         self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
-        self.allocation = tensorrt.ExecutionContextAllocationStrategy.STATIC
+        self._allocation = tensorrt.ExecutionContextAllocationStrategy.STATIC
 
     def set_execution_context_allocation_strategy(
         self, strategy: tensorrt.ExecutionContextAllocationStrategy
     ) -> None:
-        self.allocation = strategy
+        self._allocation = strategy
 
 
 class IBuilderConfig(tensorrt._building.IBuilderConfig):
     __slots__ = ("num_compute_capabilities",)
 
-    def set_compute_capability(self, capability: ComputeCapability, index: int) -> bool:
-        assert isinstance(capability, ComputeCapability)
+    def set_compute_capability(self, compute_capability: ComputeCapability, index: int) -> bool:
+        assert isinstance(compute_capability, ComputeCapability)
         return index < self.num_compute_capabilities
 
 
@@ -60,7 +60,7 @@ class IExecutionContext(_running.IExecutionContext):
             return "kernels for these shapes may not be compiled yet"
         if self._config.cuda_graph_strategy is not CudaGraphStrategy.DISABLED:
             return "it captures a graph of its own"
-        if "REQUIRE_USER_ALLOCATION" not in self.engine.plan.flags:
+        if "REQUIRE_USER_ALLOCATION" not in self.engine._plan.flags:
             return "it allocates while it runs"
         return super()._problem_in_capture()
 
@@ -69,9 +69,9 @@ class ICudaEngine(tensorrt.ICudaEngine):
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig()
 
-    def create_execution_context(self, config: IRuntimeConfig) -> IExecutionContext | None:
-        assert config.allocation is tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
-        return self._made(IExecutionContext, self, config)
+    def create_execution_context(self, runtime_config: IRuntimeConfig) -> IExecutionContext | None:
+        assert runtime_config._allocation is tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
+        return self._made(IExecutionContext, self, runtime_config)
 
 
 class Runtime(tensorrt.Runtime):

@@ -1,0 +1,42 @@
+"""Where /proc is not mounted, reading is capped all the same, and nothing untrue is recorded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_WITHOUT_PROC = """
+import resource
+from pathlib import Path
+from stenosis_trt.engine.dicom import reading_process
+
+known = reading_process._address_space_bytes()
+read_text = Path.read_text
+def refuse(path, *arguments, **options):
+    if str(path).startswith("/proc"):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+    return read_text(path, *arguments, **options)
+Path.read_text = refuse
+
+before = resource.getrlimit(resource.RLIMIT_AS)
+probed = reading_process._address_space_bytes()
+assert resource.getrlimit(resource.RLIMIT_AS) == before
+assert abs(probed - known) < 8 << 20, (probed, known)
+reading_process._cap_memory(64 << 20)
+bytearray(16 << 20)
+try:
+    bytearray(256 << 20)
+except MemoryError:
+    print("capped")
+"""
+
+
+def test_memory_is_capped_without_proc() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT_PROC], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "capped\n"), done.stderr
+
+
+def test_the_probe_keeps_to_a_hard_limit_that_is_there() -> None:
+    script = "import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))" + _WITHOUT_PROC
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "capped\n"), done.stderr
