@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from dataclasses import replace
 from operator import attrgetter
@@ -164,9 +165,14 @@ def phantom(
     subject: Annotated[
         list[str] | None, typer.Option(help="With --anatomy: this volume alone; repeatable. [default: all]")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the same options.")
+    ] = False,
 ) -> None:
     """Write synthetic cervical spine studies with exact truth (truth.csv)."""
-    from stenosis_trt.bench.phantom import PhantomOptions, write_studies
+    from concurrent.futures.process import BrokenProcessPool
+
+    from stenosis_trt.bench.phantom import PhantomOptions, ResumeError, write_studies
     from stenosis_trt.engine.progress import show_progress
 
     if anatomy is None:
@@ -177,13 +183,27 @@ def phantom(
             options = replace(options, source=_anatomies(anatomy, subject))
     try:
         with show_progress("Making phantoms", "studies") as progress:
-            truth = write_studies(out, options, progress.advance)
+            truth = write_studies(out, options, progress.advance, resume)
+    except ResumeError as error:
+        fail(str(error))
+    except BrokenProcessPool:
+        fail(
+            "A process that shares the work was killed, perhaps for want of memory. The studies that were "
+            f"finished are in {out}: go on with --resume and fewer --workers."
+        )
     except OSError as error:
         # With --anatomy it may be the cache that straight volumes are kept in.
         place = error.filename or out
-        fail(f"{place} cannot be written ({error.strerror}). Give another folder.")
+        if error.errno == errno.ENOTEMPTY and not resume:
+            advice = "Give another folder. --resume goes on with an interrupted run."
+        else:
+            advice = "Give another folder."
+        fail(f"{place} cannot be written ({error.strerror}). {advice}")
     except KeyboardInterrupt:
-        typer.echo(f"Interrupted. The studies that were finished are in {out}, with their truth.", err=True)
+        typer.echo(
+            f"Interrupted. The studies that were finished are in {out}, with their truth; --resume goes on.",
+            err=True,
+        )
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"{studies} {'study' if studies == 1 else 'studies'} with truth in {truth}", err=True)
 

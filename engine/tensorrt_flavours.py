@@ -183,7 +183,7 @@ FLAVOURS = {
         Flavour(
             name="tensorrt-rtx",
             modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
-            install="pip install 'stenosis-trt[rtx]'",
+            install="pip install 'stenosis-trt[rtx]', or 'stenosis-trt[rtx-build]' on a machine without CUDA",
             builds_ahead=True,
             timing_cache=False,
             version_compatible=False,

@@ -182,7 +182,18 @@ def test_the_base_installation_needs_no_torch_and_nothing_of_a_gpu() -> None:
 
 def test_the_extras_are_those_of_the_design_and_hold_what_was_asked_for() -> None:
     extras = {name: _names(items) for name, items in _project()["project"]["optional-dependencies"].items()}
-    assert set(extras) == {"gpu", "trt", "rtx", "export", "sign", "serve", "cluster", "bench", "test"}
+    assert set(extras) == {
+        "gpu",
+        "trt",
+        "rtx",
+        "rtx-build",
+        "export",
+        "sign",
+        "serve",
+        "cluster",
+        "bench",
+        "test",
+    }
     assert "pycuda" in extras["gpu"] & extras["trt"] & extras["rtx"]
     assert "tensorrt" in extras["trt"]
     assert {"torch", "onnx", "polygraphy"} <= extras["export"]
@@ -268,3 +279,11 @@ def test_the_installed_package_holds_a_reference_pack_that_verifies() -> None:
     assert "Not for patients" in pack.intended_use
     size = sum(path.stat().st_size for path in pack.path.iterdir())
     assert size <= 70e6
+
+
+def test_plans_are_built_ahead_of_time_without_pycuda() -> None:
+    """PyCUDA has no wheels and wants CUDA's headers; TensorRT-RTX's builder needs no GPU."""
+    extras = _project()["project"]["optional-dependencies"]
+    assert _names(extras["rtx-build"]) == {"tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"}
+    assert _names(extras["rtx"]) == {"pycuda", "stenosis-trt"}
+    assert any(Requirement(item).extras == {"rtx-build"} for item in extras["rtx"])

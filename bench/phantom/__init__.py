@@ -14,6 +14,6 @@ writing      many studies and truth.csv
 """
 
 from stenosis_trt.bench.phantom.dicom_files import TRANSFER_SYNTAXES
-from stenosis_trt.bench.phantom.writing import PhantomOptions, write_studies
+from stenosis_trt.bench.phantom.writing import PhantomOptions, ResumeError, write_studies
 
-__all__ = ["TRANSFER_SYNTAXES", "PhantomOptions", "write_studies"]
+__all__ = ["TRANSFER_SYNTAXES", "PhantomOptions", "ResumeError", "write_studies"]

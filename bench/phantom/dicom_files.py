@@ -71,6 +71,11 @@ def sop_instance_uid(study: WritableStudy, series: Plan, number: int) -> str:
     return phantom_uid(study, series.protocol.plane, number)
 
 
+def slice_path(folder: Path, series: Plan, number: int) -> Path:
+    """File of slice `number` of a series in a study's folder."""
+    return folder / f"{series.protocol.plane}_t2" / f"{number + 1:04d}.dcm"
+
+
 def write_study(study: WritableStudy, folder: Path, syntax: str) -> None:
     """Write both series below `folder`, one file a slice.
 
@@ -79,17 +84,15 @@ def write_study(study: WritableStudy, folder: Path, syntax: str) -> None:
     """
     transfer_syntax = TRANSFER_SYNTAXES[syntax]
     for series in (study.sagittal, study.axial):
-        place = folder / f"{series.protocol.plane}_t2"
-        place.mkdir(parents=True, exist_ok=True)
+        slice_path(folder, series, 0).parent.mkdir(parents=True, exist_ok=True)
         # Instance numbers run against or across the slices' order, as they do on real scanners.
         numbers = np.random.default_rng([study.seed, study.index, len(series.poses)]).permutation(
             len(series.poses)
         )
         for number in range(len(series.poses)):
             dataset = _dataset(study, series, number, int(numbers[number]) + 1)
-            _store(
-                dataset, study.slice_pixels(series, number), transfer_syntax, place / f"{number + 1:04d}.dcm"
-            )
+            pixels = study.slice_pixels(series, number)
+            _store(dataset, pixels, transfer_syntax, slice_path(folder, series, number))
 
 
 def _dataset(study: WritableStudy, series: Plan, number: int, instance_number: int) -> Dataset:

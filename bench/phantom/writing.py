@@ -5,25 +5,35 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import shutil
-import signal
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing, contextmanager
+import struct
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 
 from stenosis_trt.bench.phantom.dicom_files import (
     TRANSFER_SYNTAXES,
     phantom_uid,
+    slice_path,
     sop_instance_uid,
     write_study,
 )
 from stenosis_trt.bench.phantom.study import Phantoms, PhantomStudy, PlannedSeries, StudySource
+from stenosis_trt.engine.whole_files import PART, writing_whole
+from stenosis_trt.engine.workers import worker_pool
+
+TRUTH = "truth.csv"
+_NAME = re.compile(r"study_\d{4,}")
+_PART_NAME = re.compile(rf"\.(study_\d{{4,}}|{re.escape(TRUTH)}\.\d+){re.escape(PART)}")
 
 TRUTH_COLUMNS = (
     "study_uid",
@@ -76,87 +86,166 @@ class PhantomOptions:
 Rows = list[dict[str, object]]
 
 
+class ResumeError(Exception):
+    """A folder does not hold an interrupted run of these options; the message says why and what to do."""
+
+
 def write_studies(
-    out: Path, options: PhantomOptions, progress: Callable[[int, int], None] | None = None
+    out: Path,
+    options: PhantomOptions,
+    progress: Callable[[int, int], None] | None = None,
+    resume: bool = False,
 ) -> Path:
     """Write the studies below `out` and `truth.csv` beside them.
 
-    The truth grows with each study. However the work ends, short of being killed, it is of the studies that
-    are there: what was not finished is removed.
+    The truth grows with each study and is put in order at the end. However the work ends, short of being
+    killed, it is of the studies that are there. A study is made in a folder `.study_NNNN.part` and gets its
+    name once it is whole.
 
     Args:
         out: folder, made where absent.
         options: see `PhantomOptions`.
-        progress: called with (studies done, studies in all) at the start and after each.
+        progress: called with (studies made, studies to make) at the start and after each.
+        resume: keep the whole studies that an earlier run of the same options left there, interrupted or
+            killed, and make the others.
 
     Returns:
         The path of truth.csv.
 
     Raises:
         OSError: `out` is not empty, or cannot be written.
+        ResumeError: with `resume`, there is something else in `out`, or studies of other options.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
+    if not resume and any(out.iterdir()):
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(out))
-    path, done = out / "truth.csv", 0
+    found = _found(out, options) if resume else {}
+    path = out / TRUTH
+    missing = [index for index in range(options.studies) if index not in found]
     if progress:
-        progress(0, options.studies)
+        progress(0, len(missing))
     try:
-        with path.open("w", newline="", encoding="utf-8") as stream, closing(_made(out, options)) as made:
-            table = csv.DictWriter(stream, TRUTH_COLUMNS, lineterminator="\n")
-            table.writeheader()
-            for rows in made:
+        with (
+            path.open("w", newline="", encoding="utf-8") as stream,
+            closing(_made(out, options, missing)) as made,
+        ):
+            table = _table(stream)
+            for index in sorted(found):
+                table.writerows(found[index])
+            for done, (index, rows) in enumerate(zip(missing, made, strict=True), start=1):
+                found[index] = rows
                 table.writerows(rows)
                 stream.flush()
-                done += 1
                 if progress:
-                    progress(done, options.studies)
+                    progress(done, len(missing))
     finally:
-        for index in range(done, options.studies):
-            shutil.rmtree(_folder(out, index), ignore_errors=True)
+        _put_in_order(out, options, found)
     return path
 
 
-def _made(out: Path, options: PhantomOptions) -> Generator[Rows, None, None]:
-    """The rows of each study in order, once it is written. No study is being written after the end."""
-    if options.workers == 1 or options.studies == 1:
-        for index in range(options.studies):
-            yield _make_one(out, options, index)
-        return
-    with ProcessPoolExecutor(options.workers, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
-        waiting: deque[Future[Rows]] = deque()
-        for index in range(options.studies):
-            # No more than can be worked on: what was handed to the pool is waited for after an interrupt.
-            if len(waiting) == options.workers:
-                yield waiting.popleft().result()
-            with _interrupts_held_back():
-                waiting.append(pool.submit(_make_one, out, options, index))
-        while waiting:
-            yield waiting.popleft().result()
+def _table(stream: TextIO) -> csv.DictWriter[str]:
+    table = csv.DictWriter(stream, TRUTH_COLUMNS, lineterminator="\n")
+    table.writeheader()
+    return table
 
 
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Keep interrupts from the processes that start meanwhile: until they ignore them, each would print a
-    traceback. Whoever holds them back gets them at the end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+def _put_in_order(out: Path, options: PhantomOptions, known: dict[int, Rows]) -> None:
+    """Truth of all studies that are there, also of those that were finished while another failed."""
+    for index in range(options.studies):
+        shutil.rmtree(_part(out, index), ignore_errors=True)
+        if index not in known and _folder(out, index).exists():
+            known[index] = truth_rows(options.source.sample(options.seed, index, options.grade))
+    with writing_whole(out / TRUTH) as stream:
+        table = _table(stream)
+        for index in sorted(known):
+            table.writerows(known[index])
+
+
+def _found(out: Path, options: PhantomOptions) -> dict[int, Rows]:
+    """Truth of the whole studies that an earlier run left; what is not whole is removed.
+
+    Raises:
+        ResumeError: see `write_studies`. Nothing has been removed then.
+    """
+    parts = []
+    for path in sorted(out.iterdir()):
+        if _PART_NAME.fullmatch(path.name):
+            parts.append(path)
+        elif _NAME.fullmatch(path.name):
+            if int(path.name.removeprefix("study_")) > options.studies:
+                raise ResumeError(
+                    f"{path} is beyond the {options.studies} studies that were asked for. Ask for at least "
+                    "as many as there are."
+                )
+        elif path.name != TRUTH:
+            raise ResumeError(f"{path} is not of an interrupted run. Give the folder of one, or a new one.")
+    there = [index for index in range(options.studies) if _folder(out, index).exists()]
+    studies = {index: options.source.sample(options.seed, index, options.grade) for index in there}
+    whole = {index for index in there if _is_whole(_folder(out, index), studies[index], options)}
+    for path in parts + [_folder(out, index) for index in there if index not in whole]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return {index: truth_rows(studies[index]) for index in sorted(whole)}
+
+
+def _is_whole(folder: Path, study: PhantomStudy, options: PhantomOptions) -> bool:
+    """Whether every slice of a study is in its folder, with all its pixels.
+
+    Raises:
+        ResumeError: the files are of another study, or in another transfer syntax than the options'.
+    """
+    return all(
+        _is_whole_slice(slice_path(folder, series, number), study, series, options)
+        for series in (study.sagittal, study.axial)
+        for number in range(len(series.poses))
+    )
+
+
+def _is_whole_slice(path: Path, study: PhantomStudy, series: PlannedSeries, options: PhantomOptions) -> bool:
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        header = dcmread(path)
+        found, syntax, stored = header.StudyInstanceUID, header.file_meta.TransferSyntaxUID, header.PixelData
+    except (FileNotFoundError, InvalidDicomError, EOFError, AttributeError, zlib.error, struct.error):
+        # Missing, or cut off by a kill or a full disk.
+        return False
+    if found != phantom_uid(study, "study"):
+        raise ResumeError(
+            f"{path} is of another seed, grade or anatomy. Give the options that were given first, or "
+            "another folder."
+        )
+    if syntax != TRANSFER_SYNTAXES[options.transfer_syntax]:
+        raise ResumeError(
+            f"{path} is written as {syntax.name}. Give the --syntax that was given first, or another folder."
+        )
+    if syntax.is_encapsulated:
+        return True
+    return len(stored) == 2 * series.protocol.rows * series.protocol.columns
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _made(out: Path, options: PhantomOptions, indices: Sequence[int]) -> Generator[Rows, None, None]:
+    """The rows of each study in order, once it is written. No study is being written after the end."""
+    make = partial(_make_one, out, options)
+    if options.workers == 1 or len(indices) <= 1:
+        yield from map(make, indices)
+        return
+    with worker_pool(options.workers) as workers:
+        yield from workers.in_order(make, indices)
 
 
 def _folder(out: Path, index: int) -> Path:
     return out / f"study_{index + 1:04d}"
 
 
+def _part(out: Path, index: int) -> Path:
+    return out / f".study_{index + 1:04d}{PART}"
+
+
 def _make_one(out: Path, options: PhantomOptions, index: int) -> Rows:
     study = options.source.sample(options.seed, index, options.grade)
-    write_study(study, _folder(out, index), options.transfer_syntax)
+    write_study(study, _part(out, index), options.transfer_syntax)
+    _part(out, index).rename(_folder(out, index))
     return truth_rows(study)
 
 

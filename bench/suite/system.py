@@ -6,11 +6,9 @@ import csv
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.study_reader import read_study
 from stenosis_trt.engine.tensorrt_flavours import BuildSettings
+from stenosis_trt.engine.workers import worker_pool
 
 SEED = 515
 """Of the phantoms: none that a model of the reference pack has seen."""
@@ -222,8 +221,8 @@ class System:
         """Make these studies now, where they are to be made: the large one in a process beside the others."""
         folder = self.work / "one_study"
         one_study = one_study and self.options.one_study is None and not folder.is_dir()
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            large = pool.submit(_make_large_study, folder) if one_study else None
+        with worker_pool(1) as workers:
+            large = workers.submit(_make_large_study, folder) if one_study else None
             if phantoms:
                 _ = self.phantoms
             if large is not None:

@@ -7,10 +7,8 @@ before they are acquired, which is all that the cord network ever sees.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import numpy.typing as npt
 from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, StudySource
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.whole_files import writing_whole_bytes
+from stenosis_trt.engine.workers import worker_pool
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -148,8 +147,8 @@ def render_set(folder: Path, studies: StudySet, indices: Iterable[int], workers:
     """Render studies that are not on disk yet; may be stopped and started again at any time."""
     folder.mkdir(parents=True, exist_ok=True)
     make = partial(_render_to_disk, folder, studies)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for _ in pool.map(make, indices, chunksize=4):
+    with worker_pool(workers) as pool:
+        for _ in pool.in_order(make, indices):
             continue
 
 

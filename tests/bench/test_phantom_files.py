@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 
-from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES, PhantomOptions, write_studies, writing
+from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES, PhantomOptions, ResumeError, write_studies, writing
 from stenosis_trt.bench.phantom.dicom_files import _dataset, _store, phantom_uid, sop_instance_uid
 from stenosis_trt.bench.phantom.shapes import Canvas
 from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
@@ -74,6 +76,98 @@ def test_a_study_that_could_not_be_finished_is_removed(
         write_studies(tmp_path, PhantomOptions(studies=3, seed=11))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study_0001", "truth.csv"]
     assert len((tmp_path / "truth.csv").read_text().splitlines()) == 7
+
+
+def _made_by(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the studies that are written from now on."""
+    made: list[int] = []
+    write_study = writing.write_study
+
+    def noting(study: PhantomStudy, folder: Path, syntax: str) -> None:
+        made.append(study.index)
+        write_study(study, folder, syntax)
+
+    monkeypatch.setattr(writing, "write_study", noting)
+    return made
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off", "part", "none"])
+def test_resuming_makes_what_is_not_whole_and_writes_the_truth_of_all(
+    damage: str, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(written, out)
+    (out / "truth.csv").write_text("study_uid,pat")
+    last = out / "study_0001" / "axial_t2" / "0003.dcm"
+    if damage == "missing":
+        last.unlink()
+    elif damage == "cut off":
+        last.write_bytes(last.read_bytes()[:-2])
+    elif damage == "part":
+        (out / "study_0001").rename(out / ".study_0001.part")
+    made = _made_by(monkeypatch)
+    write_studies(out, PhantomOptions(studies=1, seed=11), resume=True)
+    assert made == ([] if damage == "none" else [0])
+    assert _digest(out) == _digest(written)
+
+
+def test_resuming_asks_for_more_studies_of_the_same_set_and_keeps_those_that_are_there(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(written, out)
+    made = _made_by(monkeypatch)
+    seen: list[tuple[int, int]] = []
+    write_studies(
+        out, PhantomOptions(studies=2, seed=11), lambda done, total: seen.append((done, total)), resume=True
+    )
+    assert made == [1]
+    assert seen == [(0, 1), (1, 1)]
+    assert len((out / "truth.csv").read_text().splitlines()) == 13
+    with pytest.raises(ResumeError, match=r"study_0002 is beyond the 1 studies"):
+        write_studies(out, PhantomOptions(studies=1, seed=11), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seed": 12}, "another seed, grade or anatomy"),
+        ({"seed": 11, "grade": 2}, "another seed, grade or anatomy"),
+        ({"seed": 11, "transfer_syntax": "rle"}, "is written as Explicit VR Little Endian"),
+    ],
+)
+def test_resuming_with_other_options_is_refused_and_touches_nothing(
+    options: dict[str, Any], words: str, written: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(written, out)
+    (out / "study_0001" / "axial_t2" / "0003.dcm").unlink()
+    before = _digest(out)
+    with pytest.raises(ResumeError, match=words):
+        write_studies(out, PhantomOptions(studies=1, **options), resume=True)
+    (out / "mine.txt").touch()
+    with pytest.raises(ResumeError, match=r"mine\.txt is not of an interrupted run"):
+        write_studies(out, PhantomOptions(studies=1, seed=11), resume=True)
+    (out / "mine.txt").unlink()
+    assert _digest(out) == before
+
+
+def test_a_study_that_was_finished_while_another_failed_has_its_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(study: PhantomStudy, folder: Path, syntax: str) -> None:
+        folder.mkdir()
+        if study.index == 0:
+            # What another process finishes meanwhile.
+            (tmp_path / "study_0002").mkdir()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writing, "write_study", failing)
+    with pytest.raises(OSError, match="No space"):
+        write_studies(tmp_path, PhantomOptions(studies=3, seed=11))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study_0002", "truth.csv"]
+    with (tmp_path / "truth.csv").open(newline="") as stream:
+        assert {row["patient_id"] for row in csv.DictReader(stream)} == {"PHANTOM-11-0001"}
 
 
 def test_another_seed_gives_another_patient() -> None:

@@ -274,8 +274,38 @@ def test_phantoms_interrupted_while_their_processes_start_print_no_traceback(tmp
     assert process.returncode == 130
     assert first.startswith("Making phantoms: 0 of 3")
     assert [line for line in rest.splitlines() if not line.startswith("Making")] == [
-        f"Interrupted. The studies that were finished are in {tmp_path / 'out'}, with their truth."
+        f"Interrupted. The studies that were finished are in {tmp_path / 'out'}, with their truth; "
+        "--resume goes on."
     ]
+
+
+def test_killed_phantoms_leave_no_worker_behind_and_go_on_with_resume(tmp_path: Path) -> None:
+    script = "from stenosis_trt.engine.cli import main; main()"
+    out = tmp_path / "out"
+    options = ["--studies", "4", "--seed", "11", "--workers", "2"]
+    command = [sys.executable, "-c", script, "phantom", str(out), *options]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 100
+        while not _has_rows(out / "truth.csv") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+    assert len(children) >= 2
+    deadline = time.monotonic() + 2
+    while any(Path("/proc", child, "exe").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [child for child in children if Path("/proc", child, "exe").exists()]
+
+    assert _call("phantom", out, *options).returncode == 2
+    other = _call("phantom", out, "--studies", 4, "--seed", 12, "--resume")
+    assert other.returncode == 2
+    assert "is of another seed, grade or anatomy." in other.stderr
+    answer = _call("phantom", out, *options, "--resume")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr.startswith(("Making phantoms: 0 of 2", "Making phantoms: 0 of 3"))
+    names = [f"study_{number:04d}" for number in range(1, 5)]
+    assert sorted(path.name for path in out.iterdir()) == [*names, "truth.csv"]
+    assert len((out / "truth.csv").read_text().splitlines()) == 1 + 4 * 6
 
 
 def test_demo_names_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
