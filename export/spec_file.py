@@ -27,8 +27,12 @@ REFERENCE = "reference"
 """What `--spec` calls the example that comes with the package."""
 
 _PACK = ("name", "version", "licence", "intended_use")
+UNKNOWN = "unknown"
+"""What a pack says of itself where its maker said nothing."""
+_CARD = ("training_data", "limits", "not_for")
+"""Entries of a card that somebody who uses the pack looks for."""
 _INPUT = ("size", "channels", "channel_source", "window_percentiles", "mean", "std", "centre_offset_mm")
-_CHECKPOINT = ("network", "weights", "image_size")
+_CHECKPOINT = ("network", "weights", "image_size", "temperature")
 _MAX_BYTES = 1 << 20
 
 
@@ -44,11 +48,13 @@ class CheckpointChoice:
         network: one of `efficientnet_names.NETWORKS`.
         weights: the set of weights to take, as "state_dict_ema" or "ema.module".
         image_size: (height, width) that an efficientnet-pytorch network was made for; (0, 0) for any.
+        temperature: what the logits are to be divided by, where the weights do not say it.
     """
 
     network: str | None = None
     weights: str | None = None
     image_size: tuple[int, int] | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class ModelDeclaration:
         activation: one of `ACTIVATIONS` for an ONNX file; None where the spec says nothing.
         metrics: of the maker, for the pack.
         checkpoint: see there.
+        role: "levels", "grader" or "cord", for messages.
     """
 
     input: InputSpec
@@ -70,6 +77,7 @@ class ModelDeclaration:
     activation: str | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     checkpoint: CheckpointChoice = field(default_factory=CheckpointChoice)
+    role: str = "…"
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     """Read a spec and put settings over it.
 
     Args:
-        path: a TOML file; `REFERENCE` takes the example, None an empty one.
+        path: a TOML file; `REFERENCE` takes the example, None is for settings that say everything.
         settings: "grader.input.size=[456, 456]" and the like, values in TOML's words; a word that is none
             of those is a text.
 
@@ -104,14 +112,26 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     content = _read(path) if path is not None else {}
     for setting in settings:
         _put(content, setting)
+    if path is None and not any(role in content for role in ROLES):
+        raise SpecError(
+            "There is no spec that says what the networks are given and give. Copy "
+            f"{reference_spec()}, change what differs, and give it: --spec FILE; or, for networks that are "
+            f"given what the reference pack's are: --spec {REFERENCE}"
+        )
     _known("the spec", content, ("pack", "card", *ROLES))
-    pack = _table(content, "pack", "the spec")
+    pack = _table(content, "pack", "the spec") if "pack" in content else {}
     _known("[pack]", pack, (*_PACK, "weights"))
-    texts = {key: _text(pack, key, "[pack]") for key in _PACK}
+    texts = {key: _text(pack, key, "[pack]") if key in pack else UNKNOWN for key in _PACK}
+    if texts["name"].strip().casefold() == REFERENCE:
+        raise SpecError(
+            f"[pack] name is {texts['name']!r}, which is the name of the pack that comes with this package. "
+            "Give yours: --name site-1"
+        )
     storage = pack.get("weights", STORAGES[0])
     if storage not in STORAGES:
         raise SpecError(f"[pack] weights is {storage!r}. Write one of {', '.join(STORAGES)}.")
     card = _jsonable(_table(content, "card", "the spec"), "[card]") if "card" in content else {}
+    card = {**dict.fromkeys(_CARD, UNKNOWN), **card}
     models = {role: _model(role, _table(content, role, "the spec")) for role in ROLES}
     return ExportSpec(**texts, half_weights=storage == STORAGES[0], card=card, models=models)
 
@@ -168,7 +188,9 @@ def _model(role: str, content: Mapping[str, Any]) -> ModelDeclaration:
             network=_text(choice, "network", place) if "network" in choice else None,
             weights=_text(choice, "weights", place) if "weights" in choice else None,
             image_size=_size(choice, "image_size", place) if "image_size" in choice else None,
+            temperature=_positive(choice, "temperature", place) if "temperature" in choice else None,
         ),
+        role=role,
     )
 
 
@@ -253,7 +275,11 @@ def _known(place: str, content: Mapping[str, Any], names: Sequence[str]) -> None
 
 def _given(content: Mapping[str, Any], key: str, place: str) -> Any:
     if key not in content:
-        raise SpecError(f"{place} lacks {key}. {reference_spec()} shows every entry.")
+        table = place.strip("[]") if place.startswith("[") else ""
+        raise SpecError(
+            f"{place} lacks {key}. {reference_spec()} shows every entry. Write it into the spec, or give "
+            f"--set {table}{'.' if table else ''}{key}=VALUE"
+        )
     return content[key]
 
 
@@ -304,6 +330,13 @@ def _numbers(content: Mapping[str, Any], key: str, place: str, count: int) -> tu
 
 def _number(content: Mapping[str, Any], key: str, place: str) -> float:
     return _numbers({key: [_given(content, key, place)]}, key, place, 1)[0]
+
+
+def _positive(content: Mapping[str, Any], key: str, place: str) -> float:
+    value = _number(content, key, place)
+    if not 0.0 < value < math.inf:
+        raise SpecError(f"{place} {key} is {value}, and has to be a number above 0.")
+    return value
 
 
 def _size(content: Mapping[str, Any], key: str, place: str) -> tuple[int, int]:
