@@ -37,6 +37,8 @@ def check_weights_there(path: Path) -> None:
         OnnxError: one is missing; or the model names one elsewhere.
         OSError, DecodeError: the model itself cannot be read.
     """
+    if not path.is_file():
+        raise OnnxError(f"{path} is not there. Give the model, its data beside it.")
     model = onnx.load(path, load_external_data=False)
     tensors = external_data_helper._get_all_tensors(model)
     named = {

@@ -111,10 +111,6 @@ def _load(path: Path) -> onnx.ModelProto:
         check_weights_there(path)
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise OnnxError(
-            f"{error.filename or path} is not there. Give the model, its data beside it."
-        ) from error
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
         raise OnnxError(f"{path} is no valid ONNX model ({_line(error)}). Export it again.") from error
     model = inline_local_functions(model)

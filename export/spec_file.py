@@ -34,6 +34,11 @@ _CARD = ("training_data", "limits", "not_for")
 _INPUT = ("size", "channels", "channel_source", "window_percentiles", "mean", "std", "centre_offset_mm")
 _CHECKPOINT = ("network", "weights", "image_size", "temperature")
 _MAX_BYTES = 1 << 20
+_MAX_LINE, _MAX_TEXT = 400, 20_000
+"""Characters of a pack's name and version, and of its other texts."""
+_MAX_WHOLE = 1 << 31
+_MAX_DEPTH = 50
+"""Tables and lists within each other on the card."""
 
 
 class SpecError(Exception):
@@ -122,6 +127,11 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     pack = _table(content, "pack", "the spec") if "pack" in content else {}
     _known("[pack]", pack, (*_PACK, "weights"))
     texts = {key: _text(pack, key, "[pack]") if key in pack else UNKNOWN for key in _PACK}
+    for key, text in texts.items():
+        if key in ("name", "version") and not (text.isprintable() and len(text) <= _MAX_LINE):
+            raise SpecError(f"[pack] {key} is no line of at most {_MAX_LINE} characters. Write one.")
+        if len(text) > _MAX_TEXT:
+            raise SpecError(f"[pack] {key} has more than {_MAX_TEXT} characters. Write less.")
     if texts["name"].strip().casefold() == REFERENCE:
         raise SpecError(
             f"[pack] name is {texts['name']!r}, which is the name of the pack that comes with this package. "
@@ -146,7 +156,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SpecError(
             f"The spec {path} cannot be read ({error.strerror}). Give a TOML file, or `{REFERENCE}`."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError(f"The spec {path} is not TOML ({error}). See {reference_spec()}.") from error
 
 
@@ -164,7 +174,7 @@ def _put(content: dict[str, Any], setting: str) -> None:
             raise SpecError(f"The setting {setting!r} goes into {table}, which is no table of the spec.")
     try:
         content[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         content[last] = value.strip()
 
 
@@ -299,17 +309,21 @@ def _text(content: Mapping[str, Any], key: str, place: str) -> str:
 
 def _whole(content: Mapping[str, Any], key: str, place: str) -> int:
     value = _given(content, key, place)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_WHOLE:
         raise SpecError(f"{place} {key} is {value!r}, and has to be a whole number of at least 1.")
     return value
 
 
-def _jsonable(value: Any, place: str) -> Any:
+def _jsonable(value: Any, place: str, depth: int = _MAX_DEPTH) -> Any:
     """A value of TOML as pack.json can hold it: dates and times become the text that TOML writes for them."""
+    if depth == 0:
+        raise SpecError(
+            f"[card] has more than {_MAX_DEPTH} tables and lists within each other. Write it flat."
+        )
     if isinstance(value, dict):
-        return {key: _jsonable(item, f"{place} {key}") for key, item in value.items()}
+        return {key: _jsonable(item, f"{place} {key}", depth - 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_jsonable(item, place) for item in value]
+        return [_jsonable(item, place, depth - 1) for item in value]
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
@@ -318,7 +332,9 @@ def _jsonable(value: Any, place: str) -> Any:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= _MAX_WHOLE
+    return isinstance(value, float)
 
 
 def _numbers(content: Mapping[str, Any], key: str, place: str, count: int) -> tuple[float, ...]:
@@ -342,6 +358,6 @@ def _positive(content: Mapping[str, Any], key: str, place: str) -> float:
 def _size(content: Mapping[str, Any], key: str, place: str) -> tuple[int, int]:
     value = _given(content, key, place)
     pair = isinstance(value, list) and len(value) == 2
-    if not pair or not all(isinstance(item, int) and item >= 0 for item in value):
+    if not pair or not all(type(item) is int and 0 <= item <= _MAX_WHOLE for item in value):
         raise SpecError(f"{place} {key} is {value!r}, and has to be [height, width] in pixels.")
     return value[0], value[1]

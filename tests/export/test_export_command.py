@@ -128,6 +128,14 @@ def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
         ("nothing", "is not KEY=VALUE"),
         ("pack.weights.x=3", "which is no table"),
         ("cord=3", "has to be a table"),
+        (f"cord.input.spacing_mm=1{'0' * 400}", "has to be 1 number"),
+        (f"cord.input.size=[1{'0' * 400}, 8]", r"has to be \[height, width\]"),
+        ("cord.input.size=[true, true]", r"has to be \[height, width\]"),
+        (f"cord.output.stride=1{'0' * 400}", "whole number"),
+        (f"card.x={'[' * 60}{']' * 60}", "within each other"),
+        ('pack.name="a\\u0007b"', "no line of at most"),
+        (f"pack.licence={'x' * 20_001}", "more than 20000 characters"),
+        ("cord.checkpoint.temperature=0", "number above 0"),
     ],
 )
 def test_what_is_wrong_in_a_spec_is_named(setting: str, reason: str) -> None:
