@@ -38,7 +38,8 @@ _MAX_LINE, _MAX_TEXT = 400, 20_000
 """Characters of a pack's name and version, and of its other texts."""
 _MAX_WHOLE = 1 << 31
 _MAX_DEPTH = 50
-"""Tables and lists within each other on the card."""
+"""Tables and lists within each other."""
+_MAX_INTEGER = 1 << 63
 
 
 class SpecError(Exception):
@@ -151,13 +152,16 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if place.stat().st_size > _MAX_BYTES:
             raise SpecError(f"{path} has more than {_MAX_BYTES} bytes. Give a spec in TOML.")
-        return dict(tomllib.loads(place.read_text(encoding="utf-8")))
+        content = dict(tomllib.loads(place.read_text(encoding="utf-8")))
     except OSError as error:
         raise SpecError(
             f"The spec {path} cannot be read ({error.strerror}). Give a TOML file, or `{REFERENCE}`."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    # A number of very many digits is a ValueError too.
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"The spec {path} is not TOML ({error}). See {reference_spec()}.") from error
+    bounded: dict[str, Any] = _bounded(content, f"The spec {path}")
+    return bounded
 
 
 def _put(content: dict[str, Any], setting: str) -> None:
@@ -173,9 +177,10 @@ def _put(content: dict[str, Any], setting: str) -> None:
         if not isinstance(content, dict):
             raise SpecError(f"The setting {setting!r} goes into {table}, which is no table of the spec.")
     try:
-        content[last] = tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        content[last] = value.strip()
+        found = tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):
+        found = value.strip()
+    content[last] = _bounded(found, f"The setting {key.strip()}")
 
 
 def _model(role: str, content: Mapping[str, Any]) -> ModelDeclaration:
@@ -314,16 +319,23 @@ def _whole(content: Mapping[str, Any], key: str, place: str) -> int:
     return value
 
 
-def _jsonable(value: Any, place: str, depth: int = _MAX_DEPTH) -> Any:
-    """A value of TOML as pack.json can hold it: dates and times become the text that TOML writes for them."""
+def _bounded(value: Any, place: str, depth: int = _MAX_DEPTH) -> Any:
+    """A value of TOML within what TOML promises to hold, and not nested beyond what pack.json's reader takes."""
     if depth == 0:
-        raise SpecError(
-            f"[card] has more than {_MAX_DEPTH} tables and lists within each other. Write it flat."
-        )
+        raise SpecError(f"{place} has over {_MAX_DEPTH} tables and lists within each other. Write it flat.")
+    if isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
+        raise SpecError(f"{place} has a whole number of more than 64 bits. Write a smaller one.")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _bounded(item, place, depth - 1)
+    return value
+
+
+def _jsonable(value: Any, place: str) -> Any:
+    """A value of TOML as pack.json can hold it: dates and times become the text that TOML writes for them."""
     if isinstance(value, dict):
-        return {key: _jsonable(item, f"{place} {key}", depth - 1) for key, item in value.items()}
+        return {key: _jsonable(item, f"{place} {key}") for key, item in value.items()}
     if isinstance(value, list):
-        return [_jsonable(item, place, depth - 1) for item in value]
+        return [_jsonable(item, place) for item in value]
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
