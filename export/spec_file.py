@@ -320,7 +320,7 @@ def _whole(content: Mapping[str, Any], key: str, place: str) -> int:
 
 
 def _bounded(value: Any, place: str, depth: int = _MAX_DEPTH) -> Any:
-    """A value of TOML within what TOML promises to hold, and not nested beyond what pack.json's reader takes."""
+    """A value of TOML within TOML's range of numbers, nested no deeper than pack.json's reader takes."""
     if depth == 0:
         raise SpecError(f"{place} has over {_MAX_DEPTH} tables and lists within each other. Write it flat.")
     if isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
