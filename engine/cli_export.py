@@ -5,6 +5,8 @@ With --precision it goes on as `quantise` does, from a pack that nobody else see
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from stenosis_trt.export.quantise import QuantiseOptions
 
 _NEEDS = "`export` needs {}, which is not installed: pip install 'stenosis-trt[export]'"
-_FILE = "A checkpoint (.safetensors, .pt, .pth) or an .onnx file"
+_FILE = "A checkpoint (safetensors or PyTorch) or an .onnx file"
 
 
 def export(
@@ -47,6 +49,17 @@ def export(
         typer.Option(
             "--set", metavar="KEY=VALUE", help="Over the spec: grader.input.size=[456,456]; repeatable."
         ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the pack. [default: the spec's, or unknown]")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", "--license", help="Licence of the models, likewise.")
+    ] = None,
+    intended_use: Annotated[str | None, typer.Option(help="What the models are for, likewise.")] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Not to be read though it lies beside the weights; repeatable."),
     ] = None,
     check: Annotated[
         Path | None, typer.Option(help="Studies to check the export with. [default: phantoms]")
@@ -82,18 +95,21 @@ def export(
             # The key comes first: minutes of work must not end at a passphrase.
             key = None if sign is None else signing_key(sign)
             checkpoints = {"grader": grader, "levels": levels, "cord": cord}
+            texts = {"name": name, "licence": licence, "intended_use": intended_use}
+            told = [f"pack.{entry}={_toml_text(text)}" for entry, text in texts.items() if text is not None]
+            asked = _Asked(checkpoints, spec, [*(settings or []), *told], check, ignore or [])
             if precision:
                 options = _quantise_options(precision, calibrator, calibrate, validate, key)
                 if out.exists():
                     fail(f"{out} is there already. Give a new folder with --out, or remove it.")
                 check_place(out)
                 with TemporaryDirectory(prefix="stenosis-export-") as folder:
-                    plain = _export(checkpoints, spec, settings or [], Path(folder) / "pack", check, None)
+                    plain = _export(asked, Path(folder) / "pack", None)
                     raise typer.Exit(publish(plain, out, options))
             refuse_unread(
                 "--precision", {"calibrate": calibrate, "validate": validate, "calibrator": calibrator}
             )
-            made = _export(checkpoints, spec, settings or [], out, check, key)
+            made = _export(asked, out, key)
     except OSError as error:
         fail_of_system(error)
     except MemoryError as error:
@@ -106,21 +122,31 @@ def export(
         typer.echo(signed_by(key))
 
 
-def _export(
-    checkpoints: dict[str, Path],
-    spec: Path | None,
-    settings: list[str],
-    out: Path,
-    check: Path | None,
-    key: PrivateKey | None,
-) -> Pack:
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be exported: files by model, the spec and what is put over it, studies to check with."""
+
+    checkpoints: dict[str, Path]
+    spec: Path | None
+    settings: list[str]
+    check: Path | None
+    ignored: list[str]
+
+
+def _toml_text(text: str) -> str:
+    """A text as TOML writes it: nothing in it is taken for a number."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _export(asked: _Asked, out: Path, key: PrivateKey | None) -> Pack:
     with needs_package(_NEEDS):
         from stenosis_trt.export.export_pack import export_pack
         from stenosis_trt.export.onnx_export import ExportError
         from stenosis_trt.export.spec_file import SpecError, read_spec
-    _must_exist(check, "--check")
+    _must_exist(asked.check, "--check")
     try:
-        return export_pack(checkpoints, read_spec(spec, settings), out, check, typer.echo, key)
+        spec = read_spec(asked.spec, asked.settings)
+        return export_pack(asked.checkpoints, spec, out, asked.check, typer.echo, key, asked.ignored)
     except (ExportError, SpecError) as error:
         fail(str(error))
 

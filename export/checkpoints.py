@@ -1,4 +1,4 @@
-"""A checkpoint file to one set of named weights, whatever it was wrapped in. No file gets to run code.
+"""The content of a checkpoint to one set of named weights, whatever it was wrapped in.
 
 Training scripts store weights under "state_dict" or "model", beside optimisers and averaged copies, and put
 "module." or "net." in front of every name. What is looked for is a name that the network is known to have:
@@ -7,37 +7,30 @@ the sets that hold it are the candidates, and what stands in front of it is the 
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import re
-import warnings
+import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import nn
 
-from stenosis_trt.engine.whole_files import write_whole_bytes
-from stenosis_trt.export.onnx_export import ExportError
+from stenosis_trt.export.checkpoint_files import CheckpointError as CheckpointError
+from stenosis_trt.export.checkpoint_files import read_checkpoint as read_checkpoint
+from stenosis_trt.export.checkpoint_files import write_checkpoint as write_checkpoint
+from stenosis_trt.export.efficientnet_names import ANCHORS
 from stenosis_trt.export.training.confidence import TEMPERATURE
+from stenosis_trt.export.unread import Ignored, is_training_state, leaves_beside, pasted
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
-"""Of checkpoints with weights alone. An ONNX file brings its network along."""
+KEYPOINT_ANCHOR = "stages.0.0.0.weight"
+"""The tensor by which this project's keypoint network is known."""
 
 _SHOWN = 5
 """Tensors that a message names before it counts the others."""
 _DEPTH = 4
 """Levels of mappings in a checkpoint that are searched."""
 _COUNTER = "num_batches_tracked"
-_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-
-
-class CheckpointError(ExportError):
-    """A checkpoint that cannot be used. The message names the file, what is wrong, and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -68,76 +61,25 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """What a file holds, with tensors on the CPU.
+@dataclass(frozen=True)
+class Choice:
+    """What the user says of a checkpoint.
 
-    Args:
-        path: .safetensors, or .pt and .pth, which are read with `weights_only`.
-
-    Raises:
-        CheckpointError: not there, not such a file, or a pickle that wants to run code.
+    Attributes:
+        role: the model, for the options that messages name.
+        weights: which set to take where there are several, by what stands around its names.
+        temperature: what the logits are to be divided by; None for what the set of weights itself says.
+        ignored: names of `--ignore`.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise CheckpointError(
-            f"{path} is no checkpoint that is known. Give one of {', '.join(SUFFIXES)}, or an .onnx file."
-        )
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}. Give a file.")
-    if suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read as safetensors ({error}). Save it again."
-            ) from error
-    try:
-        # timm keeps its command line in the checkpoint; a Namespace holds values and does nothing. PyTorch
-        # remarks on a pickle's age before it says what is wrong, or before all is well.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"{path} is TorchScript, which is a program. Save the weights: "
-                "torch.save(torch.jit.load(file).state_dict(), 'weights.pt')."
-            ) from error
-        raise CheckpointError(
-            f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}). Save it again."
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(content).__name__} and no weights by name. "
-            "Save them: torch.save(network.state_dict(), 'weights.pt')."
-        )
-    return content
 
-
-def write_checkpoint(path: Path, network: nn.Module) -> None:
-    """A network's weights as .safetensors, whole or not at all, for `read_checkpoint`."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_whole_bytes(path, save(tensors))
-
-
-def _refused(path: Path, error: Exception) -> CheckpointError:
-    wanted = _GLOBAL.search(str(error))
-    if wanted is None:
-        return CheckpointError(
-            f"{path} cannot be read as a PyTorch checkpoint: it is damaged, or a pickle of other "
-            "things than weights. Save the weights alone: torch.save(network.state_dict(), 'weights.pt')."
-        )
-    return CheckpointError(
-        f"{path} is a pickle that wants to run code (it calls for {wanted[1]}), and was not "
-        "loaded. Where it was trained, save the weights alone: "
-        "torch.save(network.state_dict(), 'weights.pt'), or as .safetensors."
-    )
+    role: str = "…"
+    weights: str | None = None
+    temperature: float | None = None
+    ignored: Ignored = field(default_factory=Ignored)
 
 
 def find_weights(
-    path: Path, content: Mapping[str, Any], anchors: Sequence[str], chosen: str | None
+    path: Path, content: Mapping[str, Any], anchors: Sequence[str], chosen: Choice | str | None = None
 ) -> Weights:
     """The set of weights in a checkpoint that has a tensor called by one of `anchors`.
 
@@ -145,40 +87,71 @@ def find_weights(
         path: for messages.
         content: of the file.
         anchors: names, each of one kind of network.
-        chosen: which set to take where there are several, by what stands around its names.
+        chosen: what the user says; a text is the set to take.
 
     Raises:
-        CheckpointError: there is none, or several and none was chosen, or values that are no numbers.
+        CheckpointError: there is none, or several and none was chosen, or values that are no numbers; or
+            something beside it may be a parameter of the network and is not read.
     """
-    sets = {
-        (place, prefix): (names, anchor)
-        for place, names in _mappings(content)
-        for anchor, prefix in _prefixes(names, anchors)
-    }
+    choice = chosen if isinstance(chosen, Choice) else Choice(weights=chosen)
+    mappings = dict(_mappings(content))
+    sets = _sets(mappings, anchors)
     if not sets:
-        seen = [name for _, names in _mappings(content) for name in names]
+        seen = [name for names in mappings.values() for name in names]
         what = f"Its tensors are called {named(seen)}." if seen else "It holds no tensors."
         raise CheckpointError(
             f"{path} is of no network that is known: none of {', '.join(anchors)} is in it. {what} "
             "Give another network as an .onnx file."
         )
     shown = {key: ".".join(part for part in (key[0], key[1].rstrip(".")) if part) for key in sets}
-    keys = [key for key in sets if chosen is None or shown[key] == chosen or key[0] == chosen]
+    keys = [key for key in sets if choice.weights in (None, shown[key], key[0])]
     if len(keys) != 1:
         choices = ", ".join(repr(shown[key]) for key in sets)
-        fault = f"has no weights {chosen!r}" if chosen and not keys else "holds several sets of weights"
-        raise CheckpointError(f"{path} {fault}. Name one in the spec's [….checkpoint] weights: {choices}.")
-    names, anchor = sets[keys[0]]
-    prefix = keys[0][1]
-    tensors = {name.removeprefix(prefix): names[name] for name in names if name.startswith(prefix)}
-    around = {name: names[name] for name in names if not name.startswith(prefix)}
-    temperature = None
-    if TEMPERATURE in around:
-        value = {TEMPERATURE: around.pop(TEMPERATURE)}
-        temperature = _temperature(path, _as_numbers(path, value)[TEMPERATURE])
+        missing = choice.weights and not keys
+        fault = f"has no weights {choice.weights!r}" if missing else "holds several sets of weights"
+        paste = shlex.quote(f"{choice.role}.checkpoint.weights={next(iter(shown.values()))}")
+        raise CheckpointError(
+            f"{path} {fault}. Name one in the spec's [….checkpoint] weights: {choices}; or so: --set {paste}"
+        )
+    place, prefix = keys[0]
+    names = mappings[place]
+    known = (*ANCHORS.values(), KEYPOINT_ANCHOR)
+    own = _Place(place, prefix, tuple(other for at, other in _sets(mappings, known) if at == place))
+    temperatures = [
+        name for name in names if own.is_temperature(name) and not choice.ignored.covers(own.full(name), name)
+    ]
+    if len(temperatures) > 1:
+        raise CheckpointError(
+            f"{path} has several temperatures: {named(temperatures)}. Leave out what the logits are not "
+            f"divided by: {pasted([own.full(name) for name in temperatures[1:]], shown[keys[0]])}"
+        )
+    tensors = {
+        name.removeprefix(prefix): value
+        for name, value in names.items()
+        if name.startswith(prefix) and not own.is_temperature(name)
+    }
+    around = {name: value for name, value in names.items() if not name.startswith(prefix)}
+    around = {name: value for name, value in around.items() if name not in temperatures}
+    copies = [at for at, _ in _sets(mappings, known)]
+    beside = [own.full(name) for name in around if not own.is_no_parameter(name, around[name])]
+    numbers = dict(leaves_beside(content, copies))
+    if choice.temperature is not None:
+        numbers = {name: value for name, value in numbers.items() if _last(name) != TEMPERATURE}
+    unread = [name for name in (*beside, *numbers) if not choice.ignored.covers(name)]
+    if unread:
+        raise _unread(path, choice.role, unread, numbers, shown[keys[0]])
+    temperature = choice.temperature
+    for name in temperatures:
+        found = _temperature(path, _as_numbers(path, {name: names[name]})[name])
+        if temperature not in (None, found):
+            raise CheckpointError(
+                f"{path} has the temperature {found:.6g} as {name}, and the spec says {temperature:.6g}. "
+                "Remove it from the spec's [….checkpoint]."
+            )
+        temperature = found
     return Weights(
         tensors=_as_numbers(path, tensors),
-        anchor=anchor,
+        anchor=sets[keys[0]],
         where=shown[keys[0]],
         beside=tuple(around),
         notes={str(key): value for key, value in content.items() if isinstance(value, str)},
@@ -186,8 +159,72 @@ def find_weights(
     )
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where the chosen weights lie: the mapping, what stands in front of their names there, and the same of
+    every set in that mapping."""
+
+    place: str
+    prefix: str
+    prefixes: tuple[str, ...]
+
+    def full(self, name: str) -> str:
+        """A name of the mapping with what leads to it."""
+        return f"{self.place}.{name}" if self.place else name
+
+    def is_temperature(self, name: str) -> bool:
+        """Whether it is the temperature of the network, or of a wrapper around it."""
+        return _last(name) == TEMPERATURE and self.prefix.startswith(name.removesuffix(TEMPERATURE))
+
+    def is_no_parameter(self, name: str, value: torch.Tensor) -> bool:
+        """Whether a tensor beside the weights is a counter, a record, or another set's."""
+        above = name.removesuffix(_last(name))
+        of_another = any(
+            name.startswith(other) or (above and other.startswith(above))
+            for other in self.prefixes
+            if other and other != self.prefix and not self.prefix.startswith(other)
+        )
+        return of_another or not value.is_floating_point() or is_training_state(name)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _sets(mappings: Mapping[str, Mapping[str, Any]], anchors: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Which anchor is where: by the place of a mapping, and what stands in front of the anchor's name."""
+    return {
+        (place, prefix): anchor
+        for place, names in mappings.items()
+        for anchor, prefix in _prefixes(names, anchors)
+    }
+
+
+def _unread(
+    path: Path, role: str, unread: Sequence[str], numbers: Mapping[str, Any], weights: str
+) -> CheckpointError:
+    """The error of what may be a parameter, with the options that go on."""
+    divides = ""
+    for name in unread:
+        value = numbers.get(name)
+        number = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+        if _last(name) == TEMPERATURE and isinstance(number, float) and number > 0:
+            divides = (
+                f" If the logits are to be divided by it: --set {role}.checkpoint.temperature={number:.6g}."
+            )
+            break
+    return CheckpointError(
+        f"{path} holds {named(unread)} beside the weights, which nothing reads and which may change what the "
+        f"network answers.{divides} If it does not: {pasted(unread, weights)}"
+    )
+
+
 def fit(
-    path: Path, weights: Weights, expected: Mapping[str, torch.Tensor], network: str
+    path: Path,
+    weights: Weights,
+    expected: Mapping[str, torch.Tensor],
+    network: str,
+    ignored: Ignored | None = None,
 ) -> dict[str, torch.Tensor]:
     """The weights by the names of `expected`, all of them there and of its shapes.
 
@@ -196,6 +233,7 @@ def fit(
         weights: what was found.
         expected: a state dict under the checkpoint's names.
         network: what it is called in messages.
+        ignored: names of `--ignore`.
 
     Raises:
         CheckpointError: a tensor is missing, has another shape, or nothing in the network is called so.
@@ -213,21 +251,30 @@ def fit(
     ]
     if wrong:
         faults.append(f"of another shape are {named(wrong)}")
-    unknown = [name for name in found if name not in expected]
+    around, left_out = weights.where, ignored or Ignored()
+    unknown = [
+        name
+        for name in found
+        if name not in expected
+        and not is_training_state(name)
+        and not left_out.covers(name, f"{around}.{name}" if around else name)
+    ]
     if unknown:
         faults.append(f"the network has nothing called {named(unknown)}")
     if faults:
         beside = f" Beside it lie {named(weights.beside)}." if weights.beside else ""
+        only_more = not missing and not wrong
+        without = f" If the network answers the same without them: {pasted(unknown, '')}" if only_more else ""
         raise CheckpointError(
             f"{path} does not fit {network}: {'; '.join(faults)}.{beside} "
-            "Give a checkpoint of that network, or another network as an .onnx file."
+            f"Give a checkpoint of that network, or another network as an .onnx file.{without}"
         )
     return {name: found.get(name, value) for name, value in expected.items()}
 
 
 def _temperature(path: Path, tensor: torch.Tensor) -> float:
     value = float(tensor) if tensor.numel() == 1 else 0.0
-    if not value > 0.0:
+    if not 0.0 < value < math.inf:
         raise CheckpointError(
             f"{path} has a {TEMPERATURE} that is no positive number. Remove it, or fit it again."
         )

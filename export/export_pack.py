@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +30,8 @@ from stenosis_trt.export.onnx_export import (
 )
 from stenosis_trt.export.onnx_import import SUFFIX, import_onnx
 from stenosis_trt.export.pack_writer import ModelContent, PackContent, write_pack
-from stenosis_trt.export.spec_file import ExportSpec, ModelDeclaration
+from stenosis_trt.export.spec_file import UNKNOWN, ExportSpec, ModelDeclaration
+from stenosis_trt.export.unread import Ignored
 
 _ALIKE = 1e-6
 """Outputs for different slices that lie closer together than this are the same."""
@@ -58,6 +59,7 @@ def export_pack(
     check: Path | None = None,
     report: Callable[[str], None] = print,
     key: PrivateKey | None = None,
+    ignored: Sequence[str] = (),
 ) -> Pack:
     """Export the networks, check them on random input and on real slices, and write the pack.
 
@@ -68,6 +70,7 @@ def export_pack(
         check: folder of studies to check with; None takes phantoms.
         report: called with a line on every network that was read and checked.
         key: to sign the pack with.
+        ignored: names of what lies beside the weights of a checkpoint and is not to be read.
 
     Raises:
         ExportError: `out` is in use, a checkpoint cannot be used, or a model differs from its checkpoint.
@@ -77,10 +80,14 @@ def export_pack(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise _in_use(out)
     check_place(out)
-    models = {}
+    models, left_out = {}, Ignored(ignored)
     for name in MODEL_NAMES:
-        models[name] = _export(checkpoints[name], spec.models[name], spec.half_weights)
+        models[name] = _export(checkpoints[name], spec.models[name], spec.half_weights, left_out)
         report(f"{name}: {_described(models[name].facts)}")
+    if left_out.unused:
+        raise ExportError(
+            f"No checkpoint has {', '.join(left_out.unused)} beside its weights. Leave out --ignore of it."
+        )
     studies = "phantoms" if check is None else "studies given with --check"
     with TemporaryDirectory(prefix="stenosis-export-") as folder:
         # The run-time itself opens and tries the models, and cuts the slices they are checked on.
@@ -97,6 +104,10 @@ def export_pack(
         line = f"{name}: largest error {model.exported.maximum_error:.2g} on random input"
         tried = f"{errors[name]:.2g} on {len(inputs[name])} slices of {studies}" if name in errors else ""
         report(f"{line}, {tried or f'not tried on slices: the {studies} have none for it'}")
+    unknown = [key for key in ("name", "licence", "intended_use") if getattr(spec, key) == UNKNOWN]
+    if unknown:
+        options = " ".join(f"--{key.replace('_', '-')} TEXT" for key in unknown)
+        report(f"The pack says {UNKNOWN!r} for {', '.join(unknown)}. To say it: {options}")
     metrics = {name: _metrics(model, errors.get(name)) for name, model in models.items()}
     card = {
         "exported_by": f"stenosis-trt {metadata.version('stenosis-trt')}",
@@ -120,14 +131,14 @@ def _in_use(out: Path) -> ExportError:
     return ExportError(f"{out} is there already. Give a new folder with --out, or remove it.")
 
 
-def _export(path: Path, declaration: ModelDeclaration, half_weights: bool) -> _Model:
+def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignored: Ignored) -> _Model:
     example = random_inputs(declaration.input)
     kind = declaration.output.kind
     if path.suffix.lower() == SUFFIX:
         exported, answer = import_onnx(path, declaration, example, half_weights)
         facts: dict[str, str] = {"network": "ONNX"}
     else:
-        loaded = load_network(path, declaration)
+        loaded = load_network(path, declaration, ignored)
         exported = export_network(loaded.network, kind, example, half_weights=half_weights)
         answer, facts = answer_of(loaded.network, kind), dict(loaded.facts)
     return _Model(exported, answer, {"file": _name(path), "sha256": _sha256(path), **facts})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from stenosis_trt.engine.pack import ROLES
 from stenosis_trt.export.checkpoints import (
+    KEYPOINT_ANCHOR,
     CheckpointError,
+    Choice,
     Weights,
     find_weights,
     fit,
@@ -22,10 +27,10 @@ from stenosis_trt.export.models.efficientnet import EfficientNetB5, Variant
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.spec_file import CheckpointChoice, ModelDeclaration
 from stenosis_trt.export.training.confidence import Calibrated
+from stenosis_trt.export.unread import Ignored
 
-_CLASSES = 'name its classes in the spec: ["0", "1", "2", "3"], or these and "other"'
+_CLASSES = "name its classes in the spec"
 _KEYPOINT = "stenosis-trt/keypoint"
-_KEYPOINT_ANCHOR = "stages.0.0.0.weight"
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,13 @@ class _Reordered(nn.Module):
         return torch.index_select(self.network(x), 1, self.get_buffer("order"))
 
 
-def load_network(path: Path, declaration: ModelDeclaration) -> LoadedNetwork:
+def load_network(path: Path, declaration: ModelDeclaration, ignored: Ignored | None = None) -> LoadedNetwork:
     """Read a checkpoint into the network that it is of.
 
     Args:
-        path: .safetensors, .pt or .pth.
+        path: safetensors, or what `torch.save` wrote.
         declaration: what the spec says of it; classes take EfficientNet-B5, heatmaps `KeypointNet`.
+        ignored: names of `--ignore`.
 
     Raises:
         CheckpointError: the file cannot be read, is not of such a network, leaves open what the spec has to
@@ -65,15 +71,17 @@ def load_network(path: Path, declaration: ModelDeclaration) -> LoadedNetwork:
             f"{path} is a checkpoint, whose activation is known: remove `activation` from the spec."
         )
     content = read_checkpoint(path)
-    choice = declaration.checkpoint
+    left_out = ignored or Ignored()
+    told = declaration.checkpoint
+    choice = Choice(declaration.role, told.weights, told.temperature, left_out)
     if output.kind == "classes":
-        weights = find_weights(path, content, tuple(ANCHORS.values()), choice.weights)
+        weights = find_weights(path, content, tuple(ANCHORS.values()), choice)
         name, network, expected = _efficientnet(path, weights, declaration)
     else:
-        weights = find_weights(path, content, (_KEYPOINT_ANCHOR,), choice.weights)
+        weights = find_weights(path, content, (KEYPOINT_ANCHOR,), choice)
         name, network, expected = _keypoint(path, weights, declaration)
     state = network.state_dict()
-    fitted = fit(path, weights, {expected[key]: value for key, value in state.items()}, name)
+    fitted = fit(path, weights, {expected[key]: value for key, value in state.items()}, name, left_out)
     network.load_state_dict({key: fitted[expected[key]] for key in state})
     network.eval()
     facts = {"network": name}
@@ -98,7 +106,7 @@ def _efficientnet(
     network = EfficientNetB5(classes, channels=channels, variant=variant)
     names = their_names(network.state_dict(), library)
     last = names["classifier.1.weight"]
-    _check_size(path, weights, last, 0, classes, "classes", "output.names", _CLASSES)
+    _check_size(path, weights, last, 0, classes, "classes", "output.names", _remedy(weights, last))
     _check_size(path, weights, weights.anchor, 1, channels, "input channels", "input.channels")
     return name, network, names
 
@@ -118,7 +126,8 @@ def _variant(path: Path, library: str, weights: Weights, choice: CheckpointChoic
     if asked is None and len(own) > 1 and told not in own:
         raise CheckpointError(
             f"{path} may be of {' or '.join(own)}: their tensors are called the same, but they compute "
-            "different things. Write which one as `network` in the spec's [grader.checkpoint]."
+            "different things. Write which one as `network` in the spec's [grader.checkpoint], or "
+            f"so: --set grader.checkpoint.network={own[0]}"
         )
     name = asked or (told if told in own else own[0])
     variant = NETWORKS[name][1]
@@ -127,6 +136,17 @@ def _variant(path: Path, library: str, weights: Weights, choice: CheckpointChoic
     if variant.padded_for is None:
         raise CheckpointError(f"{name} knows no image_size. Remove it from the spec's [grader.checkpoint].")
     return name, replace(variant, padded_for=choice.image_size if all(choice.image_size) else None)
+
+
+def _remedy(weights: Weights, last: str) -> str:
+    """What to write for a grader of another number of classes."""
+    tensor = weights.tensors.get(last)
+    count = 0 if tensor is None or not tensor.dim() else tensor.shape[0]
+    names = next((each for each in ROLES["grader"].names_taken if len(each) == count), None)
+    if names is None:
+        return f"{_CLASSES}: {ROLES['grader'].names_in_words}"
+    option = shlex.quote(f"grader.output.names={json.dumps(list(names))}")
+    return f"{_CLASSES}: --set {option}"
 
 
 def _keypoint(
@@ -138,13 +158,14 @@ def _keypoint(
         )
     spec, output = declaration.input, declaration.output
     _check_size(path, weights, "head.weight", 0, len(output.names), "points", "output.names")
-    _check_size(path, weights, _KEYPOINT_ANCHOR, 1, spec.channels, "input channels", "input.channels")
+    _check_size(path, weights, KEYPOINT_ANCHOR, 1, spec.channels, "input channels", "input.channels")
     laterals = sum(name.startswith("laterals.") and name.endswith(".weight") for name in weights.tensors)
     stride = {5: 2, 4: 4}.get(laterals)
     if stride != output.stride:
         raise CheckpointError(
             f"{path} has {laterals} tensors laterals.*.weight, as with a stride of {stride}, and the spec "
-            f"says {output.stride}. Correct output.stride."
+            f"says {output.stride}. Correct output.stride"
+            + (f": --set {declaration.role}.output.stride={stride}" if stride else ".")
         )
     if spec.height % 32 or spec.width % 32:
         raise CheckpointError(

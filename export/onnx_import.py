@@ -6,6 +6,7 @@ the pipe's order, the activation that it lacks is added, and it is compared with
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,14 @@ from onnx.compose import add_prefix
 from onnx.inliner import inline_local_functions
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from stenosis_trt.export.onnx_checks import OnnxError as OnnxError
+from stenosis_trt.export.onnx_checks import (
+    check_answer,
+    check_ending,
+    check_weights_there,
+    input_remedy,
+    map_size,
+)
 from stenosis_trt.export.onnx_export import (
     INPUT_NAME,
     OUTPUT_NAMES,
@@ -52,10 +61,6 @@ _ROWS_TOLERANCE = 1e-3
 Answer = Callable[[Float32Array], Float32Array]
 
 
-class OnnxError(ExportError):
-    """An ONNX file that cannot be used. The message says what is wrong and how to mend it."""
-
-
 def import_onnx(
     path: Path, declaration: ModelDeclaration, example: Float32Array, half_weights: bool
 ) -> tuple[Exported, Answer]:
@@ -77,22 +82,19 @@ def import_onnx(
     if declaration.checkpoint != type(declaration.checkpoint)():
         raise OnnxError(f"{path} is no checkpoint: remove [….checkpoint] from the spec.")
     original = _load(path)
-    data = _complete(path, original, declaration, half_weights)
-    answer = _answer(path, original.SerializeToString(), declaration)
+    _check_input(path, _input(original), declaration)
+    raw, answer = _answers(path, original.SerializeToString(), declaration)
+    output = raw(example)
+    check_answer(path, declaration, len(example), output)
     expected = answer(example)
-    wanted = (len(example), len(declaration.output.names), *_map_size(declaration))
-    if expected.shape != wanted:
-        shown = " × ".join(map(str, expected.shape))
-        raise OnnxError(
-            f"The output of {path} is {shown}, and the spec asks for {' × '.join(map(str, wanted))}. "
-            "Correct output.names, output.stride or input.size."
-        )
+    data = _complete(path, original, declaration, half_weights)
     alone = np.concatenate([answer(example[k : k + 1]) for k in range(len(example))])
     if not np.abs(alone - expected).max() <= _ROWS_TOLERANCE:
         raise OnnxError(
             f"{path} answers differently for an image alone and in a batch. Export it in evaluation mode, "
             "with nothing in it that depends on the size of the batch."
         )
+    check_ending(path, declaration, output)
     session = _session(path, data)
     error = float(np.abs(session.run(None, {INPUT_NAME: example})[0] - expected).max())
     if not error <= TOLERANCE:
@@ -106,12 +108,9 @@ def import_onnx(
 def _load(path: Path) -> onnx.ModelProto:
     """The model with its external data and functions inlined: one float32 input and output, all of ONNX."""
     try:
+        check_weights_there(path)
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise OnnxError(
-            f"{error.filename or path} is not there. Give the model, its data beside it."
-        ) from error
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
         raise OnnxError(f"{path} is no valid ONNX model ({_line(error)}). Export it again.") from error
     model = inline_local_functions(model)
@@ -133,7 +132,10 @@ def _load(path: Path) -> onnx.ModelProto:
     for what, ends in (("input", inputs), ("output", list(model.graph.output))):
         if len(ends) != 1:
             names = ", ".join(value.name for value in ends)
-            raise OnnxError(f"{path} has {len(ends)} {what}s ({names}), and has to have one. Export it so.")
+            raise OnnxError(
+                f"{path} has {len(ends)} {what}s ({names}), and has to have one. "
+                f"Export it so{_alone(path, model)}"
+            )
         if ends[0].type.tensor_type.elem_type != TensorProto.FLOAT:
             raise OnnxError(f"The {what} {ends[0].name} of {path} is not float32. Export it so.")
     return model
@@ -144,7 +146,6 @@ def _complete(
 ) -> bytes:
     """The model between a named, sized input and a named, ordered, activated output, simplified."""
     spec, output = declaration.input, declaration.output
-    _check_input(path, _input(original), (spec.channels, spec.height, spec.width))
     # Every name gets a prefix, so that ours are free.
     model = add_prefix(original, _PREFIX)
     graph = model.graph
@@ -156,12 +157,16 @@ def _complete(
     graph.node.extend(nodes)
     graph.initializer.append(order)
     image: list[str | int | None] = ["batch", spec.channels, spec.height, spec.width]
-    shape: list[str | int | None] = ["batch", len(output.names), *_map_size(declaration)]
+    shape: list[str | int | None] = ["batch", len(output.names), *map_size(declaration)]
     graph.input.append(helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, image))
     graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, shape))
     try:
         return finished(model, half_weights)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    # What ONNX Slim meets in a graph that it does not expect, it raises as it comes.
+    except (
+        *(onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
+        *(LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, ValueError, RuntimeError),
+    ) as error:
         raise OnnxError(
             f"{path} cannot have an input of {spec.height} × {spec.width} and the output that the spec says "
             f"({_line(error)}). Correct the spec, or export it again."
@@ -199,7 +204,9 @@ def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     return found
 
 
-def _check_input(path: Path, source: onnx.ValueInfoProto, wanted: tuple[int, int, int]) -> None:
+def _check_input(path: Path, source: onnx.ValueInfoProto, declaration: ModelDeclaration) -> None:
+    spec = declaration.input
+    wanted = (spec.channels, spec.height, spec.width)
     dimensions = source.type.tensor_type.shape.dim
     sizes = [size.dim_value if size.HasField("dim_value") else None for size in dimensions]
     shown = " × ".join("any" if size is None else str(size) for size in sizes)
@@ -212,14 +219,9 @@ def _check_input(path: Path, source: onnx.ValueInfoProto, wanted: tuple[int, int
         )
     if any(size is not None and size != right for size, right in zip(sizes[1:], wanted, strict=True)):
         raise OnnxError(
-            f"The input of {path} is {shown}, and the spec says {' × '.join(map(str, wanted))}. Correct "
-            "input.channels and input.size, or export the network for them."
+            f"The input of {path} is {shown}, and the spec says {' × '.join(map(str, wanted))}. "
+            f"{input_remedy(declaration, sizes[1:])}"
         )
-
-
-def _map_size(declaration: ModelDeclaration) -> tuple[int, ...]:
-    spec, stride = declaration.input, declaration.output.stride
-    return () if declaration.output.kind == "classes" else (spec.height // stride, spec.width // stride)
 
 
 def _session(path: Path, data: bytes) -> onnxruntime.InferenceSession:
@@ -231,25 +233,25 @@ def _session(path: Path, data: bytes) -> onnxruntime.InferenceSession:
         raise OnnxError(f"ONNX Runtime cannot load {path} ({_line(error)}). Export it again.") from error
 
 
-def _answer(path: Path, data: bytes, declaration: ModelDeclaration) -> Answer:
-    """What the file as it came makes of a batch, ordered and activated in NumPy."""
+def _answers(path: Path, data: bytes, declaration: ModelDeclaration) -> tuple[Answer, Answer]:
+    """What the file as it came makes of a batch; and the same, ordered and activated in NumPy."""
     session = _session(path, data)
     name = session.get_inputs()[0].name
     order, activation = list(declaration.order), declaration.activation or "none"
 
-    def answer(batch: Float32Array) -> Float32Array:
+    def raw(batch: Float32Array) -> Float32Array:
         try:
-            output = session.run(None, {name: batch})[0]
+            return np.asarray(session.run(None, {name: batch})[0], dtype=np.float32)
         except _RUNTIME_ERRORS as error:
             raise OnnxError(
                 f"{path} cannot run on a batch of {len(batch)} ({_line(error)}). Export it again for "
                 "input.size, with a batch that is free."
             ) from error
-        if output.ndim < 2 or output.shape[1] != len(order):
-            return np.asarray(output, dtype=np.float32)
-        return np.asarray(_activated(output[:, order], activation), dtype=np.float32)
 
-    return answer
+    def answer(batch: Float32Array) -> Float32Array:
+        return np.asarray(_activated(raw(batch)[:, order], activation), dtype=np.float32)
+
+    return raw, answer
 
 
 def _activated(values: Any, activation: str) -> Any:
@@ -260,6 +262,17 @@ def _activated(values: Any, activation: str) -> Any:
         powers = np.exp(values - values.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
     return values.clip(0.0, 1.0) if activation == "clip" else values
+
+
+def _alone(path: Path, model: onnx.ModelProto) -> str:
+    """The command that makes a file of one input and output, the first of each; or a full stop."""
+    stored = {weight.name for weight in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input if value.name not in stored]
+    if len(inputs) != 1 or len(model.graph.output) < 2:
+        return "."
+    ends = f"{inputs!r}, {[model.graph.output[0].name]!r}"
+    call = f"onnx.utils.extract_model({str(path)!r}, 'one.onnx', {ends})"
+    return f", or take the output that is wanted: python -c {shlex.quote(f'import onnx.utils; {call}')}"
 
 
 def _line(error: Exception) -> str:

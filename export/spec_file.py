@@ -27,9 +27,19 @@ REFERENCE = "reference"
 """What `--spec` calls the example that comes with the package."""
 
 _PACK = ("name", "version", "licence", "intended_use")
+UNKNOWN = "unknown"
+"""What a pack says of itself where its maker said nothing."""
+_CARD = ("training_data", "limits", "not_for")
+"""Entries of a card that somebody who uses the pack looks for."""
 _INPUT = ("size", "channels", "channel_source", "window_percentiles", "mean", "std", "centre_offset_mm")
-_CHECKPOINT = ("network", "weights", "image_size")
+_CHECKPOINT = ("network", "weights", "image_size", "temperature")
 _MAX_BYTES = 1 << 20
+_MAX_LINE, _MAX_TEXT = 400, 20_000
+"""Characters of a pack's name and version, and of its other texts."""
+_MAX_WHOLE = 1 << 31
+_MAX_DEPTH = 50
+"""Tables and lists within each other."""
+_MAX_INTEGER = 1 << 63
 
 
 class SpecError(Exception):
@@ -44,11 +54,13 @@ class CheckpointChoice:
         network: one of `efficientnet_names.NETWORKS`.
         weights: the set of weights to take, as "state_dict_ema" or "ema.module".
         image_size: (height, width) that an efficientnet-pytorch network was made for; (0, 0) for any.
+        temperature: what the logits are to be divided by, where the weights do not say it.
     """
 
     network: str | None = None
     weights: str | None = None
     image_size: tuple[int, int] | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ class ModelDeclaration:
         activation: one of `ACTIVATIONS` for an ONNX file; None where the spec says nothing.
         metrics: of the maker, for the pack.
         checkpoint: see there.
+        role: "levels", "grader" or "cord", for messages.
     """
 
     input: InputSpec
@@ -70,6 +83,7 @@ class ModelDeclaration:
     activation: str | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     checkpoint: CheckpointChoice = field(default_factory=CheckpointChoice)
+    role: str = "…"
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     """Read a spec and put settings over it.
 
     Args:
-        path: a TOML file; `REFERENCE` takes the example, None an empty one.
+        path: a TOML file; `REFERENCE` takes the example, None is for settings that say everything.
         settings: "grader.input.size=[456, 456]" and the like, values in TOML's words; a word that is none
             of those is a text.
 
@@ -104,14 +118,31 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     content = _read(path) if path is not None else {}
     for setting in settings:
         _put(content, setting)
+    if path is None and not any(role in content for role in ROLES):
+        raise SpecError(
+            "There is no spec that says what the networks are given and give. Copy "
+            f"{reference_spec()}, change what differs, and give it: --spec FILE; or, for networks that are "
+            f"given what the reference pack's are: --spec {REFERENCE}"
+        )
     _known("the spec", content, ("pack", "card", *ROLES))
-    pack = _table(content, "pack", "the spec")
+    pack = _table(content, "pack", "the spec") if "pack" in content else {}
     _known("[pack]", pack, (*_PACK, "weights"))
-    texts = {key: _text(pack, key, "[pack]") for key in _PACK}
+    texts = {key: _text(pack, key, "[pack]") if key in pack else UNKNOWN for key in _PACK}
+    for key, text in texts.items():
+        if key in ("name", "version") and not (text.isprintable() and len(text) <= _MAX_LINE):
+            raise SpecError(f"[pack] {key} is no line of at most {_MAX_LINE} characters. Write one.")
+        if len(text) > _MAX_TEXT:
+            raise SpecError(f"[pack] {key} has more than {_MAX_TEXT} characters. Write less.")
+    if texts["name"].strip().casefold() == REFERENCE:
+        raise SpecError(
+            f"[pack] name is {texts['name']!r}, which is the name of the pack that comes with this package. "
+            "Give yours: --name site-1"
+        )
     storage = pack.get("weights", STORAGES[0])
     if storage not in STORAGES:
         raise SpecError(f"[pack] weights is {storage!r}. Write one of {', '.join(STORAGES)}.")
     card = _jsonable(_table(content, "card", "the spec"), "[card]") if "card" in content else {}
+    card = {**dict.fromkeys(_CARD, UNKNOWN), **card}
     models = {role: _model(role, _table(content, role, "the spec")) for role in ROLES}
     return ExportSpec(**texts, half_weights=storage == STORAGES[0], card=card, models=models)
 
@@ -121,13 +152,16 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if place.stat().st_size > _MAX_BYTES:
             raise SpecError(f"{path} has more than {_MAX_BYTES} bytes. Give a spec in TOML.")
-        return dict(tomllib.loads(place.read_text(encoding="utf-8")))
+        content = dict(tomllib.loads(place.read_text(encoding="utf-8")))
     except OSError as error:
         raise SpecError(
             f"The spec {path} cannot be read ({error.strerror}). Give a TOML file, or `{REFERENCE}`."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # A number of very many digits is a ValueError too.
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"The spec {path} is not TOML ({error}). See {reference_spec()}.") from error
+    bounded: dict[str, Any] = _bounded(content, f"The spec {path}")
+    return bounded
 
 
 def _put(content: dict[str, Any], setting: str) -> None:
@@ -143,9 +177,10 @@ def _put(content: dict[str, Any], setting: str) -> None:
         if not isinstance(content, dict):
             raise SpecError(f"The setting {setting!r} goes into {table}, which is no table of the spec.")
     try:
-        content[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        content[last] = value.strip()
+        found = tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):
+        found = value.strip()
+    content[last] = _bounded(found, f"The setting {key.strip()}")
 
 
 def _model(role: str, content: Mapping[str, Any]) -> ModelDeclaration:
@@ -168,7 +203,9 @@ def _model(role: str, content: Mapping[str, Any]) -> ModelDeclaration:
             network=_text(choice, "network", place) if "network" in choice else None,
             weights=_text(choice, "weights", place) if "weights" in choice else None,
             image_size=_size(choice, "image_size", place) if "image_size" in choice else None,
+            temperature=_positive(choice, "temperature", place) if "temperature" in choice else None,
         ),
+        role=role,
     )
 
 
@@ -253,7 +290,11 @@ def _known(place: str, content: Mapping[str, Any], names: Sequence[str]) -> None
 
 def _given(content: Mapping[str, Any], key: str, place: str) -> Any:
     if key not in content:
-        raise SpecError(f"{place} lacks {key}. {reference_spec()} shows every entry.")
+        table = place.strip("[]") if place.startswith("[") else ""
+        raise SpecError(
+            f"{place} lacks {key}. {reference_spec()} shows every entry. Write it into the spec, or give "
+            f"--set {table}{'.' if table else ''}{key}=VALUE"
+        )
     return content[key]
 
 
@@ -273,8 +314,19 @@ def _text(content: Mapping[str, Any], key: str, place: str) -> str:
 
 def _whole(content: Mapping[str, Any], key: str, place: str) -> int:
     value = _given(content, key, place)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_WHOLE:
         raise SpecError(f"{place} {key} is {value!r}, and has to be a whole number of at least 1.")
+    return value
+
+
+def _bounded(value: Any, place: str, depth: int = _MAX_DEPTH) -> Any:
+    """A value of TOML within TOML's range of numbers, nested no deeper than pack.json's reader takes."""
+    if depth == 0:
+        raise SpecError(f"{place} has over {_MAX_DEPTH} tables and lists within each other. Write it flat.")
+    if isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
+        raise SpecError(f"{place} has a whole number of more than 64 bits. Write a smaller one.")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _bounded(item, place, depth - 1)
     return value
 
 
@@ -292,7 +344,9 @@ def _jsonable(value: Any, place: str) -> Any:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= _MAX_WHOLE
+    return isinstance(value, float)
 
 
 def _numbers(content: Mapping[str, Any], key: str, place: str, count: int) -> tuple[float, ...]:
@@ -306,9 +360,16 @@ def _number(content: Mapping[str, Any], key: str, place: str) -> float:
     return _numbers({key: [_given(content, key, place)]}, key, place, 1)[0]
 
 
+def _positive(content: Mapping[str, Any], key: str, place: str) -> float:
+    value = _number(content, key, place)
+    if not 0.0 < value < math.inf:
+        raise SpecError(f"{place} {key} is {value}, and has to be a number above 0.")
+    return value
+
+
 def _size(content: Mapping[str, Any], key: str, place: str) -> tuple[int, int]:
     value = _given(content, key, place)
     pair = isinstance(value, list) and len(value) == 2
-    if not pair or not all(isinstance(item, int) and item >= 0 for item in value):
+    if not pair or not all(type(item) is int and 0 <= item <= _MAX_WHOLE for item in value):
         raise SpecError(f"{place} {key} is {value!r}, and has to be [height, width] in pixels.")
     return value[0], value[1]

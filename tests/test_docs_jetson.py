@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import re
 import shutil
 import subprocess
@@ -10,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from documented import ROOT, calls_in, code_in, join_lines, trouble_with
+from typer.testing import CliRunner
 
 from stenosis_trt.bench.devices import DEVICES
 from stenosis_trt.bench.roofline import StudyWork, kernel_bytes, time_lines, work_lines
+from stenosis_trt.engine.cli import app
 from stenosis_trt.engine.pack import Pack, reference_pack
 from stenosis_trt.export.layer_work import model_work
 
@@ -251,3 +255,46 @@ def test_the_script_for_wheels_takes_the_pycuda_that_the_tests_take() -> None:
         return str(found)
 
     assert version(FOLDER / "wheels.sh") == version(ROOT / ".ci" / "pycuda.sh")
+
+
+@pytest.mark.parametrize("missing", ["wheel", "setuptools"])
+def test_the_script_for_wheels_says_what_its_python_lacks_before_anything_is_downloaded(
+    tmp_path: Path, missing: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1 $2" != "-c import {missing}" ] || exit 1\n[ "$1" = -c ] || exit 9\n')
+    python.chmod(0o755)
+    out = tmp_path / "wheels"
+    answer = subprocess.run(
+        [FOLDER / "wheels.sh", "3.10", out],
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert answer.returncode == 2
+    assert f"has no {missing}. Make an environment with it" in answer.stderr
+    assert "pip install pip setuptools wheel" in answer.stderr
+    assert not out.exists()
+
+
+def test_the_first_test_gives_the_result_that_the_document_shows(tmp_path: Path) -> None:
+    section = _document().split("### A first test with a known result")[1].split("\n## ")[0]
+    calls, printed = re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    for call in list(calls_in(calls)):
+        answer = CliRunner().invoke(app, [str(tmp_path / item) if "TRY" in item else item for item in call])
+        assert answer.exit_code == 0, answer.output
+    with (tmp_path / "TRY-CPU" / "results.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    (columns,) = re.findall(r"-f([\d,]+) ", calls)
+    picked = [int(column) - 1 for column in columns.split(",")]
+    assert "\n".join(",".join(row[k] for k in picked) for row in rows) == printed.strip()
+
+
+def test_the_debian_packages_are_the_same_with_and_without_internet() -> None:
+    lines = [line for line in code_in(_document()).splitlines() if "apt-get install" in line]
+    named = [set(re.findall(r"(?:nvidia-jetpack|python3-\w+|g\+\+)", line)) for line in lines]
+    online = set().union(*named[:2])
+    assert {"nvidia-jetpack", "python3-libnvinfer", "g++", "python3-dev", "python3-venv"} == online
+    assert [packages for packages in named[2:] if packages] == [online, online]

@@ -2,7 +2,7 @@
 # Gathers what a Jetson without internet installs from: docs/jetson/wheels.sh PYTHON FOLDER
 #
 # PYTHON is the Jetson's: 3.10 on JetPack 6, 3.12 on JetPack 7. To be called in the checkout, on any machine with
-# internet and a Python with pip; nothing of the project is run. FOLDER then holds wheels for aarch64 of everything the
+# internet and a Python with pip, setuptools and wheel (PYTHON=… names one); nothing of the project is run. FOLDER then holds wheels for aarch64 of everything the
 # product needs, PyCUDA as source (it has no wheels), and what PyCUDA is built with.
 set -euo pipefail
 
@@ -17,6 +17,12 @@ esac
 [ -f pyproject.toml ] && [ -d engine ] || fail 'call it in the root of the checkout.'
 folder=$2
 python=${PYTHON:-python3}
+# Before anything is downloaded: PyCUDA's source is looked into with them, and a new venv may lack them.
+for module in pip setuptools wheel; do
+    "$python" -c "import $module" 2>/dev/null \
+        || fail "$python has no $module. Make an environment with it: python3 -m venv gather &&
+    gather/bin/pip install pip setuptools wheel && PYTHON=gather/bin/python $0 $1 $2"
+done
 pycuda=2026.1
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 

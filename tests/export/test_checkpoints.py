@@ -185,7 +185,11 @@ def test_a_command_line_kept_beside_the_weights_is_read(tmp_path: Path, cord: Ke
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("c.bin", b"x", "no checkpoint that is known.*safetensors"),
+        ("c.bin", b"x", "cannot be read as a PyTorch checkpoint"),
+        ("c.h5", b"\x89HDF\r\n\x1a\n" + b"x" * 99, "it is HDF5, as Keras writes it"),
+        ("c.pt.gz", b"\x1f\x8b" + b"x" * 99, "compressed by gzip: unpack it with gunzip"),
+        ("c.pt", b"<!DOCTYPE html>", "a page that was downloaded"),
+        ("c.pt", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("c.pt", b"not a checkpoint", "cannot be read as a PyTorch checkpoint"),
         ("c.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense", "cannot be read as safetensors"),
         ("c.pt", b"", "cannot be read"),

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from typer.testing import CliRunner
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.cli import app
 from stenosis_trt.engine.cli_errors import fail_of_system
-from stenosis_trt.engine.pack import Pack, PackError, reference_pack
+from stenosis_trt.engine.pack import Pack, reference_pack
 from stenosis_trt.export.export_pack import export_pack
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
@@ -52,10 +53,22 @@ def test_the_reference_spec_is_that_of_the_reference_pack() -> None:
     for name, model in pack.models.items():
         assert spec.models[name].input == model.input
         assert spec.models[name].output == model.output
-    assert (spec.name, spec.licence, spec.intended_use) == (pack.name, pack.licence, pack.intended_use)
     assert spec.half_weights
-    for key, value in spec.card.items():
-        assert pack.card[key] == value
+
+
+def test_whoever_says_nothing_of_a_pack_gets_nothing_of_the_reference_packs_said_in_its_place() -> None:
+    spec = read_spec(reference_spec())
+    assert {spec.name, spec.version, spec.licence, spec.intended_use} == {"unknown"}
+    assert spec.card == dict.fromkeys(("training_data", "limits", "not_for"), "unknown")
+    told = read_spec(reference_spec(), ["pack.licence=MIT", "card.limits=adults", "card.site=B"])
+    assert (told.name, told.licence) == ("unknown", "MIT")
+    assert (told.card["limits"], told.card["site"], told.card["not_for"]) == ("adults", "B", "unknown")
+
+
+@pytest.mark.parametrize("name", ["reference", " Reference "])
+def test_the_name_of_the_pack_that_comes_with_the_package_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match=r"name of the pack that comes with this package.*--name site-1"):
+        read_spec(reference_spec(), [f'pack.name="{name}"'])
 
 
 def test_a_spec_called_reference_is_the_example_and_settings_overrule_it() -> None:
@@ -113,8 +126,18 @@ def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
         ("pack.weights=int8", "Write one of fp16, fp32"),
         ("pack.name=3", "has to be a text"),
         ("nothing", "is not KEY=VALUE"),
-        ("pack.name.x=3", "which is no table"),
+        ("pack.weights.x=3", "which is no table"),
         ("cord=3", "has to be a table"),
+        (f"cord.input.spacing_mm=1{'0' * 400}", "more than 64 bits"),
+        (f"cord.input.size=[0x1{'0' * 9000}, 8]", "more than 64 bits"),
+        ("cord.input.size=[99999999999, 8]", r"has to be \[height, width\]"),
+        ("cord.input.spacing_mm=99999999999", "has to be 1 number"),
+        ("cord.input.size=[true, true]", r"has to be \[height, width\]"),
+        ("cord.output.stride=99999999999", "whole number"),
+        (f"card.x={'[' * 60}{']' * 60}", "within each other"),
+        ('pack.name="a\\u0007b"', "no line of at most"),
+        (f"pack.licence={'x' * 20_001}", "more than 20000 characters"),
+        ("cord.checkpoint.temperature=0", "number above 0"),
     ],
 )
 def test_what_is_wrong_in_a_spec_is_named(setting: str, reason: str) -> None:
@@ -137,8 +160,11 @@ def test_what_pack_json_cannot_hold_is_refused_before_anything_is_exported(setti
 
 
 def test_a_spec_that_lacks_something_or_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="lacks pack"):
+    with pytest.raises(SpecError, match=r"There is no spec .*--spec FILE.*--spec reference$"):
         read_spec(None)
+    (tmp_path / "short.toml").write_text(reference_spec().read_text("utf-8").replace("stride = 2", ""))
+    with pytest.raises(SpecError, match=r"lacks stride.* --set cord\.output\.stride=VALUE$"):
+        read_spec(tmp_path / "short.toml")
     with pytest.raises(SpecError, match="cannot be read"):
         read_spec(tmp_path / "gone.toml")
     (tmp_path / "bad.toml").write_text("size = [1", encoding="utf-8")
@@ -254,6 +280,121 @@ def test_an_onnx_file_that_depends_on_its_batch_is_refused(tmp_path: Path) -> No
         import_onnx(tmp_path / "m.onnx", spec, _example(), half_weights=False)
 
 
+def _model(path: Path, nodes: list[onnx.NodeProto], rank: int = 4, **constants: np.ndarray) -> Path:
+    """A model of an image "x" to "y", of that many dimensions."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 32, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * rank)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def _refused(path: Path, declaration: ModelDeclaration) -> str:
+    with pytest.raises(OnnxError) as caught:
+        import_onnx(path, declaration, _example(), half_weights=False)
+    return str(caught.value)
+
+
+_POOL = helper.make_node("GlobalAveragePool", ["x"], ["p"])
+_FLAT = helper.make_node("Flatten", ["p"], ["f"])
+
+
+def test_an_output_of_fewer_dimensions_than_heatmaps_have_is_refused_with_what_to_export(
+    tmp_path: Path,
+) -> None:
+    flat = _model(tmp_path / "flat.onnx", [_POOL, helper.make_node("Flatten", ["p"], ["y"])], 2)
+    assert re.search(
+        "is 3 × 1, and the spec asks for 3 × 4 × 16 × 16.*heatmaps, batch ×", _refused(flat, _spec())
+    )
+    row = _model(tmp_path / "row.onnx", [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], 0)
+    assert "is one number, and the spec asks for" in _refused(row, _spec())
+
+
+def test_heatmaps_of_another_stride_are_refused_with_the_option_that_says_so(tmp_path: Path) -> None:
+    path = _points_model(tmp_path / "m.onnx", stride=4)
+    assert _refused(path, _spec()).endswith("--set cord.output.stride=4")
+    assert import_onnx(path, _spec(stride=4, activation="sigmoid"), _example(), half_weights=False)
+
+
+def test_an_input_of_another_size_is_refused_with_the_option_that_says_so(tmp_path: Path) -> None:
+    path = _points_model(tmp_path / "m.onnx", sizes=("n", 1, 64, 64))
+    assert "--set 'cord.input.size=[64, 64]'" in _refused(path, _spec())
+
+
+def _grader(path: Path, classes: int, *more: onnx.NodeProto) -> Path:
+    weight = np.random.default_rng(2).standard_normal((1, classes)).astype(np.float32)
+    last = "logits" if more else "y"
+    nodes = [_POOL, _FLAT, helper.make_node("MatMul", ["f", "w"], [last]), *more]
+    return _model(path, nodes, 2, w=weight)
+
+
+def _grading(*settings: str) -> ModelDeclaration:
+    small = ["grader.input.size=[32, 32]", "grader.input.channels=1"]
+    small += ["grader.input.mean=[0.5]", "grader.input.std=[0.25]"]
+    return read_spec(reference_spec(), [*small, *settings]).models["grader"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"), [(4, '["0", "1", "2", "3"]'), (5, '["0", "1", "2", "3", "other"]')]
+)
+def test_a_grader_of_another_number_of_classes_is_refused_with_the_option_that_names_them(
+    tmp_path: Path, classes: int, names: str
+) -> None:
+    path = _grader(tmp_path / "m.onnx", classes)
+    other = _grading() if classes == 4 else _grading(_FOUR)
+    assert _refused(path, other).endswith(f"--set 'grader.output.names={names}'")
+    told = _refused(path, _grading(f"grader.output.names={names}"))
+    assert told.endswith("--set grader.output.activation=softmax")
+
+
+def test_a_grader_of_seven_classes_is_told_which_there_are(tmp_path: Path) -> None:
+    assert "has 4 or 5 classes: 0, 1, 2, 3, or" in _refused(_grader(tmp_path / "m.onnx", 7), _grading())
+
+
+def test_an_activation_that_the_file_has_already_is_not_applied_once_more(tmp_path: Path) -> None:
+    """It would make every grade unsure, and every heatmap a plateau of 0.5."""
+    softmax = helper.make_node("Softmax", ["logits"], ["y"], axis=1)
+    path = _grader(tmp_path / "g.onnx", 4, softmax)
+    told = _refused(path, _grading(_FOUR, "grader.output.activation=softmax"))
+    assert told.endswith("--set grader.output.activation=none")
+    assert import_onnx(path, _grading(_FOUR, "grader.output.activation=none"), _example(), half_weights=False)
+    twice = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Expand", ["s", "w"], ["y"])]
+    echo = _model(tmp_path / "c.onnx", twice, w=np.array([1, 4, 1, 1]))
+    assert "already" in _refused(echo, _spec(stride=1, activation="sigmoid"))
+
+
+def test_an_output_that_is_not_finite_is_said_to_be_that(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Sqrt", ["x"], ["r"]), helper.make_node("Expand", ["r", "w"], ["y"])]
+    path = _model(tmp_path / "m.onnx", nodes, w=np.array([1, 4, 1, 1]))
+    assert re.search(r"not finite .* \d+% of its values are NaN", _refused(path, _spec(stride=1)))
+
+
+def test_weights_that_lie_beside_a_model_are_named_when_they_are_missing(tmp_path: Path) -> None:
+    model = onnx.load(_points_model(tmp_path / "m.onnx"))
+    path = tmp_path / "apart" / "m.onnx"
+    path.parent.mkdir()
+    onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    assert import_onnx(path, _spec(activation="sigmoid"), _example(), half_weights=False)
+    (path.parent / "m.data").rename(path.parent / "renamed.data")
+    told = _refused(path, _spec(activation="sigmoid"))
+    assert f"keeps weights in m.data, which is not there. Put it beside the model, in {path.parent}" in told
+
+
+def test_of_two_outputs_one_is_taken_by_the_command_that_is_given(tmp_path: Path) -> None:
+    model = onnx.load(_points_model(tmp_path / "m.onnx"))
+    model.graph.output.append(helper.make_tensor_value_info("ordered", TensorProto.FLOAT, [None] * 4))
+    onnx.save(model, tmp_path / "two.onnx")
+    told = _refused(tmp_path / "two.onnx", _spec())
+    command = shlex.split(told.partition("is wanted: python ")[2])
+    subprocess.run([sys.executable, *command], cwd=tmp_path, check=True)
+    assert [value.name for value in onnx.load(tmp_path / "one.onnx").graph.output] == ["heatmaps"]
+    assert import_onnx(tmp_path / "one.onnx", _spec(activation="sigmoid"), _example(), half_weights=False)
+
+
 def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"nonsense")
     with pytest.raises(OnnxError, match="no valid ONNX model"):
@@ -290,12 +431,15 @@ def _arguments(checkpoints: dict[str, Path]) -> list[object]:
 def test_three_checkpoints_become_a_pack_that_verifies(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "packs" / "ours"
     answer = _call(
-        "export", *_arguments(checkpoints), "--spec", "reference", "--set", "pack.name=ours", "--out", out
+        *("export", *_arguments(checkpoints), "--spec", "reference", "--out", out),
+        *("--name", "ours", "--licence", "1"),
     )
     assert answer.returncode == 0, answer.stderr
     assert "largest error" in answer.stdout
+    assert "says 'unknown' for intended_use. To say it: --intended-use TEXT" in answer.stdout
     pack = Pack.load(out)
-    assert pack.name == "ours"
+    assert (pack.name, pack.licence, pack.intended_use) == ("ours", "1", "unknown")
+    assert pack.card["not_for"] == "unknown"
     for name, model in pack.models.items():
         assert 0 < model.metrics["export_error_slices"] <= model.metrics["export_maximum_error"] < 5e-3
         assert pack.card["export_check"]["slices"][name] > 0
@@ -316,7 +460,14 @@ def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 _FOUR = 'grader.output.names=["0", "1", "2", "3"]'
-_TINY = [_FOUR, "levels.output.activation=sigmoid", "grader.input.mean=[0,0,0]", "grader.input.std=[1,1,1]"]
+_SAID = ["pack.name=ours", "pack.licence=MIT", "pack.intended_use=tests"]
+_TINY = [
+    *_SAID,
+    _FOUR,
+    "levels.output.activation=sigmoid",
+    "grader.input.mean=[0,0,0]",
+    "grader.input.std=[1,1,1]",
+]
 _ECHOES = [*_TINY, "cord.output.activation=sigmoid"]
 
 
@@ -423,12 +574,21 @@ def test_an_input_that_no_memory_holds_is_one_line(onnx_files: dict[str, Path], 
     assert re.fullmatch(r"stenosis-trt: There is not enough memory .*input.size.*\n", answer.stderr)
 
 
-def test_an_onnx_file_without_its_activation_is_refused_by_the_run_time(
+def test_an_onnx_file_without_its_activation_is_refused_with_the_option_that_gives_it_one(
     onnx_files: dict[str, Path], tmp_path: Path
 ) -> None:
     spec = read_spec(reference_spec(), _TINY)
-    with pytest.raises(PackError, match="cord: its output reaches from"):
+    with pytest.raises(
+        OnnxError, match=r"cord: its output reaches from .* --set cord\.output.activation=sigmoid$"
+    ):
         export_pack(onnx_files, spec, tmp_path / "pack", report=list[str]().append)
+    assert not (tmp_path / "pack").exists()
+
+
+def test_a_name_to_ignore_that_no_checkpoint_has_is_told(onnx_files: dict[str, Path], tmp_path: Path) -> None:
+    spec = read_spec(reference_spec(), _ECHOES)
+    with pytest.raises(ExportError, match="No checkpoint has aux beside its weights"):
+        export_pack(onnx_files, spec, tmp_path / "pack", report=list[str]().append, ignored=["aux"])
     assert not (tmp_path / "pack").exists()
 
 
