@@ -12,8 +12,8 @@ _MOST_TRIES = 3
 
 
 def lost_an_image(problem: Mapping[str, Any]) -> bool:
-    """Whether a problem that was kept with a study, a `Problem` as a dictionary, is of a file whose pixels were
-    lost."""
+    """Whether a problem that was kept with a study, a `Problem` as a dictionary, is of a file whose pixels
+    were lost."""
     file = not (problem["harmless"] or problem.get("of_study", False))
     return file and problem["stage"] == Stage.PIXELS.value
 
