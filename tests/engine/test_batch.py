@@ -516,7 +516,7 @@ def pixels(memory, path, frames, limits, real=reading_process.pixels):
 
 reading_process.pixels = pixels
 """
-    limits = ReadLimits(timeout_seconds=1.0)
+    limits = ReadLimits(timeout_seconds=2.0)
     with pytest.MonkeyPatch.context() as patch:
         alter(tmp_path, patch, lines)
         outcome = _grade([folder], tmp_path / "out", pack, limits=limits)

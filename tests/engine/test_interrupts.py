@@ -137,7 +137,7 @@ def test_a_signal_is_obeyed_while_a_file_hangs(
         process.send_signal(signal.SIGTERM)
         start = time.monotonic()
         _, said = process.communicate(timeout=60)
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 40
     assert process.returncode == 143
     assert "Traceback" not in said
     _check_tables(out)
@@ -179,8 +179,8 @@ def test_a_second_signal_ends_a_run_at_once(folder: Path, pack: Path, tmp_path: 
         time.sleep(0.02)
     time.sleep(interrupts._ONE_EVENT_SECONDS + 0.3)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == -signal.SIGTERM
-    deadline = time.monotonic() + 10
+    assert process.wait(30) == -signal.SIGTERM
+    deadline = time.monotonic() + 30
     while any(map(is_running, readers)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(is_running, readers))
