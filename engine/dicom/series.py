@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 from stenosis_trt.engine.dicom.header import FileHeader
@@ -24,7 +24,17 @@ _FEWEST_SINGLES = 5
 """Images with a Series Instance UID each that make a stack: what a series of the fewest slices has."""
 
 
-def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
+SameImages = Callable[[FileHeader, FileHeader], bool]
+"""Whether two files with one SOP Instance UID and of one place hold the same images."""
+
+
+def _unknown(one: FileHeader, other: FileHeader) -> bool:
+    return False
+
+
+def build_studies(
+    headers: Iterable[FileHeader], same_images: SameImages = _unknown
+) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
     """Group files by study, patient and series.
 
     Patients that share a Study Instance UID have a study each (see `patients`). Frames of a series are
@@ -33,10 +43,15 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
     with the same UID (see `volumes`). Slices of different tilt stay one series. Slices with a Series
     Instance UID each are joined where they agree in all else.
 
+    Args:
+        headers: of all files.
+        same_images: decides where the bytes of two files differ; without it they count as different.
+
     Returns:
         Studies in order of UID and of their first paths, and a Problem for each file whose SOP Instance UID
-        another one of its study has, in the same place and with different content; the first of them is kept.
-        Equal copies are dropped silently.
+        another one of its study has, in the same place and with different images; the first of them is kept.
+        Equal copies are dropped silently, and other exports of the same images make one harmless Problem a
+        study.
     """
     by_study: dict[str, list[FileHeader]] = defaultdict(list)
     for header in headers:
@@ -45,7 +60,7 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
     problems: list[Problem] = []
     for uid, files in sorted(by_study.items()):
         for number, patient in enumerate(split_by_patient(files), start=1):
-            kept, found = _without_duplicates(patient.files)
+            kept, found = _without_duplicates(patient.files, same_images)
             problems.extend(found)
             series, joined = _all_series(kept)
             flags = (
@@ -58,13 +73,19 @@ def build_studies(headers: Iterable[FileHeader]) -> tuple[tuple[StudyHeader, ...
     return tuple(studies), tuple(problems)
 
 
-def _without_duplicates(files: Sequence[FileHeader]) -> tuple[list[FileHeader], list[Problem]]:
+def _without_duplicates(
+    files: Sequence[FileHeader], same_images: SameImages
+) -> tuple[list[FileHeader], list[Problem]]:
     """The files of one study and patient without second copies; images in other places are none."""
     first: dict[Hashable, FileHeader] = {}
     problems = []
+    exports: list[FileHeader] = []
     for header in files:
         earlier = first.setdefault((header.sop_instance_uid, _place(header)), header)
         if earlier is header or _same_content(earlier.path, header.path):
+            continue
+        if same_images(earlier, header):
+            exports.append(header)
             continue
         problems.append(
             Problem(
@@ -75,6 +96,15 @@ def _without_duplicates(files: Sequence[FileHeader]) -> tuple[list[FileHeader], 
                 header.study_uid,
             )
         )
+    if exports:
+        folder = os.path.commonpath([header.path.parent for header in exports])
+        how_many = (
+            "A file is another export" if len(exports) == 1 else f"{len(exports)} files are other exports"
+        )
+        reason = f"{how_many} of images that were already found; the first ones are used."
+        advice = "Nothing to do: they are skipped."
+        uid = exports[0].study_uid
+        problems.append(Problem(folder, Stage.HEADER, reason, advice, uid, harmless=True))
     return list(first.values()), problems
 
 

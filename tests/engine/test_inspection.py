@@ -87,3 +87,16 @@ def test_each_study_is_a_table_under_its_folder() -> None:
     one, other = study(sagittal("1")), replace(study(sagittal("2")), path="/other [red]\x1b[2J")
     titles = [line.strip() for line in _shown(choose(one), choose(other)).splitlines() if "Study" in line]
     assert titles == ["Study 1: /study", "Study 2: /other [red]\\x1b[2J"]
+
+
+def test_a_study_uid_that_patients_share_is_said_in_table_and_lines() -> None:
+    choice = choose(replace(study(sagittal("1"), axial("2")), flags=("study_uid_shared",)))
+    assert "study_uid_shared" in _shown(choice)
+    assert [row["study_flags"] for row in _plain(choice)] == ["study_uid_shared"] * 2
+    assert choice.flags == ("study_uid_shared",)
+
+
+def test_a_study_that_cannot_be_graded_keeps_its_flags() -> None:
+    choice = choose(replace(study(axial("2")), flags=("study_uid_shared",)))
+    assert choice.problem is not None
+    assert choice.flags == ("study_uid_shared",)
