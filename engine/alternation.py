@@ -56,7 +56,8 @@ def _compared(slices: Sequence[LoadedSlice]) -> tuple[FloatArray, FloatArray, Fl
     another than with it; how well they do; and how much brighter it is, a logarithm whose sign is turned for
     every second slice."""
     pictures = [_thumbnail(item) for item in slices]
-    darkest = min((float(picture.min()) for picture in pictures), default=0.0)
+    # Brightness is above 0, or above the least value where values are negative.
+    darkest = min([0.0, *(float(picture.min()) for picture in pictures)])
     likeness, across, brightness = [], [], []
     for number in range(1, len(slices) - 1):
         three = slices[number - 1 : number + 2]

@@ -33,6 +33,9 @@ IDENTITY_UNKNOWN = "patient_identity_unknown"
 NAMES_DIFFER = "patient_names_differ"
 """Flag: the images agree in the PatientID and not in the patient's name, or not in the birth date."""
 
+SERIES_REPEATED = "series_repeated"
+"""Flag: folders repeat one another's series under other UIDs: two exports, or patients with one PatientID."""
+
 _DIGEST_BYTES = 16
 _NO_NAMES = {
     *("anon", "anonym", "anonymous", "anonymised", "anonymized", "anonymize", "anonymise"),
@@ -154,7 +157,8 @@ def split_by_patient(files: Sequence[FileHeader]) -> list[PatientFiles]:
         members = [file for patient in patients for file in by_patient[patient]]
         if any(patient.identified for patient in patients):
             names = any(_names_differ(a, b) or _dates_differ(a, b) for a, b in combinations(patients, 2))
-            found.append((members, {NAMES_DIFFER} if names else set()))
+            flags = {NAMES_DIFFER} if names else set()
+            found.append((members, flags | ({SERIES_REPEATED} if len(_by_folder(members)) > 1 else set())))
         else:
             found.extend((part, {IDENTITY_UNKNOWN}) for part in _by_folder(members))
     named = list(found)

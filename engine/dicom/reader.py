@@ -250,7 +250,9 @@ class DicomReader:
             answers = self._ask("archive", path, kind, folder)
         except ProcessLost as lost:
             answers = [_lost(lost, Stage.HEADER)]
-        if isinstance(answers[-1], DicomError):
+        except ReaderUnavailable as error:
+            answers = [self._unread(error).of_file(Stage.HEADER)]
+        if answers and isinstance(answers[-1], DicomError):
             self._unpacked.discard(folder)
         return answers
 
@@ -260,7 +262,7 @@ class DicomReader:
             return False
         try:
             (same,) = self._ask("same_pixels", one.path, other.path, len(one.frames))
-        except ProcessLost:
+        except (ProcessLost, ReaderUnavailable):
             return False
         return bool(same)
 
@@ -386,6 +388,8 @@ _ANSWERS: dict[str, Callable[[Sequence[Any], list[Any]], bool]] = {
     "headers": lambda asked, found: len(found) == 1 and _are(found[0], len(asked[0]), FileHeader, DicomError),
     "images": lambda asked, found: len(found) == 1 and _are(found[0], len(asked[0]), *_PIXELS),
     "pixels": lambda asked, found: _are(found, len(asked[1]), *_PIXELS) or _are(found, 1, DicomError),
+    "archive": lambda asked, found: _are(found, len(found), Member, Refused, DicomError),
+    "same_pixels": lambda asked, found: _are(found, 1, bool),
 }
 """What the answers to each request must be: arguments and answers → whether they are."""
 

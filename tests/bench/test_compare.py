@@ -155,3 +155,12 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
     answer = _call(table, table)
     assert answer.returncode == 2
     assert "has no column study_uid" in answer.stderr
+
+
+def test_two_patients_rows_of_one_study_uid_are_refused(tmp_path: Path) -> None:
+    truth = _write(tmp_path / "truth.csv", [_row("1", "C2/3", "0", "0.6", "0")])
+    results = _write(
+        tmp_path / "results.csv", [_row("1", "C2/3", "0", "0.6", "0"), _row("1", "C2/3", "2", "", "")]
+    )
+    with pytest.raises(ValueError, match="two rows of study 1 and level C2/3: patients share"):
+        pair_levels(results, truth)

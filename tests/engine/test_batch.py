@@ -783,3 +783,46 @@ def test_a_study_that_was_sent_twice_by_two_archives_is_graded_once(tmp_path: Pa
     outcome = _grade([tmp_path / "in"], tmp_path / "out", pack)
     assert (outcome.graded, outcome.problems, outcome.exit_code) == (1, 1, 0)
     assert [row["harmless"] for row in _rows(tmp_path / "out" / "errors.csv")] == ["yes"]
+
+
+def test_two_patients_with_one_study_uid_are_graded_each_and_their_results_say_so(
+    tmp_path: Path, pack: Path
+) -> None:
+    for number, patient in enumerate(("ANN", "BEN")):
+
+        def change(content: Dataset, index: int, number: int = number, patient: str = patient) -> None:
+            content.SeriesInstanceUID, content.PatientID = f"1.2.3.{number}", patient
+
+        series(tmp_path / "in" / patient, 6, change)
+    seen: list[tuple[str, set[str], tuple[str, ...]]] = []
+
+    def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+        folders = {item.frame.path.parent.name for item in study.sagittal}
+        seen.append((study.sagittal_series.patient_id, folders, study.flags))
+        return replace(stand_in.grade(study, pack, backend), flags=study.flags)
+
+    options = GradeOptions(pack=pack, device="cpu", keep_identifiers=True)
+    outcome = grade_paths([tmp_path / "in"], tmp_path / "out", options, grade)
+    assert (outcome.studies, outcome.graded, outcome.exit_code) == (2, 2, 0)
+    flags = ("study_uid_shared", "no_axial_series")
+    assert seen == [("ANN", {"ANN"}, flags), ("BEN", {"BEN"}, flags)]
+    rows = _rows(tmp_path / "out" / "results.csv")
+    assert [row["patient_id"] for row in rows[:: len(LEVELS)]] == ["ANN", "BEN"]
+    assert all("study_uid_shared" in row["flags"] for row in rows)
+    again = grade_paths([tmp_path / "in"], tmp_path / "out", replace(options, resume=True), grade)
+    assert (again.graded, again.skipped) == (0, 2)
+
+
+def test_nothing_of_a_patients_identity_is_written(tmp_path: Path, pack: Path) -> None:
+    for patient in ("ANN", "BEN"):
+
+        def change(content: Dataset, index: int, patient: str = patient) -> None:
+            content.SeriesInstanceUID = f"1.2.3.{len(patient)}"
+            content.PatientID, content.PatientName = f"SECRET-{patient}", f"Hidden^{patient}"
+            content.PatientBirthDate = "19310203"
+
+        series(tmp_path / "in" / patient.lower(), 6, change)
+    _grade([tmp_path / "in"], tmp_path / "out", pack)
+    written = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(written) > 5
+    assert not any(word in content for content in written for word in (b"SECRET", b"Hidden", b"19310203"))

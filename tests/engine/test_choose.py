@@ -505,3 +505,11 @@ def test_contrast_is_told_from_real_headers_of_many_vendors(folder: str, expecte
         assert expected in verdict.reason
     else:
         assert verdict.role == "sagittal T2"
+
+
+def test_a_series_that_is_no_stack_is_refused_with_its_defect_which_the_study_names() -> None:
+    defect = "its 24 slices lie 0.36 to 2.94 mm apart"
+    choice = choose(study(sagittal("1", defect=defect), axial("2")))
+    assert _reasons(choice)["1"] == defect
+    assert choice.problem is not None
+    assert defect in choice.problem.reason

@@ -110,3 +110,16 @@ def test_a_refused_study_has_the_reason_of_errors_csv_and_no_advice_to_inspect_i
     (line,) = study_lines([choice])
     assert line.startswith(f"Study 1: {choice.problem.reason} ")
     assert "inspect" not in line
+
+
+def test_a_study_uid_that_patients_share_is_said_in_table_and_lines() -> None:
+    choice = choose(replace(study(sagittal("1"), axial("2")), flags=("study_uid_shared",)))
+    assert "study_uid_shared" in _shown(choice)
+    assert [row["study_flags"] for row in _plain(choice)] == ["study_uid_shared"] * 2
+    assert choice.flags == ("study_uid_shared",)
+
+
+def test_a_study_that_cannot_be_graded_keeps_its_flags() -> None:
+    choice = choose(replace(study(axial("2")), flags=("study_uid_shared",)))
+    assert choice.problem is not None
+    assert choice.flags == ("study_uid_shared",)

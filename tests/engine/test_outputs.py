@@ -341,3 +341,32 @@ def test_a_full_disk_is_reported_and_leaves_what_was_there(tmp_path: Path) -> No
     assert "cannot be written (File too large). Make room" in answer.stdout
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert after == before
+
+
+def _of_patient(key: str, folder: str) -> StudyHeader:
+    """A study of two patients' UID: their images have the same UIDs, and their paths differ."""
+    frames = tuple(FrameHeader(Path(f"/{folder}/{k}.dcm"), 0, f"1.2.{k}", None) for k in range(3))
+    series = (SeriesHeader("1.2", "1.2.9", "MR", frames),)
+    return StudyHeader("1.2", f"/{folder}", series, key=key, flags=("study_uid_shared",))
+
+
+def test_patients_that_share_a_study_uid_keep_a_result_each(tmp_path: Path) -> None:
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        for key, folder in (("1.2", "ann"), ("1.2#2", "ben")):
+            store.add(_of_patient(key, folder), stand_in.result("1.2", folder), [])
+        assert store.write_tables(["1.2", "1.2#2"], []) == Tables(2, 0, 0)
+    rows = _rows(tmp_path / "results.csv")
+    assert [row["patient_id"] for row in rows[:: len(LEVELS)]] == ["ann", "ben"]
+
+
+def test_a_result_of_another_patient_with_the_same_key_and_image_uids_is_not_taken_as_done(
+    tmp_path: Path,
+) -> None:
+    """A third patient was added, whose path comes before the second one's."""
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        for key, folder in (("1.2", "ann"), ("1.2#2", "cat")):
+            store.add(_of_patient(key, folder), stand_in.result("1.2"), [])
+        now = [_of_patient(key, name) for key, name in (("1.2", "ann"), ("1.2#2", "ben"), ("1.2#3", "cat"))]
+        assert [store.is_done(study) for study in now] == [True, False, False]
+        alone = replace(_of_patient("1.2", "cat"), flags=())
+        assert not store.is_done(alone)

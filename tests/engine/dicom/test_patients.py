@@ -176,6 +176,15 @@ def _each_file(folder: Path, change: Callable[[Dataset], object]) -> None:
         content.save_as(path)
 
 
+def test_two_exports_with_one_patient_id_are_one_study_that_says_so(
+    reader: DicomReader, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        _export(tmp_path / name, **{**NOBODY, "PatientID": "0000"})
+    (found,) = _studies(reader, tmp_path)
+    assert (len(found.series), found.flags) == (4, ("series_repeated",))
+
+
 def test_files_without_identity_go_to_the_patient_whose_folder_they_are_in(
     reader: DicomReader, tmp_path: Path
 ) -> None:
