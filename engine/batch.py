@@ -6,11 +6,10 @@ rest is graded.
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -26,14 +25,16 @@ from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.gpu.options import GpuOptions
-from stenosis_trt.engine.outputs import ERRORS, ResultStore
+from stenosis_trt.engine.outputs import ResultStore
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
+from stenosis_trt.engine.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
 from stenosis_trt.engine.run_record import Costs, machine, made_with, peak_memory_bytes, versions
 from stenosis_trt.engine.signature import Trust
 from stenosis_trt.engine.study_reader import ReadStudy, program_failed, read_ahead
+from stenosis_trt.engine.table_files import TableForm
 from stenosis_trt.engine.tensorrt_flavours import TensorRTError
 
 _SECONDS_BETWEEN_TABLES = 60.0
@@ -57,6 +58,8 @@ class GradeOptions:
         workers: reading processes.
         threads: to compute with on the CPU; None for all cores.
         keep_identifiers: write the PatientID to the results.
+        no_paths: write numbers and hashes in place of paths.
+        form: how tables are written.
         limits: of reading.
         trust: whose signature the pack must have; None for nobody's.
         gpu: how a GPU is used.
@@ -70,6 +73,8 @@ class GradeOptions:
     workers: int = 1
     threads: int | None = None
     keep_identifiers: bool = False
+    no_paths: bool = False
+    form: TableForm = field(default_factory=TableForm)
     limits: ReadLimits = field(default_factory=ReadLimits)
     trust: Trust | None = None
     gpu: GpuOptions = field(default_factory=GpuOptions)
@@ -81,7 +86,8 @@ class Outcome:
     """Counts of a run.
 
     `skipped` were graded by the run that this one resumes. `lost_files` are files that may have held an
-    image and could not be read. `problems` are the rows of errors.csv.
+    image and could not be read. `problems` are the rows of errors.csv. `worst_grades` and `flags` are those
+    of `Tables`; `shown` is the output folder as messages name it.
     """
 
     studies: int
@@ -91,6 +97,9 @@ class Outcome:
     lost_files: int
     problems: int
     out: Path
+    shown: str = ""
+    worst_grades: Mapping[int | None, int] = field(default_factory=dict)
+    flags: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -118,11 +127,12 @@ def grade_paths(
     # The backend comes first: a pack that it cannot use leaves no output folder.
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
     pack = pack.in_precision(options.precision)
-    kind = made_with(pack, decision.kind, options.precision, options.keep_identifiers)
-    with closing(backend), ResultStore(out, kind, options.resume) as store:
+    kind = made_with(pack, decision.kind, options.precision, options.keep_identifiers, options.no_paths)
+    names = HiddenPaths() if options.no_paths else PathNames()
+    with closing(backend), ResultStore(out, kind, options.resume, names, options.form) as store:
         announce(decision)
         earlier = store.earlier_runs()
-        run = _Run(store, options, pack, backend, grade)
+        run = _Run(store, options, pack, backend, grade, names)
         finished = False
         try:
             with (
@@ -153,9 +163,15 @@ class _Run:
     """The state of one run: what was found, counted and measured."""
 
     def __init__(
-        self, store: ResultStore, options: GradeOptions, pack: Pack, backend: Backend, grade: Grade
+        self,
+        store: ResultStore,
+        options: GradeOptions,
+        pack: Pack,
+        backend: Backend,
+        grade: Grade,
+        names: PathNames,
     ) -> None:
-        self._store, self._options = store, options
+        self._store, self._options, self._names = store, options, names
         self._pack, self._backend, self._grade = pack, backend, grade
         self._started, self._start = datetime.now(timezone.utc), time.monotonic()
         self._costs = Costs()
@@ -171,8 +187,9 @@ class _Run:
         """Read all headers; returns the studies that are not done."""
         with show_progress("Reading headers", "files") as progress:
             scan = reader.scan(paths, lambda done: progress.advance(done, 0))
-        self._file_problems = [problem for problem in scan.problems if not self._store.owns(problem.path)]
-        self._files = scan.files - (len(scan.problems) - len(self._file_problems))
+        reported = [problem for problem in scan.problems if not self._store.owns(problem.path)]
+        self._file_problems = self._names.of_no_study(reported)
+        self._files = scan.files - (len(scan.problems) - len(reported))
         found = sorted(scan.studies, key=attrgetter("path", "study_uid"))
         waiting = deque(study for study in found if not self._store.is_done(study))
         outdated = sum(self._store.discard_outdated(study) for study in waiting)
@@ -260,23 +277,13 @@ class _Run:
             graded=tables.graded - self._skipped,
             skipped=self._skipped,
             failed=tables.failed,
-            lost_files=sum(not problem.harmless for problem in self._file_problems) + self._undecoded(),
+            lost_files=sum(not problem.harmless for problem in self._file_problems) + tables.lost_files,
             problems=tables.problems,
             out=self._store.out,
+            shown=self._store.shown,
+            worst_grades=tables.worst_grades,
+            flags=tables.flags,
         )
-
-    def _undecoded(self) -> int:
-        """Files of this run's studies whose pixels were lost, by what errors.csv holds: a run that is resumed
-        counts those of studies that were graded before, too."""
-        wanted = set(self._order)
-        with (self._store.out / ERRORS).open(newline="", encoding="utf-8") as rows:
-            return sum(
-                row["stage"] == Stage.PIXELS.value
-                and row["study_uid"] in wanted
-                # What a whole study could not be graded for is no file.
-                and not row["reason"].startswith("cannot grade")
-                for row in csv.DictReader(rows)
-            )
 
     def record(self, decision: Decision, outcome: Outcome, finished: bool) -> dict[str, Any]:
         """The content of run.json, less the runs before this one."""
@@ -307,6 +314,7 @@ class _Run:
                 "threads": options.threads,
                 "resume": options.resume,
                 "keep_identifiers": options.keep_identifiers,
+                "no_paths": options.no_paths,
                 "limits": asdict(options.limits),
             },
             "machine": machine(),

@@ -27,6 +27,7 @@ from stenosis_trt.engine.cli_grade import grade
 from stenosis_trt.engine.cli_options import (
     DeviceOption,
     LimitOption,
+    NoPathsOption,
     PackOption,
     PathsArgument,
     WorkersOption,
@@ -89,18 +90,34 @@ app.command()(grade)
 
 
 @app.command()
-def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption = None) -> None:
+def inspect(
+    paths: PathsArgument,
+    workers: WorkersOption = 1,
+    limit: LimitOption = None,
+    no_paths: NoPathsOption = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="List the files instead, numbered as `grade --no-paths` does.")
+    ] = False,
+) -> None:
     """Show the series found below PATHS, which would be graded, and why not the others."""
     from stenosis_trt.engine.choose import choose
     from stenosis_trt.engine.dicom.reader import DicomReader
-    from stenosis_trt.engine.inspection import inspection_lines, inspection_tables, visible
+    from stenosis_trt.engine.inspection import file_lines, inspection_lines, inspection_tables
+    from stenosis_trt.engine.path_names import HiddenPaths, PathNames
+    from stenosis_trt.engine.safe_text import visible
 
-    some_exist(paths)
+    some_exist(paths, no_paths)
     with wrong_values():
         limits = read_limits(limit)
     with usage_errors(), DicomReader(limits, workers) as reader:
         scan = reader.scan(paths)
-    choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "study_uid"))]
+    studies = sorted(scan.studies, key=attrgetter("path", "study_uid"))
+    if files:
+        for line in file_lines(studies, scan.problems):
+            typer.echo(line)
+        raise typer.Exit
+    names = HiddenPaths() if no_paths else PathNames()
+    choices = [choose(replace(study, path=names.of_study(study))) for study in studies]
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -118,7 +135,7 @@ def inspect(paths: PathsArgument, workers: WorkersOption = 1, limit: LimitOption
             typer.echo(f"Study {number}: can be graded; {', '.join(choice.flags)}.", err=True)
     if not choices:
         typer.echo("No study was found.", err=True)
-    for problem in scan.problems:
+    for problem in names.of_no_study(scan.problems):
         typer.echo(f"{visible(problem.path)}: {problem.reason} {problem.advice}", err=True)
     raise typer.Exit(0 if choices and all(choice.problem is None for choice in choices) else NOT_ALL)
 

@@ -8,16 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from stenosis_trt.engine.choose import Choice, Verdict
+from stenosis_trt.engine.path_names import files_of, reported_files
+from stenosis_trt.engine.records import Problem, StudyHeader
+from stenosis_trt.engine.safe_text import visible
 
 _COLUMNS = ("series", "plane", "slices", "description", "role", "reason")
 _NO_ROLE = "–"
 _LONGEST = 64
 """Characters of a description: what the standard allows it (LO), and what a table has room for."""
-
-
-def visible(text: str) -> str:
-    """With control characters, and bytes that are no text, shown as what they are; for paths."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _printable(text: str) -> str:
@@ -65,3 +63,13 @@ def inspection_lines(choices: Iterable[Choice]) -> Iterator[str]:
         folder = visible(choice.study.path)
         for row in _rows(choice):
             yield "\t".join((str(number), *row, folder, choice.study.study_uid))
+
+
+def file_lines(studies: Iterable[StudyHeader], problems: Iterable[Problem]) -> Iterator[str]:
+    """The number of each file in its study, and of each that was reported, under a heading; tab-separated."""
+    yield "\t".join(("study", "file", "path"))
+    for number, study in enumerate(studies, start=1):
+        for place, path in enumerate(files_of(study), start=1):
+            yield "\t".join((str(number), str(place), visible(path)))
+    for place, path in enumerate(reported_files(problems), start=1):
+        yield "\t".join(("", str(place), visible(path)))

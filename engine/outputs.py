@@ -1,4 +1,4 @@
-"""What a run leaves behind: results.csv, results.jsonl, errors.csv, run.json.
+"""What a run leaves behind: results.csv, results.jsonl, errors.csv, studies.csv, run.json.
 
 Each study is first one file of its own below `studies/`, written whole; the tables are put together from
 those. So a run that is killed loses at most the study it was on, and one that is resumed skips what is
@@ -7,29 +7,56 @@ there. Files are named by the hash of the study's UID, never by anything that id
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
-from stenosis_trt.engine.tables import ERROR_COLUMNS, RESULT_COLUMNS, error_row, result_rows
+from stenosis_trt.engine.path_names import PathNames
+from stenosis_trt.engine.records import Problem, Stage, StudyHeader, StudyResult
+from stenosis_trt.engine.safe_text import visible_texts
+from stenosis_trt.engine.stored_results import (
+    FORMAT,
+    DamagedFile,
+    KeptStudy,
+    read_made_with,
+    read_runs,
+    read_study,
+    study_json,
+)
+from stenosis_trt.engine.table_files import TableFile, TableForm
+from stenosis_trt.engine.tables import (
+    ERROR_COLUMNS,
+    RESULT_COLUMNS,
+    STUDY_COLUMNS,
+    error_row,
+    result_rows,
+    study_flags,
+    study_row,
+    unreached_row,
+    worst_level,
+)
 from stenosis_trt.engine.whole_files import PART, write_whole, writing_whole
 
 RESULTS, LINES, ERRORS, RUN = "results.csv", "results.jsonl", "errors.csv", "run.json"
+STUDIES = "studies.csv"
+_OF_A_RUN = (RESULTS, LINES, ERRORS, STUDIES, RUN)
 _STUDIES = "studies"
 _MADE_WITH = "made_with.json"
 _DONE = ".json"
 _FAILED = ".failed.json"
-_NAMES = {"identifiers": "setting of --keep-identifiers"}
+_NAMES = {"identifiers": "setting of --keep-identifiers", "paths": "setting of --no-paths"}
 """What keys of `made_with` are called where a person reads them."""
+_GRADED_AGAIN = "Delete it and give --resume, and its study is graded again."
+
+_Content = TypeVar("_Content")
 
 
 class OutputError(Exception):
@@ -45,11 +72,17 @@ class Tables:
     """What the tables hold.
 
     `graded` and `failed` are studies, of those that were asked for; `problems` are all rows of errors.csv.
+    `lost_files` are images of the studies that were asked for that were lost when their pixels were read.
+    Of the studies that were asked for and graded, `worst_grades` counts those of each worst grade (None
+    where no level has a grade), `flags` those that have a flag.
     """
 
     graded: int
     failed: int
     problems: int
+    lost_files: int = field(default=0, compare=False)
+    worst_grades: Counter[int | None] = field(default_factory=Counter, compare=False)
+    flags: Counter[str] = field(default_factory=Counter, compare=False)
 
 
 class ResultStore:
@@ -60,6 +93,8 @@ class ResultStore:
         made_with: everything that decides results (pack, versions, backend); a folder holds results of
             one kind only.
         resume: go on with what an earlier run of the same kind left there.
+        names: how results and messages name paths.
+        form: how tables are written.
 
     Raises:
         OutputError: the folder holds results and `resume` is not given, or they were made with something
@@ -67,8 +102,15 @@ class ResultStore:
             folder can no longer be written, or holds a file that something else damaged.
     """
 
-    def __init__(self, out: Path, made_with: Mapping[str, Any], resume: bool) -> None:
-        self.out = out
+    def __init__(
+        self,
+        out: Path,
+        made_with: Mapping[str, Any],
+        resume: bool,
+        names: PathNames | None = None,
+        form: TableForm | None = None,
+    ) -> None:
+        self.out, self._names_of_paths, self._form = out, names or PathNames(), form or TableForm()
         self._studies = out / _STUDIES
         self._lock = -1
         with self._written("Give another --out."):
@@ -100,6 +142,11 @@ class ResultStore:
             self._lock = -1
 
     @property
+    def shown(self) -> str:
+        """The folder as messages name it."""
+        return self._names_of_paths.of_folder(self.out)
+
+    @property
     def _marker(self) -> Path:
         return self._studies / _MADE_WITH
 
@@ -110,30 +157,30 @@ class ResultStore:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise OutputError(
-                    f"Another run is writing to {self.out}.", "Wait for its end, or give another --out."
+                    f"Another run is writing to {self.shown}.", "Wait for its end, or give another --out."
                 ) from error
 
     def _check(self, now: Mapping[str, Any], resume: bool) -> None:
         """Refuse what would be written over or mixed."""
-        held = [name for name in (RESULTS, LINES, ERRORS, RUN) if os.path.lexists(self.out / name)]
+        held = [name for name in _OF_A_RUN if os.path.lexists(self.out / name)]
         if not self._marker.exists():
             if held:
                 raise OutputError(
-                    f"{self.out} holds a {held[0]} that no run left there.", "Give another --out."
+                    f"{self.shown} holds a {held[0]} that no run left there.", "Give another --out."
                 )
             return
-        before = self._content(self._marker, "Give another --out.")
         if not resume:
             if held or any(path != self._marker for path in self._studies.glob(f"*{_DONE}")):
                 raise OutputError(
-                    f"{self.out} already holds results.",
+                    f"{self.shown} already holds results.",
                     "Give --resume to go on with them, or another --out.",
                 )
             return
+        before = self._content(read_made_with, self._marker, "Give another --out.")
         differs = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if differs:
             raise OutputError(
-                f"The results in {self.out} were made with another "
+                f"The results in {self.shown} were made with another "
                 f"{', '.join(_NAMES.get(key, key) for key in differs)}.",
                 "Give another --out, or the same pack, versions, device and settings as before.",
             )
@@ -145,19 +192,18 @@ class ResultStore:
             yield
         except OSError as error:
             raise OutputError(
-                f"The output folder {self.out} cannot be written ({error.strerror}).", advice
+                f"The output folder {self.shown} cannot be written ({error.strerror}).", advice
             ) from error
 
-    def _content(
-        self, path: Path, advice: str = "Delete it and give --resume, and its study is graded again."
-    ) -> dict[str, Any]:
+    def _content(self, read: Callable[[Path], _Content], path: Path, advice: str) -> _Content:
+        """What a file of this folder holds."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path} cannot be read ({type(error).__name__}).", advice) from error
-        if not isinstance(content, dict):
-            raise OutputError(f"{path} does not hold what a run writes there.", advice)
-        return content
+            return read(path)
+        except DamagedFile as error:
+            raise OutputError(f"{self.shown}/{path.relative_to(self.out)} {error}", advice) from error
+
+    def _kept(self, name: str) -> KeptStudy:
+        return self._content(read_study, self._studies / name, _GRADED_AGAIN)
 
     def _path(self, study_uid: str, ending: str) -> Path:
         return self._studies / f"{hashlib.sha256(study_uid.encode()).hexdigest()}{ending}"
@@ -166,7 +212,7 @@ class ResultStore:
         """Whether this file is kept here; a scan meets such files where the output lies in the input."""
         place = Path(path)
         if place.parent == Path(os.path.abspath(self.out)):
-            return place.name in (RESULTS, LINES, ERRORS, RUN)
+            return place.name in _OF_A_RUN
         return place.parent == Path(os.path.abspath(self._studies)) and place.name.endswith(_DONE)
 
     def is_done(self, study: StudyHeader) -> bool:
@@ -189,7 +235,7 @@ class ResultStore:
         return self._path(study.study_uid, _DONE).exists()
 
     def _is_outdated(self, study: StudyHeader) -> bool:
-        return self._content(self._path(study.study_uid, _DONE)).get("images") != _images(study)
+        return self._kept(self._path(study.study_uid, _DONE).name).images != _images(study)
 
     def add(self, study: StudyHeader, result: StudyResult, problems: Sequence[Problem]) -> None:
         """Keep a graded study, with the problems its files had.
@@ -197,82 +243,115 @@ class ResultStore:
         Raises:
             ValueError: the result holds a number that is not finite.
         """
-        content = {
-            "images": _images(study),
-            "result": asdict(result),
-            "problems": [asdict(problem) for problem in problems],
-        }
-        text = json.dumps(content, allow_nan=False)
+        text = study_json(self._to_keep(study, result, problems))
         with self._written():
             write_whole(self._path(study.study_uid, _DONE), text + "\n")
             self._path(study.study_uid, _FAILED).unlink(missing_ok=True)
 
     def add_failed(self, study: StudyHeader, problems: Sequence[Problem]) -> None:
         """Keep why a study could not be graded. It is not done: a run that is resumed tries it again."""
-        content = {"problems": [asdict(problem) for problem in problems]}
+        text = study_json(self._to_keep(study, None, problems))
         with self._written():
-            write_whole(self._path(study.study_uid, _FAILED), json.dumps(content) + "\n")
+            write_whole(self._path(study.study_uid, _FAILED), text + "\n")
+
+    def _to_keep(
+        self, study: StudyHeader, result: StudyResult | None, problems: Sequence[Problem]
+    ) -> KeptStudy:
+        return KeptStudy(
+            format=FORMAT,
+            study_uid=study.study_uid,
+            path=self._names_of_paths.of_study(study),
+            images=_images(study),
+            result=result,
+            problems=self._names_of_paths.in_study(study, problems),
+        )
 
     def earlier_runs(self) -> list[dict[str, Any]]:
         """The records in run.json of runs that graded something, the oldest first: what the results cost."""
         path = self.out / RUN
         if not path.exists():
             return []
-        last = self._content(path, "Delete it and give --resume.")
-        earlier = last.pop("earlier", [])
-        return [*earlier, last] if last.get("counts", {}).get("graded") else earlier
+        return self._content(read_runs, path, "Delete it and give --resume.")
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         """Write run.json."""
         with self._written():
-            write_whole(self.out / RUN, json.dumps(record, indent=2) + "\n")
+            text = json.dumps(visible_texts(record), indent=2, allow_nan=False)
+            write_whole(self.out / RUN, text + "\n")
 
     def write_tables(self, order: Sequence[str], problems: Iterable[Problem]) -> Tables:
-        """Put the three tables together, one study at a time.
+        """Put the tables together, one study at a time.
 
         Args:
             order: study UIDs in the order of the rows; studies of an earlier run follow.
-            problems: those that belong to no study.
+            problems: those that belong to no study, or to one that has others of its own.
 
         Returns:
             What they hold, of the studies in `order`.
         """
-        wanted = {self._path(uid, ending).name for uid in order for ending in (_DONE, _FAILED)}
-        graded = failed = rows_of_errors = 0
+        graded = failed = rows_of_errors = lost_files = 0
+        worst_grades: Counter[int | None] = Counter()
+        flags: Counter[str] = Counter()
+        # Of studies that share a UID no one is meant.
+        keys = {*order}
+        numbers = {uid: number for number, uid in enumerate(order, start=1) if f"{uid}#2" not in keys}
         with (
             self._written(),
             writing_whole(self.out / RESULTS) as rows,
             writing_whole(self.out / LINES) as lines,
             writing_whole(self.out / ERRORS) as errors,
+            writing_whole(self.out / STUDIES) as studies,
         ):
-            table = csv.DictWriter(rows, RESULT_COLUMNS, lineterminator="\n")
-            table.writeheader()
-            failures = csv.DictWriter(errors, ERROR_COLUMNS, lineterminator="\n")
-            failures.writeheader()
+            results = TableFile(rows, RESULT_COLUMNS, self._form)
+            failures = TableFile(errors, ERROR_COLUMNS, self._form)
+            summary = TableFile(studies, STUDY_COLUMNS, self._form)
             for problem in problems:
-                failures.writerow(error_row(asdict(problem)))
+                failures.add([error_row(problem, numbers.get(problem.study_uid))])
                 rows_of_errors += 1
-            for name in self._names(order):
-                content = self._content(self._studies / name)
-                if "result" in content:
-                    table.writerows(result_rows(content["result"]))
-                    lines.write(json.dumps(content["result"]) + "\n")
-                    graded += name in wanted
-                else:
-                    failed += name in wanted
-                failures.writerows(error_row(problem) for problem in content["problems"])
-                rows_of_errors += len(content["problems"])
-        return Tables(graded, failed, rows_of_errors)
+            for number, (name, uid) in enumerate(self._names(order), start=1):
+                if not name:
+                    summary.add([unreached_row(number, uid.partition("#")[0])])
+                    continue
+                kept, wanted = self._kept(name), bool(uid)
+                summary.add([study_row(number, kept)])
+                failures.add(error_row(problem, number) for problem in kept.problems)
+                rows_of_errors += len(kept.problems)
+                lost_files += sum(map(_lost_an_image, kept.problems)) if wanted else 0
+                if kept.result is None:
+                    failed += wanted
+                    continue
+                results.add(result_rows(number, kept.result))
+                lines.write(json.dumps(_line(number, kept.path, kept.result)) + "\n")
+                graded += wanted
+                if wanted:
+                    worst = worst_level(kept.result)
+                    worst_grades[worst.grade if worst else None] += 1
+                    flags.update(study_flags(kept.result))
+        return Tables(graded, failed, rows_of_errors, lost_files, worst_grades, flags)
 
-    def _names(self, order: Sequence[str]) -> Iterator[str]:
-        """Files of all studies kept, those of `order` first and in that order."""
+    def _names(self, order: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """The file and the UID of each study: of those of `order` first and in that order, "" for the file of
+        one that a run did not come to; then of those kept besides, "" for their UIDs."""
         names = {path.name for path in self._studies.glob(f"*{_DONE}")} - {_MADE_WITH}
-        wanted = [self._path(uid, ending).name for uid in order for ending in (_DONE, _FAILED)]
-        for name in [*(name for name in wanted if name in names), *sorted(names - {*wanted})]:
+        for uid in order:
             # A kill may have come between writing a result and deleting the failure before it.
-            if name.endswith(_FAILED) and name.removesuffix(_FAILED) + _DONE in names:
-                continue
-            yield name
+            done, failed = (self._path(uid, ending).name for ending in (_DONE, _FAILED))
+            yield (done if done in names else failed if failed in names else ""), uid
+            names -= {done, failed}
+        for name in sorted(names):
+            if not (name.endswith(_FAILED) and name.removesuffix(_FAILED) + _DONE in names):
+                yield name, ""
+
+
+def _line(number: int, path: str, result: StudyResult) -> dict[str, Any]:
+    """The object of a study in results.jsonl."""
+    return {"study_number": number, "study_path": path, **asdict(result)}
+
+
+def _lost_an_image(problem: Problem) -> bool:
+    """Whether a problem that was kept with a study is that of a file whose pixels were lost."""
+    # What a whole study could not be graded for is no file.
+    return problem.stage is Stage.PIXELS and not problem.reason.startswith("cannot grade")
 
 
 def _images(study: StudyHeader) -> str:

@@ -18,6 +18,7 @@ from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, Frame, VolumeKey
 from stenosis_trt.engine.dicom.layout import LAYOUT_KEYWORDS, PixelLayout, no_image, pixel_layout
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
+from stenosis_trt.engine.dicom.uids import safe_uid
 from stenosis_trt.engine.records import Contrast, FrameHeader, Stage
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -83,7 +84,7 @@ def read_header(path: Path, limits: ReadLimits) -> FileHeader:
             return _file_header(path, part, elements, limits)
         except DicomError as error:
             if not error.harmless:
-                error.study_uid = elements.text("StudyInstanceUID")
+                error.study_uid = safe_uid(elements.text("StudyInstanceUID"))
             raise
 
 
@@ -96,9 +97,9 @@ def _file_header(path: Path, part: Part10, elements: Elements, limits: ReadLimit
             raise _error(f"The header has no {keyword}.")
     number = elements.number("SeriesNumber")
     return FileHeader(
-        study_uid=elements.text("StudyInstanceUID"),
-        series_uid=elements.text("SeriesInstanceUID"),
-        sop_instance_uid=elements.text("SOPInstanceUID"),
+        study_uid=safe_uid(elements.text("StudyInstanceUID")),
+        series_uid=safe_uid(elements.text("SeriesInstanceUID")),
+        sop_instance_uid=safe_uid(elements.text("SOPInstanceUID")),
         modality=elements.text("Modality"),
         sop_class_uid=elements.text("SOPClassUID"),
         path=path,
@@ -139,7 +140,7 @@ def _frames(path: Path, sop_class: str, elements: Elements, layout: PixelLayout)
     if told != layout.frames and (told or layout.frames > 1):
         reason = f"The file has {layout.frames} frames, but its header says of {told} where they lie."
         raise no_image(sop_class, reason, "Export the scanner's original images.")
-    uid = elements.text("SOPInstanceUID")
+    uid = safe_uid(elements.text("SOPInstanceUID"))
     # Most frames share key and contrast; each is kept once, so that a scan of many files stays small.
     volumes: dict[VolumeKey, VolumeKey] = {}
     contrasts: dict[Contrast, Contrast] = {}
@@ -152,7 +153,9 @@ def _frames(path: Path, sop_class: str, elements: Elements, layout: PixelLayout)
             raise no_image(
                 sop_class, reason, "Export the scanner's original images, not copies of the screen."
             )
-        header = FrameHeader(path, index, uid, pose, *frame.rescale(layout.inverted))
+        # An object with functional groups is multi-frame by its class, also where it has a single frame.
+        number = index + 1 if told else None
+        header = FrameHeader(path, index, uid, pose, *frame.rescale(layout.inverted), frame_number=number)
         volume, contrast = frame.volume_key(), frame.contrast()
         found.append(
             FoundFrame(header, volumes.setdefault(volume, volume), contrasts.setdefault(contrast, contrast))
