@@ -46,7 +46,7 @@ app = typer.Typer(
     name="stenosis-trt",
     help="Grade cervical spinal stenosis from MR: Kang grade and cord compression ratio per disc level.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -86,10 +86,11 @@ def _root(
             logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-app.command()(grade)
+# Lists of commands have one line of 80 columns for each: a first sentence that is longer would be cut.
+app.command(short_help="Grade every study below PATHS.")(grade)
 
 
-@app.command()
+@app.command(short_help="Show which series would be graded, and why not the others.")
 def inspect(
     paths: PathsArgument,
     workers: WorkersOption = 1,
@@ -140,7 +141,7 @@ def inspect(
     raise typer.Exit(0 if choices and all(choice.problem is None for choice in choices) else NOT_ALL)
 
 
-@app.command()
+@app.command(short_help="Write synthetic studies with exact truth.")
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)],
     studies: Annotated[int, typer.Option(help="How many.")] = 3,
@@ -199,7 +200,7 @@ def _anatomies(volumes: Path, subjects: list[str] | None) -> Anatomies:
         fail(f"{error.filename}: {error.strerror}. Give a folder with one folder a subject.")
 
 
-@app.command()
+@app.command(short_help="Make three synthetic studies, and grade them.")
 def demo(
     out: Annotated[
         Path | None, typer.Option(help="Keep the studies and results here. [default: a temporary folder]")
@@ -223,34 +224,32 @@ def demo(
     raise typer.Exit(code)
 
 
-app.command()(export)
-app.command()(quantise)
-app.command()(build)
-app.command()(sign)
-app.command()(verify)
+app.command(short_help="Make a model pack of trained checkpoints.")(export)
+app.command(short_help="Make FP16 and INT8 of a pack's models.")(quantise)
+app.command(short_help="Build TensorRT plans of a pack's models.")(build)
+app.command(short_help="Sign a pack and the plans in it.")(sign)
+app.command(short_help="Check that a pack is whole and runs.")(verify)
 
 
-@app.command()
+@app.command(short_help="Show what this machine has, and what to install for more.")
 def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
     """Show what this machine has, what `grade` would take and why, and what to install for more."""
     from stenosis_trt.engine.backends.selection import check_device
-    from stenosis_trt.engine.doctor import examine
+    from stenosis_trt.engine.doctor import examine, report_lines
 
     with usage_errors():
         check_device(device)
     if pack is not None and not pack.exists():
         fail(f"There is no pack at {pack}. Give a pack's folder or zip.")
-    for finding in examine(pack, device):
-        typer.echo(f"{finding.name:17} {finding.value}")
-        if finding.advice:
-            typer.echo(f"{'':17} → {finding.advice}")
+    for line in report_lines(examine(pack, device)):
+        typer.echo(line)
 
 
-bench_app.command()(roofline)
-bench_app.command("gpu-suite")(gpu_suite)
+bench_app.command(short_help="Compute what no device can beat.")(roofline)
+bench_app.command("gpu-suite", short_help="Measure everything of this GPU, offline.")(gpu_suite)
 
 
-@bench_app.command("kernels")
+@bench_app.command("kernels", short_help="Time each device kernel, beside other libraries.")
 def bench_kernels(
     out: Annotated[Path, typer.Option(help="Folder for the JSON file.")] = Path(),
     pack: PackOption = None,

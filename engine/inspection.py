@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from stenosis_trt.engine.choose import Choice, Verdict
@@ -13,6 +13,7 @@ from stenosis_trt.engine.records import Problem, StudyHeader
 from stenosis_trt.engine.safe_text import visible
 
 _COLUMNS = ("series", "plane", "slices", "description", "role", "reason")
+_FOLDED = ("description", "reason")
 _NO_ROLE = "–"
 _LONGEST = 64
 """Characters of a description: what the standard allows it (LO), and what a table has room for."""
@@ -49,7 +50,9 @@ def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
     """
     for number, choice in enumerate(choices, start=1):
         title = Text(f"Study {number}: {visible(choice.study.path)}")
-        table = Table(*_COLUMNS, title=title, title_justify="left")
+        # Headings and roles are shown whole, however narrow the terminal is; the others are folded.
+        columns = (Column(name, no_wrap=name not in _FOLDED, overflow="fold") for name in _COLUMNS)
+        table = Table(*columns, title=title, title_justify="left")
         for row in _rows(choice):
             style = "dim" if row[_COLUMNS.index("role")] == _NO_ROLE else "bold"
             table.add_row(*(Text(cell) for cell in row), style=style)

@@ -56,6 +56,7 @@ def summary_lines(outcome: Outcome) -> Iterator[str]:
         if len(ranked) > _MOST_FREQUENT:
             yield f"  and {len(ranked) - _MOST_FREQUENT} more; see studies.csv and the README"
     yield _totals(outcome)
+    yield f"Results: {outcome.shown}"
 
 
 def _totals(outcome: Outcome) -> str:
@@ -69,5 +70,5 @@ def _totals(outcome: Outcome) -> str:
         parts.append(f"{outcome.failed} could not be graded")
     if outcome.problems:
         problems = "1 problem" if outcome.problems == 1 else f"{outcome.problems} problems"
-        parts.append(f"{problems} in {outcome.shown}/errors.csv")
-    return f"{', '.join(parts)}. Results: {outcome.shown}/results.csv"
+        parts.append(f"{problems} in errors.csv")
+    return f"{', '.join(parts)}."

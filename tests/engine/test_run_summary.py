@@ -128,12 +128,13 @@ def test_a_summary_has_the_worst_grades_first_and_the_most_frequent_flags() -> N
         "  thin_slices                   2  slices are closer than 2 mm",
         "  fat_suppressed                1  fat is suppressed in the images",
         "  and 1 more; see studies.csv and the README",
-        "7 of 9 studies graded, 2 could not be graded, 3 problems in R/errors.csv. Results: R/results.csv",
+        "7 of 9 studies graded, 2 could not be graded, 3 problems in errors.csv.",
+        "Results: R",
     ]
 
 
-def test_a_run_without_a_study_has_one_line() -> None:
-    assert list(summary_lines(_outcome())) == ["No study was found. Results: R/results.csv"]
+def test_a_run_without_a_study_says_so_and_where_its_tables_are() -> None:
+    assert list(summary_lines(_outcome())) == ["No study was found.", "Results: R"]
 
 
 def test_each_flag_of_the_readme_has_a_few_words_that_fit() -> None:
