@@ -23,7 +23,12 @@ PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16 or int8: what the
 FlavourOption = Annotated[
     str | None, typer.Option(help="tensorrt or tensorrt-rtx. [default: what is installed and has plans]")
 ]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that read files.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Processes that read files; one is enough unless storage is slow or a GPU computes."
+    ),
+]
 NoPathsOption = Annotated[
     bool,
     typer.Option("--no-paths", help="Write numbers and hashes in place of paths, which may name patients."),
