@@ -21,7 +21,6 @@ from stenosis_trt.engine.cli_options import (
     some_exist,
 )
 from stenosis_trt.engine.cli_sign import RequireOption, trust_in
-from stenosis_trt.engine.run_summary import summary_lines
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.batch import GradeOptions
@@ -108,6 +107,7 @@ def grade(
 
 def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
     from stenosis_trt.engine.batch import grade_paths
+    from stenosis_trt.engine.run_summary import summary_lines
 
     try:
         with usage_errors():

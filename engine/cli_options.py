@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stenosis_trt.engine.cli_errors import fail
-from stenosis_trt.engine.safe_text import visible
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.dicom.limits import ReadLimits
@@ -41,6 +40,8 @@ LimitOption = Annotated[
 
 def some_exist(paths: list[Path], no_paths: bool = False) -> None:
     """Leave with exit code 2 where there is nothing at any of the paths; with `no_paths` none is named."""
+    from stenosis_trt.engine.safe_text import visible
+
     if not any(map(os.path.lexists, paths)):
         shown = "any of the PATHS" if no_paths else ", ".join(visible(str(path)) for path in paths)
         fail(f"There is nothing at {shown}. Give folders, files or DICOMDIRs that are there.")
