@@ -22,7 +22,9 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 GRADES = 4
-_COLUMNS = ("study_uid", "level", "kang_grade", "compression_ratio", "x_mm", "y_mm", "z_mm")
+_COLUMNS = ("study_uid", "level", "kang_grade")
+"""What both tables must have. Readers grade and measure nothing, so the truth may have no more."""
+_NUMBERS = ("compression_ratio", "narrowest_ratio", "x_mm", "y_mm", "z_mm")
 _FOUND_WITHIN_MM = 4.0
 _BOOTSTRAP_ROUNDS = 1000
 
@@ -31,7 +33,8 @@ _BOOTSTRAP_ROUNDS = 1000
 class LevelPair:
     """One level in the truth, beside what was measured there; None where nothing was, or is known.
 
-    `true_ratio` is what the acquired slices show at best, `narrowest_ratio` that of the anatomy.
+    `located` says whether the truth has the level's point. `true_ratio` is what the acquired slices show at
+    best, `narrowest_ratio` that of the anatomy.
     """
 
     study_uid: str
@@ -42,6 +45,7 @@ class LevelPair:
     narrowest_ratio: float | None
     ratio: float | None
     distance_mm: float | None
+    located: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class RatioError:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Figures over all levels of the truth.
+    """Figures over all levels of the truth; None for those of ratios and distances that the truth lacks.
 
     Shares are of all levels in the truth, so a level that was not graded counts as a miss.
     `ratio_*` compares with what the acquired axial slices show; `narrowest_ratio_bias` with the narrowest
@@ -72,13 +76,13 @@ class Comparison:
     kappa_low: float
     kappa_high: float
     ratio_measured: int
-    ratio_mean_absolute_error: float
-    ratio_bias: float
-    ratio_limits_of_agreement: tuple[float, float]
+    ratio_mean_absolute_error: float | None
+    ratio_bias: float | None
+    ratio_limits_of_agreement: tuple[float, float] | None
     narrowest_ratio_bias: float | None
     ratio_error_by_true_grade: tuple[RatioError, ...]
-    found_within_4_mm: float
-    median_distance_mm: float
+    found_within_4_mm: float | None
+    median_distance_mm: float | None
     confusion: list[list[int]]
 
 
@@ -107,13 +111,19 @@ def confusion_table(pairs: Iterable[LevelPair]) -> npt.NDArray[np.int64]:
 
 
 def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        table = csv.DictReader(stream)
+    # As spreadsheets save tables too: with a byte order mark, and with semicolons beside decimal commas.
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        heading = stream.readline()
+        stream.seek(0)
+        semicolons = ";" in heading
+        table = csv.DictReader(stream, delimiter=";" if semicolons else ",")
         missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
         if missing:
             raise ValueError(f"{path} has no column {missing[0]}. Give a results.csv and a truth.csv.")
         found: dict[tuple[str, str], dict[str, str]] = {}
         for row in table:
+            if semicolons:
+                row.update({name: row[name].replace(",", ".") for name in _NUMBERS if row.get(name)})
             if found.setdefault((row["study_uid"], row["level"]), row) is not row:
                 raise ValueError(
                     f"{path} has two rows of study {row['study_uid']} and level {row['level']}: patients "
@@ -123,8 +133,8 @@ def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def _point(row: dict[str, str]) -> FloatArray | None:
-    values = [row[axis] for axis in ("x_mm", "y_mm", "z_mm")]
-    return np.array([float(value) for value in values]) if all(values) else None
+    values = [row.get(axis) for axis in ("x_mm", "y_mm", "z_mm")]
+    return np.array([float(value) for value in values if value]) if all(values) else None
 
 
 def _number(row: Mapping[str, str], column: str) -> float | None:
@@ -132,7 +142,9 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
 
 
 def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
-    """Join results.csv and truth.csv on study and level; every row of the truth yields one pair.
+    """Join results.csv and truth.csv on study and level; every row of the truth with a grade yields one pair.
+
+    The truth may be a reader's, without ratios and points, and saved by a spreadsheet.
 
     Raises:
         OSError: a file cannot be read.
@@ -145,6 +157,8 @@ def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
         )
     pairs = []
     for key, row in known.items():
+        if not row["kang_grade"]:
+            continue
         found = measured.get(key, {})
         point = _point(found) if found else None
         true_point = _point(row)
@@ -159,6 +173,7 @@ def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
                 narrowest_ratio=_number(row, "narrowest_ratio"),
                 ratio=_number(found, "compression_ratio"),
                 distance_mm=float(np.linalg.norm(point - true_point)) if both else None,  # type: ignore[operator]
+                located=true_point is not None,
             )
         )
     return pairs
@@ -222,7 +237,8 @@ def compare(pairs: Sequence[LevelPair]) -> Comparison:
     narrowest = _errors(pairs, narrowest=True)
     distances = np.array([pair.distance_mm for pair in pairs if pair.distance_mm is not None])
     low, high = _kappa_interval(pairs)
-    bias, spread = float(errors.mean()), 1.96 * float(errors.std(ddof=1))
+    bias = float(errors.mean()) if len(errors) else None
+    spread = 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else None
     return Comparison(
         studies=len({pair.study_uid for pair in pairs}),
         levels=len(pairs),
@@ -232,13 +248,15 @@ def compare(pairs: Sequence[LevelPair]) -> Comparison:
         kappa_low=low,
         kappa_high=high,
         ratio_measured=len(errors),
-        ratio_mean_absolute_error=float(np.abs(errors).mean()),
+        ratio_mean_absolute_error=float(np.abs(errors).mean()) if len(errors) else None,
         ratio_bias=bias,
-        ratio_limits_of_agreement=(bias - spread, bias + spread),
+        ratio_limits_of_agreement=None if bias is None or spread is None else (bias - spread, bias + spread),
         narrowest_ratio_bias=float(narrowest.mean()) if len(narrowest) else None,
         ratio_error_by_true_grade=tuple(_ratio_error(pairs, grade) for grade in range(GRADES)),
-        found_within_4_mm=float(np.count_nonzero(distances <= _FOUND_WITHIN_MM)) / len(pairs),
-        median_distance_mm=float(np.median(distances)),
+        found_within_4_mm=float(np.count_nonzero(distances <= _FOUND_WITHIN_MM)) / len(pairs)
+        if any(pair.located for pair in pairs)
+        else None,
+        median_distance_mm=float(np.median(distances)) if len(distances) else None,
         confusion=table.tolist(),
     )
 

@@ -29,6 +29,7 @@ from stenosis_trt.engine.interrupts import signals_held_back
 from stenosis_trt.engine.messages import say
 from stenosis_trt.engine.outputs import NotWritten, OutputError, ResultStore, Tables
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
+from stenosis_trt.engine.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.pipeline import CannotGrade, grade_study
 from stenosis_trt.engine.progress import show_progress
 from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
@@ -41,6 +42,7 @@ from stenosis_trt.engine.study_reader import (
     read_next_choice,
     told_of_tries,
 )
+from stenosis_trt.engine.table_files import TableForm
 from stenosis_trt.engine.tensorrt_flavours import TensorRTError
 
 _SECONDS_BETWEEN_TABLES = 60.0
@@ -64,6 +66,8 @@ class GradeOptions:
         workers: reading processes.
         threads: to compute with on the CPU; None for all cores.
         keep_identifiers: write the PatientID to the results.
+        no_paths: write numbers and hashes in place of paths.
+        form: how tables are written.
         limits: of reading.
         trust: whose signature the pack must have; None for nobody's.
         gpu: how a GPU is used.
@@ -77,6 +81,8 @@ class GradeOptions:
     workers: int = 1
     threads: int | None = None
     keep_identifiers: bool = False
+    no_paths: bool = False
+    form: TableForm = field(default_factory=TableForm)
     limits: ReadLimits = field(default_factory=ReadLimits)
     trust: Trust | None = None
     gpu: GpuOptions = field(default_factory=GpuOptions)
@@ -88,7 +94,8 @@ class Outcome:
     """Counts of a run.
 
     `skipped` were graded by the run that this one resumes. `lost_files` are files that may have held an
-    image and could not be read. `problems` are the rows of errors.csv.
+    image and could not be read. `problems` are the rows of errors.csv. `worst_grades` and `flags` are those
+    of `Tables`; `shown` is the output folder as messages name it.
     """
 
     studies: int
@@ -98,6 +105,9 @@ class Outcome:
     lost_files: int
     problems: int
     out: Path
+    shown: str = ""
+    worst_grades: Mapping[int | None, int] = field(default_factory=dict)
+    flags: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -125,12 +135,13 @@ def grade_paths(
     # The backend comes first: a pack that it cannot use leaves no output folder.
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
     pack = pack.in_precision(options.precision)
-    kind = made_with(pack, decision.kind, options.precision, options.keep_identifiers)
+    kind = made_with(pack, decision.kind, options.precision, options.keep_identifiers, options.no_paths)
+    names = HiddenPaths() if options.no_paths else PathNames()
     reading = read_with(options.limits)
-    with closing(backend), ResultStore(out, kind, options.resume, reading) as store:
+    with closing(backend), ResultStore(out, kind, options.resume, names, options.form, reading) as store:
         announce(decision)
         earlier = store.earlier_runs()
-        run = _Run(store, options, pack, backend, grade)
+        run = _Run(store, options, pack, backend, grade, names)
         finished = False
         try:
             with (
@@ -163,9 +174,15 @@ class _Run:
     """The state of one run: what was found, counted and measured."""
 
     def __init__(
-        self, store: ResultStore, options: GradeOptions, pack: Pack, backend: Backend, grade: Grade
+        self,
+        store: ResultStore,
+        options: GradeOptions,
+        pack: Pack,
+        backend: Backend,
+        grade: Grade,
+        names: PathNames,
     ) -> None:
-        self._store, self._options = store, options
+        self._store, self._options, self._names = store, options, names
         self._pack, self._backend, self._grade = pack, backend, grade
         self._started, self._start = datetime.now(timezone.utc), time.monotonic()
         self._costs = Costs()
@@ -181,8 +198,9 @@ class _Run:
         """Read all headers; returns the studies that are not done."""
         with show_progress("Reading headers", "files") as progress:
             scan = reader.scan(paths, lambda done: progress.advance(done, 0))
-        self._file_problems = [problem for problem in scan.problems if not self._store.owns(problem.path)]
-        self._files = scan.files - (len(scan.problems) - len(self._file_problems))
+        reported = [problem for problem in scan.problems if not self._store.owns(problem.path)]
+        self._file_problems = self._names.of_no_study(reported)
+        self._files = scan.files - (len(scan.problems) - len(reported))
         found = sorted(scan.studies, key=attrgetter("path", "key"))
         waiting = deque(study for study in found if not self._store.is_done(study))
         outdated = sum(self._store.discard_outdated(study) for study in waiting)
@@ -325,6 +343,9 @@ class _Run:
             lost_files=sum(not problem.harmless for problem in self._file_problems) + tables.lost_files,
             problems=tables.problems,
             out=self._store.out,
+            shown=self._store.shown,
+            worst_grades=tables.worst_grades,
+            flags=tables.flags,
         )
 
     def record(self, decision: Decision, outcome: Outcome, finished: bool) -> dict[str, Any]:
@@ -356,6 +377,7 @@ class _Run:
                 "threads": options.threads,
                 "resume": options.resume,
                 "keep_identifiers": options.keep_identifiers,
+                "no_paths": options.no_paths,
                 "limits": asdict(options.limits),
             },
             "machine": machine(),

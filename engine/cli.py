@@ -28,6 +28,7 @@ from stenosis_trt.engine.cli_grade import grade
 from stenosis_trt.engine.cli_options import (
     DeviceOption,
     LimitOption,
+    NoPathsOption,
     PackOption,
     PathsArgument,
     WorkersOption,
@@ -48,7 +49,7 @@ app = typer.Typer(
     name="stenosis-trt",
     help="Grade cervical spinal stenosis from MR: Kang grade and cord compression ratio per disc level.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -98,16 +99,18 @@ def _root(
             logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-app.command()(grade)
+# Lists of commands have one line of 80 columns for each: a first sentence that is longer would be cut.
+app.command(short_help="Grade every study below PATHS.")(grade)
 
 
-@app.command()
+@app.command(short_help="Show which series would be graded, and why not the others.")
 def inspect(
     paths: PathsArgument,
     workers: WorkersOption = 1,
     limit: LimitOption = None,
+    no_paths: NoPathsOption = False,
     files: Annotated[
-        bool, typer.Option("--files", help="Name every file that cannot be used, not only how many.")
+        bool, typer.Option("--files", help="List the files instead, numbered as `grade --no-paths` does.")
     ] = False,
 ) -> None:
     """Show the series found below PATHS, which would be graded, and why not the others.
@@ -117,14 +120,27 @@ def inspect(
     """
     from stenosis_trt.engine.choose import choose
     from stenosis_trt.engine.dicom.reader import DicomReader
-    from stenosis_trt.engine.inspection import file_lines, inspection_lines, inspection_tables, study_lines
+    from stenosis_trt.engine.inspection import (
+        file_lines,
+        inspection_lines,
+        inspection_tables,
+        problem_lines,
+        study_lines,
+    )
+    from stenosis_trt.engine.path_names import HiddenPaths, PathNames
 
-    some_exist(paths)
+    some_exist(paths, no_paths)
     with wrong_values():
         limits = read_limits(limit)
     with usage_errors(), DicomReader(limits, workers) as reader:
         scan = reader.scan(paths)
-    choices = [choose(study) for study in sorted(scan.studies, key=attrgetter("path", "key"))]
+    studies = sorted(scan.studies, key=attrgetter("path", "key"))
+    if files:
+        for line in file_lines(studies, scan.problems):
+            typer.echo(line)
+        raise typer.Exit
+    names = HiddenPaths() if no_paths else PathNames()
+    choices = [choose(replace(study, path=names.of_study(study))) for study in studies]
     if sys.stdout.isatty():
         screen = console()
         for table in inspection_tables(choices):
@@ -132,7 +148,7 @@ def inspect(
     else:
         for line in inspection_lines(choices):
             typer.echo(line)
-    for line in (*study_lines(choices), *file_lines(scan.problems, files)):
+    for line in (*study_lines(choices), *problem_lines(names.of_no_study(scan.problems))):
         say(line)
     if not choices:
         say("No study was found.")
@@ -141,7 +157,7 @@ def inspect(
     raise typer.Exit(0 if graded and not lost else NOT_ALL)
 
 
-@app.command()
+@app.command(short_help="Write synthetic studies with exact truth.")
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)],
     studies: Annotated[int, typer.Option(help="How many.")] = 3,
@@ -219,7 +235,7 @@ def _anatomies(volumes: Path, subjects: list[str] | None) -> Anatomies:
         fail(f"{error.filename}: {error.strerror}. Give a folder with one folder a subject.")
 
 
-@app.command()
+@app.command(short_help="Make three synthetic studies, and grade them.")
 def demo(
     out: Annotated[
         Path | None, typer.Option(help="Keep the studies and results here. [default: a temporary folder]")
@@ -243,34 +259,32 @@ def demo(
     raise typer.Exit(code)
 
 
-app.command()(export)
-app.command()(quantise)
-app.command()(build)
-app.command()(sign)
-app.command()(verify)
+app.command(short_help="Make a model pack of trained checkpoints.")(export)
+app.command(short_help="Make FP16 and INT8 of a pack's models.")(quantise)
+app.command(short_help="Build TensorRT plans of a pack's models.")(build)
+app.command(short_help="Sign a pack and the plans in it.")(sign)
+app.command(short_help="Check that a pack is whole and runs.")(verify)
 
 
-@app.command()
+@app.command(short_help="Show what this machine has, and what to install for more.")
 def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
     """Show what this machine has, what `grade` would take and why, and what to install for more."""
     from stenosis_trt.engine.backends.selection import check_device
-    from stenosis_trt.engine.doctor import examine
+    from stenosis_trt.engine.doctor import examine, report_lines
 
     with usage_errors():
         check_device(device)
     if pack is not None and not pack.exists():
         fail(f"There is no pack at {pack}. Give a pack's folder or zip.")
-    for finding in examine(pack, device):
-        typer.echo(f"{finding.name:17} {finding.value}")
-        if finding.advice:
-            typer.echo(f"{'':17} → {finding.advice}")
+    for line in report_lines(examine(pack, device)):
+        typer.echo(line)
 
 
-bench_app.command()(roofline)
-bench_app.command("gpu-suite")(gpu_suite)
+bench_app.command(short_help="Compute what no device can beat.")(roofline)
+bench_app.command("gpu-suite", short_help="Measure everything of this GPU, offline.")(gpu_suite)
 
 
-@bench_app.command("kernels")
+@bench_app.command("kernels", short_help="Time each device kernel, beside other libraries.")
 def bench_kernels(
     out: Annotated[Path, typer.Option(help="Folder for the JSON file.")] = Path(),
     pack: PackOption = None,

@@ -12,6 +12,7 @@ from stenosis_trt.engine.cli_options import (
     DeviceOption,
     FlavourOption,
     LimitOption,
+    NoPathsOption,
     PackOption,
     PathsArgument,
     PrecisionOption,
@@ -22,12 +23,12 @@ from stenosis_trt.engine.cli_options import (
 from stenosis_trt.engine.cli_sign import RequireOption, trust_in
 
 if TYPE_CHECKING:
-    from stenosis_trt.engine.batch import GradeOptions, Outcome
+    from stenosis_trt.engine.batch import GradeOptions
 
 
 def grade(
     paths: PathsArgument,
-    out: Annotated[Path, typer.Option(help="Folder for results.csv, results.jsonl, errors.csv, run.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
     pack: PackOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
@@ -39,6 +40,13 @@ def grade(
     keep_identifiers: Annotated[
         bool, typer.Option("--keep-identifiers", help="Write the PatientID to the results.")
     ] = False,
+    no_paths: NoPathsOption = False,
+    csv_for_excel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MARK", help="Write CSV files for Excel with this decimal mark: comma, point or locale."
+        ),
+    ] = None,
     limit: LimitOption = None,
     require_signature: RequireOption = None,
     flavour: FlavourOption = None,
@@ -66,8 +74,9 @@ def grade(
     """
     from stenosis_trt.engine.batch import GradeOptions
     from stenosis_trt.engine.gpu.options import GpuOptions
+    from stenosis_trt.engine.table_files import TableForm, decimal_mark
 
-    some_exist(paths)
+    some_exist(paths, no_paths)
     with usage_errors():
         trust = trust_in(require_signature)
     with wrong_values():
@@ -87,6 +96,8 @@ def grade(
             workers=workers,
             threads=threads,
             keep_identifiers=keep_identifiers,
+            no_paths=no_paths,
+            form=TableForm(None if csv_for_excel is None else decimal_mark(csv_for_excel)),
             limits=read_limits(limit),
             trust=trust,
             gpu=gpu,
@@ -97,28 +108,15 @@ def grade(
 
 def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
     from stenosis_trt.engine.batch import grade_paths
+    from stenosis_trt.engine.run_summary import summary_lines
 
     try:
         with usage_errors():
             outcome = grade_paths(paths, out, options)
     except KeyboardInterrupt as ended:
-        how = str(ended) or "Interrupted"
-        typer.echo(f"{how}. What was graded is in {out}; --resume goes on from there.", err=True)
+        how, place = str(ended) or "Interrupted", "--out" if options.no_paths else out
+        typer.echo(f"{how}. What was graded is in {place}; --resume goes on from there.", err=True)
         return INTERRUPTED
-    typer.echo(_summary(outcome), err=True)
+    for line in summary_lines(outcome):
+        typer.echo(line, err=True)
     return outcome.exit_code
-
-
-def _summary(outcome: Outcome) -> str:
-    if outcome.studies:
-        parts = [f"{outcome.graded} of {outcome.studies} studies graded"]
-    else:
-        parts = ["No study was found"]
-    if outcome.skipped:
-        parts.append(f"{outcome.skipped} done before")
-    if outcome.failed:
-        parts.append(f"{outcome.failed} could not be graded")
-    if outcome.problems:
-        problems = "1 problem" if outcome.problems == 1 else f"{outcome.problems} problems"
-        parts.append(f"{problems} in {outcome.out / 'errors.csv'}")
-    return f"{', '.join(parts)}. Results: {outcome.out / 'results.csv'}"

@@ -24,17 +24,28 @@ PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16 or int8: what the
 FlavourOption = Annotated[
     str | None, typer.Option(help="tensorrt or tensorrt-rtx. [default: what is installed and has plans]")
 ]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that read files.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Processes that read files; one is enough unless storage is slow or a GPU computes."
+    ),
+]
+NoPathsOption = Annotated[
+    bool,
+    typer.Option("--no-paths", help="Write numbers and hashes in place of paths, which may name patients."),
+]
 LimitOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="A limit of reading, such as max_file_bytes=4GiB; repeatable."),
 ]
 
 
-def some_exist(paths: list[Path]) -> None:
-    """Leave with exit code 2 where there is nothing at any of the paths."""
+def some_exist(paths: list[Path], no_paths: bool = False) -> None:
+    """Leave with exit code 2 where there is nothing at any of the paths; with `no_paths` none is named."""
+    from stenosis_trt.engine.safe_text import visible
+
     if not any(map(os.path.lexists, paths)):
-        shown = ", ".join(map(str, paths))
+        shown = "any of the PATHS" if no_paths else ", ".join(visible(str(path)) for path in paths)
         fail(f"There is nothing at {shown}. Give folders, files or DICOMDIRs that are there.")
 
 

@@ -144,6 +144,7 @@ def measure_cord(slices: Sequence[LoadedSlice], cords: Cords, model: ModelSpec) 
                 compression_ratio=float(geometry.compression_ratio[k]),
                 confidence=float(confidence[k]),
                 flags=tuple(dict.fromkeys(name for doubtful, name in doubts if doubtful)),
+                frame_number=item.frame.frame_number,
             )
         )
     return measured

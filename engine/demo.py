@@ -6,6 +6,7 @@ import csv
 import os
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
@@ -40,9 +41,8 @@ def run_demo(folder: Path) -> int:
         ) from error
     outcome = grade_paths([studies], results, GradeOptions())
     console().print(_table(results / RESULTS, truth))
-    show(
-        "Synthetic studies, graded by models trained on synthetic studies: a demonstration, not for patients."
-    )
+    show("Synthetic studies, graded by models trained on synthetic studies:")
+    show("a demonstration, not for patients.")
     return outcome.exit_code
 
 
@@ -57,8 +57,10 @@ def _refuse_content(folder: Path, results: Path) -> None:
 def _table(results: Path, truth: Path) -> Table:
     with truth.open(newline="", encoding="utf-8") as stream:
         known = {(row["study_uid"], row["level"]): row for row in csv.DictReader(stream)}
-    columns = ("study", "level", "Kang grade", "true", "p", "ratio AP/transverse", "true", "AP mm", "flags")
-    table = Table(*columns, title="Cervical stenosis: three phantom studies")
+    columns = ("study", "level", "Kang\ngrade", "true\ngrade", "p", "ratio", "true\nratio", "AP mm", "flags")
+    # Without lines between columns the longest flag fits into 80 of them.
+    title = "Cervical stenosis: three phantom studies (ratio: AP/transverse)"
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     with results.open(newline="", encoding="utf-8") as stream:
         numbers: dict[str, int] = {}
         for row in csv.DictReader(stream):
@@ -77,6 +79,6 @@ def _table(results: Path, truth: Path) -> Table:
                 row["compression_ratio"][:5] or "–",
                 expected["compression_ratio"][:5],
                 row["ap_mm"],
-                row["flags"],
+                row["flags"].replace(";", "\n"),
             )
     return table

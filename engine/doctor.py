@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +30,7 @@ from stenosis_trt.engine.tensorrt_compat import TensorRT, installed_flavours
 from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, TensorRTError
 
 _GIB = 1 << 30
+_NAME_COLUMNS = 17
 _TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 
 
@@ -62,6 +67,19 @@ def examine(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ..
         _decision(device, pack),
         for_a_gpu(driver, bool(tensorrt), on_jetson=bool(release)),
     )
+
+
+def report_lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """The report, line by line: broken between words for a terminal, and not at all for a file or pipe."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    blank = " " * (_NAME_COLUMNS + 1)
+    wrap = partial(textwrap.wrap, width=columns, break_long_words=False, break_on_hyphens=False)
+    for finding in findings:
+        yield from wrap(
+            finding.value, initial_indent=f"{finding.name:{_NAME_COLUMNS}} ", subsequent_indent=blank
+        )
+        if finding.advice:
+            yield from wrap(finding.advice, initial_indent=f"{blank}→ ", subsequent_indent=f"{blank}  ")
 
 
 def gpu_findings(driver: Driver, on_jetson: bool) -> Iterator[Finding]:

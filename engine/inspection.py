@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from stenosis_trt.engine.choose import SEND_SAGITTAL, Choice, Verdict
-from stenosis_trt.engine.records import Problem
+from stenosis_trt.engine.path_names import files_of, reported_files
+from stenosis_trt.engine.records import Problem, StudyHeader
+from stenosis_trt.engine.safe_text import visible
 
 _COLUMNS = ("series", "plane", "slices", "description", "role", "reason")
+_FOLDED = ("description", "reason")
 _NO_ROLE = "–"
 _LISTED = 3
 """Files with one reason that are named; of more, the first one and their number."""
 _LONGEST = 64
 """Characters of a description: what the standard allows it (LO), and what a table has room for."""
-
-
-def visible(text: str) -> str:
-    """With control characters, and bytes that are no text, shown as what they are; for paths."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _printable(text: str) -> str:
@@ -56,7 +54,9 @@ def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
     for number, choice in enumerate(choices, start=1):
         flags = f" ({', '.join(choice.study.flags)})" if choice.study.flags else ""
         title = Text(f"Study {number}: {visible(choice.study.path)}{flags}")
-        table = Table(*_COLUMNS, title=title, title_justify="left")
+        # Headings and roles are shown whole, however narrow the terminal is; the others are folded.
+        columns = (Column(name, no_wrap=name not in _FOLDED, overflow="fold") for name in _COLUMNS)
+        table = Table(*columns, title=title, title_justify="left")
         for row in _rows(choice):
             style = "dim" if row[_COLUMNS.index("role")] == _NO_ROLE else "bold"
             table.add_row(*(Text(cell) for cell in row), style=style)
@@ -83,18 +83,23 @@ def study_lines(choices: Iterable[Choice]) -> Iterator[str]:
             yield f"Study {number}: can be graded; {flags}."
 
 
-def file_lines(problems: Iterable[Problem], each: bool) -> Iterator[str]:
-    """Files that cannot be used, by reason: in the words of errors.csv.
-
-    Args:
-        problems: of files.
-        each: name every file, however many have one reason.
-    """
+def problem_lines(problems: Iterable[Problem]) -> Iterator[str]:
+    """Files that cannot be used, by reason, in the words of errors.csv; many with one reason are counted."""
     by_reason: dict[tuple[str, str], list[Problem]] = defaultdict(list)
     for problem in problems:
         by_reason[problem.reason, problem.advice].append(problem)
     for (reason, advice), alike in by_reason.items():
-        if each or len(alike) <= _LISTED:
+        if len(alike) <= _LISTED:
             yield from (f"{visible(problem.path)}: {reason} {advice}" for problem in alike)
         else:
             yield f"{len(alike)} files, the first {visible(alike[0].path)}: {reason} {advice}"
+
+
+def file_lines(studies: Iterable[StudyHeader], problems: Iterable[Problem]) -> Iterator[str]:
+    """The number of each file in its study, and of each that was reported, under a heading; tab-separated."""
+    yield "\t".join(("study", "file", "path"))
+    for number, study in enumerate(studies, start=1):
+        for place, path in enumerate(files_of(study), start=1):
+            yield "\t".join((str(number), str(place), visible(path)))
+    for place, path in enumerate(reported_files(problems), start=1):
+        yield "\t".join(("", str(place), visible(path)))

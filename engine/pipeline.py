@@ -19,6 +19,7 @@ from stenosis_trt.engine.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
 from stenosis_trt.engine.match import Match, match_levels
 from stenosis_trt.engine.pack import InputSpec, OutputSpec, Pack
 from stenosis_trt.engine.records import (
+    FrameHeader,
     LevelResult,
     LoadedSlice,
     LoadedStudy,
@@ -138,7 +139,7 @@ class _Grade:
 
     probabilities: tuple[float, float, float, float] | None
     p_other: float | None
-    sop_uid: str
+    frame: FrameHeader
     flags: tuple[str, ...]
 
 
@@ -183,8 +184,7 @@ def _graded(
             (probabilities is None, "unlike_training"),
         )
         flags = tuple(name for doubtful, name in doubts if doubtful)
-        uid = slices[region.nearest].frame.sop_instance_uid
-        graded[region.level] = _Grade(probabilities, p_other, uid, flags)
+        graded[region.level] = _Grade(probabilities, p_other, slices[region.nearest].frame, flags)
     if all(item.probabilities is None for item in graded.values()):
         raise CannotGrade(
             Stage.GRADE,
@@ -254,7 +254,7 @@ def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, 
         grade=grade,
         probabilities=graded.probabilities,
         cord=match.cord if match else None,
-        sagittal_sop_uid=graded.sop_uid,
+        sagittal_sop_uid=graded.frame.sop_instance_uid,
         confidence=confidence,
         flags=(
             *item.flags,
@@ -263,4 +263,5 @@ def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, 
             *(match.flags if match else ()),
         ),
         p_other=graded.p_other,
+        sagittal_frame_number=graded.frame.frame_number,
     )

@@ -72,6 +72,8 @@ class Contrast:
 class FrameHeader:
     """One two-dimensional image: a whole classic file, or one frame of a multi-frame file.
 
+    `index` counts from 0. `frame_number` is that of a multi-frame object, which counts from 1 as
+    ReferencedFrameNumber does (PS3.3, 10.3); None for a single-frame object, which has no frame numbers.
     `pose` is None where the header gives no usable position, orientation or spacing.
     `intercept + slope × stored` is the real-world value; MONOCHROME1 has its slope negated and
     its intercept moved by the reader so that a higher value is always brighter.
@@ -83,6 +85,7 @@ class FrameHeader:
     pose: SlicePose | None
     slope: float = 1.0
     intercept: float = 0.0
+    frame_number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ class LoadedStudy:
 
 @dataclass(frozen=True)
 class CordMeasurement:
-    """The cord on one axial slice. `points` are patient coordinates in the order of the pack."""
+    """The cord on one axial slice. `points` are patient coordinates in the order of the pack; `frame_number`
+    is that of `FrameHeader`."""
 
     sop_instance_uid: str
     points: tuple[Vector, Vector, Vector, Vector]
@@ -174,6 +178,7 @@ class CordMeasurement:
     compression_ratio: float
     confidence: float
     flags: tuple[str, ...] = ()
+    frame_number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,7 @@ class LevelResult:
 
     `probabilities` are those of the four grades alone. `p_other` is the probability that the region is unlike
     all that the grader was trained to grade; None where it was not asked, or has no class for that.
+    `sagittal_sop_uid` and `sagittal_frame_number` name the slice that was graded; see `FrameHeader`.
     """
 
     level: str
@@ -193,6 +199,7 @@ class LevelResult:
     confidence: float
     flags: tuple[str, ...] = ()
     p_other: float | None = None
+    sagittal_frame_number: int | None = None
 
 
 @dataclass(frozen=True)

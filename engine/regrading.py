@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stenosis_trt.engine.records import Stage
+from stenosis_trt.engine.records import Problem, Stage
+from stenosis_trt.engine.stored_results import KeptStudy
 
 _MOST_TRIES = 3
 """Gradings of a study of which a file ends its reading process each time."""
 
 
-def lost_an_image(problem: Mapping[str, Any]) -> bool:
-    """Whether a problem that was kept (a `Problem` as a dictionary) is of a file whose pixels were lost."""
-    file = not (problem["harmless"] or problem.get("of_study", False))
-    return file and problem["stage"] == Stage.PIXELS.value
+def lost_an_image(problem: Problem) -> bool:
+    """Whether a problem that was kept with a study is of a file whose pixels were lost."""
+    return problem.stage is Stage.PIXELS and not problem.harmless and not problem.of_study
 
 
-def may_read_more(kept: Mapping[str, Any], read_with: Mapping[str, Any]) -> bool:
+def may_read_more(kept: KeptStudy, read_with: Mapping[str, Any]) -> bool:
     """Whether a study lost images that may be read now: under other limits or with other decoders, or where
     what lost them may have passed.
 
@@ -28,13 +28,12 @@ def may_read_more(kept: Mapping[str, Any], read_with: Mapping[str, Any]) -> bool
         kept: what was kept of the study.
         read_with: what decides now which files can be read.
     """
-    lost = list(filter(lost_an_image, kept["problems"]))
-    if kept.get("read_with") != read_with:
+    lost = list(filter(lost_an_image, kept.problems))
+    if kept.read_with != read_with:
         return bool(lost)
-    return any(problem.get("temporary", False) for problem in lost) and kept.get("tries", 1) < _MOST_TRIES
+    return any(problem.temporary for problem in lost) and kept.tries < _MOST_TRIES
 
 
-def tries(kept: Mapping[str, Any], read_with: Mapping[str, Any]) -> int:
+def tries(kept: KeptStudy, read_with: Mapping[str, Any]) -> int:
     """How often a study was graded under the limits and decoders of now."""
-    number: int = kept.get("tries", 1) if kept.get("read_with") == read_with else 0
-    return number
+    return kept.tries if kept.read_with == read_with else 0

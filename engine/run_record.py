@@ -40,14 +40,14 @@ def package_version(name: str) -> str:
 
 
 def made_with(
-    pack: Pack, backend: Mapping[str, str], precision: str, keep_identifiers: bool
+    pack: Pack, backend: Mapping[str, str], precision: str, keep_identifiers: bool, no_paths: bool
 ) -> dict[str, Any]:
     """What decides the numbers in the results: runs that agree in it may share an output folder.
 
     Args:
         pack: the models.
         backend: "backend", its name, and what else of it decides.
-        precision, keep_identifiers: of the run.
+        precision, keep_identifiers, no_paths: of the run.
     """
     return {
         "pack": pack.sha256,
@@ -55,6 +55,7 @@ def made_with(
         **backend,
         "precision": precision,
         "identifiers": keep_identifiers,
+        "paths": not no_paths,
     }
 
 

@@ -18,6 +18,7 @@ from stenosis_trt.engine.choose import Choice, choose
 from stenosis_trt.engine.dicom.errors import ReaderUnavailable
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.dicom.uids import was_replaced
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy, Problem, SeriesHeader, Stage, StudyHeader
 
 _LOG = logging.getLogger(__name__)
@@ -263,6 +264,7 @@ def _load(
         *(("axial_slices_mixed",) if left_out else ()),
         *(("slices_unreadable",) if broken or choice.study.lost_files else ()),
         *(("sagittal_slice_gap",) if _has_gap(sagittal) else ()),
+        *(("uid_replaced",) if _has_replaced_uid(choice) else ()),
     )
     study = LoadedStudy(
         header=choice.study,
@@ -306,6 +308,14 @@ def _load_series(
 ) -> tuple[tuple[LoadedSlice, ...], tuple[Problem, ...]]:
     slices, problems = reader.load(series.frames, slot)
     return slices, tuple(replace(problem, study_uid=series.study_uid) for problem in problems)
+
+
+def _has_replaced_uid(choice: Choice) -> bool:
+    """Whether a UID that results name is the hash of what the header holds."""
+    chosen = [series for series in (choice.sagittal, choice.axial) if series is not None]
+    uids = [choice.study.study_uid, *(series.series_uid for series in chosen)]
+    uids.extend(frame.sop_instance_uid for series in chosen for frame in series.frames)
+    return any(map(was_replaced, uids))
 
 
 def _has_gap(slices: Sequence[LoadedSlice]) -> bool:

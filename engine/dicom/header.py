@@ -28,6 +28,7 @@ from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.missing_geometry import missing_geometry
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.dicom.patients import PATIENT_KEYWORDS, Patient, read_patient
+from stenosis_trt.engine.dicom.uids import safe_uid
 from stenosis_trt.engine.records import Contrast, FrameHeader, Stage
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -141,11 +142,12 @@ def _file_header(
 
 
 def _uid(elements: Elements, keyword: str) -> str:
-    """A UID. What made decimal commas of all points of a file made them of its UIDs' too."""
+    """A UID that is safe to write. What made decimal commas of all points of a file made them of its UIDs'
+    too."""
     text = elements.text(keyword)
     if "," in text and is_uid(text.replace(",", ".")):
         return text.replace(",", ".")
-    return text
+    return safe_uid(text)
 
 
 def _modality(stated: str, sop_class: str) -> str:
@@ -190,7 +192,9 @@ def _frames(
         pose = frame.pose(layout)
         if pose is None:
             raise no_image(sop_class, *missing_geometry(frame))
-        header = FrameHeader(path, index, uid, pose, *frame.rescale(layout.inverted))
+        # An object with functional groups is multi-frame by its class, also where it has a single frame.
+        number = index + 1 if told else None
+        header = FrameHeader(path, index, uid, pose, *frame.rescale(layout.inverted), frame_number=number)
         volume, contrast = frame.volume_key(), frame.contrast()
         found.append(
             FoundFrame(header, volumes.setdefault(volume, volume), contrasts.setdefault(contrast, contrast))

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from stenosis_trt.bench.compare import LevelPair, RatioError, compare, pair_levels, quadratic_kappa
+from stenosis_trt.engine.table_files import TableFile, TableForm
+from stenosis_trt.engine.tables import RESULT_COLUMNS, Row
 
 
 def _pair(study: str, true_grade: int, grade: int | None, error: float = 0.0) -> LevelPair:
@@ -112,6 +114,53 @@ def test_results_of_other_studies_are_refused(tmp_path: Path) -> None:
     results = _write(tmp_path / "results.csv", [_row("2", "C2/3", "0", "0.6", "0")])
     with pytest.raises(ValueError, match="no study in common"):
         pair_levels(results, truth)
+
+
+_READER = """study_uid,level,kang_grade
+1,C2/3,0
+1,C3/4,2
+1,C4/5,
+"""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [_READER, "\ufeff" + _READER, _READER.replace(",", ";"), "\ufeff" + _READER.replace(",", ";")],
+    ids=["plain", "with a mark", "with semicolons", "with both"],
+)
+def test_a_readers_grades_are_compared_however_they_were_saved(content: str, tmp_path: Path) -> None:
+    """A level that the reader left open is not in the truth; ratios and distances are not known."""
+    (tmp_path / "reader.csv").write_text(content, encoding="utf-8")
+    rows = [
+        _row("1", "C2/3", "0", "0.6", "1"),
+        _row("1", "C3/4", "1", "0.5", "1"),
+        _row("1", "C4/5", "1", "", ""),
+    ]
+    pairs = pair_levels(_write(tmp_path / "results.csv", rows), tmp_path / "reader.csv")
+    assert [(pair.level, pair.true_grade, pair.grade) for pair in pairs] == [("C2/3", 0, 0), ("C3/4", 2, 1)]
+    figures = compare(pairs)
+    assert figures.accuracy == 0.5
+    assert (
+        figures.ratio_bias is figures.ratio_limits_of_agreement is figures.ratio_mean_absolute_error is None
+    )
+    assert figures.found_within_4_mm is figures.median_distance_mm is None
+
+
+def test_results_in_the_form_for_a_spreadsheet_are_compared_like_the_others(tmp_path: Path) -> None:
+    row: Row = dict.fromkeys(RESULT_COLUMNS, "") | {"study_uid": "1", "level": "C2/3", "kang_grade": 1}
+    row |= {"compression_ratio": 0.625, "x_mm": -1.5, "y_mm": 2.25, "z_mm": 0.0}
+    pairs = []
+    for mark in (None, ",", "."):
+        with (tmp_path / "results.csv").open("w", newline="", encoding="utf-8") as stream:
+            TableFile(stream, RESULT_COLUMNS, TableForm(mark)).add([row])
+        pairs.append(pair_levels(tmp_path / "results.csv", tmp_path / "results.csv"))
+    assert pairs[0] == pairs[1] == pairs[2]
+    assert (pairs[1][0].ratio, pairs[1][0].distance_mm) == (0.625, 0.0)
+
+
+def test_levels_of_which_none_was_found_are_none_within_4_mm() -> None:
+    figures = compare([_pair("a", 0, None), _pair("b", 1, None)])
+    assert (figures.found_within_4_mm, figures.median_distance_mm) == (0.0, None)
 
 
 def test_the_ratios_error_is_given_for_each_true_grade() -> None:

@@ -18,7 +18,7 @@ import stand_in
 from stenosis_trt.engine import outputs
 from stenosis_trt.engine.outputs import NotWritten, OutputError, ResultStore, Tables
 from stenosis_trt.engine.records import LEVELS, FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
-from stenosis_trt.engine.tables import ERROR_COLUMNS, RESULT_COLUMNS
+from stenosis_trt.engine.tables import ERROR_COLUMNS, RESULT_COLUMNS, STUDY_COLUMNS
 from stenosis_trt.engine.whole_files import write_whole, writing_whole
 
 KIND = {"pack": "a", "numpy": "2"}
@@ -78,10 +78,14 @@ def test_a_level_unlike_the_training_says_so_in_both_tables_and_how_much_in_one(
 
 def test_columns_are_those_of_the_design() -> None:
     assert ",".join(RESULT_COLUMNS) == (
-        "study_uid,patient_id,level,kang_grade,p0,p1,p2,p3,compression_ratio,ap_mm,transverse_mm,"
-        "sagittal_sop_uid,axial_sop_uid,x_mm,y_mm,z_mm,confidence,flags"
+        "study_number,study_uid,patient_id,level,kang_grade,p0,p1,p2,p3,compression_ratio,ap_mm,transverse_mm,"
+        "sagittal_sop_uid,sagittal_frame_number,axial_sop_uid,axial_frame_number,x_mm,y_mm,z_mm,confidence,flags"
     )
-    assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid,harmless,of_study"
+    assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid,study_number,harmless,of_study"
+    assert ",".join(STUDY_COLUMNS) == (
+        "study_number,study_uid,path,status,reason,sagittal_series_uid,axial_series_uid,"
+        "grade_0,grade_1,grade_2,grade_3,ungraded,worst_grade,worst_level,warning_count"
+    )
 
 
 def test_rows_come_in_the_order_of_the_studies_then_those_of_earlier_runs(tmp_path: Path) -> None:
