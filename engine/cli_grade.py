@@ -113,7 +113,7 @@ def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
         with usage_errors():
             outcome = grade_paths(paths, out, options)
     except KeyboardInterrupt:
-        place = "--out" if options.no_paths else out
+        place = "the folder of --out" if options.no_paths else out
         typer.echo(f"Interrupted. What was graded is in {place}; --resume goes on from there.", err=True)
         return INTERRUPTED
     for line in summary_lines(outcome):
