@@ -114,7 +114,7 @@ def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
         with usage_errors():
             outcome = grade_paths(paths, out, options)
     except KeyboardInterrupt as ended:
-        how, place = str(ended) or "Interrupted", "--out" if options.no_paths else out
+        how, place = str(ended) or "Interrupted", "the folder of --out" if options.no_paths else out
         typer.echo(f"{how}. What was graded is in {place}; --resume goes on from there.", err=True)
         return INTERRUPTED
     for line in summary_lines(outcome):

@@ -215,7 +215,7 @@ class ResultStore:
         try:
             return read(path)
         except DamagedFile as error:
-            raise OutputError(f"{self.shown}/{path.relative_to(self.out)} {error}", advice) from error
+            raise OutputError(f"{path.relative_to(self.out)} in {self.shown} {error}", advice) from error
 
     def _kept(self, name: str) -> KeptStudy:
         return self._content(read_study, self._studies / name, _GRADED_AGAIN)

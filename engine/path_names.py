@@ -49,7 +49,7 @@ class HiddenPaths(PathNames):
         self._key = secrets.token_bytes(_KEY_BYTES)
 
     def of_folder(self, folder: Path) -> str:
-        return "--out"
+        return "the folder of --out"
 
     def of_study(self, study: StudyHeader) -> str:
         return self._named("study", study.path)

@@ -88,8 +88,10 @@ def read_study(path: Path) -> KeptStudy:
     """
     text = _text(path)
     version = _parsed(text).get("format")
+    if not isinstance(version, int):
+        raise _damaged("it names no version of its format")
     if version != FORMAT:
-        raise DamagedFile("is of another version of this program.")
+        raise DamagedFile(f"is of version {version} of its format, and this program reads {FORMAT}.")
     kept: KeptStudy = _checked(_adapter(KeptStudy), text)
     reason = next(_contradictions(kept), None)
     if reason is not None:
@@ -158,7 +160,7 @@ def _parsed(text: str) -> dict[str, Any]:
         # Surrogates, and integers of more digits than Python turns into text.
         json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"cannot be read ({type(error).__name__}).") from error
+        raise _damaged("it is no JSON, is nested too deep, or has a number that is not finite") from error
     if not isinstance(content, dict):
         raise _damaged("it is no object")
     return content
