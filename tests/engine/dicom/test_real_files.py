@@ -161,7 +161,7 @@ def test_every_file_of_the_collection_is_accounted_for(reader: DicomReader) -> N
     read = {frame.path for series in _all_series(scan) for frame in series.frames}
     refused = {Path(problem.path) for problem in scan.problems}
     files = {p for p in shared_data("dicom").rglob("*") if p.is_file() and p.name != "DICOMDIR"}
-    # Identical copies are dropped silently; here are none. Other exports of one image have a row for them all.
+    # Identical copies are dropped silently; here are none. Other exports of images share a row.
     exports = {path for path in refused if path.is_dir()}
     assert {path.name for path in exports} == {"pydicom_mr", "bits_signed"}
     left = {p.resolve() for p in files} - {p.resolve() for p in read | refused}
