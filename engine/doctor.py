@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from stenosis_trt.engine.hardware import (
     processor_name,
     usable_cores,
 )
+from stenosis_trt.engine.messages import line_width
 from stenosis_trt.engine.pack import Pack, PackError, reference_pack
 from stenosis_trt.engine.plans import build_command, plans_of, refusal
 from stenosis_trt.engine.run_record import package_version, versions
@@ -71,9 +70,8 @@ def examine(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ..
 
 def report_lines(findings: Iterable[Finding]) -> Iterator[str]:
     """The report, line by line: broken between words for a terminal, and not at all for a file or pipe."""
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     blank = " " * (_NAME_COLUMNS + 1)
-    wrap = partial(textwrap.wrap, width=columns, break_long_words=False, break_on_hyphens=False)
+    wrap = partial(textwrap.wrap, width=line_width(), break_long_words=False, break_on_hyphens=False)
     for finding in findings:
         yield from wrap(
             finding.value, initial_indent=f"{finding.name:{_NAME_COLUMNS}} ", subsequent_indent=blank

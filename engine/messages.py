@@ -11,6 +11,7 @@ import errno
 import fcntl
 import io
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -47,6 +48,12 @@ def on_terminal() -> bool:
         return sys.stderr is not None and sys.stderr.isatty()
     except (OSError, ValueError):
         return False
+
+
+def line_width() -> int:
+    """Columns of the terminal that standard output is; without one, more than any line has."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if terminal else sys.maxsize
 
 
 def console(of_messages: bool = False) -> Console:

@@ -58,7 +58,7 @@ _REGIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
         # The spinal cord is "спинной мозг", cerebrospinal fluid "脑脊液": the words for brain are in both.
         _any_of(
             r"brain|\bhead|cereb|encephal|encefal|[ck]rani|\bcrane",
-            r"schädel|\bkopf|\b(ge)?hirn|cerveau|\btête\b|cervell|\btesta\b|cabe[cz]a",
+            r"schädel|\bkopf|\b(ge)?hirn|cerveau|\btête\b|cervel|\btesta\b|cabe[cz]a",
             r"mózg|\bgłow[aye]|czaszk|головн|\bчереп|beyin|\bkafa",
             r"[脳脑腦](?!脊)|颅|顱|头|頭|뇌(?!척)|두부|머리",
         ),
@@ -74,7 +74,7 @@ _REGIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
 # Left out, since they mean more: 경부 (also of the womb), 목 and 首 (also in the words for wrist).
 _NOT_OF_WOMB_OR_FEMUR = r"(?! (uter|femor|de))"
 _NECK = _any_of(
-    r"cerv(?!eau|el|ix|ice\b)|\bct?[ -]?spine|neck",
+    r"cerv(?!eau|el|ix|ice\b)|\bct?[ -]?spine|\bc[ -]?sp\b|neck",
     r"zervi|\bhw[sk]\b|\bhals",
     rf"\bcuello\b{_NOT_OF_WOMB_OR_FEMUR}|\bcollo\b{_NOT_OF_WOMB_OR_FEMUR}|pescoço",
     r"szyj(?!k)|\bszyi\b|шейн|\bше[яи]\b|цервик|\bшоп\b|servi[kc]al|\bboyun|\bboyn",
@@ -103,7 +103,7 @@ _CONTRASTS: tuple[tuple[str, re.Pattern[str]], ...] = (
         _any_of(
             r"lo[ck]ali[sz](er|at|ad|z)|\blocs?\b|scout|survey|\bpilot\b|3[ -]?pl(ane)?\b",
             r"übersicht|repérage|\bcentrage\b|локалайз|локализатор|\bобзорн",
-            r"定位|位置決め|位置决め|로컬라이저",
+            r"定位|位置決め|位置决め|로컬라이저|스카우트",
         ),
     ),
     ("STIR", re.compile(r"stir|tirm|\bir[ -]?fse|fse[ -]?ir\b")),

@@ -194,9 +194,9 @@ def _lost(**values: bool) -> Problem:
 def test_a_study_that_lost_images_is_done_as_long_as_no_more_of_them_can_be_read(
     problem: Problem | None, read_with: dict[str, Any], due: bool, tmp_path: Path
 ) -> None:
-    with ResultStore(tmp_path, KIND, False, {"limits": {"max_frames": 1}}) as store:
+    with ResultStore(tmp_path, KIND, False, read_with={"limits": {"max_frames": 1}}) as store:
         store.add(_study("1.1"), stand_in.result("1.1"), [problem] if problem else [])
-    with ResultStore(tmp_path, KIND, True, read_with) as store:
+    with ResultStore(tmp_path, KIND, True, read_with=read_with) as store:
         assert (store.lost_images(_study("1.1")), store.is_done(_study("1.1"))) == (due, not due)
         assert not store.lost_images(_study("1.2"))
 
@@ -205,12 +205,12 @@ def test_a_file_that_ends_its_process_each_time_does_not_have_its_study_graded_f
     tmp_path: Path,
 ) -> None:
     due: list[bool] = []
-    with ResultStore(tmp_path, KIND, False, {"limits": 1}) as store:
+    with ResultStore(tmp_path, KIND, False, read_with={"limits": 1}) as store:
         for _ in range(4):
             store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
             due.append(store.lost_images(_study("1.1")))
     assert due == [True, True, False, False]
-    with ResultStore(tmp_path, KIND, True, {"limits": 2}) as store:
+    with ResultStore(tmp_path, KIND, True, read_with={"limits": 2}) as store:
         assert store.lost_images(_study("1.1"))
         store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
         assert store.lost_images(_study("1.1")), "other limits begin anew"
@@ -248,7 +248,12 @@ def test_only_tables_that_do_not_fit_are_missing_and_named(
     assert "--resume" in error.value.advice
     assert len(_rows(tmp_path / "errors.csv")) == 1
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["errors.csv", "results.jsonl", "studies"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "errors.csv",
+        "results.jsonl",
+        "studies",
+        "studies.csv",
+    ]
 
 
 def test_a_kill_between_a_result_and_its_earlier_failure_counts_the_result(tmp_path: Path) -> None:
@@ -358,7 +363,7 @@ def test_patients_that_share_a_study_uid_keep_a_result_each(tmp_path: Path) -> N
     with ResultStore(tmp_path, KIND, resume=False) as store:
         for key, folder in (("1.2", "ann"), ("1.2#2", "ben")):
             store.add(_of_patient(key, folder), stand_in.result("1.2", folder), [])
-        assert store.write_tables(["1.2", "1.2#2"], []) == Tables(2, 0, 0)
+        assert store.write_tables(["1.2", "1.2#2"], []) == Tables(2, 0, 0, graded_now=2)
     rows = _rows(tmp_path / "results.csv")
     assert [row["patient_id"] for row in rows[:: len(LEVELS)]] == ["ann", "ben"]
 

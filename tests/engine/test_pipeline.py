@@ -247,7 +247,7 @@ def test_a_model_that_is_no_onnx_file_says_so(pack: Pack, tmp_path: Path) -> Non
     manifest = json.loads((folder / "pack.json").read_text())
     manifest["models"]["levels"]["sha256"] = hashlib.sha256(b"not a model").hexdigest()
     (folder / "pack.json").write_text(json.dumps(manifest))
-    with pytest.raises(PackError, match="cannot load"):
+    with pytest.raises(PackError, match="not encoded as an ONNX model"):
         OnnxRuntimeBackend(Pack.load(folder), threads=1)
 
 
