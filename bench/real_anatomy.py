@@ -52,7 +52,7 @@ class LevelFigure:
     level: str
     distance_mm: float | None
     grade: int | None
-    flags: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def judge_short_fields(subject: Subject, volumes: Path, pack: Path | None) -> li
                 right=right,
                 wrong=sum(k in shown for k in found) - right,
                 invented=sum(k not in shown for k in found),
-                doubted=any("level_number_uncertain" in level["flags"] for level in levels),
+                doubted=any("level_number_uncertain" in level["warnings"] for level in levels),
             )
         )
     return fields
@@ -175,7 +175,7 @@ def grade_acquired(study: AcquiredStudy, pack: Path | None, work: Path) -> dict[
 def _level(found: Mapping[str, Any], mark: np.ndarray) -> LevelFigure:
     point = found["point"]
     distance = None if point is None else float(np.linalg.norm(np.array(point) - mark))
-    return LevelFigure(found["level"], distance, found["grade"], tuple(found["flags"]))
+    return LevelFigure(found["level"], distance, found["grade"], tuple(found["warnings"]))
 
 
 def _ratio_errors(
@@ -186,7 +186,7 @@ def _ratio_errors(
     poses = {sop_instance_uid(study, study.axial, k): pose for k, pose in enumerate(study.axial.poses)}
     errors = []
     for item in slices:
-        if not item["flags"]:
+        if not item["warnings"]:
             ratio = mask_ratio(mask, poses[item["sop_instance_uid"]], np.mean(item["points"], axis=0))
             if ratio is not None:
                 errors.append(item["compression_ratio"] - ratio)
@@ -237,7 +237,7 @@ def _print(figures: Sequence[SubjectFigures], short: Sequence[ShortField]) -> No
         print(f"{item.subject}: {item.reason or f'{len(item.distances)} of {len(JUDGED)} levels found'}")
         for level in item.levels:
             place = "not found" if level.distance_mm is None else f"{level.distance_mm:4.1f} mm off"
-            print(f"  {level.level:6} {place}, grade {level.grade}  {' '.join(level.flags)}")
+            print(f"  {level.level:6} {place}, grade {level.grade}  {' '.join(level.warnings)}")
         if item.ratio_mean_absolute_error is not None:
             errors = f"mean absolute error {item.ratio_mean_absolute_error:.3f}, bias {item.ratio_bias:+.3f}"
             print(f"  ratio on {item.cord_slices} slices: {errors}")

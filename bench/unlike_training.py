@@ -43,7 +43,7 @@ HEADS = "dicom/siemens_supine_HFS"
 _REGIONS = 40
 _SEED = 9
 _CONTRAST = 0.05
-"""Standard deviation in the window below which the pipe flags a region as showing next to nothing."""
+"""Standard deviation in the window below which the pipe warns of a region as showing next to nothing."""
 _SURE = 0.9
 
 Pixels = npt.NDArray[np.uint16]

@@ -94,8 +94,8 @@ class Outcome:
     """Counts of a run.
 
     `skipped` were graded by the run that this one resumes. `lost_files` are files that may have held an
-    image and could not be read. `problems` are the rows of errors.csv. `worst_grades` and `flags` are those
-    of `Tables`; `shown` is the output folder as messages name it.
+    image and could not be read. `problems` are the rows of errors.csv. `worst_grades` and `warnings` are
+    those of `Tables`; `shown` is the output folder as messages name it.
     """
 
     studies: int
@@ -107,7 +107,7 @@ class Outcome:
     out: Path
     shown: str = ""
     worst_grades: Mapping[int | None, int] = field(default_factory=dict)
-    flags: Mapping[str, int] = field(default_factory=dict)
+    warnings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -308,7 +308,7 @@ class _Run:
         if self._cpu is None:
             self._cpu = OnnxRuntimeBackend(self._pack, self._options.threads)
         result, problems = self._result(reader, read, self._cpu)
-        return (result and replace(result, flags=(*result.flags, "graded_on_cpu"))), problems
+        return (result and replace(result, warnings=(*result.warnings, "graded_on_cpu"))), problems
 
     def write_tables(self) -> Outcome:
         """Write the tables of what was graded until now; the counts are of what they hold."""
@@ -345,7 +345,7 @@ class _Run:
             out=self._store.out,
             shown=self._store.shown,
             worst_grades=tables.worst_grades,
-            flags=tables.flags,
+            warnings=tables.warnings,
         )
 
     def record(self, decision: Decision, outcome: Outcome, finished: bool) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Choice:
 
     `problem` is set, and `sagittal` None, where the study cannot be graded. `axial_packs` are joined to
     `axial`: series that show other discs. `same_frame_of_reference` says whether axial slices may be matched
-    to sagittal levels. `verdicts` has one entry a series, in the study's order. `flags` begin with the
+    to sagittal levels. `verdicts` has one entry a series, in the study's order. `warnings` begin with the
     study's own.
     """
 
@@ -67,7 +67,7 @@ class Choice:
     same_frame_of_reference: bool
     verdicts: tuple[Verdict, ...]
     problem: Problem | None
-    flags: tuple[str, ...]
+    warnings: tuple[str, ...]
     axial_packs: tuple[SeriesHeader, ...] = ()
 
     @property
@@ -98,12 +98,19 @@ def choose(study: StudyHeader, tried: Collection[int] = ()) -> Choice:
     taken = _Taken(sagittal, axial, packs)
     verdicts = tuple(_verdict(place, judged, taken, merits) for place in range(len(judged)))
     if sagittal is None:
-        return Choice(study, None, axial, False, verdicts, _no_sagittal(study, judged, axial), study.flags)
+        return Choice(study, None, axial, False, verdicts, _no_sagittal(study, judged, axial), study.warnings)
     same = axial is not None and same_frame(sagittal, axial)
-    flags = (*study.flags, *_flags(sagittal, axial, same))
+    warnings = (*study.warnings, *_warnings(sagittal, axial, same))
+    if axial is None and any(map(_is_mixed_axial, study.series)):
+        warnings = (*warnings, "axial_slices_mixed")
     if any(verdict.role and not taken.holds(verdict.series) for verdict in verdicts):
-        flags = (*flags, "slices_left_out")
-    return Choice(study, sagittal, axial, same, verdicts, None, flags, packs)
+        warnings = (*warnings, "slices_left_out")
+    return Choice(study, sagittal, axial, same, verdicts, None, warnings, packs)
+
+
+def _is_mixed_axial(series: SeriesHeader) -> bool:
+    """Whether a series would be axial if its slices were one stack."""
+    return bool(series.defect) and poses(series)[0].orientation == "axial"
 
 
 def _tried(judgement: Judgement) -> Judgement:
@@ -232,9 +239,9 @@ def _serves_as_axial(judgement: Judgement) -> bool:
     return judgement.role == AXIAL_ROLE or judgement.is_pack
 
 
-def _flags(sagittal: SeriesHeader, axial: SeriesHeader | None, same: bool) -> tuple[str, ...]:
+def _warnings(sagittal: SeriesHeader, axial: SeriesHeader | None, same: bool) -> tuple[str, ...]:
     both = [series for series in (sagittal, axial) if series is not None]
-    flags = (
+    warnings = (
         (axial is None, "no_axial_series"),
         (axial is not None and not same, "axial_unmatched"),
         (any(names_other_region(series) for series in both), "body_part_not_cervical"),
@@ -243,4 +250,4 @@ def _flags(sagittal: SeriesHeader, axial: SeriesHeader | None, same: bool) -> tu
         (any(step(series) < _THIN for series in both), "thin_slices"),
         (any(series.lossy for series in both), "lossy_compression"),
     )
-    return tuple(name for holds, name in flags if holds)
+    return tuple(name for holds, name in warnings if holds)

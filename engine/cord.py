@@ -143,7 +143,7 @@ def measure_cord(slices: Sequence[LoadedSlice], cords: Cords, model: ModelSpec) 
                 transverse_mm=transverse,
                 compression_ratio=float(geometry.compression_ratio[k]),
                 confidence=float(confidence[k]),
-                flags=tuple(dict.fromkeys(name for doubtful, name in doubts if doubtful)),
+                warnings=tuple(dict.fromkeys(name for doubtful, name in doubts if doubtful)),
                 frame_number=item.frame.frame_number,
             )
         )

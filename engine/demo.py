@@ -57,8 +57,18 @@ def _refuse_content(folder: Path, results: Path) -> None:
 def _table(results: Path, truth: Path) -> Table:
     with truth.open(newline="", encoding="utf-8") as stream:
         known = {(row["study_uid"], row["level"]): row for row in csv.DictReader(stream)}
-    columns = ("study", "level", "Kang\ngrade", "true\ngrade", "p", "ratio", "true\nratio", "AP mm", "flags")
-    # Without lines between columns the longest flag fits into 80 of them.
+    columns = (
+        "study",
+        "level",
+        "Kang\ngrade",
+        "true\ngrade",
+        "p",
+        "ratio",
+        "true\nratio",
+        "AP mm",
+        "warnings",
+    )
+    # Without lines between columns the longest warning fits into 80 of them.
     title = "Cervical stenosis: three phantom studies (ratio: AP/transverse)"
     table = Table(*columns, title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     with results.open(newline="", encoding="utf-8") as stream:
@@ -79,6 +89,6 @@ def _table(results: Path, truth: Path) -> Table:
                 row["compression_ratio"][:5] or "–",
                 expected["compression_ratio"][:5],
                 row["ap_mm"],
-                row["flags"].replace(";", "\n"),
+                row["warnings"].replace(";", "\n"),
             )
     return table

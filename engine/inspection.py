@@ -52,8 +52,8 @@ def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
     Folders and descriptions are put in as plain text: brackets in them are no markup.
     """
     for number, choice in enumerate(choices, start=1):
-        flags = f" ({', '.join(choice.study.flags)})" if choice.study.flags else ""
-        title = Text(f"Study {number}: {visible(choice.study.path)}{flags}")
+        warnings = f" ({', '.join(choice.study.warnings)})" if choice.study.warnings else ""
+        title = Text(f"Study {number}: {visible(choice.study.path)}{warnings}")
         # Headings and roles are shown whole, however narrow the terminal is; the others are folded.
         columns = (Column(name, no_wrap=name not in _FOLDED, overflow="fold") for name in _COLUMNS)
         table = Table(*columns, title=title, title_justify="left")
@@ -65,22 +65,23 @@ def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
 
 def inspection_lines(choices: Iterable[Choice]) -> Iterator[str]:
     """The same, tab-separated under a heading, for files and pipes; each line names its study."""
-    yield "\t".join(("study", *_COLUMNS, "folder", "study_uid", "study_flags"))
+    yield "\t".join(("study", *_COLUMNS, "folder", "study_uid", "study_warnings"))
     for number, choice in enumerate(choices, start=1):
         study = choice.study
         for row in _rows(choice):
-            told = visible(study.path), study.study_uid, ";".join(study.flags)
+            told = visible(study.path), study.study_uid, ";".join(study.warnings)
             yield "\t".join((str(number), *row, *told))
 
 
 def study_lines(choices: Iterable[Choice]) -> Iterator[str]:
     """Of each study that cannot be graded, or with something to note, why: in the words of errors.csv."""
     for number, choice in enumerate(choices, start=1):
-        flags = ", ".join(choice.flags)
+        warnings = ", ".join(choice.warnings)
         if choice.problem is not None:
-            yield f"Study {number}: {choice.problem.reason} {SEND_SAGITTAL}.{f' ({flags})' if flags else ''}"
-        elif flags:
-            yield f"Study {number}: can be graded; {flags}."
+            more = f" ({warnings})" if warnings else ""
+            yield f"Study {number}: {choice.problem.reason} {SEND_SAGITTAL}.{more}"
+        elif warnings:
+            yield f"Study {number}: can be graded; {warnings}."
 
 
 def problem_lines(problems: Iterable[Problem]) -> Iterator[str]:

@@ -56,12 +56,12 @@ MINIMUM_LEVELS = 3
 
 @dataclass(frozen=True)
 class LevelPoint:
-    """A level that was looked for. `point` is None where it was not found; `flags` say why."""
+    """A level that was looked for. `point` is None where it was not found; `warnings` say why."""
 
     level: str
     point: Vector | None
     confidence: float
-    flags: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 Chain = tuple[LevelPoint | None, ...]
@@ -84,7 +84,7 @@ def locate_levels(slices: Sequence[LoadedSlice], seen: Keypoints, model: ModelSp
     doubtful = _as_well_one_off(chain, opinions) or not _counted_from_c2(chain, slices)
     doubt = ("level_number_uncertain",) if doubtful else ()
     found = [
-        replace(kept, flags=doubt) if kept is not None else _without_point(each[0])
+        replace(kept, warnings=doubt) if kept is not None else _without_point(each[0])
         for kept, each in zip(chain, opinions, strict=True)
     ]
     return _mark_out_of_view(found, slices)

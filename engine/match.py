@@ -24,10 +24,10 @@ _SAME_TILT_DEGREES = 5.0
 
 @dataclass(frozen=True)
 class Match:
-    """The measurement that stands for a level, or None; `flags` say what is doubtful or missing."""
+    """The measurement that stands for a level, or None; `warnings` say what is doubtful or missing."""
 
     cord: CordMeasurement | None
-    flags: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def match_levels(
@@ -59,21 +59,21 @@ def match_levels(
         if len(near) == 0:
             matches[level] = Match(None, ("no_axial_slice",))
             continue
-        flags = () if float(np.abs(arcs[near] - arc).min()) <= _GAP_MM else ("axial_slice_gap",)
+        warnings = () if float(np.abs(arcs[near] - arc).min()) <= _GAP_MM else ("axial_slice_gap",)
         candidates = [measured[int(k)] for k in near]
         choice = maximal_compression(
             [item.compression_ratio for item in candidates],
-            [not item.flags for item in candidates],
+            [not item.warnings for item in candidates],
             arcs[near],
             [arc],
             [reaches[level]],
         )
         chosen = int(choice.slices[0])
         if chosen < 0:
-            doubts = dict.fromkeys(flag for item in candidates for flag in item.flags)
-            matches[level] = Match(None, ("cord_not_measured", *doubts, *flags))
+            doubts = dict.fromkeys(warning for item in candidates for warning in item.warnings)
+            matches[level] = Match(None, ("cord_not_measured", *doubts, *warnings))
             continue
-        matches[level] = Match(candidates[chosen], flags)
+        matches[level] = Match(candidates[chosen], warnings)
     return matches
 
 

@@ -41,8 +41,8 @@ from stenosis_trt.engine.tables import (
     STUDY_COLUMNS,
     error_row,
     result_rows,
-    study_flags,
     study_row,
+    study_warnings,
     unreached_row,
     worst_level,
 )
@@ -79,7 +79,7 @@ class Tables:
     `problems` are all rows of errors.csv.
     `lost_files` are images of the studies that were asked for that were lost when their pixels were read.
     Of the studies that were asked for and graded, `worst_grades` counts those of each worst grade (None
-    where no level has a grade), `flags` those that have a flag.
+    where no level has a grade), `warnings` those that have a warning.
     """
 
     graded: int
@@ -88,7 +88,7 @@ class Tables:
     lost_files: int = 0
     graded_now: int = 0
     worst_grades: Counter[int | None] = field(default_factory=Counter, compare=False)
-    flags: Counter[str] = field(default_factory=Counter, compare=False)
+    warnings: Counter[str] = field(default_factory=Counter, compare=False)
 
 
 class NotWritten(OutputError):
@@ -353,7 +353,7 @@ class ResultStore:
         """Write those tables that are in `names`."""
         graded = graded_now = failed = rows_of_errors = lost_files = 0
         worst_grades: Counter[int | None] = Counter()
-        flags: Counter[str] = Counter()
+        warnings: Counter[str] = Counter()
         # Of studies that share a UID no one is meant.
         keys = {*order}
         numbers = {key: number for number, key in enumerate(order, start=1) if f"{key}#2" not in keys}
@@ -384,8 +384,8 @@ class ResultStore:
                 if wanted:
                     worst = worst_level(kept.result)
                     worst_grades[worst.grade if worst else None] += 1
-                    flags.update(study_flags(kept.result))
-        return Tables(graded, failed, rows_of_errors, lost_files, graded_now, worst_grades, flags)
+                    warnings.update(study_warnings(kept.result))
+        return Tables(graded, failed, rows_of_errors, lost_files, graded_now, worst_grades, warnings)
 
     def _table(self, name: str, names: Collection[str]) -> AbstractContextManager[TextIO]:
         if name in names:
@@ -419,6 +419,6 @@ def _images(study: StudyHeader) -> str:
     """
     frames = [frame for series in study.series for frame in series.frames]
     names = sorted(f"{frame.sop_instance_uid} {frame.index}" for frame in frames)
-    if STUDY_UID_SHARED in study.flags:
+    if STUDY_UID_SHARED in study.warnings:
         names.extend(sorted({str(frame.path) for frame in frames}))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()

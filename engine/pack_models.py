@@ -118,7 +118,7 @@ class OutputSpec:
             W / stride), values in [0, 1]).
         names: classes or points, in the order of the output.
         stride: input pixels for one heatmap pixel; 1 for classes.
-        minimum_confidence: a peak below it is no point; a probability below it earns a flag.
+        minimum_confidence: a peak below it is no point; a probability below it earns a warning.
         maximum_other: of the class `OTHER`: from this probability on there is no grade. `MAXIMUM_OTHER`
             where it is not given; None where there is no such class.
     """

@@ -62,7 +62,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         backend: where to compute.
 
     Returns:
-        A result with every level of LEVELS: graded, or with the reason in its flags.
+        A result with every level of LEVELS: graded, or with the reason in its warnings.
 
     Raises:
         CannotGrade: no cervical spine was recognised, or no level of it is like what the grader was
@@ -104,7 +104,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         levels=results,
         # Where left and right are one point, nothing was measured, and there is no ratio.
         cord_slices=tuple(item for item in cords if item.transverse_mm > 0),
-        flags=study.flags,
+        warnings=study.warnings,
         seconds=clock.seconds,
     )
 
@@ -140,7 +140,7 @@ class _Grade:
     probabilities: tuple[float, float, float, float] | None
     p_other: float | None
     frame: FrameHeader
-    flags: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ def _graded(
             (grades.contrast[k] < _LOW_CONTRAST, "low_contrast"),
             (probabilities is None, "unlike_training"),
         )
-        flags = tuple(name for doubtful, name in doubts if doubtful)
-        graded[region.level] = _Grade(probabilities, p_other, slices[region.nearest].frame, flags)
+        warnings = tuple(name for doubtful, name in doubts if doubtful)
+        graded[region.level] = _Grade(probabilities, p_other, slices[region.nearest].frame, warnings)
     if all(item.probabilities is None for item in graded.values()):
         raise CannotGrade(
             Stage.GRADE,
@@ -221,7 +221,7 @@ def of_grades(
 
 
 def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSlice], str]:
-    """The axial slices that cross the canal; where there are none, the flag that says why."""
+    """The axial slices that cross the canal; where there are none, the warning that says why."""
     if not study.axial:
         return [], "no_axial_series"
     if not study.same_frame_of_reference:
@@ -240,7 +240,7 @@ def _cord_rois(slices: Sequence[LoadedSlice], across: Sequence[CordSlice], spec:
 
 def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, pack: Pack) -> LevelResult:
     if graded is None:
-        return LevelResult(item.level, None, None, None, None, "", item.confidence, item.flags)
+        return LevelResult(item.level, None, None, None, None, "", item.confidence, item.warnings)
     grade: int | None = None
     confidence, unsure = item.confidence, False
     if graded.probabilities is not None:
@@ -256,11 +256,11 @@ def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, 
         cord=match.cord if match else None,
         sagittal_sop_uid=graded.frame.sop_instance_uid,
         confidence=confidence,
-        flags=(
-            *item.flags,
-            *graded.flags,
+        warnings=(
+            *item.warnings,
+            *graded.warnings,
             *(("grade_low_confidence",) if unsure else ()),
-            *(match.flags if match else ()),
+            *(match.warnings if match else ()),
         ),
         p_other=graded.p_other,
         sagittal_frame_number=graded.frame.frame_number,

@@ -122,7 +122,7 @@ class StudyHeader:
     """All series of one study: of one Study Instance UID and one patient.
 
     `lost_files` of its files could not be used, not even by their headers. `key` names the study within a
-    run: its UID, with "#2", "#3" … behind it where patients share a UID. `flags` become the result's.
+    run: its UID, with "#2", "#3" … behind it where patients share a UID. `warnings` become the result's.
     """
 
     study_uid: str
@@ -130,7 +130,7 @@ class StudyHeader:
     series: tuple[SeriesHeader, ...]
     lost_files: int = 0
     key: str = ""
-    flags: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -161,7 +161,7 @@ class LoadedStudy:
     axial_series: SeriesHeader | None
     axial: tuple[LoadedSlice, ...]
     same_frame_of_reference: bool
-    flags: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     axial_packs: tuple[SeriesHeader, ...] = ()
     axial_series_index: tuple[int, ...] = ()
 
@@ -177,13 +177,13 @@ class CordMeasurement:
     transverse_mm: float
     compression_ratio: float
     confidence: float
-    flags: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     frame_number: int | None = None
 
 
 @dataclass(frozen=True)
 class LevelResult:
-    """One disc level. A grade or a measurement that could not be had is None, and a flag says why.
+    """One disc level. A grade or a measurement that could not be had is None, and a warning says why.
 
     `probabilities` are those of the four grades alone. `p_other` is the probability that the region is unlike
     all that the grader was trained to grade; None where it was not asked, or has no class for that.
@@ -197,7 +197,7 @@ class LevelResult:
     cord: CordMeasurement | None
     sagittal_sop_uid: str
     confidence: float
-    flags: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     p_other: float | None = None
     sagittal_frame_number: int | None = None
 
@@ -215,5 +215,5 @@ class StudyResult:
     axial_series_uid: str
     levels: tuple[LevelResult, ...]
     cord_slices: tuple[CordMeasurement, ...]
-    flags: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What `grade` prints at its end: studies by worst grade, the most frequent flags, where the results are."""
+"""What `grade` prints at its end: studies by worst grade, frequent warnings, where the results are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from stenosis_trt.engine.batch import Outcome
 
 _MOST_FREQUENT = 6
-FLAG_MEANINGS = {
+WARNING_MEANINGS = {
     "axial_slice_gap": "the nearest axial slice is over 4 mm away",
     "axial_slices_mixed": "axial slices of two contrasts were left out",
     "axial_unmatched": "axial series has another frame of reference",
@@ -46,7 +46,7 @@ FLAG_MEANINGS = {
     "uid_replaced": "a UID is not valid, its hash is written",
     "unlike_training": "a region is unlike all that was trained on",
 }
-"""A few words for each flag: with a flag's name and a count they fit into 80 columns. The README has more."""
+"""A few words for each warning: with its name and a count they fit into 80 columns. The README has more."""
 
 
 def summary_lines(outcome: Outcome) -> Iterator[str]:
@@ -56,12 +56,12 @@ def summary_lines(outcome: Outcome) -> Iterator[str]:
         yield "Studies by worst grade:"
         for grade, studies in sorted(worst.items(), key=lambda item: 1 if item[0] is None else -item[0]):
             yield f"  {'no level graded' if grade is None else f'grade {grade}':24} {studies:6}"
-    if outcome.flags:
+    if outcome.warnings:
         # Of equally frequent ones the order of the alphabet, so that two runs print the same.
-        ranked = sorted(outcome.flags.items(), key=lambda item: (-item[1], item[0]))
-        yield "Most frequent flags, by studies:"
-        for flag, studies in ranked[:_MOST_FREQUENT]:
-            yield f"  {flag:24} {studies:6}  {FLAG_MEANINGS.get(flag, '')}".rstrip()
+        ranked = sorted(outcome.warnings.items(), key=lambda item: (-item[1], item[0]))
+        yield "Most frequent warnings, by studies:"
+        for warning, studies in ranked[:_MOST_FREQUENT]:
+            yield f"  {warning:24} {studies:6}  {WARNING_MEANINGS.get(warning, '')}".rstrip()
         if len(ranked) > _MOST_FREQUENT:
             yield f"  and {len(ranked) - _MOST_FREQUENT} more; see studies.csv and the README"
     yield _totals(outcome)

@@ -178,7 +178,7 @@ def read_study(
                 tries = (*tries, loaded)
             else:
                 second = ("sagittal_second_choice",) if tries else ()
-                study = replace(loaded, flags=(*loaded.flags, *second))
+                study = replace(loaded, warnings=(*loaded.warnings, *second))
         if study is None and tries:
             problems = (*problems, refusal(header, tries))
     except ReaderUnavailable as failure:
@@ -259,8 +259,8 @@ def _load(
     packs, axial, more = _load_axial(reader, choice, slot)
     left_out = any(problem.stage is Stage.CHOOSE for problem in more)
     broken = (*broken, *(problem for problem in more if problem.stage is not Stage.CHOOSE))
-    flags = (
-        *choice.flags,
+    warnings = (
+        *choice.warnings,
         *(("axial_slices_mixed",) if left_out else ()),
         *(("slices_unreadable",) if broken or choice.study.lost_files else ()),
         *(("sagittal_slice_gap",) if _has_gap(sagittal) else ()),
@@ -273,7 +273,7 @@ def _load(
         axial_series=packs[0] if packs else None,
         axial=tuple(item for slices in axial for item in slices),
         same_frame_of_reference=choice.same_frame_of_reference,
-        flags=flags,
+        warnings=warnings,
         axial_packs=tuple(packs[1:]),
         axial_series_index=tuple(k for k, slices in enumerate(axial) for _ in slices)
         if len(packs) > 1

@@ -33,7 +33,7 @@ RESULT_COLUMNS = (
     "y_mm",
     "z_mm",
     "confidence",
-    "flags",
+    "warnings",
 )
 ERROR_COLUMNS = (
     "path",
@@ -90,7 +90,7 @@ def result_rows(number: int, result: StudyResult) -> Iterator[Row]:
             "axial_frame_number": _or_empty(cord.frame_number if cord else None),
             **{f"{axis}_mm": _rounded(value, _DIGITS_MM) for axis, value in zip("xyz", point, strict=True)},
             "confidence": _rounded(level.confidence, _DIGITS),
-            "flags": ";".join(flags_of(level, result)),
+            "warnings": ";".join(flags_of(level, result)),
         }
 
 
@@ -127,7 +127,7 @@ def study_row(number: int, kept: KeptStudy) -> Row:
         "ungraded": grades.count(None),
         "worst_grade": _or_empty(worst.grade if worst else None),
         "worst_level": worst.level if worst else "",
-        "warning_count": len(study_flags(result)),
+        "warning_count": len(study_warnings(result)),
     }
 
 
@@ -148,13 +148,15 @@ def worst_level(result: StudyResult) -> LevelResult | None:
 
 
 def flags_of(level: LevelResult, result: StudyResult) -> list[str]:
-    """The level's flags, then the study's, each once."""
-    return list(dict.fromkeys([*level.flags, *result.flags]))
+    """The level's warnings, then the study's, each once."""
+    return list(dict.fromkeys([*level.warnings, *result.warnings]))
 
 
-def study_flags(result: StudyResult) -> list[str]:
-    """The flags of the study and of all its levels, each once."""
-    return list(dict.fromkeys([*result.flags, *(flag for level in result.levels for flag in level.flags)]))
+def study_warnings(result: StudyResult) -> list[str]:
+    """The warnings of the study and of all its levels, each once."""
+    return list(
+        dict.fromkeys([*result.warnings, *(warning for level in result.levels for warning in level.warnings)])
+    )
 
 
 def _or_empty(value: int | None) -> int | str:

@@ -65,5 +65,5 @@ def made_study(axial: bool = True, same_frame: bool = True, fill: Fill | None = 
         axial_series=replace(series, series_uid="1.2") if axial else None,
         axial=slices if axial else (),
         same_frame_of_reference=same_frame,
-        flags=(),
+        warnings=(),
     )

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 PATIENT_KEYWORDS = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
 
 STUDY_UID_SHARED = "study_uid_shared"
-"""Flag: another patient's images have the same Study Instance UID."""
+"""Warning: another patient's images have the same Study Instance UID."""
 IDENTITY_UNKNOWN = "patient_identity_unknown"
-"""Flag: some images name no patient, and are taken for this one's by their folders."""
+"""Warning: some images name no patient, and are taken for this one's by their folders."""
 NAMES_DIFFER = "patient_names_differ"
-"""Flag: the images agree in the PatientID and not in the patient's name, or not in the birth date."""
+"""Warning: the images agree in the PatientID and not in the patient's name, or not in the birth date."""
 
 SERIES_REPEATED = "series_repeated"
-"""Flag: folders repeat one another's series under other UIDs: two exports, or patients with one PatientID."""
+"""Warning: folders repeat one another's series under other UIDs: two exports, or patients with one ID."""
 
 _DIGEST_BYTES = 16
 _NO_NAMES = {
@@ -126,10 +126,10 @@ def _digest(text: str, kind: str, key: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class PatientFiles:
-    """The files of one study and one patient, with the flags that their study gets."""
+    """The files of one study and one patient, with the warnings that their study gets."""
 
     files: tuple[FileHeader, ...]
-    flags: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def split_by_patient(files: Sequence[FileHeader]) -> list[PatientFiles]:
@@ -157,8 +157,8 @@ def split_by_patient(files: Sequence[FileHeader]) -> list[PatientFiles]:
         members = [file for patient in patients for file in by_patient[patient]]
         if any(patient.identified for patient in patients):
             names = any(_names_differ(a, b) or _dates_differ(a, b) for a, b in combinations(patients, 2))
-            flags = {NAMES_DIFFER} if names else set()
-            found.append((members, flags | ({SERIES_REPEATED} if len(_by_folder(members)) > 1 else set())))
+            warnings = {NAMES_DIFFER} if names else set()
+            found.append((members, warnings | ({SERIES_REPEATED} if len(_by_folder(members)) > 1 else set())))
         else:
             found.extend((part, {IDENTITY_UNKNOWN}) for part in _by_folder(members))
     named = list(found)
@@ -171,7 +171,7 @@ def split_by_patient(files: Sequence[FileHeader]) -> list[PatientFiles]:
             named[owner][1].add(IDENTITY_UNKNOWN)
     shared = {STUDY_UID_SHARED} if len(found) > 1 else set()
     found.sort(key=lambda item: min(str(file.path) for file in item[0]))
-    return [PatientFiles(tuple(members), tuple(sorted(flags | shared))) for members, flags in found]
+    return [PatientFiles(tuple(members), tuple(sorted(warnings | shared))) for members, warnings in found]
 
 
 def _clusters(by_patient: dict[Patient, list[FileHeader]]) -> tuple[list[list[Patient]], list[Patient]]:

@@ -14,9 +14,9 @@ from stenosis_trt.engine.dicom.volumes import Volume, split_volumes
 from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeader
 
 SOP_UID_SHARED = "sop_uid_shared"
-"""Flag: images in different places have one SOP Instance UID, so that it names no single slice."""
+"""Warning: images in different places have one SOP Instance UID, so that it names no single slice."""
 SERIES_UID_PER_SLICE = "series_uid_per_slice"
-"""Flag: slices with a Series Instance UID each were joined to a stack."""
+"""Warning: slices with a Series Instance UID each were joined to a stack."""
 
 _FEWEST_SINGLES = 5
 """Images with a Series Instance UID each that make a stack: what a series of the fewest slices has."""
@@ -53,13 +53,13 @@ def build_studies(
             kept, found = _without_duplicates(patient.files, same_image)
             problems.extend(found)
             series, joined = _all_series(kept)
-            flags = (
-                *patient.flags,
+            warnings = (
+                *patient.warnings,
                 *((SOP_UID_SHARED,) if len({file.sop_instance_uid for file in kept}) < len(kept) else ()),
                 *((SERIES_UID_PER_SLICE,) if joined else ()),
             )
             key = uid if number == 1 else f"{uid}#{number}"
-            studies.append(StudyHeader(uid, _common_folder(series), series, key=key, flags=flags))
+            studies.append(StudyHeader(uid, _common_folder(series), series, key=key, warnings=warnings))
     return tuple(studies), tuple(problems)
 
 

@@ -129,6 +129,6 @@ def test_an_axial_series_whose_slices_alternate_is_left_out_and_the_study_says_s
         read = read_study(reader, reader.scan([tmp_path]).studies[0])
     assert read.study is not None
     assert (read.study.axial, read.study.axial_series) == ((), None)
-    assert read.study.flags == ("axial_slices_mixed",)
+    assert read.study.warnings == ("axial_slices_mixed",)
     assert [problem.stage for problem in read.problems] == [Stage.CHOOSE]
     assert read.problems[0].reason.startswith("The axial series is left out")

@@ -142,7 +142,7 @@ def test_where_no_neck_is_recognised_the_next_sagittal_series_is_graded(
         tried.append(study.sagittal_series.series_uid)
         if len(tried) == 1:
             raise CannotGrade(stage, "No cervical spine was recognised.", "Look at it.")
-        return replace(stand_in.grade(study, pack, backend), flags=study.flags)
+        return replace(stand_in.grade(study, pack, backend), warnings=study.warnings)
 
     options = GradeOptions(pack=pack, device="cpu")
     outcome = grade_paths([_two_sagittals(tmp_path / "in")], tmp_path / "out", options, grade)
@@ -154,7 +154,7 @@ def test_where_no_neck_is_recognised_the_next_sagittal_series_is_graded(
     )
     assert error["harmless"] == "yes"
     (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
-    assert "sagittal_second_choice" in json.loads(line)["flags"]
+    assert "sagittal_second_choice" in json.loads(line)["warnings"]
 
 
 def test_a_study_that_no_sagittal_series_can_be_graded_of_has_the_reason_of_each(
@@ -290,7 +290,7 @@ def test_what_a_model_answers_wrongly_on_the_gpu_is_graded_on_the_cpu_where_that
     assert len(failures) == (2 if allowed else 0)
     rows = _rows(tmp_path / "out" / ("results.csv" if allowed else "errors.csv"))
     if allowed:
-        assert all("graded_on_cpu" in row["flags"] for row in rows)
+        assert all("graded_on_cpu" in row["warnings"] for row in rows)
     else:
         assert all("its output is not finite" in row["reason"] for row in rows)
 
@@ -457,7 +457,7 @@ def test_images_lost_under_a_limit_are_read_when_the_run_is_resumed_with_another
     seen: list[tuple[int, bool]] = []
 
     def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
-        seen.append((len(study.sagittal), "slices_unreadable" in study.flags))
+        seen.append((len(study.sagittal), "slices_unreadable" in study.warnings))
         return stand_in.grade(study, pack, backend)
 
     def run(**limits: int) -> Outcome:
@@ -603,29 +603,29 @@ def test_a_file_lost_with_its_header_flags_its_study(tmp_path: Path, pack: Path)
     folder = write_studies(tmp_path / "in", 2, slices=8)
     first = sorted(folder.rglob("*.dcm"))[0]
     first.write_bytes(first.read_bytes()[:-50_000])
-    flags: list[tuple[str, ...]] = []
+    warnings: list[tuple[str, ...]] = []
 
     def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
-        flags.append(study.flags)
+        warnings.append(study.warnings)
         return stand_in.grade(study, pack, backend)
 
     outcome = grade_paths([folder], tmp_path / "out", GradeOptions(pack=pack, device="cpu"), grade)
     assert (outcome.graded, outcome.lost_files, outcome.exit_code) == (2, 1, 1)
-    assert sorted("slices_unreadable" in found for found in flags) == [False, True]
+    assert sorted("slices_unreadable" in found for found in warnings) == [False, True]
 
 
 def test_a_missing_slice_is_flagged(tmp_path: Path, pack: Path) -> None:
     folder = tmp_path / "in"
     paths = series(folder, 9)
     paths[4].unlink()
-    flags: list[tuple[str, ...]] = []
+    warnings: list[tuple[str, ...]] = []
 
     def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
-        flags.append(study.flags)
+        warnings.append(study.warnings)
         return stand_in.grade(study, pack, backend)
 
     grade_paths([folder], tmp_path / "out", GradeOptions(pack=pack, device="cpu"), grade)
-    assert "sagittal_slice_gap" in flags[0]
+    assert "sagittal_slice_gap" in warnings[0]
 
 
 def test_the_next_study_is_read_while_one_is_computed_and_no_further(tmp_path: Path, pack: Path) -> None:
@@ -798,17 +798,17 @@ def test_two_patients_with_one_study_uid_are_graded_each_and_their_results_say_s
 
     def grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
         folders = {item.frame.path.parent.name for item in study.sagittal}
-        seen.append((study.sagittal_series.patient_id, folders, study.flags))
-        return replace(stand_in.grade(study, pack, backend), flags=study.flags)
+        seen.append((study.sagittal_series.patient_id, folders, study.warnings))
+        return replace(stand_in.grade(study, pack, backend), warnings=study.warnings)
 
     options = GradeOptions(pack=pack, device="cpu", keep_identifiers=True)
     outcome = grade_paths([tmp_path / "in"], tmp_path / "out", options, grade)
     assert (outcome.studies, outcome.graded, outcome.exit_code) == (2, 2, 0)
-    flags = ("study_uid_shared", "no_axial_series")
-    assert seen == [("ANN", {"ANN"}, flags), ("BEN", {"BEN"}, flags)]
+    warnings = ("study_uid_shared", "no_axial_series")
+    assert seen == [("ANN", {"ANN"}, warnings), ("BEN", {"BEN"}, warnings)]
     rows = _rows(tmp_path / "out" / "results.csv")
     assert [row["patient_id"] for row in rows[:: len(LEVELS)]] == ["ANN", "BEN"]
-    assert all("study_uid_shared" in row["flags"] for row in rows)
+    assert all("study_uid_shared" in row["warnings"] for row in rows)
     again = grade_paths([tmp_path / "in"], tmp_path / "out", replace(options, resume=True), grade)
     assert (again.graded, again.skipped) == (0, 2)
 

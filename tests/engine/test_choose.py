@@ -32,7 +32,7 @@ def test_sagittal_and_axial_t2_are_taken() -> None:
     assert choice.axial is two
     assert choice.same_frame_of_reference
     assert choice.problem is None
-    assert choice.flags == ()
+    assert choice.warnings == ()
     assert [verdict.role for verdict in choice.verdicts] == ["axial T2", "sagittal T2"]
 
 
@@ -47,7 +47,7 @@ def test_only_sagittal_is_graded_without_a_ratio() -> None:
     choice = choose(study(sagittal("1")))
     assert choice.sagittal is not None
     assert choice.problem is None
-    assert choice.flags == ("no_axial_series",)
+    assert choice.warnings == ("no_axial_series",)
 
 
 @pytest.mark.parametrize("others", [(), (sagittal("9", contrast=T1),)])
@@ -96,12 +96,12 @@ def test_another_frame_of_reference_leaves_the_axial_series_unmatched() -> None:
     choice = choose(study(sagittal("1"), axial("2", frame_of_reference_uid="1.2.77")))
     assert choice.axial is not None
     assert not choice.same_frame_of_reference
-    assert choice.flags == ("axial_unmatched",)
+    assert choice.warnings == ("axial_unmatched",)
 
 
 def test_frames_of_reference_that_are_not_given_are_not_the_same() -> None:
     choice = choose(study(sagittal("1", frame_of_reference_uid=""), axial("2", frame_of_reference_uid="")))
-    assert choice.flags == ("axial_unmatched",)
+    assert choice.warnings == ("axial_unmatched",)
 
 
 def test_the_axial_series_in_the_sagittals_frame_is_preferred() -> None:
@@ -130,7 +130,7 @@ def test_axial_slices_of_another_place_are_refused() -> None:
     """A study of the whole spine in one frame of reference: lumbar slices lie 400 mm below."""
     choice = choose(study(sagittal("1"), axial("2", (0.0, 0.0, -400.0))))
     assert choice.axial is None
-    assert choice.flags == ("no_axial_series",)
+    assert choice.warnings == ("no_axial_series",)
     assert "none of its slices lies within" in _reasons(choice)["2"]
 
 
@@ -221,7 +221,7 @@ def test_a_stack_of_slices_is_preferred_to_an_isotropic_volume() -> None:
     choice = choose(study(space, sagittal("2", description="sag"), axial("3")))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
-    assert choice.flags == ()
+    assert choice.warnings == ()
     assert "3-D" in _reasons(choice)["1"]
 
 
@@ -254,7 +254,7 @@ def test_slices_in_another_plane_are_left_out_of_a_series_and_flagged() -> None:
         choice = choose(study(sagittal("1"), mixed))
         assert choice.axial is not None
         assert choice.axial.frames == mixed.frames[:24]
-        assert choice.flags == ("slices_left_out",)
+        assert choice.warnings == ("slices_left_out",)
         assert choice.verdicts[1].series is mixed
         assert "3 slices in another plane left out" in choice.verdicts[1].reason
 
@@ -280,7 +280,7 @@ def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., Serie
 
 
 @pytest.mark.parametrize(
-    ("changes", "flag"),
+    ("changes", "warning"),
     [
         ({"body_part": "LSPINE"}, "body_part_not_cervical"),
         ({"description": "t2 sag lumbar"}, "body_part_not_cervical"),
@@ -292,27 +292,27 @@ def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., Serie
         ({"step": 1.0, "count": 40}, "thin_slices"),
     ],
 )
-def test_what_is_odd_about_the_only_candidate_is_flagged(changes: dict[str, Any], flag: str) -> None:
+def test_what_is_odd_about_the_only_candidate_is_flagged(changes: dict[str, Any], warning: str) -> None:
     choice = choose(study(sagittal("1", **changes), axial("2")))
     assert choice.problem is None
-    assert choice.flags == (flag,)
+    assert choice.warnings == (warning,)
 
 
 @pytest.mark.parametrize(
     "words", ["SAG T2 NO FAT SAT", "t2 sag without fat sat", "T2 sag ohne FS", "T2 NON-FS"]
 )
 def test_fat_that_is_said_not_to_be_suppressed_is_not_flagged(words: str) -> None:
-    assert choose(study(sagittal("1", description=words), axial("2"))).flags == ()
+    assert choose(study(sagittal("1", description=words), axial("2"))).warnings == ()
 
 
 def test_the_name_of_the_whole_examination_flags_no_series() -> None:
     series = sagittal("1", description="SAG T2", protocol="C AND L-SPINE FS"), axial("2")
-    assert choose(study(*series)).flags == ()
+    assert choose(study(*series)).warnings == ()
 
 
 def test_a_body_part_that_the_description_contradicts_is_not_flagged() -> None:
     choice = choose(study(sagittal("1", body_part="HEAD", description="t2_tse_sag_hws"), axial("2")))
-    assert choice.flags == ()
+    assert choice.warnings == ()
 
 
 def _write(folder: Path, name: str, orientation: list[float] | None = None, **tags: Any) -> None:
@@ -343,7 +343,7 @@ def test_a_study_of_files_is_chosen_from_by_its_headers(tmp_path: Path) -> None:
     (found,) = scan.studies
     choice = choose(found)
     verdicts = {v.series.frames[0].path.parent.name: (v.role, v.reason) for v in choice.verdicts}
-    assert choice.flags == ()
+    assert choice.warnings == ()
     assert {name: role for name, (role, _) in verdicts.items() if role} == {
         "t2_sag": "sagittal T2",
         "t2_ax": "axial T2",
@@ -367,7 +367,7 @@ def test_axial_packs_planned_disc_by_disc_are_joined() -> None:
     packs = [_pack(str(k), 40.0 - 17.0 * k) for k in range(2, 7)]
     choice = choose(study(sagittal("1"), *packs))
     assert sorted(_axials(choice)) == ["2", "3", "4", "5", "6"]
-    assert choice.flags == ()
+    assert choice.warnings == ()
     assert {verdict.role for verdict in choice.verdicts[1:]} == {"axial T2"}
     assert sum("joined to series" in verdict.reason for verdict in choice.verdicts) == 4
 
@@ -398,6 +398,12 @@ def test_packs_of_another_frame_or_kind_are_not_joined(other: dict[str, Any]) ->
     assert _axials(choice) == ["2"]
 
 
+def test_axial_slices_that_are_no_stack_are_warned_of() -> None:
+    choice = choose(study(sagittal("1"), axial("2", defect="two acquisitions run through one another")))
+    assert choice.axial is None
+    assert choice.warnings == ("no_axial_series", "axial_slices_mixed")
+
+
 def test_a_pack_below_the_neck_is_not_joined() -> None:
     assert _axials(choose(study(sagittal("1"), _pack("2", 0.0, 6), _pack("3", -300.0, 6)))) == ["2"]
 
@@ -405,7 +411,7 @@ def test_a_pack_below_the_neck_is_not_joined() -> None:
 def test_packs_that_have_too_few_slices_even_together_are_no_axial_series() -> None:
     choice = choose(study(sagittal("1"), _pack("2", 20.0, 2), _pack("3", -20.0, 2)))
     assert choice.axial is None
-    assert choice.flags == ("no_axial_series",)
+    assert choice.warnings == ("no_axial_series",)
     assert _reasons(choice)["2"] == "it has only 2 axial slices"
 
 

@@ -112,13 +112,13 @@ def test_a_refused_study_has_the_reason_of_errors_csv_and_no_advice_to_inspect_i
 
 
 def test_a_study_uid_that_patients_share_is_said_in_table_and_lines() -> None:
-    choice = choose(replace(study(sagittal("1"), axial("2")), flags=("study_uid_shared",)))
+    choice = choose(replace(study(sagittal("1"), axial("2")), warnings=("study_uid_shared",)))
     assert "study_uid_shared" in _shown(choice)
-    assert [row["study_flags"] for row in _plain(choice)] == ["study_uid_shared"] * 2
-    assert choice.flags == ("study_uid_shared",)
+    assert [row["study_warnings"] for row in _plain(choice)] == ["study_uid_shared"] * 2
+    assert choice.warnings == ("study_uid_shared",)
 
 
 def test_a_study_that_cannot_be_graded_keeps_its_flags() -> None:
-    choice = choose(replace(study(axial("2")), flags=("study_uid_shared",)))
+    choice = choose(replace(study(axial("2")), warnings=("study_uid_shared",)))
     assert choice.problem is not None
-    assert choice.flags == ("study_uid_shared",)
+    assert choice.warnings == ("study_uid_shared",)

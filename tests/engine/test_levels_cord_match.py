@@ -85,7 +85,7 @@ def test_levels_come_back_in_three_dimensions() -> None:
     for item, truth in zip(found, NECK, strict=True):
         assert item.point is not None
         assert np.linalg.norm(np.subtract(item.point, truth)) < 0.6
-        assert item.flags == ()
+        assert item.warnings == ()
 
 
 def test_a_level_without_a_peak_is_not_found() -> None:
@@ -93,14 +93,14 @@ def test_a_level_without_a_peak_is_not_found() -> None:
     points[2] = None
     found = _locate(_sagittal(), points)
     assert found[2].point is None
-    assert found[2].flags == ("level_not_found",)
+    assert found[2].warnings == ("level_not_found",)
 
 
 def test_a_level_far_from_its_neighbours_is_dropped_as_implausible() -> None:
     points: list[Vector | None] = list(NECK)
     points[3] = (2.0, 40.0, 10.0)
     found = _locate(_sagittal(), points)
-    assert found[3].flags == ("level_implausible",)
+    assert found[3].warnings == ("level_implausible",)
     assert sum(item.point is not None for item in found) == 5
 
 
@@ -134,15 +134,15 @@ def test_a_level_taken_for_its_neighbour_is_found_where_the_others_leave_it_a_pl
         assert item.point is not None
         assert np.linalg.norm(np.subtract(item.point, truth)) < 2.5
         # Numbered one lower, the maps would be nearly as high.
-        assert item.flags == ("level_number_uncertain",)
+        assert item.warnings == ("level_number_uncertain",)
 
 
 def test_levels_whose_maps_are_low_elsewhere_are_numbered_without_doubt() -> None:
     clear = _locate_between([0.8] * 6, [0.2] * 6, swapped=20)
-    assert all(item.point is not None and item.flags == () for item in clear)
+    assert all(item.point is not None and item.warnings == () for item in clear)
     doubtful = _locate_between([0.8] * 6, [0.6] * 6, swapped=20)
     assert all(item.point is not None for item in doubtful)
-    assert all(item.flags == ("level_number_uncertain",) for item in doubtful)
+    assert all(item.warnings == ("level_number_uncertain",) for item in doubtful)
 
 
 @pytest.mark.parametrize("hidden", [0, 2])
@@ -153,7 +153,7 @@ def test_numbers_are_in_doubt_where_the_images_end_close_above_the_first_disc(hi
         # Levels that are not found have their place above, too.
         found = _locate(_sagittal(NECK[0][2] + above + 120.0), points)
         assert [item.point is None for item in found] == [index < hidden for index in range(6)]
-        assert {item.flags for item in found[hidden:]} == {doubt}
+        assert {item.warnings for item in found[hidden:]} == {doubt}
 
 
 def test_discs_as_far_apart_as_lumbar_ones_are_no_cervical_spine() -> None:
@@ -170,18 +170,18 @@ def test_levels_in_the_wrong_order_are_not_all_kept() -> None:
 def test_a_level_below_the_images_edge_is_out_of_view() -> None:
     points: list[Vector | None] = [*NECK[:4], None, None]
     found = _locate(_sagittal(height=140.0, bottom=-18.0), points)
-    assert found[4].flags == found[5].flags == ("level_out_of_view",)
+    assert found[4].warnings == found[5].warnings == ("level_out_of_view",)
 
 
 def test_a_level_found_at_the_images_edge_or_beyond_is_out_of_view() -> None:
     found = _locate(_sagittal(height=150.0, bottom=-28.0), list(NECK))
-    assert [item.flags for item in found[4:]] == [("level_out_of_view",)] * 2
+    assert [item.warnings for item in found[4:]] == [("level_out_of_view",)] * 2
     assert all(item.point is not None for item in found[:4])
 
 
 def test_a_stack_beside_the_mid_plane_shows_no_level() -> None:
     found = _locate([item for item in _sagittal() if item.pose.origin[0] > 3.0], list(NECK))
-    assert [item.flags for item in found] == [("level_out_of_view",)] * 6
+    assert [item.warnings for item in found] == [("level_out_of_view",)] * 6
 
 
 def test_two_levels_on_one_disc_are_not_both_believed() -> None:
@@ -191,7 +191,7 @@ def test_two_levels_on_one_disc_are_not_both_believed() -> None:
     decoded, affines = _decoded(slices, [*points, NECK[4], (2.0, NECK[4][1], NECK[4][2] - 5.0)])
     decoded[:, 4, 2] *= 0.9
     found = _from_decoded(slices, decoded, affines)
-    assert found[5].flags == ("level_implausible",)
+    assert found[5].warnings == ("level_implausible",)
     assert found[4].point is not None
 
 
@@ -270,34 +270,34 @@ def test_the_cords_diameters_come_out_in_millimetres_on_a_tilted_slice() -> None
     assert measured.ap_mm == pytest.approx(6.5, abs=1e-3)
     assert measured.transverse_mm == pytest.approx(13.0, abs=1e-3)
     assert measured.compression_ratio == pytest.approx(0.5, abs=1e-3)
-    assert measured.flags == ()
+    assert measured.warnings == ()
 
 
 @pytest.mark.parametrize(
-    ("ap", "transverse", "confidence", "flag"),
+    ("ap", "transverse", "confidence", "warning"),
     [
         (0.8, 13.0, 0.9, "cord_size_implausible"),
         (6.0, 26.0, 0.9, "cord_size_implausible"),
         (6.0, 13.0, 0.1, "cord_low_confidence"),
     ],
 )
-def test_a_doubtful_cord_is_flagged(ap: float, transverse: float, confidence: float, flag: str) -> None:
+def test_a_doubtful_cord_is_flagged(ap: float, transverse: float, confidence: float, warning: str) -> None:
     item = _axial(8.0)
     decoded, affine = _cord_decoded(item, item.pose.centre, ap, transverse)
     decoded[:, 2] = confidence
-    assert flag in _measure(item, affine, decoded).flags
+    assert warning in _measure(item, affine, decoded).warnings
 
 
 def test_axes_that_do_not_cross_are_flagged() -> None:
     item = _axial(8.0)
     decoded, affine = _cord_decoded(item, item.pose.centre, 7.0, 13.0)
     decoded[2:, 1] += 12.0
-    assert "cord_axes_not_crossing" in _measure(item, affine, decoded).flags
+    assert "cord_axes_not_crossing" in _measure(item, affine, decoded).warnings
 
 
-def _cord(ratio: float, *flags: str) -> CordMeasurement:
+def _cord(ratio: float, *warnings: str) -> CordMeasurement:
     corner = (0.0, 0.0, 0.0)
-    return CordMeasurement(f"{ratio}", (corner,) * 4, ratio * 13, 13.0, ratio, 0.9, flags)
+    return CordMeasurement(f"{ratio}", (corner,) * 4, ratio * 13, 13.0, ratio, 0.9, warnings)
 
 
 def _across(arcs: list[float]) -> list[CordSlice]:
@@ -311,7 +311,7 @@ def test_the_slice_of_maximal_compression_near_a_level_is_taken() -> None:
         line, _across([arc - 20, arc - 4, arc, arc + 4]), [_cord(r) for r in (0.2, 0.5, 0.4, 0.6)]
     )
     assert matches["C4/5"].cord == _cord(0.4)
-    assert matches["C4/5"].flags == ()
+    assert matches["C4/5"].warnings == ()
 
 
 def test_a_doubtful_slice_does_not_stand_for_a_level() -> None:
@@ -321,20 +321,20 @@ def test_a_doubtful_slice_does_not_stand_for_a_level() -> None:
     assert match_levels(line, _across([arc, arc + 3]), both)["C4/5"].cord == _cord(0.5)
     alone = match_levels(line, _across([arc]), both[:1])["C4/5"]
     assert alone.cord is None
-    assert alone.flags == ("cord_not_measured", "cord_size_implausible")
+    assert alone.warnings == ("cord_not_measured", "cord_size_implausible")
 
 
 def test_a_level_without_a_slice_near_it_says_so() -> None:
     line = canal_line(_points())
     matches = match_levels(line, _across([line.level_arc["C2/3"]]), [_cord(0.5)])
     assert matches["C2/3"].cord is not None
-    assert matches["C6/7"].flags == ("no_axial_slice",)
+    assert matches["C6/7"].warnings == ("no_axial_slice",)
 
 
 def test_a_gap_in_the_axial_stack_is_flagged() -> None:
     line = canal_line(_points())
     matches = match_levels(line, _across([line.level_arc["C3/4"] + 5.0]), [_cord(0.5)])
-    assert matches["C3/4"].flags == ("axial_slice_gap",)
+    assert matches["C3/4"].warnings == ("axial_slice_gap",)
 
 
 def _packs(*slices: tuple[float, int, float]) -> list[CordSlice]:

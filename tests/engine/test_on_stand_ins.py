@@ -83,7 +83,7 @@ def test_a_folder_is_graded_on_the_gpu_as_on_the_cpu_and_the_run_says_with_what(
     assert len(found) == 12
     for one, other in zip(found, expected, strict=True):
         assert one["kang_grade"] == other["kang_grade"]
-        assert one["flags"] == other["flags"]
+        assert one["warnings"] == other["warnings"]
         assert float(one["compression_ratio"]) == pytest.approx(float(other["compression_ratio"]), abs=0.003)
     record = json.loads((tmp_path / "gpu" / "run.json").read_text())["backend"]
     assert record["flavour"] == "tensorrt"
@@ -351,7 +351,7 @@ def test_where_it_is_allowed_the_cpu_grades_what_the_gpu_fails_on_and_the_result
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert len(rows) == 2
-    assert all("graded_on_cpu" in row["flags"] for row in rows)
+    assert all("graded_on_cpu" in row["warnings"] for row in rows)
     record = json.loads((tmp_path / "out" / "run.json").read_text())["backend"]
     assert len(record["gpu_failures"]) == 2
 

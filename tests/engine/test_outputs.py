@@ -48,9 +48,9 @@ def test_the_tables_have_the_designs_columns_and_one_row_a_level(tmp_path: Path)
     assert [row["level"] for row in rows] == list(LEVELS)
     assert rows[0]["kang_grade"] == "2"
     assert rows[0]["compression_ratio"] == "0.5"
-    assert rows[0]["flags"] == "sagittal_slice_gap"
+    assert rows[0]["warnings"] == "sagittal_slice_gap"
     assert rows[1]["kang_grade"] == rows[1]["p0"] == rows[1]["x_mm"] == ""
-    assert rows[1]["flags"] == "level_not_found;sagittal_slice_gap"
+    assert rows[1]["warnings"] == "level_not_found;sagittal_slice_gap"
     errors = _rows(tmp_path / "errors.csv")
     assert tuple(errors[0]) == ERROR_COLUMNS
     assert [row["path"] for row in errors] == ["/y", "/x"]
@@ -62,7 +62,7 @@ def test_the_tables_have_the_designs_columns_and_one_row_a_level(tmp_path: Path)
 def test_a_level_unlike_the_training_says_so_in_both_tables_and_how_much_in_one(tmp_path: Path) -> None:
     whole = stand_in.result("1.2.3")
     unlike = replace(
-        whole.levels[0], grade=None, probabilities=None, flags=("unlike_training",), p_other=0.75
+        whole.levels[0], grade=None, probabilities=None, warnings=("unlike_training",), p_other=0.75
     )
     with ResultStore(tmp_path, KIND, resume=False) as store:
         store.add(_study("1.2.3"), replace(whole, levels=(unlike, *whole.levels[1:])), [])
@@ -71,7 +71,7 @@ def test_a_level_unlike_the_training_says_so_in_both_tables_and_how_much_in_one(
     assert tuple(row) == RESULT_COLUMNS
     assert row["kang_grade"] == row["p0"] == row["p3"] == ""
     assert (row["x_mm"], row["compression_ratio"]) == ("1.0", "0.5")
-    assert row["flags"] == "unlike_training;sagittal_slice_gap"
+    assert row["warnings"] == "unlike_training;sagittal_slice_gap"
     levels = json.loads((tmp_path / "results.jsonl").read_text())["levels"]
     assert [level["p_other"] for level in levels] == [0.75] + [None] * 5
 
@@ -79,7 +79,7 @@ def test_a_level_unlike_the_training_says_so_in_both_tables_and_how_much_in_one(
 def test_columns_are_those_of_the_design() -> None:
     assert ",".join(RESULT_COLUMNS) == (
         "study_number,study_uid,patient_id,level,kang_grade,p0,p1,p2,p3,compression_ratio,ap_mm,transverse_mm,"
-        "sagittal_sop_uid,sagittal_frame_number,axial_sop_uid,axial_frame_number,x_mm,y_mm,z_mm,confidence,flags"
+        "sagittal_sop_uid,sagittal_frame_number,axial_sop_uid,axial_frame_number,x_mm,y_mm,z_mm,confidence,warnings"
     )
     assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid,study_number,harmless,of_study"
     assert ",".join(STUDY_COLUMNS) == (
@@ -356,7 +356,7 @@ def _of_patient(key: str, folder: str) -> StudyHeader:
     """A study of two patients' UID: their images have the same UIDs, and their paths differ."""
     frames = tuple(FrameHeader(Path(f"/{folder}/{k}.dcm"), 0, f"1.2.{k}", None) for k in range(3))
     series = (SeriesHeader("1.2", "1.2.9", "MR", frames),)
-    return StudyHeader("1.2", f"/{folder}", series, key=key, flags=("study_uid_shared",))
+    return StudyHeader("1.2", f"/{folder}", series, key=key, warnings=("study_uid_shared",))
 
 
 def test_patients_that_share_a_study_uid_keep_a_result_each(tmp_path: Path) -> None:
@@ -377,5 +377,5 @@ def test_a_result_of_another_patient_with_the_same_key_and_image_uids_is_not_tak
             store.add(_of_patient(key, folder), stand_in.result("1.2"), [])
         now = [_of_patient(key, name) for key, name in (("1.2", "ann"), ("1.2#2", "ben"), ("1.2#3", "cat"))]
         assert [store.is_done(study) for study in now] == [True, False, False]
-        alone = replace(_of_patient("1.2", "cat"), flags=())
+        alone = replace(_of_patient("1.2", "cat"), warnings=())
         assert not store.is_done(alone)

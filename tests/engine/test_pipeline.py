@@ -141,7 +141,7 @@ def test_without_an_axial_series_levels_are_graded_and_say_why_there_is_no_ratio
 ) -> None:
     result = grade_study(made_study(axial=False), pack, _Known(backend))
     assert all(item.grade is not None and item.cord is None for item in result.levels)
-    assert all("no_axial_series" in item.flags for item in result.levels)
+    assert all("no_axial_series" in item.warnings for item in result.levels)
     assert result.axial_series_uid == ""
 
 
@@ -149,12 +149,12 @@ def test_another_frame_of_reference_is_never_matched(pack: Pack, backend: OnnxRu
     known = _Known(backend)
     result = grade_study(made_study(same_frame=False), pack, known)
     assert "cord" not in known.calls
-    assert all("axial_unmatched" in item.flags and item.cord is None for item in result.levels)
+    assert all("axial_unmatched" in item.warnings and item.cord is None for item in result.levels)
 
 
 def test_a_flat_image_is_flagged_for_its_contrast(pack: Pack, backend: OnnxRuntimeBackend) -> None:
     result = grade_study(made_study(fill=noise(0)), pack, _Known(backend))
-    assert all("low_contrast" in item.flags for item in result.levels)
+    assert all("low_contrast" in item.warnings for item in result.levels)
 
 
 def test_noise_is_no_cervical_spine(pack: Pack, backend: OnnxRuntimeBackend) -> None:
@@ -179,19 +179,19 @@ def test_a_level_unlike_the_training_has_no_grade_and_keeps_the_rest(
     study = made_study(fill=noise_above_the_dark)
     result = grade_study(study, cautious.pack, _Known(cautious))
     plain = grade_study(study, pack, _Known(backend))
-    unlike = ["unlike_training" in item.flags for item in result.levels]
+    unlike = ["unlike_training" in item.warnings for item in result.levels]
     assert unlike == [True, True, False, False, False, False]
     for item, other in zip(result.levels, plain.levels, strict=True):
         assert item.p_other is not None
         assert other.p_other is None
-        assert (item.p_other >= 0.5) == ("unlike_training" in item.flags) == (item.grade is None)
+        assert (item.p_other >= 0.5) == ("unlike_training" in item.warnings) == (item.grade is None)
         assert (item.point, item.cord) == (other.point, other.cord)
         assert item.cord is not None
         assert item.sagittal_sop_uid == "s4"
         if item.grade is None:
             assert item.probabilities is None
             assert item.confidence == pytest.approx(0.9, abs=0.01)
-            assert "grade_low_confidence" not in item.flags
+            assert "grade_low_confidence" not in item.warnings
         else:
             # Softmax over five, without the fifth, is softmax over the four.
             assert item.grade == other.grade

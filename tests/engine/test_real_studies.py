@@ -48,7 +48,7 @@ def test_a_healthy_neck_in_both_protocols_is_found_level_by_level_and_graded_so(
     assert float(np.median(figures.distances)) <= 3.0
     assert max(figures.distances) <= 6.0
     assert all(level.grade is None or level.grade <= 1 for level in figures.levels)
-    assert not any("no_axial_series" in level.flags for level in figures.levels)
+    assert not any("no_axial_series" in level.warnings for level in figures.levels)
     if SUBJECTS[name].mask:
         assert figures.cord_slices >= 20
         assert figures.ratio_mean_absolute_error is not None

@@ -12,7 +12,7 @@ import stand_in
 from stenosis_trt.engine.batch import Outcome
 from stenosis_trt.engine.outputs import ResultStore
 from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
-from stenosis_trt.engine.run_summary import FLAG_MEANINGS, summary_lines
+from stenosis_trt.engine.run_summary import WARNING_MEANINGS, summary_lines
 from stenosis_trt.engine.table_files import TableForm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def test_every_study_that_goes_in_has_a_row(tmp_path: Path) -> None:
         tables = store.write_tables(["1.1", "1.2", "1.3"], [])
     assert (tables.graded, tables.failed) == (1, 1)
     assert tables.worst_grades == {3: 1}
-    assert tables.flags == {"sagittal_slice_gap": 1, "level_not_found": 1}
+    assert tables.warnings == {"sagittal_slice_gap": 1, "level_not_found": 1}
     first, second, third, earlier = _rows(tmp_path / "studies.csv")
     assert first == {
         "study_number": "1",
@@ -105,14 +105,14 @@ def test_nothing_that_a_spreadsheet_runs_or_a_terminal_obeys_reaches_a_table(tmp
 
 
 def test_a_summary_has_the_worst_grades_first_and_the_most_frequent_flags() -> None:
-    flags = dict.fromkeys(("level_not_found", "low_contrast", "thin_slices", "edge_of_stack"), 2)
+    warnings = dict.fromkeys(("level_not_found", "low_contrast", "thin_slices", "edge_of_stack"), 2)
     outcome = _outcome(
         studies=9,
         graded=7,
         failed=2,
         problems=3,
         worst_grades={0: 4, 3: 1, None: 1, 2: 1},
-        flags={**flags, "no_axial_series": 5, "of_tomorrow": 1, "fat_suppressed": 1},
+        warnings={**warnings, "no_axial_series": 5, "of_tomorrow": 1, "fat_suppressed": 1},
     )
     assert list(summary_lines(outcome)) == [
         "Studies by worst grade:",
@@ -120,7 +120,7 @@ def test_a_summary_has_the_worst_grades_first_and_the_most_frequent_flags() -> N
         "  grade 2                       1",
         "  grade 0                       4",
         "  no level graded               1",
-        "Most frequent flags, by studies:",
+        "Most frequent warnings, by studies:",
         "  no_axial_series               5  no axial T2 series: no compression ratio",
         "  edge_of_stack                 2  a neighbouring slice is missing",
         "  level_not_found               2  a disc was not recognised",
@@ -139,14 +139,14 @@ def test_a_run_without_a_study_says_so_and_where_its_tables_are() -> None:
 
 def test_each_flag_of_the_readme_has_a_few_words_that_fit() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("| flag | meaning |")[1].split("\n\n")[0]
+    table = readme.split("| warning | meaning |")[1].split("\n\n")[0]
     documented = {
         name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])
     }
-    assert documented == set(FLAG_MEANINGS)
-    lines = summary_lines(_outcome(flags=dict.fromkeys(FLAG_MEANINGS, 1)))
+    assert documented == set(WARNING_MEANINGS)
+    lines = summary_lines(_outcome(warnings=dict.fromkeys(WARNING_MEANINGS, 1)))
     assert all(len(line) <= COLUMNS for line in lines)
-    for flag in FLAG_MEANINGS:
-        _, line, *_ = summary_lines(_outcome(flags={flag: 123_456}))
+    for warning in WARNING_MEANINGS:
+        _, line, *_ = summary_lines(_outcome(warnings={warning: 123_456}))
         assert len(line) <= COLUMNS
-        assert FLAG_MEANINGS[flag] in line
+        assert WARNING_MEANINGS[warning] in line

@@ -8,19 +8,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from header_factory import axial, sagittal, study
 from rich.console import Console
 from typer.testing import CliRunner
 
-from stenosis_trt.engine import demo, doctor
+from stenosis_trt.engine import demo
 from stenosis_trt.engine.choose import choose
 from stenosis_trt.engine.cli import app
 from stenosis_trt.engine.doctor import Finding, report_lines
 from stenosis_trt.engine.inspection import inspection_tables
-from stenosis_trt.engine.run_summary import FLAG_MEANINGS
+from stenosis_trt.engine.run_summary import WARNING_MEANINGS
 
 COLUMNS = 80
 COMMANDS = [
@@ -99,8 +98,8 @@ def test_inspect_shows_every_heading_and_role_whole() -> None:
 
 
 def test_the_demonstration_shows_the_longest_flags_whole(tmp_path: Path) -> None:
-    longest = sorted(FLAG_MEANINGS, key=len)[-2:]
-    names = ("study_uid", "level", "kang_grade", "p2", "compression_ratio", "ap_mm", "flags")
+    longest = sorted(WARNING_MEANINGS, key=len)[-2:]
+    names = ("study_uid", "level", "kang_grade", "p2", "compression_ratio", "ap_mm", "warnings")
     row = dict(zip(names, ("1.2", "C7/T1", "2", "0.9876", "0.4321", "12.34", ";".join(longest)), strict=True))
     for name in ("results.csv", "truth.csv"):
         with (tmp_path / name).open("w", newline="", encoding="utf-8") as stream:
@@ -109,7 +108,7 @@ def test_the_demonstration_shows_the_longest_flags_whole(tmp_path: Path) -> None
             table.writerow(row)
     shown = _shown(COLUMNS, demo._table(tmp_path / "results.csv", tmp_path / "truth.csv"))
     assert "…" not in shown
-    for word in (*longest, "C7/T1", "0.432", "12.34", "Kang", "ratio", "AP mm", "flags"):
+    for word in (*longest, "C7/T1", "0.432", "12.34", "Kang", "ratio", "AP mm", "warnings"):
         assert word in shown.split("(ratio")[1]
 
 
@@ -118,22 +117,16 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _system(stdout: io.StringIO) -> ModuleType:
-    system = ModuleType("sys")
-    system.stdout, system.maxsize = stdout, sys.maxsize  # type: ignore[attr-defined]
-    return system
-
-
 def test_doctor_breaks_lines_between_words_on_a_terminal_and_not_for_a_pipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = [f"word-{number}/of-a-sentence" for number in range(12)]
     finding = Finding("TensorRT", " ".join(words), f"Install {' '.join(words)}")
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
-    monkeypatch.setattr(doctor, "sys", _system(_Terminal()))
+    monkeypatch.setattr(sys, "stdout", _Terminal())
     lines = list(report_lines([finding]))
     assert len(lines) > 2
     assert all(len(line) <= COLUMNS for line in lines)
     assert set(words) <= set(" ".join(lines).split())
-    monkeypatch.setattr(doctor, "sys", _system(io.StringIO()))
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert len(list(report_lines([finding]))) == 2

@@ -62,7 +62,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "three probabilities": _level("probabilities", [0.1, 0.2, 0.7]),
     "a cord that is a number": _level("cord", 3),
     "a point of two numbers": _level("point", [1.0, 2.0]),
-    "flags in one text": _level("flags", "low_contrast"),
+    "warnings in one text": _level("warnings", "low_contrast"),
     "five levels": lambda content: content["result"]["levels"].pop(),
     "a result of another study": lambda content: content["result"].update(study_uid="1.9"),
     "neither result nor problem": lambda content: content.update(result=None, problems=[]),

@@ -200,9 +200,9 @@ def test_what_is_unlike_the_training_is_found_as_on_the_cpu(tmp_path: Path) -> N
         )
     assert [level.grade is None for level in found.levels] == [True, True, False, False, False, False]
     for one, other in zip(found.levels, expected.levels, strict=True):
-        assert (one.grade, one.flags) == (other.grade, other.flags)
+        assert (one.grade, one.warnings) == (other.grade, other.warnings)
         assert one.p_other == pytest.approx(other.p_other, abs=2e-3)
-        assert (one.probabilities is None) == ("unlike_training" in one.flags)
+        assert (one.probabilities is None) == ("unlike_training" in one.warnings)
 
 
 @pytest.mark.parametrize("model", ["levels", "grader", "cord"])

@@ -519,16 +519,3 @@ def test_limits_are_set_by_name() -> None:
 def test_a_limit_that_is_set_wrongly_is_refused_with_what_would_be_right(setting: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         with_settings([setting])
-
-
-def test_other_exports_of_the_same_images_are_one_harmless_row(reader: DicomReader, tmp_path: Path) -> None:
-    for number in range(5):
-        write(tmp_path / "a" / f"{number}.dcm", dataset(number, SOPInstanceUID=f"1.2.{number}"))
-        again = dataset(number, SOPInstanceUID=f"1.2.{number}", RetrieveAETitle="PACS2")
-        write(tmp_path / "b" / f"{number}.dcm", compressed(again, RLELossless), RLELossless)
-    count, (problem,) = _read(reader, tmp_path)
-    assert count == 5
-    assert problem.harmless
-    assert problem.path == str(tmp_path / "b")
-    assert problem.reason.startswith("5 files are other exports of images that were already found")
-    assert reader.scan([tmp_path]).studies[0].lost_files == 0

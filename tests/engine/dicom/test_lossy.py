@@ -1,4 +1,4 @@
-"""Images compressed with loss, and by High-Throughput JPEG 2000: decoded, flagged, or refused by name."""
+"""Images compressed with loss, and by High-Throughput JPEG 2000: decoded, warned of, or refused by name."""
 
 from __future__ import annotations
 
@@ -245,17 +245,17 @@ def test_loss_is_told_by_the_transfer_syntax_and_by_the_header(syntax: str, stat
 
 
 def test_a_study_with_an_image_compressed_with_loss_is_flagged(reader: DicomReader, tmp_path: Path) -> None:
-    def flags(lossy: set[int], syntax: str | None = None) -> tuple[str, ...]:
+    def warnings(lossy: set[int], syntax: str | None = None) -> tuple[str, ...]:
         folder = tmp_path / f"{sorted(lossy)}{syntax}"
         for number in range(9):
             content = dataset(number)
             if number in lossy:
                 content.LossyImageCompression = "01"
             write(folder / f"{number}", content)
-        return choose(reader.scan([folder]).studies[0]).flags
+        return choose(reader.scan([folder]).studies[0]).warnings
 
-    assert "lossy_compression" not in flags(set())
-    assert "lossy_compression" in flags({3})
+    assert "lossy_compression" not in warnings(set())
+    assert "lossy_compression" in warnings({3})
 
 
 def test_near_lossless_jpeg_ls_is_read(reader: DicomReader, tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def _studies(reader: DicomReader, folder: Path) -> list[StudyHeader]:
     return list(scan.studies)
 
 
-def _flags(studies: list[StudyHeader]) -> list[tuple[str, ...]]:
-    return [study.flags for study in studies]
+def _warnings(studies: list[StudyHeader]) -> list[tuple[str, ...]]:
+    return [study.warnings for study in studies]
 
 
 def test_two_patients_with_one_study_uid_are_two_studies_in_the_order_of_their_paths(
@@ -69,7 +69,7 @@ def test_two_patients_with_one_study_uid_are_two_studies_in_the_order_of_their_p
     assert [Path(study.path).name for study in found] == ["a", "b"]
     assert [{series.patient_id for series in study.series} for study in found] == [{"0099"}, {"0012"}]
     assert [len(study.series) for study in found] == [2, 2]
-    assert _flags(found) == [(SHARED,), (SHARED,)]
+    assert _warnings(found) == [(SHARED,), (SHARED,)]
 
 
 def test_series_of_two_patients_with_one_frame_of_reference_are_never_joined(
@@ -107,7 +107,7 @@ def test_one_patient_written_in_two_ways_stays_one_study(
     _series(tmp_path / "sag", 2, "sagittal", **ANN, **charset)
     _series(tmp_path / "tra", 3, "axial", **{**ANN, **charset, **change})
     (found,) = _studies(reader, tmp_path)
-    assert (found.key, found.flags) == (found.study_uid, ())
+    assert (found.key, found.warnings) == (found.study_uid, ())
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_what_differs_between_patients_makes_two_studies(
     issuer = {"IssuerOfPatientID": "HOSPITAL"} if "IssuerOfPatientID" in change else {}
     _series(tmp_path / "sag", 2, "sagittal", **{**ANN, **issuer})
     _series(tmp_path / "tra", 3, "axial", **{**ANN, **change})
-    assert _flags(_studies(reader, tmp_path)) == [(SHARED,), (SHARED,)]
+    assert _warnings(_studies(reader, tmp_path)) == [(SHARED,), (SHARED,)]
 
 
 def test_one_patient_id_with_two_names_is_one_study_that_says_so(reader: DicomReader, tmp_path: Path) -> None:
     _series(tmp_path / "sag", 2, "sagittal", **ANN)
     _series(tmp_path / "tra", 3, "axial", **{**ANN, "PatientName": "Married^Ann"})
-    assert _flags(_studies(reader, tmp_path)) == [("patient_names_differ",)]
+    assert _warnings(_studies(reader, tmp_path)) == [("patient_names_differ",)]
 
 
 @pytest.mark.parametrize("identity", [NOBODY, {**NOBODY, "PatientName": "anonymous"}, {"PatientID": "ANON"}])
@@ -142,7 +142,7 @@ def test_a_study_without_identity_in_a_folder_a_series_stays_whole_and_says_so(
 ) -> None:
     _export(tmp_path, **{**NOBODY, **identity})
     (found,) = _studies(reader, tmp_path)
-    assert (len(found.series), found.flags) == (2, (UNKNOWN,))
+    assert (len(found.series), found.warnings) == (2, (UNKNOWN,))
 
 
 def test_a_study_without_identity_whose_medium_was_written_in_portions_stays_whole(
@@ -166,7 +166,7 @@ def test_two_exports_without_identity_are_two_patients(
         _each_file(tmp_path, lambda content: content.pop("SeriesNumber"))
     found = _studies(reader, tmp_path)
     assert [Path(study.path).name for study in found] == ["one", "two"]
-    assert _flags(found) == [(UNKNOWN, SHARED)] * 2
+    assert _warnings(found) == [(UNKNOWN, SHARED)] * 2
 
 
 def _each_file(folder: Path, change: Callable[[Dataset], object]) -> None:
@@ -182,7 +182,7 @@ def test_two_exports_with_one_patient_id_are_one_study_that_says_so(
     for name in ("one", "two"):
         _export(tmp_path / name, **{**NOBODY, "PatientID": "0000"})
     (found,) = _studies(reader, tmp_path)
-    assert (len(found.series), found.flags) == (4, ("series_repeated",))
+    assert (len(found.series), found.warnings) == (4, ("series_repeated",))
 
 
 def test_files_without_identity_go_to_the_patient_whose_folder_they_are_in(
@@ -193,7 +193,7 @@ def test_files_without_identity_go_to_the_patient_whose_folder_they_are_in(
         _series(tmp_path / name / "tra", 3, "axial", **(NOBODY if name == "two" else patient))
     found = _studies(reader, tmp_path)
     assert [len(study.series) for study in found] == [2, 2]
-    assert _flags(found) == [(SHARED,), (UNKNOWN, SHARED)]
+    assert _warnings(found) == [(SHARED,), (UNKNOWN, SHARED)]
 
 
 def test_an_export_without_identity_beside_a_named_patients_is_another_patient(
@@ -202,7 +202,7 @@ def test_an_export_without_identity_beside_a_named_patients_is_another_patient(
     _export(tmp_path / "one", **ANN)
     _export(tmp_path / "two", **NOBODY)
     found = _studies(reader, tmp_path)
-    assert _flags(found) == [(SHARED,), (UNKNOWN, SHARED)]
+    assert _warnings(found) == [(SHARED,), (UNKNOWN, SHARED)]
 
 
 def test_images_of_two_patients_with_one_sop_uid_are_no_duplicates(

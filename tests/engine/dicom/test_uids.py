@@ -57,7 +57,7 @@ def test_files_of_a_study_whose_uids_are_none_stay_together_and_are_flagged(
     assert len(uids) == 9
     assert all(map(was_replaced, uids))
     assert read.study is not None
-    assert "uid_replaced" in read.study.flags
+    assert "uid_replaced" in read.study.warnings
 
 
 def test_a_study_with_real_uids_is_not_flagged(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_study_with_real_uids_is_not_flagged(tmp_path: Path) -> None:
     with DicomReader() as reader:
         read = read_study(reader, reader.scan([tmp_path]).studies[0])
     assert read.study is not None
-    assert "uid_replaced" not in read.study.flags
+    assert "uid_replaced" not in read.study.warnings
 
 
 def test_frames_of_a_multi_frame_object_are_numbered_from_1_and_single_images_are_not(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_slices_with_a_series_uid_each_are_joined_where_they_agree_in_all_else(
 ) -> None:
     _slices(tmp_path, 9, lambda number: {"SeriesInstanceUID": f"1.9.{number}", "SeriesNumber": 4})
     (study,) = reader.scan([tmp_path]).studies
-    assert study.flags == ("series_uid_per_slice",)
+    assert study.warnings == ("series_uid_per_slice",)
     assert [len(series.frames) for series in study.series] == [9]
 
 
@@ -250,7 +250,7 @@ def test_slices_with_a_series_uid_each_that_cannot_be_joined_say_why(
 ) -> None:
     _slices(tmp_path, 9, lambda number: {"SeriesInstanceUID": f"1.9.{number}", **tags(number)})
     (study,) = reader.scan([tmp_path]).studies
-    assert study.flags == ()
+    assert study.warnings == ()
     assert len(study.series) == 9
     assert all(reason in judge(series).reason for series in study.series)
 
@@ -262,7 +262,7 @@ def test_images_in_other_places_with_one_sop_uid_are_all_kept_and_the_study_says
         write(tmp_path / f"{number}.dcm", dataset(number, SOPInstanceUID="1.2.3"))
     scan = reader.scan([tmp_path])
     assert scan.problems == ()
-    assert scan.studies[0].flags == ("sop_uid_shared",)
+    assert scan.studies[0].warnings == ("sop_uid_shared",)
     assert [len(series.frames) for series in scan.studies[0].series] == [9]
 
 
@@ -367,7 +367,7 @@ def test_the_order_in_which_files_are_found_changes_nothing_that_is_named(
 
     def named(studies: object) -> list[tuple[str, str, tuple[str, ...], set[Path]]]:
         return [
-            (study.key, study.path, study.flags, {f.path for s in study.series for f in s.frames})
+            (study.key, study.path, study.warnings, {f.path for s in study.series for f in s.frames})
             for study in studies  # type: ignore[attr-defined]
         ]
 
