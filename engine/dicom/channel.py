@@ -19,6 +19,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -28,6 +29,8 @@ import numpy.typing as npt
 from stenosis_trt.engine.dicom.errors import DicomError
 
 _HEADER = struct.Struct(">QQ")
+_TIMEVAL = struct.Struct("@ll")
+_LONGEST_WAIT = 1 << 30
 _RECORDS = ("stenosis_trt.engine.records", "stenosis_trt.engine.geometry")
 _RECORDS_BELOW = "stenosis_trt.engine.dicom."
 _PATHS = {("pathlib", "PosixPath"), ("pathlib._local", "PosixPath")}
@@ -62,8 +65,9 @@ class Channel:
         _HEADER.pack_into(message, 0, number, len(message) - _HEADER.size)
         done = 0
         while done < len(message):
-            self._wait_until(deadline)
-            done += self._socket.send(message[done:])
+            self._wait_until(deadline, socket.SO_SNDTIMEO)
+            with suppress(BlockingIOError):
+                done += self._socket.send(message[done:])
 
     def receive(
         self,
@@ -95,22 +99,25 @@ class Channel:
     def _read(self, length: int, deadline: float | None) -> bytearray:
         content, done = bytearray(length), 0
         while done < length:
-            self._wait_until(deadline)
-            received = self._socket.recv_into(memoryview(content)[done:])
-            if not received:
-                raise EOFError
-            done += received
+            self._wait_until(deadline, socket.SO_RCVTIMEO)
+            with suppress(BlockingIOError):
+                # In one call of the system, which ends early only when the time or the stream is over.
+                received = self._socket.recv_into(memoryview(content)[done:], 0, socket.MSG_WAITALL)
+                if not received:
+                    raise EOFError
+                done += received
         return content
 
-    def _wait_until(self, deadline: float | None) -> None:
-        """Have the next call of the socket wait no longer than until `deadline`."""
+    def _wait_until(self, deadline: float | None, option: int) -> None:
+        """Have the system wait no longer than until `deadline`; it then gives what there is, or EAGAIN."""
         if deadline is None:
-            self._socket.settimeout(None)
             return
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        self._socket.settimeout(left)
+        seconds = min(int(left), _LONGEST_WAIT)
+        microseconds = max(1, int((left - int(left)) * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(seconds, microseconds))
 
 
 def load_answer(content: bytearray) -> Any:

@@ -184,8 +184,6 @@ class ReadingProcess:
                     # where a program runs keeps gdcm from being imported.
                     cwd="/",
                     env=_environment(),
-                    # Signals to the group of the program are for the program: it decides when this one ends.
-                    start_new_session=True,
                 )
             finally:
                 os.close(lifeline)

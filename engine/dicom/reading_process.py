@@ -198,7 +198,9 @@ def _end_with(lifeline: int) -> None:
 
 def main() -> None:
     """Serve requests `(kind, *arguments)` on the channel; every answer has its request's number."""
-    # A signal may reach all processes of a job; the reader decides when this one ends.
+    # A terminal sends signals to the program's group, and a scheduler to all processes of a job; the reader
+    # decides when this one ends. A session of its own would take it out of what `nice` is relative to.
+    os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _end_with(int(sys.argv[2]))
