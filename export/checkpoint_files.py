@@ -106,7 +106,7 @@ def _unpickled(path: Path) -> Any:
     # What PyTorch's unpickler meets in a damaged file, it raises as it comes.
     except (
         *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
-        *(ArithmeticError, AssertionError, ImportError, struct.error, tarfile.TarError),
+        *(ArithmeticError, AssertionError, ImportError, MemoryError, struct.error, tarfile.TarError),
     ) as error:
         if "TorchScript" in str(error):
             raise CheckpointError(

@@ -13,15 +13,19 @@ from safetensors.torch import save
 
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bytes, mutated_json
-from stenosis_trt.export.checkpoints import CheckpointError, find_weights, read_checkpoint
+from stenosis_trt.export.checkpoints import KEYPOINT_ANCHOR, CheckpointError, find_weights, read_checkpoint
 
 _ZIP = b"PK"
 _OLD = b"\x80\x02"
-_ANCHOR = "conv.weight"
+_ANCHOR = KEYPOINT_ANCHOR
 
 
 def _tensors() -> dict[str, torch.Tensor]:
-    return {_ANCHOR: torch.ones(2, 1, 3, 3), "conv.bias": torch.zeros(2), "temperature": torch.ones(1)}
+    return {
+        _ANCHOR: torch.ones(2, 1, 3, 3),
+        "stages.0.0.0.bias": torch.zeros(2),
+        "temperature": torch.ones(1),
+    }
 
 
 def seeds() -> list[bytes]:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bytes
-from stenosis_trt.engine.onnx_external import keeps_data_elsewhere
+from stenosis_trt.engine.onnx_external import OnnxEncodingError, keeps_data_elsewhere
 from stenosis_trt.engine.pack import PackError
 
 _ELSEWHERE = "weights.bin"
@@ -110,7 +110,7 @@ def _tags(data: bytes) -> list[int]:
     return found
 
 
-TARGET = Target("external_data", (PackError,), seeds, mutate, check)
+TARGET = Target("external_data", (PackError, OnnxEncodingError), seeds, mutate, check)
 
 if __name__ == "__main__":
     main(TARGET)

@@ -15,7 +15,8 @@ from fuzz.mutation import mutated_bytes, mutated_json
 from stenosis_trt.engine.pack import MANIFEST, MODEL_NAMES, Pack, PackError, reference_pack
 
 _ZIP = b"PK"
-_MODEL = b"model"
+_MODEL = b"\x08\x0a"
+"""A ModelProto whose ir_version is 10."""
 
 
 def seeds() -> list[bytes]:

@@ -49,7 +49,7 @@ def check(data: bytes, folder: Path) -> None:
             headers.append(read_header(path, _LIMITS))
         except DicomError:
             continue
-    studies, problems = build_studies(headers)
+    studies, problems = build_studies(headers, lambda one, other: False)
     told = {problem.path for problem in problems}
     for study in studies:
         choose(study)
