@@ -42,6 +42,7 @@ from stenosis_trt.engine.records import Stage
 
 _DEEPEST = 2
 """An archive, and an archive within it."""
+_ALWAYS_UNPACKED_BYTES = 256 << 20
 _COPY_BYTES = 1 << 20
 _TAR_BLOCK = 512
 _KEPT_FREE_BYTES = 64 << 20
@@ -90,7 +91,7 @@ def unpack(path: Path, kind: str, folder: Path, limits: ReadLimits) -> Iterator[
     Raises:
         DicomError: the archive is refused as a whole.
     """
-    unpacker = _Unpacker(folder, limits)
+    unpacker = _Unpacker(path, folder, limits)
     # Files that are no DICOM have rows of their own only where others are.
     waiting: list[Refused] | None = []
     try:
@@ -119,9 +120,11 @@ class _NotReadable(DicomError):
 class _Unpacker:
     """Unpacks one archive and those within it, all under one sum of bytes and of members."""
 
-    def __init__(self, folder: Path, limits: ReadLimits) -> None:
+    def __init__(self, archive: Path, folder: Path, limits: ReadLimits) -> None:
         self._folder, self._limits = folder, limits
         self._bytes = self._members = self._files = 0
+        expanded = limits.max_archive_expansion * archive.stat().st_size
+        self._most_expanded = max(_ALWAYS_UNPACKED_BYTES, expanded)
 
     def members(self, path: Path, kind: str, within: str, depth: int) -> Iterator[Member | Refused]:
         """What is in an archive; `within` stands before the names of its members."""
@@ -232,6 +235,11 @@ class _Unpacker:
         if self._bytes > self._limits.max_archive_bytes:
             advice = raise_limit("max_archive_bytes", 2 * self._limits.max_archive_bytes)
             raise _error("The archive is larger than the limit once unpacked.", f"If it is trusted: {advice}")
+
+        if self._bytes > self._most_expanded:
+            advice = raise_limit("max_archive_expansion", 10 * self._limits.max_archive_expansion)
+            reason = f"The archive unpacks to more than {self._limits.max_archive_expansion} times its size."
+            raise _error(reason, f"If it is trusted: {advice}")
 
     def _one_more(self) -> None:
         self._members += 1

@@ -25,6 +25,8 @@ class ReadLimits:
         max_inflated_bytes: a deflated file's dataset, inflated.
         max_archive_bytes: all that is unpacked of one zip or tar archive, archives within it included. The
             exam of a neck has 50 to 300 MB.
+        max_archive_expansion: bytes unpacked a byte of an archive, once they are more than 256 MiB. Images
+            shrink to a third, empty ones to a hundredth.
         max_archive_members: files in one archive.
         max_header_bytes: everything before the pixels. Enhanced MR objects take up to 10 kB a frame.
         max_sequence_depth: sequences one within the other. Enhanced MR objects have five.
@@ -42,6 +44,7 @@ class ReadLimits:
     max_series_bytes: int = 128 * _MIB
     max_inflated_bytes: int = 256 * _MIB
     max_archive_bytes: int = 8192 * _MIB
+    max_archive_expansion: int = 100
     max_archive_members: int = 100_000
     max_header_bytes: int = 64 * _MIB
     max_sequence_depth: int = 32

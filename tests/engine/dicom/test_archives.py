@@ -19,6 +19,7 @@ import pytest
 from dicom_factory import series
 
 from stenosis_trt.engine.dicom import archives, reading_process
+from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.limits import ReadLimits, with_settings
 from stenosis_trt.engine.dicom.reader import DicomReader, Scan
 from stenosis_trt.engine.records import Problem
@@ -297,6 +298,15 @@ def test_a_bomb_is_given_up_at_the_limit(kind: str, tmp_path: Path, temporary: P
         (problem,) = reader.scan([path]).problems
         assert _kept(temporary) == before
     assert "larger than the limit" in problem.reason
+
+
+def test_a_bomb_is_given_up_by_how_far_it_expands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_ALWAYS_UNPACKED_BYTES", 1 << 20)
+    path = _zip(tmp_path / "a.zip", {"a": b"\0" * 128 + b"DICM" + bytes(8 << 20)})
+    (tmp_path / "unpacked").mkdir()
+    with pytest.raises(DicomError, match="more than 100 times its size") as error:
+        list(archives.unpack(path, "zip", tmp_path / "unpacked", ReadLimits()))
+    assert with_settings([error.value.advice.split("--limit ")[1].removesuffix(".")])
 
 
 def test_members_that_are_no_dicom_are_looked_at_and_not_unpacked(
