@@ -62,7 +62,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     if path.suffix.lower() == SUFFIX or _is_safetensors(beginning, size):
         try:
             return load_file(path)
-        except (SafetensorError, OSError, RuntimeError, ValueError, OverflowError) as error:
+        except (SafetensorError, OSError, ValueError, OverflowError) as error:
             raise CheckpointError(
                 f"{path} cannot be read as safetensors ({error}). Save it again."
             ) from error

@@ -28,6 +28,8 @@ KEYPOINT_ANCHOR = "stages.0.0.0.weight"
 
 _SHOWN = 5
 """Tensors that a message names before it counts the others."""
+_MOST_DIMENSIONS = 64
+"""PyTorch computes with no tensor of more."""
 _DEPTH = 4
 """Levels of mappings in a checkpoint that are searched."""
 _COUNTER = "num_batches_tracked"
@@ -318,6 +320,12 @@ def _as_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, to
     if empty:
         raise CheckpointError(
             f"{path} has weights without values: {named(empty)}. Save it again, once loaded."
+        )
+    deep = [name for name, value in tensors.items() if value.dim() > _MOST_DIMENSIONS]
+    if deep:
+        raise CheckpointError(
+            f"{path} has weights of more than {_MOST_DIMENSIONS} dimensions: {named(deep)}. It is damaged: "
+            "save it again."
         )
     result = {
         name: value if name.endswith(_COUNTER) else value.detach().to(torch.float32)

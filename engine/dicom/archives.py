@@ -235,7 +235,6 @@ class _Unpacker:
         if self._bytes > self._limits.max_archive_bytes:
             advice = raise_limit("max_archive_bytes", 2 * self._limits.max_archive_bytes)
             raise _error("The archive is larger than the limit once unpacked.", f"If it is trusted: {advice}")
-
         if self._bytes > self._most_expanded:
             advice = raise_limit("max_archive_expansion", 10 * self._limits.max_archive_expansion)
             reason = f"The archive unpacks to more than {self._limits.max_archive_expansion} times its size."
