@@ -1,4 +1,4 @@
-"""Check the figures that `stenosis_trt.bench.compare` wrote against what the reference pack must reach."""
+"""Check the figures of `stenosis_trt.bench.accuracy.compare` against what the reference pack must reach."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 #
 # PyCUDA comes as source that wants cuda.h, and a libcuda to link. The headers are pip's, always the same ones: what is
 # built binds to nothing newer than CUDA 12.6, and a toolkit on the machine makes no difference. The driver is the
-# stand-in of tests/engine/fake_driver. The wheel is kept for the next time. It also runs on a real driver for CUDA
+# stand-in of tests/support/fake_driver. The wheel is kept for the next time. It also runs on a real driver for CUDA
 # 12.6 or later, but was made for the tests: it lacks cuRAND, and is not optimised.
 set -euo pipefail
 
@@ -70,5 +70,5 @@ fi
 "$python" -m pip install -c "$root/constraints.txt" numpy "$wheel"
 # What is linked here must be all in the stand-in driver, or no test could import it.
 LD_LIBRARY_PATH=$work/driver "$python" -c 'import pycuda.driver' ||
-    fail "PyCUDA $pycuda does not load on tests/engine/fake_driver: add what it names to unsupported.c."
+    fail "PyCUDA $pycuda does not load on tests/support/fake_driver: add what it names to unsupported.c."
 echo "PyCUDA $pycuda is in $1."

@@ -17,3 +17,7 @@ class StudiesError(PreparationError):
 
 class PrecisionError(PreparationError):
     """A model that cannot be had in a precision."""
+
+
+class ExportError(Exception):
+    """A network that cannot be exported as it should be."""

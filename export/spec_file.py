@@ -14,7 +14,8 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.pack import OTHER, ROLES, InputSpec, OutputSpec, PackError
+from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.packs.models import OTHER, ROLES, InputSpec, OutputSpec
 
 if sys.version_info >= (3, 11):
     import tomllib

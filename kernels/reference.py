@@ -274,7 +274,7 @@ def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
     Along each axis the position is the vertex of the parabola through the peak and its two neighbours. The
     shift is at most half a pixel; on the border there is none along that axis. The parabola through their
     logarithms, exact for a Gaussian, finds the points of real heatmaps no better, nor does their centre of
-    mass: `stenosis_trt.bench.subpixel` measures it.
+    mass: `stenosis_trt.bench.accuracy.subpixel` measures it.
 
     Args:
         heatmaps: (N, K, h, w), values in [0, 1].

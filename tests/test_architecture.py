@@ -40,13 +40,13 @@ def _outside(names: set[str], *allowed: str) -> set[str]:
 
 def test_the_engine_imports_the_engine_and_the_kernels() -> None:
     commands = {
-        "engine/demo.py": "stenosis_trt.bench.phantom",
-        "engine/cli.py": "stenosis_trt.bench.",
-        "engine/cli_export.py": "stenosis_trt.export.",
-        "engine/cli_quantise.py": "stenosis_trt.export.",
-        "engine/cli_verify.py": "stenosis_trt.export.",
-        "engine/cli_roofline.py": ("stenosis_trt.bench.", "stenosis_trt.export."),
-        "engine/cli_bench.py": ("stenosis_trt.bench.", "stenosis_trt.export."),
+        "engine/cli/demo.py": "stenosis_trt.bench.phantom",
+        "engine/cli/app.py": "stenosis_trt.bench.",
+        "engine/cli/export.py": "stenosis_trt.export.",
+        "engine/cli/quantise.py": "stenosis_trt.export.",
+        "engine/cli/verify.py": "stenosis_trt.export.",
+        "engine/cli/roofline.py": ("stenosis_trt.bench.", "stenosis_trt.export."),
+        "engine/cli/bench.py": ("stenosis_trt.bench.", "stenosis_trt.export."),
     }
     for path, names in _imported("engine").items():
         asked = commands.get(path, ())
@@ -84,7 +84,7 @@ def test_what_runs_on_a_gpu_knows_no_stage_of_the_pipe_and_no_files_of_studies()
 
 
 def test_what_is_launched_on_a_gpu_is_described_without_one() -> None:
-    names = _imported("engine/gpu")["engine/gpu/inputs.py"]
+    names = _imported("engine/gpu")["engine/backends/gpu/inputs.py"]
     assert not _outside(names, *VOCABULARY, "stenosis_trt.kernels.")
 
 

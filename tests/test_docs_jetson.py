@@ -14,11 +14,11 @@ import pytest
 from documented import ROOT, calls_in, code_in, join_lines, trouble_with
 from typer.testing import CliRunner
 
-from stenosis_trt.bench.devices import DEVICES
-from stenosis_trt.bench.roofline import StudyWork, kernel_bytes, time_lines, work_lines
-from stenosis_trt.engine.cli import app
-from stenosis_trt.engine.pack import Pack, reference_pack
-from stenosis_trt.export.layer_work import model_work
+from stenosis_trt.bench.speed.devices import DEVICES
+from stenosis_trt.bench.speed.roofline import StudyWork, kernel_bytes, time_lines, work_lines
+from stenosis_trt.engine.cli.app import app
+from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.export.onnx.layer_work import model_work
 
 DOCUMENT = ROOT / "docs" / "jetson.md"
 FOLDER = ROOT / "docs" / "jetson"
@@ -175,7 +175,7 @@ def test_the_service_can_change_its_results_and_its_cache_alone() -> None:
 
 
 def test_a_study_that_cannot_be_graded_does_not_fail_the_unit_and_a_bad_pack_does() -> None:
-    from stenosis_trt.engine.cli_errors import NOT_ALL, USAGE_ERROR
+    from stenosis_trt.engine.cli.errors import NOT_ALL, USAGE_ERROR
 
     values = dict(_settings(_SERVICE))
     # 143: stopped by systemd, with the results of what was graded.

@@ -139,7 +139,7 @@ def test_help_imports_the_command_line_and_nothing_else() -> None:
     loaded = _python(
         "import json, sys\n"
         "before = set(sys.modules)\n"
-        "from stenosis_trt.engine.cli import main\n"
+        "from stenosis_trt.engine.cli.app import main\n"
         "sys.argv = ['stenosis-trt', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
@@ -275,7 +275,7 @@ def test_the_readme_explains_every_flag_that_a_result_can_carry() -> None:
 
 
 def test_the_installed_package_holds_a_reference_pack_that_verifies() -> None:
-    from stenosis_trt.engine.pack import Pack, reference_pack
+    from stenosis_trt.engine.packs.pack import Pack, reference_pack
 
     pack = Pack.load(reference_pack())
     assert pack.name == "reference"

@@ -28,8 +28,8 @@ from stenosis_trt.bench.phantom.dicom_files import (
     write_study,
 )
 from stenosis_trt.bench.phantom.study import Phantoms, PhantomStudy, PlannedSeries, StudySource
-from stenosis_trt.engine.whole_files import PART, writing_whole
-from stenosis_trt.engine.workers import worker_pool
+from stenosis_trt.engine.support.atomic_files import PART, writing_whole
+from stenosis_trt.engine.support.workers import worker_pool
 
 TRUTH = "truth.csv"
 _NAME = re.compile(r"study_\d{4,}")

@@ -18,7 +18,7 @@ from stenosis_trt.bench.phantom.spine import CanalCurve
 from stenosis_trt.bench.semisynthetic.canal import Canal, Volume, trace_canal
 from stenosis_trt.bench.semisynthetic.subjects import Subject
 from stenosis_trt.engine.geometry import FloatArray
-from stenosis_trt.engine.whole_files import writing_whole_bytes
+from stenosis_trt.engine.support.atomic_files import writing_whole_bytes
 
 GRID_MM = 0.5
 _U_MM = (-36.0, 36.0)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Float32Array
-from stenosis_trt.engine.pack import ModelSpec, PackError
+from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.records import Stage
 from stenosis_trt.kernels.reference import HEATMAP_TOLERANCE
 

@@ -18,7 +18,8 @@ from stenosis_trt.engine.backends.model_checks import (
     trial_batch,
 )
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
-from stenosis_trt.engine.pack import InputSpec, ModelSpec, Pack
+from stenosis_trt.engine.packs.models import InputSpec, ModelSpec
+from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, preprocess_region, region_window
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
-from stenosis_trt.engine.cuda_driver import CudaError
-from stenosis_trt.engine.gpu.choice import NoGpuError, choose_plans
-from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
-from stenosis_trt.engine.messages import say
-from stenosis_trt.engine.pack import Pack
-from stenosis_trt.engine.tensorrt_flavours import TensorRTError
+from stenosis_trt.engine.backends.gpu.choice import NoGpuError, choose_plans
+from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
+from stenosis_trt.engine.cuda.driver import CudaError
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.support.messages import say
+from stenosis_trt.engine.trt.flavours import TensorRTError
 
 DEVICES = ("auto", "cpu", "gpu")
 

@@ -18,9 +18,10 @@ from stenosis_trt.engine.backends.base import (
     Ready,
     Roi,
 )
-from stenosis_trt.engine.pack import InputSpec, Pack
+from stenosis_trt.engine.packs.crop import heatmap_to_input, to_patient
+from stenosis_trt.engine.packs.models import InputSpec
+from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.engine.roi import heatmap_to_input, to_patient
 from stenosis_trt.kernels.reference import cord_geometry, input_contrast, keypoint_support
 
 

@@ -16,24 +16,25 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints, ReadingMemory, Roi
+from stenosis_trt.engine.backends.gpu.answers import Found, cords_of, grades_of, keypoints_of
+from stenosis_trt.engine.backends.gpu.arena import Arena, PlacedStudy
+from stenosis_trt.engine.backends.gpu.inputs import PlacedSlice, describe_inputs
+from stenosis_trt.engine.backends.gpu.keep_warm import KeepWarm
+from stenosis_trt.engine.backends.gpu.memory import Budget
+from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
+from stenosis_trt.engine.backends.gpu.stage import Answer, Stage, Workplace
+from stenosis_trt.engine.backends.gpu.trial import noise_study, placed_in, trial_roi
 from stenosis_trt.engine.backends.model_checks import ModelOutputError, check_output
-from stenosis_trt.engine.cuda import Device, Stream
-from stenosis_trt.engine.cuda_driver import CudaError
-from stenosis_trt.engine.cuda_module import Module
-from stenosis_trt.engine.gpu.answers import Found, cords_of, grades_of, keypoints_of
-from stenosis_trt.engine.gpu.arena import Arena, PlacedStudy
-from stenosis_trt.engine.gpu.inputs import PlacedSlice, describe_inputs
-from stenosis_trt.engine.gpu.keep_warm import KeepWarm
-from stenosis_trt.engine.gpu.memory import Budget
-from stenosis_trt.engine.gpu.options import ChosenPlans, GpuOptions
-from stenosis_trt.engine.gpu.stage import Answer, Stage, Workplace
-from stenosis_trt.engine.gpu.trial import noise_study, placed_in, trial_roi
-from stenosis_trt.engine.pack import ModelSpec, Pack
-from stenosis_trt.engine.plans import read_plan
+from stenosis_trt.engine.cuda.device import Device, Stream
+from stenosis_trt.engine.cuda.driver import CudaError
+from stenosis_trt.engine.cuda.module import Module
+from stenosis_trt.engine.packs.models import ModelSpec
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.plans.store import read_plan
 from stenosis_trt.engine.records import LoadedStudy
-from stenosis_trt.engine.tensorrt_compat import TensorRT
-from stenosis_trt.engine.tensorrt_engine import LoadedPlan
-from stenosis_trt.engine.tensorrt_flavours import FLAVOURS, TensorRTError
+from stenosis_trt.engine.trt.api import TensorRT
+from stenosis_trt.engine.trt.engine import LoadedPlan
+from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError
 from stenosis_trt.kernels.binaries import BinaryError, image_for
 from stenosis_trt.kernels.launches import statistics_blocks
 

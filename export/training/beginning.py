@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stenosis_trt.export.checkpoints import CheckpointError, named, read_checkpoint
+from stenosis_trt.export.checkpoints.files import CheckpointError, read_checkpoint
+from stenosis_trt.export.checkpoints.read import named
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _SUFFIX = ".safetensors"

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.whole_files import write_whole_bytes
+from stenosis_trt.engine.support.atomic_files import write_whole_bytes
 from stenosis_trt.export.training.logs import ENDING, read_rows
 
 _LINE, _BEST, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"
@@ -158,7 +158,7 @@ def _legend(logs: Mapping[str, Rows]) -> list[Any]:
 def main() -> None:
     """Draw the curves of a work folder."""
     parser = argparse.ArgumentParser(description="Draw the curves of a training.")
-    parser.add_argument("work", type=Path, help="the --work folder of stenosis_trt.export.train")
+    parser.add_argument("work", type=Path, help="the --work folder of stenosis_trt.export.training.train")
     parser.add_argument("--out", type=Path, required=True, help="the picture, PNG")
     arguments = parser.parse_args()
     try:

@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.compare import LevelPair, compare, pair_levels
-from stenosis_trt.bench.phantom.writing import PhantomOptions, write_studies
-from stenosis_trt.bench.real_anatomy import (
+from stenosis_trt.bench.accuracy.compare import LevelPair, compare, pair_levels
+from stenosis_trt.bench.accuracy.real_anatomy import (
     ShortField,
     SubjectFigures,
     judge,
     judge_short_fields,
     summary,
 )
+from stenosis_trt.bench.phantom.writing import PhantomOptions, write_studies
 from stenosis_trt.bench.semisynthetic.source import Anatomies
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
-from stenosis_trt.engine.batch import GradeOptions, grade_paths
-from stenosis_trt.export.training.confidence import expected_calibration_error, fit_temperature
+from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
+from stenosis_trt.export.models.confidence import expected_calibration_error, fit_temperature
 from stenosis_trt.export.training.recipe import HELD_OUT_SEED, Recipe
 from stenosis_trt.export.training.sets import StudyFolder
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.whole_files import write_whole
+from stenosis_trt.engine.support.atomic_files import write_whole
 
 ENDING = ".log.jsonl"
 """Of a log's name, after the network's."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from stenosis_trt.engine.pack import Pack
-from stenosis_trt.export.onnx_export import export_network
-from stenosis_trt.export.pack_writer import ModelContent, PackContent, write_pack
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.export.onnx.from_torch import export_network
+from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
 from stenosis_trt.export.training.loops import Task
 from stenosis_trt.export.training.recipe import EXPORT_CHECK_SEED, TRAINING_SEED, VALIDATION_SEED, Recipe
 from stenosis_trt.export.training.tasks import SPECIFICATIONS

@@ -7,7 +7,7 @@ cut off. The network itself stays as it is: the same modules, the same names in 
 exported as any other.
 
 What is rounded was read off the Q/DQ that ModelOpt 0.47 puts into ONNX files of our networks
-(`tests/export/test_quantised_training.py` holds the two against each other):
+(`tests/export/training/test_quantised.py` holds the two against each other):
 
 - layers too small for Tensor Cores stay as they are, by ModelOpt's own rules;
 - of a sum of two maps, what comes past the convolutions is rounded, and not what a convolution adds to it;

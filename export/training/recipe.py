@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stenosis_trt.engine.pack import InputSpec
+from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.export.training.loops import Schedule
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, StudySource
 from stenosis_trt.engine.geometry import SlicePose
-from stenosis_trt.engine.whole_files import writing_whole_bytes
-from stenosis_trt.engine.workers import worker_pool
+from stenosis_trt.engine.support.atomic_files import writing_whole_bytes
+from stenosis_trt.engine.support.workers import worker_pool
 
 FloatArray = npt.NDArray[np.float64]
 

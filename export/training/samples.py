@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from stenosis_trt.bench.compare import GRADES
+from stenosis_trt.bench.accuracy.compare import GRADES
 from stenosis_trt.engine.geometry import SlicePose
-from stenosis_trt.engine.pack import InputSpec
-from stenosis_trt.engine.roi import channel_slices, input_to_heatmap, slice_roi
+from stenosis_trt.engine.packs.crop import channel_slices, input_to_heatmap, slice_roi
+from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.export.training.rendering import RenderedStudy, load_grades, load_rendered
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 

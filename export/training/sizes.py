@@ -22,10 +22,10 @@ import onnx
 import onnxruntime
 import torch
 
-from stenosis_trt.engine.pack import InputSpec
-from stenosis_trt.export.graphs import fold_stored_half, multiply_adds
+from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.export.models.keypoint import KeypointNet
-from stenosis_trt.export.onnx_export import export_network
+from stenosis_trt.export.onnx.from_torch import export_network
+from stenosis_trt.export.onnx.graphs import fold_stored_half, multiply_adds
 from stenosis_trt.export.training.loops import Task, train
 from stenosis_trt.export.training.recipe import (
     CORD_INPUT,

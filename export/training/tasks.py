@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stenosis_trt.bench.compare import GRADES
-from stenosis_trt.engine.pack import InputSpec, OutputSpec
+from stenosis_trt.bench.accuracy.compare import GRADES
+from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.training.loops import SampleSource, Schedule, Task

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from stenosis_trt.bench.compare import GRADES, quadratic_kappa
-from stenosis_trt.engine.pack import InputSpec
-from stenosis_trt.engine.roi import channel_slices, heatmap_to_input, slice_roi
+from stenosis_trt.bench.accuracy.compare import GRADES, quadratic_kappa
+from stenosis_trt.engine.packs.crop import channel_slices, heatmap_to_input, slice_roi
+from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.export.training.rendering import RenderedStudy
 from stenosis_trt.export.training.samples import StudyStore, cut, to_output
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, region_window

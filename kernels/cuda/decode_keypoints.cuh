@@ -1,7 +1,7 @@
 // Heatmaps → peaks below the pixel → source pixels → patient millimetres; and, for the cord, its diameters.
 //
 // Sub-pixel position: the vertex of the parabola through the peak and its two neighbours along each axis.
-// `stenosis_trt.bench.subpixel` measures it against the other methods.
+// `stenosis_trt.bench.accuracy.subpixel` measures it against the other methods.
 //
 // Roofline: every heatmap value is read once; what is written is 32 bytes a map.
 #pragma once

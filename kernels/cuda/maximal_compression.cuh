@@ -1,4 +1,4 @@
-// For each level the sound slice of lowest ratio within its reach along the canal: see engine/match.py.
+// For each level the sound slice of lowest ratio within its reach along the canal: see engine/grading/match.py.
 #pragma once
 #include "types.cuh"
 

@@ -112,7 +112,7 @@ constexpr u32 kNotCrossing = 2u;
 constexpr u32 kNotOrthogonal = 4u;
 constexpr u32 kImplausibleSize = 8u;
 
-// What is a cord; see engine/cord.py for where the numbers come from.
+// What is a cord; see engine/grading/cord.py for where the numbers come from.
 struct CordLimits {
     float confidence;
     float angle_degrees;

@@ -8,20 +8,20 @@ import pytest
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Float32Array
-from stenosis_trt.engine.pack import Pack, reference_pack
+from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.records import LoadedStudy
-from stenosis_trt.export.agreement import StudyPair, agreement
-from stenosis_trt.export.calibration import CalibrationSet, record_inputs
-from stenosis_trt.export.gate import Outcome
-from stenosis_trt.export.precision import Int8Options
-from stenosis_trt.export.quantise import (
+from stenosis_trt.export.precision.agreement import StudyPair, agreement
+from stenosis_trt.export.precision.calibration import CalibrationSet, record_inputs
+from stenosis_trt.export.precision.convert import Int8Options
+from stenosis_trt.export.precision.gate import Outcome
+from stenosis_trt.export.precision.quantise import (
     Quantised,
     QuantiseOptions,
     convert_models,
     how_made,
     write_variants,
 )
-from stenosis_trt.export.studies import StudySet, loaded_studies
+from stenosis_trt.export.precision.studies import StudySet, loaded_studies
 
 
 @pytest.fixture(scope="session")

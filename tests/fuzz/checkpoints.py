@@ -13,7 +13,8 @@ from safetensors.torch import save
 
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bytes, mutated_json
-from stenosis_trt.export.checkpoints import KEYPOINT_ANCHOR, CheckpointError, find_weights, read_checkpoint
+from stenosis_trt.export.checkpoints.files import CheckpointError, read_checkpoint
+from stenosis_trt.export.checkpoints.read import KEYPOINT_ANCHOR, find_weights
 
 _ZIP = b"PK"
 _OLD = b"\x80\x02"

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bytes, mutated_json
-from stenosis_trt.engine.pack import MANIFEST, MODEL_NAMES, Pack, PackError, reference_pack
+from stenosis_trt.engine.packs.files import MANIFEST, PackError
+from stenosis_trt.engine.packs.models import MODEL_NAMES
+from stenosis_trt.engine.packs.pack import Pack, reference_pack
 
 _ZIP = b"PK"
 _MODEL = b"\x08\x0a"

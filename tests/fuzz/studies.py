@@ -13,11 +13,11 @@ from dicom_factory import AXIAL
 from fuzz.harness import Target, main
 from fuzz.headers import small, written
 from fuzz.mutation import mutated_bundle, mutated_dicom, packed, unpacked
-from stenosis_trt.engine.choose import choose
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.series import build_studies
+from stenosis_trt.engine.selection.select import choose
 
 _LIMITS = ReadLimits()
 

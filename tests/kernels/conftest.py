@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cuda_on_cpu import KERNELS_CU, CpuKernels, compile_kernels
 
-from stenosis_trt.engine.cuda import Device
-from stenosis_trt.engine.cuda_driver import CudaError
+from stenosis_trt.engine.cuda.device import Device
+from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.kernels.table import KERNELS
 
 from .runners import CpuRunner, GpuRunner, Runner

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from cuda_on_cpu import CpuKernels
 
-from stenosis_trt.engine.cuda import Device, Stream
-from stenosis_trt.engine.cuda_memory import DeviceBuffer
-from stenosis_trt.engine.cuda_module import Module
+from stenosis_trt.engine.cuda.device import Device, Stream
+from stenosis_trt.engine.cuda.memory import DeviceBuffer
+from stenosis_trt.engine.cuda.module import Module
 from stenosis_trt.kernels.binaries import image_for
 from stenosis_trt.kernels.launches import Grids
 from stenosis_trt.kernels.table import KERNELS

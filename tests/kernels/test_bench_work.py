@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu import CpuKernels
 
-from stenosis_trt.bench.kernel_work import (
+from stenosis_trt.bench.speed.kernel_work import (
     Work,
     contrast_work,
     cut_work,
@@ -15,7 +15,7 @@ from stenosis_trt.bench.kernel_work import (
     study_cuts,
     study_pixels,
 )
-from stenosis_trt.engine.pack import Pack, reference_pack
+from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.kernels.reference import (
     RegionSource,
     decode_keypoints,

@@ -27,11 +27,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from stenosis_trt.engine.choose import choose
 from stenosis_trt.engine.dicom.layout import is_lossy
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import Problem
+from stenosis_trt.engine.selection.select import choose
 
 # 16 × 24 pixels of the plane `_plane`, by libjpeg-turbo (12 and 8 bits) and OpenJPH.
 _JPEG12 = base64.b85decode(

@@ -13,7 +13,7 @@ from stenosis_trt.engine.dicom.header import read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.dicom.uids import safe_uid, was_replaced
-from stenosis_trt.engine.study_reader import read_study
+from stenosis_trt.engine.grading.read_ahead import read_study
 
 
 @pytest.mark.parametrize("uid", ["1.2.840.10008", "1.2.0840.01", "1." + "2" * 62, "2.25.3", ""])

@@ -20,7 +20,7 @@ from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.dicom.series import build_studies
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import Contrast, FrameHeader, SeriesHeader
-from stenosis_trt.engine.series_role import judge
+from stenosis_trt.engine.selection.eligibility import judge
 
 T1 = {"EchoTime": 9.5, "RepetitionTime": 600.0}
 

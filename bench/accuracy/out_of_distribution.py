@@ -1,0 +1,173 @@
+"""What a pack says of images that are unlike all that it was trained to grade.
+
+    python -m stenosis_trt.bench.accuracy.out_of_distribution ../shared/data --out figures.json
+
+Two questions. Each volume that shows no cervical spine in T2 is cut into the two clinical protocols, under
+headers that claim one, and graded: none may be. And the grader alone is shown regions of those volumes, of a
+head's sagittal slices and of noise, as it would be if levels had been found there: how many does it refuse,
+and how sure is it of the others?
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.bench.accuracy.real_anatomy import grade_acquired
+from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume
+from stenosis_trt.bench.semisynthetic.canal import Volume
+from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.grading.pipeline import of_grades
+from stenosis_trt.engine.packs.crop import channel_slices, slice_roi
+from stenosis_trt.engine.packs.models import InputSpec
+from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
+
+VOLUMES = {
+    "lumbar spine": "volumes/lumbar_negative/t2_lumbar.nii.gz",
+    "lumbar spine, one region": "volumes/tptbox_lumbar_masks/sub-mri_label-6_T2w.nii.gz",
+    "cervical T2*": "volumes/axial_T2star/t2s_uncropped.nii.gz",
+    "cervical gradient echo": "volumes/axial_nonT2/mt0.nii.gz",
+}
+HEADS = "dicom/siemens_supine_HFS"
+
+_REGIONS = 40
+_SEED = 9
+_CONTRAST = 0.05
+"""Standard deviation in the window below which the pipe warns of a region as showing next to nothing."""
+_SURE = 0.9
+
+Pixels = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """One kind of image.
+
+    Attributes:
+        kind: what it is.
+        graded: whether the whole study was graded; None where it was no study.
+        regions: shown to the grader alone.
+        refused: share of them that are given no grade.
+        sure: share of them that are given a grade with a probability of 0.9 or more.
+    """
+
+    kind: str
+    graded: bool | None
+    regions: int
+    refused: float
+    sure: float
+
+
+def _graded(study: AcquiredStudy, pack: Path | None) -> bool:
+    with TemporaryDirectory() as folder:
+        return grade_acquired(study, pack, Path(folder)) is not None
+
+
+def _slices(study: AcquiredStudy) -> list[tuple[SlicePose, Pixels]]:
+    return [(pose, study.slice_pixels(study.sagittal, k)) for k, pose in enumerate(study.sagittal.poses)]
+
+
+def _head(folder: Path) -> list[tuple[SlicePose, Pixels]]:
+    """The sagittal series of a head."""
+    with DicomReader() as reader:
+        series = next(
+            series
+            for study in reader.scan([folder]).studies
+            for series in study.series
+            if series.frames[0].pose is not None and series.frames[0].pose.orientation == "sagittal"
+        )
+        slices, _ = reader.load(series.frames)
+    return [(item.pose, np.clip(item.stored, 0, None).astype(np.uint16)) for item in slices]
+
+
+def _noise(rng: np.random.Generator) -> list[tuple[SlicePose, Pixels]]:
+    pose = SlicePose((0.0, -80.0, 80.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0), 0.6, 0.6, 256, 256, 3.0)
+    return [(pose, rng.integers(0, 4096, (256, 256)).astype(np.uint16)) for _ in range(3)]
+
+
+def _regions(
+    slices: list[tuple[SlicePose, Pixels]], spec: InputSpec, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.floating]]:
+    """Regions of the grader's size anywhere in the middle of the slices that show something."""
+    found = 0
+    for _ in range(50 * _REGIONS):
+        middle = int(rng.integers(len(slices)))
+        pose, image = slices[middle]
+        row, column = rng.uniform(0.2, 0.8, 2) * (pose.rows, pose.columns)
+        affine = slice_roi(pose, pose.to_patient([column, row]), spec)
+        images = [RegionSource(slices[k][1]) for k in channel_slices(middle, len(slices), spec)]
+        size = (spec.height, spec.width)
+        window = region_window(images, affine, size, spec.window_percentiles)
+        region = preprocess_region(images, affine, size, window, (spec.mean, spec.std))
+        contrast = float((region * np.asarray(spec.std)[:, None, None]).std())
+        if image[int(row), int(column)] > 0 and contrast >= _CONTRAST:
+            found += 1
+            yield region
+        if found == _REGIONS:
+            return
+
+
+def judge(data: Path, pack_path: Path | None) -> list[Unlike]:
+    """Show a pack everything that is unlike its training.
+
+    Args:
+        data: folder with `volumes` and `dicom`.
+        pack_path: None for the reference pack.
+
+    Raises:
+        OSError: a volume is not there.
+        PackError: the pack cannot be used.
+    """
+    pack = Pack.load(pack_path or reference_pack())
+    rng = np.random.default_rng(_SEED)
+    kinds: list[tuple[str, bool | None, list[tuple[SlicePose, Pixels]]]] = []
+    for kind, file in VOLUMES.items():
+        study = acquire_volume(kind, Volume(data / file))
+        kinds.append((kind, _graded(study, pack_path), _slices(study)))
+    kinds += [("head", None, _head(data / HEADS)), ("noise", None, _noise(rng))]
+    spec, output = pack.models["grader"].input, pack.models["grader"].output
+    found = []
+    with closing(OnnxRuntimeBackend(pack)) as backend:
+        for kind, graded, slices in kinds:
+            batch = np.stack(list(_regions(slices, spec, rng))).astype(np.float32)
+            classes = np.concatenate([backend.infer("grader", item[None]) for item in batch])
+            told = [of_grades(row, output)[0] for row in classes]
+            refused = float(np.mean([grades is None for grades in told]))
+            sure = float(np.mean([grades is not None and max(grades) >= _SURE for grades in told]))
+            found.append(Unlike(kind, graded, len(batch), refused, sure))
+    return found
+
+
+def main() -> None:
+    """Parse, judge, print."""
+    parser = argparse.ArgumentParser(description="A pack on images unlike its training.")
+    parser.add_argument("data", type=Path, help="folder with volumes and dicom")
+    parser.add_argument("--pack", type=Path, help="default: the reference pack")
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    arguments = parser.parse_args()
+    found = judge(arguments.data, arguments.pack)
+    for item in found:
+        study = "no study" if item.graded is None else "GRADED" if item.graded else "not graded"
+        print(
+            f"{item.kind:26} {study:10}  grader alone, {item.regions} regions:"
+            f" {item.refused:.0%} refused, {item.sure:.0%} sure of a grade"
+        )
+    if arguments.out:
+        arguments.out.write_text(
+            json.dumps([asdict(item) for item in found], indent=1) + "\n", encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""How a pack does on real anatomy as it was acquired: where levels are found, the cord against manual masks.
+
+    python -m stenosis_trt.bench.accuracy.real_anatomy ../shared/data/volumes --pack PACK --out figures.json
+    python -m stenosis_trt.bench.accuracy.real_anatomy VOLUMES --pack PACK --subject errsm_20
+
+Each volume is cut into the two clinical protocols and graded as any study. Levels are compared with the
+marks of `semisynthetic.subjects`; a slice's compression ratio with that of the manual cord mask where there
+is one, taken through the same slice and measured as the Spinal Cord Toolbox does, by second moments. Then
+the images are cut short at the foot and at the head, and levels that they do not show may not be found.
+
+A figure speaks for anatomy that the pack has not seen only where the pack was trained without that subject.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from stenosis_trt.bench.phantom.dicom_files import sop_instance_uid, write_study
+from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume, through_slice
+from stenosis_trt.bench.semisynthetic.canal import Volume
+from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS, Subject
+from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
+
+JUDGED = LEVELS[:5]
+"""C2/3 to C6/7; C7/T1 is graded only where it is seen."""
+
+SHORT_FIELDS = ((0, 4), (1, 5), (2, 5))
+"""First and last level that images cut short show. All end at the volume's other end: images of a field below
+100 mm are no sagittal series of a neck, whatever they show."""
+
+_AT_LEVEL_MM = 6.0
+_GRID_MM = 0.25
+_AROUND_MM = 12.0
+_WHOLE_MM2 = 25.0
+"""A mask of less area than this is the end of the cord's mask, not a cord."""
+
+
+@dataclass(frozen=True)
+class LevelFigure:
+    """One level: mm from its mark, None where it was not found."""
+
+    level: str
+    distance_mm: float | None
+    grade: int | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SubjectFigures:
+    """One volume. Errors of the ratio are signed: measured − mask; None where there is no mask."""
+
+    subject: str
+    reason: str
+    levels: tuple[LevelFigure, ...]
+    cord_slices: int
+    ratio_mean_absolute_error: float | None
+    ratio_bias: float | None
+
+    @property
+    def distances(self) -> list[float]:
+        """mm of the judged levels that were found."""
+        return [x.distance_mm for x in self.levels if x.level in JUDGED and x.distance_mm is not None]
+
+
+@dataclass(frozen=True)
+class ShortField:
+    """One volume of which images show some levels.
+
+    Attributes:
+        subject, shown: whose, and which levels.
+        graded: whether the study was; the others are 0 where not.
+        right: shown levels found within 6 mm.
+        wrong: shown levels found elsewhere.
+        invented: levels that are not shown, and found.
+        doubted: the results say `level_number_uncertain`.
+    """
+
+    subject: str
+    shown: tuple[str, ...]
+    graded: bool
+    right: int
+    wrong: int
+    invented: int
+    doubted: bool
+
+
+def judge(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> SubjectFigures:
+    """Grade one volume as acquired and compare.
+
+    Args:
+        subject: its marks and files.
+        volumes: folder with one folder a subject.
+        pack: None for the reference pack.
+        work: empty folder for DICOM files and results.
+
+    Raises:
+        OSError: the volume is not there.
+        PackError: the pack cannot be used.
+    """
+    study = acquire_volume(subject.name, Volume(subject.path(volumes)))
+    result = grade_acquired(study, pack, work)
+    if result is None:
+        return SubjectFigures(subject.name, "not graded: see errors.csv", (), 0, None, None)
+    levels = tuple(
+        _level(found, mark) for found, mark in zip(result["levels"], subject.disc_points, strict=False)
+    )
+    errors = _ratio_errors(subject, volumes, study, result["cord_slices"]) if subject.mask else np.empty(0)
+    known = len(errors) > 0
+    return SubjectFigures(
+        subject=subject.name,
+        reason="",
+        levels=levels,
+        cord_slices=len(errors),
+        ratio_mean_absolute_error=float(np.abs(errors).mean()) if known else None,
+        ratio_bias=float(errors.mean()) if known else None,
+    )
+
+
+def judge_short_fields(subject: Subject, volumes: Path, pack: Path | None) -> list[ShortField]:
+    """Grade a volume cut short, once for each of `SHORT_FIELDS`; arguments and errors as in `judge`."""
+    volume, marks = Volume(subject.path(volumes)), subject.disc_points
+    heights = marks[:, 2]
+    fields = []
+    for first, last in SHORT_FIELDS:
+        # Cut half-way to the disc that is not to be seen.
+        top = (heights[first - 1] + heights[first]) / 2 if first else np.inf
+        foot = (heights[last] + heights[last + 1]) / 2 if last + 1 < len(LEVELS) else -np.inf
+        study = acquire_volume(subject.name, volume, (foot, top))
+        with TemporaryDirectory() as work:
+            result = grade_acquired(study, pack, Path(work))
+        levels = [] if result is None else result["levels"]
+        found = {
+            LEVELS.index(level["level"]): level["point"] for level in levels if level["point"] is not None
+        }
+        away = {k: float(np.linalg.norm(np.array(found[k]) - marks[k])) for k in found}
+        shown = range(first, last + 1)
+        right = sum(away[k] <= _AT_LEVEL_MM for k in found if k in shown)
+        fields.append(
+            ShortField(
+                subject=subject.name,
+                shown=LEVELS[first : last + 1],
+                graded=result is not None,
+                right=right,
+                wrong=sum(k in shown for k in found) - right,
+                invented=sum(k not in shown for k in found),
+                doubted=any("level_number_uncertain" in level["warnings"] for level in levels),
+            )
+        )
+    return fields
+
+
+def grade_acquired(study: AcquiredStudy, pack: Path | None, work: Path) -> dict[str, Any] | None:
+    """Grade a study as one that a scanner sent; arguments and errors as in `judge`.
+
+    Returns:
+        Its line of results.jsonl, or None where it was not graded.
+    """
+    write_study(study, work / "study", "explicit")
+    out = work / "results"
+    grade_paths([work / "study"], out, GradeOptions(pack=pack, device="cpu"))
+    lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads(lines[0]) if lines else None
+
+
+def _level(found: Mapping[str, Any], mark: np.ndarray) -> LevelFigure:
+    point = found["point"]
+    distance = None if point is None else float(np.linalg.norm(np.array(point) - mark))
+    return LevelFigure(found["level"], distance, found["grade"], tuple(found["warnings"]))
+
+
+def _ratio_errors(
+    subject: Subject, volumes: Path, study: AcquiredStudy, slices: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
+    """Measured − mask on every slice measured without a doubt where the mask shows a whole cord."""
+    mask = Volume(volumes / subject.name / subject.mask)
+    poses = {sop_instance_uid(study, study.axial, k): pose for k, pose in enumerate(study.axial.poses)}
+    errors = []
+    for item in slices:
+        if not item["warnings"]:
+            ratio = mask_ratio(mask, poses[item["sop_instance_uid"]], np.mean(item["points"], axis=0))
+            if ratio is not None:
+                errors.append(item["compression_ratio"] - ratio)
+    return np.array(errors)
+
+
+def mask_ratio(mask: Volume, pose: SlicePose, near: np.ndarray) -> float | None:
+    """Compression ratio of a cord mask as a slice shows it: its two second-moment diameters.
+
+    Args:
+        mask: 1 in the cord, 0 outside.
+        pose: the slice; the mask is averaged over its thickness and cut at one half.
+        near: LPS, mm, (3,): about where the cord is.
+
+    Returns:
+        Back-to-front diameter ÷ transverse one, or None where the slice shows no whole cord.
+    """
+    x, y, _ = pose.to_pixels(near)
+    steps = np.arange(-_AROUND_MM, _AROUND_MM + _GRID_MM / 2, _GRID_MM)
+    across, down = np.meshgrid(steps, steps)
+    points = pose.to_patient(
+        np.stack([x + across / pose.column_spacing, y + down / pose.row_spacing], axis=-1)
+    )
+    inside = through_slice(mask, pose, points) > 0.5
+    if inside.sum() * _GRID_MM**2 < _WHOLE_MM2:
+        return None
+    # Axial images as they are cut here run along the patient's own axes.
+    return float(down[inside].std() / across[inside].std())
+
+
+def summary(figures: Sequence[SubjectFigures], short: Sequence[ShortField]) -> dict[str, Any]:
+    """The figures over all subjects, and over all of their short fields of view."""
+    distances = [x for item in figures for x in item.distances]
+    grades = [x.grade for item in figures for x in item.levels if x.grade is not None]
+    return {
+        "levels_found": len(distances),
+        "levels_judged": len(JUDGED) * len(figures),
+        "median_mm": float(np.median(distances)) if distances else None,
+        "largest_mm": max(distances, default=None),
+        "highest_grade": max(grades, default=None),
+        "subjects": [asdict(item) for item in figures],
+        "short_fields": [asdict(item) for item in short],
+    }
+
+
+def _print(figures: Sequence[SubjectFigures], short: Sequence[ShortField]) -> None:
+    for item in figures:
+        print(f"{item.subject}: {item.reason or f'{len(item.distances)} of {len(JUDGED)} levels found'}")
+        for level in item.levels:
+            place = "not found" if level.distance_mm is None else f"{level.distance_mm:4.1f} mm off"
+            print(f"  {level.level:6} {place}, grade {level.grade}  {' '.join(level.warnings)}")
+        if item.ratio_mean_absolute_error is not None:
+            errors = f"mean absolute error {item.ratio_mean_absolute_error:.3f}, bias {item.ratio_bias:+.3f}"
+            print(f"  ratio on {item.cord_slices} slices: {errors}")
+    for field in short:
+        told = "not graded"
+        if field.graded:
+            told = f"{field.right} of {len(field.shown)} found, {field.wrong} elsewhere, "
+            told += f"{field.invented} invented" + (", numbers doubted" if field.doubted else "")
+        print(f"{field.subject}, only {field.shown[0]} to {field.shown[-1]} in view: {told}")
+
+
+def main() -> None:
+    """Parse, judge, print."""
+    parser = argparse.ArgumentParser(description="A pack on real anatomy as acquired.")
+    parser.add_argument("volumes", type=Path, help="folder with one folder a subject")
+    parser.add_argument("--pack", type=Path, help="default: the reference pack")
+    parser.add_argument("--subject", action="append", help="this one alone; repeatable")
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    arguments = parser.parse_args()
+    chosen = arguments.subject or [name for name in SUBJECTS if name.startswith("errsm")]
+    figures: list[SubjectFigures] = []
+    short: list[ShortField] = []
+    for name in chosen:
+        with TemporaryDirectory() as work:
+            figures.append(judge(SUBJECTS[name], arguments.volumes, arguments.pack, Path(work)))
+        short += judge_short_fields(SUBJECTS[name], arguments.volumes, arguments.pack)
+    _print(figures, short)
+    whole = summary(figures, short)
+    print({name: value for name, value in whole.items() if not isinstance(value, list)})
+    if arguments.out:
+        arguments.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How fast kernels, models and whole studies are, and what limits them."""

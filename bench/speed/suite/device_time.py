@@ -1,0 +1,186 @@
+"""Scenario: what one study takes on the device, and from host to host, with and without CUDA graphs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Figure, Limit, timed
+from stenosis_trt.bench.speed.suite.pace import Pace
+from stenosis_trt.bench.speed.suite.sheet import Sheet
+from stenosis_trt.bench.speed.suite.system import System, computing_stream
+from stenosis_trt.engine.backends.base import Backend, Cords, Grades, Keypoints, Pending, Roi, StudyOnBackend
+from stenosis_trt.engine.backends.gpu.options import GpuOptions
+from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
+from stenosis_trt.engine.cuda.device import Device, Event, Stream
+from stenosis_trt.engine.cuda.memory import DeviceBuffer
+from stenosis_trt.engine.grading.pipeline import grade_study
+from stenosis_trt.engine.records import LoadedStudy
+
+STUDY_LIMIT = Limit(at_most=5.0)
+"""Milliseconds, of one study with the reference pack."""
+
+_FILLER_BYTES, _FILLER_MS, _MOST_FILLERS = 64 << 20, 2.0, 100
+_STAGES = ("levels", "grader", "cord")
+
+
+@dataclass
+class Asked:
+    """The regions that a study is asked for, by model."""
+
+    rois: dict[str, Sequence[Roi]] = field(default_factory=dict)
+
+
+class _Listening:
+    """A backend that keeps what it is asked for."""
+
+    def __init__(self, backend: Backend, asked: Asked) -> None:
+        self._backend, self._asked = backend, asked
+        self.name = backend.name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def load(self, study: LoadedStudy) -> _ListeningStudy:
+        return _ListeningStudy(self._backend.load(study), self._asked)
+
+
+class _ListeningStudy:
+    """See `_Listening`."""
+
+    def __init__(self, study: StudyOnBackend, asked: Asked) -> None:
+        self._study, self._asked = study, asked
+
+    def locate(self, rois: Sequence[Roi]) -> Pending[Keypoints]:
+        self._asked.rois["levels"] = rois
+        return self._study.locate(rois)
+
+    def grade(self, rois: Sequence[Roi]) -> Pending[Grades]:
+        self._asked.rois["grader"] = rois
+        return self._study.grade(rois)
+
+    def measure(self, rois: Sequence[Roi]) -> Pending[Cords]:
+        self._asked.rois["cord"] = rois
+        return self._study.measure(rois)
+
+    def close(self) -> None:
+        self._study.close()
+
+
+def asked_of(study: LoadedStudy, backend: TensorRtBackend) -> Asked:
+    """What the pipe asks of a study."""
+    asked = Asked()
+    grade_study(study, backend.pack, _Listening(backend, asked))
+    return asked
+
+
+class DeviceClock:
+    """Times work between two events on a stream.
+
+    Before the first event the device is given something to do, for longer than the host needs to launch what
+    is timed: so that the time is the device's own. It also empties the cache of the weights.
+    """
+
+    def __init__(self, device: Device, stream: Stream) -> None:
+        """Closed by `close`, or with the device."""
+        self._device, self._stream = device, stream
+        self._begin, self._end = Event(self._device), Event(self._device)
+        self._filler = DeviceBuffer(self._device, _FILLER_BYTES)
+        with self._device.current():
+            self._fillers = 1
+            once = max(self._once(lambda: self._filler.fill(0, self._stream)) for _ in range(3))
+        self._fillers = max(1, min(_MOST_FILLERS, math.ceil(_FILLER_MS / max(once, 1e-3))))
+
+    def times(self, enqueue: Callable[[], Sequence[Pending[Any]] | None], pace: Pace) -> list[float]:
+        """Milliseconds of each run; what `enqueue` returns is waited for in between."""
+        return pace.repeat(lambda: self._once(enqueue))
+
+    def close(self) -> None:
+        """Give back what it has."""
+        for item in (self._begin, self._end, self._filler):
+            item.close()
+
+    def _once(self, enqueue: Callable[[], Sequence[Pending[Any]] | None]) -> float:
+        with self._device.current():
+            for _ in range(self._fillers):
+                self._filler.fill(0, self._stream)
+            self._begin.record(self._stream)
+            pending = enqueue()
+            self._end.record(self._stream)
+            self._end.synchronize()
+            for answer in pending or ():
+                answer.result()
+            return self._end.elapsed_ms(self._begin)
+
+
+def device_time(system: System, sheet: Sheet) -> None:
+    """One study of the pack, in each precision."""
+    study = system.loaded_study
+    sheet.details["study"] = {
+        plane: [len(slices), *slices[0].stored.shape] if slices else []
+        for plane, slices in (("sagittal", study.sagittal), ("axial", study.axial))
+    }
+    pace = system.options.pace(200)
+    for precision in system.precisions:
+        for graphs in (True, False):
+            kind = f"{precision}, {'CUDA graphs' if graphs else 'launched one by one'}"
+            with system.backend(precision, GpuOptions(graphs=graphs)) as backend:
+                for figure in _study_figures(backend, study, pace, judged=graphs):
+                    sheet.add(_named(figure, kind))
+                for text in backend.notes:
+                    sheet.note(text)
+
+
+def _named(figure: Figure, kind: str) -> Figure:
+    return replace(figure, name=f"{kind}: {figure.name}")
+
+
+def _study_figures(
+    backend: TensorRtBackend, study: LoadedStudy, pace: Pace, judged: bool
+) -> Iterator[Figure]:
+    limit = STUDY_LIMIT if judged else None
+    asked = asked_of(study, backend)
+    with closing(DeviceClock(*computing_stream(backend))) as clock, closing(backend.load(study)) as loaded:
+        ways: dict[str, Callable[[Sequence[Roi]], Pending[Any]]] = {
+            "levels": loaded.locate,
+            "grader": loaded.grade,
+            "cord": loaded.measure,
+        }
+
+        def all_three() -> list[Pending[Any]]:
+            return [ways[name](asked.rois[name]) for name in _STAGES]
+
+        yield timed(
+            "study on the device, preprocess to ratios", clock.times(all_three, pace), EVENTS, limit=limit
+        )
+        for name in _STAGES:
+            rois, way = asked.rois[name], ways[name]
+            times = clock.times(lambda way=way, rois=rois: [way(rois)], pace)  # type: ignore[misc]
+            yield timed(f"{name}, {len(rois)} regions", times, EVENTS)
+    for name, prefetched in (("pixels on the device", True), ("pixels copied too", False)):
+        yield from _host_to_host(backend, study, pace, name, prefetched, limit)
+
+
+def _host_to_host(
+    backend: TensorRtBackend, study: LoadedStudy, pace: Pace, name: str, prefetched: bool, limit: Limit | None
+) -> Iterator[Figure]:
+    """`grade_study`, which ends once the ratios are on the host; and its stages by its own clock."""
+
+    def once() -> tuple[float, dict[str, float]]:
+        if prefetched:
+            backend.prefetch(study)
+            backend.device.synchronize()
+        start = time.perf_counter()
+        result = grade_study(study, backend.pack, backend)
+        return (time.perf_counter() - start) * 1e3, result.seconds
+
+    runs = pace.repeat(once)
+    whole = [milliseconds for milliseconds, _ in runs]
+    yield timed(f"grade_study, {name}", whole, WALL, limit=limit if prefetched else None)
+    for stage in runs[0][1]:
+        spent = [seconds[stage] * 1e3 for _, seconds in runs]
+        yield timed(f"grade_study, {name}, of which {stage}", spent, WALL)

@@ -1,0 +1,138 @@
+"""Scenarios: one study from its files, and studies a second over a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from stenosis_trt.bench.speed.suite.figures import WALL, Figure, Limit, timed
+from stenosis_trt.bench.speed.suite.sheet import Sheet, Skipped
+from stenosis_trt.bench.speed.suite.system import System
+from stenosis_trt.bench.speed.suite.utilisation import Utilisation
+from stenosis_trt.engine.backends.base import Backend
+from stenosis_trt.engine.backends.gpu.options import GpuOptions
+from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
+from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
+from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.grading.pipeline import grade_study
+from stenosis_trt.engine.grading.read_ahead import read_study
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.records import LoadedStudy, StudyResult
+from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
+from stenosis_trt.engine.support.hardware import usable_cores
+
+_MOST_MS = Limit(at_most=60.0)
+_READING_PERCENT = Limit(at_most=80.0)
+_STUDIES_A_SECOND = Limit(at_least=60.0)
+_JUDGED_WORKERS = 8
+
+
+def end_to_end(system: System, sheet: Sheet) -> None:
+    """One study from its files, which lie in the page cache, to its ratios; reading processes are running."""
+    workers = min(max(system.options.workers), usable_cores())
+    precision = system.main_precision
+    pace = system.options.pace(60)
+    folder = system.one_study
+    with (
+        system.backend(precision) as backend,
+        PixelMemory(backend.reading_bytes) as memory,
+        DicomReader(workers=workers, memory=memory) as reader,
+    ):
+        backend.read_into(memory)
+        slots = itertools.cycle(memory.slots)
+        runs = pace.repeat(lambda: _one(reader, next(slots), backend, folder))
+    sheet.details |= {"precision": precision, "workers": workers}
+    sheet.add(timed("one study, files to ratios", [run["all"] for run in runs], WALL, limit=_MOST_MS))
+    for name in ("headers", "pixels", "computing"):
+        sheet.add(timed(f"of which {name}", [run[name] for run in runs], WALL))
+    shares = [100 * (run["headers"] + run["pixels"]) / run["all"] for run in runs]
+    reading = statistics.median(shares)
+    sheet.add(Figure("share of reading", reading, "%", WALL, len(runs), limit=_READING_PERCENT))
+
+
+def _one(reader: DicomReader, slot: PixelSlot, backend: TensorRtBackend, folder: Path) -> dict[str, float]:
+    """Milliseconds of each part. The copy to the device begins once all is read, and counts as computing."""
+    start = time.perf_counter()
+    (header,) = reader.scan([folder]).studies
+    scanned = time.perf_counter()
+    read = read_study(reader, header, slot)
+    if read.study is None or read.error is not None or read.left_out:
+        raise RuntimeError(f"The study was not read as it should be: {read.problems or read.error}")
+    loaded = time.perf_counter()
+    grade_study(read.study, backend.pack, backend)
+    end = time.perf_counter()
+    parts = {"headers": scanned - start, "pixels": loaded - scanned, "computing": end - loaded}
+    return {name: 1e3 * seconds for name, seconds in {**parts, "all": end - start}.items()}
+
+
+def sustained(system: System, sheet: Sheet) -> None:
+    """`grade` over a folder, with one reading process and more."""
+    cores = usable_cores()
+    there = len([path for path in system.phantoms.iterdir() if path.is_dir()])
+    count = there * (3 if system.options.quick else 5)
+    precision = system.main_precision
+    fitting = [workers for workers in system.options.workers if workers <= cores]
+    left_out = sorted(set(system.options.workers) - set(fitting))
+    if left_out:
+        sheet.note(f"Not with {', '.join(map(str, left_out))} reading processes: there are {cores} cores.")
+    if not fitting:
+        raise Skipped("No number of reading processes fits this machine's cores.")
+    sheet.details |= {"precision": precision, "studies": count, "phantoms": there}
+    system.plans(precision)
+    with system.many_studies(count) as folder:
+        for workers in fitting:
+            for figure in _run(system, sheet, folder, count, workers):
+                sheet.add(figure)
+
+
+class _Marked:
+    """The pipe, with the times at which each study was begun and done."""
+
+    def __init__(self) -> None:
+        self.begun, self.done = list[float](), list[float]()
+
+    def __call__(self, study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+        self.begun.append(time.perf_counter())
+        result = grade_study(study, pack, backend)
+        self.done.append(time.perf_counter())
+        return result
+
+
+def _run(system: System, sheet: Sheet, folder: Path, count: int, workers: int) -> Iterator[Figure]:
+    options = GradeOptions(
+        pack=system.pack.path,
+        device="gpu",
+        precision=system.main_precision,
+        workers=workers,
+        gpu=GpuOptions(flavour=system.options.flavour),
+    )
+    out, marked, said = system.work / f"sustained-{workers}", _Marked(), io.StringIO()
+    shutil.rmtree(out, ignore_errors=True)
+    with Utilisation() as utilisation, contextlib.redirect_stderr(said):
+        outcome = grade_paths([folder], out, options, marked)
+    if outcome.graded != count:
+        raise RuntimeError(f"{outcome.graded} of {count} studies were graded.\n{said.getvalue()[-2000:]}")
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    shutil.rmtree(out)
+    name = f"{workers} reading {'process' if workers == 1 else 'processes'}"
+    judged = _STUDIES_A_SECOND if workers == _JUDGED_WORKERS else None
+    seconds = marked.done[-1] - marked.begun[0]
+    yield Figure(f"{name}, sustained", count / seconds, "studies/s", WALL, count, limit=judged)
+    whole = record["seconds"]["total"]
+    yield Figure(f"{name}, with headers and tables", count / whole, "studies/s", WALL, count)
+    stages = {stage: spent["median"] for stage, spent in record["seconds"]["stages"].items()}
+    sheet.details[name] = {"median_seconds": stages, "backend": record["backend"]}
+    busy = utilisation.median(marked.begun[0], marked.done[-1])
+    if busy is None:
+        why = utilisation.reason or "the run was too short to be asked about"
+        sheet.details[name]["gpu_utilisation"] = None
+        sheet.note(f"{name}: no utilisation of the GPU ({why}).")
+    else:
+        yield Figure(f"{name}, GPU utilisation", busy, "%", runs=len(utilisation.samples))

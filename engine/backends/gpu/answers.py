@@ -1,0 +1,66 @@
+"""What stages found, as the pipe wants it; whether a model may answer that is checked on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints
+from stenosis_trt.engine.backends.model_checks import check_confidence, check_output
+from stenosis_trt.engine.packs.models import ModelSpec
+from stenosis_trt.kernels.launches import NOT_CROSSING
+from stenosis_trt.kernels.reference import CordGeometry
+
+Found = Mapping[str, list[Any]]
+"""Arrays of each part of a batch, by the names of `Answer.result`; empty where nothing was asked for."""
+
+
+def keypoints_of(model: ModelSpec, found: Found) -> Keypoints:
+    """Peaks of heatmaps.
+
+    Raises:
+        ModelOutputError: a peak is not what a heatmap may have.
+    """
+    maps = model.output_shape[0]
+    if not found:
+        return Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
+    points = np.concatenate(found["points"])
+    check_confidence(model, points["confidence"])
+    support = np.concatenate(found["support"]).astype(np.float64) if "support" in found else None
+    return Keypoints(points["patient"].astype(np.float64), points["confidence"].astype(np.float64), support)
+
+
+def grades_of(model: ModelSpec, found: Found) -> Grades:
+    """Probabilities and contrast.
+
+    Raises:
+        ModelOutputError: the probabilities are none.
+    """
+    if not found:
+        return Grades(np.zeros((0, *model.output_shape), np.float32), np.zeros(0))
+    probabilities = np.concatenate(found["probabilities"]).astype(np.float32)
+    check_output(model, len(probabilities), probabilities)
+    return Grades(probabilities, np.concatenate(found["contrast"]).astype(np.float64))
+
+
+def cords_of(model: ModelSpec, found: Found) -> Cords:
+    """Cords as the device measured them.
+
+    Raises:
+        ModelOutputError: see `keypoints_of`.
+    """
+    keypoints = keypoints_of(model, found)
+    if not found:
+        empty = np.zeros(0)
+        return Cords(keypoints, CordGeometry(empty, empty, empty, np.zeros(0, bool), empty))
+    cords = np.concatenate(found["cords"])
+    geometry = CordGeometry(
+        ap_mm=cords["ap_mm"].astype(np.float64),
+        transverse_mm=cords["transverse_mm"].astype(np.float64),
+        compression_ratio=cords["ratio"].astype(np.float64),
+        crossing=(cords["flags"] & NOT_CROSSING) == 0,
+        angle_degrees=cords["angle_degrees"].astype(np.float64),
+    )
+    return Cords(keypoints, geometry)

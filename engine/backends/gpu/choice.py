@@ -1,0 +1,113 @@
+"""Which plans a GPU is used with: of which flavour of TensorRT, and whether they are there."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import suppress
+
+from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
+from stenosis_trt.engine.cuda.driver import CudaError
+from stenosis_trt.engine.packs.models import MODEL_NAMES
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.plans.build import BuildRequest, build_plans, outcome_line
+from stenosis_trt.engine.plans.sidecar import Here
+from stenosis_trt.engine.plans.store import PlanError, find_plan
+from stenosis_trt.engine.support.hardware import Driver, nvidia_driver
+from stenosis_trt.engine.support.messages import say
+from stenosis_trt.engine.support.progress import show_progress
+from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
+from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError, dotted
+
+
+class NoGpuError(CudaError):
+    """This machine, or this process, has no GPU."""
+
+
+def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans:
+    """The plans of a pack that this machine's first GPU is used with.
+
+    Of two flavours of TensorRT that are installed, the first that has a plan for each model is taken,
+    TensorRT before TensorRT-RTX. Where neither has, the first one's that are missing are built, if that was
+    asked for; what may be loaded is left as it is, whatever it was built with.
+
+    Args:
+        pack: as it was loaded.
+        precision: to grade in.
+        options: see `GpuOptions`.
+
+    Raises:
+        NoGpuError: there is no GPU.
+        CudaError: there is no PyCUDA.
+        TensorRTError: no flavour is installed that runs on this GPU, or it has no plans; the advice has the
+            command that builds them.
+        PackError: plans were to be built, and the pack cannot be written to, or they would not be signed as
+            it requires.
+    """
+    driver = nvidia_driver()
+    if not driver.gpus:
+        raise NoGpuError(
+            f"There is no GPU to grade on: {driver.trouble}.",
+            "Check that the GPU is given to this process, or grade with --device cpu.",
+        )
+    if importlib.util.find_spec("pycuda") is None:
+        raise CudaError("PyCUDA is not installed.", "Install it: pip install 'stenosis-trt[gpu]'")
+    first, *others = _flavours(options.flavour, driver)
+    try:
+        return _plans_of(pack, first, precision, driver)
+    except TensorRTError:
+        for name in others:
+            with suppress(TensorRTError):
+                return _plans_of(pack, name, precision, driver)
+        if not options.build:
+            raise
+    return _plans_of(pack, first, precision, driver, build=True)
+
+
+def _flavours(wanted: str | None, driver: Driver) -> list[str]:
+    """Names of the flavours that are installed and run on this GPU, one at least."""
+    installed = [name for name in installed_flavours() if wanted in (None, name)]
+    if not installed:
+        names = list(FLAVOURS) if wanted is None else [wanted]
+        ways = "; or ".join(f"{name}: {FLAVOURS[name].install}" for name in names)
+        raise TensorRTError(f"{' or '.join(names)} is not installed.", f"Install it. {ways}.")
+    gpu = driver.gpus[0]
+    running = [
+        name
+        for name in installed
+        if not FLAVOURS[name].builds_ahead
+        or gpu.compute_capability in FLAVOURS[name].targets
+        or FLAVOURS[name].runs_on(gpu.compute_capability)
+    ]
+    if not running:
+        raise TensorRTError(
+            f"{' and '.join(installed)} do not run on {gpu.name} "
+            f"(compute capability {dotted(gpu.compute_capability)}).",
+            f"Install TensorRT: {FLAVOURS['tensorrt'].install}.",
+        )
+    return running
+
+
+def _plans_of(pack: Pack, flavour: str, precision: str, driver: Driver, build: bool = False) -> ChosenPlans:
+    """One flavour's plan for each model; what is missing is built first, if wanted."""
+    gpu = driver.gpus[0]
+    here = Here(flavour, TensorRT(FLAVOURS[flavour]).version, gpu.name, gpu.compute_capability)
+    plans = {}
+    for name in MODEL_NAMES:
+        model = pack.models[name]
+        wanted = model.precision if precision == "fp32" else precision
+        try:
+            plans[name] = find_plan(pack, name, wanted, here)
+        except PlanError:
+            if not build:
+                raise
+            _build(pack, BuildRequest(flavour=flavour, precisions=(wanted,), models=(name,)), driver)
+            plans[name] = find_plan(pack, name, wanted, here)
+    return ChosenPlans(here, plans)
+
+
+def _build(pack: Pack, request: BuildRequest, driver: Driver) -> None:
+    """Build, and say so."""
+    for outcome in build_plans(pack, request, driver, show_progress):
+        if outcome.plan is None:
+            raise TensorRTError(f"{outcome.model} {outcome.precision}: not built.", outcome.trouble)
+        say(outcome_line(outcome))

@@ -1,0 +1,115 @@
+"""Regions of slices → what the kernels are told of them, padded to a batch that a plan was built for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stenosis_trt.engine.backends.base import Roi
+from stenosis_trt.engine.geometry import FloatArray
+from stenosis_trt.engine.packs.models import InputSpec, ModelSpec
+from stenosis_trt.engine.records import LoadedSlice
+from stenosis_trt.kernels.cuts import Cuts, Slice, biased_window, parts_of_input
+from stenosis_trt.kernels.descriptors import (
+    describe_frames,
+    describe_planes,
+    preprocess_kernel,
+    statistics_work,
+)
+from stenosis_trt.kernels.layouts import WINDOW
+from stenosis_trt.kernels.reference import RegionSource, region_window
+
+
+@dataclass(frozen=True)
+class PlacedSlice:
+    """A slice, and where its pixels lie in the arena."""
+
+    slice: LoadedSlice
+    place: Slice
+
+
+@dataclass(frozen=True)
+class DescribedInputs:
+    """A padded batch as the kernels take it.
+
+    Attributes:
+        count: inputs asked for; those behind them repeat the last.
+        regions, requests: for the windows, REGION and RANK_REQUEST; None where `windows` is given.
+        windows: found on the host, WINDOW; None where the device finds them.
+        planes: PLANE.
+        frames: FRAME, of heatmaps; None for classes.
+        kernel: that cuts them, without its precision.
+    """
+
+    count: int
+    regions: np.ndarray | None
+    requests: np.ndarray | None
+    windows: np.ndarray | None
+    planes: np.ndarray
+    frames: np.ndarray | None
+    kernel: str
+
+
+def planes_per_input(spec: InputSpec) -> int:
+    """Planes, and regions of the statistics, that each input has."""
+    return parts_of_input(spec.channels, spec.channel_source == "slice")
+
+
+def describe_inputs(
+    slices: Sequence[PlacedSlice], rois: Sequence[Roi], model: ModelSpec, bucket: int, blocks: int
+) -> DescribedInputs:
+    """Describe 1 to `bucket` regions.
+
+    Args:
+        slices: that the regions' indices are of.
+        rois: what to cut.
+        model: whose inputs they are.
+        bucket: inputs of the batch.
+        blocks: of the statistics' grid.
+
+    Raises:
+        ValueError: a region lies absurdly far from its image.
+    """
+    spec = model.input
+    padded = [*rois, *[rois[-1]] * (bucket - len(rois))]
+    cuts = Cuts(
+        [item.place for item in slices],
+        np.array([roi.slices for roi in padded]),
+        np.array([roi.affine for roi in padded]),
+        spec.size,
+        one_slice=spec.channel_source == "slice",
+    )
+    # One rescale in all channels of each input, else the device cannot find their windows.
+    on_host = not cuts.one_kind.all()
+    planes = describe_planes(cuts, spec.mean, spec.std, window_a_channel=on_host)
+    frames = _frames(slices, cuts, model.output.stride) if model.output.kind == "heatmaps" else None
+    kernel = preprocess_kernel(planes, cuts)
+    if on_host:
+        windows = np.concatenate([_windows(slices, roi, spec) for roi in padded])
+        return DescribedInputs(len(rois), None, None, windows, planes, frames, kernel)
+    work = statistics_work(cuts, spec.window_percentiles, blocks)
+    return DescribedInputs(len(rois), work.regions, work.requests, None, planes, frames, kernel)
+
+
+def _windows(slices: Sequence[PlacedSlice], roi: Roi, spec: InputSpec) -> np.ndarray:
+    """WINDOW of each channel, from the pixels on the host."""
+    members = [slices[k] for k in roi.slices]
+    sources = [RegionSource(item.slice.stored, item.place.slope, item.place.intercept) for item in members]
+    window = region_window(sources, roi.affine, spec.size, spec.window_percentiles)
+    return np.array([biased_window(item.place, window) for item in members], dtype=WINDOW)
+
+
+def _frames(slices: Sequence[PlacedSlice], cuts: Cuts, stride: int) -> np.ndarray:
+    """Where the pixels of the heatmaps lie: in the slice of the middle channel."""
+    middle = cuts.picks[:, cuts.picks.shape[1] // 2]
+    poses = np.array([slices[k].slice.pose.pixel_to_patient for k in middle])
+    return describe_frames(_heatmap_to_source(cuts.affines, stride), poses)
+
+
+def _heatmap_to_source(affines: FloatArray, stride: int) -> FloatArray:
+    """`roi.to_source` after `roi.heatmap_to_input`, as affines (N, 2, 3)."""
+    linear = affines[:, :, :2]
+    offset = affines[:, :, 2] + linear.sum(axis=2) * (0.5 * stride - 0.5)
+    return np.concatenate([linear * stride, offset[:, :, None]], axis=2)

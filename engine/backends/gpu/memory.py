@@ -1,0 +1,55 @@
+"""Memory of the device, taken under a ceiling that the user sets."""
+
+from __future__ import annotations
+
+from stenosis_trt.engine.cuda.device import Device
+from stenosis_trt.engine.cuda.driver import CudaError
+from stenosis_trt.engine.cuda.memory import DeviceBuffer
+
+_MIB = 1 << 20
+
+
+class Budget:
+    """What may be taken of a device's memory.
+
+    Attributes:
+        taken: bytes so far, by what they are for.
+    """
+
+    def __init__(self, device: Device, ceiling_bytes: int | None = None) -> None:
+        """Without a ceiling, all that is free may be taken."""
+        self._device, self._ceiling = device, ceiling_bytes
+        self.taken: dict[str, int] = {}
+
+    @property
+    def total(self) -> int:
+        """Bytes taken."""
+        return sum(self.taken.values())
+
+    def reserve(self, nbytes: int, purpose: str) -> None:
+        """Count what something else takes, such as TensorRT for its weights; what was counted for the same
+        purpose before counts no more.
+
+        Raises:
+            CudaError: it would be more than the ceiling; `out_of_memory`.
+        """
+        others = self.total - self.taken.get(purpose, 0)
+        if self._ceiling is not None and others + nbytes > self._ceiling:
+            raise CudaError(
+                f"The {purpose} take {nbytes / _MIB:.0f} MiB of the GPU's memory, beside "
+                f"{others / _MIB:.0f} MiB for the rest: more than the ceiling of "
+                f"{self._ceiling / _MIB:.0f} MiB.",
+                f"Give --gpu-memory {-(-(others + nbytes) // _MIB)}, or build plans for smaller batches "
+                "(stenosis-trt build --batch).",
+                "CUDA_ERROR_OUT_OF_MEMORY",
+            )
+        self.taken[purpose] = nbytes
+
+    def buffer(self, nbytes: int, purpose: str) -> DeviceBuffer:
+        """Take memory.
+
+        Raises:
+            CudaError: it would be more than the ceiling, or there is not as much; `out_of_memory`.
+        """
+        self.reserve(nbytes, purpose)
+        return DeviceBuffer(self._device, nbytes)

@@ -1,0 +1,94 @@
+"""The demonstration: three phantoms, graded, beside their truth."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from stenosis_trt.bench.phantom import PhantomOptions, write_studies
+from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
+from stenosis_trt.engine.runs.outputs import RESULTS, OutputError
+from stenosis_trt.engine.support.messages import console, show
+from stenosis_trt.engine.support.progress import show_progress
+
+_STUDIES = 3
+_SEED = 2025
+
+
+def run_demo(folder: Path) -> int:
+    """Make three studies below `folder`, grade them and print the table.
+
+    Returns:
+        The exit code of grading.
+
+    Raises:
+        OutputError: `folder` is not empty, or cannot be written.
+        PackError: the installation has no reference pack that can be used.
+    """
+    studies, results = folder / "studies", folder / "results"
+    workers = min(_STUDIES, len(os.sched_getaffinity(0)))
+    try:
+        _refuse_content(folder, results / RESULTS)
+        with show_progress("Making phantoms", "studies") as progress:
+            truth = write_studies(studies, PhantomOptions(_STUDIES, _SEED, workers=workers), progress.advance)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written ({error.strerror}).", "Give demo another --out."
+        ) from error
+    outcome = grade_paths([studies], results, GradeOptions())
+    console().print(_table(results / RESULTS, truth))
+    show("Synthetic studies, graded by models trained on synthetic studies:")
+    show("a demonstration, not for patients.")
+    return outcome.exit_code
+
+
+def _refuse_content(folder: Path, results: Path) -> None:
+    """Say before any work is done that the folder is in use, and by what."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    held = f"an earlier demonstration, with its results in {results}" if results.exists() else "other files"
+    raise OutputError(f"{folder} already holds {held}.", "Give demo a new or empty folder with --out.")
+
+
+def _table(results: Path, truth: Path) -> Table:
+    with truth.open(newline="", encoding="utf-8") as stream:
+        known = {(row["study_uid"], row["level"]): row for row in csv.DictReader(stream)}
+    columns = (
+        "study",
+        "level",
+        "Kang\ngrade",
+        "true\ngrade",
+        "p",
+        "ratio",
+        "true\nratio",
+        "AP mm",
+        "warnings",
+    )
+    # Without lines between columns the longest warning fits into 80 of them.
+    title = "Cervical stenosis: three phantom studies (ratio: AP/transverse)"
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    with results.open(newline="", encoding="utf-8") as stream:
+        numbers: dict[str, int] = {}
+        for row in csv.DictReader(stream):
+            study = row["study_uid"]
+            if study not in numbers and numbers:
+                table.add_section()
+            number = numbers.setdefault(study, len(numbers) + 1)
+            expected = known[study, row["level"]]
+            probability = row[f"p{row['kang_grade']}"] if row["kang_grade"] else ""
+            table.add_row(
+                str(number),
+                row["level"],
+                row["kang_grade"] or "–",
+                expected["kang_grade"],
+                probability[:4],
+                row["compression_ratio"][:5] or "–",
+                expected["compression_ratio"][:5],
+                row["ap_mm"],
+                row["warnings"].replace(";", "\n"),
+            )
+    return table

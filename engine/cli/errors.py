@@ -1,0 +1,96 @@
+"""How commands end that cannot do what was asked: one line that says why, and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+NOT_ALL = 1
+USAGE_ERROR = 2
+INTERRUPTED = 130
+"""128 + SIGINT, as shells count it."""
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and leave with exit code 2."""
+    typer.echo(f"stenosis-trt: {message}", err=True)
+    raise typer.Exit(USAGE_ERROR)
+
+
+def refuse_unread(needed: str, given: Mapping[str, object]) -> None:
+    """Refuse options that nothing would read for want of another; those of the value None were not given."""
+    unread = [f"--{name}" for name, value in given.items() if value is not None]
+    if unread:
+        fail(f"Nothing reads {' and '.join(unread)} without {needed}. Leave out the one, or give the other.")
+
+
+def fail_of_system(error: OSError) -> NoReturn:
+    """The same for what the system refused: which file, why, and what to do where that is known.
+
+    What is written piece by piece meets a full disk without its file's name. Whoever reads the output and
+    stopped that is told nothing.
+    """
+    if isinstance(error, BrokenPipeError):
+        raise error
+    place = "" if error.filename is None else f"{error.filename}: "
+    advice = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = (
+            f" Make room where --out lies and in {tempfile.gettempdir()}, where work in progress lies: "
+            "TMPDIR names another folder for that."
+        )
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        advice = " Give a folder that you may write to."
+    fail(f"{place}{error.strerror or error}.{advice}")
+
+
+def fail_of_memory(error: MemoryError) -> NoReturn:
+    """The same for what does not fit into memory; NumPy says how much of what."""
+    fail(
+        f"There is not enough memory for this{f' ({error})' if str(error) else ''}. See input.size and "
+        "input.channels of each network, or go where there is more."
+    )
+
+
+@contextmanager
+def needs_package(message: str) -> Iterator[None]:
+    """Say which package is missing, in place of {} in the message. A module of this program that is missing
+    is a bug."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("stenosis_trt"):
+            raise
+        fail(message.format(error.name))
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Print what keeps a command from running or going on as one line, and leave with exit code 2."""
+    from stenosis_trt.engine.backends.model_checks import ModelOutputError
+    from stenosis_trt.engine.backends.selection import DeviceError
+    from stenosis_trt.engine.cuda.driver import CudaError
+    from stenosis_trt.engine.dicom.errors import ReaderError
+    from stenosis_trt.engine.packs.files import PackError
+    from stenosis_trt.engine.runs.outputs import OutputError
+    from stenosis_trt.engine.trt.flavours import TensorRTError
+
+    told = (PackError, ModelOutputError, DeviceError, OutputError, ReaderError, CudaError, TensorRTError)
+    try:
+        yield
+    except told as error:
+        fail(str(error))
+
+
+@contextmanager
+def wrong_values() -> Iterator[None]:
+    """The same for options out of range. It holds only what checks them: elsewhere a ValueError is a bug."""
+    try:
+        yield
+    except ValueError as error:
+        fail(str(error))

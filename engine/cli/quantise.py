@@ -1,0 +1,235 @@
+"""The command `stenosis-trt quantise`, and the gate that `verify --validate` repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stenosis_trt.engine.cli.errors import (
+    INTERRUPTED,
+    NOT_ALL,
+    fail,
+    fail_of_memory,
+    fail_of_system,
+    needs_package,
+    refuse_unread,
+    usage_errors,
+    wrong_values,
+)
+from stenosis_trt.engine.cli.sign import RequireOption, SignOption, signed_by, signing_key, trust_in
+
+if TYPE_CHECKING:
+    from stenosis_trt.engine.packs.pack import Pack
+    from stenosis_trt.export.precision.gate import Outcome
+    from stenosis_trt.export.precision.quantise import QuantiseOptions
+
+
+def quantise(
+    out: Annotated[Path, typer.Option(help="New folder for the pack with what passed the gate.")],
+    pack: Annotated[
+        Path | None, typer.Argument(help="Model pack: a folder or a zip. [default: the reference pack]")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp16, int8, or both with a comma.")] = "fp16,int8",
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Studies to calibrate on. [default: 8 phantoms]")
+    ] = None,
+    validate: Annotated[
+        Path | None, typer.Option(help="Studies to compare with FP32 on. [default: 20 phantoms]")
+    ] = None,
+    calibrator: Annotated[
+        str | None, typer.Option(help="Of INT8: entropy, max or percentile. [default: entropy]")
+    ] = None,
+    percentile: Annotated[
+        float | None, typer.Option(help="Of the calibrator of that name. [default: 99.99]")
+    ] = None,
+    elsewhere: Annotated[
+        str | None,
+        typer.Option(
+            help="What runs between INT8 layers: fp16, or fp32 for machines without FP16. [default: fp16]"
+        ),
+    ] = None,
+    inputs: Annotated[int, typer.Option(min=1, help="Inputs of each model to calibrate on.")] = 64,
+    rewrite: Annotated[
+        str | None,
+        typer.Option(
+            help="Squeeze-excite out of INT8: on, off, or auto: off where the gate says so. [default: auto]"
+        ),
+    ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Where INT8 fails, search for the blocks to leave out of it.")
+    ] = False,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Minutes that a search may take. [default: 60]", show_default=False)
+    ] = None,
+    trail: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a search's trail, which it goes on from. [default: OUT.search]"),
+    ] = None,
+    sign: SignOption = None,
+    require_signature: RequireOption = None,
+) -> None:
+    """Make FP16 and INT8 of a pack's models, and publish those that grade as FP32 does.
+
+    Exit code 0: all passed the gate; 1: some did not and were left out; 2: wrong usage or no usable pack.
+    """
+    from stenosis_trt.engine.cli.build_options import names
+
+    with export_errors():
+        from stenosis_trt.engine.packs.pack import Pack, reference_pack
+        from stenosis_trt.export.precision.convert import Int8Options
+        from stenosis_trt.export.precision.quantise import QuantiseOptions
+        from stenosis_trt.export.precision.rewrites import REWRITES
+        from stenosis_trt.export.precision.search import MINUTES, SearchOptions
+
+        if not search and (time_budget is not None or trail is not None):
+            fail("--time-budget and --trail are of a search. Give --search as well.")
+        how: dict[str, Any] = {"calibrator": calibrator, "percentile": percentile, "elsewhere": elsewhere}
+        if names(precision) == ("fp16",):
+            refuse_unread("int8 in --precision", {**how, "rewrite": rewrite})
+        if calibrator != "percentile":
+            refuse_unread("--calibrator percentile", {"percentile": percentile})
+        with wrong_values():
+            int8 = Int8Options(**{name: value for name, value in how.items() if value is not None})
+            kept_in = trail or out.with_name(f"{out.name}.search")
+            minutes = MINUTES if time_budget is None else time_budget
+            options = QuantiseOptions(
+                names(precision),
+                int8,
+                inputs_per_model=inputs,
+                calibrate=calibrate,
+                validate=validate,
+                rewrite=rewrite or REWRITES[0],
+                search=SearchOptions(kept_in, minutes) if search else None,
+                key=None if sign is None else signing_key(sign),
+            )
+        loaded = Pack.load(pack or reference_pack(), trust_in(require_signature))
+    raise typer.Exit(publish(loaded, out, options))
+
+
+def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
+    """Write a pack with the precisions that pass to `out`, print what the gate found, give the exit code.
+
+    Raises:
+        typer.Exit: it cannot be done; why was printed.
+    """
+    with export_errors():
+        from stenosis_trt.export.precision.quantise import quantise_pack
+
+        try:
+            found = quantise_pack(pack, out, options)
+        except KeyboardInterrupt:
+            if options.search is None or not options.search.trail.exists():
+                raise
+            typer.echo(
+                f"Interrupted. No pack was written; the trail is in {options.search.trail}, "
+                "and the same command goes on from it.",
+                err=True,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+    _print(found.outcomes, found.by_model)
+    if options.search is not None:
+        for line in search_lines(found.search, options.search.trail):
+            typer.echo(line)
+    int8 = found.outcomes.get("int8")
+    if int8 is not None and not int8.passed:
+        typer.echo(int8_advice(searched=options.search is not None))
+    for name in found.without_rewrites:
+        typer.echo(f"{name} was made without rewrites: with them it does not pass the gate.")
+    kept = ", ".join(found.pack.precisions)
+    typer.echo(f"{out} holds {kept}. SHA-256 {found.pack.sha256}", err=True)
+    if options.key is not None:
+        typer.echo(signed_by(options.key), err=True)
+    return 0 if all(outcome.passed for outcome in found.outcomes.values()) else NOT_ALL
+
+
+def int8_advice(searched: bool) -> str:
+    """What to do about INT8 that the gate refused."""
+    first = "" if searched else "Search for the blocks to leave out of it (--search). "
+    also = "Train" if searched else "Where that is not enough, train"
+    return (
+        f"{first}{also} the network's last steps as INT8: "
+        "python -m stenosis_trt.export.training.train --as-int8 0.2 does it for networks of this project."
+    )
+
+
+def search_lines(record: Mapping[str, Any] | None, trail: Path) -> Iterator[str]:
+    """What came of a search, for a person."""
+    if record is None:
+        yield "int8 was not searched: it passes as it is."
+        return
+    tried = f"{record['candidates_on_validation']} candidates were held against the validation studies"
+    ended = "" if record["in_time"] else " The time was over before the search was; more may be possible."
+    if record["found"]:
+        yield f"int8 was searched: {tried}.{ended}"
+    else:
+        why = "no candidate passed" if record["in_time"] else "none was found in time"
+        yield f"int8 was searched, and {why}: {tried}."
+    for model, share in record["quantised_share"].items():
+        left = ", ".join(record["left_out"].get(model, ())) or "nothing"
+        yield f"  {model}: {share:.1%} of the multiply-adds in INT8; left out of it: {left}."
+    if "elsewhere" in record:
+        failed, on = record["elsewhere"]["failed"], record["elsewhere"]["on"]
+        figures = ", ".join(f"{figure} fails by {excess:.4g}" for figure, excess in failed.items())
+        verdict = f"{figures}: it may have passed by chance" if failed else "nothing fails"
+        yield f"  On {on}, which it was not searched on, {verdict}."
+    yield f"  Trail: {trail}"
+
+
+def validate_variants(pack: Pack, validate: Path) -> bool:
+    """Repeat the gate for each precision in a pack, print it, and say whether all passed."""
+    with export_errors():
+        from stenosis_trt.export.precision.quantise import repeat_gate
+
+        outcomes = repeat_gate(pack, validate)
+    if not outcomes:
+        typer.echo("The pack holds nothing but FP32: there is nothing to compare with it.")
+    _print(outcomes, {})
+    return all(outcome.passed for outcome in outcomes.values())
+
+
+def variant_lines(pack: Pack) -> Iterator[str]:
+    """The variants of a pack, one a line."""
+    for name, model in pack.models.items():
+        for precision, variant in model.variants.items():
+            verdict = "passed the gate" if variant.passed else "did NOT pass the gate"
+            where = variant.gate.get("validated_on", "unknown studies")
+            yield f"  {name} in {precision}: {variant.file}, {verdict} on {where}"
+
+
+def _print(outcomes: Mapping[str, Outcome], by_model: Mapping[str, Mapping[str, Outcome]]) -> None:
+    from stenosis_trt.export.precision.gate import report
+
+    for precision, outcome in outcomes.items():
+        for line in report(outcome):
+            typer.echo(line)
+        for model, alone in by_model.get(precision, {}).items():
+            failed = ", ".join(check.figure for check in alone.failures)
+            verdict = f"FAILS: {failed}" if failed else "passes"
+            typer.echo(f"  With only {model} in {precision} it {verdict}.")
+
+
+@contextmanager
+def export_errors() -> Iterator[None]:
+    """`usage_errors`, and what keeps a pack from being quantised or validated."""
+    try:
+        with (
+            needs_package("{} is not installed. Install it: pip install 'stenosis-trt[export]'"),
+            usage_errors(),
+        ):
+            from stenosis_trt.export.errors import PreparationError
+
+            try:
+                yield
+            except PreparationError as error:
+                fail(str(error))
+            except OSError as error:
+                fail_of_system(error)
+            except MemoryError as error:
+                fail_of_memory(error)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. Nothing was written.", err=True)
+        raise typer.Exit(INTERRUPTED) from None

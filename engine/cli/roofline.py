@@ -1,0 +1,100 @@
+"""The command `stenosis-trt bench roofline`. As thin as the others: it parses, calls, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stenosis_trt.engine.cli.errors import fail, needs_package, usage_errors
+from stenosis_trt.engine.cli.options import PackOption
+
+if TYPE_CHECKING:
+    from stenosis_trt.bench.speed.devices import Silicon
+    from stenosis_trt.bench.speed.roofline import Comparison, StudyWork
+
+
+def roofline(
+    pack: PackOption = None,
+    slices: Annotated[int, typer.Option(min=1, help="Sagittal slices of a study.")] = 15,
+    levels: Annotated[int, typer.Option(min=1, help="Disc levels that are graded.")] = 6,
+    cords: Annotated[int, typer.Option(min=1, help="Axial slices that are measured.")] = 30,
+    device: Annotated[
+        str,
+        typer.Option(help="Show the stages on the devices with this in their name. [default: all, in total]"),
+    ] = "",
+    measured: Annotated[
+        list[Path] | None, typer.Option(help="A record of `bench kernels` to compare with; repeatable.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything to this file too.")] = None,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Show what each device does at most, and where that is from.")
+    ] = False,
+) -> None:
+    """Compute what no device can beat: a study's multiply-adds and bytes against what hardware does at most.
+
+    Computed, not measured, and without a GPU. Exit code 2: no usable pack, or onnx is not installed.
+    """
+    from stenosis_trt.bench.speed.devices import DEVICES
+    from stenosis_trt.bench.speed.roofline import (
+        NOTICE,
+        comparison_lines,
+        record,
+        source_lines,
+        stage_lines,
+        time_lines,
+        work_lines,
+    )
+
+    shown = [item for item in DEVICES if device.lower() in item.name.lower()]
+    if not shown:
+        fail(f"No device is called {device}. There are {', '.join(item.name for item in DEVICES)}.")
+    compared = [_compared(path) for path in measured or []]
+    study = _study(pack, {"levels": slices, "grader": levels, "cord": cords})
+    typer.echo(f"{NOTICE} Pack {study.pack}, one study.")
+    tables = [work_lines(study), time_lines(study, shown)]
+    tables += [stage_lines(study, item) for item in shown if device]
+    tables += [source_lines(shown)] if sources else []
+    tables += [comparison_lines(*item) for item in compared]
+    for table in tables:
+        typer.echo()
+        for line in table:
+            typer.echo(line)
+    if json is not None:
+        _write(json, record(study, compared))
+
+
+def _compared(path: Path) -> tuple[Silicon, tuple[Comparison, ...]]:
+    from stenosis_trt.bench.speed.roofline import compare, read_record
+
+    try:
+        return compare(read_record(path))
+    except ValueError as error:
+        fail(f"{path} cannot be compared: {error}. Give a file of `stenosis-trt bench kernels`.")
+
+
+def _study(path: Path | None, batches: dict[str, int]) -> StudyWork:
+    from stenosis_trt.bench.speed.roofline import StudyWork, kernel_bytes
+    from stenosis_trt.engine.packs.pack import Pack, reference_pack
+
+    with needs_package(
+        "Counting what networks compute needs {}. "
+        "Install it: pip install onnx; 'stenosis-trt[export]' brings it too."
+    ):
+        from stenosis_trt.export.onnx.layer_work import model_work
+    with usage_errors():
+        found = Pack.load(path or reference_pack())
+        models = tuple(model_work(found, name, batch) for name, batch in batches.items())
+    return StudyWork(f"{found.name} {found.version}", models, kernel_bytes(found, batches))
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    from json import dumps
+
+    from stenosis_trt.engine.support.atomic_files import write_whole
+
+    try:
+        write_whole(path, dumps(content, indent=2) + "\n")
+    except OSError as error:
+        fail(f"{path} cannot be written ({error.strerror}). Give another file.")

@@ -1,0 +1,118 @@
+"""The command `stenosis-trt sign`, and the options of others that sign, or that require a signature."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stenosis_trt.engine.cli.errors import INTERRUPTED, NOT_ALL, usage_errors
+
+if TYPE_CHECKING:
+    from stenosis_trt.engine.packs.keys import PrivateKey
+    from stenosis_trt.engine.packs.pack import Pack
+    from stenosis_trt.engine.packs.signature import Trust
+
+SignOption = Annotated[
+    Path | None, typer.Option(metavar="KEY", help="Private key to sign with what is written (Ed25519, PEM).")
+]
+RequireOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="PUB", help="Public key of who must have signed the pack (PEM); repeatable."),
+]
+
+
+def sign(
+    pack: Annotated[Path, typer.Argument(help="Model pack's folder.", show_default=False)],
+    key: Annotated[Path, typer.Option(metavar="KEY", help="Private key (Ed25519, PEM).")],
+) -> None:
+    """Sign a pack that is there, and the plans in it, once every hash was found right.
+
+    Sign only what you have from where you trust: a signature says that you vouch for it.
+    Exit code 0: all is signed; 1: a plan is not what the pack or its sidecar says; 2: no such key or pack.
+    """
+    from stenosis_trt.engine.packs.files import MANIFEST
+    from stenosis_trt.engine.packs.pack import Pack
+    from stenosis_trt.engine.plans.signing import sign_pack, sign_plans
+
+    left = 0
+    with usage_errors():
+        private = signing_key(key)
+        found = Pack.load(pack)
+        sign_pack(found, private)
+        typer.echo(f"{MANIFEST} of {found.name} {found.version}: signed by {private.public.fingerprint}")
+        for path, trouble in sign_plans(found, private):
+            typer.echo(f"{path}: {f'not signed: {trouble}' if trouble else 'signed'}", err=bool(trouble))
+            left += bool(trouble)
+    raise typer.Exit(NOT_ALL if left else 0)
+
+
+def signing_key(path: Path) -> PrivateKey:
+    """The private key in a file; its passphrase comes from the environment, or is asked for.
+
+    Raises:
+        SignatureError: as `read_private_key`, or nobody can be asked.
+    """
+    from stenosis_trt.engine.packs.keys import read_private_key
+
+    key = read_private_key(path, lambda: _passphrase(path))
+    if key.shared:
+        typer.echo(f"stenosis-trt: other users can read the private key: chmod 600 {path}", err=True)
+    return key
+
+
+def trust_in(paths: list[Path] | None) -> Trust | None:
+    """The public keys in files, as those whose signature is required; None for no paths.
+
+    Raises:
+        SignatureError: as `read_public_key`.
+    """
+    if not paths:
+        return None
+    from stenosis_trt.engine.packs.keys import read_public_key
+    from stenosis_trt.engine.packs.signature import Trust
+
+    # A key that is given twice is one.
+    return Trust(tuple(dict.fromkeys(read_public_key(path) for path in paths)))
+
+
+def signed_by(key: PrivateKey) -> str:
+    """A line that says by whom something was signed."""
+    return f"Signed by {key.public.fingerprint}"
+
+
+def signature_line(pack: Pack) -> str:
+    """A line that says by whom a pack was signed, and whether that was checked."""
+    from stenosis_trt.engine.packs.files import MANIFEST, read_if_there
+    from stenosis_trt.engine.packs.signature import MAXIMUM_SIGNATURE_BYTES, SUFFIX, Signed, parse
+
+    if pack.trust is not None:
+        (signer,) = (key for key in pack.trust.keys if key.fingerprint == pack.signed_by)
+        return f"Signed by {signer}"
+    text = read_if_there(pack.path, MANIFEST + SUFFIX, MAXIMUM_SIGNATURE_BYTES)
+    if text is None:
+        return "Not signed"
+    found = parse(Signed.PACK, text)
+    named = "in a form that cannot be read" if found is None else f"by {found.fingerprint}, as it says"
+    return f"Signed {named}; not checked: give --key with the public key"
+
+
+def _passphrase(path: Path) -> str:
+    from stenosis_trt.engine.packs.keys import PASSPHRASE, SignatureError
+
+    known = os.environ.get(PASSPHRASE)
+    if known is not None:
+        return known
+    if not sys.stdin.isatty():
+        raise SignatureError(
+            f"{path} has a passphrase, and there is nobody to ask.",
+            f"Give it in the environment variable {PASSPHRASE}.",
+        )
+    try:
+        return str(typer.prompt(f"Passphrase of {path}", hide_input=True, err=True))
+    except typer.Abort:
+        typer.echo("Interrupted. Nothing was signed.", err=True)
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,154 @@
+"""The command `stenosis-trt verify`. As thin as the others: it parses, calls, prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stenosis_trt.engine.cli.errors import INTERRUPTED, NOT_ALL, usage_errors
+from stenosis_trt.engine.cli.quantise import export_errors, validate_variants, variant_lines
+from stenosis_trt.engine.cli.sign import signature_line, trust_in
+
+if TYPE_CHECKING:
+    from stenosis_trt.engine.backends.base import Float32Array
+    from stenosis_trt.engine.packs.pack import Pack
+    from stenosis_trt.engine.plans.check import PlanState
+    from stenosis_trt.engine.plans.sidecar import Here
+    from stenosis_trt.engine.plans.store import Plan
+    from stenosis_trt.export.precision.parity import Parity
+
+
+def verify(
+    pack: Annotated[Path | None, typer.Argument(help="Model pack. [default: the reference pack]")] = None,
+    validate: Annotated[
+        Path | None, typer.Option(help="Studies on which FP16 and INT8 are compared with FP32 again.")
+    ] = None,
+    parity: Annotated[
+        bool,
+        typer.Option(
+            "--parity", help="Compare answers of FP16, INT8 and of plans with FP32's, and record the plans'."
+        ),
+    ] = False,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Show what Polygraphy sees in each file and plan.")
+    ] = False,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PUB", help="Public key of who must have signed it and its plans; repeatable."),
+    ] = None,
+) -> None:
+    """Check that a pack is whole, that each file is what its manifest names, and that each model runs.
+
+    Plans are checked too. Inputs for --parity are cut from the studies of --validate, or from phantoms.
+    Exit code 0: all is well; 1: a precision no longer passes the gate, or a plan is changed, stale or answers
+    otherwise; 2: the pack cannot be used.
+    """
+    from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+    from stenosis_trt.engine.packs.pack import Pack, reference_pack
+    from stenosis_trt.engine.plans.check import INTACT, check_plans, state_lines
+    from stenosis_trt.engine.support.hardware import nvidia_driver
+
+    with usage_errors():
+        found = Pack.load(pack or reference_pack(), trust_in(key))
+        for precision in found.precisions:
+            OnnxRuntimeBackend(found.in_precision(precision)).close()
+    typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")
+    typer.echo(f"SHA-256 {found.sha256}")
+    typer.echo(signature_line(found))
+    typer.echo(f"Intended use: {found.intended_use}")
+    for name, model in found.models.items():
+        size = f"{model.input.channels} × {model.input.height} × {model.input.width}"
+        typer.echo(f"  {name}: {model.file}, input {size} at {model.input.spacing_mm} mm, {model.precision}")
+    for line in variant_lines(found):
+        typer.echo(line)
+    with usage_errors():
+        plans = list(check_plans(found, nvidia_driver()))
+    for plan in plans:
+        for line in state_lines(found, plan):
+            typer.echo(line)
+    well = all(plan.state == INTACT for plan in plans)
+    if inspect:
+        _inspect(found, plans)
+    if parity:
+        well &= _compare(found, plans, validate)
+    if validate is not None:
+        well &= validate_variants(found, validate)
+    raise typer.Exit(0 if well else NOT_ALL)
+
+
+def _compare(pack: Pack, plans: Sequence[PlanState], studies: Path | None) -> bool:
+    """Compare a pack's variants and the plans that can be loaded with FP32, and say whether all answer so."""
+    loadable = [(state.plan, state.here) for state in plans if state.plan and state.here]
+    if not loadable and not any(model.variants for model in pack.models.values()):
+        typer.echo(
+            "The pack holds nothing but FP32, and no plan that can be loaded here: nothing to compare."
+        )
+        return True
+    well = True
+    with export_errors():
+        from stenosis_trt.export.precision.parity import compare_files, parity_inputs
+
+        try:
+            inputs, source = parity_inputs(pack, studies)
+            typer.echo(f"Compared with FP32 in ONNX Runtime, on inputs from {source}:")
+            for found in compare_files(pack, inputs):
+                well &= _show(found)
+            for plan, here in loadable:
+                well &= _compare_plan(pack, plan, here, inputs[plan.sidecar.model], source)
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. The plans that were finished have their outcome.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+    return well
+
+
+def _compare_plan(pack: Pack, plan: Plan, here: Here, inputs: Float32Array, source: str) -> bool:
+    """Compare one plan and record what was found; where it cannot be compared, say why and record nothing."""
+    from stenosis_trt.engine.plans.store import record_measured
+    from stenosis_trt.engine.trt.api import TensorRT
+    from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError
+    from stenosis_trt.export.errors import PreparationError
+    from stenosis_trt.export.precision.parity import compare_plan, outcome
+
+    batches = []
+    try:
+        for found in compare_plan(pack, plan, TensorRT(FLAVOURS[here.flavour]), inputs):
+            _show(found)
+            batches.append(found)
+    except (TensorRTError, PreparationError) as error:
+        typer.echo(f"  {plan.path.relative_to(pack.path)}: not compared. {error}", err=True)
+        return False
+    if plan.signature is None:
+        record_measured(plan, outcome(batches, source, here))
+    else:
+        typer.echo("    Not recorded: its sidecar is signed. Compare before stenosis-trt sign.", err=True)
+    return all(found.passed for found in batches)
+
+
+def _show(found: Parity) -> bool:
+    from stenosis_trt.export.precision.parity import parity_lines
+
+    for line in parity_lines(found):
+        typer.echo(line)
+    return found.passed
+
+
+def _inspect(pack: Pack, plans: Sequence[PlanState]) -> None:
+    """Print Polygraphy's summaries. A plan that cannot be loaded here cannot be looked into either."""
+    with export_errors():
+        from stenosis_trt.engine.plans.store import model_files, read_model_file
+        from stenosis_trt.engine.trt.api import TensorRT
+        from stenosis_trt.engine.trt.flavours import FLAVOURS
+        from stenosis_trt.export.onnx.comparator import onnx_summary, plan_summary
+
+        for name in pack.models:
+            for file in model_files(pack, name).values():
+                typer.echo(f"\n{file.file}\n{onnx_summary(read_model_file(pack, name, file))}")
+        for state in plans:
+            if state.plan and state.here:
+                tensorrt = TensorRT(FLAVOURS[state.here.flavour])
+                typer.echo(f"\n{state.path}\n{plan_summary(pack, state.plan, tensorrt)}")
+            else:
+                typer.echo(f"{state.path}: not shown: {state.reason or state.not_here}.", err=True)

@@ -1,0 +1,1 @@
+"""CUDA through PyCUDA: device, driver errors, memory, modules, graphs. The only importer of PyCUDA."""

@@ -1,0 +1,268 @@
+"""The pipe: one loaded study in, one result out, straight through.
+
+sagittal slices ─▶ levels ─▶ regions ─▶ grades
+                      └────▶ canal line ─▶ axial slices ─▶ cords ─▶ matched to levels
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from stenosis_trt.engine.backends.base import Backend, Float32Array, Grades, Roi, StudyOnBackend
+from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, measure_cord, slices_across
+from stenosis_trt.engine.grading.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
+from stenosis_trt.engine.grading.match import Match, match_levels
+from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
+from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.records import (
+    FrameHeader,
+    LevelResult,
+    LoadedSlice,
+    LoadedStudy,
+    Stage,
+    StudyResult,
+)
+
+_LOW_CONTRAST = 0.05
+"""Standard deviation of a region in its window, below which there is next to nothing to see."""
+
+
+class CannotGrade(Exception):
+    """A study that must not be graded, with the stage, the reason and what to do."""
+
+    def __init__(self, stage: Stage, reason: str, advice: str) -> None:
+        super().__init__(reason)
+        self.stage, self.reason, self.advice = stage, reason, advice
+
+
+class _Clock:
+    """Seconds spent in each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
+    """Find the levels, grade each, measure the cord, and match the two.
+
+    Args:
+        study: decoded slices of the chosen series.
+        pack: input and output specifications of the models that `backend` runs.
+        backend: where to compute.
+
+    Returns:
+        A result with every level of LEVELS: graded, or with the reason in its warnings.
+
+    Raises:
+        CannotGrade: no cervical spine was recognised, or no level of it is like what the grader was
+            trained to grade.
+    """
+    clock = _Clock()
+    with clock.stage("load"):
+        on_backend = backend.load(study)
+    with closing(on_backend):
+        with clock.stage("levels"):
+            levels = _find_levels(study.sagittal, pack, on_backend)
+        # Both are asked for before either is waited for.
+        with clock.stage("grade"):
+            regions = _grading_regions(study.sagittal, levels, pack)
+            grades = on_backend.grade([region.roi for region in regions])
+        with clock.stage("cord"):
+            line = canal_line(levels)
+            across, refused = _slices_to_measure(study, line)
+            rois = _cord_rois(study.axial, across, pack.models["cord"].input)
+            cords = measure_cord(
+                [study.axial[item.index] for item in across],
+                on_backend.measure(rois).result(),
+                pack.models["cord"],
+            )
+        with clock.stage("grade"):
+            graded = _graded(study.sagittal, regions, grades.result(), pack)
+    if refused:
+        matches = {item.level: Match(None, (refused,)) for item in levels}
+    else:
+        matches = match_levels(line, across, cords)
+    results = tuple(
+        _level_result(item, graded.get(item.level), matches.get(item.level), pack) for item in levels
+    )
+    return StudyResult(
+        study_uid=study.header.study_uid,
+        patient_id=study.sagittal_series.patient_id,
+        sagittal_series_uid=study.sagittal_series.series_uid,
+        axial_series_uid=";".join(_axial_uids(study)),
+        levels=results,
+        # Where left and right are one point, nothing was measured, and there is no ratio.
+        cord_slices=tuple(item for item in cords if item.transverse_mm > 0),
+        warnings=study.warnings,
+        seconds=clock.seconds,
+    )
+
+
+def _axial_uids(study: LoadedStudy) -> list[str]:
+    """UIDs of the axial series, each once: several volumes of one series share its UID."""
+    series = () if study.axial_series is None else (study.axial_series, *study.axial_packs)
+    return list(dict.fromkeys(item.series_uid for item in series))
+
+
+def _find_levels(
+    slices: Sequence[LoadedSlice], pack: Pack, on_backend: StudyOnBackend
+) -> tuple[LevelPoint, ...]:
+    model = pack.models["levels"]
+    poses = [item.pose for item in slices]
+    affines = slice_rois(poses, [pose.centre for pose in poses], model.input)
+    rois = [Roi((index,) * model.input.channels, affine) for index, affine in enumerate(affines)]
+    levels = locate_levels(slices, on_backend.locate(rois).result(), model)
+    found = sum(item.point is not None for item in levels)
+    if found < MINIMUM_LEVELS:
+        raise CannotGrade(
+            Stage.LEVELS,
+            f"No cervical spine was recognised in the sagittal series ({found} of {len(levels)} discs).",
+            "Check that the series shows the cervical spine in T2 contrast; grade it by eye otherwise.",
+        )
+    return levels
+
+
+@dataclass(frozen=True)
+class _Grade:
+    """What the grader says of one level, and the slice it was read from; see `LevelResult`."""
+
+    probabilities: tuple[float, float, float, float] | None
+    p_other: float | None
+    frame: FrameHeader
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Region:
+    """What the grader sees of a level: the nearest slice, its neighbours, and whether one stands in twice."""
+
+    level: str
+    roi: Roi
+    nearest: int
+    repeated: bool
+
+
+def _grading_regions(
+    slices: Sequence[LoadedSlice], levels: Sequence[LevelPoint], pack: Pack
+) -> list[_Region]:
+    spec = pack.models["grader"].input
+    found = [item for item in levels if item.point is not None]
+    points = np.array([item.point for item in found])
+    # The third row of the matrix gives the distance from the slice's plane.
+    planes = np.array([item.pose.patient_to_pixel[2] for item in slices])
+    nearest = np.abs(points @ planes[:, :3].T + planes[:, 3]).argmin(axis=1).tolist()
+    affines = slice_rois([slices[k].pose for k in nearest], points, spec)
+    regions = []
+    for item, k, affine in zip(found, nearest, affines, strict=True):
+        chosen = channel_slices(k, len(slices), spec)
+        repeated = spec.channel_source == "neighbours" and len(set(chosen)) < spec.channels
+        regions.append(_Region(item.level, Roi(chosen, affine), k, repeated))
+    return regions
+
+
+def _graded(
+    slices: Sequence[LoadedSlice], regions: Sequence[_Region], grades: Grades, pack: Pack
+) -> dict[str, _Grade]:
+    output = pack.models["grader"].output
+    graded = {}
+    for k, region in enumerate(regions):
+        probabilities, p_other = of_grades(grades.probabilities[k], output)
+        doubts = (
+            (region.repeated, "edge_of_stack"),
+            (grades.contrast[k] < _LOW_CONTRAST, "low_contrast"),
+            (probabilities is None, "unlike_training"),
+        )
+        warnings = tuple(name for doubtful, name in doubts if doubtful)
+        graded[region.level] = _Grade(probabilities, p_other, slices[region.nearest].frame, warnings)
+    if all(item.probabilities is None for item in graded.values()):
+        raise CannotGrade(
+            Stage.GRADE,
+            f"All {len(graded)} levels that were found look unlike what the grader was trained to grade.",
+            "Check that the series shows the cervical spine in T2 contrast, free of metal and motion; grade "
+            "it by eye otherwise.",
+        )
+    return graded
+
+
+def of_grades(
+    classes: Float32Array, output: OutputSpec
+) -> tuple[tuple[float, float, float, float] | None, float | None]:
+    """The probabilities of the four grades, and that of none of them.
+
+    Args:
+        classes: float32 (4,), or (5,) where the last one is for what is no grade's.
+        output: of the grader.
+
+    Returns:
+        p_k / (1 − p_other), or None where p_other reaches its limit; and p_other. Of four classes the
+        probabilities as they are, and None.
+    """
+    p0, p1, p2, p3, *rest = (float(value) for value in classes)
+    if output.maximum_other is None:
+        return (p0, p1, p2, p3), None
+    (p_other,) = rest
+    # 1 − p_other is what the others add up to. Half precision rounds each, so that only their sum leaves
+    # probabilities that add up to 1.
+    total = p0 + p1 + p2 + p3
+    if p_other >= output.maximum_other or total <= 0.0:
+        return None, p_other
+    return (p0 / total, p1 / total, p2 / total, p3 / total), p_other
+
+
+def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSlice], str]:
+    """The axial slices that cross the canal; where there are none, the warning that says why."""
+    if not study.axial:
+        return [], "no_axial_series"
+    if not study.same_frame_of_reference:
+        return [], "axial_unmatched"
+    across = slices_across(line, study.axial, study.axial_series_index)
+    return across, "" if across else "no_axial_slice"
+
+
+def _cord_rois(slices: Sequence[LoadedSlice], across: Sequence[CordSlice], spec: InputSpec) -> list[Roi]:
+    if not across:
+        return []
+    poses = [slices[item.index].pose for item in across]
+    affines = slice_rois(poses, [item.centre for item in across], spec)
+    return [Roi((item.index,) * spec.channels, affine) for item, affine in zip(across, affines, strict=True)]
+
+
+def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, pack: Pack) -> LevelResult:
+    if graded is None:
+        return LevelResult(item.level, None, None, None, None, "", item.confidence, item.warnings)
+    grade: int | None = None
+    confidence, unsure = item.confidence, False
+    if graded.probabilities is not None:
+        grade = int(np.argmax(graded.probabilities))
+        probability = graded.probabilities[grade]
+        confidence = min(confidence, probability)
+        unsure = probability < pack.models["grader"].output.minimum_confidence
+    return LevelResult(
+        level=item.level,
+        point=item.point,
+        grade=grade,
+        probabilities=graded.probabilities,
+        cord=match.cord if match else None,
+        sagittal_sop_uid=graded.frame.sop_instance_uid,
+        confidence=confidence,
+        warnings=(
+            *item.warnings,
+            *graded.warnings,
+            *(("grade_low_confidence",) if unsure else ()),
+            *(match.warnings if match else ()),
+        ),
+        p_other=graded.p_other,
+        sagittal_frame_number=graded.frame.frame_number,
+    )

@@ -1,0 +1,1 @@
+"""TensorRT plans of a pack: building, storing, checking and signing them."""

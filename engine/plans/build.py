@@ -1,0 +1,301 @@
+"""From a pack's ONNX files to plans for a GPU, each with its sidecar."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.packs.keys import PrivateKey
+from stenosis_trt.engine.packs.models import MODEL_NAMES
+from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
+from stenosis_trt.engine.packs.signature import Trust
+from stenosis_trt.engine.plans.sidecar import Sidecar
+from stenosis_trt.engine.plans.store import (
+    PLANS,
+    ModelFile,
+    Plan,
+    PlanError,
+    build_command,
+    model_files,
+    plans_of,
+    read_model_file,
+    read_plan,
+    require_passed,
+    spec_sha256,
+    staleness,
+    target_name,
+    write_plan,
+)
+from stenosis_trt.engine.plans.target import check_gpu, choose_flavour
+from stenosis_trt.engine.support.hardware import Driver, Gpu
+from stenosis_trt.engine.support.progress import Progress
+from stenosis_trt.engine.support.versions import package_version
+from stenosis_trt.engine.trt.api import BuiltPlan, TensorRT, installed_flavours
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, TensorRTError, dotted
+from stenosis_trt.engine.trt.network import ParsedNetwork
+from stenosis_trt.kernels.binaries import cache_folder
+
+ShowProgress = Callable[[str, str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build.
+
+    Attributes:
+        flavour: its name; None for what is installed and suits this machine.
+        precisions, models: () for all that the pack has.
+        settings: what each plan is built with.
+        force: also what is there already.
+        timing_cache: keep what was measured of layers, a file a GPU and version in the user's cache.
+        key: to sign each plan's sidecar with; what is there and not signed with it is built again.
+
+    Raises:
+        ValueError: there is no such flavour, precision or model.
+    """
+
+    flavour: str | None = None
+    precisions: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    settings: BuildSettings = field(default_factory=BuildSettings)
+    force: bool = False
+    timing_cache: bool = True
+    key: PrivateKey | None = None
+
+    def __post_init__(self) -> None:
+        chosen = () if self.flavour is None else (self.flavour,)
+        for what, values, known in (
+            ("flavour", chosen, tuple(FLAVOURS)),
+            ("precision", self.precisions, PRECISIONS),
+            ("model", self.models, MODEL_NAMES),
+        ):
+            for value in values:
+                if value not in known:
+                    raise ValueError(f"There is no {what} {value!r}. Give one of {', '.join(known)}.")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one plan: it is there, built now or `found` from before; or `trouble` says why not."""
+
+    model: str
+    precision: str
+    plan: Plan | None
+    found: bool = False
+    trouble: str = ""
+
+
+def build_plans(
+    pack: Pack, request: BuildRequest, driver: Driver, show_progress: ShowProgress
+) -> Iterator[Outcome]:
+    """Build what was asked for, one plan after the other.
+
+    Args:
+        pack: whose folder the plans go to.
+        request: what to build.
+        driver: of this machine, with its GPUs; the first is built for.
+        show_progress: as `stenosis_trt.engine.support.progress.show_progress`.
+
+    Raises:
+        TensorRTError: no flavour is installed, or it cannot build for this machine or with these settings.
+        PackError: the pack is a zip or cannot be written to, or has nothing in the precisions asked for; or a
+            signature is required, and there is no key to sign its plans with.
+        KeyboardInterrupt: as of the user; what was built before is there.
+    """
+    _writable(pack)
+    if pack.trust is not None and request.key is None:
+        raise PackError(
+            f"Plans of {pack.path} are loaded only if they are signed, and there is no key to do that with.",
+            f"Build them with one: {build_command(pack, request.flavour or '')}",
+        )
+    flavour = choose_flavour(request.flavour, installed_flavours(), driver)
+    flavour.check(request.settings)
+    gpu = check_gpu(flavour, request.settings, driver)
+    wanted = _wanted(pack, request)
+    tensorrt = TensorRT(flavour)
+    there = () if request.force else tuple(plans_of(pack))
+    # To sign a plan that was found here would vouch for what somebody else may have put there.
+    mine = pack if request.key is None else replace(pack, trust=Trust((request.key.public,)))
+    for model, precision, file in wanted:
+        job = _Job(pack, model, precision, file, tensorrt, request, gpu, driver)
+        known = next((plan for plan in there if job.made(plan.sidecar) and _intact(mine, plan)), None)
+        if known is not None:
+            yield Outcome(model, precision, known, found=True)
+            continue
+        try:
+            with show_progress(f"Building {model} in {precision}", "percent") as progress:
+                yield Outcome(model, precision, job.run(progress))
+        except (TensorRTError, PackError) as error:
+            yield Outcome(model, precision, None, trouble=str(error))
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """One plan's outcome as a line for a person."""
+    what = f"{outcome.model} {outcome.precision}"
+    if outcome.plan is None:
+        return f"{what}: not built. {outcome.trouble}"
+    sidecar = outcome.plan.sidecar
+    how = "there already" if outcome.found else f"built in {sidecar.build_seconds:.1f} s"
+    return f"{what}: {how}, {sidecar.plan_bytes / 1e6:.1f} MB, {outcome.plan.path}"
+
+
+def check_precision(precision: str, network: ParsedNetwork) -> None:
+    """Hold what TensorRT parsed against what the pack calls the file: layers' types, and what is quantised.
+
+    Raises:
+        TensorRTError: a file called FP32 or FP16 is something else, or one called INT8 quantises nothing; or
+            an input or output is not FP32.
+    """
+    layers = network.counts
+    quantises = any(name.endswith("quantize") for name in layers)
+    halves = any(name.endswith(" float16") for name in layers)
+    computes_int8 = any(name.endswith(" int8") for name in layers)
+    wrong = {
+        "fp32": "quantises or computes in FP16" if quantises or halves else "",
+        "fp16": "quantises" if quantises else "" if halves else "computes nothing in FP16",
+        "int8": "" if quantises and computes_int8 else "quantises nothing",
+    }[precision]
+    if wrong:
+        raise TensorRTError(
+            f"The file that the pack calls {precision} {wrong}, by what TensorRT parsed: {dict(layers)}.",
+            "Export the pack again.",
+        )
+    for name, kind in {**network.inputs, **network.outputs}.items():
+        if kind != "float32":
+            raise TensorRTError(
+                f"The tensor {name} of the file that the pack calls {precision} is {kind}, not float32.",
+                "Export the pack again: what goes in and comes out is FP32 in every precision.",
+            )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One plan to be built."""
+
+    pack: Pack
+    model: str
+    precision: str
+    file: ModelFile
+    tensorrt: TensorRT
+    request: BuildRequest
+    gpu: Gpu | None
+    driver: Driver
+
+    def made(self, sidecar: Sidecar) -> bool:
+        """Whether a plan is what this job would build."""
+        return (
+            (sidecar.model, sidecar.precision, sidecar.onnx_sha256)
+            == (self.model, self.precision, self.file.sha256)
+            and sidecar.spec_sha256 == spec_sha256(self.pack.models[self.model])
+            and (sidecar.flavour, sidecar.version) == (self.tensorrt.flavour.name, self.tensorrt.version)
+            and sidecar.gpu_name == (self.gpu.name if self.gpu else None)
+            and sidecar.settings == tuple(self.request.settings.arguments())
+        )
+
+    def run(self, progress: Progress) -> Plan:
+        """Build it and put it into the pack."""
+        spec = self.pack.models[self.model]
+        require_passed(self.pack, self.file)
+        data = read_model_file(self.pack, self.model, self.file)
+        check_precision(self.precision, self.tensorrt.parsed(data))
+        if self.request.settings.dla_core is not None and self.precision == "fp32":
+            raise TensorRTError("A DLA does not compute in FP32.", "Give --precision fp16 or int8.")
+        built = self.tensorrt.build(
+            data, spec.input_shape, self.request.settings, self._timing_cache(), progress.advance
+        )
+        target = target_name(self.request.settings, self.gpu)
+        try:
+            return write_plan(self.pack, target, self._sidecar(built), built.data, self.request.key)
+        except OSError as error:
+            raise PackError(
+                f"The plan cannot be written to {self.pack.path} ({error.strerror}).",
+                f"It has {len(built.data)} bytes: see whether there is room.",
+            ) from error
+
+    def _timing_cache(self) -> Path | None:
+        if not self.request.timing_cache or self.gpu is None:
+            return None
+        gpu = re.sub(r"[^A-Za-z0-9]+", "-", self.gpu.name)
+        major, minor = self.gpu.compute_capability
+        name = f"{self.tensorrt.flavour.name}-{self.tensorrt.version}-sm{major}{minor}-{gpu}.cache"
+        return cache_folder() / "timing" / name
+
+    def _sidecar(self, built: BuiltPlan) -> Sidecar:
+        settings, flavour = self.request.settings, self.tensorrt.flavour
+        ahead = settings.compute_capabilities or flavour.default_targets
+        targets = ahead if self.gpu is None else (self.gpu.compute_capability,)
+        newer = None if settings.compute_capabilities else flavour.newer_than
+        cuda = self.driver.cuda_version if self.gpu else None
+        return Sidecar(
+            model=self.model,
+            precision=self.precision,
+            plan_sha256=hashlib.sha256(built.data).hexdigest(),
+            plan_bytes=len(built.data),
+            onnx_sha256=self.file.sha256,
+            spec_sha256=spec_sha256(self.pack.models[self.model]),
+            pack_sha256=self.pack.sha256,
+            flavour=flavour.name,
+            version=self.tensorrt.version,
+            compute_capabilities=tuple(map(dotted, targets)),
+            newer_than=dotted(newer) if newer else None,
+            gpu_name=self.gpu.name if self.gpu else None,
+            driver="CUDA {}.{}".format(*cuda) if cuda else None,
+            batches=settings.batches,
+            settings=tuple(settings.arguments()),
+            version_compatible=settings.version_compatible,
+            hardware_compatible=settings.hardware_compatible,
+            dla_core=settings.dla_core,
+            layers=dict(built.layers),
+            build_seconds=round(built.seconds, 2),
+            built_with=f"stenosis-trt {package_version('stenosis-trt')}",
+            variant_gate=self.file.gate,
+        )
+
+
+def _intact(pack: Pack, plan: Plan) -> bool:
+    if staleness(pack, plan):
+        return False
+    try:
+        read_plan(pack, plan)
+    except PlanError:
+        return False
+    return True
+
+
+def _writable(pack: Pack) -> None:
+    place = pack.path.resolve()
+    if not place.is_dir():
+        raise PackError(
+            f"{pack.path} is a zip, and plans go into a pack's folder.",
+            f"Unpack it and give the folder: python -m zipfile -e {pack.path} {pack.path.with_suffix('')}",
+        )
+    existing = place / PLANS if (place / PLANS).is_dir() else place
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PackError(
+            f"{existing} cannot be written to.",
+            f"Copy the pack to where you may write, and give the copy: cp -r {place} .",
+        )
+
+
+def _wanted(pack: Pack, request: BuildRequest) -> list[tuple[str, str, ModelFile]]:
+    """(model, precision, file) of each plan to build: of what was asked for, what the pack has."""
+    have = {name: model_files(pack, name) for name in request.models or MODEL_NAMES}
+    there = [precision for precision in PRECISIONS if any(precision in files for files in have.values())]
+    for precision in request.precisions:
+        if precision not in there:
+            raise PackError(
+                f"The pack {pack.path} has no {' or '.join(have)} in {precision}.",
+                f"It has {', '.join(there)}: give one of these, or export a pack with {precision}.",
+            )
+    return [
+        (name, precision, files[precision])
+        for precision in request.precisions or there
+        for name, files in have.items()
+        if precision in files
+    ]

@@ -1,0 +1,67 @@
+"""Signing what is in a pack: pack.json, and the sidecars of its plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from stenosis_trt.engine.packs.files import MANIFEST, PackError
+from stenosis_trt.engine.packs.keys import PrivateKey
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.packs.signature import Signed, write_signature
+from stenosis_trt.engine.plans.store import Plan, PlanError, all_plans, read_plan, sign_plan
+
+
+def sign_pack(pack: Pack, key: PrivateKey) -> None:
+    """Put a signature beside the manifest of a pack that was loaded, in place of one that was there.
+
+    Raises:
+        PackError: the pack is a zip or cannot be written to, or pack.json was changed since it was loaded.
+    """
+    if not pack.path.is_dir():
+        raise PackError(
+            f"{pack.path} is a zip, and a signature goes into a pack's folder.",
+            f"Unpack it, sign the folder and pack that: python -m zipfile -e {pack.path} "
+            f"{pack.path.with_suffix('')}",
+        )
+    try:
+        write_signature(pack.path / MANIFEST, Signed.PACK, pack.read_manifest(), key)
+    except OSError as error:
+        raise _not_written(pack, error) from error
+
+
+def sign_plans(pack: Pack, key: PrivateKey) -> Iterator[tuple[Path, str]]:
+    """Sign the sidecar of each plan that it and the pack vouch for.
+
+    Yields:
+        Path of a plan, and why it was not signed, or "".
+
+    Raises:
+        PackError: the pack cannot be written to.
+    """
+    # Whose signature a plan had until now is of no matter.
+    unsigned = replace(pack, trust=None)
+    for path, plan in all_plans(pack):
+        trouble = plan if isinstance(plan, str) else _trouble(unsigned, plan)
+        if isinstance(plan, Plan) and not trouble:
+            try:
+                sign_plan(plan, key)
+            except OSError as error:
+                raise _not_written(pack, error) from error
+        yield path, trouble
+
+
+def _trouble(pack: Pack, plan: Plan) -> str:
+    try:
+        read_plan(pack, plan)
+    except PlanError as error:
+        return str(error)
+    return ""
+
+
+def _not_written(pack: Pack, error: OSError) -> PackError:
+    return PackError(
+        f"No signature can be written to {pack.path} ({error.strerror}).",
+        "Copy the pack to where you may write, and sign the copy.",
+    )

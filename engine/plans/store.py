@@ -1,0 +1,370 @@
+"""Plans in a pack: where each lies, what its sidecar says, and which of them this machine may load.
+
+A plan lies at PACK/plans/<flavour>-<version>-<target>-<precision>/<model>.plan, its sidecar beside it at
+<model>.json. That is written last: without it there is no plan. A plan is code, and is read only if its hash
+is the one in its sidecar and, where the pack was opened with a signature required, a trusted key signed that,
+in <model>.json.sig. A target is the kinds of GPU a plan is for; one timed on a GPU names that one too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from stenosis_trt.engine.packs.files import MANIFEST, read_regular
+from stenosis_trt.engine.packs.keys import PrivateKey
+from stenosis_trt.engine.packs.models import MODEL_NAMES, ModelSpec
+from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
+from stenosis_trt.engine.packs.signature import (
+    MAXIMUM_SIGNATURE_BYTES,
+    Signed,
+    signature_file,
+    write_signature,
+)
+from stenosis_trt.engine.plans.sidecar import Here, Sidecar
+from stenosis_trt.engine.support.atomic_files import write_whole_bytes
+from stenosis_trt.engine.support.hardware import Gpu
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, TensorRTError, dotted
+
+PLANS = "plans"
+
+_MAX_SIDECAR_BYTES = 1 << 20
+
+
+class PlanError(TensorRTError):
+    """There is no plan that may be loaded, or it is not what its sidecar says. The advice has the command."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An ONNX file of a pack, its SHA-256, and what pack.json says of its gate: None for the model itself."""
+
+    file: str
+    sha256: str
+    gate: Mapping[str, Any] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is the model itself, or passed its gate."""
+        return self.gate is None or self.gate.get("passed") is True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan as its sidecar tells. Its own file is read, and its hash checked, by `read_plan`.
+
+    Attributes:
+        path: of the plan.
+        sidecar: what `written` says.
+        written: the sidecar's file, as it was read: what a signature is of.
+        signature: the file with that; None where there is none.
+    """
+
+    path: Path
+    sidecar: Sidecar
+    written: bytes = field(default=b"", repr=False)
+    signature: bytes | None = field(default=None, repr=False)
+
+
+def model_files(pack: Pack, name: str) -> dict[str, ModelFile]:
+    """The ONNX files that a pack has of one model, by precision: its own, and its variants."""
+    model = pack.models[name]
+    variants = {
+        precision: ModelFile(variant.file, variant.sha256, variant.gate)
+        for precision, variant in model.variants.items()
+    }
+    return {**variants, model.precision: ModelFile(model.file, model.sha256)}
+
+
+def read_model_file(pack: Pack, name: str, file: ModelFile) -> bytes:
+    """An ONNX file of a pack, once its hash was found right.
+
+    Raises:
+        PackError: it is missing, was changed, or is outside the pack.
+    """
+    model = replace(pack.models[name], file=file.file, sha256=file.sha256)
+    return replace(pack, models={**pack.models, name: model}).read_model(name)
+
+
+def require_passed(pack: Pack, file: ModelFile) -> None:
+    """Refuse a file that did not pass its gate.
+
+    Raises:
+        PlanError: it did not.
+    """
+    if not file.passed:
+        raise PlanError(
+            f"{file.file} of pack {pack.name} did not pass the gate.",
+            "Make it again with stenosis-trt quantise; nothing is to be graded with this one.",
+        )
+
+
+def spec_sha256(model: ModelSpec) -> str:
+    """Hash of what a pack says of a model's input and output."""
+    content = {"input": asdict(model.input), "output": model.output.as_data()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_plan(pack: Pack, target: str, sidecar: Sidecar, data: bytes, key: PrivateKey | None = None) -> Plan:
+    """Put a plan into its pack, signed where a key is given.
+
+    At no time is there a sidecar of another plan beside it, or a signature of another sidecar.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    name = f"{sidecar.flavour}-{sidecar.version}-{target}-{sidecar.precision}"
+    path = pack.path / PLANS / name / f"{sidecar.model}.plan"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    write_whole_bytes(path, data)
+    return _write_sidecar(path, sidecar, key)
+
+
+def record_measured(plan: Plan, outcome: Mapping[str, Any]) -> Plan:
+    """Record in a plan's sidecar how its own answers compare with FP32's; `passed` is a truth value of it.
+
+    The sidecar is another then than may have been signed: the plan is not signed any more.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    return _write_sidecar(plan.path, replace(plan.sidecar, measured=dict(outcome)), None)
+
+
+def sign_plan(plan: Plan, key: PrivateKey) -> Plan:
+    """Put a signature beside a plan's sidecar, of what was read of it, in place of one that was there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = plan.path.with_suffix(".json")
+    return replace(plan, signature=write_signature(file, Signed.PLAN, plan.written, key))
+
+
+def all_plans(pack: Pack) -> Iterator[tuple[Path, Plan | str]]:
+    """Every place where a pack has a plan or what is left of one, and the plan or what is wrong with it.
+
+    In the order of their paths. Whether a plan is the one that its sidecar names is `read_plan`'s to find.
+    """
+    folders = (pack.path / PLANS).iterdir() if (pack.path / PLANS).is_dir() else ()
+    files = (path for folder in folders for path in folder.glob("*"))
+    for path in sorted({path.with_suffix(".plan") for path in files if path.suffix in (".plan", ".json")}):
+        try:
+            plan = _plan(path)
+        except ValueError as error:
+            yield path, str(error)
+            continue
+        yield path, plan if path.is_file() else "there is nothing but its sidecar"
+
+
+def plans_of(pack: Pack) -> Iterator[Plan]:
+    """Every plan that a pack has, in the order of their paths. What is none is passed over."""
+    return (plan for _, plan in all_plans(pack) if isinstance(plan, Plan))
+
+
+def distrust(pack: Pack, plan: Plan) -> str:
+    """Why nobody vouches for a plan whose signature is required to load it; "" if they do, or need not.
+
+    Raises:
+        SignatureError: a signature is required, and `cryptography` is not installed.
+    """
+    if pack.trust is None:
+        return ""
+    verdict = pack.trust.verdict(Signed.PLAN, plan.written, plan.signature)
+    if verdict.key is None:
+        return f"its sidecar {verdict.trouble}"
+    same = Sidecar.parse(plan.written.decode()) == plan.sidecar
+    return "" if same else "its sidecar is not the one that was signed"
+
+
+def foreignness(pack: Pack, plan: Plan) -> str:
+    """Why a plan is not of this pack's model as it is now; "" if it is."""
+    sidecar = plan.sidecar
+    model = model_files(pack, sidecar.model).get(sidecar.precision)
+    if model is None:
+        return f"the pack has no {sidecar.model} in {sidecar.precision} any more"
+    if model.sha256 != sidecar.onnx_sha256:
+        return f"it was built from another {model.file} than the pack has now"
+    if spec_sha256(pack.models[sidecar.model]) != sidecar.spec_sha256:
+        return f"{MANIFEST} says another input or output of {sidecar.model} than when it was built"
+    return ""
+
+
+def staleness(pack: Pack, plan: Plan) -> str:
+    """Why a plan is not of this pack's model as it is now, or is not to be graded with; "" if it is."""
+    foreign, sidecar = foreignness(pack, plan), plan.sidecar
+    if foreign:
+        return foreign
+    model = model_files(pack, sidecar.model)[sidecar.precision]
+    if not model.passed:
+        return f"{model.file} did not pass the gate"
+    if sidecar.measured is not None and sidecar.measured.get("passed") is not True:
+        return f"its own answers differed too far from FP32's on {sidecar.measured.get('gpu')}"
+    return ""
+
+
+def refusal(pack: Pack, plan: Plan, here: Here) -> str:
+    """Why a plan cannot be loaded there, is not of the pack's model, or is not trusted; "" if it may be."""
+    return distrust(pack, plan) or staleness(pack, plan) or plan.sidecar.refusal(here)
+
+
+def find_plan(pack: Pack, model: str, precision: str, here: Here, on_dla: bool = False) -> Plan:
+    """The plan of a model to load here: the one timed on this GPU, else the one built for the fewest kinds.
+
+    Raises:
+        PlanError: there is none that may be loaded; why not, and the command that builds one. Or the ONNX
+            file did not pass its gate.
+    """
+    file = model_files(pack, model).get(precision)
+    if file is not None:
+        require_passed(pack, file)
+    found = dict(all_plans(pack))
+    wanted = [
+        plan
+        for plan in found.values()
+        if isinstance(plan, Plan)
+        and (plan.sidecar.model, plan.sidecar.precision) == (model, precision)
+        and (plan.sidecar.dla_core is not None) == on_dla
+    ]
+    refusals = {str(plan.path): refusal(pack, plan, here) for plan in wanted}
+    refusals |= {
+        str(path): plan
+        for path, plan in found.items()
+        if isinstance(plan, str) and path.stem == model and path.parent.name.endswith(f"-{precision}")
+    }
+    usable = [plan for plan in wanted if not refusals[str(plan.path)]]
+    if usable:
+        return min(usable, key=lambda plan: (_breadth(plan.sidecar, here), str(plan.path)))
+    reasons = "; ".join(f"{path}: {reason}" for path, reason in refusals.items())
+    raise PlanError(
+        f"The pack {pack.path} has no plan of {model} in {precision} for {here.gpu_name} with {here.flavour} "
+        f"{here.version}{f' ({reasons})' if reasons else ''}.",
+        build_advice(pack, here, precision, "--dla-core 0" if on_dla else ""),
+    )
+
+
+def read_plan(pack: Pack, plan: Plan) -> bytes:
+    """The plan itself, once its hash was found right.
+
+    The pack has to vouch for it by the hash of the model it was built from and, where a signature is
+    required, one of the trusted keys by having signed its sidecar.
+
+    Raises:
+        PlanError: they do not, or it cannot be read or was changed; and the command that builds it again.
+        SignatureError: a signature is required, and `cryptography` is not installed.
+    """
+    sidecar = plan.sidecar
+    again = rebuild_advice(pack, sidecar)
+    reason = distrust(pack, plan) or foreignness(pack, plan)
+    if reason:
+        raise PlanError(f"{plan.path} is not to be loaded: {reason}.", again)
+    try:
+        data = read_regular(plan.path, sidecar.plan_bytes)
+    except OSError as error:
+        raise PlanError(f"{plan.path} cannot be read ({error.strerror or error}).", again) from error
+    if hashlib.sha256(data).hexdigest() != sidecar.plan_sha256:
+        raise PlanError(f"{plan.path} is not the plan that its sidecar names.", again)
+    return data
+
+
+def build_command(pack: Pack, flavour: str, precision: str = "", *settings: str) -> str:
+    """The command that builds such plans; without a precision, those of all."""
+    parts = [
+        "stenosis-trt build",
+        shlex.quote(str(pack.path)),
+        f"--flavour {flavour}" if flavour else "",
+        f"--precision {precision}" if precision else "",
+        *settings,
+        "--sign KEY" if pack.trust is not None else "",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def build_advice(pack: Pack, here: Here, precision: str, *settings: str) -> str:
+    """What gives such plans for a GPU that has none: the command, or that another flavour is needed."""
+    flavour = FLAVOURS[here.flavour]
+    if flavour.builds_ahead and not flavour.runs_on(here.compute_capability):
+        if here.compute_capability not in flavour.targets:
+            return (
+                f"{here.flavour} does not run on this GPU: install TensorRT ({FLAVOURS['tensorrt'].install})."
+            )
+        settings = (*settings, f"--compute-capability {dotted(here.compute_capability)}")
+    return f"Build it: {build_command(pack, here.flavour, precision, *settings)}"
+
+
+def rebuild_advice(pack: Pack, sidecar: Sidecar) -> str:
+    """The command that builds a plan again as it was built, and where."""
+    where = f" on a machine with {sidecar.gpu_name}" if sidecar.gpu_name else ""
+    model = f"--model {sidecar.model}"
+    command = build_command(pack, sidecar.flavour, sidecar.precision, model, *sidecar.settings)
+    return f"Build it again{where}: {command}"
+
+
+def target_name(settings: BuildSettings, gpu: Gpu | None) -> str:
+    """What a plan is for, in its folder's name: "any", "sm86+sm89", "sm87-orin", "sm80up-orin-dla0".
+
+    A plan that is timed on a GPU names it: those of two GPUs of one kind lie apart in a pack that machines
+    share.
+    """
+    target = "+".join(f"sm{major}{minor}" for major, minor in settings.compute_capabilities) or "any"
+    if gpu is not None:
+        kind = "sm{}{}".format(*gpu.compute_capability)
+        target = "sm80up" if settings.hardware_compatible == "ampere-plus" else kind
+        name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
+        target += f"-{name.removeprefix('nvidia-')}"
+    return target if settings.dla_core is None else f"{target}-dla{settings.dla_core}"
+
+
+def _plan(path: Path) -> Plan:
+    """A plan by its sidecar, and what signs that.
+
+    Raises:
+        ValueError: there is no sidecar, or it is none of this plan; the message says which.
+    """
+    place = path.with_suffix(".json")
+    try:
+        written = read_regular(place, _MAX_SIDECAR_BYTES)
+        signature = _signature(place)
+        if len(written) > _MAX_SIDECAR_BYTES:
+            raise ValueError("the sidecar is too large to be one")
+        sidecar = Sidecar.parse(written.decode())
+    except FileNotFoundError as error:
+        raise ValueError("it has no sidecar: its build was interrupted, or someone removed it") from error
+    except OSError as error:
+        raise ValueError(f"the sidecar cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the sidecar cannot be read ({type(error).__name__})") from error
+    if sidecar.model != path.stem or sidecar.model not in MODEL_NAMES or sidecar.precision not in PRECISIONS:
+        raise ValueError(f"the sidecar is one of {sidecar.model} in {sidecar.precision}")
+    if sidecar.flavour not in FLAVOURS:
+        raise ValueError(f"the sidecar names a flavour of TensorRT that is not known, {sidecar.flavour}")
+    return Plan(path, sidecar, written, signature)
+
+
+def _signature(sidecar: Path) -> bytes | None:
+    """What signs a sidecar, for `distrust` to judge; None where nothing does."""
+    try:
+        return read_regular(signature_file(sidecar), MAXIMUM_SIGNATURE_BYTES)
+    except FileNotFoundError:
+        return None
+
+
+def _write_sidecar(path: Path, sidecar: Sidecar, key: PrivateKey | None) -> Plan:
+    """Put a sidecar beside its plan; a signature of the one before goes first."""
+    file = path.with_suffix(".json")
+    signature_file(file).unlink(missing_ok=True)
+    plan = Plan(path, sidecar, sidecar.text().encode())
+    write_whole_bytes(file, plan.written)
+    return plan if key is None else sign_plan(plan, key)
+
+
+def _breadth(sidecar: Sidecar, here: Here) -> tuple[bool, bool, int]:
+    foreign = sidecar.gpu_name is not None and sidecar.gpu_name != here.gpu_name
+    return foreign, sidecar.newer_than is not None, len(sidecar.compute_capabilities)

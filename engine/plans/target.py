@@ -1,0 +1,56 @@
+"""Which flavour of TensorRT builds plans here, and for which GPU."""
+
+from __future__ import annotations
+
+from stenosis_trt.engine.support.hardware import Driver, Gpu
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, TensorRTError, dotted
+
+
+def choose_flavour(name: str | None, installed: tuple[str, ...], driver: Driver) -> Flavour:
+    """The flavour asked for, or else the installed one; of two, TensorRT where there is a GPU.
+
+    Raises:
+        TensorRTError: it is not installed, or none is.
+    """
+    if name is not None:
+        if name not in installed:
+            raise TensorRTError(f"{name} is not installed.", f"Install it: {FLAVOURS[name].install}.")
+        return FLAVOURS[name]
+    if not installed:
+        ways = "; or ".join(f"{flavour.name}: {flavour.install}" for flavour in FLAVOURS.values())
+        raise TensorRTError("Neither TensorRT nor TensorRT-RTX is installed.", f"Install one. {ways}.")
+    suitable = [item for item in installed if FLAVOURS[item].builds_ahead != bool(driver.gpus)]
+    return FLAVOURS[(suitable or list(installed))[0]]
+
+
+def check_gpu(flavour: Flavour, settings: BuildSettings, driver: Driver) -> Gpu | None:
+    """The GPU that plans are built on and for; None where they are built ahead of time.
+
+    Raises:
+        TensorRTError: the flavour needs a GPU and there is none, or it would build what this GPU cannot load.
+    """
+    if not flavour.builds_ahead:
+        if not driver.gpus:
+            raise TensorRTError(
+                f"{flavour.name} builds on the GPU that it builds for, and here is none: {driver.trouble}.",
+                "Build where the plans are to run, or build ahead of time with --flavour tensorrt-rtx.",
+            )
+        return driver.gpus[0]
+    if settings.compute_capabilities or not driver.gpus:
+        return None
+    gpu = driver.gpus[0]
+    if flavour.runs_on(gpu.compute_capability):
+        return None
+    here = dotted(gpu.compute_capability)
+    if gpu.compute_capability in flavour.targets:
+        advice = f"Give --compute-capability {here}."
+    else:
+        others = ",".join(map(dotted, flavour.default_targets))
+        advice = (
+            f"Use TensorRT here ({FLAVOURS['tensorrt'].install}; --flavour tensorrt), or build for other "
+            f"machines with --compute-capability {others}."
+        )
+    raise TensorRTError(
+        f"Plans of {flavour.name} do not run on this machine's {gpu.name} (compute capability {here}).",
+        advice,
+    )

@@ -1,0 +1,1 @@
+"""A run over many studies: the batch, the results on disk, tables, and the record of what produced them."""

@@ -1,0 +1,406 @@
+"""Grade everything below some paths: scan, choose, load, grade, keep.
+
+While one study is computed the next is read. Whatever goes wrong with a study becomes a Problem, and the
+rest is graded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from stenosis_trt.engine.backends.base import Backend
+from stenosis_trt.engine.backends.gpu.options import GpuOptions
+from stenosis_trt.engine.backends.model_checks import ModelOutputError
+from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.selection import Decision, announce, open_backend
+from stenosis_trt.engine.cuda.driver import CudaError
+from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
+from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.grading.pipeline import CannotGrade, grade_study
+from stenosis_trt.engine.grading.read_ahead import (
+    ReadStudy,
+    program_failed,
+    read_ahead,
+    read_next_choice,
+    told_of_tries,
+)
+from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.engine.packs.signature import Trust
+from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
+from stenosis_trt.engine.runs.outputs import NotWritten, OutputError, ResultStore, Tables
+from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
+from stenosis_trt.engine.runs.provenance import (
+    Costs,
+    machine,
+    made_with,
+    peak_memory_bytes,
+    read_with,
+    versions,
+)
+from stenosis_trt.engine.runs.table_files import TableForm
+from stenosis_trt.engine.support.interrupts import signals_held_back
+from stenosis_trt.engine.support.messages import say
+from stenosis_trt.engine.support.progress import show_progress
+from stenosis_trt.engine.trt.flavours import TensorRTError
+
+_SECONDS_BETWEEN_TABLES = 60.0
+_TABLES_SHARE = 0.05
+"""Writing the tables reads every study kept so far: at most this share of a run's time goes into it."""
+
+_GPU_FAILED = (CudaError, TensorRTError)
+
+Grade = Callable[[LoadedStudy, Pack, Backend], StudyResult]
+
+
+@dataclass(frozen=True)
+class GradeOptions:
+    """How to grade.
+
+    Attributes:
+        pack: None for the reference pack.
+        device: one of `DEVICES` in `backends.selection`.
+        precision: one of `PRECISIONS` in `pack`.
+        resume: go on where an earlier run stopped.
+        workers: reading processes.
+        threads: to compute with on the CPU; None for all cores.
+        keep_identifiers: write the PatientID to the results.
+        no_paths: write numbers and hashes in place of paths.
+        form: how tables are written.
+        limits: of reading.
+        trust: whose signature the pack must have; None for nobody's.
+        gpu: how a GPU is used.
+        cpu_if_gpu_fails: grade a study that the GPU fails on on the CPU, instead of reporting it.
+    """
+
+    pack: Path | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    resume: bool = False
+    workers: int = 1
+    threads: int | None = None
+    keep_identifiers: bool = False
+    no_paths: bool = False
+    form: TableForm = field(default_factory=TableForm)
+    limits: ReadLimits = field(default_factory=ReadLimits)
+    trust: Trust | None = None
+    gpu: GpuOptions = field(default_factory=GpuOptions)
+    cpu_if_gpu_fails: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Counts of a run.
+
+    `skipped` were graded by the run that this one resumes. `lost_files` are files that may have held an
+    image and could not be read. `problems` are the rows of errors.csv. `worst_grades` and `warnings` are
+    those of `Tables`; `shown` is the output folder as messages name it.
+    """
+
+    studies: int
+    graded: int
+    skipped: int
+    failed: int
+    lost_files: int
+    problems: int
+    out: Path
+    shown: str = ""
+    worst_grades: Mapping[int | None, int] = field(default_factory=dict)
+    warnings: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every study was graded, 1 where something was not, or nothing was there."""
+        return 0 if self.studies and not self.failed and not self.lost_files else 1
+
+
+def grade_paths(
+    paths: Sequence[Path], out: Path, options: GradeOptions, grade: Grade = grade_study
+) -> Outcome:
+    """Grade all studies below `paths` and write results, errors and run.json to `out`.
+
+    However the run ends, short of being killed, the tables hold what was graded until then.
+
+    Args:
+        paths: folders, files, DICOMDIRs.
+        out: output folder.
+        options: see `GradeOptions`.
+        grade: the pipe; tests put another in its place.
+
+    Raises:
+        PackError, DeviceError, OutputError, ReaderError: the run cannot start or go on; each says what to do.
+    """
+    pack = Pack.load(options.pack or reference_pack(), options.trust)
+    # The backend comes first: a pack that it cannot use leaves no output folder.
+    backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
+    pack = pack.in_precision(options.precision)
+    kind = made_with(pack, decision.kind, options.precision, options.keep_identifiers, options.no_paths)
+    names = HiddenPaths() if options.no_paths else PathNames()
+    reading = read_with(options.limits)
+    with closing(backend), ResultStore(out, kind, options.resume, names, options.form, reading) as store:
+        announce(decision)
+        earlier = store.earlier_runs()
+        run = _Run(store, options, pack, backend, grade, names)
+        finished = False
+        try:
+            with (
+                _reading_memory(backend) as memory,
+                DicomReader(options.limits, options.workers, memory) as reader,
+            ):
+                run.grade_all(reader, run.scan(reader, paths), memory.slots if memory else ())
+            # 0 where nothing is known, as without /proc.
+            run.reading_peak_bytes = reader.peak_memory_bytes or None
+            finished = True
+        finally:
+            # An interrupt waits until the tables hold what was graded.
+            with signals_held_back():
+                outcome = run.finish(decision, finished, earlier)
+    return outcome
+
+
+@contextmanager
+def _reading_memory(backend: Backend) -> Iterator[PixelMemory | None]:
+    """Memory that studies are read into, where the backend is better off with that."""
+    if not backend.reading_bytes:
+        yield None
+        return
+    with PixelMemory(backend.reading_bytes) as memory:
+        backend.read_into(memory)
+        yield memory
+
+
+class _Run:
+    """The state of one run: what was found, counted and measured."""
+
+    def __init__(
+        self,
+        store: ResultStore,
+        options: GradeOptions,
+        pack: Pack,
+        backend: Backend,
+        grade: Grade,
+        names: PathNames,
+    ) -> None:
+        self._store, self._options, self._names = store, options, names
+        self._pack, self._backend, self._grade = pack, backend, grade
+        self._started, self._start = datetime.now(timezone.utc), time.monotonic()
+        self._costs = Costs()
+        self._order: list[str] = []
+        self._file_problems: list[Problem] = []
+        self._files = self._skipped = 0
+        self._cpu: OnnxRuntimeBackend | None = None
+        self._gpu_failures: list[str] = []
+        self.reading_peak_bytes: int | None = None
+        """What the largest reading process took; not known before they have ended."""
+
+    def scan(self, reader: DicomReader, paths: Sequence[Path]) -> deque[StudyHeader]:
+        """Read all headers; returns the studies that are not done."""
+        with show_progress("Reading headers", "files") as progress:
+            scan = reader.scan(paths, lambda done: progress.advance(done, 0))
+        reported = [problem for problem in scan.problems if not self._store.owns(problem.path)]
+        self._file_problems = self._names.of_no_study(reported)
+        self._files = scan.files - (len(scan.problems) - len(reported))
+        found = sorted(scan.studies, key=attrgetter("path", "key"))
+        waiting = deque(study for study in found if not self._store.is_done(study))
+        outdated = sum(self._store.discard_outdated(study) for study in waiting)
+        if outdated:
+            say(f"Graded again, since they have other images than before: {outdated}.")
+        lost = sum(map(self._store.lost_images, waiting))
+        if lost:
+            say(f"Graded again, since they lost images that may be read now: {lost}.")
+        self._skipped = len(found) - len(waiting)
+        self._order = [study.key for study in found]
+        return waiting
+
+    def grade_all(self, reader: DicomReader, waiting: deque[StudyHeader], slots: Sequence[PixelSlot]) -> None:
+        """Grade each study, read into a slot where there are some, and keep its result, or why there is
+        none."""
+        total = len(waiting)
+        tables_at = time.monotonic() + _SECONDS_BETWEEN_TABLES
+        with (
+            show_progress("Grading", "studies") as progress,
+            closing(read_ahead(reader, waiting, slots, self._backend.prefetch)) as studies,
+        ):
+            if total:
+                progress.advance(0, total)
+            start = time.monotonic()
+            try:
+                for done, read in enumerate(studies, start=1):
+                    self._one(reader, read)
+                    self._costs.add({"study": time.monotonic() - start})
+                    progress.advance(done, total)
+                    start = time.monotonic()
+                    if start > tables_at:
+                        tables_at = self._write_tables_meanwhile()
+            except KeyboardInterrupt:
+                # Nobody waits for the study that is being read.
+                reader.close()
+                raise
+
+    def _write_tables_meanwhile(self) -> float:
+        """Write the tables while the run goes on; returns when to do so again."""
+        start = time.monotonic()
+        try:
+            self.write_tables()
+        except NotWritten as error:
+            # There may be room for studies still.
+            say(str(error))
+        took = time.monotonic() - start
+        return time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
+
+    def _one(self, reader: DicomReader, read: ReadStudy) -> None:
+        result, problems = self._result(reader, read, self._backend)
+        if result is not None:
+            if not self._options.keep_identifiers:
+                result = replace(result, patient_id="")
+            try:
+                self._store.add(read.header, result, problems)
+            except ValueError as error:
+                problems = (*problems, program_failed(read.header, Stage.WRITE, error))
+            else:
+                self._costs.add({"read": read.seconds, **result.seconds})
+                return
+        self._store.add_failed(read.header, problems)
+
+    def _result(
+        self, reader: DicomReader, read: ReadStudy, backend: Backend
+    ) -> tuple[StudyResult | None, tuple[Problem, ...]]:
+        """A study's result, or None with the problem that it could not be graded for."""
+        if read.study is None:
+            return None, read.problems
+        path, uid = read.header.path, read.header.study_uid
+        if isinstance(read.error, _GPU_FAILED) and backend is self._backend:
+            return self._without_gpu(reader, read, read.error)
+        try:
+            result = self._grade(read.study, self._pack, backend)
+            return result, (*read.problems, *told_of_tries(read))
+        except PackError:
+            # No other study can be graded either.
+            raise
+        except _GPU_FAILED as error:
+            return self._without_gpu(reader, read, error)
+        except CannotGrade as error:
+            # Another sagittal series may be the one that shows the neck.
+            again = read_next_choice(reader, read, error.stage, error.reason, error.advice)
+            return self._result(reader, again, backend)
+        except ModelOutputError as error:
+            on_gpu = not isinstance(backend, OnnxRuntimeBackend)
+            if on_gpu and self._options.cpu_if_gpu_fails:
+                # Half precision overflows where FP32 may not.
+                return self._without_gpu(reader, read, error)
+            reason = f"cannot grade: {error.reason}"
+            problem = Problem(path, error.stage, reason, error.advice, uid, of_study=True)
+        except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
+            problem = program_failed(read.header, Stage.GRADE, error)
+        return None, (*read.problems, problem)
+
+    def _without_gpu(
+        self, reader: DicomReader, read: ReadStudy, error: CudaError | TensorRTError | ModelOutputError
+    ) -> tuple[StudyResult | None, tuple[Problem, ...]]:
+        """A study on which the GPU failed: on the CPU where that is allowed, else the problem."""
+        path, uid = read.header.path, read.header.study_uid
+        if not self._options.cpu_if_gpu_fails:
+            reason = f"cannot grade: {error.reason}"
+            problem = Problem(path, Stage.GRADE, reason, error.advice, uid, of_study=True)
+            return None, (*read.problems, problem)
+        self._gpu_failures.append(str(error))
+        if self._cpu is None:
+            self._cpu = OnnxRuntimeBackend(self._pack, self._options.threads)
+        result, problems = self._result(reader, read, self._cpu)
+        return (result and replace(result, warnings=(*result.warnings, "graded_on_cpu"))), problems
+
+    def write_tables(self) -> Outcome:
+        """Write the tables of what was graded until now; the counts are of what they hold."""
+        return self._outcome(self._store.write_tables(self._order, self._file_problems))
+
+    def finish(self, decision: Decision, finished: bool, earlier: Sequence[Mapping[str, Any]]) -> Outcome:
+        """Write the tables and run.json, or what of them can be written.
+
+        Raises:
+            OutputError: not all of them could be.
+        """
+        failed: OutputError | None = None
+        try:
+            outcome = self.write_tables()
+        except NotWritten as error:
+            failed = error
+            outcome = self._outcome(self._store.count(self._order, self._file_problems))
+        try:
+            self._store.write_run({**self.record(decision, outcome, finished), "earlier": earlier})
+        except NotWritten as error:
+            failed = failed or error
+        if failed is not None:
+            raise failed
+        return outcome
+
+    def _outcome(self, tables: Tables) -> Outcome:
+        return Outcome(
+            studies=len(self._order),
+            graded=tables.graded_now,
+            skipped=self._skipped,
+            failed=tables.failed,
+            lost_files=sum(not problem.harmless for problem in self._file_problems) + tables.lost_files,
+            problems=tables.problems,
+            out=self._store.out,
+            shown=self._store.shown,
+            worst_grades=tables.worst_grades,
+            warnings=tables.warnings,
+        )
+
+    def record(self, decision: Decision, outcome: Outcome, finished: bool) -> dict[str, Any]:
+        """The content of run.json, less the runs before this one."""
+        options, pack = self._options, self._pack
+        return {
+            "started": self._started.isoformat(timespec="seconds"),
+            "finished": finished,
+            "versions": versions(),
+            "pack": {
+                "name": pack.name,
+                "version": pack.version,
+                "sha256": pack.sha256,
+                # Whose signature was required and found; null where none was required.
+                "signed_by": pack.signed_by or None,
+            },
+            "models": {name: model.sha256 for name, model in pack.models.items()},
+            "backend": {
+                "backend": decision.backend,
+                "reason": decision.reason,
+                **decision.details,
+                **self._backend.record(),
+                "gpu_failures": self._gpu_failures,
+            },
+            "options": {
+                "device": options.device,
+                "precision": options.precision,
+                "workers": options.workers,
+                "threads": options.threads,
+                "resume": options.resume,
+                "keep_identifiers": options.keep_identifiers,
+                "no_paths": options.no_paths,
+                "limits": asdict(options.limits),
+            },
+            "machine": machine(),
+            "counts": {
+                "files": self._files,
+                "studies": outcome.studies,
+                "graded": outcome.graded,
+                "skipped": outcome.skipped,
+                "failed": outcome.failed,
+                "lost_files": outcome.lost_files,
+                "problems": outcome.problems,
+            },
+            "seconds": {
+                "total": round(time.monotonic() - self._start, 3),
+                "stages": self._costs.summary(),
+            },
+            "peak_memory_bytes": {"process": peak_memory_bytes(), "reading": self.reading_peak_bytes},
+        }

@@ -1,0 +1,324 @@
+"""What one series can serve as: sagittal T2, axial T2, or nothing, with the reason.
+
+Five checks in turn: kind of object, body region, geometry, contrast, and whether it is one stack of slices.
+Tags decide; words settle what the tags leave open, and overrule them only where tags cannot tell (a STIR's
+echo and repetition times are a T2's).
+BodyPartExamined alone refuses nothing; only together with a description that says the same does it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.records import Contrast, SeriesHeader
+from stenosis_trt.engine.selection.keywords import contrast_hint, other_region, plain, says_t2, words
+
+SAGITTAL_ROLE, AXIAL_ROLE = "sagittal T2", "axial T2"
+
+_MR_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
+    "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image Storage
+    "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image Storage
+}
+
+# T2 weighting: long TE and, for spin echoes, long TR. In milliseconds. Cervical T2 TSE is run with
+# TE 80–130 and TR 2500–7000; 3-D TSE (SPACE, CUBE, VISTA) with TR from about 1000 and an effective TE
+# from about 60, or a nominal one of several hundred.
+_T2_ECHO_TIME = 60.0
+_T2_REPETITION_TIME = 1000.0
+_PD_ECHO_TIME = 45.0
+_FLUID_ECHO_TIME = 250.0
+"""Beyond it a 2-D spin echo shows fluid alone, as myelography wants; the cord (T2 about 80 ms) is gone."""
+_INVERSION_TIME = 80.0
+"""Inversion pulses at or above this null fat (STIR: 85 at 0.2 T to 230 at 3 T) or CSF (FLAIR: from 1500)."""
+_STIR_LONGEST, _FLAIR_SHORTEST = 400.0, 1500.0
+
+# Siemens names the pulse sequence where ScanningSequence may have been stripped: *tse2d1_17, *fl2d1, *spcir_…
+_SEQUENCE_NAMES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"^\*?q?(t?fl|t?fi|me|ci|de)[23]d", re.IGNORECASE), "GR"),
+    (re.compile(r"^\*?(ep|re_)", re.IGNORECASE), "EP"),
+    (re.compile(r"^\*?(tir|spcir|ir)", re.IGNORECASE), "IR"),
+)
+# Values of ImageType that name a contrast: the flavours of enhanced MR (PS3.3 C.8.13.3.1.1).
+_FLAVOURS = {
+    "T1": "T1",
+    "STIR": "STIR",
+    "T2_STAR": "T2*",
+    "PROTON_DENSITY": "proton density",
+    "FLUID_ATTENUATED": "FLAIR",
+    "FMRI": "functional",
+    "PERFUSION": "perfusion",
+}
+
+MINIMUM_SLICES = 5
+_MINIMUM_OF_A_PACK = 2
+"""Slices: one alone cannot be told from a scout or a repeated slice."""
+_MAXIMUM_SPACING = {SAGITTAL_ROLE: 1.5, AXIAL_ROLE: 1.2}
+"""In-plane, mm: coarser pixels show neither cord nor CSF beside it."""
+_MINIMUM_FIELD = {SAGITTAL_ROLE: 110.0, AXIAL_ROLE: 45.0}
+"""mm, head to foot or the shorter side: five levels are 80 mm long; cord and canal are 25 mm wide, and some
+of what is around must be seen."""
+_MINIMUM_COVERAGE = {SAGITTAL_ROLE: 12.0, AXIAL_ROLE: 8.0}
+"""mm across the slices: the cord's width; one disc with its edges."""
+_MAXIMUM_STEP = {SAGITTAL_ROLE: 6.0, AXIAL_ROLE: 12.0}
+"""mm between slices: the cord is 13 mm wide, and between discs lie 16 mm."""
+_MAXIMUM_TILT = {SAGITTAL_ROLE: 30.0, AXIAL_ROLE: 40.0}
+"""Degrees. Axial slices follow the discs, whose tilt to the patient's axis reaches this in lordosis."""
+_MAJORITY = 2 / 3
+"""Of the slices: a reference image, or a pack at the steepest disc, makes a series no other. A localizer has
+about as many slices in each of its planes."""
+_AXES = {SAGITTAL_ROLE: 0, AXIAL_ROLE: 2}
+_PLANES = ("sagittal", "coronal", "axial")
+_SAME_POSITION = 0.05
+"""mm: slices closer than this along the normal lie in one plane."""
+
+# Hints that count even where TE and TR are a T2's, because TE and TR do not tell these from it.
+_OVERRULING_HINTS = {
+    "a localizer",
+    "STIR",
+    "FLAIR",
+    "diffusion",
+    "a myelogram",
+    "a fat image",
+    "an opposed-phase image",
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The role of a series, or "" and the reason; `passed` counts the checks it passed.
+
+    `series` is what is left of it once slices in another plane are left out: itself, where there are none.
+    `is_pack` tells of one without a role that it is an axial T2 of too few slices: a pack through one disc,
+    which can be joined with others.
+    """
+
+    role: str
+    reason: str
+    passed: int
+    series: SeriesHeader
+    is_pack: bool = False
+
+
+def judge(series: SeriesHeader) -> Judgement:
+    """What a series can serve as, from its header alone."""
+    role, wrong_geometry, kept = _role_by_geometry(series)
+    checks: tuple[Callable[[], str], ...] = (
+        lambda: _wrong_object(series),
+        lambda: _wrong_region(series),
+        # What is no stack has no geometry to be judged; that is said once all else is right.
+        lambda: "" if series.defect else wrong_geometry,
+        lambda: _wrong_contrast(series),
+        lambda: series.defect,
+    )
+    for passed, check in enumerate(checks):
+        if reason := check():
+            is_pack = _is_pack(kept, reason) and not any(other() for other in checks[passed + 1 :])
+            return Judgement("", reason, passed, kept if is_pack else series, is_pack)
+    return Judgement(role, "", len(checks), kept)
+
+
+def _is_pack(series: SeriesHeader, reason: str) -> bool:
+    """Whether a series refused for this reason is an axial one with nothing wrong but too few slices."""
+    faults = _sampling_faults(series, AXIAL_ROLE) if poses(series) else []
+    return (
+        positions(series) >= _MINIMUM_OF_A_PACK
+        and reason in [text for text, _ in faults]
+        and all(too_little for _, too_little in faults)
+    )
+
+
+def poses(series: SeriesHeader) -> list[SlicePose]:
+    """Poses of the frames that have one, in their order."""
+    return [frame.pose for frame in series.frames if frame.pose is not None]
+
+
+def _distances(found: Sequence[SlicePose]) -> list[float]:
+    """From each plane to the next along its normal, mm; images in one plane count once."""
+    every = (abs(float(b.to_pixels(a.centre)[2])) for a, b in pairwise(found))
+    return [distance for distance in every if distance > _SAME_POSITION]
+
+
+def step(series: SeriesHeader) -> float:
+    """Median distance of neighbouring planes along the normal, mm; 0 for a single one."""
+    return float(np.median(_distances(poses(series)) or [0.0]))
+
+
+def positions(series: SeriesHeader) -> int:
+    """In how many planes the slices lie."""
+    return 1 + len(_distances(poses(series)))
+
+
+def height(pose: SlicePose) -> float:
+    """Extent of an image along the patient's axis, mm, whichever way its rows run."""
+    across = abs(pose.row_direction[2]) * pose.columns * pose.column_spacing
+    return across + abs(pose.column_direction[2]) * pose.rows * pose.row_spacing
+
+
+def positive(value: float | None) -> float | None:
+    """A time of the header, or None where it is absent or the 0 that stands for absent."""
+    return value if value is not None and value > 0 else None
+
+
+def _wrong_object(series: SeriesHeader) -> str:
+    kinds = {part.upper() for part in series.image_type}
+    modality = "".join(c for c in series.modality if c.isalnum())[:16]
+    rules: tuple[tuple[bool, str], ...] = (
+        (series.modality != "MR", f"its modality is {modality or 'not given'}, not MR"),
+        (
+            bool(series.sop_class_uid) and series.sop_class_uid not in _MR_CLASSES,
+            "it is not an MR image object (screenshot, spectroscopy or other)",
+        ),
+        ("MOSAIC" in kinds, "its images are mosaics of many slices"),
+        ("LOCALIZER" in kinds, "it is a localizer"),
+        (bool(kinds & {"ADC", "TRACEW", "DIFFUSION", "FA"}), "it is a diffusion image"),
+        (
+            bool(kinds & {"MPR", "PROJECTION IMAGE", "MIP", "REFORMATTED"}),
+            "it is a projection or reformat, not an acquisition",
+        ),
+        (bool(kinds & {"SUB", "SUBTRACTION"}), "it is a subtraction"),
+        (bool(kinds & {"P", "PHASE", "PHASE MAP"}) and "M" not in kinds, "it is a phase image"),
+        (bool(kinds & {"FAT", "F"}), "it is the fat image of a Dixon split"),
+        (bool(kinds & {"OPP_PHASE", "OUT_PHASE", "OP"}), "it is an opposed-phase image"),
+    )
+    return next((reason for holds, reason in rules if holds), "")
+
+
+def _wrong_region(series: SeriesHeader) -> str:
+    by_tag, by_words = other_region(plain(series.body_part)), other_region(words(series))
+    if by_tag and by_words:
+        return f"body part and description both name another region ({by_tag})"
+    return ""
+
+
+def _tilt(pose: SlicePose, axis: int) -> float:
+    return float(np.degrees(np.arccos(min(1.0, abs(float(pose.normal[axis]))))))
+
+
+def _role_by_geometry(series: SeriesHeader) -> tuple[str, str, SeriesHeader]:
+    """The role that planes, size and spacing allow, or "" and why they allow none; and the series without
+    the slices that lie in another plane."""
+    found = poses(series)
+    if not found:
+        return "", "its images have no usable position", series
+    for role, axis in _AXES.items():
+        fitting = [pose is not None and _tilt(pose, axis) <= _MAXIMUM_TILT[role] for pose in _all(series)]
+        if sum(fitting) < _MAJORITY * len(fitting):
+            continue
+        kept = series
+        if not all(fitting):
+            frames = zip(series.frames, fitting, strict=True)
+            kept = replace(series, frames=tuple(frame for frame, fits in frames if fits))
+        reason = _wrong_sampling(kept, role)
+        return ("" if reason else role), reason, kept
+    if len({pose.orientation for pose in found} - {"oblique"}) > 1:
+        return "", "its slices lie in several planes, as a localizer's do", series
+    tilts = [[_tilt(pose, axis) for pose in found] for axis in range(3)]
+    nearest = int(np.argmin(np.median(tilts, axis=1)))
+    angle = f"up to {max(tilts[nearest]):.0f}° from the {_PLANES[nearest]} plane"
+    return "", f"its slices are {found[0].orientation}, {angle}", series
+
+
+def _all(series: SeriesHeader) -> list[SlicePose | None]:
+    return [frame.pose for frame in series.frames]
+
+
+def _wrong_sampling(series: SeriesHeader, role: str) -> str:
+    return next((text for text, _ in _sampling_faults(series, role)), "")
+
+
+def _sampling_faults(series: SeriesHeader, role: str) -> list[tuple[str, bool]]:
+    """What is wrong with size and spacing for a role, and whether that is only too little of it."""
+    found, distance, planes = poses(series), step(series), positions(series)
+    spacing = max(max(pose.row_spacing, pose.column_spacing) for pose in found)
+    field = min(
+        height(pose)
+        if role == SAGITTAL_ROLE
+        else min(pose.rows * pose.row_spacing, pose.columns * pose.column_spacing)
+        for pose in found
+    )
+    covered = planes * distance
+    slices = f"{planes} {role.split()[0]} slice" + ("s" if planes > 1 else "")
+    if planes < len(found):
+        slices += f" (of {len(found)} images)"
+    rules: tuple[tuple[bool, str, bool], ...] = (
+        (planes < MINIMUM_SLICES, f"it has only {slices}", True),
+        (spacing > _MAXIMUM_SPACING[role], f"its pixels are {spacing:.2g} mm wide, too coarse", False),
+        (field < _MINIMUM_FIELD[role], f"its field of view is only {field:.0f} mm", False),
+        (distance > _MAXIMUM_STEP[role], f"its slices are {distance:.1f} mm apart", False),
+        (covered < _MINIMUM_COVERAGE[role], f"its {slices} cover only {covered:.0f} mm", True),
+    )
+    return [(text, too_little) for holds, text, too_little in rules if holds]
+
+
+def _wrong_contrast(series: SeriesHeader) -> str:
+    """Why the contrast is not that of a T2 spin echo, or ""."""
+    tags = series.contrast
+    return (
+        _wrong_sequence(tags)
+        or _wrong_times(tags, series.acquisition_3d)
+        or _wrong_flavour(series)
+        or _wrong_words(series)
+    )
+
+
+def _sequence(tags: Contrast) -> set[str]:
+    """ScanningSequence, or where it is absent what the sequence's name stands for."""
+    stated = {part.upper() for part in tags.scanning_sequence}
+    return stated or {code for pattern, code in _SEQUENCE_NAMES if pattern.search(tags.sequence_name)}
+
+
+def _wrong_sequence(tags: Contrast) -> str:
+    sequence, inversion = _sequence(tags), positive(tags.inversion_time_ms)
+    if "EP" in sequence:
+        return "it is echo-planar (diffusion or functional)"
+    if "GR" in sequence and "SE" not in sequence:
+        return "it is a gradient echo (T1, T2* or angiography), not a T2 spin echo"
+    if inversion is not None and inversion >= _INVERSION_TIME:
+        kinds = ((_STIR_LONGEST, "STIR, "), (_FLAIR_SHORTEST, ""), (float("inf"), "FLAIR, "))
+        kind = next(name for longest, name in kinds if inversion < longest)
+        return f"it is an inversion recovery ({kind}TI {inversion:.0f} ms)"
+    if "IR" in sequence:
+        return "it is an inversion recovery (STIR, FLAIR or T1)"
+    return ""
+
+
+def _wrong_times(tags: Contrast, acquisition_3d: bool) -> str:
+    echo, repetition = positive(tags.echo_time_ms), positive(tags.repetition_time_ms)
+    if echo is not None and echo < _T2_ECHO_TIME:
+        if repetition is not None and repetition < _T2_REPETITION_TIME:
+            return f"TE {echo:.0f} and TR {repetition:.0f} ms are T1 weighting"
+        kind = "proton density" if echo < _PD_ECHO_TIME else "intermediate"
+        return f"TE {echo:.0f} ms is {kind} weighting"
+    if repetition is not None and repetition < _T2_REPETITION_TIME:
+        return f"TR {repetition:.0f} ms is too short for a T2 spin echo"
+    if echo is not None and echo > _FLUID_ECHO_TIME and not acquisition_3d:
+        return f"TE {echo:.0f} ms shows fluid alone, as in myelography"
+    return ""
+
+
+def _wrong_flavour(series: SeriesHeader) -> str:
+    kind = next((_FLAVOURS[part.upper()] for part in series.image_type if part.upper() in _FLAVOURS), "")
+    return f"its image type says it is {kind}" if kind else ""
+
+
+def _wrong_words(series: SeriesHeader) -> str:
+    text = words(series)
+    hint = contrast_hint(text)
+    if hint in _OVERRULING_HINTS:
+        return f"its description says it is {hint}"
+    tags = series.contrast
+    if positive(tags.echo_time_ms) is None or positive(tags.repetition_time_ms) is None:
+        if hint:
+            return f"echo or repetition time is missing, and its description says it is {hint}"
+        if not says_t2(text):
+            return "echo or repetition time is missing, and its description does not say T2"
+    elif hint == "T2*" and not _sequence(tags):
+        return "its description says it is T2*, and no tag contradicts it"
+    return ""

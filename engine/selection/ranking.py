@@ -1,0 +1,187 @@
+"""What makes one candidate for a role better than another, the most important first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.records import SeriesHeader
+from stenosis_trt.engine.selection.eligibility import height, poses, positions, positive, step
+from stenosis_trt.engine.selection.keywords import (
+    all_words,
+    names_neck,
+    other_region,
+    plain,
+    says_contrast_agent,
+    says_fat_suppressed,
+    says_t2,
+    words,
+)
+
+_USEFUL_HEIGHT = 160.0
+"""mm: C2 to T1 with what is beside them; a taller image of the same pixels shows no more of the neck."""
+_USEFUL_WIDTH = 36.0
+"""mm across sagittal slices: both edges of the canal with room for a curved spine."""
+_USEFUL_LENGTH = 110.0
+"""mm across axial slices: C2/3 to C7/T1."""
+_COVERAGE_STEP = 8.0
+"""mm: candidates that differ by less, about half a level, cover the same."""
+_USUAL_ECHO_TIMES = 80.0, 130.0
+_ECHO_TIME_STEP = 10.0
+"""ms: echo times of cervical T2 TSE, and what makes a difference to them."""
+NECK_DEPTH = 200.0
+"""mm from an image's upper edge down to C7/T1 at the most, with the neck at the top of a whole-spine image or
+in the middle of one of its own."""
+_ANOTHER_STATION = 60.0
+"""mm between upper edges: stations of a spine are farther apart, and images of one place never so far."""
+_SAME_PLACE = 20.0
+"""mm between centres: a repetition is planned like what it repeats."""
+
+
+@dataclass(frozen=True)
+class Merit:
+    """One thing that makes a candidate better; `lacking` is what is said of the one with the lower value."""
+
+    lacking: str
+    value: float
+
+
+def _common_merits(series: SeriesHeader) -> list[Merit]:
+    text = words(series)
+    return [
+        Merit("its header names another region", -float(names_other_region(series))),
+        Merit("it is a derived image", -float("DERIVED" in {part.upper() for part in series.image_type})),
+        Merit("it was taken after contrast agent", -float(after_contrast_agent(series))),
+        Merit("its fat is suppressed", -float(fat_suppressed(series))),
+        Merit("it is a 3-D acquisition, unlike what the models learnt from", -float(series.acquisition_3d)),
+        Merit("its description does not say T2", float(says_t2(text))),
+        Merit("its description does not name the neck", float(names_neck(all_words(series)))),
+    ]
+
+
+def same_kind(one: SeriesHeader, other: SeriesHeader) -> bool:
+    """Whether two series of one role are alike in region, contrast and kind of acquisition."""
+    mine, theirs = _common_merits(one), _common_merits(other)
+    return [merit.value for merit in mine] == [merit.value for merit in theirs]
+
+
+def _fine_merits(series: SeriesHeader, covered: float, rivals: Sequence[SeriesHeader]) -> list[Merit]:
+    pose = poses(series)[0]
+    return [
+        Merit("it covers less", round(covered / _COVERAGE_STEP)),
+        Merit("its echo time is farther from the usual", -_unusual_echo_time(series)),
+        Merit("its pixels are larger", -round(max(pose.row_spacing, pose.column_spacing), 1)),
+        Merit("it has fewer slices", float(positions(series))),
+        Merit("another lies nearer to the head", -float(_is_below(series, rivals))),
+        Merit("it was taken again later", -float(any(_repeats(other, series) for other in rivals))),
+    ]
+
+
+def _is_below(series: SeriesHeader, rivals: Sequence[SeriesHeader]) -> bool:
+    """Whether another one is clearly nearer to the head, as the upper station of a spine is."""
+    edge = _upper_edge(series)
+    others = (other for other in rivals if same_frame(other, series))
+    return any(_upper_edge(other) - edge > _ANOTHER_STATION for other in others)
+
+
+def _upper_edge(series: SeriesHeader) -> float:
+    """mm along the patient's axis, of the slice in the middle."""
+    middle = _middle(series)
+    corners = [(x, y) for x in (0, middle.columns - 1) for y in (0, middle.rows - 1)]
+    return float(middle.to_patient(corners)[:, 2].max())
+
+
+def _middle(series: SeriesHeader) -> SlicePose:
+    return poses(series)[len(poses(series)) // 2]
+
+
+def _repeats(later: SeriesHeader, series: SeriesHeader) -> bool:
+    """Whether one was taken after the other of the same place, as far as the headers say."""
+    apart = np.abs(_middle(later).centre - _middle(series).centre).max()
+    if same_frame(later, series) and apart > _SAME_PLACE:
+        return False
+    if later.acquired is not None and series.acquired is not None:
+        return later.acquired > series.acquired
+    if later.series_number is not None and series.series_number is not None:
+        return later.series_number > series.series_number
+    return False
+
+
+def _unusual_echo_time(series: SeriesHeader) -> float:
+    """How many steps the echo time is away from the usual ones; 0 where it says nothing."""
+    echo = positive(series.contrast.echo_time_ms)
+    if echo is None or series.acquisition_3d:
+        # That of a 3-D acquisition is nominal.
+        return 0.0
+    shortest, longest = _USUAL_ECHO_TIMES
+    return round(max(shortest - echo, echo - longest, 0.0) / _ECHO_TIME_STEP)
+
+
+def sagittal_merits(
+    series: SeriesHeader, rivals: Sequence[SeriesHeader], axials: Sequence[SeriesHeader]
+) -> list[Merit]:
+    """Most important first. A series that an axial one can be matched to gives more than one without."""
+    matched = any(same_frame(series, axial) and slices_within(axial, series) for axial in axials)
+    tall = min(height(poses(series)[0]), _USEFUL_HEIGHT)
+    wide = min(positions(series) * step(series), _USEFUL_WIDTH)
+    return [
+        *_common_merits(series),
+        Merit("no axial T2 series can be matched to it", float(matched)),
+        *_fine_merits(series, tall + wide, rivals),
+    ]
+
+
+def axial_merits(
+    series: SeriesHeader, rivals: Sequence[SeriesHeader], sagittal: SeriesHeader | None
+) -> list[Merit]:
+    """Most important first. Slices count where they lie within the sagittal image."""
+    matched = sagittal is not None and same_frame(sagittal, series)
+    slices = slices_within(series, sagittal) if matched and sagittal else positions(series)
+    return [
+        Merit("its frame of reference differs from the sagittal's", float(matched)),
+        *_common_merits(series),
+        *_fine_merits(series, min(slices * step(series), _USEFUL_LENGTH), rivals),
+    ]
+
+
+def identity(series: SeriesHeader) -> tuple[str, float, str, int]:
+    """What orders candidates that are equal otherwise. Volumes of one series share its UID."""
+    first = series.frames[0]
+    return series.series_uid, series.contrast.echo_time_ms or 0.0, first.sop_instance_uid, first.index
+
+
+def slices_within(axial: SeriesHeader, sagittal: SeriesHeader) -> int:
+    """How many axial slices have their centre in that part of the middle sagittal image where the neck is."""
+    middle, lowest = _middle(sagittal), _upper_edge(sagittal) - NECK_DEPTH
+    inside = 0
+    for pose in poses(axial):
+        column, row, _ = middle.to_pixels(pose.centre)
+        shown = 0 <= column < middle.columns and 0 <= row < middle.rows
+        inside += shown and pose.centre[2] >= lowest
+    return inside
+
+
+def names_other_region(series: SeriesHeader) -> bool:
+    """Whether the description names another region, or BodyPartExamined does and no word names the neck."""
+    by_tag = other_region(plain(series.body_part)) and not names_neck(all_words(series))
+    return bool(by_tag or other_region(words(series)))
+
+
+def fat_suppressed(series: SeriesHeader) -> bool:
+    """Whether fat is dark, by image type or description."""
+    by_type = {part.upper() for part in series.image_type} & {"WATER", "W"}
+    return bool(by_type) or says_fat_suppressed(words(series))
+
+
+def after_contrast_agent(series: SeriesHeader) -> bool:
+    """Whether contrast agent was given before, by the header's tags or the description."""
+    return series.contrast.contrast_agent or says_contrast_agent(words(series))
+
+
+def same_frame(one: SeriesHeader, other: SeriesHeader) -> bool:
+    """Whether positions of the two can be compared."""
+    uid = one.frame_of_reference_uid
+    return bool(uid) and uid == other.frame_of_reference_uid

@@ -1,0 +1,1 @@
+"""Helpers for every room: atomic files, the terminal, interrupts, hardware, worker processes."""

@@ -1,0 +1,91 @@
+"""How far a run is: a bar with rate and time left on a terminal, plain lines elsewhere. On standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
+
+from stenosis_trt.engine.support.messages import console, on_terminal, say
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress(Protocol):
+    """Counts what is done of a total."""
+
+    def advance(self, done: int, total: int) -> None:
+        """`done` of `total` are finished; the total may be 0 while it is not known."""
+        ...
+
+
+@contextmanager
+def show_progress(what: str, unit: str) -> Iterator[Progress]:
+    """Progress of one task, shown while the context lasts.
+
+    Args:
+        what: the task, as a heading.
+        unit: what is counted, in the plural.
+    """
+    if on_terminal():
+        with _bar(what, unit) as bar:
+            yield bar
+    else:
+        yield _Lines(what, unit)
+
+
+class _Lines:
+    """A line every few seconds, and one for the first and the last of a known total: fit for a log."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        self._what, self._unit = what, unit
+        self._start = self._last = time.monotonic()
+
+    def advance(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_LINES and done not in (0, total):
+            return
+        self._last = now
+        line = f"{self._what}: {done}{f' of {total}' if total else ''} {self._unit}"
+        if done:
+            rate = done / max(now - self._start, 1e-9)
+            line += f", {_rate(rate)} a second"
+            if done < total:
+                line += f", {timedelta(seconds=round((total - done) / rate))} left"
+        say(line)
+
+
+@contextmanager
+def _bar(what: str, unit: str) -> Iterator[Progress]:
+    from rich import progress
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console(of_messages=True), transient=True) as bars:
+        task = bars.add_task(what, total=None, rate="")
+        start = time.monotonic()
+
+        class _Bar:
+            def advance(self, done: int, total: int) -> None:
+                rate = _rate(done / max(time.monotonic() - start, 1e-9))
+                bars.update(
+                    task,
+                    completed=done,
+                    total=total or None,
+                    rate=f"{rate} {unit}/s" if done else "",
+                    refresh=done == 0,
+                )
+
+        yield _Bar()
+
+
+def _rate(value: float) -> str:
+    """Two digits that mean something: studies pass one in seconds, files thousands a second."""
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX behind one interface. The only importer of either."""

@@ -1,0 +1,69 @@
+"""What TensorRT calls while it works: a logger and a progress monitor, made from a flavour's module."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stenosis_trt.engine.support.interrupts import signals_held_back
+from stenosis_trt.engine.trt.progress import Phases
+
+_LOG = logging.getLogger(__name__)
+
+
+def make_log(trt: Any) -> Any:
+    """A logger for TensorRT that hands on to `logging` and keeps errors, for the message of an exception."""
+    severity = trt.ILogger.Severity
+    levels = {
+        severity.INTERNAL_ERROR: logging.ERROR,
+        severity.ERROR: logging.ERROR,
+        severity.WARNING: logging.WARNING,
+        severity.INFO: logging.DEBUG,
+    }
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, level: Any, text: str) -> None:
+            if levels.get(level) == logging.ERROR:
+                self.errors.append(" ".join(text.split()).rstrip("."))
+            if level in levels:
+                # Where nobody asked for logging, Python would print warnings: errors are in the exception.
+                _LOG.log(min(levels[level], logging.INFO), "%s", text)
+
+    return Log()
+
+
+def make_monitor(trt: Any, phases: Phases, stopped: threading.Event) -> Any:
+    """A progress monitor that tells `phases`, and ends the build at its next step once `stopped` is set."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            phases.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            phases.step(phase_name, step)
+            return not stopped.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            if not stopped.is_set():
+                phases.finish(phase_name)
+
+    return Monitor()
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets: no KeyboardInterrupt may be raised within TensorRT's calls into Python. The
+    context raises it at its end."""
+    stopped = threading.Event()
+    with signals_held_back(stopped.set):
+        yield stopped

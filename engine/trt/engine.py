@@ -1,0 +1,230 @@
+"""A plan that is ready to run: deserialised, with one execution context for each batch that it was built for.
+
+    plan = LoadedPlan(TensorRT(FLAVOURS["tensorrt"]), data, (1, 8))
+    scratch = DeviceBuffer(device, max(plan.scratch_bytes, 1))
+    plan.prepare(8, images.address, answers.address, scratch.address, stream)
+    plan.enqueue(8, stream)                                  # once as it is,
+    graph = Graph(stream, lambda: plan.enqueue(8, stream))   # then captured, if wanted
+
+Everything here is called inside `with device.current():`, by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.engine.cuda.device import Stream
+from stenosis_trt.engine.trt.api import TensorRT
+from stenosis_trt.engine.trt.flavours import TensorRTError
+
+_DTYPES: dict[str, npt.DTypeLike] = {"FLOAT": np.float32, "HALF": np.float16}
+"""By TensorRT's names."""
+_BUILD_AGAIN = "Build it again: stenosis-trt build PACK --force."
+_LOOK = "See the reason; if it is the GPU's, nvidia-smi and the kernel's log have more."
+
+
+@dataclass(frozen=True)
+class _Addresses:
+    """Of a batch's input and output, and of the scratch memory, on the device."""
+
+    input: int
+    output: int
+    scratch: int
+
+
+class LoadedPlan:
+    """A deserialised engine and its execution contexts.
+
+    What it does belongs to one stream: two runs of one batch may not go on at the same time, nor may two
+    contexts that share scratch memory.
+
+    Attributes:
+        batches: rising; the sizes that can be run.
+        input_shape: (C, H, W) of one input.
+        input_dtype: float32 or float16.
+        output_shape: of the answer to one input: (classes,) or (points, H, W).
+        output_dtype: float32 or float16.
+        scratch_bytes: that `prepare` needs on the device, whatever the batch; may be 0. All plans that run on
+            one stream can share as much as the most demanding of them needs.
+        closed: whether it has been closed.
+    """
+
+    def __init__(
+        self, tensorrt: TensorRT, plan: bytes, batches: tuple[int, ...], host_code: bool = False
+    ) -> None:
+        """Deserialise a plan whose hash was checked: a plan is code.
+
+        Args:
+            tensorrt: of the flavour and version that the plan was built with.
+            plan: the file.
+            batches: that it was built for, in the order of its profiles, by its sidecar.
+            host_code: whether it is version-compatible, by its sidecar; see `TensorRT.deserialise`.
+
+        Raises:
+            TensorRTError: TensorRT does not take the plan, memory is short (`out_of_memory`), or the plan has
+                other profiles, inputs or outputs than this.
+        """
+        self.closed = False
+        self.batches = batches
+        self._tensorrt = tensorrt
+        self._engine: Any = tensorrt.deserialise(plan, host_code)
+        self._input, self._output = _tensor_names(self._engine)
+        self.input_shape = _input_shape(self._engine, self._input, batches)
+        self.input_dtype = _dtype(self._engine, self._input)
+        self.output_dtype = _dtype(self._engine, self._output)
+        self.scratch_bytes = int(self._engine.device_memory_size_v2)
+        self._contexts: dict[int, Any] = {}
+        self._prepared: dict[int, _Addresses] = {}
+        # Where height and width are open in the network, only a context knows what comes out.
+        first = self._context(batches[0])
+        self._set_shape(first, batches[0])
+        self.output_shape = _output_shape(first, self._output, batches[0])
+
+    def prepare(
+        self, batch: int, input_address: int, output_address: int, scratch_address: int, stream: Stream
+    ) -> None:
+        """Bind a batch to memory of the device; what may not happen in a capture happens here.
+
+        The first time, that makes the batch's context, which takes memory. Later, only addresses are set, and
+        nothing is done where they are the same. What was captured before keeps the addresses of then.
+
+        After it, `enqueue` is to run once uncaptured before it is captured: TensorRT puts off until then what
+        it does for new shapes, and TensorRT-RTX compiles kernels for them by then, which takes its time.
+
+        Args:
+            batch: one of `batches`.
+            input_address: of (batch, *input_shape) contiguous values; a multiple of 256, as that of a
+                `DeviceBuffer` is.
+            output_address: of (batch, *output_shape), likewise.
+            scratch_address: of `scratch_bytes` bytes, likewise, that nothing else uses while the batch runs;
+                anything where `scratch_bytes` is 0.
+            stream: that the batch will run on.
+
+        Raises:
+            TensorRTError: there is not enough memory, or TensorRT refuses, with its own words.
+            CudaError: the calling thread captures.
+            ValueError: the plan was not built for this batch, or is closed.
+        """
+        self._check(batch)
+        stream.device.refuse_in_capture()
+        addresses = _Addresses(input_address, output_address, scratch_address)
+        if self._prepared.get(batch) == addresses:
+            return
+        context = self._context(batch)
+        if batch not in self._prepared:
+            self._tensorrt.forget_errors()
+            profile = self.batches.index(batch)
+            self._done(context.set_optimization_profile_async(profile, stream.handle), f"profile {profile}")
+            self._set_shape(context, batch)
+        self._prepared.pop(batch, None)
+        self._tensorrt.forget_errors()
+        context.set_device_memory(scratch_address if self.scratch_bytes else 0, self.scratch_bytes)
+        for name, address in ((self._input, input_address), (self._output, output_address)):
+            self._done(context.set_tensor_address(name, address), f"the address of {name!r}")
+        self._prepared[batch] = addresses
+
+    def enqueue(self, batch: int, stream: Stream) -> None:
+        """Give a prepared batch to `stream`: what is in the input then becomes the output.
+
+        It can be captured into a `Graph`, which keeps this plan and refuses to be launched once it is closed.
+
+        Raises:
+            TensorRTError: TensorRT refused, with its own words.
+            ValueError: the batch is not prepared, or the plan is closed.
+        """
+        self._check(batch)
+        if batch not in self._prepared:
+            raise ValueError(f"A batch of {batch} is not prepared.")
+        self._tensorrt.forget_errors()
+        if not self._contexts[batch].execute_async_v3(stream.handle):
+            raise self._tensorrt.failure(f"does not run a batch of {batch}", _LOOK)
+        stream.note(self)
+
+    def close(self) -> None:
+        """Give everything back, once nothing of it runs any more. Does nothing the second time."""
+        self.closed = True
+        # Contexts before the engine; the engine's runtime goes with it.
+        self._prepared.clear()
+        self._contexts.clear()
+        self._engine = None
+
+    def __enter__(self) -> LoadedPlan:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _check(self, batch: int) -> None:
+        if self.closed:
+            raise ValueError("This LoadedPlan is closed.")
+        if batch not in self.batches:
+            raise ValueError(
+                f"A batch of {batch}: the plan was built for {', '.join(map(str, self.batches))}."
+            )
+
+    def _context(self, batch: int) -> Any:
+        if batch not in self._contexts:
+            self._contexts[batch] = self._tensorrt.execution_context(self._engine)
+        return self._contexts[batch]
+
+    def _set_shape(self, context: Any, batch: int) -> None:
+        self._tensorrt.forget_errors()
+        shape = (batch, *self.input_shape)
+        self._done(context.set_input_shape(self._input, shape), f"the shape {shape}")
+
+    def _done(self, done: bool, what: str) -> None:
+        if not done:
+            raise self._tensorrt.failure(f"does not take {what}", _BUILD_AGAIN)
+
+
+def _tensor_names(engine: Any) -> tuple[str, str]:
+    """Of the one input and the one output."""
+    names: dict[str, list[str]] = {"INPUT": [], "OUTPUT": []}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        names[engine.get_tensor_mode(name).name].append(name)
+    inputs, outputs = names["INPUT"], names["OUTPUT"]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise TensorRTError(
+            f"The plan has {len(inputs)} inputs and {len(outputs)} outputs, and has to have one of each.",
+            "Export the model with one of each, and build it again.",
+        )
+    return inputs[0], outputs[0]
+
+
+def _input_shape(engine: Any, name: str, batches: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C, H, W), which the profiles have in common: the n-th is of exactly the n-th batch."""
+    count = engine.num_optimization_profiles
+    found = [
+        [tuple(map(int, size)) for size in engine.get_tensor_profile_shape(name, k)] for k in range(count)
+    ]
+    shape = found[0][0][1:]
+    if len(shape) != 3 or found != [[(batch, *shape)] * 3 for batch in batches]:
+        told = "; ".join(" to ".join(map(str, sorted({sizes[0], sizes[-1]}))) for sizes in found)
+        said = ", ".join(map(str, batches))
+        raise TensorRTError(
+            f"The plan has profiles of {told}, and its sidecar says batches of {said}.", _BUILD_AGAIN
+        )
+    return shape
+
+
+def _dtype(engine: Any, name: str) -> np.dtype[Any]:
+    kind = engine.get_tensor_dtype(name).name
+    if kind not in _DTYPES:
+        raise TensorRTError(f"The plan's {name!r} is {kind}.", "Export the model with FP32 or FP16 there.")
+    return np.dtype(_DTYPES[kind])
+
+
+def _output_shape(context: Any, name: str, batch: int) -> tuple[int, ...]:
+    """Without the batch."""
+    shape = tuple(map(int, context.get_tensor_shape(name)))
+    if shape[:1] != (batch,) or any(size < 1 for size in shape):
+        raise TensorRTError(
+            f"The plan answers a batch of {batch} with {shape}.",
+            "Export the model with an output whose first dimension is the batch, and the others known.",
+        )
+    return shape[1:]

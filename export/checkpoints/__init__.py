@@ -1,0 +1,1 @@
+"""Reading trained checkpoints safely, and giving their weights to the networks."""

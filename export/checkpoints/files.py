@@ -1,0 +1,137 @@
+"""Checkpoint files, read by what is in them and not by their endings. No file gets to run code."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import shlex
+import struct
+import tarfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from stenosis_trt.engine.support.atomic_files import write_whole_bytes
+from stenosis_trt.export.checkpoints.plain_data import SAFE_GLOBALS
+from stenosis_trt.export.errors import ExportError
+
+SUFFIX = ".safetensors"
+
+_HEADER = struct.Struct("<Q")
+"""In front of the JSON that a safetensors file begins with: its size."""
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_BEGINNINGS = (
+    (b"\x89HDF\r\n", "HDF5, as Keras writes it"),
+    (b"\x1f\x8b", "compressed by gzip: unpack it with gunzip"),
+    (b"BZh", "compressed by bzip2: unpack it with bunzip2"),
+    (b"\xfd7zXZ", "compressed by xz: unpack it with unxz"),
+    (b"version https://git-lfs", "a pointer of Git LFS and not the file itself: git lfs pull"),
+    (b"<", "a text, such as a page that was downloaded in the file's place"),
+)
+"""Of files that are often given for a checkpoint."""
+_STATE_DICT = "torch.save(network.state_dict(), 'weights.pt')"
+
+
+class CheckpointError(ExportError):
+    """A checkpoint that cannot be used. The message names the file, what is wrong, and how to mend it."""
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """What a file holds, with tensors on the CPU.
+
+    Args:
+        path: safetensors, or what `torch.save` wrote, under any name; the latter is read with `weights_only`.
+
+    Raises:
+        CheckpointError: not there, not such a file, or a pickle that wants to run code.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}. Give a file.")
+    try:
+        with path.open("rb") as stream:
+            beginning = stream.read(64)
+        size = path.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}). Give a file that can.") from error
+    if path.suffix.lower() == SUFFIX or _is_safetensors(beginning, size):
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError, OverflowError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read as safetensors ({error}). Save it again."
+            ) from error
+    for mark, what in _BEGINNINGS:
+        if beginning.startswith(mark):
+            raise CheckpointError(f"{path} is no checkpoint of PyTorch: it is {what}.")
+    content = _unpickled(path)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__} and no weights by name. Save them: {_STATE_DICT}."
+        )
+    return content
+
+
+def write_checkpoint(path: Path, network: nn.Module) -> None:
+    """A network's weights as .safetensors, whole or not at all, for `read_checkpoint`."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    write_whole_bytes(path, save(tensors))
+
+
+def take_out(path: Path) -> str:
+    """The command that takes the weights out of a pickle of other things."""
+    given = shlex.quote(str(path))
+    return f"python -m stenosis_trt.export.checkpoints.take_weights {given} weights.pt"
+
+
+def _is_safetensors(beginning: bytes, size: int) -> bool:
+    if len(beginning) <= _HEADER.size or beginning[_HEADER.size : _HEADER.size + 1] != b"{":
+        return False
+    return int(_HEADER.unpack_from(beginning)[0]) <= size
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        # PyTorch remarks on a pickle's age before it says what is wrong, or before all is well.
+        with torch.serialization.safe_globals(SAFE_GLOBALS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, error) from error
+    # What PyTorch's unpickler meets in a damaged file, it raises as it comes.
+    except (
+        *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
+        *(ArithmeticError, AssertionError, ImportError, MemoryError, struct.error, tarfile.TarError),
+    ) as error:
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{path} is TorchScript, which is a program. Save the weights: "
+                "torch.save(torch.jit.load(file).state_dict(), 'weights.pt')."
+            ) from error
+        if tarfile.is_tarfile(path):
+            raise CheckpointError(
+                f"{path} is an archive of files. Unpack it, and give the checkpoint in it: "
+                f"tar -xf {shlex.quote(str(path))}"
+            ) from error
+        raise CheckpointError(
+            f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}). Save it again."
+        ) from error
+
+
+def _refused(path: Path, error: Exception) -> CheckpointError:
+    wanted = _GLOBAL.search(str(error))
+    if wanted is None:
+        return CheckpointError(
+            f"{path} cannot be read as a PyTorch checkpoint: it is damaged, or a pickle of other "
+            f"things than weights. Save the weights alone: {_STATE_DICT}."
+        )
+    return CheckpointError(
+        f"{path} is a pickle that wants to run code (it calls for {wanted[1]}), and was not "
+        f"loaded. Where it was trained, save the weights alone: {_STATE_DICT}; or take them out here, which "
+        f"runs nothing of the file: {take_out(path)}"
+    )

@@ -1,0 +1,344 @@
+"""The content of a checkpoint to one set of named weights, whatever it was wrapped in.
+
+Training scripts store weights under "state_dict" or "model", beside optimisers and averaged copies, and put
+"module." or "net." in front of every name. What is looked for is a name that the network is known to have:
+the sets that hold it are the candidates, and what stands in front of it is the wrappers'.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS
+from stenosis_trt.export.checkpoints.files import CheckpointError
+from stenosis_trt.export.checkpoints.unread import Ignored, is_training_state, leaves_beside, pasted
+from stenosis_trt.export.models.confidence import TEMPERATURE
+
+KEYPOINT_ANCHOR = "stages.0.0.0.weight"
+"""The tensor by which this project's keypoint network is known."""
+
+_SHOWN = 5
+"""Tensors that a message names before it counts the others."""
+_MOST_DIMENSIONS = 64
+"""PyTorch computes with no tensor of more."""
+_DEPTH = 4
+"""Levels of mappings in a checkpoint that are searched."""
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights, found in a file.
+
+    Attributes:
+        tensors: by name, wrappers removed.
+        anchor: which of the names looked for it was recognised by.
+        where: what stood around the names, such as "state_dict" or "ema.module"; "" for nothing.
+        beside: names in the same set without the wrapper's prefix, which nothing will read.
+        notes: texts that lay in the file itself and may tell of the network, such as timm's "arch".
+        temperature: what the logits are to be divided by: a wrapper's tensor of that name, as `Calibrated`
+            and other implementations of temperature scaling have it; None where there is none.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    anchor: str
+    where: str
+    beside: tuple[str, ...]
+    notes: Mapping[str, str]
+    temperature: float | None = None
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user says of a checkpoint.
+
+    Attributes:
+        role: the model, for the options that messages name.
+        weights: which set to take where there are several, by what stands around its names.
+        temperature: what the logits are to be divided by; None for what the set of weights itself says.
+        ignored: names of `--ignore`.
+    """
+
+    role: str = "…"
+    weights: str | None = None
+    temperature: float | None = None
+    ignored: Ignored = field(default_factory=Ignored)
+
+
+def find_weights(
+    path: Path, content: Mapping[str, Any], anchors: Sequence[str], chosen: Choice | str | None = None
+) -> Weights:
+    """The set of weights in a checkpoint that has a tensor called by one of `anchors`.
+
+    Args:
+        path: for messages.
+        content: of the file.
+        anchors: names, each of one kind of network.
+        chosen: what the user says; a text is the set to take.
+
+    Raises:
+        CheckpointError: there is none, or several and none was chosen, or values that are no numbers; or
+            something beside it may be a parameter of the network and is not read.
+    """
+    choice = chosen if isinstance(chosen, Choice) else Choice(weights=chosen)
+    mappings = dict(_mappings(content))
+    sets = _sets(mappings, anchors)
+    if not sets:
+        seen = [name for names in mappings.values() for name in names]
+        what = f"Its tensors are called {named(seen)}." if seen else "It holds no tensors."
+        raise CheckpointError(
+            f"{path} is of no network that is known: none of {', '.join(anchors)} is in it. {what} "
+            "Give another network as an .onnx file."
+        )
+    shown = {key: ".".join(part for part in (key[0], key[1].rstrip(".")) if part) for key in sets}
+    keys = [key for key in sets if choice.weights in (None, shown[key], key[0])]
+    if len(keys) != 1:
+        choices = ", ".join(repr(shown[key]) for key in sets)
+        missing = choice.weights and not keys
+        fault = f"has no weights {choice.weights!r}" if missing else "holds several sets of weights"
+        paste = shlex.quote(f"{choice.role}.checkpoint.weights={next(iter(shown.values()))}")
+        raise CheckpointError(
+            f"{path} {fault}. Name one in the spec's [….checkpoint] weights: {choices}; or so: --set {paste}"
+        )
+    place, prefix = keys[0]
+    names = mappings[place]
+    known = (*ANCHORS.values(), KEYPOINT_ANCHOR)
+    own = _Place(place, prefix, tuple(other for at, other in _sets(mappings, known) if at == place))
+    temperatures = [
+        name for name in names if own.is_temperature(name) and not choice.ignored.covers(own.full(name), name)
+    ]
+    if len(temperatures) > 1:
+        raise CheckpointError(
+            f"{path} has several temperatures: {named(temperatures)}. Leave out what the logits are not "
+            f"divided by: {pasted([own.full(name) for name in temperatures[1:]], shown[keys[0]])}"
+        )
+    tensors = {
+        name.removeprefix(prefix): value
+        for name, value in names.items()
+        if name.startswith(prefix) and not own.is_temperature(name)
+    }
+    around = {name: value for name, value in names.items() if not name.startswith(prefix)}
+    around = {name: value for name, value in around.items() if name not in temperatures}
+    copies = [at for at, _ in _sets(mappings, known)]
+    beside = [own.full(name) for name in around if not own.is_no_parameter(name, around[name])]
+    numbers = dict(leaves_beside(content, copies))
+    if choice.temperature is not None:
+        numbers = {name: value for name, value in numbers.items() if _last(name) != TEMPERATURE}
+    unread = [name for name in (*beside, *numbers) if not choice.ignored.covers(name)]
+    if unread:
+        raise _unread(path, choice.role, unread, numbers, shown[keys[0]])
+    temperature = choice.temperature
+    for name in temperatures:
+        found = _temperature(path, _as_numbers(path, {name: names[name]})[name])
+        if temperature not in (None, found):
+            raise CheckpointError(
+                f"{path} has the temperature {found:.6g} as {name}, and the spec says {temperature:.6g}. "
+                "Remove it from the spec's [….checkpoint]."
+            )
+        temperature = found
+    return Weights(
+        tensors=_as_numbers(path, tensors),
+        anchor=sets[keys[0]],
+        where=shown[keys[0]],
+        beside=tuple(around),
+        notes={str(key): value for key, value in content.items() if isinstance(value, str)},
+        temperature=temperature,
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the chosen weights lie: the mapping, what stands in front of their names there, and the same of
+    every set in that mapping."""
+
+    place: str
+    prefix: str
+    prefixes: tuple[str, ...]
+
+    def full(self, name: str) -> str:
+        """A name of the mapping with what leads to it."""
+        return f"{self.place}.{name}" if self.place else name
+
+    def is_temperature(self, name: str) -> bool:
+        """Whether it is the temperature of the network, or of a wrapper around it."""
+        return _last(name) == TEMPERATURE and self.prefix.startswith(name.removesuffix(TEMPERATURE))
+
+    def is_no_parameter(self, name: str, value: torch.Tensor) -> bool:
+        """Whether a tensor beside the weights is a counter, a record, or another set's."""
+        above = name.removesuffix(_last(name))
+        of_another = any(
+            name.startswith(other) or (above and other.startswith(above))
+            for other in self.prefixes
+            if other and other != self.prefix and not self.prefix.startswith(other)
+        )
+        return of_another or not value.is_floating_point() or is_training_state(name)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _sets(mappings: Mapping[str, Mapping[str, Any]], anchors: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Which anchor is where: by the place of a mapping, and what stands in front of the anchor's name."""
+    return {
+        (place, prefix): anchor
+        for place, names in mappings.items()
+        for anchor, prefix in _prefixes(names, anchors)
+    }
+
+
+def _unread(
+    path: Path, role: str, unread: Sequence[str], numbers: Mapping[str, Any], weights: str
+) -> CheckpointError:
+    """The error of what may be a parameter, with the options that go on."""
+    divides = ""
+    for name in unread:
+        value = numbers.get(name)
+        number = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+        if _last(name) == TEMPERATURE and isinstance(number, float) and number > 0:
+            divides = (
+                f" If the logits are to be divided by it: --set {role}.checkpoint.temperature={number:.6g}."
+            )
+            break
+    return CheckpointError(
+        f"{path} holds {named(unread)} beside the weights, which nothing reads and which may change what the "
+        f"network answers.{divides} If it does not: {pasted(unread, weights)}"
+    )
+
+
+def fit(
+    path: Path,
+    weights: Weights,
+    expected: Mapping[str, torch.Tensor],
+    network: str,
+    ignored: Ignored | None = None,
+) -> dict[str, torch.Tensor]:
+    """The weights by the names of `expected`, all of them there and of its shapes.
+
+    Args:
+        path: for messages.
+        weights: what was found.
+        expected: a state dict under the checkpoint's names.
+        network: what it is called in messages.
+        ignored: names of `--ignore`.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape, or nothing in the network is called so.
+    """
+    found = weights.tensors
+    faults = []
+    # Counters of batches matter to training alone, and old checkpoints lack them.
+    missing = [name for name in expected if name not in found and not name.endswith(_COUNTER)]
+    if missing:
+        faults.append(f"it lacks {named(missing)}")
+    wrong = [
+        f"{name} ({_shape(found[name])}, not {_shape(value)})"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    if wrong:
+        faults.append(f"of another shape are {named(wrong)}")
+    around, left_out = weights.where, ignored or Ignored()
+    unknown = [
+        name
+        for name in found
+        if name not in expected
+        and not is_training_state(name)
+        and not left_out.covers(name, f"{around}.{name}" if around else name)
+    ]
+    if unknown:
+        faults.append(f"the network has nothing called {named(unknown)}")
+    if faults:
+        beside = f" Beside it lie {named(weights.beside)}." if weights.beside else ""
+        only_more = not missing and not wrong
+        without = f" If the network answers the same without them: {pasted(unknown, '')}" if only_more else ""
+        raise CheckpointError(
+            f"{path} does not fit {network}: {'; '.join(faults)}.{beside} "
+            f"Give a checkpoint of that network, or another network as an .onnx file.{without}"
+        )
+    return {name: found.get(name, value) for name, value in expected.items()}
+
+
+def _temperature(path: Path, tensor: torch.Tensor) -> float:
+    value = float(tensor) if tensor.numel() == 1 else 0.0
+    if not 0.0 < value < math.inf:
+        raise CheckpointError(
+            f"{path} has a {TEMPERATURE} that is no positive number. Remove it, or fit it again."
+        )
+    return value
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"
+
+
+def _mappings(
+    content: Mapping[str, Any], place: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping from names to tensors in a checkpoint, with the keys that lead there."""
+    tensors = {key: value for key, value in content.items() if _is_tensor(key, value)}
+    if tensors:
+        yield place, tensors
+    if depth == _DEPTH:
+        return
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, Mapping):
+            yield from _mappings(value, f"{place}.{key}" if place else key, depth + 1)
+
+
+def _is_tensor(key: object, value: object) -> bool:
+    return isinstance(key, str) and isinstance(value, torch.Tensor)
+
+
+def _prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(anchor, what stands in front of it) for each name that ends with an anchor."""
+    for name in names:
+        for anchor in anchors:
+            prefix = name.removesuffix(anchor)
+            if prefix != name and (not prefix or prefix.endswith(".")):
+                yield anchor, prefix
+
+
+def _as_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights as float32, counters as they are."""
+    empty = [name for name, value in tensors.items() if value.is_meta]
+    if empty:
+        raise CheckpointError(
+            f"{path} has weights without values: {named(empty)}. Save it again, once loaded."
+        )
+    deep = [name for name, value in tensors.items() if value.dim() > _MOST_DIMENSIONS]
+    if deep:
+        raise CheckpointError(
+            f"{path} has weights of more than {_MOST_DIMENSIONS} dimensions: {named(deep)}. It is damaged: "
+            "save it again."
+        )
+    result = {
+        name: value if name.endswith(_COUNTER) else value.detach().to(torch.float32)
+        for name, value in tensors.items()
+        if name.endswith(_COUNTER) or value.is_floating_point()
+    }
+    other = [name for name in tensors if name not in result]
+    if other:
+        raise CheckpointError(
+            f"{path} has weights that are no floating-point numbers: {named(other)}. "
+            "Give the checkpoint before it was quantised."
+        )
+    broken = [name for name, value in result.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise CheckpointError(
+            f"{path} has weights that are not finite: {named(broken)}. Give one from before that."
+        )
+    return result

@@ -1,0 +1,1 @@
+"""ONNX files: export from PyTorch, import of other people's, checks, graph helpers, and Polygraphy."""

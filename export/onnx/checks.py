@@ -1,0 +1,165 @@
+"""What an ONNX file answers, held against its spec; messages name the option that mends it, to be pasted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import external_data_helper
+
+from stenosis_trt.engine.packs.models import ROLES
+from stenosis_trt.export.errors import ExportError
+from stenosis_trt.export.spec_file import ModelDeclaration
+
+_TOLERANCE = 1e-3
+"""How far probabilities may be outside 0 to 1, or their sum from 1."""
+
+
+class OnnxError(ExportError):
+    """An ONNX file that cannot be used. The message says what is wrong and how to mend it."""
+
+
+def setting(declaration: ModelDeclaration, entry: str, value: object) -> str:
+    """The option that puts `entry` of this network to `value`."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"--set {shlex.quote(f'{declaration.role}.{entry}={text}')}"
+
+
+def check_weights_there(path: Path) -> None:
+    """Find out whether the files that a model keeps weights in are beside it.
+
+    Raises:
+        OnnxError: one is missing; or the model names one elsewhere.
+        OSError, DecodeError: the model itself cannot be read.
+    """
+    if not path.is_file():
+        raise OnnxError(f"{path} is not there. Give the model, its data beside it.")
+    model = onnx.load(path, load_external_data=False)
+    tensors = external_data_helper._get_all_tensors(model)
+    named = {
+        entry.value
+        for tensor in tensors
+        if external_data_helper.uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    missing = sorted(name for name in named if not (path.parent / name).is_file())
+    if missing:
+        raise OnnxError(
+            f"{path} keeps weights in {', '.join(missing[:3])}, which is not there. Put it beside the model, "
+            f"in {path.parent}, under that name."
+        )
+
+
+def map_size(declaration: ModelDeclaration) -> tuple[int, ...]:
+    """Height and width of the heatmaps that the spec says; () for classes."""
+    spec, stride = declaration.input, declaration.output.stride
+    return () if declaration.output.kind == "classes" else (spec.height // stride, spec.width // stride)
+
+
+def check_answer(path: Path, declaration: ModelDeclaration, given: int, raw: Any) -> None:
+    """Check what the file as it came makes of a batch, before anything is done with it.
+
+    Args:
+        path: for messages.
+        declaration: what the spec says.
+        given: images in the batch.
+        raw: the output, any shape and type.
+
+    Raises:
+        OnnxError: its shape is not the spec's, or it is not finite.
+    """
+    output = declaration.output
+    wanted = (given, len(output.names), *map_size(declaration))
+    if raw.shape != wanted:
+        raise OnnxError(
+            f"The output of {path} is {_shown(raw.shape)}, and the spec asks for {_shown(wanted)}. "
+            f"{_remedy(path, declaration, raw.shape)}"
+        )
+    finite = np.isfinite(raw)
+    if not finite.all():
+        raise OnnxError(
+            f"The output of {path} is not finite for noise within the spec's window: {1 - finite.mean():.0%} "
+            "of its values are NaN or infinite. Look at the network where it was exported; if it needs "
+            f"another range of input, correct {declaration.role}.input.mean and std."
+        )
+
+
+def check_ending(path: Path, declaration: ModelDeclaration, raw: Any) -> None:
+    """Check that what the file as it came answers needs the activation that the spec says, and no other.
+
+    Args:
+        path: for messages.
+        declaration: what the spec says.
+        raw: the output, of the shape that the spec asks for and finite.
+
+    Raises:
+        OnnxError: the spec says nothing and one is missing, or one is applied to what has it already.
+    """
+    output = declaration.output
+    is_probability = raw.min() >= -_TOLERANCE and raw.max() <= 1 + _TOLERANCE
+    classes = output.kind == "classes"
+    adds_up = not classes or np.abs(raw.sum(axis=1) - 1).max() <= _TOLERANCE
+    ending = "softmax" if classes else "sigmoid"
+    if declaration.activation is None and not (is_probability and adds_up):
+        reason = (
+            "the probabilities of its classes do not add up to 1"
+            if is_probability
+            else f"its output reaches from {raw.min():.3g} to {raw.max():.3g}, and has to lie between 0 and 1"
+        )
+        raise OnnxError(
+            f"{path} cannot be used as the model {declaration.role}: {reason}. If the network ends with "
+            f"logits, as PyTorch's networks mostly do: {setting(declaration, 'output.activation', ending)}"
+        )
+    if declaration.activation == ending and is_probability and adds_up:
+        remedy = setting(declaration, "output.activation", "none")
+        raise OnnxError(
+            f"{path} gives values from 0 to 1 already, to which the spec's activation {ending} would be "
+            f"applied once more. If it ends with {ending}: {remedy}"
+        )
+
+
+def input_remedy(declaration: ModelDeclaration, sizes: Sequence[int | None]) -> str:
+    """What to do about a file whose input has these channels, height and width."""
+    spec = declaration.input
+    channels, height, width = sizes
+    if channels not in (None, spec.channels):
+        return (
+            f"It takes {channels} channels: {setting(declaration, 'input.channels', channels)}, with as many "
+            "numbers in input.mean and std; or export the network for them."
+        )
+    size = [height or spec.height, width or spec.width]
+    return f"If it was trained so: {setting(declaration, 'input.size', size)}, with the spacing of that size."
+
+
+def _remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[int]) -> str:
+    output, role = declaration.output, ROLES[declaration.role]
+    if output.kind == "classes":
+        if len(shape) != 2:
+            return f"Export the network with an output of batch × {len(output.names)} classes."
+        names = next((each for each in role.names_taken if len(each) == shape[1]), None)
+        if names is None:
+            counts = " or ".join(str(len(each)) for each in role.names_taken)
+            return f"The grader has {counts} classes: {role.names_in_words}. Give such a network."
+        return f"If its classes are these: {setting(declaration, 'output.names', list(names))}"
+    if len(shape) != 4:
+        return (
+            "A point's confidence is the height of its heatmap's peak: export the network with its heatmaps, "
+            "batch × points × height × width, as output."
+        )
+    if shape[1] != len(output.names):
+        return f"{declaration.role} has {len(output.names)} points: {', '.join(output.names)}. Export these."
+    down, across = declaration.input.height / shape[2], declaration.input.width / shape[3]
+    if down == across and down.is_integer():
+        stride = setting(declaration, "output.stride", int(down))
+        return f"It has one pixel of heatmap for {down:g} of input: {stride}"
+    return f"{path} has heatmaps of another shape than its input. Correct input.size, or export it again."
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape)) or "one number"

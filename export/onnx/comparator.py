@@ -1,0 +1,201 @@
+"""Polygraphy, of which this is the only importer: it runs models and plans, compares answers, and inspects.
+
+It is imported when it is needed. What it raises becomes one line for a person; what it prints is kept back.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.plans.store import Plan, read_plan
+from stenosis_trt.engine.support.versions import package_version
+from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
+from stenosis_trt.export.errors import PreparationError
+from stenosis_trt.export.onnx.graphs import session
+
+_RTX = "tensorrt-rtx"
+_VARIABLE = "POLYGRAPHY_USE_TENSORRT_RTX"
+
+
+class ComparatorError(PreparationError):
+    """Something that cannot be compared or shown."""
+
+
+@dataclass(frozen=True)
+class OutputChange:
+    """How an output differs from that in FP32, over all values of all inputs.
+
+    Attributes:
+        output: its name.
+        largest, mean: absolute change.
+        snr_db: signal-to-noise ratio, 20 log10(‖FP32‖ / ‖change‖); infinite where they are equal.
+    """
+
+    output: str
+    largest: float
+    mean: float
+    snr_db: float
+
+
+def answers(runner: Any, inputs: Float32Array, batch: int) -> Any:
+    """A runner's outputs for all inputs, as Polygraphy's `IterationResult`.
+
+    It is given batches of exactly that size, the last one filled up with inputs that were there before.
+    """
+    # Polygraphy imports PyTorch where it is installed, and takes an interrupt meanwhile for its absence.
+    with suppress(ImportError):
+        importlib.import_module("torch")
+    with _polygraphy():
+        from polygraphy.comparator import Comparator, IterationResult
+
+        with runner:
+            (source,) = runner.get_input_metadata(use_numpy_dtypes=False)
+        count = -(-len(inputs) // batch) * batch
+        filled = np.resize(inputs, (count, *inputs.shape[1:]))
+        feeds = [{source: filled[first : first + batch]} for first in range(0, count, batch)]
+        ((name, parts),) = Comparator.run([runner], data_loader=feeds)
+        outputs = {
+            output: np.concatenate([part[output] for part in parts])[: len(inputs)] for output in parts[0]
+        }
+        return IterationResult(outputs, runner_name=name)
+
+
+def changes(expected: Any, answers: Any) -> tuple[OutputChange, ...]:
+    """How a runner's outputs differ from those expected.
+
+    Raises:
+        ComparatorError: they have other names, and Polygraphy would compare what it takes for the same.
+    """
+    if list(expected) != list(answers):
+        raise ComparatorError(
+            f"The outputs are {', '.join(answers)}, and those of the model in FP32 {', '.join(expected)}.",
+            "Make the file again: stenosis-trt quantise.",
+        )
+    with _polygraphy():
+        from polygraphy.comparator import Comparator, RunResults, SimpleCompareFunc, SnrCompareFunc
+
+        results = RunResults([("FP32", [expected]), ("compared", [answers])])
+        functions = [SimpleCompareFunc(check_error_stat="max"), SnrCompareFunc()]
+        errors, ratios = (
+            accuracy["FP32", "compared"][0]
+            for accuracy in Comparator.compare_accuracy(results, compare_func=functions)
+        )
+    return tuple(
+        OutputChange(name, errors[name].max_absdiff, errors[name].mean_absdiff, float(ratios[name].snr))
+        for name in expected
+    )
+
+
+def onnx_summary(data: bytes) -> str:
+    """Polygraphy's summary of an ONNX model: its inputs and outputs, and how many nodes of what.
+
+    Raises:
+        ComparatorError: Polygraphy is missing.
+    """
+    with _polygraphy():
+        from polygraphy.backend.onnx import util
+
+        return str(util.str_from_onnx(onnx.load_model_from_string(data)))
+
+
+def plan_summary(pack: Pack, plan: Plan, tensorrt: TensorRT) -> str:
+    """Polygraphy's summary of a plan: its memory, profiles and layers. It needs a GPU that takes the plan.
+
+    Raises:
+        ComparatorError, PlanError, TensorRTError: as `compare_plan`.
+    """
+    engine = tensorrt.deserialise(read_plan(pack, plan), plan.sidecar.version_compatible)
+    with _polygraphy(tensorrt):
+        from polygraphy.backend.trt import util
+
+        return str(util.str_from_engine(engine, tensorrt.execution_context(engine)))
+
+
+def onnx_runner(data: bytes) -> Any:
+    """A model in ONNX Runtime on the CPU, its Q/DQ computed as written."""
+    with _polygraphy():
+        from polygraphy.backend.onnxrt import OnnxrtRunner
+
+        return OnnxrtRunner(session(data))
+
+
+def plan_runner(tensorrt: TensorRT, engine: Any, profile: int) -> Any:
+    """A plan in one of its profiles, in a context like those that grade."""
+    with _polygraphy(tensorrt):
+        from polygraphy.backend.trt import TrtRunner
+
+        context = tensorrt.execution_context(engine)
+        return TrtRunner(context, optimization_profile=profile, allocation_strategy="profile")
+
+
+@contextmanager
+def _polygraphy(tensorrt: TensorRT | None = None) -> Iterator[None]:
+    """Within it Polygraphy can be imported, for plans of a flavour too; what it raises becomes one line.
+
+    Raises:
+        ComparatorError: it is not installed or too old, is set to the other flavour, or fails.
+    """
+    try:
+        from polygraphy import config
+
+        _set_flavour(config)
+        from polygraphy.exception import PolygraphyException
+        from polygraphy.logger import G_LOGGER
+    except ModuleNotFoundError as error:
+        raise ComparatorError(
+            f"Files and plans are compared and shown by Polygraphy, which is not installed ({error.name}).",
+            "Install it: pip install 'stenosis-trt[export]'",
+        ) from error
+    if tensorrt is not None:
+        _check_flavour(config, tensorrt)
+    try:
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
+            yield
+    except ImportError as error:
+        raise ComparatorError(
+            f"Polygraphy {package_version('polygraphy')} cannot be used ({error}).",
+            "Install what goes with this release: pip install --upgrade 'stenosis-trt[export]'",
+        ) from error
+    except OSError as error:
+        # Where it finds no CUDA runtime it asks the loader for one, and lets through what that raises.
+        raise ComparatorError(
+            f"Polygraphy cannot load the CUDA runtime ({error}).",
+            "Put the folder of libcudart.so on LD_LIBRARY_PATH, or install one: pip install "
+            "nvidia-cuda-runtime-cu12.",
+        ) from error
+    except PolygraphyException as error:
+        text = " ".join(str(error).split())[:300]
+        raise ComparatorError(
+            f"Polygraphy fails: {text}.",
+            "See what stenosis-trt doctor says of the GPU and of what is installed.",
+        ) from error
+
+
+def _set_flavour(config: Any) -> None:
+    """Let Polygraphy take the flavour that is installed, unless its variable says which.
+
+    It reads that once, when it is imported, and then keeps to it: before that it has to be set.
+    """
+    if _VARIABLE not in os.environ and "polygraphy.util" not in sys.modules:
+        config.USE_TENSORRT_RTX = installed_flavours() == (_RTX,)
+
+
+def _check_flavour(config: Any, tensorrt: TensorRT) -> None:
+    wants_rtx = tensorrt.flavour.name == _RTX
+    if wants_rtx != config.USE_TENSORRT_RTX:
+        raise ComparatorError(
+            f"Polygraphy is set to another flavour than {tensorrt.flavour.name}, and takes one at a time.",
+            f"Call again with {_VARIABLE}={int(wants_rtx)} in the environment.",
+        )
+    tensorrt.let_others_import()

@@ -1,0 +1,174 @@
+"""A trained network as an ONNX file: dynamic batch, fixed height and width, weights stored as FP16.
+
+The weights are FP16 on disk and cast to FP32 when the model is loaded, where ONNX Runtime folds the casts
+away: half the size, FP32 arithmetic.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import onnxslim
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from stenosis_trt.export.errors import ExportError
+
+OPSET = 18
+TOLERANCE = 5e-3
+"""Largest error that an export may have; weights rounded to FP16 account for about 1e-3."""
+INPUT_NAME = "image"
+OUTPUT_NAMES = {"classes": "probabilities", "heatmaps": "heatmaps"}
+_HALF_MAXIMUM = 65504.0
+_SMALL = 64
+"""Tensors with fewer values stay FP32: they are shapes, scales and biases that weigh nothing."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX model and how far it is from the network it came from.
+
+    Attributes:
+        data: the serialised model.
+        maximum_error: largest absolute difference to PyTorch's output, over the check's inputs.
+    """
+
+    data: bytes
+    maximum_error: float
+
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class _WithActivation(nn.Module):
+    def __init__(self, network: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.network, self.kind = network, kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(x)
+        return logits.softmax(dim=1) if self.kind == "classes" else logits.sigmoid()
+
+
+def answer_of(network: nn.Module, kind: str) -> Callable[[Float32Array], Float32Array]:
+    """What PyTorch makes of a batch: the network with its last activation, as `export_network` takes it."""
+    wrapped = _WithActivation(network, kind).eval()
+
+    def answer(batch: Float32Array) -> Float32Array:
+        with torch.inference_mode():
+            return np.asarray(wrapped(torch.from_numpy(batch)).numpy(), dtype=np.float32)
+
+    return answer
+
+
+def export_network(
+    network: nn.Module,
+    kind: str,
+    example: Float32Array,
+    tolerance: float = TOLERANCE,
+    half_weights: bool = True,
+) -> Exported:
+    """Export a network with its last activation, and check it against PyTorch.
+
+    Args:
+        network: gives logits.
+        kind: "classes" adds a softmax, "heatmaps" a sigmoid.
+        example: inputs to check with, float32 (N, C, H, W), N ≥ 2.
+        tolerance: largest error allowed.
+        half_weights: store weights as FP16.
+
+    Raises:
+        ExportError: a weight does not fit FP16, or the outputs differ by more than `tolerance`.
+    """
+    wrapped = _WithActivation(network, kind).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    inputs = torch.from_numpy(example)
+    with _without_remarks():
+        program = torch.onnx.export(
+            wrapped,
+            (inputs,),
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAMES[kind]],
+            dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=1024)}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("PyTorch gave no ONNX program.")
+    data = finished(program.model_proto, half_weights)
+    with torch.inference_mode():
+        expected = wrapped(inputs).numpy()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    error = float(np.abs(session.run(None, {INPUT_NAME: example})[0] - expected).max())
+    # Not `error > tolerance`: an error that is no number is not within it.
+    if not error <= tolerance:
+        raise ExportError(
+            f"The exported model differs from PyTorch by {error:.2g}, over {tolerance:.2g}. "
+            "Store weights as FP32, and look at the checkpoint: a trained network takes rounding well."
+        )
+    return Exported(data, error)
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep from the user what the exporter says of itself: what it lacks, what is deprecated."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def finished(model: onnx.ModelProto, half_weights: bool) -> bytes:
+    """A model simplified, its weights stored as asked, checked and serialised.
+
+    Raises:
+        ExportError: a weight is too large for FP16.
+    """
+    slim = onnxslim.slim(model)
+    if half_weights:
+        slim = store_weights_as_half(slim)
+    onnx.checker.check_model(slim, full_check=True)
+    return bytes(slim.SerializeToString())
+
+
+def store_weights_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store FP32 weights as FP16, each followed by a cast back to FP32.
+
+    Raises:
+        ExportError: a weight is too large for FP16.
+    """
+    graph = model.graph
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(weight)
+        if values.size < _SMALL:
+            continue
+        if np.abs(values).max() > _HALF_MAXIMUM:
+            raise ExportError(f"The weight {weight.name} is too large for FP16. Store weights as FP32.")
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(
+            helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT, name=f"{name}_cast")
+        )
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    # Shapes inferred before refer to the graph as it was.
+    del graph.value_info[:]
+    return model

@@ -1,0 +1,111 @@
+"""What each operator of a network computes and moves, counted from its ONNX graph for `bench roofline`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from stenosis_trt.bench.speed.roofline import LayerWork, ModelWork
+from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.export.onnx.graphs import fold_stored_half, multiply_adds
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+_NOTHING_MOVES = ("Constant", "Identity", "Shape", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""What neither computes nor has to copy: in memory its output is its input."""
+
+
+def model_work(pack: Pack, name: str, batch: int) -> ModelWork:
+    """A pack's model in FP32 at a batch.
+
+    Raises:
+        PackError: the graph does not tell the shapes of what it computes.
+    """
+    spec = pack.models[name]
+    model = fold_stored_half(onnx.load_model_from_string(pack.read_model(name)))
+    layers = layers_of(model, (1, *spec.input_shape), name)
+    output = spec.output
+    pixels = 1
+    if output.kind == "heatmaps":
+        pixels = (spec.input.height // output.stride) * (spec.input.width // output.stride)
+    variant = spec.variants.get("int8")
+    return ModelWork(
+        name,
+        batch,
+        int(np.prod(spec.input_shape)),
+        len(output.names) * pixels,
+        layers,
+        None if variant is None else variant.metrics.get("quantised_share"),
+    )
+
+
+def layers_of(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> tuple[LayerWork, ...]:
+    """Every operator that computes or moves, in the graph's order.
+
+    Args:
+        model: in FP32, with one input.
+        shape: (1, C, H, W) of that input.
+        name: what the model is called in errors.
+
+    Raises:
+        PackError: the graph does not tell the shapes of what it computes.
+    """
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    dims = fixed.graph.input[0].type.tensor_type.shape.dim
+    if len(dims) != len(shape):
+        raise PackError(
+            f"The input of the model {name} has {len(dims)} dimensions.",
+            "Export it with batch, channels and size.",
+        )
+    for dim, value in zip(dims, shape, strict=True):
+        dim.dim_value = value
+    del fixed.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    sizes = _float_sizes(inferred)
+    weights = {
+        item.name: int(np.prod(item.dims)) for item in inferred.initializer if item.data_type in _FLOATS
+    }
+    known = sizes.keys() | _others(inferred)
+    missing = [out for node in inferred.node for out in node.output if out and out not in known]
+    if missing:
+        raise PackError(
+            f"The shape of {missing[0]!r} in the model {name} cannot be told from its graph.",
+            "Export it with fixed sizes, but for the batch.",
+        )
+    work = multiply_adds(fixed)
+    return tuple(
+        LayerWork(
+            node.output[0],
+            node.op_type,
+            work.get(node.output[0], 0),
+            sum(weights.get(item, 0) for item in node.input),
+            sum(sizes.get(item, 0) for item in node.input),
+            sum(sizes.get(item, 0) for item in node.output),
+        )
+        for node in inferred.node
+        if node.op_type not in _NOTHING_MOVES
+    )
+
+
+def _float_sizes(graph: onnx.GraphProto) -> Mapping[str, int]:
+    """Elements of each activation in floating point whose shape is known."""
+    found = {}
+    for item in (*graph.input, *graph.value_info, *graph.output):
+        tensor = item.type.tensor_type
+        dims = [dim.dim_value for dim in tensor.shape.dim]
+        if tensor.elem_type in _FLOATS and all(dims):
+            found[item.name] = int(np.prod(dims))
+    return found
+
+
+def _others(graph: onnx.GraphProto) -> set[str]:
+    """Names of tensors that are no floating point: shapes and indices."""
+    return {
+        item.name
+        for item in graph.value_info
+        if item.type.tensor_type.elem_type not in (*_FLOATS, TensorProto.UNDEFINED)
+    }

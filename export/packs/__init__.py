@@ -1,0 +1,1 @@
+"""Writing model packs, and the whole way from checkpoints to a pack."""

@@ -1,0 +1,221 @@
+"""`stenosis-trt export`: three checkpoints and a spec to a pack whose models were checked against them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from stenosis_trt.engine.backends.model_checks import ModelOutputError
+from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.packs.keys import PrivateKey
+from stenosis_trt.engine.packs.models import MODEL_NAMES
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.support.atomic_files import check_place
+from stenosis_trt.export.checkpoints.networks import load_network
+from stenosis_trt.export.checkpoints.unread import Ignored
+from stenosis_trt.export.errors import ExportError
+from stenosis_trt.export.onnx.from_onnx import SUFFIX, import_onnx
+from stenosis_trt.export.onnx.from_torch import TOLERANCE, Exported, Float32Array, answer_of, export_network
+from stenosis_trt.export.packs.check_slices import random_inputs, slice_inputs
+from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
+from stenosis_trt.export.spec_file import UNKNOWN, ExportSpec, ModelDeclaration
+
+_ALIKE = 1e-6
+"""Outputs for different slices that lie closer together than this are the same."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One network on its way into the pack.
+
+    Attributes:
+        exported: with its error on random input.
+        answer: what the checkpoint makes of a batch, as the pipe takes it.
+        facts: what it was read from.
+    """
+
+    exported: Exported
+    answer: Callable[[Float32Array], Float32Array]
+    facts: Mapping[str, str]
+
+
+def export_pack(
+    checkpoints: Mapping[str, Path],
+    spec: ExportSpec,
+    out: Path,
+    check: Path | None = None,
+    report: Callable[[str], None] = print,
+    key: PrivateKey | None = None,
+    ignored: Sequence[str] = (),
+) -> Pack:
+    """Export the networks, check them on random input and on real slices, and write the pack.
+
+    Args:
+        checkpoints: file of "levels", "grader" and "cord".
+        spec: what the pack says of them.
+        out: folder of the pack, new or empty.
+        check: folder of studies to check with; None takes phantoms.
+        report: called with a line on every network that was read and checked.
+        key: to sign the pack with.
+        ignored: names of what lies beside the weights of a checkpoint and is not to be read.
+
+    Raises:
+        ExportError: `out` is in use, a checkpoint cannot be used, or a model differs from its checkpoint.
+        PackError: the run-time cannot use the models.
+        OSError: `out` cannot be written, or a disk is full; nothing of the pack is there.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise _in_use(out)
+    check_place(out)
+    models, left_out = {}, Ignored(ignored)
+    for name in MODEL_NAMES:
+        models[name] = _export(checkpoints[name], spec.models[name], spec.half_weights, left_out)
+        report(f"{name}: {_described(models[name].facts)}")
+    if left_out.unused:
+        raise ExportError(
+            f"No checkpoint has {', '.join(left_out.unused)} beside its weights. Leave out --ignore of it."
+        )
+    studies = "phantoms" if check is None else "studies given with --check"
+    with TemporaryDirectory(prefix="stenosis-export-") as folder:
+        # The run-time itself opens and tries the models, and cuts the slices they are checked on.
+        trial = write_pack(Path(folder) / "pack", _content(spec, models, {}, {}))
+        backend = OnnxRuntimeBackend(trial)
+        try:
+            inputs = slice_inputs(check, {name: spec.models[name].input for name in MODEL_NAMES}, backend)
+            errors = {
+                name: _slice_error(name, models[name], batch, backend) for name, batch in inputs.items()
+            }
+        finally:
+            backend.close()
+    for name, model in models.items():
+        line = f"{name}: largest error {model.exported.maximum_error:.2g} on random input"
+        tried = f"{errors[name]:.2g} on {len(inputs[name])} slices of {studies}" if name in errors else ""
+        report(f"{line}, {tried or f'not tried on slices: the {studies} have none for it'}")
+    unknown = [key for key in ("name", "licence", "intended_use") if getattr(spec, key) == UNKNOWN]
+    if unknown:
+        options = " ".join(f"--{key.replace('_', '-')} TEXT" for key in unknown)
+        report(f"The pack says {UNKNOWN!r} for {', '.join(unknown)}. To say it: {options}")
+    metrics = {name: _metrics(model, errors.get(name)) for name, model in models.items()}
+    card = {
+        "exported_by": f"stenosis-trt {metadata.version('stenosis-trt')}",
+        "exported_from": {name: dict(model.facts) for name, model in models.items()},
+        "export_check": {
+            "against": "the checkpoints, in PyTorch or as the ONNX file that was given",
+            "slices_of": studies,
+            "slices": {name: len(batch) for name, batch in inputs.items()},
+            "tolerance": TOLERANCE,
+        },
+    }
+    try:
+        return write_pack(out, _content(spec, models, metrics, card), key, replacing=False)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _in_use(out) from error
+        raise
+
+
+def _in_use(out: Path) -> ExportError:
+    return ExportError(f"{out} is there already. Give a new folder with --out, or remove it.")
+
+
+def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignored: Ignored) -> _Model:
+    example = random_inputs(declaration.input)
+    kind = declaration.output.kind
+    if path.suffix.lower() == SUFFIX:
+        exported, answer = import_onnx(path, declaration, example, half_weights)
+        facts: dict[str, str] = {"network": "ONNX"}
+    else:
+        loaded = load_network(path, declaration, ignored)
+        exported = export_network(loaded.network, kind, example, half_weights=half_weights)
+        answer, facts = answer_of(loaded.network, kind), dict(loaded.facts)
+    return _Model(exported, answer, {"file": _name(path), "sha256": _sha256(path), **facts})
+
+
+def _name(path: Path) -> str:
+    """A file's name as text: bytes of it that are no UTF-8 are shown as what they are."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+
+
+def _sha256(path: Path) -> str:
+    """Of a file of any size; `hashlib.file_digest` is not in Python 3.10."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRuntimeBackend) -> float:
+    expected = model.answer(batch)
+    if np.ptp(expected, axis=0).max() < _ALIKE:
+        raise ExportError(
+            f"The model {name} answers the same whatever it is shown, which would hide every error of its "
+            "export. Check that the checkpoint is the trained one, and the spec's window, mean and std."
+        )
+    try:
+        found = backend.infer(name, batch)
+    except ModelOutputError as failure:
+        raise ExportError(
+            f"The model {name} cannot be used: on slices {failure.fault}. "
+            'Check the checkpoint; if its weights are good, write weights = "fp32" under [pack].'
+        ) from failure
+    error = float(np.abs(found - expected).max())
+    if not error <= TOLERANCE:
+        raise ExportError(
+            f"The model {name} differs from its checkpoint by {error:.2g} on slices, over {TOLERANCE:.2g}. "
+            'Write weights = "fp32" under [pack].'
+        )
+    return error
+
+
+def _metrics(model: _Model, slice_error: float | None) -> dict[str, float]:
+    worst = max(model.exported.maximum_error, slice_error or 0.0)
+    metrics = {
+        "export_error_random": model.exported.maximum_error,
+        "export_maximum_error": worst,
+    }
+    return metrics if slice_error is None else {**metrics, "export_error_slices": slice_error}
+
+
+def _content(
+    spec: ExportSpec,
+    models: Mapping[str, _Model],
+    metrics: Mapping[str, Mapping[str, float]],
+    card: Mapping[str, object],
+) -> PackContent:
+    return PackContent(
+        name=spec.name,
+        version=spec.version,
+        licence=spec.licence,
+        intended_use=spec.intended_use,
+        card={**spec.card, **card},
+        models={
+            name: ModelContent(
+                model.exported.data,
+                "fp32",
+                spec.models[name].input,
+                spec.models[name].output,
+                {**spec.models[name].metrics, **metrics.get(name, {})},
+            )
+            for name, model in models.items()
+        },
+    )
+
+
+def _described(facts: Mapping[str, str]) -> str:
+    parts = [f"{facts['file']}, {facts['network']}"]
+    if "weights" in facts:
+        parts.append(f"weights {facts['weights']}")
+    if "not_read" in facts:
+        parts.append(f"not read: {facts['not_read']}")
+    if "temperature" in facts:
+        parts.append(f"logits divided by the temperature {facts['temperature']}")
+    return "; ".join(parts)

@@ -1,0 +1,186 @@
+"""The trained weights of a pack back into checkpoints, where its networks are the project's own.
+
+    python -m stenosis_trt.export.packs.recover PACK OUT [--other]
+
+For a pack whose checkpoints were not kept: to export it again, or to train on from it. Batch normalisations
+were folded into the convolutions before them, and come back as ones that change nothing. Weights that the
+pack stores as FP16 stay rounded so. A temperature comes back beside them. With `--other` a grader of four
+grades gets the class "other", of which it knows nothing yet: the recipe trains on from that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from stenosis_trt.bench.accuracy.compare import GRADES
+from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.packs.models import ModelSpec
+from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.export.checkpoints.files import write_checkpoint
+from stenosis_trt.export.errors import ExportError
+from stenosis_trt.export.models.confidence import TEMPERATURE, Calibrated
+from stenosis_trt.export.models.efficientnet import EfficientNetB5
+from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.onnx.from_torch import answer_of
+from stenosis_trt.export.onnx.graphs import fold_stored_half, run_model
+from stenosis_trt.export.packs.check_slices import random_inputs
+
+TOLERANCE = 1e-4
+"""Largest error of a network with recovered weights: ONNX Runtime and PyTorch sum in another order."""
+
+Array = npt.NDArray[Any]
+
+_FIRST_WEIGHT = "features.0.0.weight"
+_LAST_WEIGHT, _LAST_BIAS = "classifier.1.weight", "classifier.1.bias"
+_OTHER_LOGIT = -1.0
+"""Beside grades whose logits are near 0 and, one of them, well above."""
+
+_PREFIX = "network."
+"""In front of every name: what `onnx_export` wraps a network in, and `Calibrated` once more. A temperature of
+1 is not stored."""
+
+
+def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
+    """One model of a pack as a network with its weights, in evaluation mode, giving logits.
+
+    Args:
+        pack: made of this project's `KeypointNet`, and of EfficientNet-B5 as torchvision computes it.
+        name: "levels", "grader" or "cord".
+
+    Returns:
+        The network, and its largest difference to the pack's model on random input.
+
+    Raises:
+        ExportError: the model is of another network, or answers differently.
+    """
+    model, data = pack.models[name], pack.read_model(name)
+    graph = fold_stored_half(onnx.load_model_from_string(data)).graph
+    stored: dict[str, Array] = {
+        item.name.removeprefix(_PREFIX).removeprefix(_PREFIX): numpy_helper.to_array(item)
+        for item in graph.initializer
+    }
+    temperature = stored.pop(TEMPERATURE, None)
+    network: nn.Module = _network(model, stored).eval()
+    state = network.state_dict()
+    norms = {place: part for place, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)}
+    for key, value in state.items():
+        place, _, part = key.rpartition(".")
+        found = stored.get(key)
+        if found is None and place in norms:
+            found = _norm_value(place, part, norms[place], stored)
+        if found is None or tuple(found.shape) != tuple(value.shape):
+            raise _other_network(name, f"{key} of {' × '.join(map(str, value.shape))}")
+        state[key] = torch.from_numpy(found.copy())
+    network.load_state_dict(state)
+    if temperature is not None:
+        network = Calibrated(network, float(temperature)).eval()
+    batch = random_inputs(model.input)
+    error = float(np.abs(answer_of(network, model.output.kind)(batch) - run_model(data, batch)).max())
+    if not error <= TOLERANCE:
+        raise ExportError(
+            f"The model {name} differs by {error:.2g} from this project's network with its weights: it is "
+            "another variant of it. Ask the pack's maker for the checkpoint."
+        )
+    return network, error
+
+
+def with_other(grader: nn.Module) -> EfficientNetB5:
+    """A grader of four grades with the class "other" after them, hardly ever told until it is trained.
+
+    Raises:
+        ExportError: it has other classes than the four grades, or a temperature.
+    """
+    classes = grader.classifier[-1].out_features if isinstance(grader, EfficientNetB5) else 0
+    if classes != GRADES:
+        raise ExportError(f'The grader has not {GRADES} grades alone, so "other" cannot be added to it.')
+    weights = grader.state_dict()
+    for name, value in ((_LAST_WEIGHT, 0.0), (_LAST_BIAS, _OTHER_LOGIT)):
+        row = torch.full_like(weights[name][:1], value)
+        weights[name] = torch.cat([weights[name], row])
+    wider = EfficientNetB5(GRADES + 1, channels=weights[_FIRST_WEIGHT].shape[1])
+    wider.load_state_dict(weights)
+    return wider.eval()
+
+
+def recover(pack: Pack, out: Path, other: bool = False) -> dict[str, float]:
+    """Write `<name>.safetensors` for every model of a pack, and return each one's largest error.
+
+    Args:
+        pack: whose networks are the project's own.
+        out: folder for the files.
+        other: give the grader the class "other", as `with_other` does.
+
+    Raises:
+        ExportError: as in `recover_network` and `with_other`; nothing is written then.
+        OSError: `out` cannot be written.
+    """
+    found = {name: recover_network(pack, name) for name in pack.models}
+    if other:
+        grader, error = found["grader"]
+        found["grader"] = with_other(grader), error
+    out.mkdir(parents=True, exist_ok=True)
+    for name, (network, _) in found.items():
+        write_checkpoint(out / f"{name}.safetensors", network)
+    return {name: error for name, (_, error) in found.items()}
+
+
+def _network(model: ModelSpec, stored: Mapping[str, Array]) -> nn.Module:
+    channels, outputs, stride = model.input.channels, len(model.output.names), model.output.stride
+    if model.output.kind == "classes":
+        return EfficientNetB5(outputs, channels=channels)
+    if stride not in (2, 4) or "head.weight" not in stored:
+        raise _other_network(model.name, "head.weight, or a stride of 2 or 4")
+    return KeypointNet(channels, outputs, stride, stored["head.weight"].shape[1])
+
+
+def _norm_value(place: str, part: str, norm: nn.BatchNorm2d, stored: Mapping[str, Array]) -> Array | None:
+    """A tensor of a normalisation that was folded away, so that it adds the bias and does nothing else."""
+    if part == "bias":
+        row, _, index = place.rpartition(".")
+        return stored.get(f"{row}.{int(index) - 1}.weight_bias")
+    # What is divided by is √(variance + ε).
+    values = {"weight": 1.0, "running_mean": 0.0, "running_var": 1.0 - norm.eps}
+    return np.full(norm.num_features, values[part], np.float32) if part in values else np.array(0)
+
+
+def _other_network(name: str, lacks: str) -> ExportError:
+    return ExportError(
+        f"The model {name} is not this project's network: it has no {lacks}. Ask the pack's maker for the "
+        "checkpoint."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Recover the checkpoints of a pack. Exit code 0: they are there; 2: they cannot be had."""
+    parser = argparse.ArgumentParser(description="The trained weights of a pack back into checkpoints.")
+    parser.add_argument("pack", type=Path, help="a folder or a zip; `reference` takes the reference pack")
+    parser.add_argument("out", type=Path, help="folder for levels, grader and cord.safetensors")
+    parser.add_argument("--other", action="store_true", help='give a grader of four grades the class "other"')
+    asked = parser.parse_args(arguments)
+    try:
+        taken = reference_pack() if str(asked.pack) == "reference" and not asked.pack.exists() else asked.pack
+        errors = recover(Pack.load(taken), asked.out, asked.other)
+    except (PackError, ExportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename or asked.out} cannot be written ({error.strerror}).", file=sys.stderr)
+        return 2
+    for name, largest in errors.items():
+        print(f"{asked.out / name}.safetensors: differs from the pack's model by at most {largest:.2g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Write a model pack: the ONNX files and pack.json with their hashes, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stenosis_trt.engine.packs.files import MANIFEST
+from stenosis_trt.engine.packs.keys import PrivateKey
+from stenosis_trt.engine.packs.models import MODEL_NAMES, InputSpec, OutputSpec
+from stenosis_trt.engine.packs.pack import SCHEMA, Pack
+from stenosis_trt.engine.plans.signing import sign_pack
+from stenosis_trt.engine.support.atomic_files import (
+    folder_to_be,
+    recover_folder,
+    replace_folder,
+    write_whole,
+    write_whole_bytes,
+)
+
+
+@dataclass(frozen=True)
+class ModelContent:
+    """One model to be packed."""
+
+    data: bytes
+    precision: str
+    input: InputSpec
+    output: OutputSpec
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PackContent:
+    """A pack to be written. `card` holds what a model card tells: data, figures, limits."""
+
+    name: str
+    version: str
+    licence: str
+    intended_use: str
+    card: Mapping[str, Any]
+    models: Mapping[str, ModelContent]
+
+
+def write_pack(
+    out: Path, content: PackContent, key: PrivateKey | None = None, replacing: bool = True
+) -> Pack:
+    """Write the pack to the folder `out` and load it back.
+
+    Args:
+        out: the folder.
+        content: of the pack.
+        key: to sign it with.
+        replacing: a pack that is there; nothing of it stays, its signature and plans included. Otherwise
+            what is there stays, and has to be an empty folder.
+
+    Raises:
+        ValueError: a model is missing.
+        PackError: what was written does not load.
+        OSError: it cannot be written; what was there stays, and nothing of the new one does. Also if the
+            program is killed, one of the two is there.
+    """
+    missing = [name for name in MODEL_NAMES if name not in content.models]
+    if missing:
+        raise ValueError(f"The pack lacks the models {', '.join(missing)}.")
+    # Beside the folder itself, where a link to one was given.
+    out = out.resolve() if out.is_symlink() else out
+    recover_folder(out)
+    with folder_to_be(out) as part:
+        part.mkdir()
+        _write_files(part, content)
+        made = Pack.load(part)
+        if key is not None:
+            sign_pack(made, key)
+        if replacing and out.is_dir():
+            replace_folder(part, out)
+        else:
+            os.replace(part, out)
+    return Pack.load(out)
+
+
+def _write_files(folder: Path, content: PackContent) -> None:
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": content.name,
+        "version": content.version,
+        "licence": content.licence,
+        "intended_use": content.intended_use,
+        "card": dict(content.card),
+        "models": {},
+    }
+    for name in MODEL_NAMES:
+        model = content.models[name]
+        file = f"{name}.onnx"
+        write_whole_bytes(folder / file, model.data)
+        manifest["models"][name] = {
+            "file": file,
+            "sha256": hashlib.sha256(model.data).hexdigest(),
+            "precision": model.precision,
+            "input": asdict(model.input),
+            "output": model.output.as_data(),
+            "metrics": dict(model.metrics),
+        }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(folder / MANIFEST, text)

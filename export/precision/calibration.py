@@ -1,0 +1,169 @@
+"""What the networks see: their inputs, taken from studies by the pipe itself, and kept by content.
+
+A study goes through `grade_study` as it does when it is graded; a backend that stands before the real one
+keeps what each network is given. So preprocessing, regions and slices are the product's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stenosis_trt.engine.backends.base import Float32Array, Roi
+from stenosis_trt.engine.backends.model_checks import ModelOutputError
+from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
+from stenosis_trt.engine.grading.pipeline import CannotGrade, grade_study
+from stenosis_trt.engine.packs.models import InputSpec
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
+from stenosis_trt.engine.support.atomic_files import write_whole_bytes
+from stenosis_trt.engine.support.versions import package_version
+from stenosis_trt.export.errors import StudiesError
+from stenosis_trt.export.precision.studies import StudySet, content_hash, loaded_studies
+from stenosis_trt.kernels.binaries import cache_folder
+
+INPUTS_PER_MODEL = 64
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Inputs of each network, float32 (N, C, H, W), and what they were taken from.
+
+    `key` is the hash of everything they depend on: studies, models, specifications, versions.
+    """
+
+    inputs: Mapping[str, Float32Array]
+    source: str
+    key: str
+
+
+class _Sample:
+    """At most `size` of the inputs offered, each with the same chance (reservoir sampling), in float32."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._seen = size, 0
+        self._random = np.random.default_rng(0)
+        self.kept: list[Float32Array] = []
+
+    def offer(self, batch: Float32Array) -> None:
+        for image in batch:
+            self._seen += 1
+            if len(self.kept) < self._size:
+                self.kept.append(image.copy())
+                continue
+            place = int(self._random.integers(self._seen))
+            if place < self._size:
+                self.kept[place] = image.copy()
+
+
+class RecordingBackend(StepwiseBackend):
+    """Hands everything on to another backend, and keeps a sample of what each network was given."""
+
+    name = "recording"
+
+    def __init__(self, backend: StepwiseBackend, per_model: int) -> None:
+        super().__init__(backend.pack)
+        self._backend = backend
+        self.samples = {name: _Sample(per_model) for name in backend.pack.models}
+
+    def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
+        """See `StepwiseBackend.preprocess`."""
+        return self._backend.preprocess(slices, rois, spec)
+
+    def infer(self, model: str, batch: Float32Array) -> Float32Array:
+        """See `StepwiseBackend.infer`."""
+        self.samples[model].offer(batch)
+        return self._backend.infer(model, batch)
+
+    def decode(self, heatmaps: Float32Array) -> Float32Array:
+        """See `StepwiseBackend.decode`."""
+        return self._backend.decode(heatmaps)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._backend.close()
+
+
+def calibration_set(
+    pack: Pack, studies: StudySet, per_model: int = INPUTS_PER_MODEL, cache: Path | None = None
+) -> CalibrationSet:
+    """Inputs of a pack's networks on some studies, from the cache where they were taken before.
+
+    Args:
+        pack: its own models find the levels and with them the regions.
+        studies: what to take inputs from.
+        per_model: inputs kept for each network.
+        cache: folder that keeps the sets; None for the user's. They hold pixels of the studies and nothing
+            of their headers.
+
+    Raises:
+        StudiesError: no study can be used, or a network was given nothing.
+        PackError: the pack's models cannot be used.
+    """
+    key = _key(pack, content_hash(studies.folder), per_model)
+    path = (cache or cache_folder() / "calibration") / f"{key}.npz"
+    inputs = _kept(path, pack)
+    if inputs is None:
+        inputs = record_inputs(pack, loaded_studies(studies, "Taking calibration inputs"), per_model)
+        _keep(path, inputs)
+    return CalibrationSet(inputs, studies.source, key)
+
+
+def record_inputs(pack: Pack, studies: Iterable[LoadedStudy], per_model: int) -> dict[str, Float32Array]:
+    """Grade the studies on the CPU and return what each network was given, (N ≤ per_model, C, H, W).
+
+    Raises:
+        StudiesError: a network was given nothing.
+    """
+    with closing(RecordingBackend(OnnxRuntimeBackend(pack), per_model)) as backend:
+        for study in studies:
+            # A study without a cervical spine shows the levels model what it has to be silent on. Where a
+            # model gives invalid values, its inputs up to there are kept.
+            with suppress(CannotGrade, ModelOutputError):
+                grade_study(study, pack, backend)
+    for name, sample in backend.samples.items():
+        if not sample.kept:
+            raise StudiesError(
+                f"The studies hold nothing for the model {name} to be calibrated on.",
+                "Give studies with a sagittal T2 and an axial T2 series of the cervical spine.",
+            )
+    return {name: np.stack(sample.kept) for name, sample in backend.samples.items()}
+
+
+def _key(pack: Pack, studies: str, per_model: int) -> str:
+    depends_on = {
+        "studies": studies,
+        # What comes out decides too: a level is found, and its region cut, from a confidence on.
+        "models": {
+            name: [model.sha256, asdict(model.input), model.output.as_data()]
+            for name, model in pack.models.items()
+        },
+        "per_model": per_model,
+        "versions": {name: package_version(name) for name in ("stenosis-trt", "numpy", "onnxruntime")},
+    }
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+
+def _kept(path: Path, pack: Pack) -> dict[str, Float32Array] | None:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: np.asarray(content[name], dtype=np.float32) for name in pack.models}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        # Absent or damaged: it is made anew.
+        return None
+
+
+def _keep(path: Path, inputs: Mapping[str, Float32Array]) -> None:
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **inputs)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_whole_bytes(path, stream.getvalue())

@@ -1,0 +1,108 @@
+"""Models that are run again and again on the same inputs: a backend that knows what they answered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from stenosis_trt.engine.backends.base import Float32Array, Roi
+from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
+from stenosis_trt.engine.packs.models import InputSpec
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.records import LoadedSlice
+from stenosis_trt.export.precision.candidates import write_candidate
+from stenosis_trt.export.precision.half_arithmetic import rounded_as_half
+from stenosis_trt.kernels.reference import decode_keypoints
+
+_KEPT_BYTES = 512 << 20
+
+
+class KnownModels:
+    """Makes backends of packs, and keeps what their models answer from the second time that one is met.
+
+    A model that is met once, as most that a search tries, leaves nothing behind. Models are told apart by
+    their hashes, inputs by their content.
+    """
+
+    def __init__(self) -> None:
+        self._met: set[str] = set()
+        self._answers = _Kept(_KEPT_BYTES)
+
+    def backend(self, pack: Pack) -> StepwiseBackend:
+        """A pack's models on the CPU, with what is FP16 in them rounded as on a GPU.
+
+        Raises:
+            PackError: a model cannot be loaded or run, or is not what pack.json says.
+        """
+        known = {name for name, model in pack.models.items() if model.sha256 in self._met}
+        self._met |= {model.sha256 for model in pack.models.values()}
+        return _KnowingBackend(pack, known, self._answers)
+
+
+class _Kept:
+    """Arrays by key, up to a size; those not asked for the longest go first."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._arrays: OrderedDict[str, Float32Array] = OrderedDict()
+
+    def get(self, key: str, make: Callable[[], Float32Array]) -> Float32Array:
+        if key in self._arrays:
+            self._arrays.move_to_end(key)
+            return self._arrays[key]
+        array = make()
+        self._arrays[key] = array
+        self._left -= array.nbytes
+        while self._left < 0:
+            self._left += self._arrays.popitem(last=False)[1].nbytes
+        return array
+
+
+class _KnowingBackend(StepwiseBackend):
+    """See `KnownModels`. A model is opened when it is asked for what is not known."""
+
+    name = OnnxRuntimeBackend.name
+
+    def __init__(self, pack: Pack, known: set[str], answers: _Kept) -> None:
+        super().__init__(pack)
+        self._known, self._answers = known, answers
+        self._opened: dict[str, OnnxRuntimeBackend] = {}
+        for name in pack.models:
+            if name not in known:
+                self._open(name)
+
+    def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
+        """See `StepwiseBackend.preprocess`."""
+        any_model = next(iter(self._opened.values()), None) or self._open(next(iter(self.pack.models)))
+        return any_model.preprocess(slices, rois, spec)
+
+    def infer(self, model: str, batch: Float32Array) -> Float32Array:
+        """See `StepwiseBackend.infer`."""
+        if model not in self._known:
+            return self._opened[model].infer(model, batch)
+        key = f"{self.pack.models[model].sha256} {batch.shape} {hashlib.blake2b(batch.tobytes()).hexdigest()}"
+        return self._answers.get(key, lambda: self._open(model).infer(model, batch))
+
+    def decode(self, heatmaps: Float32Array) -> Float32Array:
+        """See `StepwiseBackend.decode`."""
+        return decode_keypoints(heatmaps)
+
+    def close(self) -> None:
+        """See `StepwiseBackend.close`."""
+        for backend in self._opened.values():
+            backend.close()
+        self._opened.clear()
+
+    def _open(self, name: str) -> OnnxRuntimeBackend:
+        if name not in self._opened:
+            alone = replace(self.pack, models={name: self.pack.models[name]})
+            with TemporaryDirectory(prefix="stenosis-rounded-") as work:
+                rounded = rounded_as_half(self.pack.read_model(name))
+                candidate = write_candidate(alone, Path(work) / name, "rounded", {name: rounded})
+                self._opened[name] = OnnxRuntimeBackend(candidate)
+        return self._opened[name]

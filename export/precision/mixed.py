@@ -1,0 +1,88 @@
+"""An INT8 model with some of its nodes back in FP16 (or FP32, where that is what runs around INT8).
+
+A node is unquantised in the graph: Q and DQ before its inputs go, and its weights are again what they were.
+That costs no calibration: what stays quantised keeps its scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from stenosis_trt.export.errors import PrecisionError
+from stenosis_trt.export.onnx.graphs import Float32Array
+from stenosis_trt.export.precision.convert import Converted
+
+_UNQUANTISED = "_unquantised"
+
+
+def unquantised(converted: Converted, nodes: Collection[str]) -> onnx.ModelProto:
+    """A copy of an INT8 model in which some nodes take nothing that is quantised.
+
+    Args:
+        converted: as `to_int8` makes it, with the weights that it quantised.
+        nodes: by their first outputs. What they give is quantised all the same where a node takes it that is
+            not named.
+
+    Raises:
+        PrecisionError: a node's weights are not among those kept, or there is no such node.
+    """
+    model = onnx.load_model_from_string(converted.data)
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    stored = {item.name: item for item in graph.initializer}
+    missing = set(nodes) - set(makers)
+    if missing:
+        raise PrecisionError(
+            f"The model has no node that gives {', '.join(sorted(missing))}.",
+            "Find its blocks again with quantised_blocks.",
+        )
+    restored: dict[str, onnx.TensorProto] = {}
+    for node in graph.node:
+        if node.output[0] not in nodes:
+            continue
+        for place, name in enumerate(node.input):
+            dequantiser = makers.get(name)
+            if dequantiser is None or dequantiser.op_type != "DequantizeLinear":
+                continue
+            quantiser = makers.get(dequantiser.input[0])
+            if quantiser is not None and quantiser.op_type == "QuantizeLinear":
+                node.input[place] = quantiser.input[0]
+            else:
+                node.input[place] = dequantiser.input[0] + _UNQUANTISED
+                kind = stored[dequantiser.input[1]].data_type
+                restored[node.input[place]] = _restored(converted, dequantiser.input[0], kind)
+    graph.initializer.extend(restored.values())
+    _remove_unused(model)
+    return model
+
+
+def _restored(converted: Converted, name: str, kind: int) -> onnx.TensorProto:
+    weights: Float32Array | None = converted.weights.get(name)
+    if weights is None:
+        raise PrecisionError(
+            f"What {name} was before it was quantised is not known.", "Convert the model again with to_int8."
+        )
+    dtype: np.dtype = helper.tensor_dtype_to_np_dtype(kind)
+    return numpy_helper.from_array(weights.astype(dtype), name + _UNQUANTISED)
+
+
+def _remove_unused(model: onnx.ModelProto) -> None:
+    """Take away what nothing takes any more: Q/DQ, and the constants that were theirs."""
+    graph = model.graph
+    used = {item.name for item in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if used.isdisjoint(node.output):
+            continue
+        kept.append(node)
+        used.update(node.input)
+    weights = [item for item in graph.initializer if item.name in used]
+    shapes = [item for item in graph.value_info if item.name in used]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)
+    graph.value_info.extend(shapes)

@@ -1,0 +1,350 @@
+"""A pack with FP16 and INT8 beside its models: converted, measured by the gate, published where they pass."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from stenosis_trt.engine.packs.files import MANIFEST
+from stenosis_trt.engine.packs.keys import PrivateKey
+from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
+from stenosis_trt.engine.plans.signing import sign_pack
+from stenosis_trt.engine.support.atomic_files import check_place, folder_to_be
+from stenosis_trt.engine.support.progress import show_progress
+from stenosis_trt.engine.support.versions import package_version
+from stenosis_trt.export.precision.calibration import INPUTS_PER_MODEL, CalibrationSet, calibration_set
+from stenosis_trt.export.precision.candidates import one_at_a_time, variant_file, write_candidate
+from stenosis_trt.export.precision.convert import Converted, Int8Options, require_modelopt, to_fp16, to_int8
+from stenosis_trt.export.precision.gate import Gate, Limits, Outcome
+from stenosis_trt.export.precision.rewrites import REWRITES, Rewritten, rewritten
+from stenosis_trt.export.precision.search import SearchOptions, search
+from stenosis_trt.export.precision.studies import (
+    CALIBRATION_PHANTOMS,
+    VALIDATION_PHANTOMS,
+    StudySet,
+    loaded_studies,
+    study_set,
+)
+from stenosis_trt.export.precision.trials import Task
+
+PRECISIONS_MADE = PRECISIONS[1:]
+_VERSIONS = ("stenosis-trt", "nvidia-modelopt", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class QuantiseOptions:
+    """What to make and how.
+
+    Attributes:
+        precisions: of `PRECISIONS_MADE`.
+        int8: how INT8 is made.
+        limits: what a precision may cost.
+        inputs_per_model: of each network, to calibrate on.
+        calibrate, validate: folders of studies; None for phantoms.
+        rewrite: one of `rewrites.REWRITES`, of INT8.
+        key: to sign the pack with that is written.
+        search: where INT8 fails, for the blocks to leave out of it; None for no search.
+    """
+
+    precisions: tuple[str, ...] = PRECISIONS_MADE
+    int8: Int8Options = field(default_factory=Int8Options)
+    limits: Limits = field(default_factory=Limits)
+    inputs_per_model: int = INPUTS_PER_MODEL
+    calibrate: Path | None = None
+    validate: Path | None = None
+    rewrite: str = REWRITES[0]
+    key: PrivateKey | None = None
+    search: SearchOptions | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.precisions if name not in PRECISIONS_MADE]
+        if unknown or not self.precisions:
+            raise ValueError(
+                f"There is no precision {', '.join(unknown) or 'asked for'}. "
+                f"Give {' or '.join(PRECISIONS_MADE)}, or both with a comma between."
+            )
+        if self.inputs_per_model < 1:
+            raise ValueError(f"{self.inputs_per_model} inputs cannot be calibrated on. Give 1 or more.")
+        if self.rewrite not in REWRITES:
+            raise ValueError(f"Rewrites can be {', '.join(REWRITES)}, not {self.rewrite!r}.")
+        if self.search is not None and "int8" not in self.precisions:
+            raise ValueError("Only INT8 is searched. Give int8 among the precisions, or do not search.")
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What became of a pack: `pack` as it was written, and the gate's outcome for each precision.
+
+    `by_model` has, for each precision that failed, the outcome with only one model in it, by model.
+    `without_rewrites` names the precisions that pass without rewrites, and do not with them. `search` is what
+    came of a search, as JSON data; None where there was none.
+    """
+
+    pack: Pack
+    outcomes: Mapping[str, Outcome]
+    by_model: Mapping[str, Mapping[str, Outcome]]
+    without_rewrites: tuple[str, ...] = ()
+    search: Mapping[str, Any] | None = None
+
+
+def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantised:
+    """Convert a pack's models, measure them, and write the pack with the precisions that pass to `out`.
+
+    Raises:
+        PrecisionError: ModelOpt is missing, or cannot convert a model.
+        StudiesError: there are no studies to calibrate or validate on.
+        PackError: the pack cannot be used.
+        OSError: `out` is there already, or cannot be written.
+    """
+    require_modelopt()
+    _refuse_existing(out)
+    studies = study_set(options.calibrate, CALIBRATION_PHANTOMS)
+    calibration = calibration_set(pack, studies, options.inputs_per_model)
+    made = convert_models(pack, calibration, options)
+    validation = study_set(options.validate, VALIDATION_PHANTOMS)
+    quantised = measure(pack, made, validation, options.limits)
+    if options.rewrite == REWRITES[0]:
+        quantised, made = without_refused_rewrites(quantised, made, validation, options.limits)
+    if options.search is not None and "int8" in quantised.by_model:
+        quantised, made = searched(quantised, made, calibration, (validation, studies), options)
+    how = {**how_made(options, calibration), "search": quantised.search}
+    written = write_variants(out, quantised, made, how, options.key)
+    return replace(quantised, pack=written)
+
+
+def repeat_gate(pack: Pack, validate: Path | None, limits: Limits | None = None) -> dict[str, Outcome]:
+    """The gate's outcome for each precision that a pack holds, measured anew.
+
+    Raises:
+        StudiesError, PackError: as in `quantise_pack`.
+    """
+    candidates = {name: pack.in_precision(name) for name in pack.precisions[1:]}
+    studies = study_set(validate, VALIDATION_PHANTOMS)
+    gate = Gate(pack, lambda what: loaded_studies(studies, what), studies.source, limits)
+    return _measured(gate, candidates)
+
+
+Models = dict[str, Converted]
+"""Each model of a pack in one precision, by name."""
+
+
+def measure(pack: Pack, made: Mapping[str, Models], validation: StudySet, limits: Limits) -> Quantised:
+    """What the gate finds of each precision, and of each model alone where it fails; nothing is written.
+
+    Raises:
+        StudiesError, PackError: as in `quantise_pack`.
+    """
+    with TemporaryDirectory(prefix="stenosis-gate-") as work:
+        candidates = {
+            name: write_candidate(
+                pack, Path(work) / name, name, {key: model.data for key, model in models.items()}
+            )
+            for name, models in made.items()
+        }
+        gate = Gate(pack, lambda what: loaded_studies(validation, what), validation.source, limits)
+        outcomes = _measured(gate, candidates)
+        by_model = {
+            name: _measured(gate, one_at_a_time(pack, candidates[name], name))
+            for name, outcome in outcomes.items()
+            if not outcome.passed
+        }
+    return Quantised(pack, outcomes, by_model)
+
+
+def without_refused_rewrites(
+    found: Quantised, made: Mapping[str, Models], validation: StudySet, limits: Limits
+) -> tuple[Quantised, dict[str, Models]]:
+    """Try the precisions that fail with a rewritten model alone as they were before the rewrites.
+
+    Args:
+        found: what the gate found of `made`.
+        made: the models of each precision.
+        validation, limits: as `found` was measured with.
+
+    Returns:
+        Both as they were, but for the precisions that pass without rewrites.
+
+    Raises:
+        StudiesError, PackError: as in `quantise_pack`.
+    """
+    plain: dict[str, Models] = {}
+    for precision, alone in found.by_model.items():
+        models = made[precision]
+        before = {name: model.before for name, model in models.items() if isinstance(model, Rewritten)}
+        if not all(alone[name].passed for name in before):
+            plain[precision] = {**models, **before}
+    tried = measure(found.pack, plain, validation, limits)
+    passed = tuple(name for name, outcome in tried.outcomes.items() if outcome.passed)
+    outcomes = {**found.outcomes, **{name: tried.outcomes[name] for name in passed}}
+    by_model = {name: alone for name, alone in found.by_model.items() if name not in passed}
+    taken = {**made, **{name: plain[name] for name in passed}}
+    return Quantised(found.pack, outcomes, by_model, passed), taken
+
+
+def searched(
+    found: Quantised,
+    made: Mapping[str, Models],
+    calibration: CalibrationSet,
+    studies: tuple[StudySet, StudySet],
+    options: QuantiseOptions,
+) -> tuple[Quantised, dict[str, Models]]:
+    """Search for the blocks to leave out of INT8 so that it passes.
+
+    Args:
+        found: what the gate found of `made`; INT8 failed.
+        made: the models of each precision.
+        calibration: what they were made with.
+        studies: those to validate on, and others, which what is found is held against.
+        options: with those of the search.
+
+    Returns:
+        Both with INT8 as it passes, or as they were; what came of the search with them.
+
+    Raises:
+        StudiesError, PackError: as in `quantise_pack`.
+        OSError: the trail cannot be written.
+    """
+    if options.search is None:
+        return found, dict(made)
+    failed, alone = found.outcomes["int8"], found.by_model["int8"]
+    task = Task("int8", found.pack, made["int8"], failed, alone, calibration)
+    result = search(task, *studies, options.limits, options.search)
+    if result.models is None or result.outcome is None:
+        return replace(found, search=result.record), dict(made)
+    outcomes = {**found.outcomes, "int8": result.outcome}
+    by_model = {name: outcome for name, outcome in found.by_model.items() if name != "int8"}
+    kept = replace(found, outcomes=outcomes, by_model=by_model, search=result.record)
+    return kept, {**made, "int8": dict(result.models)}
+
+
+def convert_models(pack: Pack, calibration: CalibrationSet, options: QuantiseOptions) -> dict[str, Models]:
+    """Every model in every precision asked for.
+
+    Raises:
+        PrecisionError: ModelOpt is missing, or cannot convert a model.
+    """
+    made: dict[str, Models] = {name: {} for name in options.precisions}
+    total, done = len(made) * len(pack.models), 0
+    with show_progress("Converting", "models") as progress:
+        progress.advance(0, total)
+        for precision, models in made.items():
+            for name in pack.models:
+                data, inputs = pack.read_model(name), calibration.inputs[name]
+                if precision == "fp16":
+                    models[name] = to_fp16(data, inputs)
+                else:
+                    models[name] = to_int8(data, inputs, options.int8)
+                    if options.rewrite != "off":
+                        models[name] = rewritten(data, models[name], inputs)
+                done += 1
+                progress.advance(done, total)
+    return made
+
+
+def _measured(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, Outcome]:
+    return gate.measure(candidates, f"Comparing {', '.join(candidates)} with FP32") if candidates else {}
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise FileExistsError(errno.EEXIST, "is there already; give a new folder with --out", str(out))
+    check_place(out)
+
+
+def write_variants(
+    out: Path,
+    found: Quantised,
+    made: Mapping[str, Models],
+    how: Mapping[str, Any],
+    key: PrivateKey | None = None,
+) -> Pack:
+    """Write a pack to a new folder, with the precisions that passed beside its models.
+
+    What did not pass is not written; why is kept in pack.json under "refused". Plans are not taken along:
+    they belong to the pack they were built from. Nor is its signature: pack.json is another.
+
+    Args:
+        out: folder that must not be there yet.
+        found: the pack as it is, and what the gate found; variants of other precisions are kept.
+        made: the models of each precision.
+        how: what they were made with, kept under "quantised".
+        key: to sign the pack with.
+
+    Returns:
+        The pack as it was written.
+
+    Raises:
+        OSError: `out` is there already, or cannot be written.
+        PackError: what was written does not load.
+    """
+    _refuse_existing(out)
+    pack, outcomes = found.pack, found.outcomes
+    manifest = json.loads(pack.read_manifest())
+    refused = {name: entry for name, entry in manifest.get("refused", {}).items() if name not in made}
+    with folder_to_be(out) as part:
+        for name, model in pack.models.items():
+            entry = manifest["models"][name]
+            _write(part / model.file, pack.read_model(name))
+            variants = {key: value for key, value in entry.get("variants", {}).items() if key not in made}
+            for precision in variants:
+                _write(part / model.variants[precision].file, pack.read_variant(name, precision))
+            for precision, models in made.items():
+                if outcomes[precision].passed:
+                    variants[precision] = _variant(part, name, precision, models[name], outcomes[precision])
+            entry["variants"] = variants
+        for precision, by_model in found.by_model.items():
+            refused[precision] = {
+                **outcomes[precision].as_data(),
+                "by_model": {name: outcome.as_data() for name, outcome in by_model.items()},
+            }
+        manifest |= {"refused": refused, "quantised": dict(how)}
+        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        _write(part / MANIFEST, text.encode())
+        written = Pack.load(part)
+        if key is not None:
+            sign_pack(written, key)
+        os.replace(part, out)
+    return Pack.load(out)
+
+
+def how_made(options: QuantiseOptions, calibration: CalibrationSet) -> dict[str, Any]:
+    """What pack.json keeps of how its variants were made."""
+    return {
+        "precisions": list(options.precisions),
+        "calibrator": options.int8.calibrator,
+        "percentile": options.int8.percentile if options.int8.calibrator == "percentile" else None,
+        "elsewhere": options.int8.elsewhere,
+        "rewrite": options.rewrite,
+        "calibrated_on": calibration.source,
+        "calibration_key": calibration.key,
+        "inputs": {name: len(inputs) for name, inputs in calibration.inputs.items()},
+        "versions": {name: package_version(name) for name in _VERSIONS},
+    }
+
+
+def _variant(
+    folder: Path, model: str, precision: str, converted: Converted, outcome: Outcome
+) -> dict[str, Any]:
+    file = variant_file(model, precision)
+    _write(folder / file, converted.data)
+    return {
+        "file": file,
+        "sha256": hashlib.sha256(converted.data).hexdigest(),
+        "metrics": converted.metrics,
+        "gate": outcome.as_data(),
+    }
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())

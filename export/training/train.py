@@ -1,0 +1,203 @@
+"""Make the reference pack: phantoms and real anatomies, three networks, subjects left out, a pack.
+
+    python -m stenosis_trt.export.training.train --work W --volumes ../shared/data/volumes --folds
+    python -m stenosis_trt.export.training.train --work W --volumes ../shared/data/volumes --out PACK
+
+First all networks learn from phantoms alone; then from studies whose anatomy is real and whose stenoses are
+made, with phantoms among them. `--folds` does the second part once without each subject and judges what
+comes out on that subject (W/folds.json); `--out` does it with all subjects and writes the pack, whose
+temperature and figures are those of the folds.
+
+Every step is seeded and goes on where it was when the command is given again. `--only levels` (or `cord`,
+`grader`) does one network; `--short` runs the whole path in minutes, to test it. What was trained is left
+in the work folder as `levels.safetensors` and so on, for `stenosis-trt export`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stenosis_trt.export.checkpoints.files import write_checkpoint
+from stenosis_trt.export.models.confidence import Calibrated
+from stenosis_trt.export.training.beginning import start_record
+from stenosis_trt.export.training.curves import plot_curves
+from stenosis_trt.export.training.folds import Fold, figures, judge_fold, write_figures
+from stenosis_trt.export.training.loops import Task, train
+from stenosis_trt.export.training.packing import build_pack
+from stenosis_trt.export.training.recipe import REFERENCE, SHORT, Recipe, Stage
+from stenosis_trt.export.training.sets import StudyFolder, training_set, validation_set
+from stenosis_trt.export.training.tasks import NETWORKS, Course, make_task
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every part of the recipe needs to know.
+
+    Attributes:
+        recipe: see `Recipe`.
+        folder: where studies are rendered, and the volumes.
+        device: mixed precision on a GPU; on a CPU float32, or what `bfloat16` says.
+        seed: initial weights and order of samples.
+        only: networks to train.
+        start: folder of `<network>.safetensors` to begin the second part with, instead of the first part.
+        as_int8: share of the second part, at its end, that is trained as INT8; 0 for none.
+        bfloat16: let keypoint networks learn with bfloat16 arithmetic on a CPU.
+    """
+
+    recipe: Recipe
+    folder: StudyFolder
+    device: torch.device
+    seed: int
+    only: tuple[str, ...]
+    start: Path | None
+    as_int8: float
+    bfloat16: bool
+
+    def trained(self, name: str, stage: Stage, place: Path, left_out: str | None) -> tuple[nn.Module, Task]:
+        """Train one network in one stage, or what is left of that."""
+        schedule = replace(stage.schedule(name), seed=self.seed)
+        last = stage is self.recipe.mixed
+        quantise_from = int(schedule.steps * (1.0 - self.as_int8)) if last and self.as_int8 else None
+        start = self.beginning(name) if last else None
+        # Seeded before the network is made, so that its initial weights are the same every time.
+        torch.manual_seed(self.seed)
+        task = make_task(
+            name,
+            Course(schedule, start, quantise_from, self.bfloat16),
+            training_set(self.folder, self.recipe, stage, name, left_out),
+            validation_set(self.folder, self.recipe, stage, left_out),
+        )
+        # On a CPU drawing samples and learning from them share the cores.
+        workers = self.folder.workers
+        network = train(task, place, self.device, workers if self.device.type == "cuda" else workers - 1)
+        write_checkpoint(place / f"{name}.safetensors", network)
+        return network, task
+
+    def beginning(self, name: str) -> Path:
+        """The file with the weights of `name` that the second part begins with; trained if need be."""
+        place = self.start or self.folder.work / "phantoms_only"
+        path = place / f"{name}.safetensors"
+        if self.start is None and not path.exists():
+            self.trained(name, self.recipe.phantoms_only, place, None)
+        return path
+
+    def mixed(self, left_out: str | None) -> tuple[dict[str, nn.Module], dict[str, Task], Path]:
+        """The second part, without a subject or with all."""
+        place = self.folder.work / (f"without_{left_out}" if left_out else "all")
+        networks, tasks = {}, {}
+        for name in self.only:
+            networks[name], tasks[name] = self.trained(name, self.recipe.mixed, place, left_out)
+        return networks, tasks, place
+
+    def fold(self, subject: str) -> Fold:
+        """Train without a subject and judge by it."""
+        networks, tasks, place = self.mixed(subject)
+        pack = build_pack(networks, tasks, place / "pack", self.recipe, {"left_out": subject})
+        held_out = self.folder.work / "held_out" / subject
+        return judge_fold(subject, pack.path, self.folder, self.recipe, held_out)
+
+    @property
+    def trained_on(self) -> str:
+        """The machine, for the card."""
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+            return f"{name}, mixed precision, PyTorch {torch.__version__}"
+        arithmetic = ", bfloat16 for keypoints" if self.bfloat16 else ""
+        return f"CPU{arithmetic}, PyTorch {torch.__version__}"
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The recipe's options."""
+    parser = argparse.ArgumentParser(description="Train the reference pack.")
+    parser.add_argument("--work", type=Path, required=True, help="renderings, checkpoints and logs")
+    parser.add_argument("--volumes", type=Path, help="folder with one folder a subject")
+    parser.add_argument("--folds", action="store_true", help="leave each subject out once, and judge by it")
+    parser.add_argument("--left-out", action="append", help="only these folds; repeatable")
+    parser.add_argument("--out", type=Path, help="train with all subjects and write the pack here")
+    parser.add_argument("--only", choices=NETWORKS, help="train one network and stop")
+    parser.add_argument(
+        "--start", type=Path, help="folder of .safetensors to begin with, instead of phantoms"
+    )
+    parser.add_argument(
+        "--as-int8", type=float, default=0.0, metavar="SHARE", help="train this share of the steps as INT8"
+    )
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="keypoint networks learn with bfloat16 on a CPU: twice as fast where it multiplies it (AMX)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="initial weights and order of samples")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that render and draw samples"
+    )
+    parser.add_argument("--short", action="store_true", help="the whole path in minutes, to test it")
+    return parser
+
+
+def known_figures(path: Path) -> dict[str, Any]:
+    """What the folds found, and nothing where they were not run."""
+    if not path.exists():
+        print(f"{path} is not there: the pack gets no temperature and no figures. Run --folds first.")
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def main() -> None:
+    """Run the recipe, or what is left of it."""
+    arguments = command_line().parse_args()
+    run = Run(
+        recipe=SHORT if arguments.short else REFERENCE,
+        folder=StudyFolder(arguments.work, arguments.volumes, arguments.workers),
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        seed=arguments.seed,
+        only=(arguments.only,) if arguments.only else NETWORKS,
+        start=arguments.start,
+        as_int8=arguments.as_int8,
+        bfloat16=arguments.bfloat16,
+    )
+    if arguments.volumes is None:
+        sys.exit("The recipe needs real volumes. Give --volumes.")
+    if unknown := set(arguments.left_out or ()) - set(run.recipe.subjects):
+        sys.exit(f"{min(unknown)} is not learnt from. Leave out one of {', '.join(run.recipe.subjects)}.")
+    if arguments.folds and arguments.only:
+        sys.exit("A fold is judged with all three networks. Leave out --only, or --folds.")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    found = arguments.work / "folds.json"
+    if arguments.folds:
+        try:
+            folds = [run.fold(subject) for subject in arguments.left_out or run.recipe.subjects]
+        except ValueError as error:
+            sys.exit(str(error))
+        write_figures(found, figures(folds))
+        print(found.read_text(encoding="utf-8"))
+    elif arguments.only or not arguments.out:
+        run.mixed(None)
+    if arguments.out and not arguments.only:
+        known = known_figures(found)
+        # Before the training: a start that is gone is to be said at once.
+        try:
+            begun_with = [start_record(run.beginning(name)) for name in NETWORKS]
+        except OSError as error:
+            sys.exit(f"{error.filename} cannot be read ({error.strerror}). The card names what --start held.")
+        networks, tasks, _ = run.mixed(None)
+        temperature = known["calibration"]["temperature"] if known else 1.0
+        if temperature != 1.0:
+            networks["grader"] = Calibrated(networks["grader"], temperature)
+        facts = {"trained_on": run.trained_on, "begun_with": begun_with, "left_out_figures": known}
+        pack = build_pack(networks, tasks, arguments.out, run.recipe, facts)
+        print(f"{pack.path}: pack {pack.name} {pack.version}, SHA-256 {pack.sha256}")
+    plot_curves(arguments.work, arguments.work / "curves.png")
+
+
+if __name__ == "__main__":
+    main()

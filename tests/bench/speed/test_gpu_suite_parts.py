@@ -1,0 +1,320 @@
+"""What the GPU suite is made of, as far as it needs no GPU."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import shutil
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_factory import series
+from stand_in import result
+from tiny_pack import write_tiny_pack
+
+from stenosis_trt.bench.speed import gpu_suite
+from stenosis_trt.bench.speed.suite import report
+from stenosis_trt.bench.speed.suite.answers import Agreement
+from stenosis_trt.bench.speed.suite.copies import copy_studies
+from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Figure, Limit, timed
+from stenosis_trt.bench.speed.suite.pace import Pace
+from stenosis_trt.bench.speed.suite.report import FAILED, SKIPPED, Run, Scenario, lines, markdown
+from stenosis_trt.bench.speed.suite.sheet import Sheet, Skipped
+from stenosis_trt.bench.speed.suite.system import SuiteOptions, System
+from stenosis_trt.bench.speed.suite.utilisation import Utilisation
+from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.support.hardware import Driver, Gpu
+
+_LEVELS = 6
+
+
+def test_a_limit_holds_up_to_itself_and_not_beyond() -> None:
+    assert Limit(at_most=5).holds(5)
+    assert not Limit(at_most=5).holds(5.001)
+    assert Limit(at_least=60).holds(60)
+    assert not Limit(at_least=60).holds(59.9)
+    assert (str(Limit(at_most=5)), str(Limit(at_least=99.5))) == ("≤ 5", "≥ 99.5")
+
+
+def test_the_figure_of_many_runs_is_their_median_with_percentiles() -> None:
+    figure = timed("study", [float(value) for value in range(1, 102)], EVENTS, limit=Limit(at_most=50))
+    assert (figure.value, figure.p90, figure.p99, figure.runs) == (51.0, 91.0, 100.0, 101)
+    assert figure.passed(on_stand_in=False) is False
+
+
+def test_a_stand_in_is_held_to_its_answers_and_not_to_its_speed() -> None:
+    slow = Figure("study", 900.0, "ms", WALL, limit=Limit(at_most=5))
+    wrong = Figure("grades", 90.0, "%", limit=Limit(at_least=99.5), of_answers=True)
+    assert (slow.passed(False), slow.passed(True)) == (False, None)
+    assert (wrong.passed(False), wrong.passed(True)) == (False, False)
+    assert slow.record(on_stand_in=True)["passed"] is None
+
+
+def test_what_is_fast_is_done_as_often_as_asked_for_and_what_is_slow_as_time_allows() -> None:
+    counter = itertools.count()
+    assert Pace(20, 60.0, warm_up=5).repeat(lambda: next(counter)) == list(range(5, 25))
+    slow = Pace(20, 0.05, warm_up=5).repeat(lambda: time.sleep(0.03))
+    assert len(slow) == 2
+    assert len(Pace(1, 0.0, warm_up=0).repeat(lambda: None)) == 1
+
+
+def test_gradings_that_are_the_same_agree_in_everything() -> None:
+    agreement = Agreement()
+    agreement.add(result("1"), result("1"), _LEVELS)
+    figures = {figure.name: figure for figure in agreement.figures("fp16")}
+    assert figures["fp16, identical grades"].value == 100.0
+    assert figures["fp16, largest ratio difference"].value == 0.0
+    assert figures["fp16, largest level shift"].value == 0.0
+    assert all(figure.passed(on_stand_in=False) in (True, None) for figure in figures.values())
+
+
+def test_each_way_to_differ_from_the_cpu_breaks_a_limit_of_its_own() -> None:
+    same = result("1")
+    first, *others = same.levels
+    assert first.cord is not None
+    ways = {
+        "identical grades": replace(first, grade=3),
+        "points in one of them alone": replace(first, point=None),
+        "ratios in one of them alone": replace(first, cord=None),
+        "largest ratio difference": replace(first, cord=replace(first.cord, compression_ratio=0.5031)),
+        "largest level shift": replace(first, point=(1.0, 2.0, 3.31)),
+    }
+    for broken, changed in ways.items():
+        agreement = Agreement()
+        agreement.add(replace(same, levels=(changed, *others)), same, _LEVELS)
+        failed = [item.name for item in agreement.figures("fp16") if item.passed(on_stand_in=True) is False]
+        assert failed == [f"fp16, {broken}"]
+
+
+def test_a_study_that_one_of_the_two_refuses_has_no_level_in_common() -> None:
+    agreement = Agreement()
+    agreement.add(None, result("1"), _LEVELS)
+    agreement.add(None, None, _LEVELS)
+    assert (agreement.studies, agreement.levels, agreement.same_grades) == (2, 12, 6)
+
+
+def test_int8_is_reported_and_held_against_nothing() -> None:
+    agreement = Agreement()
+    agreement.add(None, result("1"), _LEVELS)
+    assert all(figure.limit is None for figure in agreement.figures("int8"))
+
+
+def test_copies_are_read_as_studies_of_their_own_with_the_same_pixels(tmp_path: Path) -> None:
+    series(tmp_path / "in" / "study", 6)
+    copy_studies(tmp_path / "in", tmp_path / "out", 3)
+    with DicomReader() as reader:
+        scan = reader.scan([tmp_path / "out"])
+        assert not scan.problems
+        assert len({study.study_uid for study in scan.studies}) == 3
+        loaded = [reader.load(study.series[0].frames)[0] for study in scan.studies]
+    uids = [item.frame.sop_instance_uid for slices in loaded for item in slices]
+    assert len(set(uids)) == len(uids) == 18
+    for slices in loaded[1:]:
+        for one, other in zip(slices, loaded[0], strict=True):
+            assert np.array_equal(one.stored, other.stored)
+            assert one.pose == other.pose
+
+
+_NVML = """
+#include <string.h>
+typedef struct { unsigned gpu, memory; } rates;
+static int asked;
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
+int cuDeviceGetPCIBusId(char *bus, int size, int device) { strcpy(bus, "0000:3b:00.0"); return 0; }
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **device) {
+    *device = &asked;
+    return strcmp(bus, "0000:3b:00.0") ? 6 : 0;
+}
+int nvmlDeviceGetUtilizationRates(void *device, rates *found) {
+    if (device != &asked) return 2;
+    found->gpu = COUNTED ? 70 + asked++ % 3 : 0;
+    return COUNTED ? 0 : 3;
+}
+"""
+
+
+def _nvml(folder: Path, counted: bool) -> str:
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    (folder / "nvml.c").write_text(_NVML)
+    command = ["cc", f"-DCOUNTED={int(counted)}", "-shared", "-fPIC", "-o", "nvml.so", "nvml.c"]
+    subprocess.run(command, cwd=folder, check=True)
+    return str(folder / "nvml.so")
+
+
+def test_utilisation_is_what_nvml_counts_of_this_processes_gpu_while_something_runs(tmp_path: Path) -> None:
+    library = _nvml(tmp_path, counted=True)
+    with Utilisation(library, library) as utilisation:
+        start = time.perf_counter()
+        while len(utilisation.samples) < 5:
+            assert time.perf_counter() < start + 20, "nothing was counted"
+            time.sleep(0.01)
+        end = time.perf_counter()
+    assert utilisation.reason == ""
+    assert utilisation.median(start, end) in (70.0, 71.0, 72.0)
+    assert utilisation.median(end + 1, end + 2) is None
+
+
+def test_where_nothing_counts_the_reason_is_said(tmp_path: Path) -> None:
+    library = _nvml(tmp_path, counted=False)
+    with Utilisation(library, library) as utilisation:
+        time.sleep(0.1)
+    assert "error 3" in utilisation.reason
+    assert utilisation.samples == []
+    assert "no-such-library" in Utilisation("no-such-library.so", library).reason
+
+
+class _Driver(System):
+    """A system of which nothing is opened: only what a record says of it."""
+
+    def __init__(self, options: SuiteOptions, gpu: str) -> None:
+        super().__init__(options)
+        self.driver = Driver((13, 0), (Gpu(gpu, (9, 0), 80 << 30),), "")
+
+    def make_studies(self, phantoms: bool = True, one_study: bool = True) -> None:
+        assert not phantoms
+        assert not one_study
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny").path
+
+
+@pytest.fixture
+def options(tmp_path: Path, pack: Path) -> SuiteOptions:
+    return SuiteOptions(out=tmp_path, pack=pack, command="stenosis-trt bench gpu-suite")
+
+
+def _fails(system: System, sheet: Sheet) -> None:
+    sheet.add(Figure("before it failed", 1.0, "s", WALL))
+    raise RuntimeError("no such thing")
+
+
+def _is_skipped(system: System, sheet: Sheet) -> None:
+    raise Skipped("There is no peer.")
+
+
+def _is_wrong(system: System, sheet: Sheet) -> None:
+    sheet.add(Figure("identical grades", 90.0, "%", limit=Limit(at_least=99.5), of_answers=True))
+
+
+def _is_slow(system: System, sheet: Sheet) -> None:
+    sheet.add(timed("study", [9.0, 10.0, 11.0], EVENTS, limit=Limit(at_most=5)))
+
+
+def _suite(
+    monkeypatch: pytest.MonkeyPatch, options: SuiteOptions, *measures: Any, gpu: str = "NVIDIA H200"
+) -> tuple[bool, list[str], dict[str, Any]]:
+    scenarios = {measure.__name__.strip("_"): (measure, "About it.") for measure in measures}
+    monkeypatch.setattr(gpu_suite, "SCENARIOS", scenarios)
+    monkeypatch.setattr(gpu_suite, "System", lambda given: _Driver(given, gpu))
+    passed, table = gpu_suite.run_suite(options)
+    (written,) = options.out.glob("gpu-suite-*.json")
+    return passed, table, json.loads(written.read_text())
+
+
+def test_a_scenario_that_fails_is_recorded_with_its_reason_and_the_others_still_run(
+    monkeypatch: pytest.MonkeyPatch, options: SuiteOptions
+) -> None:
+    passed, table, record = _suite(monkeypatch, options, _fails, _is_skipped, _is_slow)
+    assert not passed
+    assert record["finished"]
+    found = record["scenarios"]
+    assert [item["status"] for item in found.values()] == [FAILED, SKIPPED, "measured"]
+    assert found["fails"]["reason"] == "RuntimeError: no such thing"
+    assert found["fails"]["figures"][0]["name"] == "before it failed"
+    assert found["is_skipped"]["reason"] == "There is no peer."
+    assert any("failed: RuntimeError: no such thing" in line for line in table)
+
+
+def test_a_wrong_answer_fails_the_run_and_a_slow_one_does_not(
+    monkeypatch: pytest.MonkeyPatch, options: SuiteOptions
+) -> None:
+    passed, table, record = _suite(monkeypatch, options, _is_slow)
+    assert passed
+    assert record["scenarios"]["is_slow"]["figures"][0]["passed"] is False
+    assert any("FAILED" in line for line in table)
+    next(options.out.glob("*.json")).unlink()
+    assert not _suite(monkeypatch, options, _is_wrong)[0]
+
+
+def test_a_wrong_answer_of_a_stand_in_fails_the_run_too_and_its_speed_is_not_judged(
+    monkeypatch: pytest.MonkeyPatch, options: SuiteOptions
+) -> None:
+    passed, table, record = _suite(monkeypatch, options, _is_wrong, _is_slow, gpu="stand-in for a GPU")
+    assert not passed
+    assert record["stand_in"]
+    assert report.STAND_IN in table
+    assert record["scenarios"]["is_slow"]["figures"][0]["passed"] is None
+    (summary,) = options.out.glob("*.md")
+    assert f"**{report.STAND_IN}**" in summary.read_text()
+
+
+def test_what_a_quick_run_has_no_time_for_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, options: SuiteOptions
+) -> None:
+    monkeypatch.setattr(System, "seconds_left", -1.0)
+    _, _, record = _suite(monkeypatch, replace(options, quick=True), _is_slow)
+    assert record["scenarios"]["is_slow"]["status"] == SKIPPED
+    assert "240 s" in record["scenarios"]["is_slow"]["reason"]
+
+
+def test_the_record_names_what_was_measured_and_with_what(
+    monkeypatch: pytest.MonkeyPatch, options: SuiteOptions
+) -> None:
+    _, _, record = _suite(monkeypatch, options, _is_slow)
+    assert record["gpu"]["name"] == "NVIDIA H200"
+    assert record["gpu"]["driver_cuda"] == "13.0"
+    assert "sm_90" in record["gpu"]["kernels"]
+    assert record["pack"]["sha256"] == System(options).pack.sha256
+    assert {"numpy", "onnxruntime", "pycuda", "torch", "python"} <= set(record["versions"])
+    assert record["command"] == "stenosis-trt bench gpu-suite"
+    (figure,) = record["scenarios"]["is_slow"]["figures"]
+    assert figure == {
+        "name": "study",
+        "value": 10.0,
+        "unit": "ms",
+        "clock": EVENTS,
+        "runs": 3,
+        "p90": 10.8,
+        "p99": 10.98,
+        "limit": "≤ 5",
+        "passed": False,
+    }
+
+
+def test_the_summary_has_every_figure_with_its_clock_and_verdict(options: SuiteOptions) -> None:
+    sheet = Sheet(lambda text: None)
+    _is_slow(System(options), sheet)
+    run = Run(_Driver(options, "NVIDIA H200"), "2026-01-01", [Scenario("device", "About it.", sheet)])
+    content = report.record(run)
+    assert "| study | 10 ms | 10.8 | 10.98 | 3 | CUDA events | ≤ 5 | FAILED |" in markdown(content)
+    assert "The run did not come to its end." in markdown(content)
+    assert next(iter(lines(content))).startswith("NVIDIA H200, CUDA 13.0, pack tiny")
+
+
+def test_plans_are_built_in_a_copy_of_the_pack_and_studies_that_were_made_are_found_again(
+    options: SuiteOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = System(options)
+    assert system.pack.path.parent == options.out / "work"
+    (system.pack.path / "plans").mkdir()
+    assert (System(options).pack.path / "plans").is_dir()
+    folder = options.out / "work" / "phantoms-515-100"
+    folder.mkdir()
+    with (folder / "truth.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["study_uid"])
+        table.writerows([[str(number)] for number in range(100)])
+    monkeypatch.setattr("stenosis_trt.bench.speed.suite.system.write_studies", None)
+    assert System(options).phantoms == folder

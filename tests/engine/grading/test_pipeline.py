@@ -1,0 +1,261 @@
+"""The whole pipe, on real ONNX Runtime, with models whose answers the test draws into the images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_study import made_study, noise, noise_above_the_dark
+from tiny_pack import write_tiny_pack
+
+from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
+from stenosis_trt.engine.grading.pipeline import CannotGrade, grade_study
+from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.records import (
+    LEVELS,
+    Stage,
+)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return write_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def backend(pack: Pack) -> Iterator[OnnxRuntimeBackend]:
+    opened = OnnxRuntimeBackend(pack, threads=1)
+    yield opened
+    opened.close()
+
+
+class _Known(StepwiseBackend):
+    """The real backend, except that it is told where the levels and the cord are."""
+
+    name = "known"
+
+    def __init__(self, inner: OnnxRuntimeBackend) -> None:
+        super().__init__(inner.pack)
+        self.inner = inner
+        self.batches: dict[str, int] = {}
+        self.calls: list[str] = []
+
+    def preprocess(self, slices, rois, spec):  # type: ignore[no-untyped-def]
+        return self.inner.preprocess(slices, rois, spec)
+
+    def infer(self, model, batch):  # type: ignore[no-untyped-def]
+        self.calls.append(model)
+        self.batches[model] = len(batch)
+        if model == "grader":
+            return self.inner.infer(model, batch)
+        return model
+
+    def support(self, heatmaps):  # type: ignore[no-untyped-def]
+        """Each map is high at its own peak alone."""
+        return self.decode(heatmaps)[:, :, 2:] * np.eye(6, dtype=np.float32)
+
+    def decode(self, heatmaps):  # type: ignore[no-untyped-def]
+        count = self.batches[heatmaps]
+        if heatmaps == "levels":
+            decoded = np.zeros((count, 6, 3), np.float32)
+            decoded[:, :, 0] = 28.0
+            decoded[:, :, 1] = 22.0 + 4.0 * np.arange(6)
+            fade = np.exp(-0.5 * ((np.arange(count) - 4) * 3.0 / 6.0) ** 2)
+            decoded[:, :, 2] = 0.9 * fade[:, None]
+            return decoded
+        corners = np.array([[31.5, 28.0], [31.5, 35.0], [38.0, 31.5], [25.0, 31.5]], np.float32)
+        return np.concatenate(
+            [np.tile(corners, (count, 1, 1)), np.full((count, 4, 1), 0.8, np.float32)], axis=2
+        )
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_every_level_is_graded_and_measured(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    known = _Known(backend)
+    result = grade_study(made_study(), pack, known)
+    assert tuple(item.level for item in result.levels) == LEVELS
+    for item in result.levels:
+        assert item.grade is not None
+        assert item.probabilities is not None
+        assert sum(item.probabilities) == pytest.approx(1.0, abs=1e-5)
+        assert item.grade == int(np.argmax(item.probabilities))
+        assert item.cord is not None
+        assert item.cord.ap_mm == pytest.approx(7.0, abs=1e-3)
+        assert item.cord.compression_ratio == pytest.approx(7.0 / 13.0, abs=1e-3)
+        assert item.point is not None
+        assert item.point[0] == pytest.approx(0.0, abs=0.5)
+        assert item.sagittal_sop_uid == "s4"
+    assert set(result.seconds) == {"load", "levels", "grade", "cord"}
+
+
+class _BlindOnOneSlice(_Known):
+    """Heatmaps of nothing on the first axial slice: all four peaks are in their first pixel."""
+
+    def decode(self, heatmaps):  # type: ignore[no-untyped-def]
+        decoded = super().decode(heatmaps)
+        if heatmaps == "cord":
+            decoded[0] = 0.0
+        return decoded
+
+
+def test_a_slice_on_which_no_cord_is_seen_costs_no_other(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    whole = grade_study(made_study(), pack, _Known(backend))
+    result = grade_study(made_study(), pack, _BlindOnOneSlice(backend))
+    assert result.cord_slices == whole.cord_slices[1:]
+    assert len([item for item in result.levels if item.cord]) >= len(LEVELS) - 1
+    json.dumps(asdict(result), allow_nan=False)
+
+
+def test_all_regions_of_a_study_go_through_each_model_in_one_call(
+    pack: Pack, backend: OnnxRuntimeBackend
+) -> None:
+    known = _Known(backend)
+    grade_study(made_study(), pack, known)
+    assert known.calls == ["levels", "grader", "cord"]
+    assert known.batches["levels"] == 9
+    assert known.batches["grader"] == 6
+
+
+def test_levels_match_the_axial_slice_nearest_in_patient_coordinates(
+    pack: Pack, backend: OnnxRuntimeBackend
+) -> None:
+    study = made_study()
+    result = grade_study(study, pack, _Known(backend))
+    heights = {item.frame.sop_instance_uid: item.pose.origin[2] for item in study.axial}
+    for item in result.levels:
+        assert item.cord is not None
+        assert item.point is not None
+        assert abs(heights[item.cord.sop_instance_uid] - item.point[2]) < 8.0
+
+
+def test_without_an_axial_series_levels_are_graded_and_say_why_there_is_no_ratio(
+    pack: Pack, backend: OnnxRuntimeBackend
+) -> None:
+    result = grade_study(made_study(axial=False), pack, _Known(backend))
+    assert all(item.grade is not None and item.cord is None for item in result.levels)
+    assert all("no_axial_series" in item.warnings for item in result.levels)
+    assert result.axial_series_uid == ""
+
+
+def test_another_frame_of_reference_is_never_matched(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    known = _Known(backend)
+    result = grade_study(made_study(same_frame=False), pack, known)
+    assert "cord" not in known.calls
+    assert all("axial_unmatched" in item.warnings and item.cord is None for item in result.levels)
+
+
+def test_a_flat_image_is_flagged_for_its_contrast(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    result = grade_study(made_study(fill=noise(0)), pack, _Known(backend))
+    assert all("low_contrast" in item.warnings for item in result.levels)
+
+
+def test_noise_is_no_cervical_spine(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    with pytest.raises(CannotGrade) as caught:
+        grade_study(made_study(), pack, backend)
+    assert caught.value.stage is Stage.LEVELS
+    assert "No cervical spine" in caught.value.reason
+    assert caught.value.advice.endswith(".")
+
+
+@pytest.fixture(scope="module")
+def cautious(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxRuntimeBackend]:
+    """Its grader has the fifth class, for regions of middle brightness."""
+    written = write_tiny_pack(tmp_path_factory.mktemp("pack") / "cautious", other=True)
+    with closing(OnnxRuntimeBackend(written, threads=1)) as opened:
+        yield opened
+
+
+def test_a_level_unlike_the_training_has_no_grade_and_keeps_the_rest(
+    pack: Pack, backend: OnnxRuntimeBackend, cautious: OnnxRuntimeBackend
+) -> None:
+    study = made_study(fill=noise_above_the_dark)
+    result = grade_study(study, cautious.pack, _Known(cautious))
+    plain = grade_study(study, pack, _Known(backend))
+    unlike = ["unlike_training" in item.warnings for item in result.levels]
+    assert unlike == [True, True, False, False, False, False]
+    for item, other in zip(result.levels, plain.levels, strict=True):
+        assert item.p_other is not None
+        assert other.p_other is None
+        assert (item.p_other >= 0.5) == ("unlike_training" in item.warnings) == (item.grade is None)
+        assert (item.point, item.cord) == (other.point, other.cord)
+        assert item.cord is not None
+        assert item.sagittal_sop_uid == "s4"
+        if item.grade is None:
+            assert item.probabilities is None
+            assert item.confidence == pytest.approx(0.9, abs=0.01)
+            assert "grade_low_confidence" not in item.warnings
+        else:
+            # Softmax over five, without the fifth, is softmax over the four.
+            assert item.grade == other.grade
+            assert item.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+            assert item.confidence == pytest.approx(other.confidence, abs=1e-5)
+
+
+def test_a_study_of_which_every_level_is_unlike_the_training_is_not_graded(
+    cautious: OnnxRuntimeBackend,
+) -> None:
+    with pytest.raises(CannotGrade) as caught:
+        grade_study(made_study(), cautious.pack, _Known(cautious))
+    assert caught.value.stage is Stage.GRADE
+    assert "All 6 levels that were found look unlike" in caught.value.reason
+    assert caught.value.advice.endswith(".")
+
+
+@pytest.mark.parametrize(("limit", "graded"), [(1.0, 6), (0.001, 2)])
+def test_the_pack_says_from_which_probability_a_level_is_unlike_the_training(
+    tmp_path: Path, limit: float, graded: int
+) -> None:
+    other = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=limit)
+    with closing(OnnxRuntimeBackend(other, threads=1)) as opened:
+        result = grade_study(made_study(fill=noise_above_the_dark), other, _Known(opened))
+    assert sum(item.grade is not None for item in result.levels) == graded
+
+
+class _OfHalfPrecision(_Known):
+    """Answers of a grader that is sure, rounded: in one row nothing is left of the grades."""
+
+    def infer(self, model, batch):  # type: ignore[no-untyped-def]
+        found = super().infer(model, batch)
+        if model == "grader":
+            found[0] = (0.0, 0.0, 0.0, 0.0, 1.0)
+            found[1] = (0.0004, 0.0002, 0.0, 0.0, 0.999)
+        return found
+
+
+def test_what_rounding_leaves_of_the_grades_still_adds_up_to_one(tmp_path: Path) -> None:
+    other = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=1.0)
+    with closing(OnnxRuntimeBackend(other, threads=1)) as opened:
+        lost, rounded, *_ = grade_study(made_study(), other, _OfHalfPrecision(opened)).levels
+    assert (lost.grade, lost.p_other) == (None, 1.0)
+    assert rounded.probabilities == pytest.approx((2 / 3, 1 / 3, 0.0, 0.0))
+
+
+def test_a_model_that_is_no_onnx_file_says_so(pack: Pack, tmp_path: Path) -> None:
+    import hashlib
+    import json
+
+    folder = write_tiny_pack(tmp_path / "broken").path
+    (folder / "levels.onnx").write_bytes(b"not a model")
+    manifest = json.loads((folder / "pack.json").read_text())
+    manifest["models"]["levels"]["sha256"] = hashlib.sha256(b"not a model").hexdigest()
+    (folder / "pack.json").write_text(json.dumps(manifest))
+    with pytest.raises(PackError, match="not encoded as an ONNX model"):
+        OnnxRuntimeBackend(Pack.load(folder), threads=1)
+
+
+def test_batches_larger_than_a_call_come_back_whole(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+    rng = np.random.default_rng(0)
+    batch = rng.random((37, 1, 128, 128), dtype=np.float32)
+    whole = backend.infer("cord", batch)
+    assert whole.shape == (37, 4, 64, 64)
+    for index in (0, 15, 16, 36):
+        assert np.allclose(whole[index], backend.infer("cord", batch[index : index + 1])[0], atol=1e-6)
