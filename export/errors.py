@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from stenosis_trt.engine.errors import StenosisError
 
-class PreparationError(Exception):
-    """Something that is needed is missing or unfit. `reason` says what, `advice` how to mend it."""
 
-    def __init__(self, reason: str, advice: str) -> None:
-        super().__init__(f"{reason} {advice}")
-        self.reason, self.advice = reason, advice
+class PreparationError(StenosisError):
+    """Something that is needed is missing or unfit."""
 
 
 class StudiesError(PreparationError):
@@ -19,5 +17,5 @@ class PrecisionError(PreparationError):
     """A model that cannot be had in a precision."""
 
 
-class ExportError(Exception):
+class ExportError(StenosisError):
     """A network that cannot be exported as it should be."""

@@ -14,8 +14,9 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.models import OTHER, ROLES, InputSpec, OutputSpec
+from stenosis_trt.export.errors import ExportError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,7 +44,7 @@ _MAX_DEPTH = 50
 _MAX_INTEGER = 1 << 63
 
 
-class SpecError(Exception):
+class SpecError(ExportError):
     """A spec that cannot be used; the message says where, why, and what to write."""
 
 

@@ -28,6 +28,7 @@ from stenosis_trt.bench.phantom.dicom_files import (
     write_study,
 )
 from stenosis_trt.bench.phantom.study import Phantoms, PhantomStudy, PlannedSeries, StudySource
+from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.support.atomic_files import PART, writing_whole
 from stenosis_trt.engine.support.workers import worker_pool
 
@@ -86,7 +87,7 @@ class PhantomOptions:
 Rows = list[dict[str, object]]
 
 
-class ResumeError(Exception):
+class ResumeError(OutputError):
     """A folder does not hold an interrupted run of these options; the message says why and what to do."""
 
 

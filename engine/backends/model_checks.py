@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Float32Array
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError, StenosisError
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.records import Stage
 from stenosis_trt.kernels.reference import HEATMAP_TOLERANCE
@@ -21,7 +21,7 @@ _ADVICE = "Export the model again as its pack.json says, or use another pack."
 _STAGES = {"levels": Stage.LEVELS, "grader": Stage.GRADE, "cord": Stage.CORD}
 
 
-class ModelOutputError(Exception):
+class ModelOutputError(StenosisError):
     """A model answered the images of one study with values that no model may give.
 
     Attributes:
@@ -33,12 +33,11 @@ class ModelOutputError(Exception):
 
     def __init__(self, model: ModelSpec, fault: str) -> None:
         self.model, self.stage, self.fault = model, _STAGES[model.name], fault
-        self.reason = f"The model {model.name} ({model.file}) cannot be used for this study: {fault}."
-        self.advice = (
+        super().__init__(
+            f"The model {model.name} ({model.file}) cannot be used for this study: {fault}.",
             "Check the images of the study for damage and grade it by eye; if other studies fail in the same "
-            "way, use another precision or pack."
+            "way, use another precision or pack.",
         )
-        super().__init__(f"{self.reason} {self.advice}")
 
 
 def model_error(model: ModelSpec, fault: str) -> PackError:

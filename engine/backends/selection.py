@@ -10,19 +10,11 @@ from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.gpu.choice import NoGpuError, choose_plans
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.cuda.driver import CudaError
+from stenosis_trt.engine.errors import DeviceError, TensorRTError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.support.messages import say
-from stenosis_trt.engine.trt.flavours import TensorRTError
 
 DEVICES = ("auto", "cpu", "gpu")
-
-
-class DeviceError(Exception):
-    """The device that was asked for cannot be had. `advice` says what to install or to ask for."""
-
-    def __init__(self, reason: str, advice: str) -> None:
-        super().__init__(f"{reason} {advice}")
-        self.reason, self.advice = reason, advice
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,14 @@ from stenosis_trt.engine.backends.model_checks import ModelOutputError, check_ou
 from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.module import Module
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.store import read_plan
 from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.trt.api import TensorRT
 from stenosis_trt.engine.trt.engine import LoadedPlan
-from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError
+from stenosis_trt.engine.trt.flavours import FLAVOURS
 from stenosis_trt.kernels.binaries import BinaryError, image_for
 from stenosis_trt.kernels.launches import statistics_blocks
 

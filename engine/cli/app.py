@@ -188,7 +188,7 @@ def phantom(
     """Write synthetic cervical spine studies with exact truth (truth.csv)."""
     from concurrent.futures.process import BrokenProcessPool
 
-    from stenosis_trt.bench.phantom import PhantomOptions, ResumeError, write_studies
+    from stenosis_trt.bench.phantom import PhantomOptions, write_studies
     from stenosis_trt.engine.support.progress import show_progress
 
     if anatomy is None:
@@ -198,10 +198,8 @@ def phantom(
         if anatomy is not None:
             options = replace(options, source=_anatomies(anatomy, subject))
     try:
-        with show_progress("Making phantoms", "studies") as progress:
+        with usage_errors(), show_progress("Making phantoms", "studies") as progress:
             truth = write_studies(out, options, progress.advance, resume)
-    except ResumeError as error:
-        fail(str(error))
     except BrokenProcessPool:
         fail(
             "A process that shares the work was killed, perhaps for want of memory. The studies that were "

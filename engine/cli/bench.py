@@ -119,13 +119,9 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def _run(options: SuiteOptions) -> None:
     from stenosis_trt.bench.speed.gpu_suite import run_suite
-    from stenosis_trt.engine.cuda.driver import CudaError
 
-    try:
-        with usage_errors():
-            passed, table = run_suite(options)
-    except CudaError as error:
-        fail(str(error))
+    with usage_errors():
+        passed, table = run_suite(options)
     for line in table:
         typer.echo(line)
     raise typer.Exit(0 if passed else NOT_ALL)

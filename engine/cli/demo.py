@@ -10,8 +10,9 @@ from rich import box
 from rich.table import Table
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
+from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
-from stenosis_trt.engine.runs.outputs import RESULTS, OutputError
+from stenosis_trt.engine.runs.outputs import RESULTS
 from stenosis_trt.engine.support.messages import console, show
 from stenosis_trt.engine.support.progress import show_progress
 

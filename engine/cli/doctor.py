@@ -10,8 +10,8 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from stenosis_trt.engine.backends.selection import DeviceError, decide
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.backends.selection import decide
+from stenosis_trt.engine.errors import DeviceError, PackError, TensorRTError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.plans.sidecar import Here
 from stenosis_trt.engine.plans.store import build_command, plans_of, refusal
@@ -28,7 +28,7 @@ from stenosis_trt.engine.support.hardware import (
 from stenosis_trt.engine.support.messages import line_width
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError
+from stenosis_trt.engine.trt.flavours import FLAVOURS
 
 _GIB = 1 << 30
 _NAME_COLUMNS = 17

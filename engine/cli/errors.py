@@ -71,19 +71,12 @@ def needs_package(message: str) -> Iterator[None]:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Print what keeps a command from running or going on as one line, and leave with exit code 2."""
-    from stenosis_trt.engine.backends.model_checks import ModelOutputError
-    from stenosis_trt.engine.backends.selection import DeviceError
-    from stenosis_trt.engine.cuda.driver import CudaError
-    from stenosis_trt.engine.dicom.errors import ReaderError
-    from stenosis_trt.engine.packs.files import PackError
-    from stenosis_trt.engine.runs.outputs import OutputError
-    from stenosis_trt.engine.trt.flavours import TensorRTError
+    """Print the reason and the advice of a `StenosisError` as one line, and exit with code 2."""
+    from stenosis_trt.engine.errors import StenosisError
 
-    told = (PackError, ModelOutputError, DeviceError, OutputError, ReaderError, CudaError, TensorRTError)
     try:
         yield
-    except told as error:
+    except StenosisError as error:
         fail(str(error))
 
 

@@ -140,15 +140,11 @@ def _toml_text(text: str) -> str:
 
 def _export(asked: _Asked, out: Path, key: PrivateKey | None) -> Pack:
     with needs_package(_NEEDS):
-        from stenosis_trt.export.errors import ExportError
         from stenosis_trt.export.packs.export import export_pack
-        from stenosis_trt.export.spec_file import SpecError, read_spec
+        from stenosis_trt.export.spec_file import read_spec
     _must_exist(asked.check, "--check")
-    try:
-        spec = read_spec(asked.spec, asked.settings)
-        return export_pack(asked.checkpoints, spec, out, asked.check, typer.echo, key, asked.ignored)
-    except (ExportError, SpecError) as error:
-        fail(str(error))
+    spec = read_spec(asked.spec, asked.settings)
+    return export_pack(asked.checkpoints, spec, out, asked.check, typer.echo, key, asked.ignored)
 
 
 def _quantise_options(
@@ -162,15 +158,11 @@ def _quantise_options(
     from stenosis_trt.engine.cli.build_options import names
 
     with needs_package(_NEEDS):
-        from stenosis_trt.export.errors import PreparationError
         from stenosis_trt.export.precision.convert import Int8Options, require_modelopt
         from stenosis_trt.export.precision.quantise import QuantiseOptions
     _must_exist(calibrate, "--calibrate")
     _must_exist(validate, "--validate")
-    try:
-        require_modelopt()
-    except PreparationError as error:
-        fail(str(error))
+    require_modelopt()
     if names(precision) == ("fp16",):
         refuse_unread("int8 in --precision", {"calibrator": calibrator})
     with wrong_values():

@@ -214,18 +214,14 @@ def _print(outcomes: Mapping[str, Outcome], by_model: Mapping[str, Mapping[str, 
 
 @contextmanager
 def export_errors() -> Iterator[None]:
-    """`usage_errors`, and what keeps a pack from being quantised or validated."""
+    """`usage_errors`, and messages for missing packages, the file system, memory and Ctrl-C."""
     try:
         with (
             needs_package("{} is not installed. Install it: pip install 'stenosis-trt[export]'"),
             usage_errors(),
         ):
-            from stenosis_trt.export.errors import PreparationError
-
             try:
                 yield
-            except PreparationError as error:
-                fail(str(error))
             except OSError as error:
                 fail_of_system(error)
             except MemoryError as error:

@@ -101,7 +101,8 @@ def signature_line(pack: Pack) -> str:
 
 
 def _passphrase(path: Path) -> str:
-    from stenosis_trt.engine.packs.keys import PASSPHRASE, SignatureError
+    from stenosis_trt.engine.errors import SignatureError
+    from stenosis_trt.engine.packs.keys import PASSPHRASE
 
     known = os.environ.get(PASSPHRASE)
     if known is not None:

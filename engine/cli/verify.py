@@ -106,9 +106,10 @@ def _compare(pack: Pack, plans: Sequence[PlanState], studies: Path | None) -> bo
 
 def _compare_plan(pack: Pack, plan: Plan, here: Here, inputs: Float32Array, source: str) -> bool:
     """Compare one plan and record what was found; where it cannot be compared, say why and record nothing."""
+    from stenosis_trt.engine.errors import TensorRTError
     from stenosis_trt.engine.plans.store import record_measured
     from stenosis_trt.engine.trt.api import TensorRT
-    from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError
+    from stenosis_trt.engine.trt.flavours import FLAVOURS
     from stenosis_trt.export.errors import PreparationError
     from stenosis_trt.export.precision.parity import compare_plan, outcome
 

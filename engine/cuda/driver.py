@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 
+from stenosis_trt.engine.errors import DeviceError
+
 _LIBRARY = "libcuda.so.1"
 _PREFIX = "CUDA_ERROR_"
 _MOST_CODES = 1000
@@ -80,7 +82,7 @@ _ADVICE_CAPTURE = (
 _ADVICE_OTHER = "Report it, with what was run."
 
 
-class CudaError(Exception):
+class CudaError(DeviceError):
     """Something that could not be done with CUDA.
 
     Attributes:
@@ -90,8 +92,8 @@ class CudaError(Exception):
     """
 
     def __init__(self, reason: str, advice: str, code: str = "") -> None:
-        super().__init__(f"{reason} {advice}")
-        self.reason, self.advice, self.code = reason, advice, code
+        super().__init__(reason, advice)
+        self.code = code
 
     @property
     def out_of_memory(self) -> bool:

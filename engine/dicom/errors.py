@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from stenosis_trt.engine.errors import InputError
 from stenosis_trt.engine.records import Problem, Stage
 
 
-class DicomError(Exception):
+class DicomError(InputError):
     """A file, or something in it, that cannot be used.
 
     `reason` and `advice` are one sentence each and hold no value from the header that could identify
@@ -24,8 +25,8 @@ class DicomError(Exception):
         study_uid: str = "",
         temporary: bool = False,
     ) -> None:
-        super().__init__(reason)
-        self.stage, self.reason, self.advice = stage, reason, advice
+        super().__init__(reason, advice)
+        self.stage = stage
         self.harmless, self.study_uid, self.temporary = harmless, study_uid, temporary
 
     def __reduce__(self) -> tuple[type[DicomError], tuple[Any, ...]]:
@@ -57,18 +58,14 @@ class ArchiveFound(DicomError):
         return ArchiveFound, (self.kind,)
 
 
-class ReaderError(Exception):
+class ReaderError(InputError):
     """Nothing can be read at all: the reading process does not start, or there is no memory for it to write
     pixels to. The message says what to do."""
 
 
 class ReaderUnavailable(ReaderError):
     """Nothing can be read now, for a reason that may pass: no process can be started, or the answer of one
-    does not fit into memory. `reason` and `advice` are one sentence each."""
-
-    def __init__(self, reason: str, advice: str) -> None:
-        super().__init__(f"{reason} {advice}")
-        self.reason, self.advice = reason, advice
+    does not fit into memory."""
 
     def of_file(self, stage: Stage) -> DicomError:
         """The error of a file that could not be read for this."""

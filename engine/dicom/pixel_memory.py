@@ -143,7 +143,7 @@ class PixelMemory:
             ReaderError: it was closed.
         """
         if not self._close.alive:
-            raise ReaderError("The memory for pixels was closed before its reader. Close the reader first.")
+            raise ReaderError("The pixel memory was closed before its reader.", "Close the reader first.")
         return self._descriptor
 
     @property
@@ -214,8 +214,8 @@ def _shared(size: int) -> tuple[int, mmap.mmap]:
     """
     if not hasattr(os, "memfd_create"):
         raise ReaderError(
-            "Memory cannot be shared with the processes that read files: Python has no memfd_create here. "
-            "Use Linux and a Python that was built with glibc 2.27 or later, or --device cpu."
+            "Memory cannot be shared with the processes that read files: Python has no memfd_create here.",
+            "Use Linux and a Python that was built with glibc 2.27 or later, or --device cpu.",
         )
     # It is where memfd_create is.
     import fcntl
@@ -223,7 +223,7 @@ def _shared(size: int) -> tuple[int, mmap.mmap]:
     if size > os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2:
         # The system would go on trying, and end programs to have it.
         reason = f"{size} bytes for pixels are more than half of the machine's memory."
-        raise ReaderError(f"{reason} Ask for less.")
+        raise ReaderError(reason, "Ask for less.")
     descriptor = os.memfd_create("stenosis-trt-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(descriptor, size)
@@ -235,7 +235,7 @@ def _shared(size: int) -> tuple[int, mmap.mmap]:
     except OSError as error:
         os.close(descriptor)
         reason = f"{size} bytes for pixels cannot be had ({error.strerror})."
-        raise ReaderError(f"{reason} Free memory, or ask for less.") from error
+        raise ReaderError(reason, "Free memory, or ask for less.") from error
 
 
 def _rounded_up(size: int, step: int) -> int:

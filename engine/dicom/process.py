@@ -126,7 +126,7 @@ class ReadingProcess:
         """Start a process; again after a while where it cannot be started."""
         for wait in (*_START_WAITS, None):
             if self._closed:
-                raise ReaderError("The reader was closed while it was reading. Open another.")
+                raise ReaderError("The reader was closed while it was reading.", "Open another.")
             try:
                 self._channel = channel = self._start_once()
             except ReaderUnavailable:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Backend, Float32Array, Grades, Roi, StudyOnBackend
+from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, measure_cord, slices_across
 from stenosis_trt.engine.grading.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
 from stenosis_trt.engine.grading.match import Match, match_levels
@@ -31,14 +32,6 @@ from stenosis_trt.engine.records import (
 
 _LOW_CONTRAST = 0.05
 """Standard deviation of a region in its window, below which there is next to nothing to see."""
-
-
-class CannotGrade(Exception):
-    """A study that must not be graded, with the stage, the reason and what to do."""
-
-    def __init__(self, stage: Stage, reason: str, advice: str) -> None:
-        super().__init__(reason)
-        self.stage, self.reason, self.advice = stage, reason, advice
 
 
 class _Clock:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+from stenosis_trt.engine.errors import PackError
+
 MANIFEST = "pack.json"
 MAXIMUM_MANIFEST_BYTES = 4 << 20
 MAXIMUM_MODEL_BYTES = 1 << 30
@@ -25,15 +27,6 @@ _FREE_BYTES = 16 << 20
 of their size."""
 _READ_BYTES = 1 << 20
 """Read from a zip at once. Its directory has to fit in: 46 bytes and a name for each file."""
-
-
-class PackError(Exception):
-    """A pack that cannot be used. `reason` says what is wrong, `advice` how to mend it."""
-
-    def __init__(self, reason: str, advice: str) -> None:
-        super().__init__(f"{reason} {advice}")
-        self.reason = reason
-        self.advice = advice
 
 
 def read_file(path: Path, name: str, limit: int) -> bytes:

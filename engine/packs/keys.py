@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import SignatureError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,10 +27,6 @@ PASSPHRASE = "STENOSIS_TRT_KEY_PASSPHRASE"
 _MAX_KEY_BYTES = 64 << 10
 _MAKE_PAIR = f"Make a pair of keys: {NEW_KEY} && {PUBLIC_OF}"
 _ASK_SIGNER = f"Ask the signer for theirs, which is made with: {PUBLIC_OF}"
-
-
-class SignatureError(PackError):
-    """A key that cannot be used, or a signature that is missing, wrong, or of nobody who is trusted."""
 
 
 @dataclass(frozen=True)

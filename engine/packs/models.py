@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.records import LEVELS
 
 PLANES = ("sagittal", "axial")

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.external_data import OnnxEncodingError, keeps_data_elsewhere
 from stenosis_trt.engine.packs.files import (
     MANIFEST,
     MAXIMUM_MANIFEST_BYTES,
     MAXIMUM_MODEL_BYTES,
-    PackError,
     read_file,
     read_if_there,
 )

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError, PlanError, TensorRTError
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
@@ -20,7 +20,6 @@ from stenosis_trt.engine.plans.store import (
     PLANS,
     ModelFile,
     Plan,
-    PlanError,
     build_command,
     model_files,
     plans_of,
@@ -37,7 +36,7 @@ from stenosis_trt.engine.support.hardware import Driver, Gpu
 from stenosis_trt.engine.support.progress import Progress
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.engine.trt.api import BuiltPlan, TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, TensorRTError, dotted
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, dotted
 from stenosis_trt.engine.trt.network import ParsedNetwork
 from stenosis_trt.kernels.binaries import cache_folder
 

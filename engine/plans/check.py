@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stenosis_trt.engine.errors import PlanError, TensorRTError
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
 from stenosis_trt.engine.plans.sidecar import Here, Sidecar
 from stenosis_trt.engine.plans.store import (
     Plan,
-    PlanError,
     all_plans,
     build_advice,
     build_command,
@@ -22,7 +22,7 @@ from stenosis_trt.engine.plans.store import (
 )
 from stenosis_trt.engine.support.hardware import Driver
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError
+from stenosis_trt.engine.trt.flavours import FLAVOURS
 
 INTACT, STALE, CHANGED, UNTRUSTED = "intact", "stale", "changed", "not trusted"
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from stenosis_trt.engine.packs.files import MANIFEST, PackError
+from stenosis_trt.engine.errors import PackError, PlanError
+from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.packs.signature import Signed, write_signature
-from stenosis_trt.engine.plans.store import Plan, PlanError, all_plans, read_plan, sign_plan
+from stenosis_trt.engine.plans.store import Plan, all_plans, read_plan, sign_plan
 
 
 def sign_pack(pack: Pack, key: PrivateKey) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from stenosis_trt.engine.errors import PlanError
 from stenosis_trt.engine.packs.files import MANIFEST, read_regular
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.models import MODEL_NAMES, ModelSpec
@@ -30,15 +31,11 @@ from stenosis_trt.engine.packs.signature import (
 from stenosis_trt.engine.plans.sidecar import Here, Sidecar
 from stenosis_trt.engine.support.atomic_files import write_whole_bytes
 from stenosis_trt.engine.support.hardware import Gpu
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, TensorRTError, dotted
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, dotted
 
 PLANS = "plans"
 
 _MAX_SIDECAR_BYTES = 1 << 20
-
-
-class PlanError(TensorRTError):
-    """There is no plan that may be loaded, or it is not what its sidecar says. The advice has the command."""
 
 
 @dataclass(frozen=True)

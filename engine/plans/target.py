@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.support.hardware import Driver, Gpu
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, TensorRTError, dotted
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, dotted
 
 
 def choose_flavour(name: str | None, installed: tuple[str, ...], driver: Driver) -> Flavour:

@@ -25,7 +25,8 @@ from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
-from stenosis_trt.engine.grading.pipeline import CannotGrade, grade_study
+from stenosis_trt.engine.errors import CannotGrade, NotWritten, OutputError, PackError, TensorRTError
+from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.grading.read_ahead import (
     ReadStudy,
     program_failed,
@@ -33,11 +34,10 @@ from stenosis_trt.engine.grading.read_ahead import (
     read_next_choice,
     told_of_tries,
 )
-from stenosis_trt.engine.packs.files import PackError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.packs.signature import Trust
 from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
-from stenosis_trt.engine.runs.outputs import NotWritten, OutputError, ResultStore, Tables
+from stenosis_trt.engine.runs.outputs import ResultStore, Tables
 from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.runs.provenance import (
     Costs,
@@ -51,7 +51,6 @@ from stenosis_trt.engine.runs.table_files import TableForm
 from stenosis_trt.engine.support.interrupts import signals_held_back
 from stenosis_trt.engine.support.messages import say
 from stenosis_trt.engine.support.progress import show_progress
-from stenosis_trt.engine.trt.flavours import TensorRTError
 
 _SECONDS_BETWEEN_TABLES = 60.0
 _TABLES_SHARE = 0.05

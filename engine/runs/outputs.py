@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
 from stenosis_trt.engine.dicom.patients import STUDY_UID_SHARED
+from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
 from stenosis_trt.engine.runs.path_names import PathNames
 from stenosis_trt.engine.runs.regrading import lost_an_image, may_read_more, tries
@@ -63,14 +64,6 @@ _GRADED_AGAIN = "Delete it and give --resume, and its study is graded again."
 _Content = TypeVar("_Content")
 
 
-class OutputError(Exception):
-    """The output folder cannot be used. `advice` says what to do."""
-
-    def __init__(self, reason: str, advice: str) -> None:
-        super().__init__(f"{reason} {advice}")
-        self.reason, self.advice = reason, advice
-
-
 @dataclass(frozen=True)
 class Tables:
     """What the tables hold.
@@ -89,10 +82,6 @@ class Tables:
     graded_now: int = 0
     worst_grades: Counter[int | None] = field(default_factory=Counter, compare=False)
     warnings: Counter[str] = field(default_factory=Counter, compare=False)
-
-
-class NotWritten(OutputError):
-    """The output folder can be used, but not be written to: the disk is full, say."""
 
 
 class ResultStore:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.support.atomic_files import write_whole_bytes
 from stenosis_trt.engine.trt.callbacks import interruptible, make_log, make_monitor
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, TensorRTError, dotted
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, dotted
 from stenosis_trt.engine.trt.network import ParsedNetwork, understood
 from stenosis_trt.engine.trt.progress import Phases
 

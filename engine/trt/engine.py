@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.cuda.device import Stream
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.trt.api import TensorRT
-from stenosis_trt.engine.trt.flavours import TensorRTError
 
 _DTYPES: dict[str, npt.DTypeLike] = {"FLOAT": np.float32, "HALF": np.float16}
 """By TensorRT's names."""

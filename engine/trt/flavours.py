@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stenosis_trt.engine.errors import TensorRTError
+
 Capability = tuple[int, int]
 """A GPU's compute capability, (8, 7) for 8.7."""
 
@@ -16,19 +18,6 @@ COMPATIBLE = ("same-compute-capability", "ampere-plus")
 """How far a plan of TensorRT may travel: to any GPU of the same compute capability, or of 8.0 and later."""
 
 LARGEST_BATCH = 4096
-
-
-class TensorRTError(Exception):
-    """Something that could not be done with TensorRT. `reason` says what, `advice` how to mend it."""
-
-    def __init__(self, reason: str, advice: str) -> None:
-        super().__init__(f"{reason} {advice}")
-        self.reason, self.advice = reason, advice
-
-    @property
-    def out_of_memory(self) -> bool:
-        """Whether it was for lack of memory: TensorRT says "OutOfMemory", or quotes "out of memory"."""
-        return re.search(r"out ?of ?memory", self.reason, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from stenosis_trt.bench.speed.roofline import LayerWork, ModelWork
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.export.onnx.graphs import fold_stored_half, multiply_adds
 

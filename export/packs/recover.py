@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from stenosis_trt.bench.accuracy.compare import GRADES
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import StenosisError
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.export.checkpoints.files import write_checkpoint
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         taken = reference_pack() if str(asked.pack) == "reference" and not asked.pack.exists() else asked.pack
         errors = recover(Pack.load(taken), asked.out, asked.other)
-    except (PackError, ExportError) as error:
+    except StenosisError as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:

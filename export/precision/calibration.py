@@ -21,7 +21,8 @@ from stenosis_trt.engine.backends.base import Float32Array, Roi
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
-from stenosis_trt.engine.grading.pipeline import CannotGrade, grade_study
+from stenosis_trt.engine.errors import CannotGrade
+from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy

@@ -15,7 +15,8 @@ from typing import Any
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.model_checks import ModelOutputError, model_error
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
-from stenosis_trt.engine.grading.pipeline import CannotGrade, grade_study
+from stenosis_trt.engine.errors import CannotGrade
+from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, StudyResult
 from stenosis_trt.engine.support.progress import show_progress

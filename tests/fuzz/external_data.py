@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bytes
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.external_data import OnnxEncodingError, keeps_data_elsewhere
-from stenosis_trt.engine.packs.files import PackError
 
 _ELSEWHERE = "weights.bin"
 _VARINT, _LENGTH = 0, 2

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bytes, mutated_json
-from stenosis_trt.engine.packs.files import MANIFEST, PackError
+from stenosis_trt.engine.errors import PackError
+from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 

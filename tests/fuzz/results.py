@@ -11,8 +11,9 @@ import stand_in
 
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bundle, mutated_json, packed, unpacked
+from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
-from stenosis_trt.engine.runs.outputs import RUN, OutputError, ResultStore
+from stenosis_trt.engine.runs.outputs import RUN, ResultStore
 
 _KIND = {"pack": "a", "numpy": "2"}
 _PROBLEM = Problem("/x", Stage.PIXELS, "Broken.", "Send again.", "1.2.3")

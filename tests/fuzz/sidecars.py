@@ -15,10 +15,10 @@ from pathlib import Path
 
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_json
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError, PlanError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.plans.sidecar import Here, Sidecar
-from stenosis_trt.engine.plans.store import PLANS, PlanError, find_plan, plans_of, refusal, spec_sha256
+from stenosis_trt.engine.plans.store import PLANS, find_plan, plans_of, refusal, spec_sha256
 
 _CHECKSUM = "content_sha256"
 _HERE = (

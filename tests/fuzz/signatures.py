@@ -10,7 +10,8 @@ from signing_keys import write_pair
 
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bundle, mutated_bytes, mutated_json, packed, unpacked
-from stenosis_trt.engine.packs.keys import SignatureError, read_public_key
+from stenosis_trt.engine.errors import SignatureError
+from stenosis_trt.engine.packs.keys import read_public_key
 from stenosis_trt.engine.packs.signature import Signed, Trust, sign
 
 _DATA = b'{"schema": 1}'

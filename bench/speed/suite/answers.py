@@ -15,7 +15,8 @@ from stenosis_trt.bench.speed.suite.system import System
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.dicom.reader import DicomReader
-from stenosis_trt.engine.grading.pipeline import CannotGrade, grade_study
+from stenosis_trt.engine.errors import CannotGrade
+from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.grading.read_ahead import read_ahead
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LevelResult, StudyHeader, StudyResult

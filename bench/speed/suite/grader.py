@@ -23,10 +23,11 @@ from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.graph import Graph
 from stenosis_trt.engine.cuda.memory import DeviceBuffer
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.plans.store import read_plan
 from stenosis_trt.engine.trt.api import TensorRT
 from stenosis_trt.engine.trt.engine import LoadedPlan
-from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError
+from stenosis_trt.engine.trt.flavours import FLAVOURS
 
 _SIDE = 456
 """Pixels of the grader's input that the limits are for."""

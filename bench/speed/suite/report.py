@@ -10,11 +10,12 @@ from typing import Any
 from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Figure
 from stenosis_trt.bench.speed.suite.sheet import Sheet
 from stenosis_trt.bench.speed.suite.system import System
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.runs.provenance import machine, versions
 from stenosis_trt.engine.support.hardware import jetson_release
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError, dotted
+from stenosis_trt.engine.trt.flavours import FLAVOURS, dotted
 from stenosis_trt.kernels.binaries import BinaryError, image_for
 
 MEASURED, SKIPPED, FAILED = "measured", "skipped", "failed"

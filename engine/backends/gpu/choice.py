@@ -7,16 +7,17 @@ from contextlib import suppress
 
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.cuda.driver import CudaError
+from stenosis_trt.engine.errors import PlanError, TensorRTError
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans, outcome_line
 from stenosis_trt.engine.plans.sidecar import Here
-from stenosis_trt.engine.plans.store import PlanError, find_plan
+from stenosis_trt.engine.plans.store import find_plan
 from stenosis_trt.engine.support.hardware import Driver, nvidia_driver
 from stenosis_trt.engine.support.messages import say
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS, TensorRTError, dotted
+from stenosis_trt.engine.trt.flavours import FLAVOURS, dotted
 
 
 class NoGpuError(CudaError):

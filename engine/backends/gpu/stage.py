@@ -24,9 +24,9 @@ from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.graph import Graph
 from stenosis_trt.engine.cuda.memory import DeviceBuffer
 from stenosis_trt.engine.cuda.module import Argument, Module
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.trt.engine import LoadedPlan
-from stenosis_trt.engine.trt.flavours import TensorRTError
 from stenosis_trt.kernels.launches import (
     Grids,
     contrast_grids,

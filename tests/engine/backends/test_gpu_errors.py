@@ -27,9 +27,9 @@ from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.cuda.device import Device
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.engine.trt.flavours import TensorRTError
 
 
 def _study(seed: int, axial: bool = True) -> LoadedStudy:

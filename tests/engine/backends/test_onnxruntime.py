@@ -20,7 +20,7 @@ from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import Stage
 

@@ -27,6 +27,7 @@ from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.grading.read_ahead import read_ahead
 from stenosis_trt.engine.packs.crop import slice_roi
@@ -35,7 +36,7 @@ from stenosis_trt.engine.plans.build import BuildRequest, build_plans
 from stenosis_trt.engine.records import LEVELS, LoadedSlice, LoadedStudy, StudyResult
 from stenosis_trt.engine.support.hardware import nvidia_driver
 from stenosis_trt.engine.support.progress import show_progress
-from stenosis_trt.engine.trt.flavours import BuildSettings, TensorRTError
+from stenosis_trt.engine.trt.flavours import BuildSettings
 
 pytestmark = pytest.mark.gpu
 

@@ -16,14 +16,15 @@ import pytest
 from typed_models import NO_GPU, grader, needs_rtx, pack_with_variants
 
 from stenosis_trt.engine.cli.doctor import plan_findings
-from stenosis_trt.engine.packs.files import MANIFEST, PackError
+from stenosis_trt.engine.errors import PackError, TensorRTError
+from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans, check_precision
 from stenosis_trt.engine.plans.sidecar import Here
 from stenosis_trt.engine.plans.store import find_plan, plans_of, read_plan
 from stenosis_trt.engine.support.hardware import Driver, Gpu
 from stenosis_trt.engine.support.progress import show_progress
-from stenosis_trt.engine.trt.flavours import BuildSettings, TensorRTError
+from stenosis_trt.engine.trt.flavours import BuildSettings
 from stenosis_trt.engine.trt.network import Layer, ParsedNetwork
 
 _SCRIPT = "from stenosis_trt.engine.cli.app import main; main()"

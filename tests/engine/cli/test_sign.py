@@ -17,7 +17,7 @@ from dicom_factory import series
 from signing_keys import Pair, write_pair
 from typed_models import NO_GPU, needs_rtx, pack_with_variants
 
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.packs.signature import Signed, parse
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans

@@ -15,8 +15,8 @@ from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
-from stenosis_trt.engine.grading.pipeline import CannotGrade, grade_study
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import CannotGrade, PackError
+from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import (
     LEVELS,

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tiny_pack import write_tiny_pack
 
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.external_data import _ENTERED, _PLAIN, OnnxEncodingError, keeps_data_elsewhere
-from stenosis_trt.engine.packs.files import MANIFEST, PackError
+from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 
 

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from signing_keys import nobody, write_pair
 
-from stenosis_trt.engine.packs.keys import SignatureError, read_private_key, read_public_key
+from stenosis_trt.engine.errors import SignatureError
+from stenosis_trt.engine.packs.keys import read_private_key, read_public_key
 
 NEW_KEY = "openssl genpkey -algorithm ed25519 -out KEY.pem"
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from tiny_pack import write_tiny_pack
 
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs import files as pack_files
-from stenosis_trt.engine.packs.files import PackError
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.store import spec_sha256

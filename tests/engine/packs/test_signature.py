@@ -15,7 +15,8 @@ import pytest
 from signing_keys import Pair, write_pair
 from typed_models import pack_with_variants
 
-from stenosis_trt.engine.packs.files import MANIFEST, PackError
+from stenosis_trt.engine.errors import PackError, PlanError
+from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.keys import PublicKey
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.packs.signature import Signed, Trust, message, parse, sign
@@ -23,7 +24,6 @@ from stenosis_trt.engine.plans.sidecar import Here, Sidecar
 from stenosis_trt.engine.plans.signing import sign_pack, sign_plans
 from stenosis_trt.engine.plans.store import (
     Plan,
-    PlanError,
     find_plan,
     model_files,
     plans_of,

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from typed_models import pack_with_variants
 
-from stenosis_trt.engine.packs.files import MANIFEST, PackError
+from stenosis_trt.engine.errors import PackError, PlanError
+from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.sidecar import Here, Sidecar
 from stenosis_trt.engine.plans.store import (
     Plan,
-    PlanError,
     all_plans,
     build_command,
     find_plan,

@@ -36,10 +36,9 @@ from stenosis_trt.engine.dicom import process as process_module
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.process import ReadingProcess
 from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.errors import CannotGrade, PackError
 from stenosis_trt.engine.grading import read_ahead as study_reader
-from stenosis_trt.engine.grading.pipeline import CannotGrade
 from stenosis_trt.engine.packs.crop import slice_roi
-from stenosis_trt.engine.packs.files import PackError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, Stage, StudyHeader, StudyResult
 from stenosis_trt.engine.runs import batch

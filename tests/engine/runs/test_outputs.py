@@ -15,9 +15,10 @@ from typing import Any, TextIO
 import pytest
 import stand_in
 
+from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.records import LEVELS, FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.runs import outputs
-from stenosis_trt.engine.runs.outputs import NotWritten, OutputError, ResultStore, Tables
+from stenosis_trt.engine.runs.outputs import ResultStore, Tables
 from stenosis_trt.engine.runs.tables import ERROR_COLUMNS, RESULT_COLUMNS, STUDY_COLUMNS
 from stenosis_trt.engine.support.atomic_files import write_whole, writing_whole
 

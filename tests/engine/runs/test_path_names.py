@@ -15,8 +15,8 @@ from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from stenosis_trt.engine.cli.app import app
+from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.runs.batch import GradeOptions, Outcome, grade_paths
-from stenosis_trt.engine.runs.outputs import OutputError
 
 NAME = "MUELLER^HANS"
 

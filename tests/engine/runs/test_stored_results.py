@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import stand_in
 
+from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
-from stenosis_trt.engine.runs.outputs import OutputError, ResultStore
+from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.stored_results import FORMAT, DamagedFile, KeptStudy, read_study, study_json
 
 UID = "1.2.3"

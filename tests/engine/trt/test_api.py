@@ -11,6 +11,7 @@ import pytest
 from typed_models import NO_GPU, SHAPE, grader, needs_rtx, unknown_operator
 
 from stenosis_trt.engine.cli.build_options import batches, capabilities, names, size
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.plans.build import check_precision
@@ -18,13 +19,7 @@ from stenosis_trt.engine.plans.store import model_files, read_model_file
 from stenosis_trt.engine.plans.target import check_gpu, choose_flavour
 from stenosis_trt.engine.support.hardware import Driver, Gpu, nvidia_driver
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import (
-    DEFAULT_BATCHES,
-    FLAVOURS,
-    BuildSettings,
-    Capability,
-    TensorRTError,
-)
+from stenosis_trt.engine.trt.flavours import DEFAULT_BATCHES, FLAVOURS, BuildSettings, Capability
 from stenosis_trt.engine.trt.progress import Phases
 
 RTX, TENSORRT = FLAVOURS["tensorrt-rtx"], FLAVOURS["tensorrt"]

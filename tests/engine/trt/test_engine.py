@@ -26,10 +26,11 @@ from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.graph import Graph
 from stenosis_trt.engine.cuda.memory import DeviceBuffer
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.support.hardware import nvidia_driver
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
 from stenosis_trt.engine.trt.engine import LoadedPlan
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, TensorRTError
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings
 
 BATCHES = (1, 2, 8)
 

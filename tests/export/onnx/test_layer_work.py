@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.export.onnx.graphs import fold_stored_half
 from stenosis_trt.export.onnx.layer_work import layers_of, model_work

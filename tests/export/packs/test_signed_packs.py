@@ -14,7 +14,8 @@ from tiny_pack import write_tiny_pack
 from typed_models import pack_with_variants
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
-from stenosis_trt.engine.packs.files import MANIFEST, PackError
+from stenosis_trt.engine.errors import PackError
+from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.signing import sign_pack
 from stenosis_trt.engine.plans.store import PLANS

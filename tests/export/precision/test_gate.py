@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.cli import quantise as cli_quantise
 from stenosis_trt.engine.cli.app import app
-from stenosis_trt.engine.packs.files import PackError
+from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, LevelResult, LoadedStudy, StudyResult
 from stenosis_trt.export.onnx.graphs import activation_percentiles, fold_stored_half, set_activation_scales

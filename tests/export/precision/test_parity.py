@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.cli.app import app
+from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.packs.signature import signature_file
@@ -30,7 +31,7 @@ from stenosis_trt.engine.plans.store import Plan, plans_of
 from stenosis_trt.engine.support.hardware import Driver, Gpu, nvidia_driver
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, TensorRTError
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings
 from stenosis_trt.export.onnx.comparator import (
     ComparatorError,
     OutputChange,
