@@ -1,4 +1,4 @@
-"""The records that the stages of the pipe hand to one another. All frozen, none with behaviour of its own.
+"""The records that the stages of the pipeline hand to one another. All are frozen.
 
 files ─▶ SeriesHeader ─▶ StudyHeader ─▶ LoadedStudy ─▶ StudyResult
                    anything unusable on the way ─▶ Problem
@@ -6,17 +6,53 @@ files ─▶ SeriesHeader ─▶ StudyHeader ─▶ LoadedStudy ─▶ StudyResu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.geometry import SlicePose, Vector
 
+if TYPE_CHECKING:
+    import pandas
+
 LEVELS: tuple[str, ...] = ("C2/3", "C3/4", "C4/5", "C5/6", "C6/7", "C7/T1")
 """The disc levels, from head to foot; the last one is graded only where it is seen."""
+
+LEVEL_COLUMNS = (
+    "study_uid",
+    "patient_id",
+    "level",
+    "kang_grade",
+    "p0",
+    "p1",
+    "p2",
+    "p3",
+    "compression_ratio",
+    "ap_mm",
+    "transverse_mm",
+    "sagittal_sop_uid",
+    "sagittal_frame_number",
+    "axial_sop_uid",
+    "axial_frame_number",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "confidence",
+    "warnings",
+)
+"""Columns of results.csv that describe one level, in their order."""
+
+Cell = str | int | float | None
+"""A value in a row; None where there is none."""
+
+_DIGITS = 4
+_DIGITS_MM = 2
+"""Hundredths of a millimetre: well below a pixel."""
 
 
 class Stage(str, Enum):
@@ -217,3 +253,55 @@ class StudyResult:
     cord_slices: tuple[CordMeasurement, ...]
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """Return one row per level, with the keys LEVEL_COLUMNS, rounded as in results.csv.
+
+        Lengths are in millimetres, with two decimals; positions in DICOM patient coordinates (LPS).
+        Probabilities, the ratio and the confidence have four decimals. A missing value is None.
+        """
+        return [self._row(level) for level in self.levels]
+
+    def _row(self, level: LevelResult) -> dict[str, Cell]:
+        cord, point = level.cord, level.point or (None, None, None)
+        probabilities = level.probabilities or (None,) * 4
+        return {
+            "study_uid": self.study_uid,
+            "patient_id": self.patient_id,
+            "level": level.level,
+            "kang_grade": level.grade,
+            **{f"p{grade}": _rounded(value, _DIGITS) for grade, value in enumerate(probabilities)},
+            "compression_ratio": _rounded(cord.compression_ratio if cord else None, _DIGITS),
+            "ap_mm": _rounded(cord.ap_mm if cord else None, _DIGITS_MM),
+            "transverse_mm": _rounded(cord.transverse_mm if cord else None, _DIGITS_MM),
+            "sagittal_sop_uid": level.sagittal_sop_uid,
+            "sagittal_frame_number": level.sagittal_frame_number,
+            "axial_sop_uid": cord.sop_instance_uid if cord else None,
+            "axial_frame_number": cord.frame_number if cord else None,
+            **{f"{axis}_mm": _rounded(value, _DIGITS_MM) for axis, value in zip("xyz", point, strict=True)},
+            "confidence": _rounded(level.confidence, _DIGITS),
+            # The level's warnings, then the study's, each once.
+            "warnings": ";".join(dict.fromkeys([*level.warnings, *self.warnings])),
+        }
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return `rows()` as a pandas DataFrame with one row per level.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed; it is no dependency of this package.
+        """
+        import pandas
+
+        return pandas.DataFrame(self.rows(), columns=list(LEVEL_COLUMNS))
+
+    def to_json(self) -> str:
+        """Return the whole result as a JSON object on one line, without rounding.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
+        return json.dumps(asdict(self), allow_nan=False)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

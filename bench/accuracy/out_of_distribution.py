@@ -30,7 +30,7 @@ from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.grading.pipeline import of_grades
 from stenosis_trt.engine.packs.crop import channel_slices, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 
 VOLUMES = {
@@ -129,7 +129,7 @@ def judge(data: Path, pack_path: Path | None) -> list[Unlike]:
         OSError: a volume is not there.
         PackError: the pack cannot be used.
     """
-    pack = Pack.load(pack_path or reference_pack())
+    pack = open_pack(pack_path)
     rng = np.random.default_rng(_SEED)
     kinds: list[tuple[str, bool | None, list[tuple[SlicePose, Pixels]]]] = []
     for kind, file in VOLUMES.items():

@@ -28,7 +28,7 @@ from stenosis_trt.engine.backends.base import Roi
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.packs.crop import heatmap_to_input, slice_roi, to_patient
-from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice
 
 _SEED = 717
@@ -101,7 +101,7 @@ def _heatmaps(
 
 def measure(studies: int) -> dict[str, dict[str, float]]:
     """Median and 95th percentile of each method's error, over four points a slice."""
-    pack = Pack.load(reference_pack())
+    pack = open_pack()
     model = pack.models["cord"]
     pixel_mm = model.input.spacing_mm * model.output.stride
     errors: dict[str, list[float]] = {name: [] for name in METHODS}

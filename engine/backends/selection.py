@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.gpu.choice import NoGpuError, choose_plans
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.cuda.driver import CudaError
-from stenosis_trt.engine.errors import DeviceError, TensorRTError
+from stenosis_trt.engine.errors import DeviceError, PlanError, TensorRTError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.support.messages import say
 
-DEVICES = ("auto", "cpu", "gpu")
+AUTO = "auto"
+DEVICES = (AUTO, "cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Decision:
         backend: its name.
         reason: in words, for "because …".
         advice: how to get a better one, or "".
+        precision: that the models run in.
         details: of the GPU: flavour and version of TensorRT, and of each model's plan its file, hash and
             precision; for run.json.
         plans: that the GPU is used with; None on the CPU.
@@ -33,6 +36,7 @@ class Decision:
     backend: str
     reason: str
     advice: str = ""
+    precision: str = "fp32"
     details: Mapping[str, Any] = field(default_factory=dict)
     plans: ChosenPlans | None = None
 
@@ -59,7 +63,8 @@ def decide(device: str, pack: Pack, precision: str = "fp32", gpu: GpuOptions | N
     Args:
         device: "gpu" never falls back to the CPU.
         pack: as it was loaded.
-        precision: to grade in.
+        precision: one of the pack's, or "auto": on a GPU FP16, where the pack has models in it that passed
+            the gate and plans of them, else FP32; on the CPU FP32.
         gpu: how a GPU is to be used.
 
     Raises:
@@ -68,18 +73,19 @@ def decide(device: str, pack: Pack, precision: str = "fp32", gpu: GpuOptions | N
     """
     check_device(device)
     if device == "cpu":
-        return Decision("onnxruntime", "the CPU was asked for")
+        return Decision("onnxruntime", "the CPU was asked for", precision=_on_cpu_in(precision))
     try:
-        chosen = choose_plans(pack, precision, gpu or GpuOptions())
+        precision, chosen = _choose(pack, precision, gpu or GpuOptions())
     except (CudaError, TensorRTError) as error:
         if device == "gpu":
             raise DeviceError(error.reason, error.advice) from error
-        return _on_cpu(error)
+        return _on_cpu(error, precision)
     here = chosen.here
     asked = "it was asked for" if device == "gpu" else "there is a plan for each model"
     return Decision(
         "tensorrt",
         f"{asked}: {here.flavour} {here.version} on {here.gpu_name}, {_in_words(chosen)}",
+        precision=precision,
         details={
             "flavour": here.flavour,
             "version": here.version,
@@ -114,7 +120,7 @@ def open_backend(
             be used.
     """
     decision = decide(device, pack, precision, gpu)
-    ready = pack.in_precision(precision)
+    ready = pack.in_precision(decision.precision)
     if decision.plans is not None:
         from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 
@@ -123,7 +129,8 @@ def open_backend(
         except (CudaError, TensorRTError) as error:
             if device == "gpu":
                 raise DeviceError(error.reason, error.advice) from error
-            decision = _on_cpu(error)
+            decision = _on_cpu(error, precision)
+            ready = pack.in_precision(decision.precision)
     from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(ready, threads), decision
@@ -141,9 +148,28 @@ def _in_words(chosen: ChosenPlans) -> str:
     return f"with the plans in {' and '.join(folders)}"
 
 
-def _on_cpu(error: CudaError | TensorRTError) -> Decision:
+def _choose(pack: Pack, precision: str, gpu: GpuOptions) -> tuple[str, ChosenPlans]:
+    """The precision and its plans. "auto" tries FP16, then FP32, and builds plans only of the last one."""
+    if precision == AUTO:
+        if all("fp16" in model.variants and model.variants["fp16"].passed for model in pack.models.values()):
+            with suppress(PlanError):
+                return "fp16", choose_plans(pack, "fp16", replace(gpu, build=False))
+        precision = "fp32"
+    return precision, choose_plans(pack, precision, gpu)
+
+
+def _on_cpu_in(precision: str) -> str:
+    return "fp32" if precision == AUTO else precision
+
+
+def _on_cpu(error: CudaError | TensorRTError, precision: str) -> Decision:
     reason = error.reason.rstrip(".")
     if isinstance(error, NoGpuError):
         # Most machines have none: nothing is wrong, and nothing to be done.
-        return Decision("onnxruntime", f"{reason[:1].lower()}{reason[1:]}")
-    return Decision("onnxruntime", f"the GPU cannot be used: {reason[:1].lower()}{reason[1:]}", error.advice)
+        return Decision("onnxruntime", f"{reason[:1].lower()}{reason[1:]}", precision=_on_cpu_in(precision))
+    return Decision(
+        "onnxruntime",
+        f"the GPU cannot be used: {reason[:1].lower()}{reason[1:]}",
+        error.advice,
+        _on_cpu_in(precision),
+    )

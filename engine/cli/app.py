@@ -33,7 +33,6 @@ from stenosis_trt.engine.cli.options import (
     PathsArgument,
     WorkersOption,
     read_limits,
-    some_exist,
 )
 from stenosis_trt.engine.cli.quantise import quantise
 from stenosis_trt.engine.cli.roofline import roofline
@@ -125,13 +124,15 @@ def inspect(
         problem_lines,
         study_lines,
     )
+    from stenosis_trt.engine.dicom.find import check_paths
     from stenosis_trt.engine.dicom.reader import DicomReader
     from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
     from stenosis_trt.engine.selection.select import choose
 
-    some_exist(paths, no_paths)
     with wrong_values():
         limits = read_limits(limit)
+    with usage_errors():
+        check_paths(paths, no_paths)
     with usage_errors(), DicomReader(limits, workers) as reader:
         scan = reader.scan(paths)
     studies = sorted(scan.studies, key=attrgetter("path", "key"))
@@ -290,10 +291,10 @@ def bench_kernels(
 ) -> None:
     """Time each device kernel against the bytes it must move, other libraries, and the CPU."""
     from stenosis_trt.bench.speed.kernels import lines, run
-    from stenosis_trt.engine.packs.pack import Pack, reference_pack
+    from stenosis_trt.engine.packs.pack import open_pack
 
     with usage_errors():
-        models = Pack.load(pack or reference_pack())
+        models = open_pack(pack)
     figures, without_gpu = run(out, models, peers)
     for line in lines(figures):
         typer.echo(line)

@@ -85,7 +85,7 @@ def build(
 
 
 def _build(pack: Path | None, request: BuildRequest, trust: Trust | None) -> int:
-    from stenosis_trt.engine.packs.pack import Pack, reference_pack
+    from stenosis_trt.engine.packs.pack import open_pack
     from stenosis_trt.engine.plans.build import build_plans, outcome_line
     from stenosis_trt.engine.support.hardware import nvidia_driver
     from stenosis_trt.engine.support.progress import show_progress
@@ -93,7 +93,7 @@ def _build(pack: Path | None, request: BuildRequest, trust: Trust | None) -> int
     troubles = 0
     try:
         with usage_errors():
-            found = Pack.load(pack or reference_pack(), trust)
+            found = open_pack(pack, trust)
             for outcome in build_plans(found, request, nvidia_driver(), show_progress):
                 typer.echo(outcome_line(outcome), err=bool(outcome.trouble))
                 troubles += bool(outcome.trouble)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stenosis_trt.engine.backends.selection import decide
 from stenosis_trt.engine.errors import DeviceError, PackError, TensorRTError
-from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.engine.plans.sidecar import Here
 from stenosis_trt.engine.plans.store import build_command, plans_of, refusal
 from stenosis_trt.engine.runs.provenance import versions
@@ -115,7 +115,7 @@ def plan_findings(path: Path | None, driver: Driver) -> Iterator[Finding]:
     """The plans of a pack (None for the reference pack) that each installed flavour may load here."""
     name = "TensorRT plans"
     try:
-        pack = Pack.load(path or reference_pack())
+        pack = open_pack(path)
         plans = tuple(plans_of(pack))
     except PackError:
         return
@@ -167,7 +167,7 @@ def _onnxruntime() -> Finding:
 
 def _pack(name: str, path: Path | None) -> Finding:
     try:
-        pack = Pack.load(path or reference_pack())
+        pack = open_pack(path)
     except PackError as error:
         return Finding(name, error.reason, error.advice)
     return Finding(name, f"{pack.name} {pack.version} ({pack.sha256[:12]}): {pack.intended_use}")
@@ -175,7 +175,7 @@ def _pack(name: str, path: Path | None) -> Finding:
 
 def _decision(device: str, path: Path | None) -> Finding:
     try:
-        decision = decide(device, Pack.load(path or reference_pack()))
+        decision = decide(device, open_pack(path))
     except (DeviceError, PackError) as error:
         return Finding("grade would take", f"nothing: {error.reason}", error.advice)
     return Finding("grade would take", f"{decision.backend}, because {decision.reason}", decision.advice)

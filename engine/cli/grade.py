@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,12 +18,8 @@ from stenosis_trt.engine.cli.options import (
     PrecisionOption,
     WorkersOption,
     read_limits,
-    some_exist,
 )
 from stenosis_trt.engine.cli.sign import RequireOption, trust_in
-
-if TYPE_CHECKING:
-    from stenosis_trt.engine.runs.batch import GradeOptions
 
 
 def grade(
@@ -31,7 +27,7 @@ def grade(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     pack: PackOption = None,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
     workers: WorkersOption = 1,
     threads: Annotated[
@@ -72,14 +68,18 @@ def grade(
     none that is signed as required, or no GPU where one was asked for, or no room for the results; 130, 143,
     129: ended by Ctrl-C, SIGTERM, SIGHUP.
     """
+    from stenosis_trt.engine.api import grade as grade_studies
     from stenosis_trt.engine.backends.gpu.options import GpuOptions
-    from stenosis_trt.engine.runs.batch import GradeOptions
+    from stenosis_trt.engine.dicom.find import check_paths
+    from stenosis_trt.engine.runs.summary import summary_lines
     from stenosis_trt.engine.runs.table_files import TableForm, decimal_mark
 
-    some_exist(paths, no_paths)
     with usage_errors():
+        check_paths(paths, no_paths)
         trust = trust_in(require_signature)
     with wrong_values():
+        limits = read_limits(limit)
+        form = TableForm(None if csv_for_excel is None else decimal_mark(csv_for_excel))
         gpu = GpuOptions(
             flavour=flavour,
             build=build,
@@ -88,35 +88,29 @@ def grade(
             memory_ceiling_bytes=None if gpu_memory is None else gpu_memory << 20,
             keep_warm_seconds=keep_warm,
         )
-        options = GradeOptions(
-            pack=pack,
-            device=device,
-            precision=precision,
-            resume=resume,
-            workers=workers,
-            threads=threads,
-            keep_identifiers=keep_identifiers,
-            no_paths=no_paths,
-            form=TableForm(None if csv_for_excel is None else decimal_mark(csv_for_excel)),
-            limits=read_limits(limit),
-            trust=trust,
-            gpu=gpu,
-            cpu_if_gpu_fails=cpu_if_gpu_fails,
-        )
-    raise typer.Exit(_grade(paths, out, options))
-
-
-def _grade(paths: list[Path], out: Path, options: GradeOptions) -> int:
-    from stenosis_trt.engine.runs.batch import grade_paths
-    from stenosis_trt.engine.runs.summary import summary_lines
-
     try:
         with usage_errors():
-            outcome = grade_paths(paths, out, options)
+            summary = grade_studies(
+                paths,
+                out,
+                pack=pack or "reference",
+                device=device,
+                precision=precision,
+                resume=resume,
+                workers=workers,
+                threads=threads,
+                keep_identifiers=keep_identifiers,
+                no_paths=no_paths,
+                form=form,
+                limits=limits,
+                trust=trust,
+                gpu=gpu,
+                cpu_if_gpu_fails=cpu_if_gpu_fails,
+            )
     except KeyboardInterrupt as ended:
-        how, place = str(ended) or "Interrupted", "the folder of --out" if options.no_paths else out
+        how, place = str(ended) or "Interrupted", "the folder of --out" if no_paths else out
         typer.echo(f"{how}. What was graded is in {place}; --resume goes on from there.", err=True)
-        return INTERRUPTED
-    for line in summary_lines(outcome):
+        raise typer.Exit(INTERRUPTED) from None
+    for line in summary_lines(summary):
         typer.echo(line, err=True)
-    return outcome.exit_code
+    raise typer.Exit(summary.exit_code)

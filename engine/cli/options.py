@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from stenosis_trt.engine.cli.errors import fail
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.dicom.limits import ReadLimits
@@ -20,7 +17,9 @@ PackOption = Annotated[
     Path | None, typer.Option(help="Model pack: a folder or a zip. [default: the reference pack]")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or gpu; gpu never falls back to the CPU.")]
-PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16 or int8: what the pack holds.")]
+PrecisionOption = Annotated[
+    str, typer.Option(help="fp32, fp16, int8, or auto: FP16 on a GPU that has such plans, else FP32.")
+]
 FlavourOption = Annotated[
     str | None, typer.Option(help="tensorrt or tensorrt-rtx. [default: what is installed and has plans]")
 ]
@@ -38,15 +37,6 @@ LimitOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="A limit of reading, such as max_file_bytes=4GiB; repeatable."),
 ]
-
-
-def some_exist(paths: list[Path], no_paths: bool = False) -> None:
-    """Leave with exit code 2 where there is nothing at any of the paths; with `no_paths` none is named."""
-    from stenosis_trt.engine.support.safe_text import visible
-
-    if not any(map(os.path.lexists, paths)):
-        shown = "any of the PATHS" if no_paths else ", ".join(visible(str(path)) for path in paths)
-        fail(f"There is nothing at {shown}. Give folders, files or DICOMDIRs that are there.")
 
 
 def read_limits(settings: list[str] | None) -> ReadLimits:

@@ -79,7 +79,7 @@ def quantise(
     from stenosis_trt.engine.cli.build_options import names
 
     with export_errors():
-        from stenosis_trt.engine.packs.pack import Pack, reference_pack
+        from stenosis_trt.engine.packs.pack import open_pack
         from stenosis_trt.export.precision.convert import Int8Options
         from stenosis_trt.export.precision.quantise import QuantiseOptions
         from stenosis_trt.export.precision.rewrites import REWRITES
@@ -106,7 +106,7 @@ def quantise(
                 search=SearchOptions(kept_in, minutes) if search else None,
                 key=None if sign is None else signing_key(sign),
             )
-        loaded = Pack.load(pack or reference_pack(), trust_in(require_signature))
+        loaded = open_pack(pack, trust_in(require_signature))
     raise typer.Exit(publish(loaded, out, options))
 
 

@@ -76,7 +76,7 @@ def _compared(path: Path) -> tuple[Silicon, tuple[Comparison, ...]]:
 
 def _study(path: Path | None, batches: dict[str, int]) -> StudyWork:
     from stenosis_trt.bench.speed.roofline import StudyWork, kernel_bytes
-    from stenosis_trt.engine.packs.pack import Pack, reference_pack
+    from stenosis_trt.engine.packs.pack import open_pack
 
     with needs_package(
         "Counting what networks compute needs {}. "
@@ -84,7 +84,7 @@ def _study(path: Path | None, batches: dict[str, int]) -> StudyWork:
     ):
         from stenosis_trt.export.onnx.layer_work import model_work
     with usage_errors():
-        found = Pack.load(path or reference_pack())
+        found = open_pack(path)
         models = tuple(model_work(found, name, batch) for name, batch in batches.items())
     return StudyWork(f"{found.name} {found.version}", models, kernel_bytes(found, batches))
 

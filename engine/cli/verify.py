@@ -47,12 +47,12 @@ def verify(
     otherwise; 2: the pack cannot be used.
     """
     from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
-    from stenosis_trt.engine.packs.pack import Pack, reference_pack
+    from stenosis_trt.engine.packs.pack import open_pack
     from stenosis_trt.engine.plans.check import INTACT, check_plans, state_lines
     from stenosis_trt.engine.support.hardware import nvidia_driver
 
     with usage_errors():
-        found = Pack.load(pack or reference_pack(), trust_in(key))
+        found = open_pack(pack, trust_in(key))
         for precision in found.precisions:
             OnnxRuntimeBackend(found.in_precision(precision)).close()
     typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")

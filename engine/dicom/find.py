@@ -11,7 +11,9 @@ from pathlib import Path
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.errors import InputError
 from stenosis_trt.engine.records import Problem, Stage
+from stenosis_trt.engine.support.safe_text import visible
 
 _DICOMDIR_NAMES = ("dicomdir", "dicomdir.dcm")
 _CLASS = b"UI\x14\x00" + MediaStorageDirectoryStorage.encode()
@@ -24,6 +26,21 @@ _Identity = tuple[int, int]
 
 References = list[tuple[str, ...]]
 """Files that a DICOMDIR lists, each as the parts of its path below the DICOMDIR's folder."""
+
+
+def check_paths(paths: Sequence[Path], no_paths: bool = False) -> None:
+    """Check that something exists at one of the paths at least.
+
+    Args:
+        paths: what a user gave.
+        no_paths: name none of them in the error.
+
+    Raises:
+        InputError: there is nothing at any of them.
+    """
+    if not any(map(os.path.lexists, paths)):
+        shown = "any of the PATHS" if no_paths else ", ".join(visible(str(path)) for path in paths)
+        raise InputError(f"There is nothing at {shown}.", "Give folders, files or DICOMDIRs that are there.")
 
 
 def find_files(

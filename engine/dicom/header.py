@@ -27,7 +27,7 @@ from stenosis_trt.engine.dicom.layout import (
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.missing_geometry import missing_geometry
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
-from stenosis_trt.engine.dicom.patients import PATIENT_KEYWORDS, Patient, read_patient
+from stenosis_trt.engine.dicom.patient_identity import PATIENT_KEYWORDS, Patient, read_patient
 from stenosis_trt.engine.dicom.uids import safe_uid
 from stenosis_trt.engine.records import Contrast, FrameHeader, Stage
 

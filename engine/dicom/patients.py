@@ -1,30 +1,18 @@
-"""Whose files a study holds: Study Instance UIDs that two patients share, told apart.
-
-What a header says of its patient leaves the reading process only as digests (`Patient`) under a key that is
-drawn at random for each run: they can be compared within the run and tell nothing afterwards.
-"""
+"""Files of one Study Instance UID, split by patient where several patients share the UID."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stenosis_trt.engine.dicom.elements import Elements
-
-if TYPE_CHECKING:
-    from stenosis_trt.engine.dicom.header import FileHeader
-
-PATIENT_KEYWORDS = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+from stenosis_trt.engine.dicom.header import FileHeader
+from stenosis_trt.engine.dicom.patient_identity import Patient
 
 STUDY_UID_SHARED = "study_uid_shared"
 """Warning: another patient's images have the same Study Instance UID."""
@@ -36,92 +24,7 @@ NAMES_DIFFER = "patient_names_differ"
 SERIES_REPEATED = "series_repeated"
 """Warning: folders repeat one another's series under other UIDs: two exports, or patients with one ID."""
 
-_DIGEST_BYTES = 16
-_NO_NAMES = {
-    *("anon", "anonym", "anonymous", "anonymised", "anonymized", "anonymize", "anonymise"),
-    *("deidentified", "identified", "de", "removed", "redacted", "unknown", "none", "null", "noname"),
-    *("na", "no", "name", "id", "noid", "patient", "subject"),
-}
-"""Words that software for de-identification writes in place of a name or an identifier."""
-_WORD = re.compile(r"[^\W_]+")
-_BIRTH_DATE = re.compile(r"\d{8}", re.ASCII)
-_PROCESS_KEY = os.urandom(32)
-
 _SEVERAL_SERIES = 2
-
-
-class Patient(NamedTuple):
-    """Digests of what a file says of its patient; b"" for what it does not say.
-
-    `names` are the alphabetic, ideographic and phonetic representation (DICOM PS3.5, 6.2: PN).
-    """
-
-    id: bytes
-    issuer: bytes
-    names: tuple[bytes, bytes, bytes]
-    birth_date: bytes
-
-    @property
-    def named(self) -> bool:
-        """Whether it says anything that belongs to one patient."""
-        return bool(self.id) or any(self.names)
-
-    @property
-    def identified(self) -> bool:
-        """Whether it says enough to identify a patient: an identifier, or name and birth date."""
-        return bool(self.id) or (any(self.names) and bool(self.birth_date))
-
-
-def read_patient(elements: Elements, key: bytes | None = None) -> Patient:
-    """What a header says of its patient, as digests under `key`, or under one that is drawn for this process.
-
-    Differences that are none of patients are taken out first: padding, case, the order of a name's words and
-    its empty components. Leading zeros of an identifier are part of it.
-    """
-    key = _PROCESS_KEY if key is None else key
-    groups = [*_text(elements, "PatientName").split("="), "", "", ""][:3]
-    birth_date = "".join(c for c in _text(elements, "PatientBirthDate") if c not in ".- ")
-    return Patient(
-        _digest(_identifier(_text(elements, "PatientID")), "id", key),
-        _digest(_plain(_text(elements, "IssuerOfPatientID")), "issuer", key),
-        tuple(_digest(_name(group), "name", key) for group in groups),  # type: ignore[arg-type]
-        _digest(birth_date if _BIRTH_DATE.fullmatch(birth_date) else "", "birth", key),
-    )
-
-
-def _text(elements: Elements, keyword: str) -> str:
-    try:
-        return elements.text(keyword)
-    except (ValueError, LookupError):
-        # In no character set that is known: its bytes can be compared as well.
-        return elements.values[keyword][1].decode("latin-1")
-
-
-def _plain(text: str) -> str:
-    shown = "".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFKC", text) if c != "\0")
-    return " ".join(shown.split()).casefold()
-
-
-def _identifier(text: str) -> str:
-    plain = _plain(text)
-    words = _WORD.findall(plain)
-    return "" if not words or set(words) <= _NO_NAMES else plain
-
-
-def _name(text: str) -> str:
-    """Family and given name in any order, without accents; "" for what stands in place of a name."""
-    family_and_given = " ".join(text.split("^")[:2]) if "^" in text else text
-    letters = unicodedata.normalize("NFKD", _plain(family_and_given))
-    words = _WORD.findall("".join(c for c in letters if not unicodedata.combining(c)))
-    return "" if set(words) <= _NO_NAMES else " ".join(sorted(words))
-
-
-def _digest(text: str, kind: str, key: bytes) -> bytes:
-    if not text:
-        return b""
-    return hashlib.blake2b(
-        text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES, key=key, person=kind.encode()
-    ).digest()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ read only after its hash was found right.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from stenosis_trt.engine.support.json_schema import JsonError
 SCHEMA = 1
 """Version of pack.json's layout that this release reads and writes."""
 
+REFERENCE = "reference"
 PRECISIONS = ("fp32", "fp16", "int8")
 """What a pack's models can be had in: "fp32" is each model's own file, the others are its variants."""
 
@@ -164,6 +166,22 @@ class Pack:
                 "Export the model with its weights in the file itself.",
             )
         return data
+
+
+def open_pack(pack: str | os.PathLike[str] | None = None, trust: Trust | None = None) -> Pack:
+    """Load a pack by its path.
+
+    Args:
+        pack: a folder or a zip; None or "reference" for the pack that comes with this package, unless there
+            is a file or folder of that name.
+        trust: see `Pack.load`.
+
+    Raises:
+        PackError: see `Pack.load`.
+    """
+    if pack is None or (str(pack) == REFERENCE and not os.path.lexists(REFERENCE)):
+        pack = reference_pack()
+    return Pack.load(Path(pack), trust)
 
 
 def reference_pack() -> Path:

@@ -6,10 +6,11 @@ rest is graded.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from operator import attrgetter
@@ -18,25 +19,17 @@ from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
-from stenosis_trt.engine.backends.model_checks import ModelOutputError
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.selection import Decision, announce, open_backend
-from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.dicom.limits import ReadLimits
-from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
+from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
-from stenosis_trt.engine.errors import CannotGrade, NotWritten, OutputError, PackError, TensorRTError
+from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.grading.pipeline import grade_study
-from stenosis_trt.engine.grading.read_ahead import (
-    ReadStudy,
-    program_failed,
-    read_ahead,
-    read_next_choice,
-    told_of_tries,
-)
-from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.engine.grading.read_ahead import ReadStudy, program_failed, read_ahead
+from stenosis_trt.engine.grading.study_grader import Grade, StudyGrader, pixel_memory
+from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.engine.packs.signature import Trust
-from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyHeader, StudyResult
+from stenosis_trt.engine.records import Problem, Stage, StudyHeader
 from stenosis_trt.engine.runs.outputs import ResultStore, Tables
 from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.runs.provenance import (
@@ -56,10 +49,6 @@ _SECONDS_BETWEEN_TABLES = 60.0
 _TABLES_SHARE = 0.05
 """Writing the tables reads every study kept so far: at most this share of a run's time goes into it."""
 
-_GPU_FAILED = (CudaError, TensorRTError)
-
-Grade = Callable[[LoadedStudy, Pack, Backend], StudyResult]
-
 
 @dataclass(frozen=True)
 class GradeOptions:
@@ -68,7 +57,7 @@ class GradeOptions:
     Attributes:
         pack: None for the reference pack.
         device: one of `DEVICES` in `backends.selection`.
-        precision: one of `PRECISIONS` in `pack`.
+        precision: one of `PRECISIONS` in `packs.pack`, or "auto"; see `backends.selection.decide`.
         resume: go on where an earlier run stopped.
         workers: reading processes.
         threads: to compute with on the CPU; None for all cores.
@@ -81,9 +70,9 @@ class GradeOptions:
         cpu_if_gpu_fails: grade a study that the GPU fails on on the CPU, instead of reporting it.
     """
 
-    pack: Path | None = None
+    pack: str | os.PathLike[str] | None = None
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     resume: bool = False
     workers: int = 1
     threads: int | None = None
@@ -138,11 +127,11 @@ def grade_paths(
     Raises:
         PackError, DeviceError, OutputError, ReaderError: the run cannot start or go on; each says what to do.
     """
-    pack = Pack.load(options.pack or reference_pack(), options.trust)
+    pack = open_pack(options.pack, options.trust)
     # The backend comes first: a pack that it cannot use leaves no output folder.
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
-    pack = pack.in_precision(options.precision)
-    kind = made_with(pack, decision.kind, options.precision, options.keep_identifiers, options.no_paths)
+    pack = pack.in_precision(decision.precision)
+    kind = made_with(pack, decision.kind, decision.precision, options.keep_identifiers, options.no_paths)
     names = HiddenPaths() if options.no_paths else PathNames()
     reading = read_with(options.limits)
     with closing(backend), ResultStore(out, kind, options.resume, names, options.form, reading) as store:
@@ -152,7 +141,7 @@ def grade_paths(
         finished = False
         try:
             with (
-                _reading_memory(backend) as memory,
+                pixel_memory(backend) as memory,
                 DicomReader(options.limits, options.workers, memory) as reader,
             ):
                 run.grade_all(reader, run.scan(reader, paths), memory.slots if memory else ())
@@ -164,17 +153,6 @@ def grade_paths(
             with signals_held_back():
                 outcome = run.finish(decision, finished, earlier)
     return outcome
-
-
-@contextmanager
-def _reading_memory(backend: Backend) -> Iterator[PixelMemory | None]:
-    """Memory that studies are read into, where the backend is better off with that."""
-    if not backend.reading_bytes:
-        yield None
-        return
-    with PixelMemory(backend.reading_bytes) as memory:
-        backend.read_into(memory)
-        yield memory
 
 
 class _Run:
@@ -190,14 +168,13 @@ class _Run:
         names: PathNames,
     ) -> None:
         self._store, self._options, self._names = store, options, names
-        self._pack, self._backend, self._grade = pack, backend, grade
+        self._pack, self._backend = pack, backend
+        self._grader = StudyGrader(pack, backend, options.threads, options.cpu_if_gpu_fails, grade)
         self._started, self._start = datetime.now(timezone.utc), time.monotonic()
         self._costs = Costs()
         self._order: list[str] = []
         self._file_problems: list[Problem] = []
         self._files = self._skipped = 0
-        self._cpu: OnnxRuntimeBackend | None = None
-        self._gpu_failures: list[str] = []
         self.reading_peak_bytes: int | None = None
         """What the largest reading process took; not known before they have ended."""
 
@@ -257,7 +234,7 @@ class _Run:
         return time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
 
     def _one(self, reader: DicomReader, read: ReadStudy) -> None:
-        result, problems = self._result(reader, read, self._backend)
+        result, problems = self._grader.grade(reader, read)
         if result is not None:
             if not self._options.keep_identifiers:
                 result = replace(result, patient_id="")
@@ -269,53 +246,6 @@ class _Run:
                 self._costs.add({"read": read.seconds, **result.seconds})
                 return
         self._store.add_failed(read.header, problems)
-
-    def _result(
-        self, reader: DicomReader, read: ReadStudy, backend: Backend
-    ) -> tuple[StudyResult | None, tuple[Problem, ...]]:
-        """A study's result, or None with the problem that it could not be graded for."""
-        if read.study is None:
-            return None, read.problems
-        path, uid = read.header.path, read.header.study_uid
-        if isinstance(read.error, _GPU_FAILED) and backend is self._backend:
-            return self._without_gpu(reader, read, read.error)
-        try:
-            result = self._grade(read.study, self._pack, backend)
-            return result, (*read.problems, *told_of_tries(read))
-        except PackError:
-            # No other study can be graded either.
-            raise
-        except _GPU_FAILED as error:
-            return self._without_gpu(reader, read, error)
-        except CannotGrade as error:
-            # Another sagittal series may be the one that shows the neck.
-            again = read_next_choice(reader, read, error.stage, error.reason, error.advice)
-            return self._result(reader, again, backend)
-        except ModelOutputError as error:
-            on_gpu = not isinstance(backend, OnnxRuntimeBackend)
-            if on_gpu and self._options.cpu_if_gpu_fails:
-                # Half precision overflows where FP32 may not.
-                return self._without_gpu(reader, read, error)
-            reason = f"cannot grade: {error.reason}"
-            problem = Problem(path, error.stage, reason, error.advice, uid, of_study=True)
-        except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
-            problem = program_failed(read.header, Stage.GRADE, error)
-        return None, (*read.problems, problem)
-
-    def _without_gpu(
-        self, reader: DicomReader, read: ReadStudy, error: CudaError | TensorRTError | ModelOutputError
-    ) -> tuple[StudyResult | None, tuple[Problem, ...]]:
-        """A study on which the GPU failed: on the CPU where that is allowed, else the problem."""
-        path, uid = read.header.path, read.header.study_uid
-        if not self._options.cpu_if_gpu_fails:
-            reason = f"cannot grade: {error.reason}"
-            problem = Problem(path, Stage.GRADE, reason, error.advice, uid, of_study=True)
-            return None, (*read.problems, problem)
-        self._gpu_failures.append(str(error))
-        if self._cpu is None:
-            self._cpu = OnnxRuntimeBackend(self._pack, self._options.threads)
-        result, problems = self._result(reader, read, self._cpu)
-        return (result and replace(result, warnings=(*result.warnings, "graded_on_cpu"))), problems
 
     def write_tables(self) -> Outcome:
         """Write the tables of what was graded until now; the counts are of what they hold."""
@@ -375,11 +305,11 @@ class _Run:
                 "reason": decision.reason,
                 **decision.details,
                 **self._backend.record(),
-                "gpu_failures": self._gpu_failures,
+                "gpu_failures": self._grader.gpu_failures,
             },
             "options": {
                 "device": options.device,
-                "precision": options.precision,
+                "precision": decision.precision,
                 "workers": options.workers,
                 "threads": options.threads,
                 "resume": options.resume,

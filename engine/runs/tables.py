@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stenosis_trt.engine.records import LevelResult, Problem, StudyResult
+from stenosis_trt.engine.records import LEVEL_COLUMNS, LevelResult, Problem, StudyResult
 from stenosis_trt.engine.runs.stored_results import KeptStudy
 from stenosis_trt.engine.support.safe_text import visible
 
@@ -12,29 +12,7 @@ Cell = str | int | float
 """What a row holds: a number, or text; "" for no value."""
 Row = dict[str, Cell]
 
-RESULT_COLUMNS = (
-    "study_number",
-    "study_uid",
-    "patient_id",
-    "level",
-    "kang_grade",
-    "p0",
-    "p1",
-    "p2",
-    "p3",
-    "compression_ratio",
-    "ap_mm",
-    "transverse_mm",
-    "sagittal_sop_uid",
-    "sagittal_frame_number",
-    "axial_sop_uid",
-    "axial_frame_number",
-    "x_mm",
-    "y_mm",
-    "z_mm",
-    "confidence",
-    "warnings",
-)
+RESULT_COLUMNS = ("study_number", *LEVEL_COLUMNS)
 ERROR_COLUMNS = (
     "path",
     "stage",
@@ -64,34 +42,12 @@ STUDY_COLUMNS = (
 )
 
 _GRADES = range(4)
-_DIGITS = 4
-_DIGITS_MM = 2
-"""Hundredths of a millimetre: far below a pixel, and no digits that mean nothing."""
 
 
 def result_rows(number: int, result: StudyResult) -> Iterator[Row]:
-    """One row a level, keys RESULT_COLUMNS."""
-    for level in result.levels:
-        cord, point = level.cord, level.point or (None, None, None)
-        probabilities = level.probabilities or (None,) * len(_GRADES)
-        yield {
-            "study_number": number,
-            "study_uid": result.study_uid,
-            "patient_id": result.patient_id,
-            "level": level.level,
-            "kang_grade": _or_empty(level.grade),
-            **{f"p{grade}": _rounded(value, _DIGITS) for grade, value in enumerate(probabilities)},
-            "compression_ratio": _rounded(cord.compression_ratio if cord else None, _DIGITS),
-            "ap_mm": _rounded(cord.ap_mm if cord else None, _DIGITS_MM),
-            "transverse_mm": _rounded(cord.transverse_mm if cord else None, _DIGITS_MM),
-            "sagittal_sop_uid": level.sagittal_sop_uid,
-            "sagittal_frame_number": _or_empty(level.sagittal_frame_number),
-            "axial_sop_uid": cord.sop_instance_uid if cord else "",
-            "axial_frame_number": _or_empty(cord.frame_number if cord else None),
-            **{f"{axis}_mm": _rounded(value, _DIGITS_MM) for axis, value in zip("xyz", point, strict=True)},
-            "confidence": _rounded(level.confidence, _DIGITS),
-            "warnings": ";".join(flags_of(level, result)),
-        }
+    """One row per level, with the keys RESULT_COLUMNS. A missing value is ""."""
+    for row in result.rows():
+        yield {"study_number": number, **{key: "" if value is None else value for key, value in row.items()}}
 
 
 def error_row(problem: Problem, study_number: int | None = None) -> Row:
@@ -147,11 +103,6 @@ def worst_level(result: StudyResult) -> LevelResult | None:
     return max(graded, key=lambda level: level.grade or 0, default=None)
 
 
-def flags_of(level: LevelResult, result: StudyResult) -> list[str]:
-    """The level's warnings, then the study's, each once."""
-    return list(dict.fromkeys([*level.warnings, *result.warnings]))
-
-
 def study_warnings(result: StudyResult) -> list[str]:
     """The warnings of the study and of all its levels, each once."""
     return list(
@@ -161,7 +112,3 @@ def study_warnings(result: StudyResult) -> list[str]:
 
 def _or_empty(value: int | None) -> int | str:
     return "" if value is None else value
-
-
-def _rounded(value: float | None, digits: int) -> float | str:
-    return "" if value is None else round(value, digits)

@@ -26,7 +26,7 @@ from torch import nn
 from stenosis_trt.bench.accuracy.compare import GRADES
 from stenosis_trt.engine.errors import StenosisError
 from stenosis_trt.engine.packs.models import ModelSpec
-from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.models.confidence import TEMPERATURE, Calibrated
@@ -169,8 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--other", action="store_true", help='give a grader of four grades the class "other"')
     asked = parser.parse_args(arguments)
     try:
-        taken = reference_pack() if str(asked.pack) == "reference" and not asked.pack.exists() else asked.pack
-        errors = recover(Pack.load(taken), asked.out, asked.other)
+        errors = recover(open_pack(asked.pack), asked.out, asked.other)
     except StenosisError as error:
         print(error, file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ from pydicom.uid import generate_uid
 
 from stenosis_trt.engine.dicom.frames import VolumeKey
 from stenosis_trt.engine.dicom.header import FileHeader, FoundFrame
-from stenosis_trt.engine.dicom.patients import Patient
+from stenosis_trt.engine.dicom.patient_identity import Patient
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.dicom.series import build_studies
 from stenosis_trt.engine.geometry import SlicePose

@@ -1,0 +1,266 @@
+"""The public Python API: `Grader` for studies in a program, `grade` for a folder of results.
+
+Both are exported by `stenosis_trt.engine`, with the records and errors that they return and raise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from types import TracebackType
+
+from stenosis_trt.engine.backends.gpu.options import GpuOptions
+from stenosis_trt.engine.backends.selection import announce, open_backend
+from stenosis_trt.engine.dicom.find import check_paths
+from stenosis_trt.engine.dicom.limits import ReadLimits
+from stenosis_trt.engine.dicom.reader import DicomReader, Scan
+from stenosis_trt.engine.errors import CannotGrade, InputError
+from stenosis_trt.engine.grading.read_ahead import read_ahead
+from stenosis_trt.engine.grading.study_grader import StudyGrader, pixel_memory
+from stenosis_trt.engine.packs.pack import open_pack
+from stenosis_trt.engine.packs.signature import Trust
+from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
+from stenosis_trt.engine.runs.batch import GradeOptions, Outcome, grade_paths
+from stenosis_trt.engine.runs.table_files import TableForm
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class UngradedStudy:
+    """A study that could not be graded, or a file that may have held an image and could not be read.
+
+    Attributes:
+        study_uid: Study Instance UID; "" where it is unknown, as for a file whose header cannot be read.
+        path: folder of the study, or the file.
+        problems: everything that went wrong, in order; the last one says why there is no result.
+    """
+
+    study_uid: str
+    path: str
+    problems: tuple[Problem, ...]
+
+    @property
+    def reason(self) -> str:
+        """Why there is no result, as one sentence."""
+        return self.problems[-1].reason
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, as one sentence."""
+        return self.problems[-1].advice
+
+
+class Grader:
+    """Grades studies with models that are opened once. Use it as a context manager, or call `close`.
+
+    It is not thread-safe: one call or stream runs at a time.
+
+    Args:
+        pack: folder or zip of a model pack; "reference" for the pack that comes with the package.
+        device: "auto", "cpu" or "gpu". "auto" takes the CPU where the GPU cannot be used, prints why, and
+            keeps the reason in `backend_reason`; "gpu" raises DeviceError instead.
+        precision: "fp32", "fp16", "int8" or "auto": on a GPU FP16, where the pack holds it, it passed the
+            accuracy gate and plans exist; FP32 otherwise.
+        threads: threads of the CPU backend; None for all cores.
+        cpu_if_gpu_fails: grade a study on the CPU where the GPU fails on it, with the warning
+            "graded_on_cpu"; otherwise the study is not graded.
+        trust: keys of which one must have signed the pack; None to accept unsigned packs.
+        limits: limits of reading; None for the default ones.
+        gpu: how the GPU is used; None for the default options.
+
+    Attributes:
+        backend: "tensorrt" or "onnxruntime".
+        backend_reason: why this backend was chosen.
+        precision: the precision that the models run in.
+
+    Raises:
+        PackError: the pack cannot be used, or is not signed as required.
+        DeviceError: the device cannot be used.
+    """
+
+    def __init__(
+        self,
+        pack: StrPath = "reference",
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        threads: int | None = None,
+        cpu_if_gpu_fails: bool = False,
+        trust: Trust | None = None,
+        limits: ReadLimits | None = None,
+        gpu: GpuOptions | None = None,
+    ) -> None:
+        self._limits = limits
+        loaded = open_pack(pack, trust)
+        with ExitStack() as stack:
+            backend, decision = open_backend(loaded, device, precision, threads, gpu)
+            stack.enter_context(closing(backend))
+            announce(decision)
+            self._backend = backend
+            self._memory = stack.enter_context(pixel_memory(backend))
+            self._readers: dict[int, DicomReader] = {}
+            self._reader_stack = stack.enter_context(ExitStack())
+            self._studies = StudyGrader(
+                loaded.in_precision(decision.precision), backend, threads, cpu_if_gpu_fails
+            )
+            self._stack = stack.pop_all()
+        self.backend, self.backend_reason = decision.backend, decision.reason
+        self.precision = decision.precision
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the models, and end the processes that read files. Further calls do nothing."""
+        self._stack.close()
+
+    def __call__(self, study: StrPath) -> StudyResult:
+        """Grade one study.
+
+        Args:
+            study: a folder, DICOMDIR or archive that holds exactly one study.
+
+        Raises:
+            CannotGrade: the study cannot be graded; `stage`, `reason` and `advice` say why.
+            InputError: there is no study, or more than one.
+            StenosisError: nothing can be graded, as `PackError` or `DeviceError`.
+        """
+        reader = self._reader(1)
+        scan = reader.scan(_paths(study))
+        if len(scan.studies) != 1:
+            raise _not_one(study, scan)
+        (item,) = self._each(reader, scan.studies)
+        if isinstance(item, StudyResult):
+            if any(not problem.harmless and not problem.study_uid for problem in scan.problems):
+                # A file whose header cannot be read may be a slice of this study.
+                item = replace(item, warnings=tuple(dict.fromkeys((*item.warnings, "slices_unreadable"))))
+            return item
+        raise CannotGrade(item.problems[-1].stage, item.reason, item.advice)
+
+    def stream(
+        self, paths: StrPath | Iterable[StrPath], workers: int = 1
+    ) -> Iterator[StudyResult | UngradedStudy]:
+        """Grade every study below some paths, in order of completion.
+
+        The next study is read while one is graded. First come the files that could not be read at all.
+
+        Args:
+            paths: folders, files, DICOMDIRs or archives.
+            workers: processes that read files.
+
+        Yields:
+            A result, or what could not be graded with its reason. Every study below the paths appears once.
+
+        Raises:
+            InputError: nothing is at one of the paths, or no process that reads files can be started.
+        """
+        reader = self._reader(workers)
+        scan = reader.scan(_paths(paths))
+        for problem in scan.problems:
+            if not problem.harmless:
+                yield UngradedStudy(problem.study_uid, problem.path, (problem,))
+        yield from self._each(reader, scan.studies)
+
+    def _reader(self, workers: int) -> DicomReader:
+        """The reader with so many processes, kept until the grader is closed."""
+        if workers not in self._readers:
+            self._readers[workers] = self._reader_stack.enter_context(
+                DicomReader(self._limits, workers, self._memory)
+            )
+        return self._readers[workers]
+
+    def _each(
+        self, reader: DicomReader, studies: Sequence[StudyHeader]
+    ) -> Iterator[StudyResult | UngradedStudy]:
+        waiting = deque(sorted(studies, key=attrgetter("path", "key")))
+        slots = self._memory.slots if self._memory else ()
+        with closing(read_ahead(reader, waiting, slots, self._backend.prefetch)) as read_studies:
+            for read in read_studies:
+                result, problems = self._studies.grade(reader, read)
+                header = read.header
+                yield result or UngradedStudy(header.study_uid, header.path, problems)
+
+
+def grade(
+    paths: StrPath | Iterable[StrPath],
+    out: StrPath,
+    *,
+    pack: StrPath = "reference",
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    workers: int = 1,
+    threads: int | None = None,
+    keep_identifiers: bool = False,
+    no_paths: bool = False,
+    form: TableForm | None = None,
+    limits: ReadLimits | None = None,
+    trust: Trust | None = None,
+    gpu: GpuOptions | None = None,
+    cpu_if_gpu_fails: bool = False,
+) -> Outcome:
+    """Grade every study below some paths and write the results, as `stenosis-trt grade` does.
+
+    Args:
+        paths: folders, files, DICOMDIRs or archives.
+        out: output folder: results.csv, results.jsonl, studies.csv, errors.csv and run.json.
+        pack, device, precision, threads, limits, trust, gpu, cpu_if_gpu_fails: as for `Grader`.
+        resume: continue an earlier run in `out`, which may have been killed.
+        workers: processes that read files.
+        keep_identifiers: write the PatientID to the results.
+        no_paths: write numbers and hashes instead of paths, which may name patients.
+        form: format of the CSV files; None for commas and decimal points.
+
+    Returns:
+        Counts of the run. Studies that could not be graded are rows of errors.csv.
+
+    Raises:
+        InputError: nothing is at any of the paths, or no process that reads files can be started.
+        PackError, DeviceError, OutputError: the run cannot start or continue.
+    """
+    options = GradeOptions(
+        pack=pack,
+        device=device,
+        precision=precision,
+        resume=resume,
+        workers=workers,
+        threads=threads,
+        keep_identifiers=keep_identifiers,
+        no_paths=no_paths,
+        form=form or TableForm(),
+        limits=limits or ReadLimits(),
+        trust=trust,
+        gpu=gpu or GpuOptions(),
+        cpu_if_gpu_fails=cpu_if_gpu_fails,
+    )
+    return grade_paths(_paths(paths), Path(out), options)
+
+
+def _paths(paths: StrPath | Iterable[StrPath]) -> list[Path]:
+    single = isinstance(paths, str | os.PathLike)
+    found = [Path(paths)] if single else [Path(path) for path in paths]  # type: ignore[arg-type,union-attr]
+    check_paths(found)
+    return found
+
+
+def _not_one(study: StrPath, scan: Scan) -> InputError:
+    """The error of a folder that holds no study, or several."""
+    if scan.studies:
+        return InputError(
+            f"{study} holds {len(scan.studies)} studies, not one.", "Give the folder of one, or use stream()."
+        )
+    lost = [problem for problem in scan.problems if not problem.harmless]
+    if lost:
+        return InputError(f"{study} holds no study that can be read: {lost[0].reason}", lost[0].advice)
+    return InputError(f"{study} holds no DICOM images.", "Give the folder of a study.")
