@@ -30,10 +30,10 @@ if TYPE_CHECKING:
         SignatureError,
         StenosisError,
     )
-    from stenosis_trt.engine.packs.signature import Trust
+    from stenosis_trt.engine.packs.signature import TrustedKeys
     from stenosis_trt.engine.records import CordMeasurement, LevelResult, Problem, StudyResult
-    from stenosis_trt.engine.runs.batch import Outcome
-    from stenosis_trt.engine.runs.table_files import TableForm
+    from stenosis_trt.engine.runs.batch import RunSummary
+    from stenosis_trt.engine.runs.table_files import CsvFormat
 
 # ONNX Runtime 1.32 notes in ~/.cache/Microsoft on which machine it runs, and sends that where it can: the
 # address is in its library. It reads this once, when it is imported.
@@ -48,7 +48,7 @@ _MODULES = {
     "InputError": "errors",
     "LevelResult": "records",
     "ModelOutputError": "backends.model_checks",
-    "Outcome": "runs.batch",
+    "RunSummary": "runs.batch",
     "OutputError": "errors",
     "PackError": "errors",
     "PlanError": "errors",
@@ -57,8 +57,8 @@ _MODULES = {
     "SignatureError": "errors",
     "StenosisError": "errors",
     "StudyResult": "records",
-    "TableForm": "runs.table_files",
-    "Trust": "packs.signature",
+    "CsvFormat": "runs.table_files",
+    "TrustedKeys": "packs.signature",
     "UngradedStudy": "api",
     "grade": "api",
 }
@@ -67,23 +67,23 @@ _MODULES = {
 __all__ = [
     "CannotGrade",
     "CordMeasurement",
+    "CsvFormat",
     "DeviceError",
     "GpuOptions",
     "Grader",
     "InputError",
     "LevelResult",
     "ModelOutputError",
-    "Outcome",
     "OutputError",
     "PackError",
     "PlanError",
     "Problem",
     "ReadLimits",
+    "RunSummary",
     "SignatureError",
     "StenosisError",
     "StudyResult",
-    "TableForm",
-    "Trust",
+    "TrustedKeys",
     "UngradedStudy",
     "grade",
 ]

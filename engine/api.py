@@ -23,10 +23,10 @@ from stenosis_trt.engine.errors import CannotGrade, InputError
 from stenosis_trt.engine.grading.read_ahead import read_ahead
 from stenosis_trt.engine.grading.study_grader import StudyGrader, pixel_memory
 from stenosis_trt.engine.packs.pack import open_pack
-from stenosis_trt.engine.packs.signature import Trust
+from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
-from stenosis_trt.engine.runs.batch import GradeOptions, Outcome, grade_paths
-from stenosis_trt.engine.runs.table_files import TableForm
+from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
+from stenosis_trt.engine.runs.table_files import CsvFormat
 
 StrPath = str | os.PathLike[str]
 
@@ -92,7 +92,7 @@ class Grader:
         *,
         threads: int | None = None,
         cpu_if_gpu_fails: bool = False,
-        trust: Trust | None = None,
+        trust: TrustedKeys | None = None,
         limits: ReadLimits | None = None,
         gpu: GpuOptions | None = None,
     ) -> None:
@@ -204,12 +204,12 @@ def grade(
     threads: int | None = None,
     keep_identifiers: bool = False,
     no_paths: bool = False,
-    form: TableForm | None = None,
+    csv_format: CsvFormat | None = None,
     limits: ReadLimits | None = None,
-    trust: Trust | None = None,
+    trust: TrustedKeys | None = None,
     gpu: GpuOptions | None = None,
     cpu_if_gpu_fails: bool = False,
-) -> Outcome:
+) -> RunSummary:
     """Grade every study below some paths and write the results, as `stenosis-trt grade` does.
 
     Args:
@@ -220,7 +220,7 @@ def grade(
         workers: processes that read files.
         keep_identifiers: write the PatientID to the results.
         no_paths: write numbers and hashes instead of paths, which may name patients.
-        form: format of the CSV files; None for commas and decimal points.
+        csv_format: format of the CSV files; None for commas and decimal points.
 
     Returns:
         Counts of the run. Studies that could not be graded are rows of errors.csv.
@@ -238,7 +238,7 @@ def grade(
         threads=threads,
         keep_identifiers=keep_identifiers,
         no_paths=no_paths,
-        form=form or TableForm(),
+        csv_format=csv_format or CsvFormat(),
         limits=limits or ReadLimits(),
         trust=trust,
         gpu=gpu or GpuOptions(),

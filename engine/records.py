@@ -221,7 +221,7 @@ class CordMeasurement:
 class LevelResult:
     """One disc level. A grade or a measurement that could not be had is None, and a warning says why.
 
-    `probabilities` are those of the four grades alone. `p_other` is the probability that the region is unlike
+    `probabilities` are those of the four grades alone. `p_ood` is the probability that the region is unlike
     all that the grader was trained to grade; None where it was not asked, or has no class for that.
     `sagittal_sop_uid` and `sagittal_frame_number` name the slice that was graded; see `FrameHeader`.
     """
@@ -234,7 +234,7 @@ class LevelResult:
     sagittal_sop_uid: str
     confidence: float
     warnings: tuple[str, ...] = ()
-    p_other: float | None = None
+    p_ood: float | None = None
     sagittal_frame_number: int | None = None
 
 

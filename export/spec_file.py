@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.errors import PackError
-from stenosis_trt.engine.packs.models import OTHER, ROLES, InputSpec, OutputSpec
+from stenosis_trt.engine.packs.models import MODEL_ROLES, OTHER_CLASS, InputSpec, OutputSpec
 from stenosis_trt.export.errors import ExportError
 
 if sys.version_info >= (3, 11):
@@ -25,7 +25,7 @@ else:
 
 ACTIVATIONS = ("none", "sigmoid", "softmax", "clip")
 STORAGES = ("fp16", "fp32")
-REFERENCE = "reference"
+REFERENCE_SPEC = "reference"
 """What `--spec` calls the example that comes with the package."""
 
 _PACK = ("name", "version", "licence", "intended_use")
@@ -49,7 +49,7 @@ class SpecError(ExportError):
 
 
 @dataclass(frozen=True)
-class CheckpointChoice:
+class CheckpointDeclaration:
     """What a checkpoint may leave open.
 
     Attributes:
@@ -84,7 +84,7 @@ class ModelDeclaration:
     order: tuple[int, ...]
     activation: str | None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    checkpoint: CheckpointChoice = field(default_factory=CheckpointChoice)
+    checkpoint: CheckpointDeclaration = field(default_factory=CheckpointDeclaration)
     role: str = "…"
 
 
@@ -103,14 +103,14 @@ class ExportSpec:
 
 def reference_spec() -> Path:
     """The example that comes with the package: the reference pack's own spec."""
-    return Path(__file__).parent / "specs" / f"{REFERENCE}.toml"
+    return Path(__file__).parent / "specs" / f"{REFERENCE_SPEC}.toml"
 
 
 def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     """Read a spec and put settings over it.
 
     Args:
-        path: a TOML file; `REFERENCE` takes the example, None is for settings that say everything.
+        path: a TOML file; `REFERENCE_RECIPE` takes the example, None is for settings that say everything.
         settings: "grader.input.size=[456, 456]" and the like, values in TOML's words; a word that is none
             of those is a text.
 
@@ -120,13 +120,13 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     content = _read(path) if path is not None else {}
     for setting in settings:
         _put(content, setting)
-    if path is None and not any(role in content for role in ROLES):
+    if path is None and not any(role in content for role in MODEL_ROLES):
         raise SpecError(
             "There is no spec that says what the networks are given and give. Copy "
             f"{reference_spec()}, change what differs, and give it: --spec FILE; or, for networks that are "
-            f"given what the reference pack's are: --spec {REFERENCE}"
+            f"given what the reference pack's are: --spec {REFERENCE_SPEC}"
         )
-    _known("the spec", content, ("pack", "card", *ROLES))
+    _known("the spec", content, ("pack", "card", *MODEL_ROLES))
     pack = _table(content, "pack", "the spec") if "pack" in content else {}
     _known("[pack]", pack, (*_PACK, "weights"))
     texts = {key: _text(pack, key, "[pack]") if key in pack else UNKNOWN for key in _PACK}
@@ -135,7 +135,7 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
             raise SpecError(f"[pack] {key} is no line of at most {_MAX_LINE} characters. Write one.")
         if len(text) > _MAX_TEXT:
             raise SpecError(f"[pack] {key} has more than {_MAX_TEXT} characters. Write less.")
-    if texts["name"].strip().casefold() == REFERENCE:
+    if texts["name"].strip().casefold() == REFERENCE_SPEC:
         raise SpecError(
             f"[pack] name is {texts['name']!r}, which is the name of the pack that comes with this package. "
             "Give yours: --name site-1"
@@ -145,19 +145,19 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
         raise SpecError(f"[pack] weights is {storage!r}. Write one of {', '.join(STORAGES)}.")
     card = _jsonable(_table(content, "card", "the spec"), "[card]") if "card" in content else {}
     card = {**dict.fromkeys(_CARD, UNKNOWN), **card}
-    models = {role: _model(role, _table(content, role, "the spec")) for role in ROLES}
+    models = {role: _model(role, _table(content, role, "the spec")) for role in MODEL_ROLES}
     return ExportSpec(**texts, half_weights=storage == STORAGES[0], card=card, models=models)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    place = reference_spec() if str(path) == REFERENCE and not path.exists() else path
+    place = reference_spec() if str(path) == REFERENCE_SPEC and not path.exists() else path
     try:
         if place.stat().st_size > _MAX_BYTES:
             raise SpecError(f"{path} has more than {_MAX_BYTES} bytes. Give a spec in TOML.")
         content = dict(tomllib.loads(place.read_text(encoding="utf-8")))
     except OSError as error:
         raise SpecError(
-            f"The spec {path} cannot be read ({error.strerror}). Give a TOML file, or `{REFERENCE}`."
+            f"The spec {path} cannot be read ({error.strerror}). Give a TOML file, or `{REFERENCE_SPEC}`."
         ) from error
     # A number of very many digits is a ValueError too.
     except (ValueError, RecursionError) as error:
@@ -201,7 +201,7 @@ def _model(role: str, content: Mapping[str, Any]) -> ModelDeclaration:
         order=order,
         activation=activation,
         metrics={name: float(value) for name, value in metrics.items()},
-        checkpoint=CheckpointChoice(
+        checkpoint=CheckpointDeclaration(
             network=_text(choice, "network", place) if "network" in choice else None,
             weights=_text(choice, "weights", place) if "weights" in choice else None,
             image_size=_size(choice, "image_size", place) if "image_size" in choice else None,
@@ -225,7 +225,7 @@ def _input(role: str, content: Mapping[str, Any]) -> InputSpec:
             spacing_mm=_spacing(content, place, (height, width)),
             channels=channels,
             channel_source=_text(content, "channel_source", place),
-            plane=ROLES[role].plane,
+            plane=MODEL_ROLES[role].plane,
             window_percentiles=(low, high),
             mean=_numbers(content, "mean", place, channels),
             std=_numbers(content, "std", place, channels),
@@ -252,9 +252,9 @@ def _spacing(content: Mapping[str, Any], place: str, size: tuple[int, int]) -> f
 
 
 def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[int, ...], str | None]:
-    place, wanted = f"[{role}.output]", ROLES[role]
+    place, wanted = f"[{role}.output]", MODEL_ROLES[role]
     known = ("kind", "names", "stride", "minimum_confidence", "activation")
-    _known(place, content, (*known, "maximum_other") if OTHER in wanted.further_names else known)
+    _known(place, content, (*known, "maximum_other") if OTHER_CLASS in wanted.optional_names else known)
     kind = _text(content, "kind", place)
     if kind == "coordinates":
         raise SpecError(
@@ -265,11 +265,11 @@ def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[in
         raise SpecError(f"{place} kind is {kind!r}, and has to be {wanted.kind!r}.")
     names = content.get("names")
     told = list(map(str, names)) if isinstance(names, list) else []
-    taken = next((each for each in wanted.names_taken if sorted(each) == sorted(told)), None)
+    taken = next((each for each in wanted.accepted_names if sorted(each) == sorted(told)), None)
     if taken is None:
         raise SpecError(
-            f"{place} names {names!r} are not those of {role}. Write {wanted.names_in_words}, in the order "
-            "of the network's output."
+            f"{place} names {names!r} are not those of {role}. Write {wanted.accepted_names_text}, in the "
+            "order of the network's output."
         )
     order = tuple(told.index(name) for name in taken)
     stride = _whole(content, "stride", place) if kind == "heatmaps" or "stride" in content else 1

@@ -21,12 +21,12 @@ from stenosis_trt.kernels.nvcc import Nvcc, NvccError, find_nvcc
 from stenosis_trt.kernels.nvrtc import Nvrtc, NvrtcError, find_nvrtc
 from stenosis_trt.kernels.sources import FLAGS, Sources, load_sources
 
-FOLDER = Path(__file__).resolve().parent / "prebuilt"
+PREBUILT_FOLDER = Path(__file__).resolve().parent / "prebuilt"
 """Where the shipped binaries lie, beside their manifest. (Named as this module, it hides that from mypy.)"""
 
 MANIFEST = "manifest.json"
 
-OLDEST = (7, 5)
+MIN_COMPUTE_CAPABILITY = (7, 5)
 """Lowest compute capability that is supported: that of T4 and RTX 20."""
 
 _JETSON = {(7, 2), (8, 7), (10, 1), (11, 0)}
@@ -44,7 +44,7 @@ class BinaryError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Image:
+class KernelImage:
     """A compiled module, ready to load.
 
     Attributes:
@@ -87,7 +87,7 @@ class _Shipped:
         return self.capability[0] == capability[0] and self.capability[1] <= capability[1]
 
 
-def image_for(capability: Version, driver_version: int) -> Image:
+def load_kernel_image(capability: Version, driver_version: int) -> KernelImage:
     """The kernels for a device: shipped, else from the cache or compiled here.
 
     Args:
@@ -99,11 +99,11 @@ def image_for(capability: Version, driver_version: int) -> Image:
     """
     _refuse_old(capability)
     try:
-        return choose(capability, driver_version)
+        return choose_shipped(capability, driver_version)
     except BinaryError as error:
         reason = str(error)
     try:
-        image = compile_here(capability, driver_version)
+        image = compile_image(capability, driver_version)
     except BinaryError as error:
         raise BinaryError(
             f"there are no kernels for this GPU: {reason}. Nor can they be compiled: {error}"
@@ -111,9 +111,9 @@ def image_for(capability: Version, driver_version: int) -> Image:
     return replace(image, origin=f"{image.origin}, because {reason}")
 
 
-def choose(
-    capability: Version, driver_version: int, *, folder: Path = FOLDER, source: Sources | None = None
-) -> Image:
+def choose_shipped(
+    capability: Version, driver_version: int, *, folder: Path = PREBUILT_FOLDER, source: Sources | None = None
+) -> KernelImage:
     """The shipped image for a device: the nearest cubin that it runs, else PTX.
 
     Args:
@@ -150,16 +150,16 @@ def choose(
     origin = (
         f"shipped {best.kind} for {best.architecture} of CUDA {best.toolkit}, sources {source.sha256[:12]}"
     )
-    return Image(data, best.kind, best.architecture, origin)
+    return KernelImage(data, best.kind, best.architecture, origin)
 
 
-def compile_here(
+def compile_image(
     capability: Version,
     driver_version: int | None = None,
     *,
     cache: Path | None = None,
     source: Sources | None = None,
-) -> Image:
+) -> KernelImage:
     """The installed sources compiled for exactly this device with NVRTC or nvcc, or taken from the cache.
 
     Args:
@@ -184,7 +184,7 @@ def compile_here(
         origin = f"compiled here for {architecture} by {compiler.name}, sources {source.sha256[:12]}"
         data = _kept(path)
         if data is not None:
-            return Image(data, "cubin", architecture, f"{origin}, taken from the cache")
+            return KernelImage(data, "cubin", architecture, f"{origin}, taken from the cache")
         try:
             data = compiler.compile(source, architecture, FLAGS).data
         except (NvrtcError, NvccError) as error:
@@ -194,7 +194,7 @@ def compile_here(
             _keep(path, data)
         except OSError as error:
             origin += f", not kept ({error.strerror})"
-        return Image(data, "cubin", architecture, origin)
+        return KernelImage(data, "cubin", architecture, origin)
     raise BinaryError(
         "; ".join([*(failures or ["there is neither NVRTC nor nvcc"]), _advice(driver_version)])
     )
@@ -226,10 +226,10 @@ def _shipped(folder: Path, source: Sources) -> list[_Shipped]:
 
 
 def _refuse_old(capability: Version) -> None:
-    if capability < OLDEST:
+    if capability < MIN_COMPUTE_CAPABILITY:
         raise BinaryError(
-            f"a GPU of compute capability {_dotted(capability)} is too old: use one of {_dotted(OLDEST)} "
-            "or later, or `--device cpu`"
+            f"a GPU of compute capability {_dotted(capability)} is too old: use one of "
+            f"{_dotted(MIN_COMPUTE_CAPABILITY)} or later, or `--device cpu`"
         )
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from stenosis_trt.kernels.binaries import FOLDER, MANIFEST, cache_folder
+from stenosis_trt.kernels.binaries import MANIFEST, PREBUILT_FOLDER, cache_folder
 from stenosis_trt.kernels.cubin import resources
 from stenosis_trt.kernels.nvrtc import Nvrtc, NvrtcError
 from stenosis_trt.kernels.sources import FLAGS, Sources, load_sources
@@ -77,7 +77,7 @@ TOOLKITS = (
 )
 
 
-def library(toolkit: Toolkit) -> Nvrtc:
+def pinned_nvrtc(toolkit: Toolkit) -> Nvrtc:
     """The pinned NVRTC: from this environment, else from the cache folder, else fetched into it.
 
     Raises:
@@ -95,7 +95,7 @@ def library(toolkit: Toolkit) -> Nvrtc:
     return Nvrtc(_library_below(folder / "nvidia"))
 
 
-def build(source: Sources, toolkits: tuple[Toolkit, ...] = TOOLKITS) -> dict[str, bytes]:
+def build_files(source: Sources, toolkits: tuple[Toolkit, ...] = TOOLKITS) -> dict[str, bytes]:
     """Every image and the manifest, by file name.
 
     Raises:
@@ -104,7 +104,7 @@ def build(source: Sources, toolkits: tuple[Toolkit, ...] = TOOLKITS) -> dict[str
     files: dict[str, bytes] = {}
     images = []
     for toolkit in toolkits:
-        compiler = library(toolkit)
+        compiler = pinned_nvrtc(toolkit)
         for architecture in toolkit.architectures:
             kind = "cubin" if architecture.startswith("sm_") else "ptx"
             name = f"{architecture}.{kind}"
@@ -124,7 +124,7 @@ def build(source: Sources, toolkits: tuple[Toolkit, ...] = TOOLKITS) -> dict[str
     return files
 
 
-def over_budget(name: str, image: bytes, budget: Mapping[str, int]) -> Iterator[str]:
+def resource_problems(name: str, image: bytes, budget: Mapping[str, int]) -> Iterator[str]:
     """What is wrong with the resources of a cubin's kernels, one sentence each."""
     found = resources(image)
     for kernel, taken in found.items():
@@ -146,7 +146,7 @@ def over_budget(name: str, image: bytes, budget: Mapping[str, int]) -> Iterator[
         yield f"{name} has no kernel {kernel}: remove it from REGISTER_BUDGET"
 
 
-def differences(files: Mapping[str, bytes], folder: Path) -> Iterator[str]:
+def stale_files(files: Mapping[str, bytes], folder: Path) -> Iterator[str]:
     """Where a folder of binaries is not what was built, one sentence each."""
     there = {path.name for path in folder.glob("*")} if folder.is_dir() else set()
     for name in sorted(files.keys() | there):
@@ -158,7 +158,7 @@ def differences(files: Mapping[str, bytes], folder: Path) -> Iterator[str]:
             yield f"{name} is not what the sources give"
 
 
-def table(files: Mapping[str, bytes]) -> str:
+def register_table(files: Mapping[str, bytes]) -> str:
     """Registers of each kernel on each architecture, as text."""
     cubins = {name.split(".")[0]: resources(data) for name, data in files.items() if name.endswith(".cubin")}
     kernels = sorted({kernel for found in cubins.values() for kernel in found})
@@ -171,7 +171,7 @@ def table(files: Mapping[str, bytes]) -> str:
     return "\n".join(lines)
 
 
-def write(files: Mapping[str, bytes], folder: Path) -> None:
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
     """Make a folder hold these images and no others; it is refused until the manifest, the last, is there."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in (folder / MANIFEST, *folder.glob("*.cubin"), *folder.glob("*.ptx")):
@@ -181,29 +181,29 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def main(
-    arguments: list[str] | None = None, *, source_folder: Path = SOURCE_FOLDER, folder: Path = FOLDER
+    arguments: list[str] | None = None, *, source_folder: Path = SOURCE_FOLDER, folder: Path = PREBUILT_FOLDER
 ) -> int:
     """The command. Returns the exit status: 0 built, or nothing to change; 1 not."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Build the shipped binaries of the kernels.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the binaries differ")
     options = parser.parse_args(arguments)
     try:
-        files = build(load_sources(source_folder))
+        files = build_files(load_sources(source_folder))
     except (NvrtcError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(table(files))
+    print(register_table(files))
     problems = [
         problem
         for name, data in files.items()
         if name.endswith(".cubin")
-        for problem in over_budget(name, data, REGISTER_BUDGET)
+        for problem in resource_problems(name, data, REGISTER_BUDGET)
     ]
     if options.check:
-        stale = list(differences(files, folder))
+        stale = list(stale_files(files, folder))
         problems += [*stale, *([f"rebuild with `{COMMAND}`"] if stale else [])]
     elif not problems:
-        write(files, folder)
+        write_files(files, folder)
         print(f"{len(files)} files, {sum(map(len, files.values())):,} bytes, in {folder}")
     print("\n".join(problems), file=sys.stderr, end="\n" if problems else "")
     return 1 if problems else 0

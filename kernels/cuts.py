@@ -30,7 +30,7 @@ _SLICE = np.dtype(
 
 
 @dataclass(frozen=True)
-class Slice:
+class SliceLayout:
     """Where a slice lies in the arena, and what turns its stored values into real ones.
 
     Attributes:
@@ -54,56 +54,59 @@ class Slice:
         return _SIGN if self.signed else 0
 
 
-def parts_of_input(channels: int, one_slice: bool) -> int:
+def regions_per_input(channels: int, single_slice: bool) -> int:
     """Regions and planes that each network input has: one for all channels, or one a channel.
 
     Args:
         channels: of an input.
-        one_slice: whether all channels of an input show one slice.
+        single_slice: whether all channels of an input show one slice.
     """
-    return 1 if one_slice and channels <= MAX_COPIES else channels
+    return 1 if single_slice and channels <= MAX_COPIES else channels
 
 
 @dataclass(frozen=True)
-class Cuts:
+class RegionBatch:
     """N network inputs of C channels and one size, to be cut from slices of one arena.
 
     Attributes:
         slices: the slices there are.
-        picks: index of the slice of each channel, int64 (N, C).
+        slice_indices: index of the slice of each channel, int64 (N, C).
         affines: output pixel (x, y) → source pixel (column, row) for all channels of an input, float64
             (N, 2, 3).
         size: of every input, (height, width).
-        one_slice: whether all channels of an input show one slice. It is a promise of the model, not of these
+        single_slice: whether all channels of an input show one slice. It is a promise of the model, not of
+            these
             inputs: grids depend on it.
 
     Raises:
         ValueError: the promise is broken.
     """
 
-    slices: Sequence[Slice]
-    picks: IntArray
+    slices: Sequence[SliceLayout]
+    slice_indices: IntArray
     affines: FloatArray
     size: tuple[int, int]
-    one_slice: bool
+    single_slice: bool
 
     def __post_init__(self) -> None:
-        if self.one_slice and (self.picks != self.picks[:, :1]).any():
-            raise ValueError("Channels of one input show several slices. Describe it with one_slice=False.")
+        if self.single_slice and (self.slice_indices != self.slice_indices[:, :1]).any():
+            raise ValueError(
+                "Channels of one input show several slices. Describe it with single_slice=False."
+            )
 
     @property
-    def parts(self) -> int:
-        """See `parts_of_input`."""
-        return parts_of_input(self.picks.shape[1], self.one_slice)
+    def regions_per_input(self) -> int:
+        """See `regions_per_input`."""
+        return regions_per_input(self.slice_indices.shape[1], self.single_slice)
 
     @cached_property
-    def shown(self) -> np.ndarray:
+    def source_slices(self) -> np.ndarray:
         """The slice of each part as a row of a table, (N, parts)."""
         rows = [
             (item.offset, *item.shape, item.pitch, item.sign, item.slope, item.intercept)
             for item in self.slices
         ]
-        return np.asarray(np.array(rows, dtype=_SLICE)[self.picks[:, : self.parts]])
+        return np.asarray(np.array(rows, dtype=_SLICE)[self.slice_indices[:, : self.regions_per_input]])
 
     @cached_property
     def aligned(self) -> BoolArray:
@@ -111,16 +114,16 @@ class Cuts:
         return are_aligned(self.affines)
 
     @cached_property
-    def one_kind(self) -> BoolArray:
+    def has_uniform_rescale(self) -> BoolArray:
         """Whether the slices of each input have one rescale and one signedness, (N,)."""
-        result = np.ones(len(self.picks), dtype=np.bool_)
+        result = np.ones(len(self.slice_indices), dtype=np.bool_)
         for name in ("slope", "intercept", "sign"):
-            values = self.shown[name]
+            values = self.source_slices[name]
             result &= (values == values[:, :1]).all(axis=1)
         return result
 
 
-def biased_window(source: Slice, window: Window) -> tuple[float, float]:
+def stored_window(source: SliceLayout, window: Window) -> tuple[float, float]:
     """A window in real values as the kernels have it: in stored values, signed ones moved up by 2¹⁵."""
     low, high = ((value - source.intercept) / source.slope + source.sign for value in window)
     return low, high

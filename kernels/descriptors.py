@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.kernels.cuts import Cuts
-from stenosis_trt.kernels.launches import Grids, statistics_blocks, statistics_grids
+from stenosis_trt.kernels.cuts import RegionBatch
+from stenosis_trt.kernels.launches import LaunchConfig, statistics_blocks, statistics_launch
 from stenosis_trt.kernels.layouts import FRAME, PLANE, RANK_REQUEST, REGION
 from stenosis_trt.kernels.reference import window_percentiles
 from stenosis_trt.kernels.regions import FloatArray, IntArray, box_counts, covered_pixels
@@ -35,11 +35,11 @@ class StatisticsWork:
 
     regions: np.ndarray
     requests: np.ndarray
-    grids: Grids
+    launch: LaunchConfig
 
 
 def statistics_work(
-    cuts: Cuts, percentiles: tuple[float, float], blocks: int | None = None
+    cuts: RegionBatch, percentiles: tuple[float, float], blocks: int | None = None
 ) -> StatisticsWork:
     """The windows of network inputs, each from the pixels in the bounding boxes of its channels' regions.
 
@@ -55,9 +55,9 @@ def statistics_work(
         ValueError: the slices of an input differ in rescale or signedness (`cuts.one_kind`): such a window is
             `region_window`'s to find.
     """
-    if not cuts.one_kind.all():
+    if not cuts.has_uniform_rescale.all():
         raise ValueError("The slices of an input differ in rescale or sign. Find its window on the CPU.")
-    shown, (inputs, parts) = cuts.shown, cuts.shown.shape
+    shown, (inputs, parts) = cuts.source_slices, cuts.source_slices.shape
     extents = np.stack([shown["columns"], shown["rows"]], axis=-1)
     first, last = covered_pixels(cuts.affines, cuts.size, extents)
     covered = last - first + 1
@@ -73,24 +73,24 @@ def statistics_work(
     requests = np.zeros(inputs, dtype=RANK_REQUEST)
     requests["rank"] = _ranks((rows * columns).sum(axis=1), cuts, percentiles)
     requests["blocks"] = blocks * parts
-    return StatisticsWork(regions.ravel(), requests, statistics_grids(blocks, regions.size))
+    return StatisticsWork(regions.ravel(), requests, statistics_launch(blocks, regions.size))
 
 
-def _ranks(counted: IntArray, cuts: Cuts, percentiles: tuple[float, float]) -> IntArray:
+def _ranks(counted: IntArray, cuts: RegionBatch, percentiles: tuple[float, float]) -> IntArray:
     """Ranks of the window's two ends among the pixels that are counted for each input, (N, 2).
 
     Where one region stands for several channels each pixel is worth that many.
     """
-    worth = cuts.picks.shape[1] // cuts.parts
+    worth = cuts.slice_indices.shape[1] // cuts.regions_per_input
     rising = np.array(window_percentiles(percentiles, 1.0)) / 100.0
     falling = np.array(window_percentiles(percentiles, -1.0)) / 100.0
-    wanted = np.where(cuts.shown["slope"][:, :1] > 0, rising, falling)
+    wanted = np.where(cuts.source_slices["slope"][:, :1] > 0, rising, falling)
     last = np.maximum(counted * worth - 1, 0)[:, None]
     return np.asarray(np.rint(wanted * last).astype(np.int64) // worth)
 
 
 def describe_planes(
-    cuts: Cuts, means: Sequence[float], deviations: Sequence[float], *, window_a_channel: bool = False
+    cuts: RegionBatch, mean: Sequence[float], std: Sequence[float], *, window_a_channel: bool = False
 ) -> np.ndarray:
     """PLANE rows, N × `cuts.parts`, of inputs that lie one behind the other in (N, C, height, width).
 
@@ -103,8 +103,8 @@ def describe_planes(
     Raises:
         ValueError: an affine far outside its image.
     """
-    shown, parts = cuts.shown, cuts.parts
-    inputs, channels = cuts.picks.shape
+    shown, parts = cuts.source_slices, cuts.regions_per_input
+    inputs, channels = cuts.slice_indices.shape
     copies, pixels = channels // parts, cuts.size[0] * cuts.size[1]
     affines = cuts.affines
     # Output x may run along source rows: the kernel's axis x is the image's axis of rows then.
@@ -129,8 +129,8 @@ def describe_planes(
     planes["stride_y"] = np.where(along, 1, shown["pitch"])
     planes["taps_x"], planes["taps_y"] = taps[:, None, 0], taps[:, None, 1]
     planes["sign"], planes["copies"] = shown["sign"], copies
-    planes["mean"][:, :, :copies] = np.asarray(means).reshape(parts, copies)
-    planes["scale"][:, :, :copies] = 1.0 / np.asarray(deviations).reshape(parts, copies)
+    planes["mean"][:, :, :copies] = np.asarray(mean).reshape(parts, copies)
+    planes["scale"][:, :, :copies] = 1.0 / np.asarray(std).reshape(parts, copies)
     return planes.ravel()
 
 
@@ -142,7 +142,7 @@ def _fixed(values: FloatArray) -> IntArray:
     return np.asarray(np.rint(values * float(1 << _FRACTION_BITS)).astype(np.int64))
 
 
-def preprocess_kernel(planes: np.ndarray, cuts: Cuts) -> str:
+def preprocess_kernel(planes: np.ndarray, cuts: RegionBatch) -> str:
     """Which kernel makes the inputs `cuts` of `planes` (PLANE).
 
     Returns:

@@ -29,16 +29,16 @@ _MOST_BLOCKS = 32
 
 
 @dataclass(frozen=True)
-class Grids:
+class LaunchConfig:
     """Grid and block of one launch."""
 
     grid: Grid
     block: Grid
 
 
-def statistics_grids(blocks: int, regions: int) -> Grids:
+def statistics_launch(blocks: int, regions: int) -> LaunchConfig:
     """Grid and block of both passes of `order_statistics`."""
-    return Grids((blocks, regions, 1), (STATISTICS_THREADS, 1, 1))
+    return LaunchConfig((blocks, regions, 1), (STATISTICS_THREADS, 1, 1))
 
 
 def statistics_blocks(rows: int) -> int:
@@ -50,34 +50,34 @@ def statistics_blocks(rows: int) -> int:
     return min(max(-(-rows // _ROWS_A_BLOCK), 1), _MOST_BLOCKS)
 
 
-def preprocess_grids(kernel: str, planes: int, size: tuple[int, int]) -> Grids:
+def preprocess_launch(kernel: str, planes: int, size: tuple[int, int]) -> LaunchConfig:
     """Grid and block of `kernel` (see `preprocess_kernel`) for that many planes of `size` (height, width)."""
     height, width = size
     columns, rows = (COLUMNS, STRIP_ROWS) if kernel == "preprocess" else (1, 1)
     blocks = -(-width // (PREPROCESS_THREADS * columns)), -(-height // rows)
-    return Grids((*blocks, planes), (PREPROCESS_THREADS, 1, 1))
+    return LaunchConfig((*blocks, planes), (PREPROCESS_THREADS, 1, 1))
 
 
-def decode_grids(images: int, maps: int) -> Grids:
+def decode_launch(images: int, maps: int) -> LaunchConfig:
     """Grid and block of `decode_keypoints` for images of `maps` heatmaps each."""
     if not 1 <= maps <= MOST_MAPS:
         raise ValueError(f"An image has 1–{MOST_MAPS} heatmaps, not {maps}.")
-    return Grids((images, 1, 1), (WARP * maps, 1, 1))
+    return LaunchConfig((images, 1, 1), (WARP * maps, 1, 1))
 
 
-def cord_grids(images: int) -> Grids:
+def cord_launch(images: int) -> LaunchConfig:
     """Grid and block of `cord_geometry`."""
-    return Grids((images, 1, 1), (WARP * CORD_POINTS, 1, 1))
+    return LaunchConfig((images, 1, 1), (WARP * CORD_POINTS, 1, 1))
 
 
-def level_grids(levels: int) -> Grids:
+def level_grids(levels: int) -> LaunchConfig:
     """Grid and block of `maximal_compression`."""
-    return Grids((levels, 1, 1), (WARP, 1, 1))
+    return LaunchConfig((levels, 1, 1), (WARP, 1, 1))
 
 
-def contrast_grids(inputs: int) -> Grids:
+def contrast_launch(inputs: int) -> LaunchConfig:
     """Grid and block of `input_contrast`."""
-    return Grids((inputs, 1, 1), (CONTRAST_THREADS, 1, 1))
+    return LaunchConfig((inputs, 1, 1), (CONTRAST_THREADS, 1, 1))
 
 
 def describe_limits(

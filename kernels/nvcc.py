@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from stenosis_trt.kernels.nvrtc import Compiled, toolkit_folders
+from stenosis_trt.kernels.nvrtc import CompiledImage, toolkit_folders
 from stenosis_trt.kernels.sources import MAIN, Sources
 
 _SECONDS = 600
@@ -44,7 +44,7 @@ class Nvcc:
         self.name = f"nvcc {found[1]}"
         self.version = int(found[2]), int(found[3])
 
-    def compile(self, source: Sources, architecture: str, flags: Sequence[str]) -> Compiled:
+    def compile(self, source: Sources, architecture: str, flags: Sequence[str]) -> CompiledImage:
         """Compile to a cubin ("sm_87").
 
         Raises:
@@ -60,7 +60,7 @@ class Nvcc:
             made = folder / "out"
             if answer.returncode or not made.is_file():
                 raise NvccError(f"{self.name} does not compile {MAIN} for {architecture}:\n{log}")
-            return Compiled(made.read_bytes(), log)
+            return CompiledImage(made.read_bytes(), log)
 
     def _run(self, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name not in _FLAG_VARIABLES}

@@ -34,7 +34,7 @@ class CompilationError(NvrtcError):
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledImage:
     """What came out: a cubin or PTX without its closing zero, and the compiler's log (warnings, ptxas -v)."""
 
     data: bytes
@@ -73,7 +73,7 @@ class Nvrtc:
                 "or name another library"
             ) from error
 
-    def compile(self, sources: Sources, architecture: str, flags: Sequence[str]) -> Compiled:
+    def compile(self, sources: Sources, architecture: str, flags: Sequence[str]) -> CompiledImage:
         """Compile to a cubin ("sm_87") or to PTX ("compute_75").
 
         Raises:
@@ -101,8 +101,8 @@ class Nvrtc:
                     log,
                 )
             if architecture.startswith("sm_"):
-                return Compiled(self._text(program, "CUBIN"), log)
-            return Compiled(self._text(program, "PTX").rstrip(b"\0"), log)
+                return CompiledImage(self._text(program, "CUBIN"), log)
+            return CompiledImage(self._text(program, "PTX").rstrip(b"\0"), log)
         finally:
             self._call("nvrtcDestroyProgram", ctypes.byref(program))
 

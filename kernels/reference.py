@@ -15,7 +15,7 @@ import numpy.typing as npt
 from stenosis_trt.kernels.regions import FloatArray, box_taps, is_aligned, reached_bounds, region_bounds
 
 Float32Array = npt.NDArray[np.float32]
-Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
+StoredPixels = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 Window = tuple[float, float]
 """Real values that become 0 and 1."""
 
@@ -27,12 +27,12 @@ HEATMAP_TOLERANCE = 1e-3
 class RegionSource:
     """One channel's source: stored values (rows, columns) and what turns them into real values."""
 
-    stored: Stored
+    stored: StoredPixels
     slope: float = 1.0
     intercept: float = 0.0
 
 
-def order_statistics(images: Sequence[Stored], percentiles: Sequence[float]) -> list[int]:
+def order_statistics(images: Sequence[StoredPixels], percentiles: Sequence[float]) -> list[int]:
     """Exact percentiles of the stored values of all images together, by counting.
 
     A percentile p of n values is the order statistic of rank round(p / 100 × (n − 1)), an existing value.
@@ -212,17 +212,17 @@ def _windowed_region(
     return resample(np.clip((real - low) / (high - low), 0.0, 1.0), moved, size)
 
 
-def input_contrast(batch: Float32Array, deviations: Sequence[float]) -> FloatArray:
+def input_contrast(batch: Float32Array, std: Sequence[float]) -> FloatArray:
     """Standard deviation of each network input in its window, which runs from 0 to 1.
 
     Args:
         batch: normalised inputs (N, C, H, W).
-        deviations: what each channel was divided by.
+        std: what each channel was divided by.
 
     Returns:
         float64 (N,).
     """
-    scaled = batch.astype(np.float64) * np.asarray(deviations)[None, :, None, None]
+    scaled = batch.astype(np.float64) * np.asarray(std)[None, :, None, None]
     return np.asarray(scaled.std(axis=(1, 2, 3)))
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import typer
 
 from stenosis_trt.engine.cli.app import app
-from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, BUILT_FOR, NETWORKS
+from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, FIXED_PADDING_NETWORKS, NETWORKS
 from stenosis_trt.export.onnx.from_onnx import OPSETS
 from stenosis_trt.export.onnx.from_torch import TOLERANCE
-from stenosis_trt.export.precision.gate import Limits
+from stenosis_trt.export.precision.gate import GateLimits
 from stenosis_trt.export.spec_file import reference_spec
 from stenosis_trt.export.training.train import command_line
 
@@ -103,8 +103,8 @@ def test_the_limits_are_those_of_the_gate() -> None:
     section = _section("## FP16 and INT8, behind the gate")
     rows = [row for row in _rows(section) if row[1].startswith(("at least", "at most"))]
     numbers = [float(re.findall(r"[\d.]*\d", row[1])[0]) for row in rows]
-    assert sorted(numbers) == sorted(map(float, asdict(Limits()).values()))
-    source = (_ROOT / "export" / "gate.py").read_text(encoding="utf-8")
+    assert sorted(numbers) == sorted(map(float, asdict(GateLimits()).values()))
+    source = (_ROOT / "export" / "precision" / "gate.py").read_text(encoding="utf-8")
     for row in rows:
         assert f'"{_quoted(row[0])[0]}"' in source
 
@@ -126,7 +126,7 @@ def test_networks_and_what_they_are_known_by_are_those_of_the_code() -> None:
     told = {_quoted(row[0])[0]: _quoted(row[1])[0] for row in _rows(section) if "/" in row[0]}
     assert told == {name: ANCHORS[library] for name, (library, _) in NETWORKS.items()}
     assert f"opset {OPSETS[0]} to {OPSETS[1]}" in section
-    assert "{} × {}".format(*BUILT_FOR) in section
+    assert "{} × {}".format(*FIXED_PADDING_NETWORKS) in section
     assert f"differs by more than {TOLERANCE:g}" in _TEXT
 
 

@@ -14,7 +14,7 @@ import pytest
 from documented import ROOT, calls_in, code_in, join_lines, trouble_with
 from typer.testing import CliRunner
 
-from stenosis_trt.bench.speed.devices import DEVICES
+from stenosis_trt.bench.speed.devices import GPU_SPECS
 from stenosis_trt.bench.speed.roofline import StudyWork, kernel_bytes, time_lines, work_lines
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
@@ -111,7 +111,7 @@ def test_what_the_document_expects_is_what_the_command_computes() -> None:
     batches = {"levels": 15, "grader": 6, "cord": 30}
     models = tuple(model_work(pack, name, batch) for name, batch in batches.items())
     study = StudyWork("", models, kernel_bytes(pack, batches))
-    jetsons = [device for device in DEVICES if "Jetson" in device.name]
+    jetsons = [device for device in GPU_SPECS if "Jetson" in device.name]
     table = "\n".join([*work_lines(study), "", *time_lines(study, jetsons)])
     assert table in _document()
     assert "Computed, not measured" in _document()
@@ -175,12 +175,12 @@ def test_the_service_can_change_its_results_and_its_cache_alone() -> None:
 
 
 def test_a_study_that_cannot_be_graded_does_not_fail_the_unit_and_a_bad_pack_does() -> None:
-    from stenosis_trt.engine.cli.errors import NOT_ALL, USAGE_ERROR
+    from stenosis_trt.engine.cli.errors import EXIT_INCOMPLETE, EXIT_USAGE
 
     values = dict(_settings(_SERVICE))
     # 143: stopped by systemd, with the results of what was graded.
-    assert values["SuccessExitStatus"].split() == [str(NOT_ALL), "143"]
-    assert USAGE_ERROR != NOT_ALL
+    assert values["SuccessExitStatus"].split() == [str(EXIT_INCOMPLETE), "143"]
+    assert EXIT_USAGE != EXIT_INCOMPLETE
 
 
 def test_systemd_takes_the_units(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-GRADES = 4
+GRADE_COUNT = 4
 _COLUMNS = ("study_uid", "level", "kang_grade")
 """What both tables must have. Readers grade and measure nothing, so the truth may have no more."""
 _NUMBERS = ("compression_ratio", "narrowest_ratio", "x_mm", "y_mm", "z_mm")
@@ -33,8 +33,8 @@ _BOOTSTRAP_ROUNDS = 1000
 class LevelPair:
     """One level in the truth, beside what was measured there; None where nothing was, or is known.
 
-    `located` says whether the truth has the level's point. `true_ratio` is what the acquired slices show at
-    best, `narrowest_ratio` that of the anatomy.
+    `has_true_point` says whether the truth has the level's point. `true_ratio` is what the acquired slices
+    show at best, `narrowest_ratio` that of the anatomy.
     """
 
     study_uid: str
@@ -45,7 +45,7 @@ class LevelPair:
     narrowest_ratio: float | None
     ratio: float | None
     distance_mm: float | None
-    located: bool = True
+    has_true_point: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RatioError:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TruthComparison:
     """Figures over all levels of the truth; None for those of ratios and distances that the truth lacks.
 
     Shares are of all levels in the truth, so a level that was not graded counts as a miss.
@@ -103,7 +103,7 @@ def quadratic_kappa(confusion: npt.ArrayLike) -> float:
 
 def confusion_table(pairs: Iterable[LevelPair]) -> npt.NDArray[np.int64]:
     """Counts of (true grade, grade), int64 (4, 4), over the levels that were graded."""
-    table = np.zeros((GRADES, GRADES), dtype=np.int64)
+    table = np.zeros((GRADE_COUNT, GRADE_COUNT), dtype=np.int64)
     for pair in pairs:
         if pair.grade is not None:
             table[pair.true_grade, pair.grade] += 1
@@ -173,7 +173,7 @@ def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
                 narrowest_ratio=_number(row, "narrowest_ratio"),
                 ratio=_number(found, "compression_ratio"),
                 distance_mm=float(np.linalg.norm(point - true_point)) if both else None,  # type: ignore[operator]
-                located=true_point is not None,
+                has_true_point=true_point is not None,
             )
         )
     return pairs
@@ -218,7 +218,7 @@ def _ratio_error(pairs: Iterable[LevelPair], grade: int) -> RatioError:
     return RatioError(len(errors), float(np.mean(errors)), float(np.abs(errors).mean()))
 
 
-def _lines(figures: Comparison) -> Iterator[str]:
+def _lines(figures: TruthComparison) -> Iterator[str]:
     """One figure a line; the errors by grade one line a grade."""
     for name, value in asdict(figures).items():
         if name != "ratio_error_by_true_grade":
@@ -230,8 +230,8 @@ def _lines(figures: Comparison) -> Iterator[str]:
         yield f"{f'ratio_error_at_grade_{grade}':28} {found}"
 
 
-def compare(pairs: Sequence[LevelPair]) -> Comparison:
-    """All figures of `Comparison` from joined levels."""
+def compare_with_truth(pairs: Sequence[LevelPair]) -> TruthComparison:
+    """All figures of `TruthComparison` from joined levels."""
     table = confusion_table(pairs)
     errors = _errors(pairs)
     narrowest = _errors(pairs, narrowest=True)
@@ -239,7 +239,7 @@ def compare(pairs: Sequence[LevelPair]) -> Comparison:
     low, high = _kappa_interval(pairs)
     bias = float(errors.mean()) if len(errors) else None
     spread = 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else None
-    return Comparison(
+    return TruthComparison(
         studies=len({pair.study_uid for pair in pairs}),
         levels=len(pairs),
         graded=int(table.sum()),
@@ -252,9 +252,9 @@ def compare(pairs: Sequence[LevelPair]) -> Comparison:
         ratio_bias=bias,
         ratio_limits_of_agreement=None if bias is None or spread is None else (bias - spread, bias + spread),
         narrowest_ratio_bias=float(narrowest.mean()) if len(narrowest) else None,
-        ratio_error_by_true_grade=tuple(_ratio_error(pairs, grade) for grade in range(GRADES)),
+        ratio_error_by_true_grade=tuple(_ratio_error(pairs, grade) for grade in range(GRADE_COUNT)),
         found_within_4_mm=float(np.count_nonzero(distances <= _FOUND_WITHIN_MM)) / len(pairs)
-        if any(pair.located for pair in pairs)
+        if any(pair.has_true_point for pair in pairs)
         else None,
         median_distance_mm=float(np.median(distances)) if len(distances) else None,
         confusion=table.tolist(),
@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
     try:
-        figures = compare(pair_levels(arguments.results, arguments.truth))
+        figures = compare_with_truth(pair_levels(arguments.results, arguments.truth))
         if arguments.out:
             arguments.out.write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
     except OSError as error:

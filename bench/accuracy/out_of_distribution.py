@@ -23,23 +23,23 @@ import numpy.typing as npt
 
 from stenosis_trt.bench.accuracy.real_anatomy import grade_acquired
 from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume
-from stenosis_trt.bench.semisynthetic.canal import Volume
+from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.geometry import SlicePose
-from stenosis_trt.engine.grading.pipeline import of_grades
+from stenosis_trt.engine.grading.pipeline import grade_probabilities
 from stenosis_trt.engine.packs.crop import channel_slices, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 
-VOLUMES = {
+OOD_VOLUMES = {
     "lumbar spine": "volumes/lumbar_negative/t2_lumbar.nii.gz",
     "lumbar spine, one region": "volumes/tptbox_lumbar_masks/sub-mri_label-6_T2w.nii.gz",
     "cervical T2*": "volumes/axial_T2star/t2s_uncropped.nii.gz",
     "cervical gradient echo": "volumes/axial_nonT2/mt0.nii.gz",
 }
-HEADS = "dicom/siemens_supine_HFS"
+OOD_HEAD_STUDY = "dicom/siemens_supine_HFS"
 
 _REGIONS = 40
 _SEED = 9
@@ -51,7 +51,7 @@ Pixels = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
-class Unlike:
+class OutOfDistributionResult:
     """One kind of image.
 
     Attributes:
@@ -118,7 +118,7 @@ def _regions(
             return
 
 
-def judge(data: Path, pack_path: Path | None) -> list[Unlike]:
+def evaluate_out_of_distribution(data: Path, pack_path: Path | None) -> list[OutOfDistributionResult]:
     """Show a pack everything that is unlike its training.
 
     Args:
@@ -132,20 +132,20 @@ def judge(data: Path, pack_path: Path | None) -> list[Unlike]:
     pack = open_pack(pack_path)
     rng = np.random.default_rng(_SEED)
     kinds: list[tuple[str, bool | None, list[tuple[SlicePose, Pixels]]]] = []
-    for kind, file in VOLUMES.items():
-        study = acquire_volume(kind, Volume(data / file))
+    for kind, file in OOD_VOLUMES.items():
+        study = acquire_volume(kind, NiftiVolume(data / file))
         kinds.append((kind, _graded(study, pack_path), _slices(study)))
-    kinds += [("head", None, _head(data / HEADS)), ("noise", None, _noise(rng))]
+    kinds += [("head", None, _head(data / OOD_HEAD_STUDY)), ("noise", None, _noise(rng))]
     spec, output = pack.models["grader"].input, pack.models["grader"].output
     found = []
     with closing(OnnxRuntimeBackend(pack)) as backend:
         for kind, graded, slices in kinds:
             batch = np.stack(list(_regions(slices, spec, rng))).astype(np.float32)
             classes = np.concatenate([backend.infer("grader", item[None]) for item in batch])
-            told = [of_grades(row, output)[0] for row in classes]
+            told = [grade_probabilities(row, output)[0] for row in classes]
             refused = float(np.mean([grades is None for grades in told]))
             sure = float(np.mean([grades is not None and max(grades) >= _SURE for grades in told]))
-            found.append(Unlike(kind, graded, len(batch), refused, sure))
+            found.append(OutOfDistributionResult(kind, graded, len(batch), refused, sure))
     return found
 
 
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, help="default: the reference pack")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     arguments = parser.parse_args()
-    found = judge(arguments.data, arguments.pack)
+    found = evaluate_out_of_distribution(arguments.data, arguments.pack)
     for item in found:
         study = "no study" if item.graded is None else "GRADED" if item.graded else "not graded"
         print(

@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 
 from stenosis_trt.bench.phantom.dicom_files import sop_instance_uid, write_study
-from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume, through_slice
-from stenosis_trt.bench.semisynthetic.canal import Volume
+from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume, average_through_slice
+from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS, Subject
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
 
-JUDGED = LEVELS[:5]
+EVALUATED_LEVELS = LEVELS[:5]
 """C2/3 to C6/7; C7/T1 is graded only where it is seen."""
 
-SHORT_FIELDS = ((0, 4), (1, 5), (2, 5))
+CROPPED_FIELDS = ((0, 4), (1, 5), (2, 5))
 """First and last level that images cut short show. All end at the volume's other end: images of a field below
 100 mm are no sagittal series of a neck, whatever they show."""
 
@@ -46,7 +46,7 @@ _WHOLE_MM2 = 25.0
 
 
 @dataclass(frozen=True)
-class LevelFigure:
+class LevelAccuracy:
     """One level: mm from its mark, None where it was not found."""
 
     level: str
@@ -56,12 +56,12 @@ class LevelFigure:
 
 
 @dataclass(frozen=True)
-class SubjectFigures:
+class SubjectAccuracy:
     """One volume. Errors of the ratio are signed: measured − mask; None where there is no mask."""
 
     subject: str
     reason: str
-    levels: tuple[LevelFigure, ...]
+    levels: tuple[LevelAccuracy, ...]
     cord_slices: int
     ratio_mean_absolute_error: float | None
     ratio_bias: float | None
@@ -69,11 +69,13 @@ class SubjectFigures:
     @property
     def distances(self) -> list[float]:
         """mm of the judged levels that were found."""
-        return [x.distance_mm for x in self.levels if x.level in JUDGED and x.distance_mm is not None]
+        return [
+            x.distance_mm for x in self.levels if x.level in EVALUATED_LEVELS and x.distance_mm is not None
+        ]
 
 
 @dataclass(frozen=True)
-class ShortField:
+class CroppedField:
     """One volume of which images show some levels.
 
     Attributes:
@@ -94,7 +96,7 @@ class ShortField:
     doubted: bool
 
 
-def judge(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> SubjectFigures:
+def evaluate_subject(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> SubjectAccuracy:
     """Grade one volume as acquired and compare.
 
     Args:
@@ -107,16 +109,16 @@ def judge(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> Sub
         OSError: the volume is not there.
         PackError: the pack cannot be used.
     """
-    study = acquire_volume(subject.name, Volume(subject.path(volumes)))
+    study = acquire_volume(subject.name, NiftiVolume(subject.path(volumes)))
     result = grade_acquired(study, pack, work)
     if result is None:
-        return SubjectFigures(subject.name, "not graded: see errors.csv", (), 0, None, None)
+        return SubjectAccuracy(subject.name, "not graded: see errors.csv", (), 0, None, None)
     levels = tuple(
         _level(found, mark) for found, mark in zip(result["levels"], subject.disc_points, strict=False)
     )
     errors = _ratio_errors(subject, volumes, study, result["cord_slices"]) if subject.mask else np.empty(0)
     known = len(errors) > 0
-    return SubjectFigures(
+    return SubjectAccuracy(
         subject=subject.name,
         reason="",
         levels=levels,
@@ -126,12 +128,13 @@ def judge(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> Sub
     )
 
 
-def judge_short_fields(subject: Subject, volumes: Path, pack: Path | None) -> list[ShortField]:
-    """Grade a volume cut short, once for each of `SHORT_FIELDS`; arguments and errors as in `judge`."""
-    volume, marks = Volume(subject.path(volumes)), subject.disc_points
+def evaluate_cropped_fields(subject: Subject, volumes: Path, pack: Path | None) -> list[CroppedField]:
+    """Grade a volume cut short, once for each of `CROPPED_FIELDS`; arguments and errors as in
+    `evaluate_subject`."""
+    volume, marks = NiftiVolume(subject.path(volumes)), subject.disc_points
     heights = marks[:, 2]
     fields = []
-    for first, last in SHORT_FIELDS:
+    for first, last in CROPPED_FIELDS:
         # Cut half-way to the disc that is not to be seen.
         top = (heights[first - 1] + heights[first]) / 2 if first else np.inf
         foot = (heights[last] + heights[last + 1]) / 2 if last + 1 < len(LEVELS) else -np.inf
@@ -146,7 +149,7 @@ def judge_short_fields(subject: Subject, volumes: Path, pack: Path | None) -> li
         shown = range(first, last + 1)
         right = sum(away[k] <= _AT_LEVEL_MM for k in found if k in shown)
         fields.append(
-            ShortField(
+            CroppedField(
                 subject=subject.name,
                 shown=LEVELS[first : last + 1],
                 graded=result is not None,
@@ -160,7 +163,7 @@ def judge_short_fields(subject: Subject, volumes: Path, pack: Path | None) -> li
 
 
 def grade_acquired(study: AcquiredStudy, pack: Path | None, work: Path) -> dict[str, Any] | None:
-    """Grade a study as one that a scanner sent; arguments and errors as in `judge`.
+    """Grade a study as one that a scanner sent; arguments and errors as in `evaluate_subject`.
 
     Returns:
         Its line of results.jsonl, or None where it was not graded.
@@ -172,28 +175,30 @@ def grade_acquired(study: AcquiredStudy, pack: Path | None, work: Path) -> dict[
     return json.loads(lines[0]) if lines else None
 
 
-def _level(found: Mapping[str, Any], mark: np.ndarray) -> LevelFigure:
+def _level(found: Mapping[str, Any], mark: np.ndarray) -> LevelAccuracy:
     point = found["point"]
     distance = None if point is None else float(np.linalg.norm(np.array(point) - mark))
-    return LevelFigure(found["level"], distance, found["grade"], tuple(found["warnings"]))
+    return LevelAccuracy(found["level"], distance, found["grade"], tuple(found["warnings"]))
 
 
 def _ratio_errors(
     subject: Subject, volumes: Path, study: AcquiredStudy, slices: Sequence[Mapping[str, Any]]
 ) -> np.ndarray:
     """Measured − mask on every slice measured without a doubt where the mask shows a whole cord."""
-    mask = Volume(volumes / subject.name / subject.mask)
+    mask = NiftiVolume(volumes / subject.name / subject.mask)
     poses = {sop_instance_uid(study, study.axial, k): pose for k, pose in enumerate(study.axial.poses)}
     errors = []
     for item in slices:
         if not item["warnings"]:
-            ratio = mask_ratio(mask, poses[item["sop_instance_uid"]], np.mean(item["points"], axis=0))
+            ratio = mask_compression_ratio(
+                mask, poses[item["sop_instance_uid"]], np.mean(item["points"], axis=0)
+            )
             if ratio is not None:
                 errors.append(item["compression_ratio"] - ratio)
     return np.array(errors)
 
 
-def mask_ratio(mask: Volume, pose: SlicePose, near: np.ndarray) -> float | None:
+def mask_compression_ratio(mask: NiftiVolume, pose: SlicePose, near: np.ndarray) -> float | None:
     """Compression ratio of a cord mask as a slice shows it: its two second-moment diameters.
 
     Args:
@@ -210,20 +215,20 @@ def mask_ratio(mask: Volume, pose: SlicePose, near: np.ndarray) -> float | None:
     points = pose.to_patient(
         np.stack([x + across / pose.column_spacing, y + down / pose.row_spacing], axis=-1)
     )
-    inside = through_slice(mask, pose, points) > 0.5
+    inside = average_through_slice(mask, pose, points) > 0.5
     if inside.sum() * _GRID_MM**2 < _WHOLE_MM2:
         return None
     # Axial images as they are cut here run along the patient's own axes.
     return float(down[inside].std() / across[inside].std())
 
 
-def summary(figures: Sequence[SubjectFigures], short: Sequence[ShortField]) -> dict[str, Any]:
+def summarise(figures: Sequence[SubjectAccuracy], short: Sequence[CroppedField]) -> dict[str, Any]:
     """The figures over all subjects, and over all of their short fields of view."""
     distances = [x for item in figures for x in item.distances]
     grades = [x.grade for item in figures for x in item.levels if x.grade is not None]
     return {
         "levels_found": len(distances),
-        "levels_judged": len(JUDGED) * len(figures),
+        "levels_judged": len(EVALUATED_LEVELS) * len(figures),
         "median_mm": float(np.median(distances)) if distances else None,
         "largest_mm": max(distances, default=None),
         "highest_grade": max(grades, default=None),
@@ -232,9 +237,10 @@ def summary(figures: Sequence[SubjectFigures], short: Sequence[ShortField]) -> d
     }
 
 
-def _print(figures: Sequence[SubjectFigures], short: Sequence[ShortField]) -> None:
+def _print(figures: Sequence[SubjectAccuracy], short: Sequence[CroppedField]) -> None:
     for item in figures:
-        print(f"{item.subject}: {item.reason or f'{len(item.distances)} of {len(JUDGED)} levels found'}")
+        found = f"{len(item.distances)} of {len(EVALUATED_LEVELS)} levels found"
+        print(f"{item.subject}: {item.reason or found}")
         for level in item.levels:
             place = "not found" if level.distance_mm is None else f"{level.distance_mm:4.1f} mm off"
             print(f"  {level.level:6} {place}, grade {level.grade}  {' '.join(level.warnings)}")
@@ -258,14 +264,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     arguments = parser.parse_args()
     chosen = arguments.subject or [name for name in SUBJECTS if name.startswith("errsm")]
-    figures: list[SubjectFigures] = []
-    short: list[ShortField] = []
+    figures: list[SubjectAccuracy] = []
+    short: list[CroppedField] = []
     for name in chosen:
         with TemporaryDirectory() as work:
-            figures.append(judge(SUBJECTS[name], arguments.volumes, arguments.pack, Path(work)))
-        short += judge_short_fields(SUBJECTS[name], arguments.volumes, arguments.pack)
+            figures.append(evaluate_subject(SUBJECTS[name], arguments.volumes, arguments.pack, Path(work)))
+        short += evaluate_cropped_fields(SUBJECTS[name], arguments.volumes, arguments.pack)
     _print(figures, short)
-    whole = summary(figures, short)
+    whole = summarise(figures, short)
     print({name: value for name, value in whole.items() if not isinstance(value, list)})
     if arguments.out:
         arguments.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

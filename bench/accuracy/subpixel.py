@@ -27,7 +27,7 @@ from stenosis_trt.bench.phantom.study import sample_study
 from stenosis_trt.engine.backends.base import Roi
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.geometry import FloatArray
-from stenosis_trt.engine.packs.crop import heatmap_to_input, slice_roi, to_patient
+from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input, slice_roi
 from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice
 
@@ -113,7 +113,7 @@ def measure(studies: int) -> dict[str, dict[str, float]]:
             ]
             for name, method in METHODS.items():
                 xy = heatmap_to_input(np.array([column, row]) + method(patch), model.output.stride)
-                errors[name].append(float(np.linalg.norm(to_patient(item.pose, affine, xy) - truth)))
+                errors[name].append(float(np.linalg.norm(crop_to_patient(item.pose, affine, xy) - truth)))
     return {
         name: {
             "median_mm": round(float(np.median(values)), 4),

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
-from stenosis_trt.bench.phantom.spine import CanalCurve, build_curve, sample_posture
+from stenosis_trt.bench.phantom.spine import CanalCurve, curve_from_posture, sample_posture
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import LEVELS
 
@@ -79,7 +79,7 @@ class LevelTruth:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class HealthyAnatomy:
     """A patient before anything presses on the canal. Profiles are along `curve.s`, float64 (M,), in mm.
 
     `cord_centre` is v of the cord's middle; None has it drawn.
@@ -210,7 +210,7 @@ def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatom
     pitch = _VERTEBRA_PITCH * scale * rng.normal(1.0, 0.035, size=len(_VERTEBRA_PITCH))
     discs = np.concatenate([[0.0], np.cumsum(pitch)])
     discs -= discs[_C4_C5_DISC]
-    curve = build_curve(sample_posture(rng), cervical_length=float(discs[5] - discs[0]))
+    curve = curve_from_posture(sample_posture(rng), cervical_length=float(discs[5] - discs[0]))
     s = curve.s
 
     def profile(values: FloatArray, spread: float) -> FloatArray:
@@ -226,7 +226,7 @@ def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatom
     canal_ap = np.maximum(canal_ap, sac_ap + 0.8)
     sac_width = np.maximum(canal_width - rng.uniform(2.0, 4.0), cord_width0 + 3.0)
 
-    sizes = Sizes(
+    sizes = HealthyAnatomy(
         curve=curve,
         scale=scale,
         discs=discs,
@@ -238,10 +238,10 @@ def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatom
         canal_ap=canal_ap,
         canal_transverse=canal_width,
     )
-    return narrowed(rng, sizes, grade)
+    return add_stenoses(rng, sizes, grade)
 
 
-def narrowed(rng: np.random.Generator, sizes: Sizes, grade: int | None = None) -> Anatomy:
+def add_stenoses(rng: np.random.Generator, sizes: HealthyAnatomy, grade: int | None = None) -> Anatomy:
     """A patient of these sizes with stenoses drawn; `grade` as in `sample_grades`."""
     curve, discs, s = sizes.curve, sizes.discs, sizes.curve.s
     cord_ap0, cord_width0, sac_ap = sizes.cord_ap, sizes.cord_transverse, sizes.sac_ap

@@ -21,7 +21,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from stenosis_trt.bench.phantom.study import Plan
+from stenosis_trt.bench.phantom.study import SeriesPlan
 
 TRANSFER_SYNTAXES: dict[str, UID] = {
     "explicit": ExplicitVRLittleEndian,
@@ -53,10 +53,10 @@ class WritableStudy(Protocol):
     def patient_id(self) -> str: ...
 
     @property
-    def sagittal(self) -> Plan: ...
+    def sagittal(self) -> SeriesPlan: ...
 
     @property
-    def axial(self) -> Plan: ...
+    def axial(self) -> SeriesPlan: ...
 
     def slice_pixels(self, series: Any, number: int) -> npt.NDArray[np.uint16]: ...
 
@@ -66,12 +66,12 @@ def phantom_uid(study: WritableStudy, *parts: object) -> str:
     return str(generate_uid(entropy_srcs=[*map(str, (*study.origin, *parts))]))
 
 
-def sop_instance_uid(study: WritableStudy, series: Plan, number: int) -> str:
+def sop_instance_uid(study: WritableStudy, series: SeriesPlan, number: int) -> str:
     """SOP Instance UID of slice `number` of a series."""
     return phantom_uid(study, series.protocol.plane, number)
 
 
-def slice_path(folder: Path, series: Plan, number: int) -> Path:
+def slice_path(folder: Path, series: SeriesPlan, number: int) -> Path:
     """File of slice `number` of a series in a study's folder."""
     return folder / f"{series.protocol.plane}_t2" / f"{number + 1:04d}.dcm"
 
@@ -95,7 +95,7 @@ def write_study(study: WritableStudy, folder: Path, syntax: str) -> None:
             _store(dataset, pixels, transfer_syntax, slice_path(folder, series, number))
 
 
-def _dataset(study: WritableStudy, series: Plan, number: int, instance_number: int) -> Dataset:
+def _dataset(study: WritableStudy, series: SeriesPlan, number: int, instance_number: int) -> Dataset:
     protocol, pose = series.protocol, series.poses[number]
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"

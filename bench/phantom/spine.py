@@ -123,7 +123,7 @@ def sample_posture(rng: np.random.Generator) -> Posture:
     )
 
 
-def rotation(roll: float, pitch: float, yaw: float) -> FloatArray:
+def rotation_matrix(roll: float, pitch: float, yaw: float) -> FloatArray:
     """Turns in degrees about the back–front, left–right and head–foot axes, float64 (3, 3)."""
     roll, pitch, yaw = np.deg2rad([roll, pitch, yaw])
     about_y = np.array([[np.cos(roll), 0, np.sin(roll)], [0, 1, 0], [-np.sin(roll), 0, np.cos(roll)]])
@@ -132,7 +132,7 @@ def rotation(roll: float, pitch: float, yaw: float) -> FloatArray:
     return np.asarray(about_z @ about_y @ about_x)
 
 
-def build_curve(posture: Posture, cervical_length: float) -> CanalCurve:
+def curve_from_posture(posture: Posture, cervical_length: float) -> CanalCurve:
     """Integrate the tangent's angles along the line.
 
     Args:
@@ -150,12 +150,16 @@ def build_curve(posture: Posture, cervical_length: float) -> CanalCurve:
     sagittal, coronal = (
         np.convolve(np.pad(angle, 250, mode="edge"), smooth, "valid") for angle in (sagittal, coronal)
     )
-    return course(
-        s, sagittal, coronal, rotation(posture.roll, posture.pitch, posture.yaw), np.asarray(posture.shift)
+    return curve_from_angles(
+        s,
+        sagittal,
+        coronal,
+        rotation_matrix(posture.roll, posture.pitch, posture.yaw),
+        np.asarray(posture.shift),
     )
 
 
-def course(
+def curve_from_angles(
     s: FloatArray, sagittal: FloatArray, coronal: FloatArray, turn: FloatArray, shift: FloatArray
 ) -> CanalCurve:
     """The curve whose tangent leans by these angles, in degrees, from straight down.

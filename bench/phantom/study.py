@@ -24,12 +24,12 @@ from stenosis_trt.bench.phantom.tissue import Tissues, TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.engine.geometry import SlicePose
 
-SEEN_WITHIN_MM = 6.0
+LEVEL_WINDOW_MM = 6.0
 """How far from a disc its compression may lie; the truth is looked for no farther either."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class SeriesPlan:
     """Where the slices of a series lie."""
 
     protocol: SeriesProtocol
@@ -37,14 +37,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class PlannedSeries(Plan):
+class PlannedSeries(SeriesPlan):
     """A series before it is acquired."""
 
     scanner: Scanner
 
 
 @dataclass(frozen=True)
-class SeenCompression:
+class SliceCompression:
     """The cord on the axial slice of maximal compression near a level, as that slice shows it. Lengths in mm.
 
     `number` is the slice's place in its series.
@@ -103,15 +103,15 @@ class PhantomStudy:
         """Those that were needed so far: the slices of a series share theirs."""
         return {}
 
-    def seen_compression(self) -> tuple[SeenCompression | None, ...]:
+    def slice_compressions(self) -> tuple[SliceCompression | None, ...]:
         """For each level what could be measured at best: a compression ratio is taken on an axial image.
 
-        Slices are those within `SEEN_WITHIN_MM` of the level along the canal, and nearer to no other; None
+        Slices are those within `LEVEL_WINDOW_MM` of the level along the canal, and nearer to no other; None
         where there is none.
         """
         curve, levels = self.anatomy.curve, self.anatomy.levels
         places = np.array([level.s for level in levels])
-        best: list[SeenCompression | None] = [None] * len(levels)
+        best: list[SliceCompression | None] = [None] * len(levels)
         for number, pose in enumerate(self.axial.poses):
             points = self.anatomy.cord_points(pose)
             if points is None:
@@ -119,9 +119,9 @@ class PhantomStudy:
             away = np.abs(curve.to_canal(points.mean(axis=0))[2] - places)
             level = int(np.argmin(away))
             ap, transverse = (float(np.linalg.norm(points[k] - points[k + 1])) for k in (0, 2))
-            seen = SeenCompression(number, ap, transverse)
+            seen = SliceCompression(number, ap, transverse)
             before = best[level]
-            if away[level] <= SEEN_WITHIN_MM and (
+            if away[level] <= LEVEL_WINDOW_MM and (
                 before is None or seen.compression_ratio < before.compression_ratio
             ):
                 best[level] = seen
@@ -156,7 +156,7 @@ class StudySource(Protocol):
 
 
 @dataclass(frozen=True)
-class Phantoms:
+class PhantomSource:
     """Studies that are painted from nothing."""
 
     def sample(self, seed: int, index: int, grade: int | None = None) -> PhantomStudy:

@@ -27,14 +27,14 @@ from stenosis_trt.bench.phantom.dicom_files import (
     sop_instance_uid,
     write_study,
 )
-from stenosis_trt.bench.phantom.study import Phantoms, PhantomStudy, PlannedSeries, StudySource
+from stenosis_trt.bench.phantom.study import PhantomSource, PhantomStudy, PlannedSeries, StudySource
 from stenosis_trt.engine.errors import OutputError
-from stenosis_trt.engine.support.atomic_files import PART, writing_whole
+from stenosis_trt.engine.support.atomic_files import PARTIAL_SUFFIX, atomic_write
 from stenosis_trt.engine.support.workers import worker_pool
 
 TRUTH = "truth.csv"
 _NAME = re.compile(r"study_\d{4,}")
-_PART_NAME = re.compile(rf"\.(study_\d{{4,}}|{re.escape(TRUTH)}\.\d+){re.escape(PART)}")
+_PART_NAME = re.compile(rf"\.(study_\d{{4,}}|{re.escape(TRUTH)}\.\d+){re.escape(PARTIAL_SUFFIX)}")
 
 TRUTH_COLUMNS = (
     "study_uid",
@@ -70,7 +70,7 @@ class PhantomOptions:
     grade: int | None = None
     transfer_syntax: str = "explicit"
     workers: int = 1
-    source: StudySource = Phantoms()  # noqa: RUF009 - frozen and without state
+    source: StudySource = PhantomSource()  # noqa: RUF009 - frozen and without state
 
     def __post_init__(self) -> None:
         if self.studies < 1:
@@ -156,7 +156,7 @@ def _put_in_order(out: Path, options: PhantomOptions, known: dict[int, Rows]) ->
         shutil.rmtree(_part(out, index), ignore_errors=True)
         if index not in known and _folder(out, index).exists():
             known[index] = truth_rows(options.source.sample(options.seed, index, options.grade))
-    with writing_whole(out / TRUTH) as stream:
+    with atomic_write(out / TRUTH) as stream:
         table = _table(stream)
         for index in sorted(known):
             table.writerows(known[index])
@@ -232,7 +232,7 @@ def _made(out: Path, options: PhantomOptions, indices: Sequence[int]) -> Generat
         yield from map(make, indices)
         return
     with worker_pool(options.workers) as workers:
-        yield from workers.in_order(make, indices)
+        yield from workers.map_in_order(make, indices)
 
 
 def _folder(out: Path, index: int) -> Path:
@@ -240,7 +240,7 @@ def _folder(out: Path, index: int) -> Path:
 
 
 def _part(out: Path, index: int) -> Path:
-    return out / f".study_{index + 1:04d}{PART}"
+    return out / f".study_{index + 1:04d}{PARTIAL_SUFFIX}"
 
 
 def _make_one(out: Path, options: PhantomOptions, index: int) -> Rows:
@@ -253,7 +253,7 @@ def _make_one(out: Path, options: PhantomOptions, index: int) -> Rows:
 def truth_rows(study: PhantomStudy) -> Rows:
     """One row of truth.csv a level; lengths in mm, positions in LPS."""
     rows: Rows = []
-    for truth, seen in zip(study.anatomy.levels, study.seen_compression(), strict=True):
+    for truth, seen in zip(study.anatomy.levels, study.slice_compressions(), strict=True):
         rows.append(
             {
                 "study_uid": phantom_uid(study, "study"),

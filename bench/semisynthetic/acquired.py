@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.acquisition import SeriesProtocol
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
-from stenosis_trt.bench.phantom.study import Plan
-from stenosis_trt.bench.semisynthetic.canal import Volume
+from stenosis_trt.bench.phantom.study import SeriesPlan
+from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
 from stenosis_trt.engine.geometry import FloatArray, SlicePose
 
 _BRIGHTEST = 2000.0
@@ -26,9 +26,9 @@ class AcquiredStudy:
     """A volume as a study of two series; it is written as phantoms are."""
 
     name: str
-    volume: Volume
-    sagittal: Plan
-    axial: Plan
+    volume: NiftiVolume
+    sagittal: SeriesPlan
+    axial: SeriesPlan
     seed: int = 0
     index: int = 0
 
@@ -42,10 +42,10 @@ class AcquiredStudy:
         """The identifier the patient carries."""
         return f"ACQUIRED-{self.name}"
 
-    def slice_pixels(self, series: Plan, number: int) -> npt.NDArray[np.uint16]:
+    def slice_pixels(self, series: SeriesPlan, number: int) -> npt.NDArray[np.uint16]:
         """Slice `number` of a series, averaged over its profile, uint16 (rows, columns)."""
         pose = series.poses[number]
-        image = through_slice(self.volume, pose, plane_points(pose))
+        image = average_through_slice(self.volume, pose, plane_points(pose))
         scale = _BRIGHTEST / float(np.percentile(self.volume.data, 99.9))
         return np.clip(image * scale, 0, 4095).astype(np.uint16)
 
@@ -56,7 +56,7 @@ def plane_points(pose: SlicePose) -> FloatArray:
     return pose.to_patient(grid)
 
 
-def through_slice(volume: Volume, pose: SlicePose, points: FloatArray) -> FloatArray:
+def average_through_slice(volume: NiftiVolume, pose: SlicePose, points: FloatArray) -> FloatArray:
     """A volume at points (..., 3) of a slice's plane, weighted over the slice's thickness."""
     parts = [
         weight * volume.sample(points + depth * pose.normal) for depth, weight in through_thickness(pose)
@@ -65,7 +65,7 @@ def through_slice(volume: Volume, pose: SlicePose, points: FloatArray) -> FloatA
 
 
 def acquire_volume(
-    name: str, volume: Volume, between: tuple[float, float] = (-np.inf, np.inf)
+    name: str, volume: NiftiVolume, between: tuple[float, float] = (-np.inf, np.inf)
 ) -> AcquiredStudy:
     """A volume in 0.6 × 0.6 × 3.3 mm sagittal and 0.5 × 0.5 × 3.5 mm axial slices.
 
@@ -91,7 +91,9 @@ def acquire_volume(
     }
     low, high = volume.bounds
     low[2], high[2] = max(low[2], between[0]), min(high[2], between[1])
-    plans = {plane: Plan(protocol, _poses(low, high, protocol)) for plane, protocol in protocols.items()}
+    plans = {
+        plane: SeriesPlan(protocol, _poses(low, high, protocol)) for plane, protocol in protocols.items()
+    }
     return AcquiredStudy(name, volume, plans["sagittal"], plans["axial"])
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy, Sizes, narrowed
-from stenosis_trt.bench.phantom.spine import CanalCurve, course, rotation
-from stenosis_trt.bench.semisynthetic.straight import StraightSubject
+from stenosis_trt.bench.phantom.anatomy import Anatomy, HealthyAnatomy, add_stenoses
+from stenosis_trt.bench.phantom.spine import CanalCurve, curve_from_angles, rotation_matrix
+from stenosis_trt.bench.semisynthetic.straight import StraightenedSubject
 from stenosis_trt.engine.geometry import FloatArray
 
 _DURA_MM = 1.2
@@ -17,7 +17,7 @@ _ANGLE_LIMIT = 62.0
 
 
 @dataclass(frozen=True)
-class Patient:
+class SemisyntheticPatient:
     """A subject changed into a patient.
 
     Attributes:
@@ -28,12 +28,12 @@ class Patient:
     """
 
     anatomy: Anatomy
-    subject: StraightSubject
+    subject: StraightenedSubject
     source_s: FloatArray
     mirrored: bool
 
 
-def _source_of(s: FloatArray, discs: FloatArray, subject: StraightSubject, scale: float) -> FloatArray:
+def _source_of(s: FloatArray, discs: FloatArray, subject: StraightenedSubject, scale: float) -> FloatArray:
     """The patient's arc lengths → the subject's: disc to disc, and by the patient's scale beyond the last."""
     inside = np.interp(s, discs, subject.discs)
     before = np.minimum(s - discs[0], 0.0) / scale
@@ -42,8 +42,8 @@ def _source_of(s: FloatArray, discs: FloatArray, subject: StraightSubject, scale
 
 
 def sample_patient(
-    rng: np.random.Generator, subject: StraightSubject, grade: int | None = None, variety: float = 1.0
-) -> Patient:
+    rng: np.random.Generator, subject: StraightenedSubject, grade: int | None = None, variety: float = 1.0
+) -> SemisyntheticPatient:
     """Draw one patient from a subject.
 
     Args:
@@ -68,7 +68,7 @@ def sample_patient(
     sac_transverse = np.maximum(profile(subject.canal.sac_transverse, 0.04), cord_transverse + 2.5)
     room = np.maximum((sac_ap - cord_ap) / 2 - 0.2, 0.0)
     centre = np.clip(subject.canal.cord_centre[rows] * scale, -room, room)
-    sizes = Sizes(
+    sizes = HealthyAnatomy(
         curve=curve,
         scale=scale,
         discs=discs,
@@ -80,11 +80,11 @@ def sample_patient(
         canal_ap=sac_ap + _DURA_MM,
         canal_transverse=sac_transverse + _EPIDURAL_MM,
     )
-    return Patient(narrowed(rng, sizes, grade), subject, source, bool(rng.random() < 0.5))
+    return SemisyntheticPatient(add_stenoses(rng, sizes, grade), subject, source, bool(rng.random() < 0.5))
 
 
 def _posture(
-    rng: np.random.Generator, subject: StraightSubject, discs: FloatArray, scale: float, variety: float
+    rng: np.random.Generator, subject: StraightenedSubject, discs: FloatArray, scale: float, variety: float
 ) -> tuple[CanalCurve, FloatArray]:
     """The patient's canal: the subject's, bent, tilted and turned; and the subject's arc lengths along it."""
     s = subject.canal.curve.s
@@ -98,6 +98,6 @@ def _posture(
     straightening = 1.0 - variety * rng.uniform(0.0, 0.5)
     sagittal = subject.canal.sagittal[rows] * straightening + variety * (bend + wave + tilt)
     coronal = subject.canal.coronal[rows] + variety * sideways
-    turn = rotation(*(variety * rng.normal(0.0, [2.5, 2.5, 3.5])))
+    turn = rotation_matrix(*(variety * rng.normal(0.0, [2.5, 2.5, 3.5])))
     shift = rng.normal(0.0, [4.0, 8.0, 9.0])
-    return course(s, np.clip(sagittal, -_ANGLE_LIMIT, _ANGLE_LIMIT), coronal, turn, shift), source
+    return curve_from_angles(s, np.clip(sagittal, -_ANGLE_LIMIT, _ANGLE_LIMIT), coronal, turn, shift), source

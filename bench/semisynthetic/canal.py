@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import interpolate, ndimage
 
-from stenosis_trt.bench.phantom.spine import FOOT_END_MM, HEAD_END_MM, STEP_MM, CanalCurve, course
+from stenosis_trt.bench.phantom.spine import FOOT_END_MM, HEAD_END_MM, STEP_MM, CanalCurve, curve_from_angles
 from stenosis_trt.bench.semisynthetic.subjects import Subject
 from stenosis_trt.engine.geometry import FloatArray
 
@@ -35,7 +35,7 @@ _ROUNDS = 3
 _MARGIN_MM = 4.0
 
 
-class Volume:
+class NiftiVolume:
     """A NIfTI volume that can be sampled at LPS points; `data` is float32."""
 
     def __init__(self, path: Path) -> None:
@@ -104,7 +104,7 @@ class Canal:
         return self.curve.to_patient(u, v, s)
 
 
-def trace_canal(volume: Volume, subject: Subject, origin: npt.ArrayLike) -> Canal:
+def trace_canal(volume: NiftiVolume, subject: Subject, origin: npt.ArrayLike) -> Canal:
     """Find the canal of a subject.
 
     Args:
@@ -154,7 +154,7 @@ def _through(points: FloatArray, origin: FloatArray) -> tuple[CanalCurve, FloatA
     at = fine - fine[zero]
     sagittal = np.interp(s, at, np.rad2deg(np.arctan2(tangent[:, 1], -tangent[:, 2])))
     coronal = np.interp(s, at, np.rad2deg(np.arcsin(tangent[:, 0])))
-    return course(s, sagittal, coronal, np.eye(3), line[zero]), sagittal, coronal
+    return curve_from_angles(s, sagittal, coronal, np.eye(3), line[zero]), sagittal, coronal
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class _Outlines:
     sac_transverse: FloatArray
 
 
-def _outlines(volume: Volume, curve: CanalCurve) -> tuple[FloatArray, _Outlines]:
+def _outlines(volume: NiftiVolume, curve: CanalCurve) -> tuple[FloatArray, _Outlines]:
     """Outlines in the planes whose neighbourhood the volume shows."""
     stations = np.arange(curve.s[0], curve.s[-1], _PLANE_MM)
     inside = volume.covers(
@@ -208,7 +208,7 @@ def _directions() -> tuple[FloatArray, FloatArray]:
 
 
 def _edges(
-    volume: Volume, curve: CanalCurve, stations: FloatArray, middle: FloatArray
+    volume: NiftiVolume, curve: CanalCurve, stations: FloatArray, middle: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Radii of cord and sac from `middle`, float64 (stations, rays) each."""
     radius = np.arange(0.0, _SAC_MM, _RAY_MM)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.bench.phantom.shapes import Array
-from stenosis_trt.bench.semisynthetic.anatomy import Patient
+from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient
 from stenosis_trt.engine.geometry import FloatArray
 
 _DRAWN_OUT_MM = 11.0
@@ -23,7 +23,7 @@ _THIN = np.float32(1e-3)
 
 
 @dataclass(frozen=True)
-class Pressed:
+class DeformedOutline:
     """The patient's outline at some points, in mm, flat float32 (N,) each: what a lesion is painted by."""
 
     cord_u: Array
@@ -35,7 +35,7 @@ class Pressed:
 class Deformation:
     """The map from a patient's canal coordinates to the subject's."""
 
-    def __init__(self, patient: Patient) -> None:
+    def __init__(self, patient: SemisyntheticPatient) -> None:
         anatomy, canal = patient.anatomy, patient.subject.canal
         rows = canal.curve.index(patient.source_s)
         self._first, self._step = anatomy.curve.s[0], anatomy.curve.s[1] - anatomy.curve.s[0]
@@ -64,7 +64,7 @@ class Deformation:
             canal.sac_transverse[rows] / 2,
         )
 
-    def to_subject(self, u: Array, v: Array, s: Array) -> tuple[Array, Array, Array, Pressed]:
+    def to_subject(self, u: Array, v: Array, s: Array) -> tuple[Array, Array, Array, DeformedOutline]:
         """Patient (u, v, s) → subject (u, v, s), flat float32 (N,) each, and the patient's outline there."""
         row = np.clip(np.rint((s - self._first) / self._step).astype(np.int32), 0, self._patient.shape[1] - 1)
         source_s, cord_v, cord_u, centre, sac_v, sac_u = self._patient[:, row]
@@ -101,7 +101,7 @@ class Deformation:
             (-wall0 - _DRAWN_OUT_MM, -wall0, front0, back0, wall0, wall0 + _DRAWN_OUT_MM),
             self._scale,
         )
-        return source_u * self._mirror, source_v, source_s, Pressed(cord_u, cord_v, centre, lesion)
+        return source_u * self._mirror, source_v, source_s, DeformedOutline(cord_u, cord_v, centre, lesion)
 
 
 def _table(*profiles: FloatArray) -> Array:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from stenosis_trt.bench.phantom.study import PhantomStudy
-from stenosis_trt.bench.semisynthetic.straight import StraightSubject, load_straight
+from stenosis_trt.bench.semisynthetic.straight import StraightenedSubject, load_straightened
 from stenosis_trt.bench.semisynthetic.study import sample_semisynthetic
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.kernels.binaries import cache_folder
@@ -18,13 +18,13 @@ def _default_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Anatomies:
+class SemisyntheticSource:
     """Semi-synthetic studies made from subjects in turn.
 
     Attributes:
         subjects: names in `SUBJECTS`.
         volumes: folder with one folder a subject.
-        kept: where straight volumes are kept; made where absent.
+        straightened_folder: where straight volumes are kept; made where absent.
 
     Raises:
         ValueError: a name is not known, or there is none.
@@ -33,7 +33,7 @@ class Anatomies:
 
     subjects: tuple[str, ...]
     volumes: Path
-    kept: Path = field(default_factory=_default_folder)
+    straightened_folder: Path = field(default_factory=_default_folder)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.subjects if name not in SUBJECTS]
@@ -46,9 +46,11 @@ class Anatomies:
     def sample(self, seed: int, index: int, grade: int | None = None) -> PhantomStudy:
         """Study `index` of set `seed`; it depends on the subject, seed, index and grade alone."""
         name = self.subjects[index % len(self.subjects)]
-        return sample_semisynthetic(_straight(name, self.volumes, self.kept), seed, index, grade)
+        return sample_semisynthetic(
+            _straight(name, self.volumes, self.straightened_folder), seed, index, grade
+        )
 
 
 @lru_cache(maxsize=len(SUBJECTS))
-def _straight(name: str, volumes: Path, kept: Path) -> StraightSubject:
-    return load_straight(SUBJECTS[name], volumes, kept)
+def _straight(name: str, volumes: Path, kept: Path) -> StraightenedSubject:
+    return load_straightened(SUBJECTS[name], volumes, kept)

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from stenosis_trt.bench.phantom.spine import CanalCurve
-from stenosis_trt.bench.semisynthetic.canal import Canal, Volume, trace_canal
+from stenosis_trt.bench.semisynthetic.canal import Canal, NiftiVolume, trace_canal
 from stenosis_trt.bench.semisynthetic.subjects import Subject
 from stenosis_trt.engine.geometry import FloatArray
-from stenosis_trt.engine.support.atomic_files import writing_whole_bytes
+from stenosis_trt.engine.support.atomic_files import atomic_write_binary
 
 GRID_MM = 0.5
 _U_MM = (-36.0, 36.0)
@@ -36,7 +36,7 @@ _VERSION = 2
 
 
 @dataclass(frozen=True)
-class StraightSubject:
+class StraightenedSubject:
     """A subject's straight volume and its canal.
 
     Attributes:
@@ -58,7 +58,7 @@ class StraightSubject:
     tones: FloatArray
 
 
-def straighten(subject: Subject, volumes: Path) -> StraightSubject:
+def straighten(subject: Subject, volumes: Path) -> StraightenedSubject:
     """Make a subject's straight volume.
 
     Args:
@@ -68,7 +68,7 @@ def straighten(subject: Subject, volumes: Path) -> StraightSubject:
     Raises:
         OSError: the volume is not there.
     """
-    volume = Volume(subject.path(volumes))
+    volume = NiftiVolume(subject.path(volumes))
     points = subject.disc_points
     canal = trace_canal(volume, subject, points[_C4_C5])
     discs = canal.curve.to_canal(points)[:, 2]
@@ -86,7 +86,7 @@ def straighten(subject: Subject, volumes: Path) -> StraightSubject:
     bright = _csf(signal, canal, s, v, u)
     signal = np.clip(signal / bright[:, None, None].astype(np.float32), 0.0, _BRIGHTEST)
     origin = np.array([s[0], v[0], u[0]])
-    return StraightSubject(
+    return StraightenedSubject(
         subject.name, canal, discs, origin, signal, known, _tones(signal, known, canal, discs, s, v, u)
     )
 
@@ -150,7 +150,7 @@ def _tones(
     return np.array([float(np.median(signal[region])) for region in regions])
 
 
-def load_straight(subject: Subject, volumes: Path, kept: Path) -> StraightSubject:
+def load_straightened(subject: Subject, volumes: Path, kept: Path) -> StraightenedSubject:
     """The straight volume of a subject from the folder where it is kept; made and put there if it is not.
 
     Raises:
@@ -160,7 +160,7 @@ def load_straight(subject: Subject, volumes: Path, kept: Path) -> StraightSubjec
     if not path.exists():
         kept.mkdir(parents=True, exist_ok=True)
         made = straighten(subject, volumes)
-        with writing_whole_bytes(path) as stream:
+        with atomic_write_binary(path) as stream:
             np.savez(
                 stream,
                 discs=made.discs,
@@ -179,7 +179,7 @@ def load_straight(subject: Subject, volumes: Path, kept: Path) -> StraightSubjec
         curve = CanalCurve(**{item.name: stored[f"curve_{item.name}"] for item in fields(CanalCurve)})
         rest = {item.name: stored[f"canal_{item.name}"] for item in fields(Canal) if item.name != "curve"}
         rest["first"], rest["last"] = float(rest["first"]), float(rest["last"])
-        return StraightSubject(
+        return StraightenedSubject(
             name=subject.name,
             canal=Canal(curve=curve, **rest),
             discs=stored["discs"],

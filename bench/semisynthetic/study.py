@@ -9,8 +9,8 @@ import numpy as np
 from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
-from stenosis_trt.bench.semisynthetic.anatomy import Patient, sample_patient
-from stenosis_trt.bench.semisynthetic.straight import StraightSubject
+from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
+from stenosis_trt.bench.semisynthetic.straight import StraightenedSubject
 from stenosis_trt.bench.semisynthetic.tissue import RealTissues
 
 _PAINTED = 0.35
@@ -21,7 +21,7 @@ _PAINTED = 0.35
 class SemisyntheticStudy(PhantomStudy):
     """A study whose tissue is a subject's; `painted` says what lies beyond its volume."""
 
-    patient: Patient
+    patient: SemisyntheticPatient
     painted: bool
 
     @property
@@ -40,7 +40,7 @@ class SemisyntheticStudy(PhantomStudy):
 
 
 def sample_semisynthetic(
-    subject: StraightSubject, seed: int, index: int, grade: int | None = None
+    subject: StraightenedSubject, seed: int, index: int, grade: int | None = None
 ) -> SemisyntheticStudy:
     """Study `index` of the set that a subject and `seed` define; it depends on nothing else but `grade`."""
     rng = np.random.default_rng([seed, index, *subject.name.encode()])

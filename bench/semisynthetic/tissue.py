@@ -15,8 +15,8 @@ from scipy import ndimage
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, ellipse
 from stenosis_trt.bench.phantom.tissue import Tissues
 from stenosis_trt.bench.phantom.tissue_traits import Signals
-from stenosis_trt.bench.semisynthetic.anatomy import Patient
-from stenosis_trt.bench.semisynthetic.deformation import Deformation, Pressed
+from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient
+from stenosis_trt.bench.semisynthetic.deformation import Deformation, DeformedOutline
 from stenosis_trt.bench.semisynthetic.straight import GRID_MM
 
 _CORD, _MARROW, _DISC, _MUSCLE = range(4)
@@ -34,7 +34,7 @@ _FACTORS = (0.55, 2.6)
 class RealTissues:
     """Signal of one patient under one acquisition's contrast."""
 
-    def __init__(self, patient: Patient, signals: Signals, painted: bool) -> None:
+    def __init__(self, patient: SemisyntheticPatient, signals: Signals, painted: bool) -> None:
         """
         Args:
             patient: see `Patient`.
@@ -82,7 +82,9 @@ class RealTissues:
         if len(shown):
             at = (u[shown], v[shown], s[shown])
             real = self._recoloured(source_u[inside], source_v[inside], source_s[inside], *at)
-            outline = Pressed(*(getattr(pressed, item.name)[inside] for item in fields(Pressed)))
+            outline = DeformedOutline(
+                *(getattr(pressed, item.name)[inside] for item in fields(DeformedOutline))
+            )
             result[shown] = known[shown] * _with_lesion(real, at[0], at[1], outline, edge)
         if self._painted:
             hidden = np.flatnonzero(known < 1.0)
@@ -154,7 +156,7 @@ def _share(distance: Array) -> Array:
     return np.asarray(np.clip(0.5 - distance / _SOFT_MM, 0.0, 1.0), dtype=np.float32)
 
 
-def _with_lesion(signal: Array, u: Array, v: Array, outline: Pressed, edge: float) -> Array:
+def _with_lesion(signal: Array, u: Array, v: Array, outline: DeformedOutline, edge: float) -> Array:
     """`signal` with the raised T2 signal of a compressed cord in its core."""
     x, y = np.abs(u) / outline.cord_u, (v - outline.cord_centre) / outline.cord_v
     core = ellipse(x - 0.15, y, 0.42, 0.52) * outline.cord_v

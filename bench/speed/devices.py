@@ -14,7 +14,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
-class Architecture:
+class SmArchitecture:
     """Operations of one multiprocessor in one clock; a multiply-add is two.
 
     Attributes:
@@ -27,56 +27,56 @@ class Architecture:
     fp16: int
     int8: int
 
-    def operations(self, precision: str) -> int:
+    def operations_per_clock(self, precision: str) -> int:
         """Of one multiprocessor in one clock."""
         return {"fp32": self.fp32, "fp16": self.fp16, "int8": self.int8}[precision]
 
 
-AMPERE_TEGRA = Architecture("Ampere (8.7)", 256, 2048, 4096)
-ADA = Architecture("Ada (8.9)", 256, 1024, 2048)
-HOPPER = Architecture("Hopper (9.0)", 256, 4096, 8192)
-BLACKWELL_TEGRA = Architecture("Blackwell (11.0)", 256, 8192, 16384)
-BLACKWELL = Architecture("Blackwell (12.0)", 256, 1024, 2048)
+AMPERE_TEGRA = SmArchitecture("Ampere (8.7)", 256, 2048, 4096)
+ADA = SmArchitecture("Ada (8.9)", 256, 1024, 2048)
+HOPPER = SmArchitecture("Hopper (9.0)", 256, 4096, 8192)
+BLACKWELL_TEGRA = SmArchitecture("Blackwell (11.0)", 256, 8192, 16384)
+BLACKWELL = SmArchitecture("Blackwell (12.0)", 256, 1024, 2048)
 
 
 @dataclass(frozen=True)
-class Silicon:
+class GpuSpec:
     """A GPU in one power mode.
 
     Attributes:
         name: as people call it, with the mode where there are several.
-        reported: as its driver calls it; "" where several devices answer alike.
+        driver_name: as its driver calls it; "" where several devices answer alike.
         architecture: what a multiprocessor does in a clock.
         multiprocessors: how many it has.
         gigahertz: the highest clock of the mode.
         gigabytes_a_second: of its memory.
-        stated: the maker's dense figures in 10¹² operations a second, where there are any.
+        stated_tera_operations: the maker's dense figures in 10¹² operations a second, where there are any.
         source: where the figures are from.
         fp32_gigahertz: the clock without tensor cores, where it is another.
     """
 
     name: str
-    reported: str
-    architecture: Architecture
+    driver_name: str
+    architecture: SmArchitecture
     multiprocessors: int
     gigahertz: float
     gigabytes_a_second: float
     source: str
-    stated: Mapping[str, float] = field(default_factory=dict)
+    stated_tera_operations: Mapping[str, float] = field(default_factory=dict)
     fp32_gigahertz: float | None = None
 
     def peak(self, precision: str) -> float:
         """Operations a second, dense."""
         clock = self.fp32_gigahertz if precision == "fp32" and self.fp32_gigahertz else self.gigahertz
-        return self.multiprocessors * clock * 1e9 * self.architecture.operations(precision)
+        return self.multiprocessors * clock * 1e9 * self.architecture.operations_per_clock(precision)
 
 
 _SUPER_BLOG = "developer.nvidia.com/blog/nvidia-jetson-orin-nano-developer-kit-gets-a-super-boost"
 _THOR_BLOG = "developer.nvidia.com/blog/introducing-nvidia-jetson-thor-the-ultimate-platform-for-physical-ai"
 _HOPPER = "Hopper's white paper (SM counts, clocks of 1.83 GHz with and 1.98 GHz without tensor cores)"
 
-DEVICES: tuple[Silicon, ...] = (
-    Silicon(
+GPU_SPECS: tuple[GpuSpec, ...] = (
+    GpuSpec(
         "Jetson Orin Nano 8GB, 15 W",
         "",
         AMPERE_TEGRA,
@@ -87,7 +87,7 @@ DEVICES: tuple[Silicon, ...] = (
         f"{_SUPER_BLOG} (10 FP16 TFLOPS, 68 GB/s)",
         {"fp16": 10.0, "int8": 20.0},
     ),
-    Silicon(
+    GpuSpec(
         "Jetson Orin Nano 8GB, 25 W SUPER",
         "",
         AMPERE_TEGRA,
@@ -97,7 +97,7 @@ DEVICES: tuple[Silicon, ...] = (
         "nvpmodel_p3767_0003_super.conf of Jetson Linux 36.4 (GPU at 918 MHz in mode 25W); memory as in MAXN "
         "SUPER",
     ),
-    Silicon(
+    GpuSpec(
         "Jetson Orin Nano 8GB, MAXN SUPER",
         "",
         AMPERE_TEGRA,
@@ -107,7 +107,7 @@ DEVICES: tuple[Silicon, ...] = (
         f"{_SUPER_BLOG} (1020 MHz, 67 sparse and 33 dense INT8 TOPS, 17 FP16 TFLOPS, 102 GB/s)",
         {"fp16": 17.0, "int8": 33.0},
     ),
-    Silicon(
+    GpuSpec(
         "Jetson Orin NX 16GB, MAXN",
         "",
         AMPERE_TEGRA,
@@ -118,7 +118,7 @@ DEVICES: tuple[Silicon, ...] = (
         "learning accelerators give 40)",
         {"int8": 30.0},
     ),
-    Silicon(
+    GpuSpec(
         "Jetson Orin NX 16GB, 40 W SUPER",
         "",
         AMPERE_TEGRA,
@@ -127,7 +127,7 @@ DEVICES: tuple[Silicon, ...] = (
         102.4,
         "nvpmodel_p3767_0000_super.conf of Jetson Linux 36.4 (GPU at 1173 MHz in mode 40W); else as above",
     ),
-    Silicon(
+    GpuSpec(
         "Jetson AGX Orin 64GB, 30 W",
         "",
         AMPERE_TEGRA,
@@ -137,7 +137,7 @@ DEVICES: tuple[Silicon, ...] = (
         "nvpmodel_p3701_0000.conf of Jetson Linux 36.4 (MODE_30W: GPU at 612 MHz with half of its "
         "multiprocessors off, memory at its full clock)",
     ),
-    Silicon(
+    GpuSpec(
         "Jetson AGX Orin 64GB, MAXN",
         "",
         AMPERE_TEGRA,
@@ -148,7 +148,7 @@ DEVICES: tuple[Silicon, ...] = (
         "of the GPU: half of it is dense; 204.8 GB/s)",
         {"fp32": 5.3, "int8": 85.0},
     ),
-    Silicon(
+    GpuSpec(
         "Jetson AGX Thor (T5000), MAXN",
         "NVIDIA Thor",
         BLACKWELL_TEGRA,
@@ -159,7 +159,7 @@ DEVICES: tuple[Silicon, ...] = (
         "dense)",
         {"fp16": 258.5, "int8": 517.5},
     ),
-    Silicon(
+    GpuSpec(
         "L4",
         "NVIDIA L4",
         ADA,
@@ -169,7 +169,7 @@ DEVICES: tuple[Silicon, ...] = (
         "data sheet (7424 cores, 30.3 FP32, 300 GB/s; 242 sparse FP16, 485 sparse INT8: half of it is dense)",
         {"fp32": 30.3, "fp16": 121.0, "int8": 242.5},
     ),
-    Silicon(
+    GpuSpec(
         "GeForce RTX 4090",
         "NVIDIA GeForce RTX 4090",
         ADA,
@@ -179,7 +179,7 @@ DEVICES: tuple[Silicon, ...] = (
         "Ada's white paper (82.6 FP32; 330.3 FP16, with FP32 accumulators half of it; 660.6 INT8; 1008 GB/s)",
         {"fp32": 82.6, "fp16": 330.3, "int8": 660.6},
     ),
-    Silicon(
+    GpuSpec(
         "RTX PRO 6000 Blackwell Workstation",
         "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
         BLACKWELL,
@@ -190,7 +190,7 @@ DEVICES: tuple[Silicon, ...] = (
         "quarter dense INT8)",
         {"fp32": 125.0, "fp16": 500.0, "int8": 1000.0},
     ),
-    Silicon(
+    GpuSpec(
         "H100 SXM",
         "NVIDIA H100 80GB HBM3",
         HOPPER,
@@ -201,7 +201,7 @@ DEVICES: tuple[Silicon, ...] = (
         {"fp32": 67.0, "fp16": 989.5, "int8": 1979.0},
         fp32_gigahertz=1.98,
     ),
-    Silicon(
+    GpuSpec(
         "H200 SXM",
         "NVIDIA H200",
         HOPPER,

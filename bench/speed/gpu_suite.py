@@ -15,22 +15,30 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from stenosis_trt.bench.speed.suite.answers import answers
+from stenosis_trt.bench.speed.suite.answers import result_agreement
 from stenosis_trt.bench.speed.suite.device_time import device_time
 from stenosis_trt.bench.speed.suite.files import end_to_end, sustained
 from stenosis_trt.bench.speed.suite.grader import grader
 from stenosis_trt.bench.speed.suite.plans import plans
-from stenosis_trt.bench.speed.suite.report import FAILED, SKIPPED, Run, Scenario, lines, markdown, record
-from stenosis_trt.bench.speed.suite.sheet import Sheet, Skipped
-from stenosis_trt.bench.speed.suite.system import QUICK_SECONDS, SuiteOptions, System
+from stenosis_trt.bench.speed.suite.report import (
+    FAILED,
+    SKIPPED,
+    Scenario,
+    SuiteRun,
+    markdown_summary,
+    suite_record,
+    summary_lines,
+)
+from stenosis_trt.bench.speed.suite.sheet import ScenarioReport, ScenarioSkipped
+from stenosis_trt.bench.speed.suite.system import QUICK_SECONDS, SuiteOptions, SystemUnderTest
 from stenosis_trt.bench.speed.suite.traffic import cold_start, idle
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.support.atomic_files import write_whole
+from stenosis_trt.engine.support.atomic_files import write_text_atomically
 
-SCENARIOS: dict[str, tuple[Callable[[System, Sheet], None], str]] = {
+SCENARIOS: dict[str, tuple[Callable[[SystemUnderTest, ScenarioReport], None], str]] = {
     "plans": (plans, "Plans of the pack for this GPU."),
-    "answers": (answers, "The same studies graded by the GPU and by the CPU."),
+    "answers": (result_agreement, "The same studies graded by the GPU and by the CPU."),
     "device": (device_time, "One study on the device, by stage, with and without CUDA graphs."),
     "files": (end_to_end, "One study from its files in the page cache to its ratios."),
     "sustained": (sustained, "Studies a second over a folder, by the number of reading processes."),
@@ -55,14 +63,14 @@ def run_suite(options: SuiteOptions) -> tuple[bool, list[str]]:
         OSError: `out` cannot be written.
         KeyboardInterrupt: of the user; what was measured before is kept.
     """
-    system = System(options)
+    system = SystemUnderTest(options)
     if not system.driver.gpus:
         raise CudaError(
-            f"There is no GPU to measure: {system.driver.trouble}.",
+            f"There is no GPU to measure: {system.driver.unavailable_reason}.",
             "Check that the GPU is given to this process.",
         )
     began = datetime.now(timezone.utc)
-    run = Run(system, began.isoformat(timespec="seconds"))
+    run = SuiteRun(system, began.isoformat(timespec="seconds"))
     given = Pack.load(options.pack)
     for precision in options.precisions:
         given.in_precision(precision)
@@ -86,7 +94,7 @@ def run_suite(options: SuiteOptions) -> tuple[bool, list[str]]:
         run.seconds = time.monotonic() - start
         _write(run, place)
     say(f"Written: {place}.json and .md")
-    return run.passed, list(lines(record(run)))
+    return run.passed, list(summary_lines(suite_record(run)))
 
 
 def make_studies(options: SuiteOptions) -> Path:
@@ -95,23 +103,23 @@ def make_studies(options: SuiteOptions) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    system = System(options)
+    system = SystemUnderTest(options)
     system.make_studies()
     return system.work
 
 
-def _one(run: Run, name: str, say: Callable[[str], None]) -> None:
+def _one(run: SuiteRun, name: str, say: Callable[[str], None]) -> None:
     """Run one scenario, whatever becomes of it."""
     measure, about = SCENARIOS[name]
-    scenario = Scenario(name, about, Sheet(say))
+    scenario = Scenario(name, about, ScenarioReport(say))
     run.scenarios.append(scenario)
     say(f"{name}: {about}")
     start = time.monotonic()
     try:
         if run.system.seconds_left <= 0:
-            raise Skipped(f"The {QUICK_SECONDS:.0f} s of a quick run were over.")
+            raise ScenarioSkipped(f"The {QUICK_SECONDS:.0f} s of a quick run were over.")
         measure(run.system, scenario.sheet)
-    except Skipped as reason:
+    except ScenarioSkipped as reason:
         scenario.status, scenario.reason = SKIPPED, str(reason)
     except KeyboardInterrupt:
         scenario.status, scenario.reason = FAILED, "interrupted"
@@ -125,7 +133,7 @@ def _one(run: Run, name: str, say: Callable[[str], None]) -> None:
         say(f"  {scenario.status}: {scenario.reason}")
 
 
-def _write(run: Run, place: Path) -> None:
-    content = record(run)
-    write_whole(place.with_name(f"{place.name}.json"), json.dumps(content, indent=2) + "\n")
-    write_whole(place.with_name(f"{place.name}.md"), markdown(content))
+def _write(run: SuiteRun, place: Path) -> None:
+    content = suite_record(run)
+    write_text_atomically(place.with_name(f"{place.name}.json"), json.dumps(content, indent=2) + "\n")
+    write_text_atomically(place.with_name(f"{place.name}.md"), markdown_summary(content))

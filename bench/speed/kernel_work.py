@@ -10,7 +10,7 @@ import numpy.typing as npt
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.kernels import launches
-from stenosis_trt.kernels.cuts import Cuts, Slice
+from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
@@ -23,23 +23,23 @@ FloatArray = npt.NDArray[np.float64]
 
 _SAGITTAL, _SAGITTAL_MM = (384, 384), 0.65
 _AXIAL, _AXIAL_MM = (320, 320), 0.55
-SLICES = 15
-LEVELS = 6
-CORDS = 24
+SAGITTAL_SLICES = 15
+LEVEL_COUNT = 6
+AXIAL_SLICES = 24
 """What one study brings: sagittal slices, regions of the grader, axial slices that cross the canal."""
 
 
 @dataclass(frozen=True)
-class Launch:
+class KernelLaunch:
     """A kernel and its arguments: names of `Work.arrays`, or plain numbers."""
 
     kernel: str
-    grids: launches.Grids
+    grids: launches.LaunchConfig
     arguments: tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Work:
+class KernelWorkload:
     """Launches that belong together.
 
     Attributes:
@@ -52,16 +52,16 @@ class Work:
 
     name: str
     arrays: dict[str, np.ndarray]
-    launches: tuple[Launch, ...]
+    launches: tuple[KernelLaunch, ...]
     bytes: int
 
 
 @dataclass(frozen=True)
-class Cut:
+class InputBatch:
     """Network inputs to be cut: `sets` of slices, one a channel, and the affine of each input."""
 
     name: str
-    sets: tuple[tuple[Slice, ...], ...]
+    sets: tuple[tuple[SliceLayout, ...], ...]
     affines: tuple[FloatArray, ...]
     spec: InputSpec
 
@@ -74,12 +74,12 @@ def _centred(shape: tuple[int, int], spacing: float, spec: InputSpec) -> FloatAr
     return np.column_stack([np.eye(2) * scale, middle - scale * half])
 
 
-def _slices(count: int, shape: tuple[int, int], first: int = 0) -> list[Slice]:
+def _slices(count: int, shape: tuple[int, int], first: int = 0) -> list[SliceLayout]:
     size = shape[0] * shape[1]
-    return [Slice(first + k * size, shape, shape[1], signed=False) for k in range(count)]
+    return [SliceLayout(first + k * size, shape, shape[1], signed=False) for k in range(count)]
 
 
-def cut_work(cut: Cut, pixels: np.ndarray, dtype: npt.DTypeLike) -> Work:
+def preprocess_workload(cut: InputBatch, pixels: np.ndarray, dtype: npt.DTypeLike) -> KernelWorkload:
     """Windows and inputs of `cut` from the slices in `pixels`, the arena."""
     spec, suffix = cut.spec, "f16" if np.dtype(dtype) == np.float16 else "f32"
     cuts = _cuts(cut)
@@ -98,15 +98,15 @@ def cut_work(cut: Cut, pixels: np.ndarray, dtype: npt.DTypeLike) -> Work:
     }
     names = ("arena", "regions", "requests", "selections", "windows")
     used = int((statistics.regions["rows"].astype(np.int64) * statistics.regions["columns"]).sum())
-    return Work(
+    return KernelWorkload(
         cut.name,
         arrays,
         (
-            Launch("order_statistics_upper", statistics.grids, names),
-            Launch("order_statistics_lower", statistics.grids, names),
-            Launch(
+            KernelLaunch("order_statistics_upper", statistics.launch, names),
+            KernelLaunch("order_statistics_lower", statistics.launch, names),
+            KernelLaunch(
                 f"{kernel}_{suffix}",
-                launches.preprocess_grids(kernel, len(table), spec.size),
+                launches.preprocess_launch(kernel, len(table), spec.size),
                 ("arena", "planes", "windows", "out", *spec.size),
             ),
         ),
@@ -114,15 +114,15 @@ def cut_work(cut: Cut, pixels: np.ndarray, dtype: npt.DTypeLike) -> Work:
     )
 
 
-def _cuts(cut: Cut) -> Cuts:
+def _cuts(cut: InputBatch) -> RegionBatch:
     slices = list(dict.fromkeys(item for slices in cut.sets for item in slices))
     numbers = {item: number for number, item in enumerate(slices)}
     picks = np.array([[numbers[item] for item in channels] for channels in cut.sets])
-    one_slice = cut.spec.channel_source == "slice"
-    return Cuts(slices, picks, np.array(cut.affines), cut.spec.size, one_slice)
+    single_slice = cut.spec.channel_source == "slice"
+    return RegionBatch(slices, picks, np.array(cut.affines), cut.spec.size, single_slice)
 
 
-def large_batch(rng: np.random.Generator, dtype: npt.DTypeLike, count: int = 64) -> Work:
+def large_batch(rng: np.random.Generator, dtype: npt.DTypeLike, count: int = 64) -> KernelWorkload:
     """`count` slices of 512² to three channels of 456², the whole slice each."""
     shape = (512, 512)
     spec = InputSpec(
@@ -141,35 +141,35 @@ def large_batch(rng: np.random.Generator, dtype: npt.DTypeLike, count: int = 64)
     sets = tuple((item,) * 3 for item in _slices(count, shape))
     affine = _centred(shape, 1.0, spec)
     name = f"{count} slices of 512² to 456²"
-    return cut_work(Cut(name, sets, (affine,) * count, spec), pixels, dtype)
+    return preprocess_workload(InputBatch(name, sets, (affine,) * count, spec), pixels, dtype)
 
 
-def study_cuts(pack: Pack) -> tuple[Cut, Cut, Cut]:
+def study_input_batches(pack: Pack) -> tuple[InputBatch, InputBatch, InputBatch]:
     """What one study needs for the models of a pack: levels, grader and cord."""
     models = pack.models
-    sagittal = _slices(SLICES, _SAGITTAL)
-    axial = _slices(CORDS, _AXIAL, SLICES * _SAGITTAL[0] * _SAGITTAL[1])
+    sagittal = _slices(SAGITTAL_SLICES, _SAGITTAL)
+    axial = _slices(AXIAL_SLICES, _AXIAL, SAGITTAL_SLICES * _SAGITTAL[0] * _SAGITTAL[1])
     levels, grader, cord = (models[name].input for name in ("levels", "grader", "cord"))
-    middle = SLICES // 2
+    middle = SAGITTAL_SLICES // 2
     reach = grader.channels // 2
     neighbours = tuple(sagittal[middle - reach : middle - reach + grader.channels])
     seen = neighbours if grader.channel_source == "neighbours" else (sagittal[middle],) * grader.channels
-    regions = [_centred(_SAGITTAL, _SAGITTAL_MM, grader) for _ in range(LEVELS)]
+    regions = [_centred(_SAGITTAL, _SAGITTAL_MM, grader) for _ in range(LEVEL_COUNT)]
     for number, affine in enumerate(regions):
         # The levels lie one below the other.
-        affine[1, 2] += (number - (LEVELS - 1) / 2) * 16.0 / _SAGITTAL_MM
+        affine[1, 2] += (number - (LEVEL_COUNT - 1) / 2) * 16.0 / _SAGITTAL_MM
     return (
-        Cut(
+        InputBatch(
             "levels",
             tuple((item,) * levels.channels for item in sagittal),
-            (_centred(_SAGITTAL, _SAGITTAL_MM, levels),) * SLICES,
+            (_centred(_SAGITTAL, _SAGITTAL_MM, levels),) * SAGITTAL_SLICES,
             levels,
         ),
-        Cut("grader", (seen,) * LEVELS, tuple(regions), grader),
-        Cut(
+        InputBatch("grader", (seen,) * LEVEL_COUNT, tuple(regions), grader),
+        InputBatch(
             "cord",
             tuple((item,) * cord.channels for item in axial),
-            (_centred(_AXIAL, _AXIAL_MM, cord),) * CORDS,
+            (_centred(_AXIAL, _AXIAL_MM, cord),) * AXIAL_SLICES,
             cord,
         ),
     )
@@ -177,89 +177,92 @@ def study_cuts(pack: Pack) -> tuple[Cut, Cut, Cut]:
 
 def study_pixels(rng: np.random.Generator) -> np.ndarray:
     """The arena of one study: its sagittal slices, then its axial ones."""
-    size = SLICES * _SAGITTAL[0] * _SAGITTAL[1] + CORDS * _AXIAL[0] * _AXIAL[1]
+    size = SAGITTAL_SLICES * _SAGITTAL[0] * _SAGITTAL[1] + AXIAL_SLICES * _AXIAL[0] * _AXIAL[1]
     return rng.integers(0, 4096, size).astype(np.uint16)
 
 
-def decode_work(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Work, Work, Work]:
+def decode_workloads(
+    rng: np.random.Generator, dtype: npt.DTypeLike
+) -> tuple[KernelWorkload, KernelWorkload, KernelWorkload]:
     """Levels and cords of one study from heatmaps, and the slice of maximal compression of each level."""
     suffix = "f16" if np.dtype(dtype) == np.float16 else "f32"
     affine = np.eye(2, 3) * 4.0
     frames = describe_frames(
-        np.array([affine] * max(SLICES, CORDS)), np.array([np.eye(4)] * max(SLICES, CORDS))
+        np.array([affine] * max(SAGITTAL_SLICES, AXIAL_SLICES)),
+        np.array([np.eye(4)] * max(SAGITTAL_SLICES, AXIAL_SLICES)),
     )
     limits = launches.describe_limits(0.3, 60.0, (1.5, 12.0), (5.0, 20.0))
-    levels = rng.uniform(0, 1, (SLICES, LEVELS, 64, 64)).astype(dtype)
-    cords = rng.uniform(0, 1, (CORDS, 4, 64, 64)).astype(dtype)
-    arcs = np.linspace(-10, 100, CORDS).astype(np.float32)
+    levels = rng.uniform(0, 1, (SAGITTAL_SLICES, LEVEL_COUNT, 64, 64)).astype(dtype)
+    cords = rng.uniform(0, 1, (AXIAL_SLICES, 4, 64, 64)).astype(dtype)
+    arcs = np.linspace(-10, 100, AXIAL_SLICES).astype(np.float32)
     points = KEYPOINT.itemsize
     return (
-        Work(
+        KernelWorkload(
             "levels",
             {
                 "heatmaps": levels,
-                "frames": frames[:SLICES],
-                "points": np.zeros((SLICES, LEVELS), KEYPOINT),
-                "support": np.zeros((SLICES, LEVELS, LEVELS), np.float32),
+                "frames": frames[:SAGITTAL_SLICES],
+                "points": np.zeros((SAGITTAL_SLICES, LEVEL_COUNT), KEYPOINT),
+                "support": np.zeros((SAGITTAL_SLICES, LEVEL_COUNT, LEVEL_COUNT), np.float32),
             },
             (
-                Launch(
+                KernelLaunch(
                     f"decode_keypoints_{suffix}",
-                    launches.decode_grids(SLICES, LEVELS),
+                    launches.decode_launch(SAGITTAL_SLICES, LEVEL_COUNT),
                     ("heatmaps", "frames", "points", "support", 64, 64),
                 ),
             ),
-            levels.nbytes + SLICES * LEVELS * (points + 4 * LEVELS),
+            levels.nbytes + SAGITTAL_SLICES * LEVEL_COUNT * (points + 4 * LEVEL_COUNT),
         ),
-        Work(
+        KernelWorkload(
             "cord",
             {
                 "heatmaps": cords,
-                "frames": frames[:CORDS],
+                "frames": frames[:AXIAL_SLICES],
                 "limits": limits[None],
-                "points": np.zeros((CORDS, 4), KEYPOINT),
-                "cords": np.zeros(CORDS, CORD),
+                "points": np.zeros((AXIAL_SLICES, 4), KEYPOINT),
+                "cords": np.zeros(AXIAL_SLICES, CORD),
             },
             (
-                Launch(
+                KernelLaunch(
                     f"cord_geometry_{suffix}",
-                    launches.cord_grids(CORDS),
+                    launches.cord_launch(AXIAL_SLICES),
                     ("heatmaps", "frames", "limits", "points", "cords", 64, 64),
                 ),
             ),
-            cords.nbytes + CORDS * (4 * points + CORD.itemsize),
+            cords.nbytes + AXIAL_SLICES * (4 * points + CORD.itemsize),
         ),
-        Work(
+        KernelWorkload(
             "compression",
             {
-                "cords": np.zeros(CORDS, CORD),
+                "cords": np.zeros(AXIAL_SLICES, CORD),
                 "arcs": arcs,
-                "level_arcs": np.linspace(0, 90, LEVELS).astype(np.float32),
-                "reaches": np.full(LEVELS, 6.0, np.float32),
-                "choices": np.zeros(LEVELS, LEVEL_CHOICE),
+                "level_arcs": np.linspace(0, 90, LEVEL_COUNT).astype(np.float32),
+                "reaches": np.full(LEVEL_COUNT, 6.0, np.float32),
+                "choices": np.zeros(LEVEL_COUNT, LEVEL_CHOICE),
             },
             (
-                Launch(
+                KernelLaunch(
                     "maximal_compression",
-                    launches.level_grids(LEVELS),
-                    ("cords", "arcs", CORDS, "level_arcs", "reaches", "choices"),
+                    launches.level_grids(LEVEL_COUNT),
+                    ("cords", "arcs", AXIAL_SLICES, "level_arcs", "reaches", "choices"),
                 ),
             ),
-            CORDS * (CORD.itemsize + 4) + LEVELS * LEVEL_CHOICE.itemsize,
+            AXIAL_SLICES * (CORD.itemsize + 4) + LEVEL_COUNT * LEVEL_CHOICE.itemsize,
         ),
     )
 
 
-def contrast_work(rng: np.random.Generator, spec: InputSpec, dtype: npt.DTypeLike) -> Work:
+def contrast_workload(rng: np.random.Generator, spec: InputSpec, dtype: npt.DTypeLike) -> KernelWorkload:
     """The contrast of the grader's inputs of one study."""
     suffix = "f16" if np.dtype(dtype) == np.float16 else "f32"
-    inputs = rng.uniform(-2, 2, (LEVELS, spec.channels, *spec.size)).astype(dtype)
+    inputs = rng.uniform(-2, 2, (LEVEL_COUNT, spec.channels, *spec.size)).astype(dtype)
     arrays = {
         "inputs": inputs,
         "deviations": np.array(spec.std, np.float32),
-        "contrasts": np.zeros(LEVELS, np.float32),
+        "contrasts": np.zeros(LEVEL_COUNT, np.float32),
     }
     pixels = spec.height * spec.width
     arguments = ("inputs", "deviations", "contrasts", spec.channels, pixels)
-    launch = Launch(f"input_contrast_{suffix}", launches.contrast_grids(LEVELS), arguments)
-    return Work("contrast", arrays, (launch,), inputs.nbytes + arrays["contrasts"].nbytes)
+    launch = KernelLaunch(f"input_contrast_{suffix}", launches.contrast_launch(LEVEL_COUNT), arguments)
+    return KernelWorkload("contrast", arrays, (launch,), inputs.nbytes + arrays["contrasts"].nbytes)

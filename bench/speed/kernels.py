@@ -21,13 +21,13 @@ import numpy as np
 
 from stenosis_trt.bench.speed import kernel_peers
 from stenosis_trt.bench.speed.kernel_work import (
-    Cut,
-    Work,
-    contrast_work,
-    cut_work,
-    decode_work,
+    InputBatch,
+    KernelWorkload,
+    contrast_workload,
+    decode_workloads,
     large_batch,
-    study_cuts,
+    preprocess_workload,
+    study_input_batches,
     study_pixels,
 )
 from stenosis_trt.engine.cuda.device import Device, Event, Stream
@@ -37,7 +37,7 @@ from stenosis_trt.engine.cuda.memory import DeviceBuffer
 from stenosis_trt.engine.cuda.module import Module
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.support.hardware import processor_name, usable_cores
-from stenosis_trt.kernels.binaries import image_for
+from stenosis_trt.kernels.binaries import load_kernel_image
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 from stenosis_trt.kernels.table import KERNELS
 
@@ -50,7 +50,7 @@ _CPU_RUNS = 5
 
 
 @dataclass(frozen=True)
-class Figure:
+class KernelTiming:
     """One line of the results. Times in microseconds; `share_of_copy` is of the measured copy bandwidth."""
 
     name: str
@@ -62,10 +62,12 @@ class Figure:
     share_of_copy: float | None = None
 
 
-def _figure(name: str, by: str, times_ms: Sequence[float], moved: int | None, copy: float | None) -> Figure:
+def _figure(
+    name: str, by: str, times_ms: Sequence[float], moved: int | None, copy: float | None
+) -> KernelTiming:
     median = statistics.median(times_ms) * 1e3
     rate = None if moved is None else moved / median / 1e3
-    return Figure(
+    return KernelTiming(
         name=name,
         by=by,
         median_us=round(median, 2),
@@ -81,7 +83,7 @@ class _Gpu:
 
     def __init__(self, device: Device, stack: ExitStack) -> None:
         self.device, self._stack = device, stack
-        self.image = image_for(device.compute_capability, device.driver_version)
+        self.image = load_kernel_image(device.compute_capability, device.driver_version)
         self.stream = stack.enter_context(Stream(device))
         self.module = stack.enter_context(Module(device, self.image.data))
         self._begin, self._end = (stack.enter_context(Event(device)) for _ in range(2))
@@ -113,7 +115,7 @@ class _Gpu:
                 times.append(self._end.elapsed_ms(self._begin))
         return times
 
-    def graphs(self, works: Sequence[Work], only: str = "") -> list[Callable[[], None]]:
+    def graphs(self, works: Sequence[KernelWorkload], only: str = "") -> list[Callable[[], None]]:
         """Graphs of the same work on several copies of its buffers; with `only`, of the kernels so named."""
         taken = sum(array.nbytes for work in works for array in work.arrays.values())
         copies = int(np.clip(_ROTATED_BYTES // taken + 1, 2, _MOST_COPIES))
@@ -128,14 +130,14 @@ class _Gpu:
             variants.append(partial(graph.launch, self.stream))
         return variants
 
-    def _upload(self, work: Work) -> dict[str, DeviceBuffer]:
+    def _upload(self, work: KernelWorkload) -> dict[str, DeviceBuffer]:
         buffers = {}
         for name, array in work.arrays.items():
             buffers[name] = self._stack.enter_context(DeviceBuffer(self.device, array.nbytes))
             buffers[name].copy_from(np.ascontiguousarray(array), self.stream)
         return buffers
 
-    def _enqueue(self, pairs: Sequence[tuple[Work, dict[str, DeviceBuffer]]], only: str) -> None:
+    def _enqueue(self, pairs: Sequence[tuple[KernelWorkload, dict[str, DeviceBuffer]]], only: str) -> None:
         for work, buffers in pairs:
             for launch in work.launches:
                 if not launch.kernel.startswith(only):
@@ -152,9 +154,9 @@ class _Gpu:
 
 
 def _on_gpu(
-    device: Device, cuts: Sequence[Cut], rng: np.random.Generator, peers: bool
-) -> tuple[dict[str, Any], list[Figure]]:
-    figures: list[Figure] = []
+    device: Device, cuts: Sequence[InputBatch], rng: np.random.Generator, peers: bool
+) -> tuple[dict[str, Any], list[KernelTiming]]:
+    figures: list[KernelTiming] = []
     with device.current():
         with ExitStack() as stack:
             gpu = _Gpu(device, stack)
@@ -170,14 +172,14 @@ def _on_gpu(
             times = gpu.times_ms(gpu.graphs([work], "order_statistics"))
             figures.append(_figure(f"order_statistics, {work.name}", "kernels", times, read, copy))
             pixels = study_pixels(rng)
-            inputs = [cut_work(cut, pixels, np.float16) for cut in cuts]
+            inputs = [preprocess_workload(cut, pixels, np.float16) for cut in cuts]
             moved = sum(work.bytes for work in inputs)
             times = gpu.times_ms(gpu.graphs(inputs))
             figures.append(_figure("one study, all preprocessing, float16", "graph", times, moved, copy))
-            work = contrast_work(rng, cuts[1].spec, np.float16)
+            work = contrast_workload(rng, cuts[1].spec, np.float16)
             times = gpu.times_ms(gpu.graphs([work]))
             figures.append(_figure("one study, contrast, float16", "graph", times, work.bytes, copy))
-            works = decode_work(rng, np.float32)
+            works = decode_workloads(rng, np.float32)
             moved = sum(work.bytes for work in works)
             times = gpu.times_ms(gpu.graphs(works))
             figures.append(_figure("one study, decode and geometry", "graph", times, moved, copy))
@@ -197,7 +199,7 @@ def _on_gpu(
     return machine, figures
 
 
-def _on_cpu(cuts: Sequence[Cut], rng: np.random.Generator) -> Figure:
+def _on_cpu(cuts: Sequence[InputBatch], rng: np.random.Generator) -> KernelTiming:
     """The reference on one study: windows and inputs of all its regions."""
     pixels = study_pixels(rng)
     regions = [(cut, *pair) for cut in cuts for pair in zip(cut.sets, cut.affines, strict=True)]
@@ -219,13 +221,13 @@ def _source(pixels: np.ndarray, item: Any) -> RegionSource:
     return RegionSource(pixels[item.offset : item.offset + rows * columns].reshape(rows, columns))
 
 
-def _reference(cut: Cut, sources: Sequence[RegionSource], affine: np.ndarray) -> None:
+def _reference(cut: InputBatch, sources: Sequence[RegionSource], affine: np.ndarray) -> None:
     spec = cut.spec
     window = region_window(sources, affine, spec.size, spec.window_percentiles)
     preprocess_region(sources, affine, spec.size, window, (spec.mean, spec.std))
 
 
-def run(out: Path, pack: Pack, peers: bool) -> tuple[list[Figure], str]:
+def run_kernel_benchmark(out: Path, pack: Pack, peers: bool) -> tuple[list[KernelTiming], str]:
     """Measure everything that this machine can, and write it to `out`.
 
     Args:
@@ -237,7 +239,7 @@ def run(out: Path, pack: Pack, peers: bool) -> tuple[list[Figure], str]:
         The figures, and why there are none of a GPU ("" where there are).
     """
     rng = np.random.default_rng(0)
-    cuts = study_cuts(pack)
+    cuts = study_input_batches(pack)
     figures = [_on_cpu(cuts, rng)]
     machine: dict[str, Any] = {"processor": processor_name(), "cores": usable_cores()}
     without = ""
@@ -261,7 +263,7 @@ def run(out: Path, pack: Pack, peers: bool) -> tuple[list[Figure], str]:
     return figures, without
 
 
-def lines(figures: Sequence[Figure]) -> list[str]:
+def table_lines(figures: Sequence[KernelTiming]) -> list[str]:
     """The figures as a table of text."""
     rows = [f"{'':48} {'by':24} {'median':>11} {'99 %':>11} {'MB':>8} {'GB/s':>8} {'of copy':>8}"]
     for figure in figures:

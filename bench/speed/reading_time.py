@@ -27,7 +27,7 @@ from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import LoadedSlice, SeriesHeader
-from stenosis_trt.engine.runs.provenance import machine, versions
+from stenosis_trt.engine.runs.provenance import describe_machine, package_versions
 
 _SEED = 512
 _SIZE, _SAGITTAL, _AXIAL = 512, 15, 30
@@ -55,8 +55,8 @@ def measure(folder: Path, syntax: str, workers: Sequence[int], runs: int) -> dic
     """Read a study that is written below `folder`; times in milliseconds, medians."""
     write_study(large_study(), folder, syntax)
     return {
-        "machine": machine(),
-        "versions": versions(),
+        "machine": describe_machine(),
+        "versions": package_versions(),
         "syntax": syntax,
         "runs": runs,
         "workers": {str(count): _compare(folder, count, runs) for count in workers},
@@ -74,8 +74,8 @@ def _compare(folder: Path, workers: int, runs: int) -> dict[str, Any]:
             slot = memory.slots[number % len(memory.slots)]
             slot.reset()
             slices = _load(reader, study.series, slot)
-            if slot.left_out:
-                raise RuntimeError(f"{slot.left_out} slices did not fit in the slot.")
+            if slot.outside_slot:
+                raise RuntimeError(f"{slot.outside_slot} slices did not fit in the slot.")
             return slices
 
         for one, other in zip(arrays(0), shared(0), strict=True):

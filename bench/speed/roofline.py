@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.bench.speed.devices import DEVICES, PRECISIONS, Silicon
-from stenosis_trt.bench.speed.kernel_work import cut_work, study_cuts
+from stenosis_trt.bench.speed.devices import GPU_SPECS, PRECISIONS, GpuSpec
+from stenosis_trt.bench.speed.kernel_work import preprocess_workload, study_input_batches
 from stenosis_trt.engine.packs.pack import Pack
 
 NOTICE = "Computed, not measured."
@@ -95,7 +95,7 @@ class StudyWork:
 
 
 @dataclass(frozen=True)
-class Time:
+class StageTime:
     """Milliseconds of one stage on one device; `limit` is what the least comes from: compute or memory."""
 
     stage: str
@@ -115,9 +115,9 @@ def kernel_bytes(pack: Pack, batches: dict[str, int]) -> dict[str, int]:
     for precision in PRECISIONS:
         dtype = np.float32 if precision == "fp32" else np.float16
         total = 0
-        for cut in study_cuts(pack):
+        for cut in study_input_batches(pack):
             # Descriptors and sizes alone are looked at: no pixel is needed.
-            whole = cut_work(cut, np.zeros(0, np.uint16), dtype).bytes
+            whole = preprocess_workload(cut, np.zeros(0, np.uint16), dtype).bytes
             total += whole * batches[cut.name] // len(cut.sets)
             spec, output = pack.models[cut.name].input, pack.models[cut.name].output
             if output.kind == "heatmaps":
@@ -127,17 +127,17 @@ def kernel_bytes(pack: Pack, batches: dict[str, int]) -> dict[str, int]:
     return moved
 
 
-def times(study: StudyWork, device: Silicon, precision: str) -> tuple[Time, ...]:
+def stage_times(study: StudyWork, device: GpuSpec, precision: str) -> tuple[StageTime, ...]:
     """Every stage of a study on one device, preprocessing and decoding first, together."""
     seconds = study.kernel_bytes[precision] / (device.gigabytes_a_second * 1e9)
-    kernels = Time("kernels", seconds * 1e3, seconds * 1e3, "memory")
+    kernels = StageTime("kernels", seconds * 1e3, seconds * 1e3, "memory")
     return (kernels, *(_model_time(model, device, precision) for model in study.models))
 
 
-def total(stages: Sequence[Time]) -> Time:
+def study_time(stages: Sequence[StageTime]) -> StageTime:
     """One study: its stages one after another."""
     slowest = max(stages, key=lambda stage: stage.at_least_ms)
-    return Time(
+    return StageTime(
         "study",
         sum(stage.at_least_ms for stage in stages),
         sum(stage.unfused_ms for stage in stages),
@@ -145,7 +145,7 @@ def total(stages: Sequence[Time]) -> Time:
     )
 
 
-def _model_time(model: ModelWork, device: Silicon, precision: str) -> Time:
+def _model_time(model: ModelWork, device: GpuSpec, precision: str) -> StageTime:
     width, bandwidth = _WIDTHS[precision], device.gigabytes_a_second * 1e9
 
     def computing(multiply_adds: int) -> float:
@@ -165,11 +165,11 @@ def _model_time(model: ModelWork, device: Silicon, precision: str) -> Time:
     limit = "compute" if compute >= memory else "memory"
     # A network of few operators may move less in them than its edges, at their width, would.
     least = max(compute, memory)
-    return Time(model.name, least * 1e3, max(unfused, least) * 1e3, limit)
+    return StageTime(model.name, least * 1e3, max(unfused, least) * 1e3, limit)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class KernelComparison:
     """A measured time beside what the bytes it moved take at full bandwidth, in microseconds."""
 
     name: str
@@ -178,24 +178,24 @@ class Comparison:
     measured_us: float
 
 
-def compare(record: dict[str, Any]) -> tuple[Silicon, tuple[Comparison, ...]]:
+def compare_with_measured(record: dict[str, Any]) -> tuple[GpuSpec, tuple[KernelComparison, ...]]:
     """Set a record of `bench kernels` beside what is computed for its device.
 
     Raises:
-        ValueError: it is no such record, or of a GPU that is not among `DEVICES`.
+        ValueError: it is no such record, or of a GPU that is not among `GPU_SPECS`.
     """
     try:
         gpu = str(record["machine"].get("gpu", ""))
         figures = [item for item in record["figures"] if item["megabytes"] is not None]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("it is no record of `stenosis-trt bench kernels`") from error
-    known = {device.reported: device for device in DEVICES if device.reported}
+    known = {device.driver_name: device for device in GPU_SPECS if device.driver_name}
     if gpu not in known:
         shown = f"it was measured on {gpu}" if gpu else "it holds no figures of a GPU"
         raise ValueError(f"{shown}, and what can be compared is {', '.join(sorted(known))}")
     device = known[gpu]
     return device, tuple(
-        Comparison(
+        KernelComparison(
             item["name"],
             item["by"],
             float(item["megabytes"]) / device.gigabytes_a_second * 1e3,
@@ -218,7 +218,7 @@ def work_lines(study: StudyWork) -> list[str]:
     return [*rows, f"preprocessing and decoding move {moved}"]
 
 
-def time_lines(study: StudyWork, devices: Sequence[Silicon] = DEVICES) -> list[str]:
+def time_lines(study: StudyWork, devices: Sequence[GpuSpec] = GPU_SPECS) -> list[str]:
     """Milliseconds of one study by device and precision, as a table of text."""
     assumed = [model.name for model in study.models if model.int8_share is None]
     star = "*" if assumed else ""
@@ -228,7 +228,7 @@ def time_lines(study: StudyWork, devices: Sequence[Silicon] = DEVICES) -> list[s
         f"{'':36}" + " ".join(f"{'at least':>8} {'unfused':>9}" for _ in PRECISIONS),
     ]
     for device in devices:
-        studies = [total(times(study, device, precision)) for precision in PRECISIONS]
+        studies = [study_time(stage_times(study, device, precision)) for precision in PRECISIONS]
         numbers = " ".join(f"{time.at_least_ms:>8.3f} {time.unfused_ms:>9.3f}" for time in studies)
         rows.append(f"{device.name:36}{numbers}")
     if assumed:
@@ -236,17 +236,17 @@ def time_lines(study: StudyWork, devices: Sequence[Silicon] = DEVICES) -> list[s
     return rows
 
 
-def stage_lines(study: StudyWork, device: Silicon) -> list[str]:
+def stage_lines(study: StudyWork, device: GpuSpec) -> list[str]:
     """Milliseconds of each stage on one device, and what the least of them comes from."""
-    by_precision = [times(study, device, precision) for precision in PRECISIONS]
+    by_precision = [stage_times(study, device, precision) for precision in PRECISIONS]
     rows = [f"{device.name:36}" + " ".join(f"{name.upper():>18} {'limit':>8}" for name in PRECISIONS)]
-    for stages in (*zip(*by_precision, strict=True), tuple(map(total, by_precision))):
+    for stages in (*zip(*by_precision, strict=True), tuple(map(study_time, by_precision))):
         numbers = " ".join(f"{t.at_least_ms:>8.3f} {t.unfused_ms:>9.3f} {t.limit:>8}" for t in stages)
         rows.append(f"  {stages[0].stage:34}{numbers}")
     return rows
 
 
-def source_lines(devices: Sequence[Silicon] = DEVICES) -> list[str]:
+def source_lines(devices: Sequence[GpuSpec] = GPU_SPECS) -> list[str]:
     """What each device does at most, and where its figures are from."""
     head = f"{'SMs':>4} {'GHz':>6} {'FP32':>7} {'FP16':>7} {'INT8':>7} {'GB/s':>7}"
     rows = [f"{'10¹² operations a second, dense':36} {head}"]
@@ -260,7 +260,7 @@ def source_lines(devices: Sequence[Silicon] = DEVICES) -> list[str]:
     return rows
 
 
-def comparison_lines(device: Silicon, comparisons: Sequence[Comparison]) -> list[str]:
+def comparison_lines(device: GpuSpec, comparisons: Sequence[KernelComparison]) -> list[str]:
     """Computed beside measured, as a table of text."""
     rows = [f"{device.name + ', microseconds':48} {'by':8} {'computed':>9} {'measured':>9} {'reached':>8}"]
     for item in comparisons:
@@ -271,7 +271,9 @@ def comparison_lines(device: Silicon, comparisons: Sequence[Comparison]) -> list
     return rows
 
 
-def record(study: StudyWork, compared: Sequence[tuple[Silicon, Sequence[Comparison]]]) -> dict[str, Any]:
+def roofline_record(
+    study: StudyWork, compared: Sequence[tuple[GpuSpec, Sequence[KernelComparison]]]
+) -> dict[str, Any]:
     """Everything as data for a JSON file."""
     return {
         "notice": NOTICE,
@@ -295,11 +297,11 @@ def record(study: StudyWork, compared: Sequence[tuple[Silicon, Sequence[Comparis
                 "gigabytes_a_second": device.gigabytes_a_second,
                 "peak": {precision: device.peak(precision) for precision in PRECISIONS},
                 "stages": {
-                    precision: [asdict(time) for time in times(study, device, precision)]
+                    precision: [asdict(time) for time in stage_times(study, device, precision)]
                     for precision in PRECISIONS
                 },
             }
-            for device in DEVICES
+            for device in GPU_SPECS
         ],
         "measured": [
             {"device": device.name, "figures": [asdict(item) for item in items]} for device, items in compared
@@ -307,7 +309,7 @@ def record(study: StudyWork, compared: Sequence[tuple[Silicon, Sequence[Comparis
     }
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_kernel_record(path: Path) -> dict[str, Any]:
     """A record of measurements.
 
     Raises:

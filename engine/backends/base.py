@@ -92,7 +92,7 @@ class Ready(Generic[_T_co]):
         return self.value
 
 
-class StudyOnBackend(Protocol):
+class BackendStudy(Protocol):
     """A loaded study. Any number of regions may be asked for, also none.
 
     Its methods raise ModelOutputError where a model answers what no model may.
@@ -118,7 +118,7 @@ class StudyOnBackend(Protocol):
 class ReadingSlot(Protocol):
     """Where the slices of one study lie."""
 
-    def hold(self, wait: Callable[[], None]) -> None:
+    def add_release_wait(self, wait: Callable[[], None]) -> None:
         """Have `wait` called before another study is read into it."""
         ...
 
@@ -152,11 +152,11 @@ class Backend(Protocol):
 
     @property
     def reading_bytes(self) -> int:
-        """Size of the memory that each study is best read into, and that `read_into` is to be given; 0 where
-        arrays of their own are as good."""
+        """Size of the memory that each study is best read into, and that `set_reading_memory` is to be
+        given; 0 where arrays of their own are as good."""
         ...
 
-    def read_into(self, memory: ReadingMemory) -> None:
+    def set_reading_memory(self, memory: ReadingMemory) -> None:
         """Studies are read into this memory from now on. It stays until the backend is closed."""
         ...
 
@@ -164,7 +164,7 @@ class Backend(Protocol):
         """A study is going to be loaded next. May be called on another thread, while one is computed."""
         ...
 
-    def load(self, study: LoadedStudy) -> StudyOnBackend:
+    def load(self, study: LoadedStudy) -> BackendStudy:
         """Have a study's slices where they are computed on. One study is loaded at a time."""
         ...
 

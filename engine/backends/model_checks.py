@@ -125,7 +125,7 @@ def _check_range(model: ModelSpec, values: Float32Array) -> None:
         )
 
 
-def trial_batch(model: ModelSpec) -> Float32Array:
+def noise_batch(model: ModelSpec) -> Float32Array:
     """Two images of noise, normalised as the model's input is: float32 (2, C, H, W)."""
     image = np.random.default_rng(0).random((2, *model.input_shape), dtype=np.float32)
     mean, std = (np.array(value, np.float32)[:, None, None] for value in (model.input.mean, model.input.std))

@@ -15,7 +15,7 @@ from stenosis_trt.engine.backends.model_checks import (
     check_tensor,
     check_values,
     model_error,
-    trial_batch,
+    noise_batch,
 )
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.packs.models import InputSpec, ModelSpec
@@ -130,7 +130,7 @@ class OnnxRuntimeBackend(StepwiseBackend):
 
     def _try(self, model: ModelSpec) -> None:
         try:
-            self.infer(model.name, trial_batch(model))
+            self.infer(model.name, noise_batch(model))
         except _ERRORS as error:
             raise model_error(model, f"ONNX Runtime cannot run it ({_line(error)})") from error
         except ModelOutputError as error:

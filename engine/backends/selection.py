@@ -13,14 +13,14 @@ from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.errors import DeviceError, PlanError, TensorRTError
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.support.messages import say
+from stenosis_trt.engine.support.messages import print_message
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "gpu")
 
 
 @dataclass(frozen=True)
-class Decision:
+class BackendChoice:
     """A backend, and why it and no better one.
 
     Attributes:
@@ -41,7 +41,7 @@ class Decision:
     plans: ChosenPlans | None = None
 
     @property
-    def kind(self) -> dict[str, str]:
+    def fingerprint_fields(self) -> dict[str, str]:
         """What of it can change results."""
         names = ("flavour", "version")
         return {"backend": self.backend, **{k: self.details[k] for k in names if k in self.details}}
@@ -57,7 +57,9 @@ def check_device(device: str) -> None:
         raise DeviceError(f"There is no device {device!r}.", f"Give one of {', '.join(DEVICES)}.")
 
 
-def decide(device: str, pack: Pack, precision: str = "fp32", gpu: GpuOptions | None = None) -> Decision:
+def choose_backend(
+    device: str, pack: Pack, precision: str = "fp32", gpu: GpuOptions | None = None
+) -> BackendChoice:
     """Choose a backend for `device`, one of `DEVICES`. No GPU is opened.
 
     Args:
@@ -73,16 +75,16 @@ def decide(device: str, pack: Pack, precision: str = "fp32", gpu: GpuOptions | N
     """
     check_device(device)
     if device == "cpu":
-        return Decision("onnxruntime", "the CPU was asked for", precision=_on_cpu_in(precision))
+        return BackendChoice("onnxruntime", "the CPU was asked for", precision=_on_cpu_in(precision))
     try:
         precision, chosen = _choose(pack, precision, gpu or GpuOptions())
     except (CudaError, TensorRTError) as error:
         if device == "gpu":
             raise DeviceError(error.reason, error.advice) from error
         return _on_cpu(error, precision)
-    here = chosen.here
+    here = chosen.target
     asked = "it was asked for" if device == "gpu" else "there is a plan for each model"
-    return Decision(
+    return BackendChoice(
         "tensorrt",
         f"{asked}: {here.flavour} {here.version} on {here.gpu_name}, {_in_words(chosen)}",
         precision=precision,
@@ -108,18 +110,20 @@ def open_backend(
     precision: str = "fp32",
     threads: int | None = None,
     gpu: GpuOptions | None = None,
-) -> tuple[Backend, Decision]:
-    """Open the backend that `decide` chooses; where "auto" chose a GPU that cannot be opened, the CPU's.
+) -> tuple[Backend, BackendChoice]:
+    """Open the backend that `choose_backend` chooses; where "auto" chose a GPU that cannot be opened, the
+    CPU's.
 
     Args:
-        pack, device, precision, gpu: see `decide`.
+        pack, device, precision, gpu: see `choose_backend`.
         threads: of the CPU's; None for all cores.
 
     Raises:
-        DeviceError, PackError: as `decide`; or the GPU that was asked for cannot be opened; or a model cannot
+        DeviceError, PackError: as `choose_backend`; or the GPU that was asked for cannot be opened; or a
+            model cannot
             be used.
     """
-    decision = decide(device, pack, precision, gpu)
+    decision = choose_backend(device, pack, precision, gpu)
     ready = pack.in_precision(decision.precision)
     if decision.plans is not None:
         from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
@@ -136,10 +140,10 @@ def open_backend(
     return OnnxRuntimeBackend(ready, threads), decision
 
 
-def announce(decision: Decision) -> None:
+def announce(decision: BackendChoice) -> None:
     """Say which backend was taken, why, and how to get a better one."""
     lines = [f"Backend: {decision.backend}, because {decision.reason}.", decision.advice]
-    say(" ".join(filter(None, lines)))
+    print_message(" ".join(filter(None, lines)))
 
 
 def _in_words(chosen: ChosenPlans) -> str:
@@ -153,7 +157,7 @@ def _choose(pack: Pack, precision: str, gpu: GpuOptions) -> tuple[str, ChosenPla
     if precision == AUTO:
         if all("fp16" in model.variants and model.variants["fp16"].passed for model in pack.models.values()):
             with suppress(PlanError):
-                return "fp16", choose_plans(pack, "fp16", replace(gpu, build=False))
+                return "fp16", choose_plans(pack, "fp16", replace(gpu, build_missing_plans=False))
         precision = "fp32"
     return precision, choose_plans(pack, precision, gpu)
 
@@ -162,12 +166,14 @@ def _on_cpu_in(precision: str) -> str:
     return "fp32" if precision == AUTO else precision
 
 
-def _on_cpu(error: CudaError | TensorRTError, precision: str) -> Decision:
+def _on_cpu(error: CudaError | TensorRTError, precision: str) -> BackendChoice:
     reason = error.reason.rstrip(".")
     if isinstance(error, NoGpuError):
         # Most machines have none: nothing is wrong, and nothing to be done.
-        return Decision("onnxruntime", f"{reason[:1].lower()}{reason[1:]}", precision=_on_cpu_in(precision))
-    return Decision(
+        return BackendChoice(
+            "onnxruntime", f"{reason[:1].lower()}{reason[1:]}", precision=_on_cpu_in(precision)
+        )
+    return BackendChoice(
         "onnxruntime",
         f"the GPU cannot be used: {reason[:1].lower()}{reason[1:]}",
         error.advice,

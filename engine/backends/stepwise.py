@@ -18,7 +18,7 @@ from stenosis_trt.engine.backends.base import (
     Ready,
     Roi,
 )
-from stenosis_trt.engine.packs.crop import heatmap_to_input, to_patient
+from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
@@ -62,8 +62,8 @@ class StepwiseBackend(ABC):
     def close(self) -> None:
         """See `Backend.close`."""
 
-    def read_into(self, memory: ReadingMemory) -> None:  # noqa: B027 - nothing is to be done on a CPU
-        """See `Backend.read_into`."""
+    def set_reading_memory(self, memory: ReadingMemory) -> None:  # noqa: B027 - nothing is to be done on a CPU
+        """See `Backend.set_reading_memory`."""
 
     def prefetch(self, study: LoadedStudy) -> None:  # noqa: B027 - likewise
         """See `Backend.prefetch`."""
@@ -72,23 +72,23 @@ class StepwiseBackend(ABC):
         """See `Backend.record`."""
         return {}
 
-    def load(self, study: LoadedStudy) -> StudyInSteps:
+    def load(self, study: LoadedStudy) -> StepwiseStudy:
         """See `Backend.load`."""
-        return StudyInSteps(self, study)
+        return StepwiseStudy(self, study)
 
 
-class StudyInSteps:
-    """See `StudyOnBackend`. Every answer is there when it is returned."""
+class StepwiseStudy:
+    """See `BackendStudy`. Every answer is there when it is returned."""
 
     def __init__(self, backend: StepwiseBackend, study: LoadedStudy) -> None:
         self._backend, self._study = backend, study
 
     def locate(self, rois: Sequence[Roi]) -> Ready[Keypoints]:
-        """See `StudyOnBackend.locate`."""
+        """See `BackendStudy.locate`."""
         return Ready(self._keypoints("levels", self._study.sagittal, rois))
 
     def grade(self, rois: Sequence[Roi]) -> Ready[Grades]:
-        """See `StudyOnBackend.grade`."""
+        """See `BackendStudy.grade`."""
         model = self._backend.pack.models["grader"]
         if not rois:
             return Ready(Grades(np.zeros((0, *model.output_shape), np.float32), np.zeros(0)))
@@ -96,12 +96,12 @@ class StudyInSteps:
         return Ready(Grades(self._backend.infer("grader", batch), input_contrast(batch, model.input.std)))
 
     def measure(self, rois: Sequence[Roi]) -> Ready[Cords]:
-        """See `StudyOnBackend.measure`."""
+        """See `BackendStudy.measure`."""
         keypoints = self._keypoints("cord", self._study.axial, rois)
         return Ready(Cords(keypoints, cord_geometry(keypoints.points)))
 
     def close(self) -> None:
-        """See `StudyOnBackend.close`."""
+        """See `BackendStudy.close`."""
 
     def _keypoints(self, name: str, slices: Sequence[LoadedSlice], rois: Sequence[Roi]) -> Keypoints:
         model, backend = self._backend.pack.models[name], self._backend
@@ -128,7 +128,7 @@ def patient_keypoints(
     """
     xy = heatmap_to_input(decoded[..., :2], stride)
     points = [
-        to_patient(slices[roi.slices[len(roi.slices) // 2]].pose, roi.affine, xy[number])
+        crop_to_patient(slices[roi.slices[len(roi.slices) // 2]].pose, roi.affine, xy[number])
         for number, roi in enumerate(rois)
     ]
     return Keypoints(np.stack(points), decoded[..., 2].astype(np.float64))

@@ -16,14 +16,14 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints, ReadingMemory, Roi
-from stenosis_trt.engine.backends.gpu.answers import Found, cords_of, grades_of, keypoints_of
+from stenosis_trt.engine.backends.gpu.answers import BatchArrays, to_cords, to_grades, to_keypoints
 from stenosis_trt.engine.backends.gpu.arena import Arena, PlacedStudy
 from stenosis_trt.engine.backends.gpu.inputs import PlacedSlice, describe_inputs
 from stenosis_trt.engine.backends.gpu.keep_warm import KeepWarm
-from stenosis_trt.engine.backends.gpu.memory import Budget
+from stenosis_trt.engine.backends.gpu.memory import MemoryBudget
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
-from stenosis_trt.engine.backends.gpu.stage import Answer, Stage, Workplace
-from stenosis_trt.engine.backends.gpu.trial import noise_study, placed_in, trial_roi
+from stenosis_trt.engine.backends.gpu.stage import ModelStage, PendingBatch, StageResources
+from stenosis_trt.engine.backends.gpu.trial import central_roi, copy_into_memory, noise_study
 from stenosis_trt.engine.backends.model_checks import ModelOutputError, check_output
 from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
@@ -36,7 +36,7 @@ from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.trt.api import TensorRT
 from stenosis_trt.engine.trt.engine import LoadedPlan
 from stenosis_trt.engine.trt.flavours import FLAVOURS
-from stenosis_trt.kernels.binaries import BinaryError, image_for
+from stenosis_trt.kernels.binaries import BinaryError, load_kernel_image
 from stenosis_trt.kernels.launches import statistics_blocks
 
 _LOG = logging.getLogger(__name__)
@@ -89,46 +89,46 @@ class TensorRtBackend:
             self._stages = self._open(stack, pack, chosen, options)
             self._warm_up(noise_study(pack))
             if options.keep_warm_seconds is not None:
-                work = self._stages["levels"].again
+                work = self._stages["levels"].replay_last
                 self._keep_warm = KeepWarm(options.keep_warm_seconds, work, self._not_kept_warm)
                 stack.callback(self._keep_warm.close)
             self._resources = stack.pop_all()
         self.warm_up_seconds = time.perf_counter() - start
 
-    def load(self, study: LoadedStudy) -> StudyOnGpu:
+    def load(self, study: LoadedStudy) -> GpuStudy:
         """See `Backend.load`.
 
         Raises:
             CudaError: there is not enough memory, or the GPU is lost.
         """
         if self._keep_warm is not None:
-            self._keep_warm.working.acquire()
-        before = self.arena.grown
+            self._keep_warm.gpu_lock.acquire()
+        before = self.arena.growth_count
         try:
             try:
                 placed = self.arena.load(study)
             finally:
-                if self.arena.grown > before:
+                if self.arena.growth_count > before:
                     for stage in self._stages.values():
-                        stage.forget()
+                        stage.invalidate_graphs()
         except BaseException:
-            self.finished()
+            self.release_gpu()
             raise
-        if self.arena.grown > before:
+        if self.arena.growth_count > before:
             self.note("A study was larger than the memory set apart for one: more was taken.")
-        return StudyOnGpu(self, placed)
+        return GpuStudy(self, placed)
 
-    def read_into(self, memory: ReadingMemory) -> None:
-        """See `Backend.read_into`. Where the GPU shares the machine's memory, what is read is computed as it
-        is, without a copy, if that is measured to be faster. Where it cannot be page-locked, that is noted,
-        and it is copied from as any other.
+    def set_reading_memory(self, memory: ReadingMemory) -> None:
+        """See `Backend.set_reading_memory`. Where the GPU shares the machine's memory, what is read is
+        computed as it is, without a copy, if that is measured to be faster. Where it cannot be page-locked,
+        that is noted, and it is copied from as any other.
 
         Raises:
             CudaError: the GPU is lost.
         """
         with self._at_work():
             try:
-                self.arena.read_into(memory)
+                self.arena.set_reading_memory(memory)
             except CudaError as error:
                 if error.device_lost:
                     raise
@@ -136,7 +136,7 @@ class TensorRtBackend:
                 self.note(f"What studies are read into cannot be page-locked ({reason}): copies take longer.")
                 return
             if self.device.integrated:
-                study = placed_in(memory, noise_study(self.pack))
+                study = copy_into_memory(memory, noise_study(self.pack))
                 copied_ms = self._milliseconds(study, mapped=False)
                 mapped_ms = self._milliseconds(study, mapped=True)
                 self.arena.mapped = mapped_ms < copied_ms
@@ -174,9 +174,9 @@ class TensorRtBackend:
             "gpu": self.device.name,
             "compute_capability": "{}.{}".format(*self.device.compute_capability),
             "driver_cuda": self.device.driver_version,
-            "memory_bytes": dict(self.budget.taken),
+            "memory_bytes": dict(self.budget.bytes_by_purpose),
             "warm_up_seconds": round(self.warm_up_seconds, 3),
-            "graphs": sum(stage.graphs for stage in self._stages.values()),
+            "graphs": sum(stage.graph_count for stage in self._stages.values()),
             "kept_warm": self._keep_warm.count if self._keep_warm else 0,
             "copies": self.arena.copies,
             "reads_mapped_memory": self.arena.mapped,
@@ -184,43 +184,43 @@ class TensorRtBackend:
             "notes": list(self.notes),
         }
 
-    def stage(self, model: str) -> Stage:
+    def stage(self, model: str) -> ModelStage:
         """Where a model runs."""
         return self._stages[model]
 
-    def finished(self) -> None:
+    def release_gpu(self) -> None:
         """Nobody works on the GPU any more: a study was closed, or could not be loaded."""
         if self._keep_warm is not None:
-            self._keep_warm.touch()
-            self._keep_warm.working.release()
+            self._keep_warm.restart_timer()
+            self._keep_warm.gpu_lock.release()
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """In which nobody else keeps the GPU warm."""
         if self._keep_warm is not None:
-            self._keep_warm.working.acquire()
+            self._keep_warm.gpu_lock.acquire()
         try:
             yield
         finally:
-            self.finished()
+            self.release_gpu()
 
     def _not_kept_warm(self, error: Exception) -> None:
         self.note(f"The GPU is not kept warm any more: {error}")
 
     def _open(
         self, stack: ExitStack, pack: Pack, chosen: ChosenPlans, options: GpuOptions
-    ) -> dict[str, Stage]:
+    ) -> dict[str, ModelStage]:
         device = self.device
         try:
-            image = image_for(device.compute_capability, device.driver_version).data
+            image = load_kernel_image(device.compute_capability, device.driver_version).data
         except BinaryError as error:
             raise CudaError(str(error), "") from error
         module = stack.enter_context(Module(device, image))
         self.stream = stack.enter_context(Stream(device, options.high_priority))
-        self.budget = Budget(device, options.memory_ceiling_bytes)
+        self.budget = MemoryBudget(device, options.memory_ceiling_bytes)
         self.arena = Arena(device, self.budget, options.slot_bytes)
         stack.callback(self.arena.close)
-        tensorrt = TensorRT(FLAVOURS[chosen.here.flavour])
+        tensorrt = TensorRT(FLAVOURS[chosen.target.flavour])
         plans: dict[str, LoadedPlan] = {}
         with device.current():
             for name, plan in chosen.plans.items():
@@ -232,7 +232,7 @@ class TensorRtBackend:
                 plans[name] = loaded
         needed = max(1, *(loaded.scratch_bytes for loaded in plans.values()))
         scratch = stack.enter_context(self.budget.buffer(needed, "scratch memory of TensorRT"))
-        place = Workplace(
+        place = StageResources(
             device=device,
             module=module,
             stream=self.stream,
@@ -245,7 +245,9 @@ class TensorRtBackend:
         for name, loaded in plans.items():
             model = pack.models[name]
             rows = round(model.input.height * model.input.spacing_mm / _FINE_SPACING_MM)
-            stages[name] = Stage(place, model, loaded, statistics_blocks(rows), measures_cords=name == "cord")
+            stages[name] = ModelStage(
+                place, model, loaded, statistics_blocks(rows), measures_cords=name == "cord"
+            )
             stack.callback(stages[name].close)
         return stages
 
@@ -265,9 +267,9 @@ class TensorRtBackend:
         stage, placed = self._stages[name], self.arena.load(study)
         try:
             slices = placed.axial if name == "cord" else placed.sagittal
-            rois = [trial_roi(slices, stage.model.input)] * batch
+            rois = [central_roi(slices, stage.model.input)] * batch
             inputs = describe_inputs(slices, rois, stage.model, batch, stage.statistics_blocks)
-            stage.ask(inputs, batch, placed.address, placed.ready).result()
+            stage.submit(inputs, batch, placed.address, placed.ready).result()
         finally:
             self.arena.release(placed)
 
@@ -283,31 +285,31 @@ class TensorRtBackend:
         return round(statistics.median(times[_FIRST_RUNS:]), 3)
 
 
-class StudyOnGpu:
-    """See `StudyOnBackend`."""
+class GpuStudy:
+    """See `BackendStudy`."""
 
     def __init__(self, backend: TensorRtBackend, placed: PlacedStudy) -> None:
         self._backend, self._placed = backend, placed
-        self._asked: list[Answer] = []
+        self._asked: list[PendingBatch] = []
         self._closed = False
 
     def locate(self, rois: Sequence[Roi]) -> _Parts[Keypoints]:
-        """See `StudyOnBackend.locate`."""
+        """See `BackendStudy.locate`."""
         answers = self._ask("levels", self._placed.sagittal, rois)
-        return _Parts(answers, partial(keypoints_of, self._backend.pack.models["levels"]))
+        return _Parts(answers, partial(to_keypoints, self._backend.pack.models["levels"]))
 
     def grade(self, rois: Sequence[Roi]) -> _Parts[Grades]:
-        """See `StudyOnBackend.grade`."""
+        """See `BackendStudy.grade`."""
         answers = self._ask("grader", self._placed.sagittal, rois)
-        return _Parts(answers, partial(grades_of, self._backend.pack.models["grader"]))
+        return _Parts(answers, partial(to_grades, self._backend.pack.models["grader"]))
 
     def measure(self, rois: Sequence[Roi]) -> _Parts[Cords]:
-        """See `StudyOnBackend.measure`."""
+        """See `BackendStudy.measure`."""
         answers = self._ask("cord", self._placed.axial, rois)
-        return _Parts(answers, partial(cords_of, self._backend.pack.models["cord"]))
+        return _Parts(answers, partial(to_cords, self._backend.pack.models["cord"]))
 
     def close(self) -> None:
-        """See `StudyOnBackend.close`."""
+        """See `BackendStudy.close`."""
         if self._closed:
             return
         self._closed = True
@@ -318,9 +320,9 @@ class StudyOnGpu:
                     answer.result()
         finally:
             self._backend.arena.release(self._placed)
-            self._backend.finished()
+            self._backend.release_gpu()
 
-    def _ask(self, model: str, slices: Sequence[PlacedSlice], rois: Sequence[Roi]) -> list[Answer]:
+    def _ask(self, model: str, slices: Sequence[PlacedSlice], rois: Sequence[Roi]) -> list[PendingBatch]:
         """Regions in as many batches as it takes."""
         stage = self._backend.stage(model)
         before = len(self._asked)
@@ -329,7 +331,7 @@ class StudyOnGpu:
             part = rois[first : first + largest]
             batch = stage.batch_for(len(part))
             inputs = describe_inputs(slices, part, stage.model, batch, stage.statistics_blocks)
-            self._asked.append(stage.ask(inputs, batch, self._placed.address, self._placed.ready))
+            self._asked.append(stage.submit(inputs, batch, self._placed.address, self._placed.ready))
         return self._asked[before:]
 
 
@@ -337,8 +339,8 @@ class StudyOnGpu:
 class _Parts(Generic[_T]):
     """An answer in parts. See `Pending`."""
 
-    answers: Sequence[Answer]
-    convert: Callable[[Found], _T]
+    answers: Sequence[PendingBatch]
+    convert: Callable[[BatchArrays], _T]
 
     def result(self) -> _T:
         """See `Pending.result`."""
@@ -347,14 +349,14 @@ class _Parts(Generic[_T]):
         return self.convert({name: [part[name] for part in parts] for name in names})
 
 
-def _check_noise(stage: Stage, batch: int) -> None:
+def _check_noise(stage: ModelStage, batch: int) -> None:
     """Check all that a plan answered for a batch of noise.
 
     Raises:
         TensorRTError: a value is one that no model may give.
     """
     try:
-        check_output(stage.model, batch, stage.outputs(batch))
+        check_output(stage.model, batch, stage.network_outputs(batch))
     except ModelOutputError as error:
         # Of the two, the plan is what was made for this GPU: the model may well be right on the CPU.
         raise TensorRTError(

@@ -14,14 +14,14 @@ import typer
 from stenosis_trt.engine.cli.bench import gpu_suite
 from stenosis_trt.engine.cli.build import build
 from stenosis_trt.engine.cli.errors import (
-    INTERRUPTED,
-    NOT_ALL,
-    USAGE_ERROR,
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    exit_on_error,
+    exit_on_invalid_value,
     fail,
     needs_package,
-    refuse_unread,
-    usage_errors,
-    wrong_values,
+    refuse_unused_options,
 )
 from stenosis_trt.engine.cli.export import export
 from stenosis_trt.engine.cli.grade import grade
@@ -38,11 +38,11 @@ from stenosis_trt.engine.cli.quantise import quantise
 from stenosis_trt.engine.cli.roofline import roofline
 from stenosis_trt.engine.cli.sign import sign
 from stenosis_trt.engine.cli.verify import verify
-from stenosis_trt.engine.support.interrupts import obey_signals
-from stenosis_trt.engine.support.messages import console, guard_streams, lost_output, say
+from stenosis_trt.engine.support.interrupts import install_signal_handlers
+from stenosis_trt.engine.support.messages import guard_streams, print_message, rich_console, stdout_error
 
 if TYPE_CHECKING:
-    from stenosis_trt.bench.semisynthetic.source import Anatomies
+    from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
 
 app = typer.Typer(
     name="stenosis-trt",
@@ -60,19 +60,19 @@ app.add_typer(bench_app, name="bench")
 def main() -> None:
     """Entry point of the command `stenosis-trt`."""
     guard_streams()
-    code_of_signal = obey_signals()
+    code_of_signal = install_signal_handlers()
     try:
         app()
     except SystemExit as ended:
         code = ended.code
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = EXIT_INTERRUPTED
     sys.stdout.flush()
-    lost = lost_output()
+    lost = stdout_error()
     if lost is not None and not code:
-        say(f"stenosis-trt: Standard output cannot be written ({lost.strerror}).")
-        code = USAGE_ERROR
-    sys.exit((code_of_signal() or code) if code == INTERRUPTED else code)
+        print_message(f"stenosis-trt: Standard output cannot be written ({lost.strerror}).")
+        code = EXIT_USAGE
+    sys.exit((code_of_signal() or code) if code == EXIT_INTERRUPTED else code)
 
 
 def _version(shown: bool) -> None:
@@ -127,13 +127,13 @@ def inspect(
     from stenosis_trt.engine.dicom.find import check_paths
     from stenosis_trt.engine.dicom.reader import DicomReader
     from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
-    from stenosis_trt.engine.selection.select import choose
+    from stenosis_trt.engine.selection.select import select_series
 
-    with wrong_values():
+    with exit_on_invalid_value():
         limits = read_limits(limit)
-    with usage_errors():
+    with exit_on_error():
         check_paths(paths, no_paths)
-    with usage_errors(), DicomReader(limits, workers) as reader:
+    with exit_on_error(), DicomReader(limits, workers) as reader:
         scan = reader.scan(paths)
     studies = sorted(scan.studies, key=attrgetter("path", "key"))
     if files:
@@ -141,21 +141,21 @@ def inspect(
             typer.echo(line)
         raise typer.Exit
     names = HiddenPaths() if no_paths else PathNames()
-    choices = [choose(replace(study, path=names.of_study(study))) for study in studies]
+    choices = [select_series(replace(study, path=names.of_study(study))) for study in studies]
     if sys.stdout.isatty():
-        screen = console()
+        screen = rich_console()
         for table in inspection_tables(choices):
             screen.print(table)
     else:
         for line in inspection_lines(choices):
             typer.echo(line)
     for line in (*study_lines(choices), *problem_lines(names.of_no_study(scan.problems))):
-        say(line)
+        print_message(line)
     if not choices:
-        say("No study was found.")
+        print_message("No study was found.")
     graded = choices and all(choice.problem is None for choice in choices)
     lost = any(not problem.harmless for problem in scan.problems)
-    raise typer.Exit(0 if graded and not lost else NOT_ALL)
+    raise typer.Exit(0 if graded and not lost else EXIT_INCOMPLETE)
 
 
 @app.command(short_help="Write synthetic studies with exact truth.")
@@ -193,13 +193,13 @@ def phantom(
     from stenosis_trt.engine.support.progress import show_progress
 
     if anatomy is None:
-        refuse_unread("--anatomy", {"subject": subject or None})
-    with wrong_values():
+        refuse_unused_options("--anatomy", {"subject": subject or None})
+    with exit_on_invalid_value():
         options = PhantomOptions(studies, seed, grade, syntax, workers)
         if anatomy is not None:
             options = replace(options, source=_anatomies(anatomy, subject))
     try:
-        with usage_errors(), show_progress("Making phantoms", "studies") as progress:
+        with exit_on_error(), show_progress("Making phantoms", "studies") as progress:
             truth = write_studies(out, options, progress.advance, resume)
     except BrokenProcessPool:
         fail(
@@ -219,17 +219,17 @@ def phantom(
             f"Interrupted. The studies that were finished are in {out}, with their truth; --resume goes on.",
             err=True,
         )
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(f"{studies} {'study' if studies == 1 else 'studies'} with truth in {truth}", err=True)
 
 
-def _anatomies(volumes: Path, subjects: list[str] | None) -> Anatomies:
+def _anatomies(volumes: Path, subjects: list[str] | None) -> SemisyntheticSource:
     """The subjects below a folder of volumes; ends the command where they cannot be used."""
     with needs_package("The package {} reads volumes. Install stenosis-trt[bench]."):
-        from stenosis_trt.bench.semisynthetic.source import Anatomies
+        from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
         from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
     try:
-        return Anatomies(tuple(subjects or SUBJECTS), volumes)
+        return SemisyntheticSource(tuple(subjects or SUBJECTS), volumes)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}. Give a folder with one folder a subject.")
 
@@ -246,7 +246,7 @@ def demo(
     from stenosis_trt.engine.cli.demo import run_demo
 
     try:
-        with usage_errors():
+        with exit_on_error():
             if out is not None:
                 code = run_demo(out)
             else:
@@ -254,7 +254,7 @@ def demo(
                     code = run_demo(Path(folder))
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
-        code = INTERRUPTED
+        code = EXIT_INTERRUPTED
     raise typer.Exit(code)
 
 
@@ -269,13 +269,13 @@ app.command(short_help="Check that a pack is whole and runs.")(verify)
 def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
     """Show what this machine has, what `grade` would take and why, and what to install for more."""
     from stenosis_trt.engine.backends.selection import check_device
-    from stenosis_trt.engine.cli.doctor import examine, report_lines
+    from stenosis_trt.engine.cli.doctor import collect_findings, report_lines
 
-    with usage_errors():
+    with exit_on_error():
         check_device(device)
     if pack is not None and not pack.exists():
         fail(f"There is no pack at {pack}. Give a pack's folder or zip.")
-    for line in report_lines(examine(pack, device)):
+    for line in report_lines(collect_findings(pack, device)):
         typer.echo(line)
 
 
@@ -290,13 +290,13 @@ def bench_kernels(
     peers: Annotated[bool, typer.Option(help="Also time PyTorch and CuPy, where they are installed.")] = True,
 ) -> None:
     """Time each device kernel against the bytes it must move, other libraries, and the CPU."""
-    from stenosis_trt.bench.speed.kernels import lines, run
+    from stenosis_trt.bench.speed.kernels import run_kernel_benchmark, table_lines
     from stenosis_trt.engine.packs.pack import open_pack
 
-    with usage_errors():
+    with exit_on_error():
         models = open_pack(pack)
-    figures, without_gpu = run(out, models, peers)
-    for line in lines(figures):
+    figures, without_gpu = run_kernel_benchmark(out, models, peers)
+    for line in table_lines(figures):
         typer.echo(line)
     if without_gpu:
         typer.echo(f"No figures of a GPU: {without_gpu}", err=True)

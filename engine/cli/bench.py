@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stenosis_trt.engine.cli.errors import INTERRUPTED, NOT_ALL, fail, usage_errors, wrong_values
+from stenosis_trt.engine.cli.errors import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    exit_on_error,
+    exit_on_invalid_value,
+    fail,
+)
 from stenosis_trt.engine.cli.options import FlavourOption, PackOption
 
 if TYPE_CHECKING:
@@ -63,12 +69,12 @@ def gpu_suite(
     """
     from stenosis_trt.bench.speed.gpu_suite import SCENARIOS, make_studies
     from stenosis_trt.bench.speed.suite.system import SuiteOptions
-    from stenosis_trt.engine.cli.build_options import batches, names
+    from stenosis_trt.engine.cli.build_options import parse_batches, parse_names
     from stenosis_trt.engine.packs.pack import PRECISIONS, reference_pack
 
     for what, given, known in (
         ("scenario", scenario or [], tuple(SCENARIOS)),
-        ("precision", names(precision), PRECISIONS),
+        ("precision", parse_names(precision), PRECISIONS),
     ):
         for name in given:
             if name not in known:
@@ -76,13 +82,13 @@ def gpu_suite(
     for path in (phantoms, one_study):
         if path is not None and not path.is_dir():
             fail(f"There is no folder {path}. Give one with studies.")
-    with wrong_values():
+    with exit_on_invalid_value():
         options = SuiteOptions(
             out=out,
             pack=pack or reference_pack(),
-            precisions=names(precision),
+            precisions=parse_names(precision),
             flavour=flavour,
-            batches=batches(batch or (_QUICK_BATCHES if quick else _BATCHES)),
+            batches=parse_batches(batch or (_QUICK_BATCHES if quick else _BATCHES)),
             studies=studies or (_QUICK_STUDIES if quick else _STUDIES),
             workers=_counts(workers),
             gaps_seconds=tuple(gap) if gap else (_QUICK_GAPS if quick else _GAPS),
@@ -100,7 +106,7 @@ def gpu_suite(
         _run(options)
     except KeyboardInterrupt:
         typer.echo(f"Interrupted. What was measured is in {out}.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     except OSError as error:
         fail(f"{error.filename or out} cannot be used ({error.strerror}). Give another folder.")
 
@@ -120,11 +126,11 @@ def _counts(text: str) -> tuple[int, ...]:
 def _run(options: SuiteOptions) -> None:
     from stenosis_trt.bench.speed.gpu_suite import run_suite
 
-    with usage_errors():
+    with exit_on_error():
         passed, table = run_suite(options)
     for line in table:
         typer.echo(line)
-    raise typer.Exit(0 if passed else NOT_ALL)
+    raise typer.Exit(0 if passed else EXIT_INCOMPLETE)
 
 
 def _efficientnet(classes: int) -> Any:

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stenosis_trt.engine.cli.errors import INTERRUPTED, NOT_ALL, usage_errors, wrong_values
-from stenosis_trt.engine.cli.sign import RequireOption, SignOption, signing_key, trust_in
+from stenosis_trt.engine.cli.errors import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    exit_on_error,
+    exit_on_invalid_value,
+)
+from stenosis_trt.engine.cli.sign import RequireSignatureOption, SignOption, read_trusted_keys, signing_key
 
 if TYPE_CHECKING:
-    from stenosis_trt.engine.packs.signature import Trust
+    from stenosis_trt.engine.packs.signature import TrustedKeys
     from stenosis_trt.engine.plans.build import BuildRequest
 
 
@@ -54,50 +59,57 @@ def build(
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Build also what is there already.")] = False,
     sign: SignOption = None,
-    require_signature: RequireOption = None,
+    require_signature: RequireSignatureOption = None,
 ) -> None:
     """Build TensorRT plans of a pack's models into the pack, for this machine's GPU or ahead of time.
 
     With --sign, what is there and not signed with that key is built again: a signature vouches for them.
     Exit code 0: all are there; 1: some could not be built; 2: wrong usage, no TensorRT or no such pack.
     """
-    from stenosis_trt.engine.cli.build_options import batches, capabilities, names, size
+    from stenosis_trt.engine.cli.build_options import (
+        parse_batches,
+        parse_capabilities,
+        parse_names,
+        parse_size,
+    )
     from stenosis_trt.engine.plans.build import BuildRequest
     from stenosis_trt.engine.trt.flavours import BuildSettings
 
-    with usage_errors():
+    with exit_on_error():
         key = None if sign is None else signing_key(sign)
-        trust = trust_in(require_signature)
-    with wrong_values():
+        trust = read_trusted_keys(require_signature)
+    with exit_on_invalid_value():
         settings = BuildSettings(
-            batches=batches(batch),
+            batches=parse_batches(batch),
             builder_level=builder_level,
-            workspace_bytes=size(workspace),
+            workspace_bytes=parse_size(workspace),
             tf32=tf32,
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,
-            compute_capabilities=capabilities(compute_capability),
+            compute_capabilities=parse_capabilities(compute_capability),
             dla_core=dla_core,
             detailed=detailed,
         )
-        request = BuildRequest(flavour, names(precision), names(model), settings, force, timing_cache, key)
+        request = BuildRequest(
+            flavour, parse_names(precision), parse_names(model), settings, force, timing_cache, key
+        )
     raise typer.Exit(_build(pack, request, trust))
 
 
-def _build(pack: Path | None, request: BuildRequest, trust: Trust | None) -> int:
+def _build(pack: Path | None, request: BuildRequest, trust: TrustedKeys | None) -> int:
     from stenosis_trt.engine.packs.pack import open_pack
-    from stenosis_trt.engine.plans.build import build_plans, outcome_line
-    from stenosis_trt.engine.support.hardware import nvidia_driver
+    from stenosis_trt.engine.plans.build import build_outcome_line, build_plans
+    from stenosis_trt.engine.support.hardware import query_nvidia_driver
     from stenosis_trt.engine.support.progress import show_progress
 
     troubles = 0
     try:
-        with usage_errors():
+        with exit_on_error():
             found = open_pack(pack, trust)
-            for outcome in build_plans(found, request, nvidia_driver(), show_progress):
-                typer.echo(outcome_line(outcome), err=bool(outcome.trouble))
-                troubles += bool(outcome.trouble)
+            for outcome in build_plans(found, request, query_nvidia_driver(), show_progress):
+                typer.echo(build_outcome_line(outcome), err=bool(outcome.reason))
+                troubles += bool(outcome.reason)
     except KeyboardInterrupt:
         typer.echo("Interrupted. The plans that were finished are in the pack.", err=True)
-        return INTERRUPTED
-    return NOT_ALL if troubles else 0
+        return EXIT_INTERRUPTED
+    return EXIT_INCOMPLETE if troubles else 0

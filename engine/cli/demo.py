@@ -12,8 +12,8 @@ from rich.table import Table
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
-from stenosis_trt.engine.runs.outputs import RESULTS
-from stenosis_trt.engine.support.messages import console, show
+from stenosis_trt.engine.runs.outputs import RESULTS_CSV
+from stenosis_trt.engine.support.messages import print_output, rich_console
 from stenosis_trt.engine.support.progress import show_progress
 
 _STUDIES = 3
@@ -33,7 +33,7 @@ def run_demo(folder: Path) -> int:
     studies, results = folder / "studies", folder / "results"
     workers = min(_STUDIES, len(os.sched_getaffinity(0)))
     try:
-        _refuse_content(folder, results / RESULTS)
+        _refuse_content(folder, results / RESULTS_CSV)
         with show_progress("Making phantoms", "studies") as progress:
             truth = write_studies(studies, PhantomOptions(_STUDIES, _SEED, workers=workers), progress.advance)
     except OSError as error:
@@ -41,9 +41,9 @@ def run_demo(folder: Path) -> int:
             f"{folder} cannot be written ({error.strerror}).", "Give demo another --out."
         ) from error
     outcome = grade_paths([studies], results, GradeOptions())
-    console().print(_table(results / RESULTS, truth))
-    show("Synthetic studies, graded by models trained on synthetic studies:")
-    show("a demonstration, not for patients.")
+    rich_console().print(_table(results / RESULTS_CSV, truth))
+    print_output("Synthetic studies, graded by models trained on synthetic studies:")
+    print_output("a demonstration, not for patients.")
     return outcome.exit_code
 
 

@@ -10,19 +10,19 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from stenosis_trt.engine.backends.selection import decide
+from stenosis_trt.engine.backends.selection import choose_backend
 from stenosis_trt.engine.errors import DeviceError, PackError, TensorRTError
 from stenosis_trt.engine.packs.pack import open_pack
-from stenosis_trt.engine.plans.sidecar import Here
-from stenosis_trt.engine.plans.store import build_command, plans_of, refusal
-from stenosis_trt.engine.runs.provenance import versions
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget
+from stenosis_trt.engine.plans.store import build_command, iter_readable_plans, load_blocker
+from stenosis_trt.engine.runs.provenance import package_versions
 from stenosis_trt.engine.support.hardware import (
-    Driver,
+    NvidiaDriver,
     board_name,
     jetson_release,
     memory_bytes,
-    nvidia_driver,
     processor_name,
+    query_nvidia_driver,
     usable_cores,
 )
 from stenosis_trt.engine.support.messages import line_width
@@ -44,17 +44,20 @@ class Finding:
     advice: str = ""
 
 
-def examine(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ...]:
+def collect_findings(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ...]:
     """Everything that bears on how studies would be graded here.
 
     Args:
         pack: a pack to look at besides the reference pack.
         device: as `grade --device`.
     """
-    driver, release = nvidia_driver(), jetson_release()
+    driver, release = query_nvidia_driver(), jetson_release()
     tensorrt = tensorrt_versions()
     return (
-        Finding("version", f"stenosis-trt {versions()['stenosis-trt']} on Python {versions()['python']}"),
+        Finding(
+            "version",
+            f"stenosis-trt {package_versions()['stenosis-trt']} on Python {package_versions()['python']}",
+        ),
         Finding("CPU", f"{processor_name()}, {usable_cores()} cores to use"),
         Finding("memory", f"{memory_bytes() / _GIB:.1f} GiB"),
         *([Finding("Jetson", f"{board_name()}, Jetson Linux {release}")] if release else []),
@@ -66,7 +69,7 @@ def examine(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ..
         *([_pack("pack", pack)] if pack else []),
         *plan_findings(pack, driver),
         _decision(device, pack),
-        for_a_gpu(driver, bool(tensorrt), on_jetson=bool(release)),
+        gpu_requirements(driver, bool(tensorrt), on_jetson=bool(release)),
     )
 
 
@@ -82,16 +85,16 @@ def report_lines(findings: Iterable[Finding]) -> Iterator[str]:
             yield from wrap(finding.advice, initial_indent=f"{blank}→ ", subsequent_indent=f"{blank}  ")
 
 
-def gpu_findings(driver: Driver, on_jetson: bool) -> Iterator[Finding]:
+def gpu_findings(driver: NvidiaDriver, on_jetson: bool) -> Iterator[Finding]:
     """The driver and each GPU it gives."""
     if driver.cuda_version is None:
         advice = "" if on_jetson else "Install NVIDIA's driver if this machine has an NVIDIA GPU."
-        yield Finding("GPU driver", driver.trouble, advice)
+        yield Finding("GPU driver", driver.unavailable_reason, advice)
         return
     yield Finding("GPU driver", "for CUDA {}.{}".format(*driver.cuda_version))
-    if driver.trouble:
+    if driver.unavailable_reason:
         advice = "Check that the GPU is given to this process (CUDA_VISIBLE_DEVICES, container options)."
-        yield Finding("GPU", driver.trouble, advice)
+        yield Finding("GPU", driver.unavailable_reason, advice)
     for gpu in driver.gpus:
         major, minor = gpu.compute_capability
         yield Finding(
@@ -111,12 +114,12 @@ def tensorrt_versions() -> list[str]:
     return [name for name in _TENSORRT_MODULES if importlib.util.find_spec(name)]
 
 
-def plan_findings(path: Path | None, driver: Driver) -> Iterator[Finding]:
+def plan_findings(path: Path | None, driver: NvidiaDriver) -> Iterator[Finding]:
     """The plans of a pack (None for the reference pack) that each installed flavour may load here."""
     name = "TensorRT plans"
     try:
         pack = open_pack(path)
-        plans = tuple(plans_of(pack))
+        plans = tuple(iter_readable_plans(pack))
     except PackError:
         return
     for flavour in installed_flavours():
@@ -131,8 +134,8 @@ def plan_findings(path: Path | None, driver: Driver) -> Iterator[Finding]:
             yield Finding(name, f"{what}: {len(mine)}, and no GPU to load them")
             continue
         gpu = driver.gpus[0]
-        here = Here(flavour, version, gpu.name, gpu.compute_capability)
-        refusals = {plan.path: refusal(pack, plan, here) for plan in mine}
+        here = RuntimeTarget(flavour, version, gpu.name, gpu.compute_capability)
+        refusals = {plan.path: load_blocker(pack, plan, here) for plan in mine}
         fit = [f"{p.sidecar.model} {p.sidecar.precision}" for p in mine if not refusals[p.path]]
         advice = "" if fit else build_command(pack, flavour)
         yield Finding(name, f"{what}: {', '.join(fit) or 'none'} for this GPU", advice)
@@ -141,7 +144,7 @@ def plan_findings(path: Path | None, driver: Driver) -> Iterator[Finding]:
                 yield Finding(name, f"{plan} cannot be loaded: {reason}")
 
 
-def for_a_gpu(driver: Driver, has_tensorrt: bool, on_jetson: bool) -> Finding:
+def gpu_requirements(driver: NvidiaDriver, has_tensorrt: bool, on_jetson: bool) -> Finding:
     """What grading on a GPU needs that is not here."""
     missing = []
     if not driver.gpus:
@@ -175,7 +178,7 @@ def _pack(name: str, path: Path | None) -> Finding:
 
 def _decision(device: str, path: Path | None) -> Finding:
     try:
-        decision = decide(device, open_pack(path))
+        decision = choose_backend(device, open_pack(path))
     except (DeviceError, PackError) as error:
         return Finding("grade would take", f"nothing: {error.reason}", error.advice)
     return Finding("grade would take", f"{decision.backend}, because {decision.reason}", decision.advice)

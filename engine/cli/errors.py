@@ -10,26 +10,26 @@ from typing import NoReturn
 
 import typer
 
-NOT_ALL = 1
-USAGE_ERROR = 2
-INTERRUPTED = 130
+EXIT_INCOMPLETE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells count it."""
 
 
 def fail(message: str) -> NoReturn:
     """Print one line and leave with exit code 2."""
     typer.echo(f"stenosis-trt: {message}", err=True)
-    raise typer.Exit(USAGE_ERROR)
+    raise typer.Exit(EXIT_USAGE)
 
 
-def refuse_unread(needed: str, given: Mapping[str, object]) -> None:
+def refuse_unused_options(needed: str, given: Mapping[str, object]) -> None:
     """Refuse options that nothing would read for want of another; those of the value None were not given."""
     unread = [f"--{name}" for name, value in given.items() if value is not None]
     if unread:
         fail(f"Nothing reads {' and '.join(unread)} without {needed}. Leave out the one, or give the other.")
 
 
-def fail_of_system(error: OSError) -> NoReturn:
+def fail_with_os_error(error: OSError) -> NoReturn:
     """The same for what the system refused: which file, why, and what to do where that is known.
 
     What is written piece by piece meets a full disk without its file's name. Whoever reads the output and
@@ -49,7 +49,7 @@ def fail_of_system(error: OSError) -> NoReturn:
     fail(f"{place}{error.strerror or error}.{advice}")
 
 
-def fail_of_memory(error: MemoryError) -> NoReturn:
+def fail_with_memory_error(error: MemoryError) -> NoReturn:
     """The same for what does not fit into memory; NumPy says how much of what."""
     fail(
         f"There is not enough memory for this{f' ({error})' if str(error) else ''}. See input.size and "
@@ -70,7 +70,7 @@ def needs_package(message: str) -> Iterator[None]:
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """Print the reason and the advice of a `StenosisError` as one line, and exit with code 2."""
     from stenosis_trt.engine.errors import StenosisError
 
@@ -81,7 +81,7 @@ def usage_errors() -> Iterator[None]:
 
 
 @contextmanager
-def wrong_values() -> Iterator[None]:
+def exit_on_invalid_value() -> Iterator[None]:
     """The same for options out of range. It holds only what checks them: elsewhere a ValueError is a bug."""
     try:
         yield

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stenosis_trt.engine.cli.errors import (
-    INTERRUPTED,
+    EXIT_INTERRUPTED,
+    exit_on_error,
+    exit_on_invalid_value,
     fail,
-    fail_of_memory,
-    fail_of_system,
+    fail_with_memory_error,
+    fail_with_os_error,
     needs_package,
-    refuse_unread,
-    usage_errors,
-    wrong_values,
+    refuse_unused_options,
 )
-from stenosis_trt.engine.cli.quantise import publish
-from stenosis_trt.engine.cli.sign import SignOption, signed_by, signing_key
+from stenosis_trt.engine.cli.quantise import quantise_and_report
+from stenosis_trt.engine.cli.sign import SignOption, signed_by_line, signing_key
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.packs.keys import PrivateKey
@@ -88,10 +88,10 @@ def export(
     Exit code 0: the pack is there; 1: it is, without a precision that the gate refused; 2: a checkpoint or
     the spec cannot be used, or the outcome differs.
     """
-    from stenosis_trt.engine.support.atomic_files import check_place
+    from stenosis_trt.engine.support.atomic_files import check_writable
 
     try:
-        with usage_errors():
+        with exit_on_error():
             # The key comes first: minutes of work must not end at a passphrase.
             key = None if sign is None else signing_key(sign)
             checkpoints = {"grader": grader, "levels": levels, "cord": cord}
@@ -102,24 +102,24 @@ def export(
                 options = _quantise_options(precision, calibrator, calibrate, validate, key)
                 if out.exists():
                     fail(f"{out} is there already. Give a new folder with --out, or remove it.")
-                check_place(out)
+                check_writable(out)
                 with TemporaryDirectory(prefix="stenosis-export-") as folder:
                     plain = _export(asked, Path(folder) / "pack", None)
-                    raise typer.Exit(publish(plain, out, options))
-            refuse_unread(
+                    raise typer.Exit(quantise_and_report(plain, out, options))
+            refuse_unused_options(
                 "--precision", {"calibrate": calibrate, "validate": validate, "calibrator": calibrator}
             )
             made = _export(asked, out, key)
     except OSError as error:
-        fail_of_system(error)
+        fail_with_os_error(error)
     except MemoryError as error:
-        fail_of_memory(error)
+        fail_with_memory_error(error)
     except KeyboardInterrupt:
         typer.echo("Interrupted. No pack was written.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(f"{made.path}: pack {made.name} {made.version}, SHA-256 {made.sha256}")
     if key is not None:
-        typer.echo(signed_by(key))
+        typer.echo(signed_by_line(key))
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _quantise_options(
     key: PrivateKey | None,
 ) -> QuantiseOptions:
     """What comes after the export, checked before it: minutes of work must not end at a typing error."""
-    from stenosis_trt.engine.cli.build_options import names
+    from stenosis_trt.engine.cli.build_options import parse_names
 
     with needs_package(_NEEDS):
         from stenosis_trt.export.precision.convert import Int8Options, require_modelopt
@@ -163,11 +163,17 @@ def _quantise_options(
     _must_exist(calibrate, "--calibrate")
     _must_exist(validate, "--validate")
     require_modelopt()
-    if names(precision) == ("fp16",):
-        refuse_unread("int8 in --precision", {"calibrator": calibrator})
-    with wrong_values():
+    if parse_names(precision) == ("fp16",):
+        refuse_unused_options("int8 in --precision", {"calibrator": calibrator})
+    with exit_on_invalid_value():
         int8 = Int8Options() if calibrator is None else Int8Options(calibrator)
-        return QuantiseOptions(names(precision), int8, calibrate=calibrate, validate=validate, key=key)
+        return QuantiseOptions(
+            parse_names(precision),
+            int8,
+            calibration_studies=calibrate,
+            validation_studies=validate,
+            signing_key=key,
+        )
 
 
 def _must_exist(studies: Path | None, option: str) -> None:

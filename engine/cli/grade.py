@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stenosis_trt.engine.cli.errors import INTERRUPTED, usage_errors, wrong_values
+from stenosis_trt.engine.cli.errors import EXIT_INTERRUPTED, exit_on_error, exit_on_invalid_value
 from stenosis_trt.engine.cli.options import (
     DeviceOption,
     FlavourOption,
@@ -19,7 +19,7 @@ from stenosis_trt.engine.cli.options import (
     WorkersOption,
     read_limits,
 )
-from stenosis_trt.engine.cli.sign import RequireOption, trust_in
+from stenosis_trt.engine.cli.sign import RequireSignatureOption, read_trusted_keys
 
 
 def grade(
@@ -44,7 +44,7 @@ def grade(
         ),
     ] = None,
     limit: LimitOption = None,
-    require_signature: RequireOption = None,
+    require_signature: RequireSignatureOption = None,
     flavour: FlavourOption = None,
     build: Annotated[bool, typer.Option("--build", help="Build plans for the GPU that are missing.")] = False,
     cpu_if_gpu_fails: Annotated[
@@ -72,24 +72,24 @@ def grade(
     from stenosis_trt.engine.backends.gpu.options import GpuOptions
     from stenosis_trt.engine.dicom.find import check_paths
     from stenosis_trt.engine.runs.summary import summary_lines
-    from stenosis_trt.engine.runs.table_files import TableForm, decimal_mark
+    from stenosis_trt.engine.runs.table_files import CsvFormat, parse_decimal_mark
 
-    with usage_errors():
+    with exit_on_error():
         check_paths(paths, no_paths)
-        trust = trust_in(require_signature)
-    with wrong_values():
+        trust = read_trusted_keys(require_signature)
+    with exit_on_invalid_value():
         limits = read_limits(limit)
-        form = TableForm(None if csv_for_excel is None else decimal_mark(csv_for_excel))
+        form = CsvFormat(None if csv_for_excel is None else parse_decimal_mark(csv_for_excel))
         gpu = GpuOptions(
             flavour=flavour,
-            build=build,
+            build_missing_plans=build,
             graphs=cuda_graphs,
             high_priority=high_priority,
             memory_ceiling_bytes=None if gpu_memory is None else gpu_memory << 20,
             keep_warm_seconds=keep_warm,
         )
     try:
-        with usage_errors():
+        with exit_on_error():
             summary = grade_studies(
                 paths,
                 out,
@@ -101,7 +101,7 @@ def grade(
                 threads=threads,
                 keep_identifiers=keep_identifiers,
                 no_paths=no_paths,
-                form=form,
+                csv_format=form,
                 limits=limits,
                 trust=trust,
                 gpu=gpu,
@@ -110,7 +110,7 @@ def grade(
     except KeyboardInterrupt as ended:
         how, place = str(ended) or "Interrupted", "the folder of --out" if no_paths else out
         typer.echo(f"{how}. What was graded is in {place}; --resume goes on from there.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     for line in summary_lines(summary):
         typer.echo(line, err=True)
     raise typer.Exit(summary.exit_code)

@@ -9,9 +9,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from stenosis_trt.engine.records import Problem, StudyHeader
-from stenosis_trt.engine.runs.path_names import files_of, reported_files
-from stenosis_trt.engine.selection.select import SEND_SAGITTAL, Choice, Verdict
-from stenosis_trt.engine.support.safe_text import visible
+from stenosis_trt.engine.runs.path_names import reported_files, study_files
+from stenosis_trt.engine.selection.select import SEND_SAGITTAL, SeriesDecision, SeriesSelection
+from stenosis_trt.engine.support.safe_text import escape_controls
 
 _COLUMNS = ("series", "plane", "slices", "description", "role", "reason")
 _FOLDED = ("description", "reason")
@@ -28,7 +28,7 @@ def _printable(text: str) -> str:
     return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
 
 
-def _cells(verdict: Verdict) -> tuple[str, ...]:
+def _cells(verdict: SeriesDecision) -> tuple[str, ...]:
     frames = verdict.series.frames
     pose = frames[0].pose if frames else None
     return (
@@ -40,20 +40,20 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def _rows(choice: Choice) -> Iterator[tuple[str, ...]]:
+def _rows(choice: SeriesSelection) -> Iterator[tuple[str, ...]]:
     """One row a series, as text."""
-    for place, verdict in enumerate(choice.verdicts, start=1):
+    for place, verdict in enumerate(choice.decisions, start=1):
         yield str(place), *_cells(verdict)
 
 
-def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
+def inspection_tables(choices: Iterable[SeriesSelection]) -> Iterator[Table]:
     """Tables for a terminal, one a study under its folder; the series that would be graded stand out.
 
     Folders and descriptions are put in as plain text: brackets in them are no markup.
     """
     for number, choice in enumerate(choices, start=1):
         warnings = f" ({', '.join(choice.study.warnings)})" if choice.study.warnings else ""
-        title = Text(f"Study {number}: {visible(choice.study.path)}{warnings}")
+        title = Text(f"Study {number}: {escape_controls(choice.study.path)}{warnings}")
         # Headings and roles are shown whole, however narrow the terminal is; the others are folded.
         columns = (Column(name, no_wrap=name not in _FOLDED, overflow="fold") for name in _COLUMNS)
         table = Table(*columns, title=title, title_justify="left")
@@ -63,17 +63,17 @@ def inspection_tables(choices: Iterable[Choice]) -> Iterator[Table]:
         yield table
 
 
-def inspection_lines(choices: Iterable[Choice]) -> Iterator[str]:
+def inspection_lines(choices: Iterable[SeriesSelection]) -> Iterator[str]:
     """The same, tab-separated under a heading, for files and pipes; each line names its study."""
     yield "\t".join(("study", *_COLUMNS, "folder", "study_uid", "study_warnings"))
     for number, choice in enumerate(choices, start=1):
         study = choice.study
         for row in _rows(choice):
-            told = visible(study.path), study.study_uid, ";".join(study.warnings)
+            told = escape_controls(study.path), study.study_uid, ";".join(study.warnings)
             yield "\t".join((str(number), *row, *told))
 
 
-def study_lines(choices: Iterable[Choice]) -> Iterator[str]:
+def study_lines(choices: Iterable[SeriesSelection]) -> Iterator[str]:
     """Of each study that cannot be graded, or with something to note, why: in the words of errors.csv."""
     for number, choice in enumerate(choices, start=1):
         warnings = ", ".join(choice.warnings)
@@ -91,16 +91,16 @@ def problem_lines(problems: Iterable[Problem]) -> Iterator[str]:
         by_reason[problem.reason, problem.advice].append(problem)
     for (reason, advice), alike in by_reason.items():
         if len(alike) <= _LISTED:
-            yield from (f"{visible(problem.path)}: {reason} {advice}" for problem in alike)
+            yield from (f"{escape_controls(problem.path)}: {reason} {advice}" for problem in alike)
         else:
-            yield f"{len(alike)} files, the first {visible(alike[0].path)}: {reason} {advice}"
+            yield f"{len(alike)} files, the first {escape_controls(alike[0].path)}: {reason} {advice}"
 
 
 def file_lines(studies: Iterable[StudyHeader], problems: Iterable[Problem]) -> Iterator[str]:
     """The number of each file in its study, and of each that was reported, under a heading; tab-separated."""
     yield "\t".join(("study", "file", "path"))
     for number, study in enumerate(studies, start=1):
-        for place, path in enumerate(files_of(study), start=1):
-            yield "\t".join((str(number), str(place), visible(path)))
+        for place, path in enumerate(study_files(study), start=1):
+            yield "\t".join((str(number), str(place), escape_controls(path)))
     for place, path in enumerate(reported_files(problems), start=1):
-        yield "\t".join(("", str(place), visible(path)))
+        yield "\t".join(("", str(place), escape_controls(path)))

@@ -45,6 +45,6 @@ def read_limits(settings: list[str] | None) -> ReadLimits:
     Raises:
         ValueError: a setting is none, or has no such value.
     """
-    from stenosis_trt.engine.dicom.limits import with_settings
+    from stenosis_trt.engine.dicom.limits import limits_from_settings
 
-    return with_settings(settings or [])
+    return limits_from_settings(settings or [])

@@ -10,21 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stenosis_trt.engine.cli.errors import (
-    INTERRUPTED,
-    NOT_ALL,
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    exit_on_error,
+    exit_on_invalid_value,
     fail,
-    fail_of_memory,
-    fail_of_system,
+    fail_with_memory_error,
+    fail_with_os_error,
     needs_package,
-    refuse_unread,
-    usage_errors,
-    wrong_values,
+    refuse_unused_options,
 )
-from stenosis_trt.engine.cli.sign import RequireOption, SignOption, signed_by, signing_key, trust_in
+from stenosis_trt.engine.cli.sign import (
+    RequireSignatureOption,
+    SignOption,
+    read_trusted_keys,
+    signed_by_line,
+    signing_key,
+)
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.packs.pack import Pack
-    from stenosis_trt.export.precision.gate import Outcome
+    from stenosis_trt.export.precision.gate import GateResult
     from stenosis_trt.export.precision.quantise import QuantiseOptions
 
 
@@ -70,69 +76,69 @@ def quantise(
         typer.Option(help="Folder of a search's trail, which it goes on from. [default: OUT.search]"),
     ] = None,
     sign: SignOption = None,
-    require_signature: RequireOption = None,
+    require_signature: RequireSignatureOption = None,
 ) -> None:
     """Make FP16 and INT8 of a pack's models, and publish those that grade as FP32 does.
 
     Exit code 0: all passed the gate; 1: some did not and were left out; 2: wrong usage or no usable pack.
     """
-    from stenosis_trt.engine.cli.build_options import names
+    from stenosis_trt.engine.cli.build_options import parse_names
 
-    with export_errors():
+    with exit_on_export_error():
         from stenosis_trt.engine.packs.pack import open_pack
         from stenosis_trt.export.precision.convert import Int8Options
         from stenosis_trt.export.precision.quantise import QuantiseOptions
-        from stenosis_trt.export.precision.rewrites import REWRITES
-        from stenosis_trt.export.precision.search import MINUTES, SearchOptions
+        from stenosis_trt.export.precision.rewrites import REWRITE_MODES
+        from stenosis_trt.export.precision.search import DEFAULT_MINUTES, SearchOptions
 
         if not search and (time_budget is not None or trail is not None):
             fail("--time-budget and --trail are of a search. Give --search as well.")
         how: dict[str, Any] = {"calibrator": calibrator, "percentile": percentile, "elsewhere": elsewhere}
-        if names(precision) == ("fp16",):
-            refuse_unread("int8 in --precision", {**how, "rewrite": rewrite})
+        if parse_names(precision) == ("fp16",):
+            refuse_unused_options("int8 in --precision", {**how, "rewrite": rewrite})
         if calibrator != "percentile":
-            refuse_unread("--calibrator percentile", {"percentile": percentile})
-        with wrong_values():
+            refuse_unused_options("--calibrator percentile", {"percentile": percentile})
+        with exit_on_invalid_value():
             int8 = Int8Options(**{name: value for name, value in how.items() if value is not None})
             kept_in = trail or out.with_name(f"{out.name}.search")
-            minutes = MINUTES if time_budget is None else time_budget
+            minutes = DEFAULT_MINUTES if time_budget is None else time_budget
             options = QuantiseOptions(
-                names(precision),
+                parse_names(precision),
                 int8,
-                inputs_per_model=inputs,
-                calibrate=calibrate,
-                validate=validate,
-                rewrite=rewrite or REWRITES[0],
+                calibration_inputs=inputs,
+                calibration_studies=calibrate,
+                validation_studies=validate,
+                squeeze_excite_rewrite=rewrite or REWRITE_MODES[0],
                 search=SearchOptions(kept_in, minutes) if search else None,
-                key=None if sign is None else signing_key(sign),
+                signing_key=None if sign is None else signing_key(sign),
             )
-        loaded = open_pack(pack, trust_in(require_signature))
-    raise typer.Exit(publish(loaded, out, options))
+        loaded = open_pack(pack, read_trusted_keys(require_signature))
+    raise typer.Exit(quantise_and_report(loaded, out, options))
 
 
-def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
+def quantise_and_report(pack: Pack, out: Path, options: QuantiseOptions) -> int:
     """Write a pack with the precisions that pass to `out`, print what the gate found, give the exit code.
 
     Raises:
         typer.Exit: it cannot be done; why was printed.
     """
-    with export_errors():
+    with exit_on_export_error():
         from stenosis_trt.export.precision.quantise import quantise_pack
 
         try:
             found = quantise_pack(pack, out, options)
         except KeyboardInterrupt:
-            if options.search is None or not options.search.trail.exists():
+            if options.search is None or not options.search.log_folder.exists():
                 raise
             typer.echo(
-                f"Interrupted. No pack was written; the trail is in {options.search.trail}, "
+                f"Interrupted. No pack was written; the trail is in {options.search.log_folder}, "
                 "and the same command goes on from it.",
                 err=True,
             )
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(EXIT_INTERRUPTED) from None
     _print(found.outcomes, found.by_model)
     if options.search is not None:
-        for line in search_lines(found.search, options.search.trail):
+        for line in search_lines(found.search, options.search.log_folder):
             typer.echo(line)
     int8 = found.outcomes.get("int8")
     if int8 is not None and not int8.passed:
@@ -141,9 +147,9 @@ def publish(pack: Pack, out: Path, options: QuantiseOptions) -> int:
         typer.echo(f"{name} was made without rewrites: with them it does not pass the gate.")
     kept = ", ".join(found.pack.precisions)
     typer.echo(f"{out} holds {kept}. SHA-256 {found.pack.sha256}", err=True)
-    if options.key is not None:
-        typer.echo(signed_by(options.key), err=True)
-    return 0 if all(outcome.passed for outcome in found.outcomes.values()) else NOT_ALL
+    if options.signing_key is not None:
+        typer.echo(signed_by_line(options.signing_key), err=True)
+    return 0 if all(outcome.passed for outcome in found.outcomes.values()) else EXIT_INCOMPLETE
 
 
 def int8_advice(searched: bool) -> str:
@@ -179,9 +185,9 @@ def search_lines(record: Mapping[str, Any] | None, trail: Path) -> Iterator[str]
     yield f"  Trail: {trail}"
 
 
-def validate_variants(pack: Pack, validate: Path) -> bool:
+def report_gate(pack: Pack, validate: Path) -> bool:
     """Repeat the gate for each precision in a pack, print it, and say whether all passed."""
-    with export_errors():
+    with exit_on_export_error():
         from stenosis_trt.export.precision.quantise import repeat_gate
 
         outcomes = repeat_gate(pack, validate)
@@ -200,11 +206,11 @@ def variant_lines(pack: Pack) -> Iterator[str]:
             yield f"  {name} in {precision}: {variant.file}, {verdict} on {where}"
 
 
-def _print(outcomes: Mapping[str, Outcome], by_model: Mapping[str, Mapping[str, Outcome]]) -> None:
-    from stenosis_trt.export.precision.gate import report
+def _print(outcomes: Mapping[str, GateResult], by_model: Mapping[str, Mapping[str, GateResult]]) -> None:
+    from stenosis_trt.export.precision.gate import gate_report_lines
 
     for precision, outcome in outcomes.items():
-        for line in report(outcome):
+        for line in gate_report_lines(outcome):
             typer.echo(line)
         for model, alone in by_model.get(precision, {}).items():
             failed = ", ".join(check.figure for check in alone.failures)
@@ -213,19 +219,19 @@ def _print(outcomes: Mapping[str, Outcome], by_model: Mapping[str, Mapping[str, 
 
 
 @contextmanager
-def export_errors() -> Iterator[None]:
-    """`usage_errors`, and messages for missing packages, the file system, memory and Ctrl-C."""
+def exit_on_export_error() -> Iterator[None]:
+    """`exit_on_error`, and messages for missing packages, the file system, memory and Ctrl-C."""
     try:
         with (
             needs_package("{} is not installed. Install it: pip install 'stenosis-trt[export]'"),
-            usage_errors(),
+            exit_on_error(),
         ):
             try:
                 yield
             except OSError as error:
-                fail_of_system(error)
+                fail_with_os_error(error)
             except MemoryError as error:
-                fail_of_memory(error)
+                fail_with_memory_error(error)
     except KeyboardInterrupt:
         typer.echo("Interrupted. Nothing was written.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stenosis_trt.engine.cli.errors import fail, needs_package, usage_errors
+from stenosis_trt.engine.cli.errors import exit_on_error, fail, needs_package
 from stenosis_trt.engine.cli.options import PackOption
 
 if TYPE_CHECKING:
-    from stenosis_trt.bench.speed.devices import Silicon
-    from stenosis_trt.bench.speed.roofline import Comparison, StudyWork
+    from stenosis_trt.bench.speed.devices import GpuSpec
+    from stenosis_trt.bench.speed.roofline import KernelComparison, StudyWork
 
 
 def roofline(
@@ -36,20 +36,20 @@ def roofline(
 
     Computed, not measured, and without a GPU. Exit code 2: no usable pack, or onnx is not installed.
     """
-    from stenosis_trt.bench.speed.devices import DEVICES
+    from stenosis_trt.bench.speed.devices import GPU_SPECS
     from stenosis_trt.bench.speed.roofline import (
         NOTICE,
         comparison_lines,
-        record,
+        roofline_record,
         source_lines,
         stage_lines,
         time_lines,
         work_lines,
     )
 
-    shown = [item for item in DEVICES if device.lower() in item.name.lower()]
+    shown = [item for item in GPU_SPECS if device.lower() in item.name.lower()]
     if not shown:
-        fail(f"No device is called {device}. There are {', '.join(item.name for item in DEVICES)}.")
+        fail(f"No device is called {device}. There are {', '.join(item.name for item in GPU_SPECS)}.")
     compared = [_compared(path) for path in measured or []]
     study = _study(pack, {"levels": slices, "grader": levels, "cord": cords})
     typer.echo(f"{NOTICE} Pack {study.pack}, one study.")
@@ -62,14 +62,14 @@ def roofline(
         for line in table:
             typer.echo(line)
     if json is not None:
-        _write(json, record(study, compared))
+        _write(json, roofline_record(study, compared))
 
 
-def _compared(path: Path) -> tuple[Silicon, tuple[Comparison, ...]]:
-    from stenosis_trt.bench.speed.roofline import compare, read_record
+def _compared(path: Path) -> tuple[GpuSpec, tuple[KernelComparison, ...]]:
+    from stenosis_trt.bench.speed.roofline import compare_with_measured, read_kernel_record
 
     try:
-        return compare(read_record(path))
+        return compare_with_measured(read_kernel_record(path))
     except ValueError as error:
         fail(f"{path} cannot be compared: {error}. Give a file of `stenosis-trt bench kernels`.")
 
@@ -83,7 +83,7 @@ def _study(path: Path | None, batches: dict[str, int]) -> StudyWork:
         "Install it: pip install onnx; 'stenosis-trt[export]' brings it too."
     ):
         from stenosis_trt.export.onnx.layer_work import model_work
-    with usage_errors():
+    with exit_on_error():
         found = open_pack(path)
         models = tuple(model_work(found, name, batch) for name, batch in batches.items())
     return StudyWork(f"{found.name} {found.version}", models, kernel_bytes(found, batches))
@@ -92,9 +92,9 @@ def _study(path: Path | None, batches: dict[str, int]) -> StudyWork:
 def _write(path: Path, content: dict[str, object]) -> None:
     from json import dumps
 
-    from stenosis_trt.engine.support.atomic_files import write_whole
+    from stenosis_trt.engine.support.atomic_files import write_text_atomically
 
     try:
-        write_whole(path, dumps(content, indent=2) + "\n")
+        write_text_atomically(path, dumps(content, indent=2) + "\n")
     except OSError as error:
         fail(f"{path} cannot be written ({error.strerror}). Give another file.")

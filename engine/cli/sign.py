@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stenosis_trt.engine.cli.errors import INTERRUPTED, NOT_ALL, usage_errors
+from stenosis_trt.engine.cli.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, exit_on_error
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.packs.keys import PrivateKey
     from stenosis_trt.engine.packs.pack import Pack
-    from stenosis_trt.engine.packs.signature import Trust
+    from stenosis_trt.engine.packs.signature import TrustedKeys
 
 SignOption = Annotated[
     Path | None, typer.Option(metavar="KEY", help="Private key to sign with what is written (Ed25519, PEM).")
 ]
-RequireOption = Annotated[
+RequireSignatureOption = Annotated[
     list[Path] | None,
     typer.Option(metavar="PUB", help="Public key of who must have signed the pack (PEM); repeatable."),
 ]
@@ -39,7 +39,7 @@ def sign(
     from stenosis_trt.engine.plans.signing import sign_pack, sign_plans
 
     left = 0
-    with usage_errors():
+    with exit_on_error():
         private = signing_key(key)
         found = Pack.load(pack)
         sign_pack(found, private)
@@ -47,7 +47,7 @@ def sign(
         for path, trouble in sign_plans(found, private):
             typer.echo(f"{path}: {f'not signed: {trouble}' if trouble else 'signed'}", err=bool(trouble))
             left += bool(trouble)
-    raise typer.Exit(NOT_ALL if left else 0)
+    raise typer.Exit(EXIT_INCOMPLETE if left else 0)
 
 
 def signing_key(path: Path) -> PrivateKey:
@@ -59,12 +59,12 @@ def signing_key(path: Path) -> PrivateKey:
     from stenosis_trt.engine.packs.keys import read_private_key
 
     key = read_private_key(path, lambda: _passphrase(path))
-    if key.shared:
+    if key.readable_by_others:
         typer.echo(f"stenosis-trt: other users can read the private key: chmod 600 {path}", err=True)
     return key
 
 
-def trust_in(paths: list[Path] | None) -> Trust | None:
+def read_trusted_keys(paths: list[Path] | None) -> TrustedKeys | None:
     """The public keys in files, as those whose signature is required; None for no paths.
 
     Raises:
@@ -73,47 +73,52 @@ def trust_in(paths: list[Path] | None) -> Trust | None:
     if not paths:
         return None
     from stenosis_trt.engine.packs.keys import read_public_key
-    from stenosis_trt.engine.packs.signature import Trust
+    from stenosis_trt.engine.packs.signature import TrustedKeys
 
     # A key that is given twice is one.
-    return Trust(tuple(dict.fromkeys(read_public_key(path) for path in paths)))
+    return TrustedKeys(tuple(dict.fromkeys(read_public_key(path) for path in paths)))
 
 
-def signed_by(key: PrivateKey) -> str:
+def signed_by_line(key: PrivateKey) -> str:
     """A line that says by whom something was signed."""
     return f"Signed by {key.public.fingerprint}"
 
 
 def signature_line(pack: Pack) -> str:
     """A line that says by whom a pack was signed, and whether that was checked."""
-    from stenosis_trt.engine.packs.files import MANIFEST, read_if_there
-    from stenosis_trt.engine.packs.signature import MAXIMUM_SIGNATURE_BYTES, SUFFIX, Signed, parse
+    from stenosis_trt.engine.packs.files import MANIFEST, read_optional_file
+    from stenosis_trt.engine.packs.signature import (
+        MAXIMUM_SIGNATURE_BYTES,
+        SIGNATURE_SUFFIX,
+        SignedFile,
+        parse_signature,
+    )
 
     if pack.trust is not None:
         (signer,) = (key for key in pack.trust.keys if key.fingerprint == pack.signed_by)
         return f"Signed by {signer}"
-    text = read_if_there(pack.path, MANIFEST + SUFFIX, MAXIMUM_SIGNATURE_BYTES)
+    text = read_optional_file(pack.path, MANIFEST + SIGNATURE_SUFFIX, MAXIMUM_SIGNATURE_BYTES)
     if text is None:
         return "Not signed"
-    found = parse(Signed.PACK, text)
+    found = parse_signature(SignedFile.PACK, text)
     named = "in a form that cannot be read" if found is None else f"by {found.fingerprint}, as it says"
     return f"Signed {named}; not checked: give --key with the public key"
 
 
 def _passphrase(path: Path) -> str:
     from stenosis_trt.engine.errors import SignatureError
-    from stenosis_trt.engine.packs.keys import PASSPHRASE
+    from stenosis_trt.engine.packs.keys import PASSPHRASE_VARIABLE
 
-    known = os.environ.get(PASSPHRASE)
+    known = os.environ.get(PASSPHRASE_VARIABLE)
     if known is not None:
         return known
     if not sys.stdin.isatty():
         raise SignatureError(
             f"{path} has a passphrase, and there is nobody to ask.",
-            f"Give it in the environment variable {PASSPHRASE}.",
+            f"Give it in the environment variable {PASSPHRASE_VARIABLE}.",
         )
     try:
         return str(typer.prompt(f"Passphrase of {path}", hide_input=True, err=True))
     except typer.Abort:
         typer.echo("Interrupted. Nothing was signed.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stenosis_trt.engine.cli.errors import INTERRUPTED, NOT_ALL, usage_errors
-from stenosis_trt.engine.cli.quantise import export_errors, validate_variants, variant_lines
-from stenosis_trt.engine.cli.sign import signature_line, trust_in
+from stenosis_trt.engine.cli.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, exit_on_error
+from stenosis_trt.engine.cli.quantise import exit_on_export_error, report_gate, variant_lines
+from stenosis_trt.engine.cli.sign import read_trusted_keys, signature_line
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.backends.base import Float32Array
     from stenosis_trt.engine.packs.pack import Pack
     from stenosis_trt.engine.plans.check import PlanState
-    from stenosis_trt.engine.plans.sidecar import Here
-    from stenosis_trt.engine.plans.store import Plan
-    from stenosis_trt.export.precision.parity import Parity
+    from stenosis_trt.engine.plans.sidecar import RuntimeTarget
+    from stenosis_trt.engine.plans.store import StoredPlan
+    from stenosis_trt.export.precision.parity import ParityResult
 
 
 def verify(
@@ -49,10 +49,10 @@ def verify(
     from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
     from stenosis_trt.engine.packs.pack import open_pack
     from stenosis_trt.engine.plans.check import INTACT, check_plans, state_lines
-    from stenosis_trt.engine.support.hardware import nvidia_driver
+    from stenosis_trt.engine.support.hardware import query_nvidia_driver
 
-    with usage_errors():
-        found = open_pack(pack, trust_in(key))
+    with exit_on_error():
+        found = open_pack(pack, read_trusted_keys(key))
         for precision in found.precisions:
             OnnxRuntimeBackend(found.in_precision(precision)).close()
     typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")
@@ -64,8 +64,8 @@ def verify(
         typer.echo(f"  {name}: {model.file}, input {size} at {model.input.spacing_mm} mm, {model.precision}")
     for line in variant_lines(found):
         typer.echo(line)
-    with usage_errors():
-        plans = list(check_plans(found, nvidia_driver()))
+    with exit_on_error():
+        plans = list(check_plans(found, query_nvidia_driver()))
     for plan in plans:
         for line in state_lines(found, plan):
             typer.echo(line)
@@ -75,20 +75,20 @@ def verify(
     if parity:
         well &= _compare(found, plans, validate)
     if validate is not None:
-        well &= validate_variants(found, validate)
-    raise typer.Exit(0 if well else NOT_ALL)
+        well &= report_gate(found, validate)
+    raise typer.Exit(0 if well else EXIT_INCOMPLETE)
 
 
 def _compare(pack: Pack, plans: Sequence[PlanState], studies: Path | None) -> bool:
     """Compare a pack's variants and the plans that can be loaded with FP32, and say whether all answer so."""
-    loadable = [(state.plan, state.here) for state in plans if state.plan and state.here]
+    loadable = [(state.plan, state.target) for state in plans if state.plan and state.target]
     if not loadable and not any(model.variants for model in pack.models.values()):
         typer.echo(
             "The pack holds nothing but FP32, and no plan that can be loaded here: nothing to compare."
         )
         return True
     well = True
-    with export_errors():
+    with exit_on_export_error():
         from stenosis_trt.export.precision.parity import compare_files, parity_inputs
 
         try:
@@ -100,18 +100,20 @@ def _compare(pack: Pack, plans: Sequence[PlanState], studies: Path | None) -> bo
                 well &= _compare_plan(pack, plan, here, inputs[plan.sidecar.model], source)
         except KeyboardInterrupt:
             typer.echo("Interrupted. The plans that were finished have their outcome.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(EXIT_INTERRUPTED) from None
     return well
 
 
-def _compare_plan(pack: Pack, plan: Plan, here: Here, inputs: Float32Array, source: str) -> bool:
+def _compare_plan(
+    pack: Pack, plan: StoredPlan, here: RuntimeTarget, inputs: Float32Array, source: str
+) -> bool:
     """Compare one plan and record what was found; where it cannot be compared, say why and record nothing."""
     from stenosis_trt.engine.errors import TensorRTError
-    from stenosis_trt.engine.plans.store import record_measured
+    from stenosis_trt.engine.plans.store import record_measurement
     from stenosis_trt.engine.trt.api import TensorRT
     from stenosis_trt.engine.trt.flavours import FLAVOURS
     from stenosis_trt.export.errors import PreparationError
-    from stenosis_trt.export.precision.parity import compare_plan, outcome
+    from stenosis_trt.export.precision.parity import compare_plan, parity_record
 
     batches = []
     try:
@@ -122,13 +124,13 @@ def _compare_plan(pack: Pack, plan: Plan, here: Here, inputs: Float32Array, sour
         typer.echo(f"  {plan.path.relative_to(pack.path)}: not compared. {error}", err=True)
         return False
     if plan.signature is None:
-        record_measured(plan, outcome(batches, source, here))
+        record_measurement(plan, parity_record(batches, source, here))
     else:
         typer.echo("    Not recorded: its sidecar is signed. Compare before stenosis-trt sign.", err=True)
     return all(found.passed for found in batches)
 
 
-def _show(found: Parity) -> bool:
+def _show(found: ParityResult) -> bool:
     from stenosis_trt.export.precision.parity import parity_lines
 
     for line in parity_lines(found):
@@ -138,7 +140,7 @@ def _show(found: Parity) -> bool:
 
 def _inspect(pack: Pack, plans: Sequence[PlanState]) -> None:
     """Print Polygraphy's summaries. A plan that cannot be loaded here cannot be looked into either."""
-    with export_errors():
+    with exit_on_export_error():
         from stenosis_trt.engine.plans.store import model_files, read_model_file
         from stenosis_trt.engine.trt.api import TensorRT
         from stenosis_trt.engine.trt.flavours import FLAVOURS
@@ -148,8 +150,8 @@ def _inspect(pack: Pack, plans: Sequence[PlanState]) -> None:
             for file in model_files(pack, name).values():
                 typer.echo(f"\n{file.file}\n{onnx_summary(read_model_file(pack, name, file))}")
         for state in plans:
-            if state.plan and state.here:
-                tensorrt = TensorRT(FLAVOURS[state.here.flavour])
+            if state.plan and state.target:
+                tensorrt = TensorRT(FLAVOURS[state.target.flavour])
                 typer.echo(f"\n{state.path}\n{plan_summary(pack, state.plan, tensorrt)}")
             else:
-                typer.echo(f"{state.path}: not shown: {state.reason or state.not_here}.", err=True)
+                typer.echo(f"{state.path}: not shown: {state.reason or state.load_blocker}.", err=True)

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from stenosis_trt.engine.cuda.driver import CudaError, call, error_from_message
+from stenosis_trt.engine.cuda.driver import CudaError, call_driver, error_from_message
 
 _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING: independent of what other libraries do on the default stream."""
@@ -103,7 +103,7 @@ class Device:
             self._context.synchronize()
 
     @contextmanager
-    def making(self) -> Iterator[None]:
+    def creating(self) -> Iterator[None]:
         """In which something of this device's is made.
 
         Raises:
@@ -111,24 +111,24 @@ class Device:
         """
         if self._closed:
             raise CudaError("The device is closed.", "Open it anew.")
-        self.refuse_in_capture()
+        self.check_not_capturing()
         with self.current(), pycuda_errors:
             yield
 
-    def adopt(self, resource: Resource) -> None:
+    def register(self, resource: Resource) -> None:
         """Close `resource` with the device, if it still is open then."""
         self._resources[next(self._numbers)] = resource
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        """In which the calling thread captures: `refuse_in_capture` refuses."""
+        """In which the calling thread captures: `check_not_capturing` refuses."""
         self._capturing_threads.add(threading.get_ident())
         try:
             yield
         finally:
             self._capturing_threads.remove(threading.get_ident())
 
-    def refuse_in_capture(self) -> None:
+    def check_not_capturing(self) -> None:
         """Raise CudaError if the calling thread captures: to make or close something would spoil that."""
         if threading.get_ident() in self._capturing_threads:
             raise CudaError("Nothing can be made or closed while work is captured.", "Do it before or after.")
@@ -165,7 +165,7 @@ class Device:
         # PyCUDA leaves a context that it gives back on the driver's stack, and on any thread but its first
         # gives it back only if it is current. So it is: for PyCUDA, but for the driver no more.
         self._context.push()
-        call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+        call_driver("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
         self._context.detach()
 
     def __enter__(self) -> Device:
@@ -187,7 +187,7 @@ class Resource:
         """Called by each kind once it has what is to be given back."""
         self.device = device
         self.closed = False
-        device.adopt(self)
+        device.register(self)
 
     def close(self) -> None:
         """Give it back. Does nothing the second time.
@@ -197,7 +197,7 @@ class Resource:
         """
         if self.closed:
             return
-        self.device.refuse_in_capture()
+        self.device.check_not_capturing()
         self.closed = True
         with self.device.current():
             self._release()
@@ -236,14 +236,14 @@ class Stream(Resource):
         Raises:
             CudaError: the driver refused.
         """
-        with device.making():
+        with device.creating():
             self.native: Any = device.pycuda.Stream(_NON_BLOCKING)
             self.handle = int(self.native.handle)
             if high_priority:
                 least, greatest = ctypes.c_int(), ctypes.c_int()
-                call("cuCtxGetStreamPriorityRange", ctypes.byref(least), ctypes.byref(greatest))
+                call_driver("cuCtxGetStreamPriorityRange", ctypes.byref(least), ctypes.byref(greatest))
                 value = ctypes.create_string_buffer(bytes(greatest), _STREAM_ATTRIBUTE_BYTES)
-                call("cuStreamSetAttribute", self.handle, _STREAM_PRIORITY, value)
+                call_driver("cuStreamSetAttribute", self.handle, _STREAM_PRIORITY, value)
         self._uses: list[object] | None = None
         super().__init__(device)
 
@@ -266,10 +266,10 @@ class Stream(Resource):
         event.check_open()
         with pycuda_errors:
             self.native.wait_for_event(event.native)
-        self.note(event)
+        self.record_use(event)
 
     @contextmanager
-    def noting(self) -> Iterator[list[object]]:
+    def recording_uses(self) -> Iterator[list[object]]:
         """The list, as it fills, of what the work given in a `with` block refers to."""
         self._uses = uses = list[object]()
         try:
@@ -277,7 +277,7 @@ class Stream(Resource):
         finally:
             self._uses = None
 
-    def note(self, *uses: object) -> None:
+    def record_use(self, *uses: object) -> None:
         """Called with what the work just given refers to."""
         if self._uses is not None:
             self._uses.extend(uses)
@@ -299,7 +299,7 @@ class Event(Resource):
         Raises:
             CudaError: the driver refused.
         """
-        with device.making():
+        with device.creating():
             self.native: Any = device.pycuda.Event(0 if timing else _WITHOUT_TIMING)
         super().__init__(device)
 
@@ -316,7 +316,7 @@ class Event(Resource):
         stream.check_open()
         with pycuda_errors:
             self.native.record(stream.native)
-        stream.note(self)
+        stream.record_use(self)
 
     def synchronize(self) -> None:
         """Wait until what was given before it was recorded has been done."""

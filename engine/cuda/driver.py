@@ -106,7 +106,7 @@ class CudaError(DeviceError):
         return self.code in _LOST
 
 
-def call(name: str, *arguments: object) -> None:
+def call_driver(name: str, *arguments: object) -> None:
     """Call the driver.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from stenosis_trt.engine.cuda.device import Resource, Stream
-from stenosis_trt.engine.cuda.driver import CudaError, call
+from stenosis_trt.engine.cuda.driver import CudaError, call_driver
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
 
@@ -31,7 +31,7 @@ class Graph(Resource):
             CudaError: the driver refused to capture it. The stream can be used as before.
         """
         with stream.device.current():
-            with stream.noting() as uses:
+            with stream.recording_uses() as uses:
                 graph = _captured(stream, enqueue)
             self._handle = _instantiated(graph, stream)
         self._uses = tuple({id(used): used for used in uses}.values())
@@ -47,12 +47,12 @@ class Graph(Resource):
         for used in self._uses:
             if getattr(used, "closed", False):
                 raise CudaError(f"A {type(used).__name__} of this graph's is closed.", "Capture it anew.")
-        call("cuGraphLaunch", self._handle, stream.handle)
+        call_driver("cuGraphLaunch", self._handle, stream.handle)
 
     def _release(self) -> None:
         self._uses = ()
         try:
-            call("cuGraphExecDestroy", self._handle)
+            call_driver("cuGraphExecDestroy", self._handle)
         except CudaError as error:
             # Whoever used the device has been told.
             if not error.device_lost:
@@ -62,14 +62,14 @@ class Graph(Resource):
 def _captured(stream: Stream, enqueue: Callable[[], None]) -> int:
     """Handle of the graph of what `enqueue` gives to `stream`."""
     with stream.device.capturing(), _no_collection():
-        call("cuStreamBeginCapture_v2", stream.handle, _THREAD_LOCAL)
+        call_driver("cuStreamBeginCapture_v2", stream.handle, _THREAD_LOCAL)
         try:
             enqueue()
         except BaseException:
             _abandon(stream)
             raise
         graph = ctypes.c_void_p()
-        call("cuStreamEndCapture", stream.handle, ctypes.byref(graph))
+        call_driver("cuStreamEndCapture", stream.handle, ctypes.byref(graph))
     assert graph.value is not None
     return graph.value
 
@@ -78,25 +78,25 @@ def _abandon(stream: Stream) -> None:
     """End a capture of which nothing is wanted, because of an error that is on its way: no second one is."""
     graph = ctypes.c_void_p()
     try:
-        call("cuStreamEndCapture", stream.handle, ctypes.byref(graph))
+        call_driver("cuStreamEndCapture", stream.handle, ctypes.byref(graph))
     except CudaError:
         return
     if graph.value is not None:
-        call("cuGraphDestroy", graph.value)
+        call_driver("cuGraphDestroy", graph.value)
 
 
 def _instantiated(graph: int, stream: Stream) -> int:
     """Handle of what can be launched, already on the device. The graph itself is given back."""
     executable = ctypes.c_void_p()
     try:
-        call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, 0)
+        call_driver("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, 0)
     finally:
-        call("cuGraphDestroy", graph)
+        call_driver("cuGraphDestroy", graph)
     assert executable.value is not None
     try:
-        call("cuGraphUpload", executable.value, stream.handle)
+        call_driver("cuGraphUpload", executable.value, stream.handle)
     except CudaError:
-        call("cuGraphExecDestroy", executable.value)
+        call_driver("cuGraphExecDestroy", executable.value)
         raise
     return executable.value
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.cuda.device import Device, Resource, Stream, pycuda_errors
-from stenosis_trt.engine.cuda.driver import CudaError, call
+from stenosis_trt.engine.cuda.driver import CudaError, call_driver
 
 _DEVICE_MAP = 2
 """CU_MEMHOSTALLOC_DEVICEMAP."""
@@ -35,7 +35,7 @@ class DeviceBuffer(Resource):
         """
         if nbytes < 1:
             raise ValueError(f"A buffer of {nbytes} bytes.")
-        with device.making():
+        with device.creating():
             self._native: Any = device.pycuda.mem_alloc(nbytes)
         self.nbytes, self.address = nbytes, int(self._native)
         super().__init__(device)
@@ -52,7 +52,7 @@ class DeviceBuffer(Resource):
         self._check(array, offset, stream)
         with pycuda_errors:
             self.device.pycuda.memcpy_htod_async(self.address + offset, array, stream.native)
-        stream.note(self, array)
+        stream.record_use(self, array)
 
     def copy_to(self, array: npt.NDArray[Any], stream: Stream, offset: int = 0) -> None:
         """Fill an array from here, `offset` bytes from the beginning, in the order of `stream`.
@@ -68,7 +68,7 @@ class DeviceBuffer(Resource):
             raise ValueError("The array cannot be written.")
         with pycuda_errors:
             self.device.pycuda.memcpy_dtoh_async(array, self.address + offset, stream.native)
-        stream.note(self, array)
+        stream.record_use(self, array)
 
     def fill(self, byte: int, stream: Stream) -> None:
         """Set every byte to `byte`, in the order of `stream`."""
@@ -76,7 +76,7 @@ class DeviceBuffer(Resource):
         stream.check_open()
         with pycuda_errors:
             self.device.pycuda.memset_d8_async(self.address, byte, self.nbytes, stream.native)
-        stream.note(self)
+        stream.record_use(self)
 
     def _check(self, array: npt.NDArray[Any], offset: int, stream: Stream) -> None:
         self.check_open()
@@ -116,7 +116,7 @@ class HostArray(Resource):
         """
         if np.prod(shape) < 1:
             raise ValueError(f"There is nothing in an array of shape {shape}.")
-        with device.making():
+        with device.creating():
             array = device.pycuda.pagelocked_empty(shape, dtype, mem_flags=_DEVICE_MAP if mapped else 0)
             self.address: int | None = int(array.base.get_device_pointer()) if mapped else None
         device.hold()
@@ -135,7 +135,7 @@ class HostArray(Resource):
         self._array = None
 
 
-class PageLocked(Resource):
+class RegisteredMemory(Resource):
     """Memory that the program has already, page-locked while this is open: copied from faster and while the
     program goes on, and read by kernels where it is.
 
@@ -153,19 +153,19 @@ class PageLocked(Resource):
         """
         start = array.__array_interface__["data"][0]
         address = ctypes.c_ulonglong()
-        with device.making():
-            call("cuMemHostRegister_v2", start, array.nbytes, _REGISTER_MAPPED)
+        with device.creating():
+            call_driver("cuMemHostRegister_v2", start, array.nbytes, _REGISTER_MAPPED)
             try:
-                call("cuMemHostGetDevicePointer_v2", ctypes.byref(address), start, 0)
+                call_driver("cuMemHostGetDevicePointer_v2", ctypes.byref(address), start, 0)
             except CudaError:
-                call("cuMemHostUnregister", start)
+                call_driver("cuMemHostUnregister", start)
                 raise
         self.address, self._start, self._array = address.value, start, array
         super().__init__(device)
 
     def _release(self) -> None:
         try:
-            call("cuMemHostUnregister", self._start)
+            call_driver("cuMemHostUnregister", self._start)
         except CudaError as error:
             # Whoever used the device has been told.
             if not error.device_lost:

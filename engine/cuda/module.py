@@ -12,25 +12,25 @@ from stenosis_trt.engine.cuda.device import Device, Resource, Stream, pycuda_err
 from stenosis_trt.engine.cuda.memory import DeviceBuffer, HostArray
 
 Grid = tuple[int, int, int]
-Argument = np.generic | int | DeviceBuffer | HostArray
+KernelArgument = np.generic | int | DeviceBuffer | HostArray
 """By value: a NumPy scalar, also of a structure. By address: an int, a buffer, a mapped array."""
 
 
 @dataclass(frozen=True)
-class Function:
+class KernelAttributes:
     """What the driver says of a kernel.
 
     Attributes:
         name: its name.
         registers: of a thread.
         local_bytes: of a thread, in memory: what did not fit in registers.
-        most_threads: that a block may have.
+        max_threads: that a block may have.
     """
 
     name: str
     registers: int
     local_bytes: int
-    most_threads: int
+    max_threads: int
 
 
 class Module(Resource):
@@ -42,12 +42,12 @@ class Module(Resource):
         Raises:
             CudaError: the driver does not take it, or it is not for this GPU.
         """
-        with device.making():
+        with device.creating():
             self._native: Any = device.pycuda.module_from_buffer(image)
         self._functions: dict[str, Any] = {}
         super().__init__(device)
 
-    def function(self, name: str) -> Function:
+    def kernel_attributes(self, name: str) -> KernelAttributes:
         """Facts about the kernel `name`.
 
         Raises:
@@ -55,15 +55,15 @@ class Module(Resource):
         """
         with self.device.current(), pycuda_errors:
             native, attributes = self._function(name), self.device.pycuda.function_attribute
-            return Function(
+            return KernelAttributes(
                 name,
                 registers=native.get_attribute(attributes.NUM_REGS),
                 local_bytes=native.get_attribute(attributes.LOCAL_SIZE_BYTES),
-                most_threads=native.get_attribute(attributes.MAX_THREADS_PER_BLOCK),
+                max_threads=native.get_attribute(attributes.MAX_THREADS_PER_BLOCK),
             )
 
     def launch(
-        self, function: str, grid: Grid, block: Grid, arguments: tuple[Argument, ...], stream: Stream
+        self, function: str, grid: Grid, block: Grid, arguments: tuple[KernelArgument, ...], stream: Stream
     ) -> None:
         """Give a kernel to `stream`.
 
@@ -80,11 +80,11 @@ class Module(Resource):
             TypeError: an argument is of no type that a kernel takes.
         """
         stream.check_open()
-        parameters = pack(arguments)
+        parameters = pack_arguments(arguments)
         with pycuda_errors:
             # PyCUDA's own packing forgets how structures are aligned.
             self._function(function)._launch_kernel(grid, block, parameters, 0, stream.native)
-        stream.note(self, *(argument for argument in arguments if isinstance(argument, Resource)))
+        stream.record_use(self, *(argument for argument in arguments if isinstance(argument, Resource)))
 
     def _function(self, name: str) -> Any:
         self.check_open()
@@ -98,7 +98,7 @@ class Module(Resource):
         self._native = None
 
 
-def pack(arguments: Iterable[Argument]) -> bytes:
+def pack_arguments(arguments: Iterable[KernelArgument]) -> bytes:
     """A kernel's parameters in memory: each at the next multiple of its alignment, as in a structure of C.
 
     Raises:

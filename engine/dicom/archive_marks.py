@@ -5,11 +5,11 @@ from __future__ import annotations
 from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError
 from stenosis_trt.engine.records import Stage
 
-ARCHIVE_MARK_BYTES = 512
+ARCHIVE_MAGIC_BYTES = 512
 """How much of a file tells what kind of archive it is: the first block of a tar."""
 
 ZIP, TAR, GZIP, BZIP2, XZ = "zip", "tar", "gzip", "bzip2", "xz"
-READABLE = {
+READABLE_ARCHIVES = {
     ZIP: (b"PK\x03\x04", b"PK\x05\x06"),
     GZIP: (b"\x1f\x8b\x08",),
     BZIP2: (b"BZh",),
@@ -29,12 +29,12 @@ def archive_kind(start: bytes, name: str) -> str:
     """One of the kinds that are read, or "". The old form of tar has no mark and is told by its name.
 
     Args:
-        start: the first `ARCHIVE_MARK_BYTES` of the file, or all of a shorter one.
+        start: the first `ARCHIVE_MAGIC_BYTES` of the file, or all of a shorter one.
         name: of the file.
     """
     if start[_TAR_MARK_AT:].startswith(_TAR_MARK) or (len(start) >= 512 and name.lower().endswith(".tar")):
         return TAR
-    return next((kind for kind, marks in READABLE.items() if start.startswith(marks)), "")
+    return next((kind for kind, marks in READABLE_ARCHIVES.items() if start.startswith(marks)), "")
 
 
 def check_no_archive(start: bytes, name: str) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from stenosis_trt.engine.dicom.archive_marks import (
-    ARCHIVE_MARK_BYTES,
+    ARCHIVE_MAGIC_BYTES,
     BZIP2,
     GZIP,
     TAR,
@@ -62,7 +62,7 @@ _UNPACK = "Unpack it and give the folder with its files."
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchiveMember:
     """One file of an archive: its name there, and where it was unpacked to."""
 
     name: str
@@ -70,14 +70,14 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedMember:
     """One file of an archive that was not unpacked, and why."""
 
     name: str
     error: DicomError
 
 
-Unpacked = Member | Refused | DicomError
+Unpacked = ArchiveMember | RefusedMember | DicomError
 
 
 def unpack(path: Path, kind: str, folder: Path, limits: ReadLimits) -> Iterator[Unpacked]:
@@ -93,10 +93,10 @@ def unpack(path: Path, kind: str, folder: Path, limits: ReadLimits) -> Iterator[
     """
     unpacker = _Unpacker(path, folder, limits)
     # Files that are no DICOM have rows of their own only where others are.
-    waiting: list[Refused] | None = []
+    waiting: list[RefusedMember] | None = []
     try:
         for item in unpacker.members(path, kind, "", 1):
-            if waiting is not None and isinstance(item, Refused) and item.error.harmless:
+            if waiting is not None and isinstance(item, RefusedMember) and item.error.harmless:
                 waiting.append(item)
                 continue
             yield from waiting or ()
@@ -126,14 +126,16 @@ class _Unpacker:
         expanded = limits.max_archive_expansion * archive.stat().st_size
         self._most_expanded = max(_ALWAYS_UNPACKED_BYTES, expanded)
 
-    def members(self, path: Path, kind: str, within: str, depth: int) -> Iterator[Member | Refused]:
+    def members(
+        self, path: Path, kind: str, within: str, depth: int
+    ) -> Iterator[ArchiveMember | RefusedMember]:
         """What is in an archive; `within` stands before the names of its members."""
         if kind == ZIP:
             yield from self._zip(path, within, depth)
             return
         with path.open("rb") as packed, closing(_inflated(packed, kind)) as plain:
             stream = _Counted(plain, self._count)
-            start = stream.peek(ARCHIVE_MARK_BYTES)
+            start = stream.peek(ARCHIVE_MAGIC_BYTES)
             if kind == TAR or archive_kind(start, path.name.rpartition(".")[0]) == TAR:
                 yield from self._tar(stream, within, depth)
                 return
@@ -141,7 +143,7 @@ class _Unpacker:
             self._one_more()
             yield from self._file(name.rpartition(".")[0] or name, stream, within, depth)
 
-    def _zip(self, path: Path, within: str, depth: int) -> Iterator[Member | Refused]:
+    def _zip(self, path: Path, within: str, depth: int) -> Iterator[ArchiveMember | RefusedMember]:
         with zipfile.ZipFile(path) as archive:
             found = [info for info in archive.infolist() if not info.is_dir()]
             if any(info.flag_bits & 1 for info in found):
@@ -160,9 +162,9 @@ class _Unpacker:
                     raise _NotReadable(reason, _UNPACK) from error
                 except _BROKEN:
                     advice = "Send or export the archive again."
-                    yield Refused(name, _error("The file is broken within its zip archive.", advice))
+                    yield RefusedMember(name, _error("The file is broken within its zip archive.", advice))
 
-    def _tar(self, stream: _Counted, within: str, depth: int) -> Iterator[Member | Refused]:
+    def _tar(self, stream: _Counted, within: str, depth: int) -> Iterator[ArchiveMember | RefusedMember]:
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as archive:
             for info in archive:
                 self._one_more()
@@ -176,13 +178,15 @@ class _Unpacker:
             # Whole ones end with blocks of zeros; tarfile takes any end between two files for the end.
             raise tarfile.ReadError("no end")
 
-    def _file(self, name: str, stream: _Counted, within: str, depth: int) -> Iterator[Member | Refused]:
+    def _file(
+        self, name: str, stream: _Counted, within: str, depth: int
+    ) -> Iterator[ArchiveMember | RefusedMember]:
         """Unpack one file, or what is in it where it is an archive itself."""
         shown = _printable(within + name)
         if name.replace("\\", "/").rpartition("/")[2].upper() == "DICOMDIR":
             # It lists files that are met anyway.
             return
-        start = stream.peek(ARCHIVE_MARK_BYTES)
+        start = stream.peek(ARCHIVE_MAGIC_BYTES)
         kind = "" if looks_like_dicom(start) else archive_kind(start, name)
         try:
             if not start:
@@ -193,30 +197,32 @@ class _Unpacker:
                 check_no_archive(start, name)
                 raise not_dicom()
         except DicomError as error:
-            yield Refused(shown, error)
+            yield RefusedMember(shown, error)
             return
         target = self._folder / f"{self._files:06d}"
         self._files += 1
         with target.open("wb") as file:
             self._copy(stream, file)
         if not kind:
-            yield Member(shown, target)
+            yield ArchiveMember(shown, target)
             return
         inner = list(self._inner(target, kind, shown, depth + 1))
         target.unlink()
         yield from inner
 
-    def _inner(self, path: Path, kind: str, shown: str, depth: int) -> Iterator[Member | Refused]:
+    def _inner(
+        self, path: Path, kind: str, shown: str, depth: int
+    ) -> Iterator[ArchiveMember | RefusedMember]:
         """Members of an archive within the archive. One that is broken costs itself."""
-        found: list[Member | Refused] = []
+        found: list[ArchiveMember | RefusedMember] = []
         try:
             found.extend(self.members(path, kind, f"{shown}!/", depth))
         except _NotReadable as error:
-            found = [Refused(shown, _error(error.reason, error.advice))]
+            found = [RefusedMember(shown, _error(error.reason, error.advice))]
         except _BROKEN as error:
-            found = [Refused(shown, _broken(kind, error))]
-        if all(isinstance(item, Refused) and item.error.harmless for item in found):
-            found = [Refused(shown, not_dicom())]
+            found = [RefusedMember(shown, _broken(kind, error))]
+        if all(isinstance(item, RefusedMember) and item.error.harmless for item in found):
+            found = [RefusedMember(shown, not_dicom())]
         yield from found
 
     def _copy(self, stream: _Counted, file: BinaryIO) -> None:

@@ -13,9 +13,9 @@ import struct
 from pydicom.datadict import dictionary_has_tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from stenosis_trt.engine.dicom.elements import KNOWN_FORMS, LONG_FORM, UNDEFINED_LENGTH
+from stenosis_trt.engine.dicom.elements import KNOWN_VRS, LONG_LENGTH_VRS, UNDEFINED_LENGTH
 
-BEGINNINGS = (b"\x08\0", b"\x02\0", b"\0\x08")
+DATASET_STARTS = (b"\x08\0", b"\x02\0", b"\0\x08")
 """How a dataset without preamble begins: group 0002 or 0008 in little endian, group 0008 in big endian."""
 
 _FIRST_GROUPS = (0x0002, 0x0008)
@@ -35,7 +35,7 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
-def guess_syntax(data: bytes, start: int, size: int) -> str | None:
+def guess_transfer_syntax(data: bytes, start: int, size: int) -> str | None:
     """The native transfer syntax in which a dataset begins at `start`, or None where none does.
 
     Args:
@@ -65,9 +65,9 @@ def _begins(data: bytes, at: int, size: int, order: str, explicit: bool) -> bool
         if not explicit:
             (length,) = struct.unpack_from(f"{order}L", data, at + 4)
             at += 8
-        elif form not in KNOWN_FORMS:
+        elif form not in KNOWN_VRS:
             return False
-        elif form in LONG_FORM:
+        elif form in LONG_LENGTH_VRS:
             (length,) = struct.unpack_from(f"{order}L", data, at + 8)
             at += 12
         else:

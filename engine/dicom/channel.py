@@ -120,7 +120,7 @@ class Channel:
         self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(seconds, microseconds))
 
 
-def load_answer(content: bytearray) -> Any:
+def unpickle_answer(content: bytearray) -> Any:
     """Unpickle what a reading process answered.
 
     Raises:

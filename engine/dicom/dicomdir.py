@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, vocabulary
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, tag_table
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import open_part10
 from stenosis_trt.engine.records import Stage
 
-_WANTED = vocabulary(["SpecificCharacterSet", "DirectoryRecordSequence", "ReferencedFileID"])
+_WANTED = tag_table(["SpecificCharacterSet", "DirectoryRecordSequence", "ReferencedFileID"])
 
 
 def list_dicomdir(path: Path, limits: ReadLimits) -> list[tuple[str, ...]]:

@@ -13,12 +13,13 @@ from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.records import Problem, Stage
 
 SameImage = Callable[[FileHeader, FileHeader], bool]
-"""Whether two files with one SOP Instance UID hold one image; asked only where `same_description` holds."""
+"""Whether two files with one SOP Instance UID hold one image; asked only where `have_same_description`
+holds."""
 
 _HASH_BYTES = 1 << 20
 
 
-def same_content(one: Path, other: Path) -> bool:
+def have_same_content(one: Path, other: Path) -> bool:
     """Whether two files are equal, byte for byte."""
     try:
         return one.stat().st_size == other.stat().st_size and _digest(one) == _digest(other)
@@ -35,7 +36,7 @@ def _digest(path: Path) -> bytes:
     return total.digest()
 
 
-def same_description(one: FileHeader, other: FileHeader) -> bool:
+def have_same_description(one: FileHeader, other: FileHeader) -> bool:
     """Whether all that a result depends on is the same in two headers, but for the pixels: series, frame of
     reference, modality, and of each frame its place, rescale, contrast and what tells it from others."""
     alike = (
@@ -55,7 +56,7 @@ def same_description(one: FileHeader, other: FileHeader) -> bool:
     )
 
 
-def copies_problems(copies: Iterable[FileHeader]) -> list[Problem]:
+def copies_problem(copies: Iterable[FileHeader]) -> list[Problem]:
     """One harmless row a study for files whose images other files hold too."""
     studies: dict[str, list[Path]] = defaultdict(list)
     for header in copies:

@@ -30,10 +30,10 @@ _FIRST_READ = 1 << 16
 """Bytes. Most headers are shorter; each further read takes eight times as much."""
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LITTLE_ITEMS = {struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in (_ITEM, _SEQUENCE_END)}
-LONG_FORM = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+LONG_LENGTH_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _BINARY = {b"US": "H", b"SS": "h", b"UL": "L", b"SL": "l", b"FL": "f", b"FD": "d", b"UV": "Q", b"SV": "q"}
 _NUMERIC = {*_BINARY, b"DS", b"IS"}
-KNOWN_FORMS = LONG_FORM | set(_BINARY) | set(b"AE AS AT CS DA DS DT IS LO LT PN SH ST TM UI".split())
+KNOWN_VRS = LONG_LENGTH_VRS | set(_BINARY) | set(b"AE AS AT CS DA DS DT IS LO LT PN SH ST TM UI".split())
 
 # For either byte order: its sign, and what decodes the head of an element and a long length.
 _DECODERS = {
@@ -41,13 +41,13 @@ _DECODERS = {
     for little, sign in ((True, "<"), (False, ">"))
 }
 
-Vocabulary = dict[int, tuple[str, bytes]]
+TagTable = dict[int, tuple[str, bytes]]
 """Tag → (keyword, value representation)."""
 
 
-def vocabulary(keywords: Iterable[str]) -> Vocabulary:
+def tag_table(keywords: Iterable[str]) -> TagTable:
     """The elements to read, by their keywords in the data dictionary (DICOM PS3.6)."""
-    found: Vocabulary = {}
+    found: TagTable = {}
     for keyword in keywords:
         tag = tag_for_keyword(keyword)
         if tag is None:
@@ -56,7 +56,7 @@ def vocabulary(keywords: Iterable[str]) -> Vocabulary:
     return found
 
 
-class Place(NamedTuple):
+class ElementHeader(NamedTuple):
     """Where an element's value lies in the file."""
 
     tag: int
@@ -78,7 +78,7 @@ class Elements:
     commas: list[bytes] = field(default_factory=list)
     values: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     sequences: dict[str, list[Elements]] = field(default_factory=dict)
-    stopped_at: Place | None = None
+    stopped_at: ElementHeader | None = None
     end: int = 0
 
     def text(self, keyword: str) -> str:
@@ -138,7 +138,7 @@ class ElementReader:
         self._stream, self._size, self._limits = stream, size, limits
         stream.seek(0)
         self._data = stream.read(min(size, _FIRST_READ))
-        self._wanted: Vocabulary = {}
+        self._wanted: TagTable = {}
         self._stop = 0
         self._items_read = 0
         self._order, self._head, self._length = _DECODERS[True]
@@ -148,9 +148,7 @@ class ElementReader:
         """The beginning of the stream, 64 KiB or more where it has as many."""
         return self._data
 
-    def read(
-        self, start: int, explicit: bool, little_endian: bool, wanted: Vocabulary, stop: int
-    ) -> Elements:
+    def read(self, start: int, explicit: bool, little_endian: bool, wanted: TagTable, stop: int) -> Elements:
         """Read the elements `wanted` from offset `start`, up to the first one whose tag is `stop` or above.
 
         Raises:
@@ -159,7 +157,7 @@ class ElementReader:
         self._wanted, self._stop, self._items_read = wanted, stop, 0
         self._order, self._head, self._length = _DECODERS[little_endian]
         elements = Elements(self._order)
-        if not explicit and self._data[start + 4 : start + 6] in KNOWN_FORMS:
+        if not explicit and self._data[start + 4 : start + 6] in KNOWN_VRS:
             # A length that spells a value representation: some files are explicit where they say implicit.
             explicit = True
         elements.end = self._dataset(elements, start, self._size, explicit, 0)
@@ -181,7 +179,7 @@ class ElementReader:
                 "The file became shorter while it was read.", "Grade the folder once copying is done."
             )
 
-    def _element(self, at: int, explicit: bool) -> Place:
+    def _element(self, at: int, explicit: bool) -> ElementHeader:
         if at + 8 > len(self._data):
             self._need(at + 8)
         group, number, form, short = self._head(self._data, at)
@@ -189,16 +187,16 @@ class ElementReader:
         if group == 0xFFFE:
             form = b""
         elif explicit and form.isalpha() and form.isupper():
-            if form not in LONG_FORM:
-                return Place(tag, form, short, at + 8)
+            if form not in LONG_LENGTH_VRS:
+                return ElementHeader(tag, form, short, at + 8)
             if at + 12 > len(self._data):
                 self._need(at + 12)
             length = self._length(self._data, at + 8)[0]
-            return Place(tag, form, length, at + 12)
+            return ElementHeader(tag, form, length, at + 12)
         else:
             form = b""
         length = self._length(self._data, at + 4)[0]
-        return Place(tag, form, length, at + 8)
+        return ElementHeader(tag, form, length, at + 8)
 
     def _dataset(self, elements: Elements, at: int, end: int, explicit: bool, depth: int) -> int:
         """Fill `elements` from `at` on; returns the offset behind the dataset."""
@@ -245,7 +243,7 @@ class ElementReader:
         return at
 
     def _items(
-        self, sequence: Place, parent: Elements, explicit: bool, depth: int
+        self, sequence: ElementHeader, parent: Elements, explicit: bool, depth: int
     ) -> tuple[list[Elements], int]:
         """The items of a sequence, and the offset behind it."""
         self._check_depth(depth)
@@ -311,10 +309,10 @@ class ElementReader:
             tag = group << 16 | number
             if tag == _ITEM_END:
                 return last >= 0
-            if form not in KNOWN_FORMS or tag <= last:
+            if form not in KNOWN_VRS or tag <= last:
                 return False
             last, at = tag, at + 8
-            if form in LONG_FORM:
+            if form in LONG_LENGTH_VRS:
                 if at + 4 > end:
                     return False
                 self._need(at + 4)
@@ -329,7 +327,7 @@ class ElementReader:
         return True
 
     @contextmanager
-    def _byte_order_of(self, place: Place) -> Iterator[None]:
+    def _byte_order_of(self, place: ElementHeader) -> Iterator[None]:
         """For a sequence of VR UN in a big endian dataset, read in the byte order of its items: little endian
         by the standard."""
         little = self._data[place.start : place.start + 4] in _LITTLE_ITEMS

@@ -13,7 +13,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.errors import InputError
 from stenosis_trt.engine.records import Problem, Stage
-from stenosis_trt.engine.support.safe_text import visible
+from stenosis_trt.engine.support.safe_text import escape_controls
 
 _DICOMDIR_NAMES = ("dicomdir", "dicomdir.dcm")
 _CLASS = b"UI\x14\x00" + MediaStorageDirectoryStorage.encode()
@@ -39,7 +39,7 @@ def check_paths(paths: Sequence[Path], no_paths: bool = False) -> None:
         InputError: there is nothing at any of them.
     """
     if not any(map(os.path.lexists, paths)):
-        shown = "any of the PATHS" if no_paths else ", ".join(visible(str(path)) for path in paths)
+        shown = "any of the PATHS" if no_paths else ", ".join(escape_controls(str(path)) for path in paths)
         raise InputError(f"There is nothing at {shown}.", "Give folders, files or DICOMDIRs that are there.")
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from stenosis_trt.engine.dicom.bare import is_uid
-from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, vocabulary
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, tag_table
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, Frame, VolumeKey
 from stenosis_trt.engine.dicom.layout import (
@@ -27,12 +27,12 @@ from stenosis_trt.engine.dicom.layout import (
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.missing_geometry import missing_geometry
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
-from stenosis_trt.engine.dicom.patient_identity import PATIENT_KEYWORDS, Patient, read_patient
+from stenosis_trt.engine.dicom.patient_identity import PATIENT_KEYWORDS, PatientIdentity, read_patient
 from stenosis_trt.engine.dicom.uids import safe_uid
 from stenosis_trt.engine.records import Contrast, FrameHeader, Stage
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-_WANTED = vocabulary(
+_WANTED = tag_table(
     [
         *_UIDS,
         *LAYOUT_KEYWORDS,
@@ -80,7 +80,7 @@ class FileHeader:
     acquisition_2d: bool
     manufacturer: str
     patient_id: str
-    patient: Patient
+    patient: PatientIdentity
     series_number: int | None
     lossy: bool = False
 

@@ -11,9 +11,9 @@ from stenosis_trt.engine.dicom.stack_geometry import (
     SAME_PLACE_MM,
     Geometry,
     Group,
-    grouped,
-    places_within,
-    tilts,
+    group_by_label,
+    station_labels,
+    tilt_labels,
 )
 from stenosis_trt.engine.geometry import FloatArray
 
@@ -39,21 +39,21 @@ _UNEVEN = 0.05
 """How much odd and even steps may differ, relative to the median step. Steps of one stack differ by 0.001."""
 
 
-def untangled(members: Group) -> list[Group]:
+def separate_interleaved(members: Group) -> list[Group]:
     """Acquisitions that run through one another: by tilt, or by the tag that makes each a stack of its own.
 
     Of several such tags the one that makes the fewest stacks counts; of equals, the most telling.
     """
-    tilted = grouped(members, tilts(members, _SAME_TILT_DEGREES))
+    tilted = group_by_label(members, tilt_labels(members, _SAME_TILT_DEGREES))
     if _cross(members, tilted):
-        return [part for group in tilted for part in untangled(group)]
+        return [part for group in tilted for part in separate_interleaved(group)]
     if not _tangled_steps(members, _SMALL_STEP_OF_TWO):
         return [members]
     columns = [column for column in _telling(members) if len(set(column)) > 1]
     trials = [[column] for column in columns] + [columns[:count] for count in range(2, len(columns) + 1)]
     found = [
         groups
-        for groups in (grouped(members, zip(*trial, strict=True)) for trial in trials)
+        for groups in (group_by_label(members, zip(*trial, strict=True)) for trial in trials)
         if min(map(len, groups)) >= _FEWEST
         and not any(_tangled_steps(group, _SMALL_STEP_OF_TWO) for group in groups)
     ]
@@ -78,7 +78,7 @@ def _telling(members: Group) -> list[Sequence[Hashable]]:
     tags, keys = [frame.contrast for frame in frames], [frame.volume for frame in frames]
     poses = [member.pose for member in members]
     return [
-        tilts(members, _SAME_TILT_DEGREES),
+        tilt_labels(members, _SAME_TILT_DEGREES),
         [tag.echo_time_ms for tag in tags],
         [tag.repetition_time_ms for tag in tags],
         [(tag.scanning_sequence, tag.sequence_variant, tag.sequence_name) for tag in tags],
@@ -95,7 +95,7 @@ def _telling(members: Group) -> list[Sequence[Hashable]]:
         [(file.description, file.protocol) for file in files],
         [tag.contrast_agent for tag in tags],
         _halves([key.acquired for key in keys]),
-        places_within(Geometry(members)).tolist(),
+        station_labels(Geometry(members)).tolist(),
     ]
 
 
@@ -115,7 +115,7 @@ def _halves(times: Sequence[float | None]) -> list[Hashable]:
     return [None if time is None else time > stated[pause] for time in times]
 
 
-def tangle(members: Group) -> str:
+def interleaving_defect(members: Group) -> str:
     """Why slices in order of position are not one stack: they run through one another; "" where they are."""
     steps = _tangled_steps(members, _SMALL_STEP)
     if not steps:

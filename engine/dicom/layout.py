@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from stenosis_trt.engine.dicom.bare import is_uid
-from stenosis_trt.engine.dicom.elements import UNDEFINED_LENGTH, Elements, Place
+from stenosis_trt.engine.dicom.elements import UNDEFINED_LENGTH, ElementHeader, Elements
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.part10 import Part10
@@ -86,7 +86,7 @@ class PixelLayout:
     high_bit: int
     signed: bool
     inverted: bool
-    place: Place
+    place: ElementHeader
     offsets: tuple[bytes, bytes] | None
 
     @property
@@ -168,7 +168,7 @@ def _size(elements: Elements, limits: ReadLimits) -> tuple[int, int, int]:
     return rows, columns, frames
 
 
-def _pixels(part: Part10, place: Place | None, expected: int) -> Place:
+def _pixels(part: Part10, place: ElementHeader | None, expected: int) -> ElementHeader:
     """Where the pixels are, once it is clear that they are there."""
     if place is None:
         raise _error("The file has no pixel data.")

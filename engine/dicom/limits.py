@@ -71,7 +71,7 @@ def _suggestion(name: str, needed: int) -> str:
     return f"{size // _UNITS[unit]}{unit}"
 
 
-def with_settings(settings: Iterable[str]) -> ReadLimits:
+def limits_from_settings(settings: Iterable[str]) -> ReadLimits:
     """Limits with some set as "name=value", where bytes may be counted in KiB, MiB and GiB.
 
     Raises:

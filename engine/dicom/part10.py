@@ -15,14 +15,14 @@ from typing import BinaryIO
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from stenosis_trt.engine.dicom.archive_marks import ARCHIVE_MARK_BYTES, check_no_archive
-from stenosis_trt.engine.dicom.bare import BEGINNINGS, guess_syntax, is_uid
+from stenosis_trt.engine.dicom.archive_marks import ARCHIVE_MAGIC_BYTES, check_no_archive
+from stenosis_trt.engine.dicom.bare import DATASET_STARTS, guess_transfer_syntax, is_uid
 from stenosis_trt.engine.dicom.elements import (
     FIRST_PIXEL_TAG,
     ElementReader,
     Elements,
-    Vocabulary,
-    vocabulary,
+    TagTable,
+    tag_table,
 )
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
@@ -32,9 +32,9 @@ _PREAMBLE_BYTES = 128
 _MARK = b"DICM"
 _META_BEGIN = _PREAMBLE_BYTES + len(_MARK)
 _AFTER_META = 0x00030000
-_META = vocabulary(["TransferSyntaxUID", "MediaStorageSOPClassUID"])
+_META = tag_table(["TransferSyntaxUID", "MediaStorageSOPClassUID"])
 _INFLATE_BYTES = 1 << 20
-_IDENTITY = vocabulary(["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Rows"])
+_IDENTITY = tag_table(["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Rows"])
 _IMAGE_ENDINGS = {"dcm", "dicom", "dic", "ima", "img", "image", "mr", "mri", "mag", "acr", "gz", "zip", "tar"}
 _MARKERS = {
     "done",
@@ -76,7 +76,7 @@ class Part10:
         """The dataset's byte order."""
         return self.transfer_syntax != ExplicitVRBigEndian
 
-    def elements(self, wanted: Vocabulary, stop: int) -> Elements:
+    def elements(self, wanted: TagTable, stop: int) -> Elements:
         """Elements of the dataset up to the tag `stop`; see `ElementReader.read`."""
         return self._reader.read(self.begin, self.explicit, self.little_endian, wanted, stop)
 
@@ -101,7 +101,7 @@ def open_part10(path: Path, limits: ReadLimits) -> Iterator[Part10]:
     with path.open("rb") as stream:
         reader = ElementReader(stream, size, limits)
         meta_begin = _meta_begin(reader.first_bytes, path.name)
-        if meta_begin == 0 and guess_syntax(reader.first_bytes, 0, size) is None:
+        if meta_begin == 0 and guess_transfer_syntax(reader.first_bytes, 0, size) is None:
             raise not_dicom()
         meta = reader.read(meta_begin, True, True, _META, _AFTER_META)
         syntax = meta.text("TransferSyntaxUID")
@@ -148,7 +148,7 @@ def not_dicom() -> DicomError:
 def looks_like_dicom(start: bytes) -> bool:
     """Whether a file may be DICOM by its first 132 bytes."""
     marked = start[_PREAMBLE_BYTES:_META_BEGIN] == _MARK or start.startswith(_MARK)
-    return marked or start[:2] in BEGINNINGS
+    return marked or start[:2] in DATASET_STARTS
 
 
 def _meta_begin(start: bytes, name: str) -> int:
@@ -157,15 +157,15 @@ def _meta_begin(start: bytes, name: str) -> int:
         return _META_BEGIN
     if start.startswith(_MARK):
         return len(_MARK)
-    if start[:2] in BEGINNINGS:
+    if start[:2] in DATASET_STARTS:
         return 0
-    check_no_archive(start[:ARCHIVE_MARK_BYTES], name)
+    check_no_archive(start[:ARCHIVE_MAGIC_BYTES], name)
     raise not_dicom()
 
 
 def _guessed(reader: ElementReader, stream: BinaryIO, size: int, begin: int) -> Part10:
     """A dataset whose transfer syntax is not said anywhere, by its first elements."""
-    syntax = guess_syntax(reader.first_bytes, begin, size)
+    syntax = guess_transfer_syntax(reader.first_bytes, begin, size)
     if syntax is None:
         raise _error("The file does not say its transfer syntax.", "Export it again as DICOM Part 10.")
     part = Part10(stream, size, begin, syntax, "", reader)

@@ -28,7 +28,7 @@ _BIRTH_DATE = re.compile(r"\d{8}", re.ASCII)
 _PROCESS_KEY = os.urandom(32)
 
 
-class Patient(NamedTuple):
+class PatientIdentity(NamedTuple):
     """Digests of what a file says of its patient; b"" for what it does not say.
 
     `names` are the alphabetic, ideographic and phonetic representation (DICOM PS3.5, 6.2: PN).
@@ -50,7 +50,7 @@ class Patient(NamedTuple):
         return bool(self.id) or (any(self.names) and bool(self.birth_date))
 
 
-def read_patient(elements: Elements, key: bytes | None = None) -> Patient:
+def read_patient(elements: Elements, key: bytes | None = None) -> PatientIdentity:
     """What a header says of its patient, as digests under `key`, or under one that is drawn for this process.
 
     Differences that are none of patients are taken out first: padding, case, the order of a name's words and
@@ -59,7 +59,7 @@ def read_patient(elements: Elements, key: bytes | None = None) -> Patient:
     key = _PROCESS_KEY if key is None else key
     groups = [*_text(elements, "PatientName").split("="), "", "", ""][:3]
     birth_date = "".join(c for c in _text(elements, "PatientBirthDate") if c not in ".- ")
-    return Patient(
+    return PatientIdentity(
         _digest(_identifier(_text(elements, "PatientID")), "id", key),
         _digest(_plain(_text(elements, "IssuerOfPatientID")), "issuer", key),
         tuple(_digest(_name(group), "name", key) for group in groups),  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stenosis_trt.engine.dicom.header import FileHeader
-from stenosis_trt.engine.dicom.patient_identity import Patient
+from stenosis_trt.engine.dicom.patient_identity import PatientIdentity
 
 STUDY_UID_SHARED = "study_uid_shared"
 """Warning: another patient's images have the same Study Instance UID."""
@@ -51,7 +51,7 @@ def split_by_patient(files: Sequence[FileHeader]) -> list[PatientFiles]:
     Returns:
         One entry a patient, in the order of their first paths.
     """
-    by_patient: dict[Patient, list[FileHeader]] = defaultdict(list)
+    by_patient: dict[PatientIdentity, list[FileHeader]] = defaultdict(list)
     for file in files:
         by_patient[file.patient].append(file)
     known, unknown = _clusters(by_patient)
@@ -77,14 +77,16 @@ def split_by_patient(files: Sequence[FileHeader]) -> list[PatientFiles]:
     return [PatientFiles(tuple(members), tuple(sorted(warnings | shared))) for members, warnings in found]
 
 
-def _clusters(by_patient: dict[Patient, list[FileHeader]]) -> tuple[list[list[Patient]], list[Patient]]:
+def _clusters(
+    by_patient: dict[PatientIdentity, list[FileHeader]],
+) -> tuple[list[list[PatientIdentity]], list[PatientIdentity]]:
     """What files say of their patients, joined to one list a patient; and what says too little for that."""
 
-    def fullest_first(patient: Patient) -> tuple[bool, bool, bool, bool, str]:
+    def fullest_first(patient: PatientIdentity) -> tuple[bool, bool, bool, bool, str]:
         first = min(str(file.path) for file in by_patient[patient])
         return not patient.id, not patient.issuer, not any(patient.names), not patient.birth_date, first
 
-    known: list[list[Patient]] = []
+    known: list[list[PatientIdentity]] = []
     unknown = [patient for patient in by_patient if not patient.named]
     for patient in sorted((p for p in by_patient if p.named), key=fullest_first):
         possible = [same for same in known if not any(_conflict(patient, other) for other in same)]
@@ -98,13 +100,13 @@ def _clusters(by_patient: dict[Patient, list[FileHeader]]) -> tuple[list[list[Pa
     return known, unknown
 
 
-def _agree(one: Patient, other: Patient) -> bool:
+def _agree(one: PatientIdentity, other: PatientIdentity) -> bool:
     if one.id and other.id:
         return one.id == other.id
     return any(a and a == b for a, b in zip(one.names, other.names, strict=True))
 
 
-def _conflict(one: Patient, other: Patient) -> bool:
+def _conflict(one: PatientIdentity, other: PatientIdentity) -> bool:
     names, dates = _names_differ(one, other), _dates_differ(one, other)
     if one.id and other.id:
         issuers = bool(one.issuer and other.issuer) and one.issuer != other.issuer
@@ -112,12 +114,12 @@ def _conflict(one: Patient, other: Patient) -> bool:
     return names or dates
 
 
-def _names_differ(one: Patient, other: Patient) -> bool:
+def _names_differ(one: PatientIdentity, other: PatientIdentity) -> bool:
     both = [a == b for a, b in zip(one.names, other.names, strict=True) if a and b]
     return bool(both) and not any(both)
 
 
-def _dates_differ(one: Patient, other: Patient) -> bool:
+def _dates_differ(one: PatientIdentity, other: PatientIdentity) -> bool:
     return bool(one.birth_date and other.birth_date) and one.birth_date != other.birth_date
 
 

@@ -39,7 +39,7 @@ ALIGNMENT = 256
 _STORED = ("uint16", "int16")
 
 
-class Place(NamedTuple):
+class ReservedFrame(NamedTuple):
     """Room for one frame: its first byte, from the block's beginning on, and an array of unknown content."""
 
     offset: int
@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenFrame:
     """A reading process's answer: the frame is at `offset`, where it was asked for, as `dtype` in C order of
     `shape`."""
 
@@ -62,24 +62,25 @@ class PixelSlot:
     Attributes:
         start: its first byte, from the block's beginning on.
         nbytes: its size.
-        left_out: frames since the last `reset` that were read and did not fit: each has an array of its own.
+        outside_slot: frames since the last `reset` that were read and did not fit: each has an array of its
+        own.
     """
 
     def __init__(self, block: npt.NDArray[np.uint8], start: int, nbytes: int) -> None:
         self._block, self._used = block, 0
         self._waits: list[Callable[[], None]] = []
-        self.start, self.nbytes, self.left_out = start, nbytes, 0
+        self.start, self.nbytes, self.outside_slot = start, nbytes, 0
 
-    def place(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Place | None:
+    def reserve(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> ReservedFrame | None:
         """Reserve room for an array; None where what is left does not hold it."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size > self.nbytes - self._used:
             return None
         offset = self.start + self._used
         self._used = min(self.nbytes, _rounded_up(self._used + size, ALIGNMENT))
-        return Place(offset, self._block[offset : offset + size].view(dtype).reshape(shape))
+        return ReservedFrame(offset, self._block[offset : offset + size].view(dtype).reshape(shape))
 
-    def hold(self, wait: Callable[[], None]) -> None:
+    def add_release_wait(self, wait: Callable[[], None]) -> None:
         """Have the next `reset` call `wait` first: it returns once a copy that is under way has ended."""
         self._waits.append(wait)
 
@@ -92,7 +93,7 @@ class PixelSlot:
         while self._waits:
             self._waits[-1]()
             self._waits.pop()
-        self._used = self.left_out = 0
+        self._used = self.outside_slot = 0
 
 
 class PixelMemory:
@@ -162,7 +163,7 @@ class PixelMemory:
         return None if offset is None else self.slots[offset // self.slots[0].nbytes]
 
 
-def write(descriptor: int, offset: int, capacity: int, stored: npt.NDArray[Any]) -> Written | None:
+def write_frame(descriptor: int, offset: int, capacity: int, stored: npt.NDArray[Any]) -> WrittenFrame | None:
     """Write a frame to the block, from a reading process. None where it takes more than `capacity` bytes.
 
     Raises:
@@ -180,10 +181,10 @@ def write(descriptor: int, offset: int, capacity: int, stored: npt.NDArray[Any])
         raise DicomError(
             Stage.PIXELS, reason, "Report it with the output of `stenosis-trt doctor`."
         ) from error
-    return Written(stored.dtype.name, stored.shape, start)
+    return WrittenFrame(stored.dtype.name, stored.shape, start)
 
 
-def as_written(place: Place, written: Written) -> npt.NDArray[Any] | DicomError:
+def written_frame(place: ReservedFrame, written: WrittenFrame) -> npt.NDArray[Any] | DicomError:
     """The frame that a reading process says it wrote to `place`.
 
     Returns:
@@ -195,12 +196,12 @@ def as_written(place: Place, written: Written) -> npt.NDArray[Any] | DicomError:
     known = known and written.dtype in _STORED and isinstance(shape, tuple) and len(shape) == 2
     known = known and all(type(length) is int and length > 0 for length in shape)
     if not known or math.prod(shape) * 2 > place.view.nbytes:
-        return wrong_answer()
+        return invalid_answer_error()
     room: npt.NDArray[Any] = place.view.reshape(-1).view(written.dtype)
     return room[: math.prod(shape)].reshape(shape)
 
 
-def wrong_answer(stage: Stage = Stage.PIXELS) -> DicomError:
+def invalid_answer_error(stage: Stage = Stage.PIXELS) -> DicomError:
     """What is said of a file whose reading process answered what cannot be."""
     reason = "The process that read the file gave an answer that cannot be."
     return DicomError(stage, reason, "The file is broken: send or export it again.", temporary=True)

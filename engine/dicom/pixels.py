@@ -21,7 +21,7 @@ from pydicom.uid import (
     JPEGExtended12Bit,
 )
 
-from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, vocabulary
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, tag_table
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.frames import Frame
 from stenosis_trt.engine.dicom.jpeg import JpegFrame, decode_lossy, frame_header
@@ -40,7 +40,7 @@ _RESCALE = (
     "RescaleSlope",
     "RescaleIntercept",
 )
-_WANTED = vocabulary((*LAYOUT_KEYWORDS, *PADDING_KEYWORDS, *_RESCALE))
+_WANTED = tag_table((*LAYOUT_KEYWORDS, *PADDING_KEYWORDS, *_RESCALE))
 _JPEG2000_START = b"\xff\x4f\xff\x51"
 
 _LONGEST_COMPRESSED, _SHORT = 2, 1 << 16

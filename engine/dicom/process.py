@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.dicom.channel import Channel, MessageError, load_answer
+from stenosis_trt.engine.dicom.channel import Channel, MessageError, unpickle_answer
 from stenosis_trt.engine.dicom.errors import ReaderError, ReaderUnavailable
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
@@ -96,7 +96,7 @@ class ReadingProcess:
         try:
             channel.send(number, (kind, *arguments), seconds)
             while True:
-                belongs, answer = channel.receive(seconds, _longest_answer(self._limits), load_answer)
+                belongs, answer = channel.receive(seconds, _longest_answer(self._limits), unpickle_answer)
                 if belongs != number:
                     raise MessageError(f"Request {number} was answered with one to {belongs}.")
                 if answer is None:
@@ -148,7 +148,7 @@ class ReadingProcess:
                 "Close other programs, or allow this user more processes, memory and files; then try again.",
             ) from error
         try:
-            channel.receive(_START_SECONDS, _longest_answer(self._limits), load_answer)
+            channel.receive(_START_SECONDS, _longest_answer(self._limits), unpickle_answer)
         except (EOFError, OSError, MessageError) as error:
             code = self._ended_with()
             channel.close()

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stenosis_trt.engine.dicom.archives import Member, Refused
-from stenosis_trt.engine.dicom.duplicates import same_description
+from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember
+from stenosis_trt.engine.dicom.duplicates import have_same_description
 from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError, ReaderUnavailable
 from stenosis_trt.engine.dicom.find import References, find_files
 from stenosis_trt.engine.dicom.header import FileHeader
@@ -28,10 +28,10 @@ from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.pixel_memory import (
     PixelMemory,
     PixelSlot,
-    Place,
-    Written,
-    as_written,
-    wrong_answer,
+    ReservedFrame,
+    WrittenFrame,
+    invalid_answer_error,
+    written_frame,
 )
 from stenosis_trt.engine.dicom.process import ProcessLost, ReadingProcess
 from stenosis_trt.engine.dicom.series import build_studies
@@ -69,7 +69,7 @@ class _Wanted:
     """A frame to be decoded, and its place in shared memory, where it has one."""
 
     frame: FrameHeader
-    place: Place | None
+    place: ReservedFrame | None
 
     @property
     def room(self) -> tuple[int, int] | None:
@@ -219,7 +219,7 @@ class DicomReader:
             if frame.pose is not None and (frame.path, frame.index) in decoded
         ]
         if slot is not None and self._memory is not None:
-            slot.left_out += sum(self._memory.offset_of(item.stored) is None for item in slices)
+            slot.outside_slot += sum(self._memory.offset_of(item.stored) is None for item in slices)
         return tuple(slices), tuple(problems)
 
     def _list_dicomdir(self, path: Path) -> References | DicomError:
@@ -236,7 +236,7 @@ class DicomReader:
         for chunk, answers in self._each(self._headers, chunks):
             yield from zip(chunk, answers, strict=True)
 
-    def _unpack(self, found: tuple[Path, str]) -> list[Member | Refused | DicomError]:
+    def _unpack(self, found: tuple[Path, str]) -> list[ArchiveMember | RefusedMember | DicomError]:
         """The files of an archive, unpacked, and what is wrong with others."""
         path, kind = found
         try:
@@ -245,7 +245,7 @@ class DicomReader:
             reason = f"There is no temporary folder to unpack the archive in ({error.strerror})."
             advice = "Set TMPDIR to a folder that can be written, or unpack the archive and give the folder."
             return [DicomError(Stage.HEADER, reason, advice)]
-        answers: list[Member | Refused | DicomError]
+        answers: list[ArchiveMember | RefusedMember | DicomError]
         try:
             answers = self._ask("archive", path, kind, folder)
         except ProcessLost as lost:
@@ -258,7 +258,7 @@ class DicomReader:
 
     def _same_image(self, one: FileHeader, other: FileHeader) -> bool:
         """Whether two files hold one image, in the same place and with the same pixels."""
-        if not same_description(one, other):
+        if not have_same_description(one, other):
             return False
         try:
             (same,) = self._ask("same_pixels", one.path, other.path, len(one.frames))
@@ -382,13 +382,13 @@ def _are(answers: Any, count: int, *kinds: type) -> bool:
     )
 
 
-_PIXELS = (np.ndarray, Written, DicomError)
+_PIXELS = (np.ndarray, WrittenFrame, DicomError)
 _ANSWERS: dict[str, Callable[[Sequence[Any], list[Any]], bool]] = {
     "dicomdir": lambda asked, found: _are(found, 1, list, DicomError),
     "headers": lambda asked, found: len(found) == 1 and _are(found[0], len(asked[0]), FileHeader, DicomError),
     "images": lambda asked, found: len(found) == 1 and _are(found[0], len(asked[0]), *_PIXELS),
     "pixels": lambda asked, found: _are(found, len(asked[1]), *_PIXELS) or _are(found, 1, DicomError),
-    "archive": lambda asked, found: _are(found, len(found), Member, Refused, DicomError),
+    "archive": lambda asked, found: _are(found, len(found), ArchiveMember, RefusedMember, DicomError),
     "same_pixels": lambda asked, found: _are(found, 1, bool),
 }
 """What the answers to each request must be: arguments and answers → whether they are."""
@@ -412,23 +412,23 @@ def _chunks(files: dict[Path, list[_Wanted]], workers: int) -> Iterator[list[_Fi
         yield chunk
 
 
-def _place(frame: FrameHeader, slot: PixelSlot | None) -> Place | None:
+def _place(frame: FrameHeader, slot: PixelSlot | None) -> ReservedFrame | None:
     """Room for a frame by what its header said when it was scanned."""
     if slot is None or frame.pose is None:
         return None
-    return slot.place((frame.pose.rows, frame.pose.columns), _STORED)
+    return slot.reserve((frame.pose.rows, frame.pose.columns), _STORED)
 
 
 def _received(wanted: _Wanted, answer: Any) -> Any:
     """The pixels of a frame, or the DicomError that it has none for."""
-    if not isinstance(answer, Written):
+    if not isinstance(answer, WrittenFrame):
         return answer
-    return wrong_answer() if wanted.place is None else as_written(wanted.place, answer)
+    return invalid_answer_error() if wanted.place is None else written_frame(wanted.place, answer)
 
 
 def _lost(lost: ProcessLost, stage: Stage) -> DicomError:
     if lost.wrong:
-        return wrong_answer(stage)
+        return invalid_answer_error(stage)
     what = "took longer than the limit" if lost.hung else "ended the process that did it"
     setting = "timeout_seconds" if lost.hung else "decode_memory_bytes"
     advice = f"The file is broken: send or export it again. If it is whole, raise --limit {setting}."

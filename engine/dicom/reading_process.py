@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.engine.dicom.archives import Member, Refused, unpack
+from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember, unpack
 from stenosis_trt.engine.dicom.channel import Channel
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
 from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
-from stenosis_trt.engine.dicom.pixel_memory import Written, write
+from stenosis_trt.engine.dicom.pixel_memory import WrittenFrame, write_frame
 from stenosis_trt.engine.dicom.pixels import OpenPixels, Stored, open_pixels
 from stenosis_trt.engine.records import Stage
 
@@ -89,7 +89,7 @@ Room = tuple[int, int] | None
 
 def pixels(
     memory: int | None, path: Path, frames: Sequence[tuple[int, Room]], limits: ReadLimits
-) -> Iterator[Stored | Written | DicomError]:
+) -> Iterator[Stored | WrittenFrame | DicomError]:
     """One answer a frame, or a single one where the file as a whole cannot be used.
 
     Args:
@@ -109,17 +109,17 @@ def pixels(
 
 def images(
     memory: int | None, files: Sequence[tuple[Path, int, Room]], limits: ReadLimits
-) -> Iterator[list[Stored | Written | DicomError]]:
+) -> Iterator[list[Stored | WrittenFrame | DicomError]]:
     """What `pixels` answers for files of which one frame each is wanted, in one answer."""
     yield [next(pixels(memory, path, [(index, room)], limits)) for path, index, room in files]
 
 
 def _frame(
     opened: OpenPixels, index: int, memory: int | None, room: Room, limits: ReadLimits
-) -> Stored | Written | DicomError:
+) -> Stored | WrittenFrame | DicomError:
     try:
         stored = opened.decode(index)
-        written = None if memory is None or room is None else write(memory, *room, stored)
+        written = None if memory is None or room is None else write_frame(memory, *room, stored)
         return stored if written is None else written
     except BaseException as error:  # noqa: BLE001 - a codec may raise anything, and one in Rust no Exception
         return describe(error, Stage.PIXELS, limits)
@@ -161,7 +161,7 @@ def _probed_address_space_bytes() -> int:
 
 def archive(
     path: Path, kind: str, folder: Path, limits: ReadLimits
-) -> Iterator[Member | Refused | DicomError]:
+) -> Iterator[ArchiveMember | RefusedMember | DicomError]:
     """What `unpack` yields, an answer each; a DicomError where nothing of the archive is to be used."""
     try:
         yield from unpack(path, kind, folder, limits)

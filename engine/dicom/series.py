@@ -6,10 +6,10 @@ import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
-from stenosis_trt.engine.dicom.duplicates import SameImage, copies_problems, same_content
+from stenosis_trt.engine.dicom.duplicates import SameImage, copies_problem, have_same_content
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.patients import split_by_patient
-from stenosis_trt.engine.dicom.stack_geometry import Member
+from stenosis_trt.engine.dicom.stack_geometry import StackMember
 from stenosis_trt.engine.dicom.volumes import Volume, split_volumes
 from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeader
 
@@ -71,7 +71,7 @@ def _without_duplicates(
     problems, copies = [], []
     for header in files:
         earlier = first.setdefault((header.sop_instance_uid, _place(header)), header)
-        if earlier is header or same_content(earlier.path, header.path):
+        if earlier is header or have_same_content(earlier.path, header.path):
             continue
         if same_image(earlier, header):
             copies.append(header)
@@ -85,7 +85,7 @@ def _without_duplicates(
                 header.study_uid,
             )
         )
-    return list(first.values()), [*problems, *copies_problems(copies)]
+    return list(first.values()), [*problems, *copies_problem(copies)]
 
 
 def _place(header: FileHeader) -> Hashable:
@@ -100,10 +100,10 @@ def _place(header: FileHeader) -> Hashable:
 
 def _all_series(files: Sequence[FileHeader]) -> tuple[tuple[SeriesHeader, ...], bool]:
     """The volumes of all series of a study, and whether slices with a UID each were joined."""
-    members: dict[tuple[str, str], list[Member]] = defaultdict(list)
+    members: dict[tuple[str, str], list[StackMember]] = defaultdict(list)
     for file in files:
         members[file.series_uid, file.frame_of_reference_uid].extend(
-            Member(frame, file) for frame in file.frames
+            StackMember(frame, file) for frame in file.frames
         )
     singles, joined = _joined_singles([group for group in members.values() if len(group) == 1])
     volumes = [
@@ -115,13 +115,13 @@ def _all_series(files: Sequence[FileHeader]) -> tuple[tuple[SeriesHeader, ...], 
     return tuple(_header(volume) for volume in ordered), joined
 
 
-def _joined_singles(groups: Sequence[list[Member]]) -> tuple[list[Volume], bool]:
+def _joined_singles(groups: Sequence[list[StackMember]]) -> tuple[list[Volume], bool]:
     """Volumes of series of one image each, and whether some were joined.
 
     Images that agree in all but their Series Instance UIDs are one stack, where no two of them lie in one
     place and they do not run through one another. Where they cannot be joined, each says so.
     """
-    alike: dict[Hashable, list[Member]] = defaultdict(list)
+    alike: dict[Hashable, list[StackMember]] = defaultdict(list)
     for (member,) in groups:
         alike[_kind(member)].append(member)
     volumes, joined = [], False
@@ -138,7 +138,7 @@ def _joined_singles(groups: Sequence[list[Member]]) -> tuple[list[Volume], bool]
     return volumes, joined
 
 
-def _kind(member: Member) -> Hashable:
+def _kind(member: StackMember) -> Hashable:
     """What images of one stack have in common; their frame of reference is looked at afterwards."""
     file, pose = member.file, member.pose
     return (
@@ -149,7 +149,7 @@ def _kind(member: Member) -> Hashable:
     )
 
 
-def _why_apart(members: Sequence[Member], found: Sequence[Volume]) -> str:
+def _why_apart(members: Sequence[StackMember], found: Sequence[Volume]) -> str:
     """Why images with a Series Instance UID each cannot be joined to the one stack that was found, or ""."""
     file = members[0].file
     begin = f"each of {len(members)} images like it has a Series Instance UID of its own, and "

@@ -21,7 +21,7 @@ _PARALLEL_DEGREES = 2.0
 
 
 @dataclass(frozen=True)
-class Member:
+class StackMember:
     """One frame of a series, and the file that it is in."""
 
     frame: FoundFrame
@@ -35,7 +35,7 @@ class Member:
         return self.frame.header.pose
 
 
-Group = list[Member]
+Group = list[StackMember]
 
 
 class Geometry:
@@ -69,7 +69,7 @@ class Geometry:
         """The members in order of position."""
         return [self._members[index] for index in np.argsort(self.along, kind="stable").tolist()]
 
-    def places(self) -> list[int]:
+    def place_labels(self) -> list[int]:
         """Number the planes; frames in one plane have one number."""
         along, centres, normals = self.along, self.centres, self.normals
         places = [0] * len(along)
@@ -88,7 +88,7 @@ class Geometry:
         return places
 
 
-def grouped(members: Group, labels: Iterable[Hashable]) -> list[Group]:
+def group_by_label(members: Group, labels: Iterable[Hashable]) -> list[Group]:
     """Members with one label each, in the order in which labels come first."""
     groups: dict[Hashable, Group] = defaultdict(list)
     for member, label in zip(members, labels, strict=True):
@@ -96,7 +96,7 @@ def grouped(members: Group, labels: Iterable[Hashable]) -> list[Group]:
     return list(groups.values())
 
 
-def tilts(members: Group, degrees: float) -> list[int]:
+def tilt_labels(members: Group, degrees: float) -> list[int]:
     """Number directions of the normal; those that a chain of steps below `degrees` joins have one number."""
     rounded, inverse = np.unique(np.round(Geometry(members).normals, 4), axis=0, return_inverse=True)
     every = rounded / np.linalg.norm(rounded, axis=1, keepdims=True)
@@ -114,7 +114,7 @@ def tilts(members: Group, degrees: float) -> list[int]:
     return [int(numbers[k]) for k in inverse.reshape(-1)]
 
 
-def places_within(geometry: Geometry) -> npt.NDArray[np.int64]:
+def station_labels(geometry: Geometry) -> npt.NDArray[np.int64]:
     """Number the places within the plane: centres far apart have different numbers."""
     normal = geometry.normals[0]
     within = geometry.centres - np.outer(geometry.centres @ normal, normal)

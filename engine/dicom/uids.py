@@ -24,6 +24,6 @@ def safe_uid(text: str) -> str:
     return _HASHED + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
 
 
-def was_replaced(uid: str) -> bool:
+def is_replacement(uid: str) -> bool:
     """Return True if `safe_uid` replaced the UID."""
     return uid.startswith(_HASHED)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stenosis_trt.engine.dicom.archives import Member, Refused
+from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.records import Problem, StudyHeader
 
@@ -45,9 +45,9 @@ class UnpackedArchives:
             self._archives[folder] = archive
         return folder
 
-    def add(self, archive: Path, members: Iterable[Member]) -> list[Path]:
+    def add(self, archive: Path, members: Iterable[ArchiveMember]) -> list[Path]:
         """Remember what files were called in their archive; returns where they lie."""
-        found = {member.path: member_path(archive, member.name) for member in members}
+        found = {member.path: unpacked_member_path(archive, member.name) for member in members}
         self._names |= found
         return list(found)
 
@@ -87,22 +87,22 @@ class UnpackedArchives:
 
 
 def members_of(
-    archive: Path, answers: Sequence[Member | Refused | DicomError]
-) -> tuple[list[Member], list[Problem]]:
+    archive: Path, answers: Sequence[ArchiveMember | RefusedMember | DicomError]
+) -> tuple[list[ArchiveMember], list[Problem]]:
     """The files that were unpacked of an archive, and a Problem for each other one; where the archive is
     refused as a whole, that Problem alone."""
-    members: list[Member] = []
+    members: list[ArchiveMember] = []
     problems: list[Problem] = []
     for answer in answers:
         if isinstance(answer, DicomError):
             return [], [answer.problem(str(archive))]
-        if isinstance(answer, Member):
+        if isinstance(answer, ArchiveMember):
             members.append(answer)
         else:
-            problems.append(answer.error.problem(member_path(archive, answer.name)))
+            problems.append(answer.error.problem(unpacked_member_path(archive, answer.name)))
     return members, problems
 
 
-def member_path(archive: Path, name: str) -> str:
+def unpacked_member_path(archive: Path, name: str) -> str:
     """How a file in an archive is shown."""
     return f"{archive}{_SEPARATOR}{name}"

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.engine.dicom.interleaving import tangle, untangled
+from stenosis_trt.engine.dicom.interleaving import interleaving_defect, separate_interleaved
 from stenosis_trt.engine.dicom.stack_geometry import (
     SAME_PLACE_COSINE,
     SAME_PLACE_MM,
     Geometry,
     Group,
-    Member,
-    grouped,
-    places_within,
-    tilts,
+    StackMember,
+    group_by_label,
+    station_labels,
+    tilt_labels,
 )
 
 _SAME_PLANE_DEGREES = 30.0
@@ -39,11 +39,11 @@ _TIME_ROUNDING_MS = 1.0
 class Volume:
     """One stack of slices in order of position; `defect` says why it is none, "" where it is one."""
 
-    members: tuple[Member, ...]
+    members: tuple[StackMember, ...]
     defect: str = ""
 
 
-def split_volumes(members: Sequence[Member]) -> list[Volume]:
+def split_volumes(members: Sequence[StackMember]) -> list[Volume]:
     """The volumes of one series in one frame of reference. Each member is in exactly one of them."""
     return [
         volume
@@ -56,10 +56,10 @@ def split_volumes(members: Sequence[Member]) -> list[Volume]:
 
 def _stacks(members: Group) -> list[Volume]:
     found = []
-    for group in untangled(members):
+    for group in separate_interleaved(members):
         for volume in _same_places(group):
             ordered = Geometry(volume).ordered()
-            found.append(Volume(tuple(ordered), tangle(ordered)))
+            found.append(Volume(tuple(ordered), interleaving_defect(ordered)))
     return found
 
 
@@ -68,7 +68,7 @@ def _stacks(members: Group) -> list[Volume]:
 
 def _planes(members: Group) -> list[Group]:
     """Series of several planes; a single one where the others are references or all are a localizer's."""
-    groups = grouped(members, tilts(members, _SAME_PLANE_DEGREES))
+    groups = group_by_label(members, tilt_labels(members, _SAME_PLANE_DEGREES))
     stacks = [group for group in groups if len(group) >= _STACK]
     if len(stacks) < 2:
         return [members]
@@ -76,7 +76,7 @@ def _planes(members: Group) -> list[Group]:
     return [members] if localizer else groups
 
 
-def _protocol(member: Member) -> Hashable:
+def _protocol(member: StackMember) -> Hashable:
     """What the planes of a localizer have in common."""
     pose, tags, file = member.pose, member.frame.contrast, member.file
     size = pose.rows, pose.columns, pose.row_spacing, pose.column_spacing, pose.thickness
@@ -98,8 +98,8 @@ def _contrasts(members: Group) -> list[Group]:
         [tag.scanning_sequence for tag in tags],
         strict=True,
     )
-    groups = grouped(members, labels)
-    names: tuple[Callable[[Member], Hashable], ...] = (
+    groups = group_by_label(members, labels)
+    names: tuple[Callable[[StackMember], Hashable], ...] = (
         lambda member: member.frame.volume.kind,
         lambda member: member.file.series_number,
         lambda member: member.file.description,
@@ -109,8 +109,8 @@ def _contrasts(members: Group) -> list[Group]:
     return groups
 
 
-def _if_stacks(members: Group, name: Callable[[Member], Hashable]) -> list[Group]:
-    groups = grouped(members, map(name, members))
+def _if_stacks(members: Group, name: Callable[[StackMember], Hashable]) -> list[Group]:
+    groups = group_by_label(members, map(name, members))
     return groups if min(map(len, groups)) >= _STACK else [members]
 
 
@@ -141,10 +141,10 @@ def _stations(members: Group) -> list[Group]:
     along = geometry.along
     if np.abs(geometry.normals @ geometry.normals[0]).min() < SAME_PLACE_COSINE:
         return [members]
-    stations = places_within(geometry)
+    stations = station_labels(geometry)
     order = np.argsort(along, kind="stable")
     beside = (np.diff(along[order]) <= SAME_PLACE_MM) & (np.diff(stations[order]) != 0)
-    return grouped(members, stations.tolist()) if beside.any() else [members]
+    return group_by_label(members, stations.tolist()) if beside.any() else [members]
 
 
 # Images in one place
@@ -158,13 +158,13 @@ def _same_places(members: Group) -> list[Group]:
     acquisition numbers that also count groups of slices. What no value tells apart, the order of files
     does.
     """
-    place = dict(zip(map(id, members), Geometry(members).places(), strict=True))
+    place = dict(zip(map(id, members), Geometry(members).place_labels(), strict=True))
     count = len(set(place.values()))
     if count == len(members):
         return [members]
     columns = _varying(members, place)
     for used in range(1, len(columns) + 1):
-        volumes = grouped(
+        volumes = group_by_label(
             members, [tuple(m.frame.volume[column] for column in columns[:used]) for m in members]
         )
         sizes = [len({place[id(member)] for member in volume}) for volume in volumes]

@@ -34,13 +34,13 @@ class CanalLine:
 
     Attributes:
         points: LPS, mm, float64 (M, 3), head to foot.
-        arc: mm along the line, float64 (M,), zero at the first level found.
-        level_arc: arc length of each level found, by its name.
+        arc_length_mm: mm along the line, float64 (M,), zero at the first level found.
+        level_arc_length_mm: arc length of each level found, by its name.
     """
 
     points: FloatArray
-    arc: FloatArray
-    level_arc: dict[str, float]
+    arc_length_mm: FloatArray
+    level_arc_length_mm: dict[str, float]
 
 
 def canal_line(levels: Sequence[LevelPoint]) -> CanalLine:
@@ -73,12 +73,12 @@ class CordSlice:
 
     index: int
     centre: FloatArray
-    arc: float
+    arc_length_mm: float
     tilt_degrees: float = 0.0
     series: int = 0
 
 
-def slices_across(
+def crossing_slices(
     line: CanalLine, slices: Sequence[LoadedSlice], series: Sequence[int] = ()
 ) -> list[CordSlice]:
     """The axial slices that the canal's line crosses within the image, each where it does so first.
@@ -103,7 +103,7 @@ def slices_across(
     points = line.points[k] + share[:, None] * along
     cosines = np.abs((normals[indices] * along).sum(axis=1)) / np.linalg.norm(along, axis=1)
     tilts = np.degrees(np.arccos(np.minimum(cosines, 1.0)))
-    arcs = line.arc[k] + share * (line.arc[k + 1] - line.arc[k])
+    arcs = line.arc_length_mm[k] + share * (line.arc_length_mm[k + 1] - line.arc_length_mm[k])
     across = []
     for index, point, arc, tilt in zip(indices.tolist(), points, arcs, tilts, strict=True):
         pose = poses[index]

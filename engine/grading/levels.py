@@ -64,22 +64,24 @@ class LevelPoint:
     warnings: tuple[str, ...] = ()
 
 
-Chain = tuple[LevelPoint | None, ...]
+LevelChain = tuple[LevelPoint | None, ...]
 """For each of LEVELS the place that was chosen, or None."""
 
 
-def locate_levels(slices: Sequence[LoadedSlice], seen: Keypoints, model: ModelSpec) -> tuple[LevelPoint, ...]:
+def locate_levels(
+    slices: Sequence[LoadedSlice], keypoints: Keypoints, model: ModelSpec
+) -> tuple[LevelPoint, ...]:
     """Combine the slices' peaks to one point a level, and drop what cannot be a cervical spine.
 
     Args:
         slices: the sagittal series, N slices.
-        seen: in each of them, a peak for each of LEVELS.
+        keypoints: in each of them, a peak for each of LEVELS.
         model: its output's minimum confidence.
 
     Returns:
         One entry for each of LEVELS, in that order.
     """
-    opinions = [_opinions(index, slices, seen, model) for index in range(len(LEVELS))]
+    opinions = [_opinions(index, slices, keypoints, model) for index in range(len(LEVELS))]
     chain = _most_plausible(opinions)
     doubtful = _as_well_one_off(chain, opinions) or not _counted_from_c2(chain, slices)
     doubt = ("level_number_uncertain",) if doubtful else ()
@@ -150,10 +152,10 @@ def _without_point(item: LevelPoint) -> LevelPoint:
     )
 
 
-def _most_plausible(opinions: Sequence[Sequence[LevelPoint]]) -> Chain:
+def _most_plausible(opinions: Sequence[Sequence[LevelPoint]]) -> LevelChain:
     """The most confident run of levels in which every gap and bend could be a cervical spine's."""
     choices = [[*(item for item in each if item.point is not None), None] for each in opinions]
-    best: Chain = (None,) * len(opinions)
+    best: LevelChain = (None,) * len(opinions)
     most = 0.0
     # Six levels of few opinions: all runs can be tried, and the surest come first.
     for run in product(*choices):
@@ -163,7 +165,7 @@ def _most_plausible(opinions: Sequence[Sequence[LevelPoint]]) -> Chain:
     return best
 
 
-def _as_well_one_off(chain: Chain, opinions: Sequence[Sequence[LevelPoint]]) -> bool:
+def _as_well_one_off(chain: LevelChain, opinions: Sequence[Sequence[LevelPoint]]) -> bool:
     """Whether the discs could nearly as well be numbered one higher or lower: opinions on each level lie
     where the chain has its neighbour."""
     for shift in (-1, 1):
@@ -180,7 +182,7 @@ def _as_well_one_off(chain: Chain, opinions: Sequence[Sequence[LevelPoint]]) -> 
     return False
 
 
-def _counted_from_c2(chain: Chain, slices: Sequence[LoadedSlice]) -> bool:
+def _counted_from_c2(chain: LevelChain, slices: Sequence[LoadedSlice]) -> bool:
     """Whether images show enough above C2/3, or above where it must be, for another disc to be seen."""
     places = [(index, np.asarray(item.point)) for index, item in enumerate(chain) if item is not None]
     if len(places) < 2:

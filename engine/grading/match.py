@@ -23,7 +23,7 @@ _SAME_TILT_DEGREES = 5.0
 
 
 @dataclass(frozen=True)
-class Match:
+class LevelMatch:
     """The measurement that stands for a level, or None; `warnings` say what is doubtful or missing."""
 
     cord: CordMeasurement | None
@@ -32,7 +32,7 @@ class Match:
 
 def match_levels(
     line: CanalLine, across: Sequence[CordSlice], measured: Sequence[CordMeasurement]
-) -> dict[str, Match]:
+) -> dict[str, LevelMatch]:
     """For each level on the line, the slice of maximal compression near it.
 
     Where there are several axial series, as packs planned disc by disc are, only slices of the one that
@@ -46,18 +46,18 @@ def match_levels(
     Returns:
         One match for each level on the line.
     """
-    arcs = np.array([item.arc for item in across])
-    places = sorted(line.level_arc.values())
+    arcs = np.array([item.arc_length_mm for item in across])
+    places = sorted(line.level_arc_length_mm.values())
     reaches = {
         level: min([_REACH_MM, *(abs(arc - place) / 2 for place in places if place != arc)])
-        for level, arc in line.level_arc.items()
+        for level, arc in line.level_arc_length_mm.items()
     }
     matches = {}
-    for level, arc in line.level_arc.items():
+    for level, arc in line.level_arc_length_mm.items():
         near = np.flatnonzero(np.abs(arcs - arc) <= reaches[level])
         near = near[_of_best_series(arc, [across[int(k)] for k in near], across)]
         if len(near) == 0:
-            matches[level] = Match(None, ("no_axial_slice",))
+            matches[level] = LevelMatch(None, ("no_axial_slice",))
             continue
         warnings = () if float(np.abs(arcs[near] - arc).min()) <= _GAP_MM else ("axial_slice_gap",)
         candidates = [measured[int(k)] for k in near]
@@ -71,9 +71,9 @@ def match_levels(
         chosen = int(choice.slices[0])
         if chosen < 0:
             doubts = dict.fromkeys(warning for item in candidates for warning in item.warnings)
-            matches[level] = Match(None, ("cord_not_measured", *doubts, *warnings))
+            matches[level] = LevelMatch(None, ("cord_not_measured", *doubts, *warnings))
             continue
-        matches[level] = Match(candidates[chosen], warnings)
+        matches[level] = LevelMatch(candidates[chosen], warnings)
     return matches
 
 
@@ -85,10 +85,12 @@ def _of_best_series(arc: float, near: Sequence[CordSlice], across: Sequence[Cord
     """
 
     def rank(series: int) -> tuple[bool, int, float]:
-        arcs = [item.arc for item in across if item.series == series]
-        nearest = min((item for item in near if item.series == series), key=lambda item: abs(item.arc - arc))
+        arcs = [item.arc_length_mm for item in across if item.series == series]
+        nearest = min(
+            (item for item in near if item.series == series), key=lambda item: abs(item.arc_length_mm - arc)
+        )
         beyond = not min(arcs) <= arc <= max(arcs)
-        return beyond, int(nearest.tilt_degrees / _SAME_TILT_DEGREES), abs(nearest.arc - arc)
+        return beyond, int(nearest.tilt_degrees / _SAME_TILT_DEGREES), abs(nearest.arc_length_mm - arc)
 
     best = min({item.series for item in near}, key=rank, default=None)
     return [k for k, item in enumerate(near) if item.series == best]

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Backend, Float32Array, Grades, Roi, StudyOnBackend
+from stenosis_trt.engine.backends.base import Backend, BackendStudy, Float32Array, Grades, Roi
 from stenosis_trt.engine.errors import CannotGrade
-from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, measure_cord, slices_across
+from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
 from stenosis_trt.engine.grading.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
-from stenosis_trt.engine.grading.match import Match, match_levels
+from stenosis_trt.engine.grading.match import LevelMatch, match_levels
 from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
 from stenosis_trt.engine.packs.pack import Pack
@@ -84,7 +84,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         with clock.stage("grade"):
             graded = _graded(study.sagittal, regions, grades.result(), pack)
     if refused:
-        matches = {item.level: Match(None, (refused,)) for item in levels}
+        matches = {item.level: LevelMatch(None, (refused,)) for item in levels}
     else:
         matches = match_levels(line, across, cords)
     results = tuple(
@@ -110,7 +110,7 @@ def _axial_uids(study: LoadedStudy) -> list[str]:
 
 
 def _find_levels(
-    slices: Sequence[LoadedSlice], pack: Pack, on_backend: StudyOnBackend
+    slices: Sequence[LoadedSlice], pack: Pack, on_backend: BackendStudy
 ) -> tuple[LevelPoint, ...]:
     model = pack.models["levels"]
     poses = [item.pose for item in slices]
@@ -132,7 +132,7 @@ class _Grade:
     """What the grader says of one level, and the slice it was read from; see `LevelResult`."""
 
     probabilities: tuple[float, float, float, float] | None
-    p_other: float | None
+    p_ood: float | None
     frame: FrameHeader
     warnings: tuple[str, ...]
 
@@ -171,14 +171,14 @@ def _graded(
     output = pack.models["grader"].output
     graded = {}
     for k, region in enumerate(regions):
-        probabilities, p_other = of_grades(grades.probabilities[k], output)
+        probabilities, p_ood = grade_probabilities(grades.probabilities[k], output)
         doubts = (
             (region.repeated, "edge_of_stack"),
             (grades.contrast[k] < _LOW_CONTRAST, "low_contrast"),
-            (probabilities is None, "unlike_training"),
+            (probabilities is None, "out_of_distribution"),
         )
         warnings = tuple(name for doubtful, name in doubts if doubtful)
-        graded[region.level] = _Grade(probabilities, p_other, slices[region.nearest].frame, warnings)
+        graded[region.level] = _Grade(probabilities, p_ood, slices[region.nearest].frame, warnings)
     if all(item.probabilities is None for item in graded.values()):
         raise CannotGrade(
             Stage.GRADE,
@@ -189,7 +189,7 @@ def _graded(
     return graded
 
 
-def of_grades(
+def grade_probabilities(
     classes: Float32Array, output: OutputSpec
 ) -> tuple[tuple[float, float, float, float] | None, float | None]:
     """The probabilities of the four grades, and that of none of them.
@@ -199,19 +199,19 @@ def of_grades(
         output: of the grader.
 
     Returns:
-        p_k / (1 − p_other), or None where p_other reaches its limit; and p_other. Of four classes the
+        p_k / (1 − p_ood), or None where p_ood reaches its limit; and p_ood. Of four classes the
         probabilities as they are, and None.
     """
     p0, p1, p2, p3, *rest = (float(value) for value in classes)
     if output.maximum_other is None:
         return (p0, p1, p2, p3), None
-    (p_other,) = rest
-    # 1 − p_other is what the others add up to. Half precision rounds each, so that only their sum leaves
+    (p_ood,) = rest
+    # 1 − p_ood is what the others add up to. Half precision rounds each, so that only their sum leaves
     # probabilities that add up to 1.
     total = p0 + p1 + p2 + p3
-    if p_other >= output.maximum_other or total <= 0.0:
-        return None, p_other
-    return (p0 / total, p1 / total, p2 / total, p3 / total), p_other
+    if p_ood >= output.maximum_other or total <= 0.0:
+        return None, p_ood
+    return (p0 / total, p1 / total, p2 / total, p3 / total), p_ood
 
 
 def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSlice], str]:
@@ -220,7 +220,7 @@ def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSl
         return [], "no_axial_series"
     if not study.same_frame_of_reference:
         return [], "axial_unmatched"
-    across = slices_across(line, study.axial, study.axial_series_index)
+    across = crossing_slices(line, study.axial, study.axial_series_index)
     return across, "" if across else "no_axial_slice"
 
 
@@ -232,7 +232,9 @@ def _cord_rois(slices: Sequence[LoadedSlice], across: Sequence[CordSlice], spec:
     return [Roi((item.index,) * spec.channels, affine) for item, affine in zip(across, affines, strict=True)]
 
 
-def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, pack: Pack) -> LevelResult:
+def _level_result(
+    item: LevelPoint, graded: _Grade | None, match: LevelMatch | None, pack: Pack
+) -> LevelResult:
     if graded is None:
         return LevelResult(item.level, None, None, None, None, "", item.confidence, item.warnings)
     grade: int | None = None
@@ -256,6 +258,6 @@ def _level_result(item: LevelPoint, graded: _Grade | None, match: Match | None, 
             *(("grade_low_confidence",) if unsure else ()),
             *(match.warnings if match else ()),
         ),
-        p_other=graded.p_other,
+        p_ood=graded.p_ood,
         sagittal_frame_number=graded.frame.frame_number,
     )

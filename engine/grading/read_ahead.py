@@ -16,10 +16,10 @@ import numpy as np
 from stenosis_trt.engine.dicom.errors import ReaderUnavailable
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
-from stenosis_trt.engine.dicom.uids import was_replaced
+from stenosis_trt.engine.dicom.uids import is_replacement
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy, Problem, SeriesHeader, Stage, StudyHeader
-from stenosis_trt.engine.selection.alternation import alternating
-from stenosis_trt.engine.selection.select import Choice, choose
+from stenosis_trt.engine.selection.alternation import alternating_slices_reason
+from stenosis_trt.engine.selection.select import SeriesSelection, select_series
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _GAP_FACTOR = 1.7
 
 
 @dataclass(frozen=True)
-class Try:
+class FailedAttempt:
     """A sagittal series that could not be graded: its index in the study, and at which stage and why."""
 
     index: int
@@ -55,10 +55,11 @@ class ReadStudy:
         study: its slices.
         problems: of a study that can be graded, those of its single files.
         seconds: what reading took, without `on_read`.
-        left_out: slices that did not fit in the slot that the study was given.
+        outside_slot: slices that did not fit in the slot that the study was given.
         index: of the sagittal series in the study's header.
-        tries: sagittal series that were tried before this one.
-        error: what `on_read` raised; or what held the slot, when it was to be free: then the study lies in
+        attempts: sagittal series that were tried before this one.
+        upload_error: what `on_read` raised; or what held the slot, when it was to be free: then the study
+            lies in
             arrays of its own. Its slices can be used all the same. To be looked at before the study is.
     """
 
@@ -66,17 +67,17 @@ class ReadStudy:
     study: LoadedStudy | None
     problems: tuple[Problem, ...]
     seconds: float
-    left_out: int = 0
-    error: Exception | None = None
+    outside_slot: int = 0
+    upload_error: Exception | None = None
     index: int = -1
-    tries: tuple[Try, ...] = ()
+    attempts: tuple[FailedAttempt, ...] = ()
 
 
 OnRead = Callable[[LoadedStudy], object]
 """Called with each study that can be graded, in the thread that read it, before the next one is read."""
 
 
-def program_failed(header: StudyHeader, stage: Stage, error: Exception) -> Problem:
+def internal_error_problem(header: StudyHeader, stage: Stage, error: Exception) -> Problem:
     """The Problem of a study on which the program itself failed; the traceback goes to the debug log.
 
     The error's own text is left out: it may quote the header. To be called while the exception is handled.
@@ -150,7 +151,7 @@ def read_study(
     header: StudyHeader,
     slot: PixelSlot | None = None,
     on_read: OnRead | None = None,
-    tries: tuple[Try, ...] = (),
+    tries: tuple[FailedAttempt, ...] = (),
 ) -> ReadStudy:
     """Choose the series of a study and load them, into `slot`, which is reset before. Whatever goes wrong is
     among the problems, or is the `error`. Where too few slices of the chosen series can be read, the next one
@@ -167,33 +168,33 @@ def read_study(
     try:
         while study is None and len(tries) < _MOST_TRIES:
             stage = Stage.CHOOSE
-            choice = choose(header, [item.index for item in tries])
+            choice = select_series(header, [item.index for item in tries])
             if choice.problem is not None:
                 problems = problems if tries else (choice.problem,)
                 break
-            index, stage = choice.sagittal_place, Stage.PIXELS
+            index, stage = choice.sagittal_index, Stage.PIXELS
             loaded, broken = _load(reader, choice, slot)
             problems = (*problems, *broken)
-            if isinstance(loaded, Try):
+            if isinstance(loaded, FailedAttempt):
                 tries = (*tries, loaded)
             else:
                 second = ("sagittal_second_choice",) if tries else ()
                 study = replace(loaded, warnings=(*loaded.warnings, *second))
         if study is None and tries:
-            problems = (*problems, refusal(header, tries))
+            problems = (*problems, ungradable_problem(header, tries))
     except ReaderUnavailable as failure:
         reason = f"cannot grade: {failure.reason}"
         problems = (Problem(header.path, stage, reason, failure.advice, header.study_uid, of_study=True),)
     except Exception as failure:  # noqa: BLE001 - one study's fault must not end the batch
-        problems = (program_failed(header, stage, failure),)
+        problems = (internal_error_problem(header, stage, failure),)
     seconds = time.perf_counter() - start
     if study is not None and on_read is not None and error is None:
         error = _error_of(partial(on_read, study))
-    left_out = 0 if slot is None else slot.left_out
+    left_out = 0 if slot is None else slot.outside_slot
     return ReadStudy(header, study, problems, seconds, left_out, error, index, tries)
 
 
-def read_next_choice(
+def read_next_candidate(
     reader: DicomReader, read: ReadStudy, stage: Stage, reason: str, advice: str
 ) -> ReadStudy:
     """The same study with its next best sagittal series, once no cervical spine was recognised in one.
@@ -201,13 +202,13 @@ def read_next_choice(
     Its problems include those of `read`. Where no series is left, the last of them says of each why it could
     not be graded.
     """
-    tries = (*read.tries, Try(read.index, stage, reason, advice))
+    tries = (*read.attempts, FailedAttempt(read.index, stage, reason, advice))
     again = read_study(reader, read.header, tries=tries)
     problems = tuple(dict.fromkeys((*read.problems, *again.problems)))
     return replace(again, problems=problems, seconds=read.seconds + again.seconds)
 
 
-def refusal(header: StudyHeader, tries: Sequence[Try]) -> Problem:
+def ungradable_problem(header: StudyHeader, tries: Sequence[FailedAttempt]) -> Problem:
     """Why a study cannot be graded, of each series that was tried."""
     last = tries[-1]
     if len(tries) == 1:
@@ -218,7 +219,7 @@ def refusal(header: StudyHeader, tries: Sequence[Try]) -> Problem:
     return Problem(header.path, last.stage, reason, last.advice, header.study_uid, of_study=True)
 
 
-def told_of_tries(read: ReadStudy) -> tuple[Problem, ...]:
+def attempt_warnings(read: ReadStudy) -> tuple[Problem, ...]:
     """Of a study that was graded: the series that were tried before, as problems that lose nothing."""
     advice = "Nothing to do: another sagittal series of the study was graded."
     return tuple(
@@ -230,7 +231,7 @@ def told_of_tries(read: ReadStudy) -> tuple[Problem, ...]:
             read.header.study_uid,
             harmless=True,
         )
-        for item in read.tries
+        for item in read.attempts
     )
 
 
@@ -244,18 +245,18 @@ def _error_of(call: Callable[[], object]) -> Exception | None:
 
 
 def _load(
-    reader: DicomReader, choice: Choice, slot: PixelSlot | None
-) -> tuple[LoadedStudy | Try, tuple[Problem, ...]]:
+    reader: DicomReader, choice: SeriesSelection, slot: PixelSlot | None
+) -> tuple[LoadedStudy | FailedAttempt, tuple[Problem, ...]]:
     """The chosen series, or why the sagittal one cannot be graded; and the problems of single files."""
     if choice.sagittal is None:
         raise ValueError("A study without a sagittal series was chosen without a problem.")
     sagittal, broken = _load_series(reader, choice.sagittal, slot)
     if len(sagittal) < _MINIMUM_SAGITTAL_SLICES:
         reason = f"only {len(sagittal)} sagittal slices could be read."
-        return Try(choice.sagittal_place, Stage.PIXELS, reason, "Send the study again."), broken
-    if mixed := alternating(sagittal):
+        return FailedAttempt(choice.sagittal_index, Stage.PIXELS, reason, "Send the study again."), broken
+    if mixed := alternating_slices_reason(sagittal):
         reason = f"the sagittal slices are {_MIXED}: {mixed}."
-        return Try(choice.sagittal_place, Stage.CHOOSE, reason, _SEND_APART), broken
+        return FailedAttempt(choice.sagittal_index, Stage.CHOOSE, reason, _SEND_APART), broken
     packs, axial, more = _load_axial(reader, choice, slot)
     left_out = any(problem.stage is Stage.CHOOSE for problem in more)
     broken = (*broken, *(problem for problem in more if problem.stage is not Stage.CHOOSE))
@@ -283,7 +284,7 @@ def _load(
 
 
 def _load_axial(
-    reader: DicomReader, choice: Choice, slot: PixelSlot | None
+    reader: DicomReader, choice: SeriesSelection, slot: PixelSlot | None
 ) -> tuple[list[SeriesHeader], list[tuple[LoadedSlice, ...]], tuple[Problem, ...]]:
     """The axial series that can be used, the slices of each, and the problems of files and of series that are
     left out since their slices alternate."""
@@ -292,7 +293,7 @@ def _load_axial(
     for pack in () if choice.axial is None else (choice.axial, *choice.axial_packs):
         slices, broken = _load_series(reader, pack, slot)
         problems = (*problems, *broken)
-        if mixed := alternating(slices):
+        if mixed := alternating_slices_reason(slices):
             study = choice.study
             reason = f"The axial series is left out: its slices are {_MIXED}: {mixed}."
             mix = Problem(study.path, Stage.CHOOSE, reason, _SEND_APART, study.study_uid)
@@ -310,12 +311,12 @@ def _load_series(
     return slices, tuple(replace(problem, study_uid=series.study_uid) for problem in problems)
 
 
-def _has_replaced_uid(choice: Choice) -> bool:
+def _has_replaced_uid(choice: SeriesSelection) -> bool:
     """Whether a UID that results name is the hash of what the header holds."""
     chosen = [series for series in (choice.sagittal, choice.axial) if series is not None]
     uids = [choice.study.study_uid, *(series.series_uid for series in chosen)]
     uids.extend(frame.sop_instance_uid for series in chosen for frame in series.frames)
-    return any(map(was_replaced, uids))
+    return any(map(is_replacement, uids))
 
 
 def _has_gap(slices: Sequence[LoadedSlice]) -> bool:

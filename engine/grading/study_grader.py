@@ -13,11 +13,16 @@ from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.errors import CannotGrade, DeviceError, PackError
 from stenosis_trt.engine.grading.pipeline import grade_study
-from stenosis_trt.engine.grading.read_ahead import ReadStudy, program_failed, read_next_choice, told_of_tries
+from stenosis_trt.engine.grading.read_ahead import (
+    ReadStudy,
+    attempt_warnings,
+    internal_error_problem,
+    read_next_candidate,
+)
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedStudy, Problem, Stage, StudyResult
 
-Grade = Callable[[LoadedStudy, Pack, Backend], StudyResult]
+GradeFunction = Callable[[LoadedStudy, Pack, Backend], StudyResult]
 
 
 @contextmanager
@@ -27,7 +32,7 @@ def pixel_memory(backend: Backend) -> Iterator[PixelMemory | None]:
         yield None
         return
     with PixelMemory(backend.reading_bytes) as memory:
-        backend.read_into(memory)
+        backend.set_reading_memory(memory)
         yield memory
 
 
@@ -51,7 +56,7 @@ class StudyGrader:
         backend: Backend,
         threads: int | None = None,
         cpu_if_gpu_fails: bool = False,
-        grade: Grade = grade_study,
+        grade: GradeFunction = grade_study,
     ) -> None:
         self._pack, self._backend, self._grade = pack, backend, grade
         self._threads, self._cpu_if_gpu_fails = threads, cpu_if_gpu_fails
@@ -79,18 +84,18 @@ class StudyGrader:
     ) -> tuple[StudyResult | None, tuple[Problem, ...]]:
         if read.study is None:
             return None, read.problems
-        if isinstance(read.error, DeviceError) and backend is self._backend:
-            return self._without_gpu(reader, read, read.error)
+        if isinstance(read.upload_error, DeviceError) and backend is self._backend:
+            return self._without_gpu(reader, read, read.upload_error)
         try:
             result = self._grade(read.study, self._pack, backend)
-            return result, (*read.problems, *told_of_tries(read))
+            return result, (*read.problems, *attempt_warnings(read))
         except PackError:
             raise
         except DeviceError as error:
             return self._without_gpu(reader, read, error)
         except CannotGrade as error:
             # Another sagittal series may be the one that shows the neck.
-            again = read_next_choice(reader, read, error.stage, error.reason, error.advice)
+            again = read_next_candidate(reader, read, error.stage, error.reason, error.advice)
             return self._on(backend, reader, again)
         except ModelOutputError as error:
             if self._cpu_if_gpu_fails and not isinstance(backend, OnnxRuntimeBackend):
@@ -98,7 +103,7 @@ class StudyGrader:
                 return self._without_gpu(reader, read, error)
             problem = _of_study(read, error.stage, error.reason, error.advice)
         except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
-            problem = program_failed(read.header, Stage.GRADE, error)
+            problem = internal_error_problem(read.header, Stage.GRADE, error)
         return None, (*read.problems, problem)
 
     def _without_gpu(

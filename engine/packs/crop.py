@@ -75,14 +75,14 @@ def slice_roi(pose: SlicePose, centre: npt.ArrayLike, spec: InputSpec) -> FloatA
     return affine
 
 
-def to_source(affine: FloatArray, xy: npt.ArrayLike) -> FloatArray:
+def crop_to_source(affine: FloatArray, xy: npt.ArrayLike) -> FloatArray:
     """Output pixels (..., 2) → source pixels (..., 2) as (column, row)."""
     return np.asarray(np.asarray(xy) @ affine[:, :2].T + affine[:, 2], dtype=np.float64)
 
 
-def to_patient(pose: SlicePose, affine: FloatArray, xy: npt.ArrayLike) -> FloatArray:
+def crop_to_patient(pose: SlicePose, affine: FloatArray, xy: npt.ArrayLike) -> FloatArray:
     """Output pixels (..., 2) → patient points (..., 3), LPS, mm."""
-    return pose.to_patient(to_source(affine, xy))
+    return pose.to_patient(crop_to_source(affine, xy))
 
 
 def heatmap_to_input(xy: npt.ArrayLike, stride: int) -> FloatArray:

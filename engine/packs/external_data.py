@@ -69,7 +69,7 @@ class OnnxEncodingError(ValueError):
     """A model whose encoding parsers may read differently. The message says what is odd in it."""
 
 
-def keeps_data_elsewhere(model: bytes) -> bool:
+def has_external_data(model: bytes) -> bool:
     """Return True if a tensor of an ONNX model says that its values are in another file.
 
     Args:

@@ -44,7 +44,7 @@ def read_file(path: Path, name: str, limit: int) -> bytes:
         return _read(path, name, limit)
 
 
-def read_if_there(path: Path, name: str, limit: int) -> bytes | None:
+def read_optional_file(path: Path, name: str, limit: int) -> bytes | None:
     """As `read_file`; None where the pack has no such file."""
     with _told(path, name):
         try:
@@ -53,7 +53,7 @@ def read_if_there(path: Path, name: str, limit: int) -> bytes | None:
             return None
 
 
-def read_regular(path: Path, limit: int) -> bytes:
+def read_regular_file(path: Path, limit: int) -> bytes:
     """A file's first `limit` + 1 bytes at most: more than `limit` says that it is over the limit.
 
     Raises:

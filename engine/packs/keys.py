@@ -19,14 +19,14 @@ from stenosis_trt.engine.errors import SignatureError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-NEW_KEY = "openssl genpkey -algorithm ed25519 -out KEY.pem"
-PUBLIC_OF = "openssl pkey -in KEY.pem -pubout -out PUB.pem"
-PASSPHRASE = "STENOSIS_TRT_KEY_PASSPHRASE"
+NEW_KEY_COMMAND = "openssl genpkey -algorithm ed25519 -out KEY.pem"
+PUBLIC_KEY_COMMAND = "openssl pkey -in KEY.pem -pubout -out PUB.pem"
+PASSPHRASE_VARIABLE = "STENOSIS_TRT_KEY_PASSPHRASE"
 """Environment variable with the passphrase of a private key, for runs that nobody sits at."""
 
 _MAX_KEY_BYTES = 64 << 10
-_MAKE_PAIR = f"Make a pair of keys: {NEW_KEY} && {PUBLIC_OF}"
-_ASK_SIGNER = f"Ask the signer for theirs, which is made with: {PUBLIC_OF}"
+_MAKE_PAIR = f"Make a pair of keys: {NEW_KEY_COMMAND} && {PUBLIC_KEY_COMMAND}"
+_ASK_SIGNER = f"Ask the signer for theirs, which is made with: {PUBLIC_KEY_COMMAND}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PublicKey:
     def __str__(self) -> str:
         return f"{self.fingerprint} ({self.file})" if self.file else self.fingerprint
 
-    def made(self, signature: bytes, message: bytes) -> bool:
+    def verify(self, signature: bytes, message: bytes) -> bool:
         """Whether the signature is this key's over the message."""
         _require_cryptography()
         from cryptography.exceptions import InvalidSignature
@@ -59,10 +59,10 @@ class PublicKey:
 
 @dataclass(frozen=True)
 class PrivateKey:
-    """A key to sign with. `shared` says that its file can be read by other users."""
+    """A key to sign with. `readable_by_others` says that its file can be read by other users."""
 
     public: PublicKey
-    shared: bool
+    readable_by_others: bool
     _key: Ed25519PrivateKey = field(repr=False, compare=False)
 
     def sign(self, message: bytes) -> bytes:
@@ -70,12 +70,12 @@ class PrivateKey:
         return self._key.sign(message)
 
 
-def read_private_key(path: Path, ask: Callable[[], str]) -> PrivateKey:
+def read_private_key(path: Path, ask_passphrase: Callable[[], str]) -> PrivateKey:
     """A private key from a PEM file (PKCS #8).
 
     Args:
         path: the file.
-        ask: called for the passphrase, where the file has one.
+        ask_passphrase: called for the passphrase, where the file has one.
 
     Raises:
         SignatureError: `cryptography` is not installed, the file cannot be read or holds no such key (the
@@ -88,7 +88,7 @@ def read_private_key(path: Path, ask: Callable[[], str]) -> PrivateKey:
     data, mode = _read(path, _MAKE_PAIR)
     if b"PUBLIC KEY" in data and b"PRIVATE KEY" not in data:
         raise SignatureError(f"{path} holds a public key, and signing needs the private one.", _MAKE_PAIR)
-    password = ask().encode() if b"ENCRYPTED" in data else None
+    password = ask_passphrase().encode() if b"ENCRYPTED" in data else None
     key = _parsed(path, _MAKE_PAIR, serialization.load_pem_private_key, data, password)
     if not isinstance(key, Ed25519PrivateKey):
         raise _other_kind(path, key, _MAKE_PAIR)
@@ -112,7 +112,7 @@ def read_public_key(path: Path) -> PublicKey:
     if b"PRIVATE KEY" in data:
         raise SignatureError(
             f"{path} holds a private key, and what is signed is checked with the public one.",
-            f"Take it out, and keep the private key from whoever only checks: {PUBLIC_OF}",
+            f"Take it out, and keep the private key from whoever only checks: {PUBLIC_KEY_COMMAND}",
         )
     key = _parsed(path, _ASK_SIGNER, serialization.load_pem_public_key, data)
     if not isinstance(key, Ed25519PublicKey):
@@ -153,7 +153,8 @@ def _parsed(path: Path, advice: str, load: Callable[..., Any], data: bytes, *pas
         if password and password[0] is not None:
             raise SignatureError(
                 f"{path} does not open with this passphrase.",
-                f"Give the one it was made with, when asked or in the environment variable {PASSPHRASE}.",
+                f"Give the one it was made with, when asked or in the environment variable "
+                f"{PASSPHRASE_VARIABLE}.",
             ) from error
         raise SignatureError(f"{path} is not a PEM file with an Ed25519 key.", advice) from error
 

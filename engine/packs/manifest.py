@@ -7,73 +7,73 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from stenosis_trt.engine.packs.models import InputSpec, ModelSpec, OutputSpec, Variant
+from stenosis_trt.engine.packs.models import InputSpec, ModelSpec, ModelVariant, OutputSpec
 from stenosis_trt.engine.support.json_schema import (
-    STRICT,
-    Free,
-    Line,
-    Numbers,
+    STRICT_CONFIG,
+    JsonObject,
+    LongText,
+    NumbersByName,
     Sha256,
-    Strict,
-    Text,
+    SingleLine,
+    StrictModel,
     read_json,
 )
 
-_OPEN = ConfigDict(**{**STRICT, "extra": "ignore"})
+_OPEN = ConfigDict(**{**STRICT_CONFIG, "extra": "ignore"})
 
 _Pixels = Annotated[int, Field(ge=0, le=1 << 16)]
 _Channels = Annotated[int, Field(ge=0, le=1 << 10)]
 _PerChannel = Annotated[tuple[float, ...], Field(max_length=1 << 10)]
-_Names = Annotated[tuple[Line, ...], Field(max_length=1 << 10)]
-_File = Annotated[Line, Field(max_length=255)]
+_Names = Annotated[tuple[SingleLine, ...], Field(max_length=1 << 10)]
+_File = Annotated[SingleLine, Field(max_length=255)]
 
 
-class InputEntry(Strict):
+class InputEntry(StrictModel):
     """What a model's input is cut from; see `InputSpec`."""
 
     height: _Pixels
     width: _Pixels
     spacing_mm: float
     channels: _Channels
-    channel_source: Line
-    plane: Line
+    channel_source: SingleLine
+    plane: SingleLine
     window_percentiles: tuple[float, float]
     mean: _PerChannel
     std: _PerChannel
     centre_offset_mm: tuple[float, float]
 
 
-class OutputEntry(Strict):
+class OutputEntry(StrictModel):
     """What comes out of a model; see `OutputSpec`."""
 
-    kind: Line
+    kind: SingleLine
     names: _Names
     stride: _Pixels
     minimum_confidence: float
     maximum_other: float | None = None
 
 
-class VariantEntry(Strict):
+class VariantEntry(StrictModel):
     """A model in another precision; see `Variant`."""
 
     file: _File
     sha256: Sha256
-    metrics: Numbers = Field(default_factory=dict)
-    gate: Free
+    metrics: NumbersByName = Field(default_factory=dict)
+    gate: JsonObject
 
 
-class ModelEntry(Strict):
+class ModelEntry(StrictModel):
     """One model; see `ModelSpec`."""
 
     file: _File
     sha256: Sha256
-    precision: Line
+    precision: SingleLine
     input: InputEntry
     output: OutputEntry
-    metrics: Numbers = Field(default_factory=dict)
-    variants: Annotated[dict[Line, VariantEntry], Field(max_length=16)] = Field(default_factory=dict)
+    metrics: NumbersByName = Field(default_factory=dict)
+    variants: Annotated[dict[SingleLine, VariantEntry], Field(max_length=16)] = Field(default_factory=dict)
 
-    def specification(self, name: str) -> ModelSpec:
+    def to_spec(self, name: str) -> ModelSpec:
         """The entry as the model `name`.
 
         Raises:
@@ -87,11 +87,11 @@ class ModelEntry(Strict):
             input=InputSpec(**dict(self.input)),
             output=OutputSpec(**dict(self.output)),
             metrics=self.metrics,
-            variants={key: Variant(**dict(entry)) for key, entry in self.variants.items()},
+            variants={key: ModelVariant(**dict(entry)) for key, entry in self.variants.items()},
         )
 
 
-class Models(Strict):
+class ModelEntries(StrictModel):
     """The models that the pipe uses; others may stand beside them."""
 
     model_config = _OPEN
@@ -101,22 +101,22 @@ class Models(Strict):
     cord: ModelEntry
 
 
-class Manifest(Strict):
+class Manifest(StrictModel):
     """pack.json. What else stands beside these entries is for people, and nothing reads it."""
 
     model_config = _OPEN
 
-    name: Line
-    version: Line
-    licence: Text
-    intended_use: Text
-    card: Free
-    models: Models
-    refused: Free = Field(default_factory=dict)
-    quantised: Free | None = None
+    name: SingleLine
+    version: SingleLine
+    licence: LongText
+    intended_use: LongText
+    card: JsonObject
+    models: ModelEntries
+    refused: JsonObject = Field(default_factory=dict)
+    quantised: JsonObject | None = None
 
 
-class _Outline(Strict):
+class _Outline(StrictModel):
     """What has to be known of a pack before the rest of it is looked at."""
 
     model_config = _OPEN
@@ -128,7 +128,7 @@ class _Outline(Strict):
 _MANIFEST, _OUTLINE = TypeAdapter(Manifest), TypeAdapter(_Outline)
 
 
-def read_outline(text: bytes) -> tuple[int, Mapping[str, Any]]:
+def read_schema_and_models(text: bytes) -> tuple[int, Mapping[str, Any]]:
     """The schema that a manifest is of, and its models by name, unchecked.
 
     Raises:

@@ -14,46 +14,46 @@ PLANES = ("sagittal", "axial")
 CHANNEL_SOURCES = ("slice", "neighbours")
 OUTPUT_KINDS = ("classes", "heatmaps")
 
-OTHER = "other"
+OTHER_CLASS = "other"
 """The class of a grader whose probability says that a region is unlike all that it was trained to grade: a
 background class, learnt from outliers (Hendrycks et al., ICLR 2019; Mohseni et al., AAAI 2020)."""
 
-MAXIMUM_OTHER = 0.5
+DEFAULT_MAXIMUM_OTHER = 0.5
 """The limit of a pack that has the class and says nothing: from there on it is likelier than all grades
 together."""
 
 
 @dataclass(frozen=True)
-class Role:
+class ModelRole:
     """What the pipe takes a model for. Its outputs are used by their place, so their names must be these.
 
-    `channel_sources` are those that the pipe can cut for it; `further_names` may follow, all or none.
+    `channel_sources` are those that the pipe can cut for it; `optional_names` may follow, all or none.
     """
 
     kind: str
     plane: str
     names: tuple[str, ...]
     channel_sources: tuple[str, ...]
-    further_names: tuple[str, ...] = ()
+    optional_names: tuple[str, ...] = ()
 
     @property
-    def names_taken(self) -> tuple[tuple[str, ...], ...]:
+    def accepted_names(self) -> tuple[tuple[str, ...], ...]:
         """The names that a model's outputs may have, in their order."""
-        further = ((*self.names, *self.further_names),) if self.further_names else ()
+        further = ((*self.names, *self.optional_names),) if self.optional_names else ()
         return (self.names, *further)
 
     @property
-    def names_in_words(self) -> str:
-        """`names_taken` for a person."""
-        return ", or ".join(", ".join(names) for names in self.names_taken)
+    def accepted_names_text(self) -> str:
+        """`accepted_names` for a person."""
+        return ", or ".join(", ".join(names) for names in self.accepted_names)
 
 
-ROLES: Mapping[str, Role] = {
-    "levels": Role("heatmaps", "sagittal", LEVELS, ("slice",)),
-    "grader": Role("classes", "sagittal", ("0", "1", "2", "3"), CHANNEL_SOURCES, (OTHER,)),
-    "cord": Role("heatmaps", "axial", ("anterior", "posterior", "left", "right"), ("slice",)),
+MODEL_ROLES: Mapping[str, ModelRole] = {
+    "levels": ModelRole("heatmaps", "sagittal", LEVELS, ("slice",)),
+    "grader": ModelRole("classes", "sagittal", ("0", "1", "2", "3"), CHANNEL_SOURCES, (OTHER_CLASS,)),
+    "cord": ModelRole("heatmaps", "axial", ("anterior", "posterior", "left", "right"), ("slice",)),
 }
-MODEL_NAMES = tuple(ROLES)
+MODEL_NAMES = tuple(MODEL_ROLES)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class OutputSpec:
         names: classes or points, in the order of the output.
         stride: input pixels for one heatmap pixel; 1 for classes.
         minimum_confidence: a peak below it is no point; a probability below it earns a warning.
-        maximum_other: of the class `OTHER`: from this probability on there is no grade. `MAXIMUM_OTHER`
+        maximum_other: of the class `OTHER_CLASS`: from this probability on there is no grade.
+            `DEFAULT_MAXIMUM_OTHER`
             where it is not given; None where there is no such class.
     """
 
@@ -130,16 +131,16 @@ class OutputSpec:
     maximum_other: float | None = None
 
     def __post_init__(self) -> None:
-        if self.maximum_other is None and OTHER in self.names:
-            object.__setattr__(self, "maximum_other", MAXIMUM_OTHER)
+        if self.maximum_other is None and OTHER_CLASS in self.names:
+            object.__setattr__(self, "maximum_other", DEFAULT_MAXIMUM_OTHER)
         checks = (
             (self.kind in OUTPUT_KINDS, f"kind must be one of {OUTPUT_KINDS}"),
             (len(self.names) > 0, "names must not be empty"),
             (self.stride >= 1, "stride must be at least 1"),
             (0 <= self.minimum_confidence <= 1, "minimum_confidence must lie in 0 to 1"),
             (
-                self.maximum_other is None or OTHER in self.names,
-                f"maximum_other needs a class named {OTHER}",
+                self.maximum_other is None or OTHER_CLASS in self.names,
+                f"maximum_other needs a class named {OTHER_CLASS}",
             ),
             (
                 self.maximum_other is None or 0 < self.maximum_other <= 1,
@@ -150,14 +151,14 @@ class OutputSpec:
             if not holds:
                 raise PackError(f"An output specification is not valid: {rule}.", "Correct it in pack.json.")
 
-    def as_data(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What pack.json keeps of it. Nothing is said of a class that there is not: hashes of packs without
         it stay what they were."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
-class Variant:
+class ModelVariant:
     """A model in another precision. `gate` is what it was measured against and the outcome, as data."""
 
     file: str
@@ -178,7 +179,7 @@ class ModelSpec:
     `variants` holds the same model in other precisions, by their names.
 
     Raises:
-        PackError: the pipe cannot use such a model as `name`; see `ROLES`.
+        PackError: the pipe cannot use such a model as `name`; see `MODEL_ROLES`.
     """
 
     name: str
@@ -188,17 +189,17 @@ class ModelSpec:
     input: InputSpec
     output: OutputSpec
     metrics: Mapping[str, float] = field(default_factory=dict)
-    variants: Mapping[str, Variant] = field(default_factory=dict)
+    variants: Mapping[str, ModelVariant] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        role, source, result = ROLES[self.name], self.input, self.output
+        role, source, result = MODEL_ROLES[self.name], self.input, self.output
         stride = result.stride
         checks = (
             (result.kind == role.kind, f"its output's kind must be {role.kind}, not {result.kind}"),
             (source.plane == role.plane, f"its input's plane must be {role.plane}, not {source.plane}"),
             (
-                result.names in role.names_taken,
-                f"its output's names must be {role.names_in_words}, in this order",
+                result.names in role.accepted_names,
+                f"its output's names must be {role.accepted_names_text}, in this order",
             ),
             (
                 source.channel_source in role.channel_sources,

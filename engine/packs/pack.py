@@ -14,20 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.errors import PackError
-from stenosis_trt.engine.packs.external_data import OnnxEncodingError, keeps_data_elsewhere
+from stenosis_trt.engine.packs.external_data import OnnxEncodingError, has_external_data
 from stenosis_trt.engine.packs.files import (
     MANIFEST,
     MAXIMUM_MANIFEST_BYTES,
     MAXIMUM_MODEL_BYTES,
     read_file,
-    read_if_there,
+    read_optional_file,
 )
-from stenosis_trt.engine.packs.manifest import read_manifest, read_outline
+from stenosis_trt.engine.packs.manifest import read_manifest, read_schema_and_models
 from stenosis_trt.engine.packs.models import (
     MODEL_NAMES,
     ModelSpec,
 )
-from stenosis_trt.engine.packs.signature import MAXIMUM_SIGNATURE_BYTES, SUFFIX, Signed, Trust
+from stenosis_trt.engine.packs.signature import (
+    MAXIMUM_SIGNATURE_BYTES,
+    SIGNATURE_SUFFIX,
+    SignedFile,
+    TrustedKeys,
+)
 from stenosis_trt.engine.support.json_schema import JsonError
 
 SCHEMA = 1
@@ -56,11 +61,11 @@ class Pack:
     intended_use: str
     card: Mapping[str, Any]
     models: Mapping[str, ModelSpec]
-    trust: Trust | None = None
+    trust: TrustedKeys | None = None
     signed_by: str = ""
 
     @classmethod
-    def load(cls, path: Path, trust: Trust | None = None) -> Pack:
+    def load(cls, path: Path, trust: TrustedKeys | None = None) -> Pack:
         """Read a pack and check every file's hash.
 
         Args:
@@ -153,7 +158,7 @@ class Pack:
                 "Get the pack again from its maker; do not edit its files.",
             )
         try:
-            elsewhere = keeps_data_elsewhere(data)
+            elsewhere = has_external_data(data)
         except OnnxEncodingError as error:
             raise PackError(
                 f"{file} of pack {self.name} is not encoded as an ONNX model is: {error}. Whether it keeps "
@@ -168,7 +173,7 @@ class Pack:
         return data
 
 
-def open_pack(pack: str | os.PathLike[str] | None = None, trust: Trust | None = None) -> Pack:
+def open_pack(pack: str | os.PathLike[str] | None = None, trust: TrustedKeys | None = None) -> Pack:
     """Load a pack by its path.
 
     Args:
@@ -201,7 +206,7 @@ def reference_pack() -> Path:
 
 def _parse(path: Path, manifest: bytes) -> Pack:
     try:
-        schema, models = read_outline(manifest)
+        schema, models = read_schema_and_models(manifest)
         if schema != SCHEMA:
             raise PackError(
                 f"The pack {path} has layout {schema}, and this release reads {SCHEMA}.",
@@ -226,10 +231,10 @@ def _parse(path: Path, manifest: bytes) -> Pack:
     )
 
 
-def _signer(path: Path, manifest: bytes, trust: Trust) -> str:
+def _signer(path: Path, manifest: bytes, trust: TrustedKeys) -> str:
     """Fingerprint of the trusted key that signed a pack's manifest."""
-    signature = read_if_there(path, MANIFEST + SUFFIX, MAXIMUM_SIGNATURE_BYTES)
-    verdict = trust.verdict(Signed.PACK, manifest, signature)
+    signature = read_optional_file(path, MANIFEST + SIGNATURE_SUFFIX, MAXIMUM_SIGNATURE_BYTES)
+    verdict = trust.verify_signature(SignedFile.PACK, manifest, signature)
     if verdict.key is None:
-        raise PackError(f"{MANIFEST} of the pack {path} {verdict.trouble}.", verdict.advice)
+        raise PackError(f"{MANIFEST} of the pack {path} {verdict.reason}.", verdict.advice)
     return verdict.key.fingerprint

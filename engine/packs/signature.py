@@ -16,9 +16,9 @@ from enum import Enum
 from pathlib import Path
 
 from stenosis_trt.engine.packs.keys import PrivateKey, PublicKey
-from stenosis_trt.engine.support.atomic_files import write_whole_bytes
+from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 
-SUFFIX = ".sig"
+SIGNATURE_SUFFIX = ".sig"
 MAXIMUM_SIGNATURE_BYTES = 4 << 10
 
 _SCHEMA = 1
@@ -31,7 +31,7 @@ _GET_AGAIN = "Do not use it, and get it again from its maker."
 _GIVE_THAT_KEY = "Give the public key of its signer if you trust them; otherwise do not use it."
 
 
-class Signed(Enum):
+class SignedFile(Enum):
     """What a signature vouches for; the value is part of what is signed."""
 
     PACK = "pack.json of a model pack"
@@ -39,27 +39,27 @@ class Signed(Enum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SignatureCheck:
     """Who vouches for a file.
 
     Attributes:
         key: None where nobody trusted does.
-        trouble: why, to go behind the file's name: "is not signed".
+        reason: why, to go behind the file's name: "is not signed".
         advice: what to do about it.
     """
 
     key: PublicKey | None
-    trouble: str = ""
+    reason: str = ""
     advice: str = ""
 
 
 @dataclass(frozen=True)
-class Trust:
+class TrustedKeys:
     """The keys of which one must have signed what is used."""
 
     keys: tuple[PublicKey, ...]
 
-    def verdict(self, kind: Signed, data: bytes, signature: bytes | None) -> Verdict:
+    def verify_signature(self, kind: SignedFile, data: bytes, signature: bytes | None) -> SignatureCheck:
         """Which of the keys vouches for `data`.
 
         Args:
@@ -71,18 +71,18 @@ class Trust:
             SignatureError: `cryptography` is not installed.
         """
         if signature is None:
-            return Verdict(None, "is not signed", _SIGN)
-        found = parse(kind, signature)
+            return SignatureCheck(None, "is not signed", _SIGN)
+        found = parse_signature(kind, signature)
         if found is None:
-            return Verdict(None, "has a signature that cannot be read", _GET_AGAIN)
+            return SignatureCheck(None, "has a signature that cannot be read", _GET_AGAIN)
         for key in self.keys:
             if key.fingerprint == found.fingerprint:
-                if key.made(found.signature, message(kind, data)):
-                    return Verdict(key)
+                if key.verify(found.signature, signed_message(kind, data)):
+                    return SignatureCheck(key)
                 changed = f"is not what {key} signed: it or its signature was changed"
-                return Verdict(None, changed, _GET_AGAIN)
+                return SignatureCheck(None, changed, _GET_AGAIN)
         trusted = " or ".join(map(str, self.keys))
-        return Verdict(
+        return SignatureCheck(
             None, f"names {found.fingerprint} as its signer, and trusted is {trusted}", _GIVE_THAT_KEY
         )
 
@@ -95,33 +95,33 @@ class Signature:
     signature: bytes
 
 
-def message(kind: Signed, data: bytes) -> bytes:
+def signed_message(kind: SignedFile, data: bytes) -> bytes:
     """The bytes that are signed: what the file is, and the file."""
     return f"stenosis-trt {_SCHEMA}: {kind.value}\n".encode() + data
 
 
-def sign(key: PrivateKey, kind: Signed, data: bytes) -> bytes:
+def create_signature(key: PrivateKey, kind: SignedFile, data: bytes) -> bytes:
     """The file that vouches for `data`."""
-    return _written(kind, Signature(key.public.fingerprint, key.sign(message(kind, data))))
+    return _written(kind, Signature(key.public.fingerprint, key.sign(signed_message(kind, data))))
 
 
-def write_signature(file: Path, kind: Signed, data: bytes, key: PrivateKey) -> bytes:
+def write_signature(file: Path, kind: SignedFile, data: bytes, key: PrivateKey) -> bytes:
     """Sign `data`, the content of `file`, put the signature beside it, and give what was written.
 
     Raises:
         OSError: it cannot be written; a signature that was there stays.
     """
-    text = sign(key, kind, data)
-    write_whole_bytes(signature_file(file), text)
+    text = create_signature(key, kind, data)
+    write_bytes_atomically(signature_path(file), text)
     return text
 
 
-def signature_file(file: Path) -> Path:
+def signature_path(file: Path) -> Path:
     """Where the signature of a file lies."""
-    return file.with_name(file.name + SUFFIX)
+    return file.with_name(file.name + SIGNATURE_SUFFIX)
 
 
-def parse(kind: Signed, text: bytes) -> Signature | None:
+def parse_signature(kind: SignedFile, text: bytes) -> Signature | None:
     """What a signature's file says; None if it is none of this kind and release, to the byte."""
     try:
         content = json.loads(text.decode("ascii"))
@@ -134,7 +134,7 @@ def parse(kind: Signed, text: bytes) -> Signature | None:
     return found
 
 
-def _written(kind: Signed, signature: Signature) -> bytes:
+def _written(kind: SignedFile, signature: Signature) -> bytes:
     content = {
         "schema": _SCHEMA,
         "algorithm": _ALGORITHM,

@@ -14,29 +14,29 @@ from stenosis_trt.engine.errors import PackError, PlanError, TensorRTError
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
-from stenosis_trt.engine.packs.signature import Trust
+from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.plans.sidecar import Sidecar
 from stenosis_trt.engine.plans.store import (
-    PLANS,
+    PLANS_FOLDER,
     ModelFile,
-    Plan,
+    StoredPlan,
     build_command,
+    iter_readable_plans,
     model_files,
-    plans_of,
     read_model_file,
     read_plan,
-    require_passed,
+    require_passed_gate,
     spec_sha256,
-    staleness,
+    stale_reason,
     target_name,
     write_plan,
 )
-from stenosis_trt.engine.plans.target import check_gpu, choose_flavour
-from stenosis_trt.engine.support.hardware import Driver, Gpu
+from stenosis_trt.engine.plans.target import choose_flavour, select_gpu
+from stenosis_trt.engine.support.hardware import Gpu, NvidiaDriver
 from stenosis_trt.engine.support.progress import Progress
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.engine.trt.api import BuiltPlan, TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, dotted
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, format_capability
 from stenosis_trt.engine.trt.network import ParsedNetwork
 from stenosis_trt.kernels.binaries import cache_folder
 
@@ -53,7 +53,7 @@ class BuildRequest:
         settings: what each plan is built with.
         force: also what is there already.
         timing_cache: keep what was measured of layers, a file a GPU and version in the user's cache.
-        key: to sign each plan's sidecar with; what is there and not signed with it is built again.
+        signing_key: to sign each plan's sidecar with; what is there and not signed with it is built again.
 
     Raises:
         ValueError: there is no such flavour, precision or model.
@@ -65,7 +65,7 @@ class BuildRequest:
     settings: BuildSettings = field(default_factory=BuildSettings)
     force: bool = False
     timing_cache: bool = True
-    key: PrivateKey | None = None
+    signing_key: PrivateKey | None = None
 
     def __post_init__(self) -> None:
         chosen = () if self.flavour is None else (self.flavour,)
@@ -80,19 +80,20 @@ class BuildRequest:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one plan: it is there, built now or `found` from before; or `trouble` says why not."""
+class BuildOutcome:
+    """What became of one plan: it is there, built now or `already_present` from before; or `reason` says
+    why not."""
 
     model: str
     precision: str
-    plan: Plan | None
-    found: bool = False
-    trouble: str = ""
+    plan: StoredPlan | None
+    already_present: bool = False
+    reason: str = ""
 
 
 def build_plans(
-    pack: Pack, request: BuildRequest, driver: Driver, show_progress: ShowProgress
-) -> Iterator[Outcome]:
+    pack: Pack, request: BuildRequest, driver: NvidiaDriver, show_progress: ShowProgress
+) -> Iterator[BuildOutcome]:
     """Build what was asked for, one plan after the other.
 
     Args:
@@ -108,39 +109,43 @@ def build_plans(
         KeyboardInterrupt: as of the user; what was built before is there.
     """
     _writable(pack)
-    if pack.trust is not None and request.key is None:
+    if pack.trust is not None and request.signing_key is None:
         raise PackError(
             f"Plans of {pack.path} are loaded only if they are signed, and there is no key to do that with.",
             f"Build them with one: {build_command(pack, request.flavour or '')}",
         )
     flavour = choose_flavour(request.flavour, installed_flavours(), driver)
     flavour.check(request.settings)
-    gpu = check_gpu(flavour, request.settings, driver)
+    gpu = select_gpu(flavour, request.settings, driver)
     wanted = _wanted(pack, request)
     tensorrt = TensorRT(flavour)
-    there = () if request.force else tuple(plans_of(pack))
+    there = () if request.force else tuple(iter_readable_plans(pack))
     # To sign a plan that was found here would vouch for what somebody else may have put there.
-    mine = pack if request.key is None else replace(pack, trust=Trust((request.key.public,)))
+    mine = (
+        pack
+        if request.signing_key is None
+        else replace(pack, trust=TrustedKeys((request.signing_key.public,)))
+    )
     for model, precision, file in wanted:
         job = _Job(pack, model, precision, file, tensorrt, request, gpu, driver)
         known = next((plan for plan in there if job.made(plan.sidecar) and _intact(mine, plan)), None)
         if known is not None:
-            yield Outcome(model, precision, known, found=True)
+            yield BuildOutcome(model, precision, known, already_present=True)
             continue
         try:
             with show_progress(f"Building {model} in {precision}", "percent") as progress:
-                yield Outcome(model, precision, job.run(progress))
+                yield BuildOutcome(model, precision, job.run(progress))
         except (TensorRTError, PackError) as error:
-            yield Outcome(model, precision, None, trouble=str(error))
+            yield BuildOutcome(model, precision, None, reason=str(error))
 
 
-def outcome_line(outcome: Outcome) -> str:
+def build_outcome_line(outcome: BuildOutcome) -> str:
     """One plan's outcome as a line for a person."""
     what = f"{outcome.model} {outcome.precision}"
     if outcome.plan is None:
-        return f"{what}: not built. {outcome.trouble}"
+        return f"{what}: not built. {outcome.reason}"
     sidecar = outcome.plan.sidecar
-    how = "there already" if outcome.found else f"built in {sidecar.build_seconds:.1f} s"
+    how = "there already" if outcome.already_present else f"built in {sidecar.build_seconds:.1f} s"
     return f"{what}: {how}, {sidecar.plan_bytes / 1e6:.1f} MB, {outcome.plan.path}"
 
 
@@ -151,7 +156,7 @@ def check_precision(precision: str, network: ParsedNetwork) -> None:
         TensorRTError: a file called FP32 or FP16 is something else, or one called INT8 quantises nothing; or
             an input or output is not FP32.
     """
-    layers = network.counts
+    layers = network.layer_counts
     quantises = any(name.endswith("quantize") for name in layers)
     halves = any(name.endswith(" float16") for name in layers)
     computes_int8 = any(name.endswith(" int8") for name in layers)
@@ -184,7 +189,7 @@ class _Job:
     tensorrt: TensorRT
     request: BuildRequest
     gpu: Gpu | None
-    driver: Driver
+    driver: NvidiaDriver
 
     def made(self, sidecar: Sidecar) -> bool:
         """Whether a plan is what this job would build."""
@@ -194,15 +199,15 @@ class _Job:
             and sidecar.spec_sha256 == spec_sha256(self.pack.models[self.model])
             and (sidecar.flavour, sidecar.version) == (self.tensorrt.flavour.name, self.tensorrt.version)
             and sidecar.gpu_name == (self.gpu.name if self.gpu else None)
-            and sidecar.settings == tuple(self.request.settings.arguments())
+            and sidecar.settings == tuple(self.request.settings.command_options())
         )
 
-    def run(self, progress: Progress) -> Plan:
+    def run(self, progress: Progress) -> StoredPlan:
         """Build it and put it into the pack."""
         spec = self.pack.models[self.model]
-        require_passed(self.pack, self.file)
+        require_passed_gate(self.pack, self.file)
         data = read_model_file(self.pack, self.model, self.file)
-        check_precision(self.precision, self.tensorrt.parsed(data))
+        check_precision(self.precision, self.tensorrt.parse_network(data))
         if self.request.settings.dla_core is not None and self.precision == "fp32":
             raise TensorRTError("A DLA does not compute in FP32.", "Give --precision fp16 or int8.")
         built = self.tensorrt.build(
@@ -210,7 +215,7 @@ class _Job:
         )
         target = target_name(self.request.settings, self.gpu)
         try:
-            return write_plan(self.pack, target, self._sidecar(built), built.data, self.request.key)
+            return write_plan(self.pack, target, self._sidecar(built), built.data, self.request.signing_key)
         except OSError as error:
             raise PackError(
                 f"The plan cannot be written to {self.pack.path} ({error.strerror}).",
@@ -241,12 +246,12 @@ class _Job:
             pack_sha256=self.pack.sha256,
             flavour=flavour.name,
             version=self.tensorrt.version,
-            compute_capabilities=tuple(map(dotted, targets)),
-            newer_than=dotted(newer) if newer else None,
+            compute_capabilities=tuple(map(format_capability, targets)),
+            newer_than=format_capability(newer) if newer else None,
             gpu_name=self.gpu.name if self.gpu else None,
             driver="CUDA {}.{}".format(*cuda) if cuda else None,
             batches=settings.batches,
-            settings=tuple(settings.arguments()),
+            settings=tuple(settings.command_options()),
             version_compatible=settings.version_compatible,
             hardware_compatible=settings.hardware_compatible,
             dla_core=settings.dla_core,
@@ -257,8 +262,8 @@ class _Job:
         )
 
 
-def _intact(pack: Pack, plan: Plan) -> bool:
-    if staleness(pack, plan):
+def _intact(pack: Pack, plan: StoredPlan) -> bool:
+    if stale_reason(pack, plan):
         return False
     try:
         read_plan(pack, plan)
@@ -274,7 +279,7 @@ def _writable(pack: Pack) -> None:
             f"{pack.path} is a zip, and plans go into a pack's folder.",
             f"Unpack it and give the folder: python -m zipfile -e {pack.path} {pack.path.with_suffix('')}",
         )
-    existing = place / PLANS if (place / PLANS).is_dir() else place
+    existing = place / PLANS_FOLDER if (place / PLANS_FOLDER).is_dir() else place
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PackError(
             f"{existing} cannot be written to.",

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from stenosis_trt.engine.errors import PlanError, TensorRTError
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
-from stenosis_trt.engine.plans.sidecar import Here, Sidecar
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget, Sidecar
 from stenosis_trt.engine.plans.store import (
-    Plan,
-    all_plans,
+    StoredPlan,
     build_advice,
     build_command,
-    distrust,
+    iter_plans,
     model_files,
     read_plan,
     rebuild_advice,
-    staleness,
+    signature_error,
+    stale_reason,
 )
-from stenosis_trt.engine.support.hardware import Driver
+from stenosis_trt.engine.support.hardware import NvidiaDriver
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
 from stenosis_trt.engine.trt.flavours import FLAVOURS
 
@@ -37,21 +37,21 @@ class PlanState:
             plan and sidecar are not as they were written; `UNTRUSTED`, if nobody signed it who had to.
         plan: None where there is no sidecar that says something.
         reason: why it is not intact, or "".
-        not_here: why this machine may not load it, or "".
-        here: what would load it, where it may be loaded.
+        load_blocker: why this machine may not load it, or "".
+        target: what would load it, where it may be loaded.
         advice: what mends that, or "".
     """
 
     path: Path
     state: str
-    plan: Plan | None
+    plan: StoredPlan | None
     reason: str = ""
-    not_here: str = ""
-    here: Here | None = None
+    load_blocker: str = ""
+    target: RuntimeTarget | None = None
     advice: str = ""
 
 
-def check_plans(pack: Pack, driver: Driver) -> Iterator[PlanState]:
+def check_plans(pack: Pack, driver: NvidiaDriver) -> Iterator[PlanState]:
     """Every plan that lies in a pack, in the order of their paths, with its hash checked.
 
     Args:
@@ -62,12 +62,12 @@ def check_plans(pack: Pack, driver: Driver) -> Iterator[PlanState]:
         SignatureError: a signature is required, and `cryptography` is not installed.
     """
     loaders = {name: _loader(name, driver) for name in installed_flavours()}
-    for path, plan in all_plans(pack):
+    for path, plan in iter_plans(pack):
         if isinstance(plan, str):
             yield PlanState(path, CHANGED, None, plan, advice=_anew(pack, path))
             continue
         sidecar = plan.sidecar
-        for state, reason in ((UNTRUSTED, distrust(pack, plan)), (STALE, staleness(pack, plan))):
+        for state, reason in ((UNTRUSTED, signature_error(pack, plan)), (STALE, stale_reason(pack, plan))):
             if reason:
                 yield PlanState(path, state, plan, reason, advice=_mend(pack, sidecar))
                 break
@@ -75,7 +75,7 @@ def check_plans(pack: Pack, driver: Driver) -> Iterator[PlanState]:
             yield _if_current(pack, plan, loaders.get(sidecar.flavour, f"{sidecar.flavour} is not installed"))
 
 
-def _if_current(pack: Pack, plan: Plan, loader: Here | str) -> PlanState:
+def _if_current(pack: Pack, plan: StoredPlan, loader: RuntimeTarget | str) -> PlanState:
     """The state of a plan of the model as it is now. `loader` is what would load it, or why nothing does."""
     try:
         read_plan(pack, plan)
@@ -83,12 +83,12 @@ def _if_current(pack: Pack, plan: Plan, loader: Here | str) -> PlanState:
         reason = error.reason.removeprefix(f"{plan.path} ").rstrip(".")
         return PlanState(plan.path, CHANGED, plan, f"it {reason}", advice=error.advice)
     if isinstance(loader, str):
-        return PlanState(plan.path, INTACT, plan, not_here=loader)
-    not_here = plan.sidecar.refusal(loader)
+        return PlanState(plan.path, INTACT, plan, load_blocker=loader)
+    not_here = plan.sidecar.load_blocker(loader)
     if not_here:
         advice = build_advice(pack, loader, plan.sidecar.precision)
-        return PlanState(plan.path, INTACT, plan, not_here=not_here, advice=advice)
-    return PlanState(plan.path, INTACT, plan, here=loader)
+        return PlanState(plan.path, INTACT, plan, load_blocker=not_here, advice=advice)
+    return PlanState(plan.path, INTACT, plan, target=loader)
 
 
 def state_lines(pack: Pack, found: PlanState) -> Iterator[str]:
@@ -97,7 +97,7 @@ def state_lines(pack: Pack, found: PlanState) -> Iterator[str]:
     if found.state != INTACT or found.plan is None:
         yield f"  {name}: {found.state.upper()}: {found.reason}"
     else:
-        here = f"cannot be loaded here: {found.not_here}" if found.not_here else "can be loaded here"
+        here = f"cannot be loaded here: {found.load_blocker}" if found.load_blocker else "can be loaded here"
         sidecar = found.plan.sidecar
         yield f"  {name}: intact, {sidecar.plan_bytes / 1e6:.1f} MB, {_proof(sidecar)}; {here}"
     if found.advice:
@@ -130,12 +130,12 @@ def _proof(sidecar: Sidecar) -> str:
     return f"compared with FP32 on {sidecar.measured.get('gpu')}"
 
 
-def _loader(flavour: str, driver: Driver) -> Here | str:
+def _loader(flavour: str, driver: NvidiaDriver) -> RuntimeTarget | str:
     """What would load plans of a flavour here, or why nothing does."""
     if not driver.gpus:
-        return driver.trouble
+        return driver.unavailable_reason
     try:
         version = TensorRT(FLAVOURS[flavour]).version
     except TensorRTError as error:
         return error.reason.rstrip(".")
-    return Here(flavour, version, driver.gpus[0].name, driver.gpus[0].compute_capability)
+    return RuntimeTarget(flavour, version, driver.gpus[0].name, driver.gpus[0].compute_capability)

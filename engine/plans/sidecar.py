@@ -10,8 +10,21 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from stenosis_trt.engine.support.json_schema import STRICT, Free, JsonError, Line, Sha256, read_json
-from stenosis_trt.engine.trt.flavours import COMPATIBLE, LARGEST_BATCH, Capability, dotted, parse_capability
+from stenosis_trt.engine.support.json_schema import (
+    STRICT_CONFIG,
+    JsonError,
+    JsonObject,
+    Sha256,
+    SingleLine,
+    read_json,
+)
+from stenosis_trt.engine.trt.flavours import (
+    HARDWARE_COMPATIBILITY_LEVELS,
+    LARGEST_BATCH,
+    Capability,
+    format_capability,
+    parse_capability,
+)
 
 _SCHEMA = 2
 _CHECKSUM = "content_sha256"
@@ -22,7 +35,7 @@ anybody."""
 _Version = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9A-Za-z.+_-]+$")]
 _Capability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]$")]
 _MAX_PLAN_BYTES = 4 << 30
-_Distance = Annotated[str, StringConstraints(pattern=f"^({'|'.join(COMPATIBLE)})?$")]
+_Distance = Annotated[str, StringConstraints(pattern=f"^({'|'.join(HARDWARE_COMPATIBILITY_LEVELS)})?$")]
 _Batch = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 
 
@@ -33,7 +46,7 @@ def _rising(batches: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Here:
+class RuntimeTarget:
     """What would load a plan: a flavour and its version, and the GPU."""
 
     flavour: str
@@ -65,32 +78,32 @@ class Sidecar:
         measured: outcome of comparing the plan's own answers on a GPU; None while that was not done.
     """
 
-    model: Line
-    precision: Line
+    model: SingleLine
+    precision: SingleLine
     plan_sha256: Sha256
     plan_bytes: Annotated[int, Field(ge=0, le=_MAX_PLAN_BYTES)]
     onnx_sha256: Sha256
     spec_sha256: Sha256
     pack_sha256: Sha256
-    flavour: Line
+    flavour: SingleLine
     version: _Version
     compute_capabilities: Annotated[tuple[_Capability, ...], Field(max_length=64)]
     newer_than: _Capability | None
-    gpu_name: Line | None
-    driver: Line | None
+    gpu_name: SingleLine | None
+    driver: SingleLine | None
     batches: Annotated[tuple[_Batch, ...], Field(min_length=1, max_length=64), AfterValidator(_rising)]
     settings: Annotated[tuple[_Option, ...], Field(max_length=64)]
     version_compatible: bool
     hardware_compatible: _Distance
     dla_core: Annotated[int, Field(ge=0, le=64)] | None
-    layers: Annotated[Mapping[Line, int], Field(max_length=10_000)]
+    layers: Annotated[Mapping[SingleLine, int], Field(max_length=10_000)]
     build_seconds: float
-    built_with: Line
-    variant_gate: Free | None = None
-    measured: Free | None = None
+    built_with: SingleLine
+    variant_gate: JsonObject | None = None
+    measured: JsonObject | None = None
     schema: Annotated[int, Field(ge=_SCHEMA, le=_SCHEMA)] = field(default=_SCHEMA)
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT_CONFIG
 
     def text(self) -> str:
         """The sidecar as its file holds it, with a checksum over all of it."""
@@ -120,7 +133,7 @@ class Sidecar:
                 raise ValueError("the sidecar's settings are none of stenosis-trt build") from error
             raise ValueError(f"the sidecar does not say what it has to ({error})") from error
 
-    def refusal(self, here: Here) -> str:
+    def load_blocker(self, here: RuntimeTarget) -> str:
         """Why this plan cannot be loaded there, or ""."""
         if self.flavour != here.flavour:
             return f"it is for {self.flavour}, not {here.flavour}"
@@ -137,14 +150,14 @@ class Sidecar:
             return (
                 f"it runs on compute capability {', '.join(self.compute_capabilities)}"
                 f"{f' and beyond {self.newer_than}' if self.newer_than else ''}, and {here.gpu_name} has "
-                f"{dotted(capability)}"
+                f"{format_capability(capability)}"
             )
         if self.gpu_name not in (None, here.gpu_name) and not self.hardware_compatible:
             return f"it was built on {self.gpu_name} for such GPUs, and here is {here.gpu_name}"
         return ""
 
 
-_TABLE: TypeAdapter[Mapping[str, Any]] = TypeAdapter(Free)
+_TABLE: TypeAdapter[Mapping[str, Any]] = TypeAdapter(JsonObject)
 _SIDECAR = TypeAdapter(Sidecar)
 
 

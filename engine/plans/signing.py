@@ -10,8 +10,8 @@ from stenosis_trt.engine.errors import PackError, PlanError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.packs.signature import Signed, write_signature
-from stenosis_trt.engine.plans.store import Plan, all_plans, read_plan, sign_plan
+from stenosis_trt.engine.packs.signature import SignedFile, write_signature
+from stenosis_trt.engine.plans.store import StoredPlan, iter_plans, read_plan, sign_plan
 
 
 def sign_pack(pack: Pack, key: PrivateKey) -> None:
@@ -27,7 +27,7 @@ def sign_pack(pack: Pack, key: PrivateKey) -> None:
             f"{pack.path.with_suffix('')}",
         )
     try:
-        write_signature(pack.path / MANIFEST, Signed.PACK, pack.read_manifest(), key)
+        write_signature(pack.path / MANIFEST, SignedFile.PACK, pack.read_manifest(), key)
     except OSError as error:
         raise _not_written(pack, error) from error
 
@@ -43,9 +43,9 @@ def sign_plans(pack: Pack, key: PrivateKey) -> Iterator[tuple[Path, str]]:
     """
     # Whose signature a plan had until now is of no matter.
     unsigned = replace(pack, trust=None)
-    for path, plan in all_plans(pack):
+    for path, plan in iter_plans(pack):
         trouble = plan if isinstance(plan, str) else _trouble(unsigned, plan)
-        if isinstance(plan, Plan) and not trouble:
+        if isinstance(plan, StoredPlan) and not trouble:
             try:
                 sign_plan(plan, key)
             except OSError as error:
@@ -53,7 +53,7 @@ def sign_plans(pack: Pack, key: PrivateKey) -> Iterator[tuple[Path, str]]:
         yield path, trouble
 
 
-def _trouble(pack: Pack, plan: Plan) -> str:
+def _trouble(pack: Pack, plan: StoredPlan) -> str:
     try:
         read_plan(pack, plan)
     except PlanError as error:

@@ -18,22 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.errors import PlanError
-from stenosis_trt.engine.packs.files import MANIFEST, read_regular
+from stenosis_trt.engine.packs.files import MANIFEST, read_regular_file
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.models import MODEL_NAMES, ModelSpec
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
 from stenosis_trt.engine.packs.signature import (
     MAXIMUM_SIGNATURE_BYTES,
-    Signed,
-    signature_file,
+    SignedFile,
+    signature_path,
     write_signature,
 )
-from stenosis_trt.engine.plans.sidecar import Here, Sidecar
-from stenosis_trt.engine.support.atomic_files import write_whole_bytes
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget, Sidecar
+from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.engine.support.hardware import Gpu
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, dotted
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, format_capability
 
-PLANS = "plans"
+PLANS_FOLDER = "plans"
 
 _MAX_SIDECAR_BYTES = 1 << 20
 
@@ -53,19 +53,19 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StoredPlan:
     """A plan as its sidecar tells. Its own file is read, and its hash checked, by `read_plan`.
 
     Attributes:
         path: of the plan.
-        sidecar: what `written` says.
-        written: the sidecar's file, as it was read: what a signature is of.
+        sidecar: what `sidecar_bytes` says.
+        sidecar_bytes: the sidecar's file, as it was read: what a signature is of.
         signature: the file with that; None where there is none.
     """
 
     path: Path
     sidecar: Sidecar
-    written: bytes = field(default=b"", repr=False)
+    sidecar_bytes: bytes = field(default=b"", repr=False)
     signature: bytes | None = field(default=None, repr=False)
 
 
@@ -89,7 +89,7 @@ def read_model_file(pack: Pack, name: str, file: ModelFile) -> bytes:
     return replace(pack, models={**pack.models, name: model}).read_model(name)
 
 
-def require_passed(pack: Pack, file: ModelFile) -> None:
+def require_passed_gate(pack: Pack, file: ModelFile) -> None:
     """Refuse a file that did not pass its gate.
 
     Raises:
@@ -104,11 +104,13 @@ def require_passed(pack: Pack, file: ModelFile) -> None:
 
 def spec_sha256(model: ModelSpec) -> str:
     """Hash of what a pack says of a model's input and output."""
-    content = {"input": asdict(model.input), "output": model.output.as_data()}
+    content = {"input": asdict(model.input), "output": model.output.to_dict()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_plan(pack: Pack, target: str, sidecar: Sidecar, data: bytes, key: PrivateKey | None = None) -> Plan:
+def write_plan(
+    pack: Pack, target: str, sidecar: Sidecar, data: bytes, key: PrivateKey | None = None
+) -> StoredPlan:
     """Put a plan into its pack, signed where a key is given.
 
     At no time is there a sidecar of another plan beside it, or a signature of another sidecar.
@@ -117,14 +119,14 @@ def write_plan(pack: Pack, target: str, sidecar: Sidecar, data: bytes, key: Priv
         OSError: it cannot be written.
     """
     name = f"{sidecar.flavour}-{sidecar.version}-{target}-{sidecar.precision}"
-    path = pack.path / PLANS / name / f"{sidecar.model}.plan"
+    path = pack.path / PLANS_FOLDER / name / f"{sidecar.model}.plan"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)
-    write_whole_bytes(path, data)
+    write_bytes_atomically(path, data)
     return _write_sidecar(path, sidecar, key)
 
 
-def record_measured(plan: Plan, outcome: Mapping[str, Any]) -> Plan:
+def record_measurement(plan: StoredPlan, outcome: Mapping[str, Any]) -> StoredPlan:
     """Record in a plan's sidecar how its own answers compare with FP32's; `passed` is a truth value of it.
 
     The sidecar is another then than may have been signed: the plan is not signed any more.
@@ -135,22 +137,22 @@ def record_measured(plan: Plan, outcome: Mapping[str, Any]) -> Plan:
     return _write_sidecar(plan.path, replace(plan.sidecar, measured=dict(outcome)), None)
 
 
-def sign_plan(plan: Plan, key: PrivateKey) -> Plan:
+def sign_plan(plan: StoredPlan, key: PrivateKey) -> StoredPlan:
     """Put a signature beside a plan's sidecar, of what was read of it, in place of one that was there.
 
     Raises:
         OSError: it cannot be written.
     """
     file = plan.path.with_suffix(".json")
-    return replace(plan, signature=write_signature(file, Signed.PLAN, plan.written, key))
+    return replace(plan, signature=write_signature(file, SignedFile.PLAN, plan.sidecar_bytes, key))
 
 
-def all_plans(pack: Pack) -> Iterator[tuple[Path, Plan | str]]:
+def iter_plans(pack: Pack) -> Iterator[tuple[Path, StoredPlan | str]]:
     """Every place where a pack has a plan or what is left of one, and the plan or what is wrong with it.
 
     In the order of their paths. Whether a plan is the one that its sidecar names is `read_plan`'s to find.
     """
-    folders = (pack.path / PLANS).iterdir() if (pack.path / PLANS).is_dir() else ()
+    folders = (pack.path / PLANS_FOLDER).iterdir() if (pack.path / PLANS_FOLDER).is_dir() else ()
     files = (path for folder in folders for path in folder.glob("*"))
     for path in sorted({path.with_suffix(".plan") for path in files if path.suffix in (".plan", ".json")}):
         try:
@@ -161,12 +163,12 @@ def all_plans(pack: Pack) -> Iterator[tuple[Path, Plan | str]]:
         yield path, plan if path.is_file() else "there is nothing but its sidecar"
 
 
-def plans_of(pack: Pack) -> Iterator[Plan]:
+def iter_readable_plans(pack: Pack) -> Iterator[StoredPlan]:
     """Every plan that a pack has, in the order of their paths. What is none is passed over."""
-    return (plan for _, plan in all_plans(pack) if isinstance(plan, Plan))
+    return (plan for _, plan in iter_plans(pack) if isinstance(plan, StoredPlan))
 
 
-def distrust(pack: Pack, plan: Plan) -> str:
+def signature_error(pack: Pack, plan: StoredPlan) -> str:
     """Why nobody vouches for a plan whose signature is required to load it; "" if they do, or need not.
 
     Raises:
@@ -174,14 +176,14 @@ def distrust(pack: Pack, plan: Plan) -> str:
     """
     if pack.trust is None:
         return ""
-    verdict = pack.trust.verdict(Signed.PLAN, plan.written, plan.signature)
+    verdict = pack.trust.verify_signature(SignedFile.PLAN, plan.sidecar_bytes, plan.signature)
     if verdict.key is None:
-        return f"its sidecar {verdict.trouble}"
-    same = Sidecar.parse(plan.written.decode()) == plan.sidecar
+        return f"its sidecar {verdict.reason}"
+    same = Sidecar.parse(plan.sidecar_bytes.decode()) == plan.sidecar
     return "" if same else "its sidecar is not the one that was signed"
 
 
-def foreignness(pack: Pack, plan: Plan) -> str:
+def model_mismatch(pack: Pack, plan: StoredPlan) -> str:
     """Why a plan is not of this pack's model as it is now; "" if it is."""
     sidecar = plan.sidecar
     model = model_files(pack, sidecar.model).get(sidecar.precision)
@@ -194,9 +196,9 @@ def foreignness(pack: Pack, plan: Plan) -> str:
     return ""
 
 
-def staleness(pack: Pack, plan: Plan) -> str:
+def stale_reason(pack: Pack, plan: StoredPlan) -> str:
     """Why a plan is not of this pack's model as it is now, or is not to be graded with; "" if it is."""
-    foreign, sidecar = foreignness(pack, plan), plan.sidecar
+    foreign, sidecar = model_mismatch(pack, plan), plan.sidecar
     if foreign:
         return foreign
     model = model_files(pack, sidecar.model)[sidecar.precision]
@@ -207,12 +209,14 @@ def staleness(pack: Pack, plan: Plan) -> str:
     return ""
 
 
-def refusal(pack: Pack, plan: Plan, here: Here) -> str:
+def load_blocker(pack: Pack, plan: StoredPlan, here: RuntimeTarget) -> str:
     """Why a plan cannot be loaded there, is not of the pack's model, or is not trusted; "" if it may be."""
-    return distrust(pack, plan) or staleness(pack, plan) or plan.sidecar.refusal(here)
+    return signature_error(pack, plan) or stale_reason(pack, plan) or plan.sidecar.load_blocker(here)
 
 
-def find_plan(pack: Pack, model: str, precision: str, here: Here, on_dla: bool = False) -> Plan:
+def find_plan(
+    pack: Pack, model: str, precision: str, here: RuntimeTarget, on_dla: bool = False
+) -> StoredPlan:
     """The plan of a model to load here: the one timed on this GPU, else the one built for the fewest kinds.
 
     Raises:
@@ -221,16 +225,16 @@ def find_plan(pack: Pack, model: str, precision: str, here: Here, on_dla: bool =
     """
     file = model_files(pack, model).get(precision)
     if file is not None:
-        require_passed(pack, file)
-    found = dict(all_plans(pack))
+        require_passed_gate(pack, file)
+    found = dict(iter_plans(pack))
     wanted = [
         plan
         for plan in found.values()
-        if isinstance(plan, Plan)
+        if isinstance(plan, StoredPlan)
         and (plan.sidecar.model, plan.sidecar.precision) == (model, precision)
         and (plan.sidecar.dla_core is not None) == on_dla
     ]
-    refusals = {str(plan.path): refusal(pack, plan, here) for plan in wanted}
+    refusals = {str(plan.path): load_blocker(pack, plan, here) for plan in wanted}
     refusals |= {
         str(path): plan
         for path, plan in found.items()
@@ -247,7 +251,7 @@ def find_plan(pack: Pack, model: str, precision: str, here: Here, on_dla: bool =
     )
 
 
-def read_plan(pack: Pack, plan: Plan) -> bytes:
+def read_plan(pack: Pack, plan: StoredPlan) -> bytes:
     """The plan itself, once its hash was found right.
 
     The pack has to vouch for it by the hash of the model it was built from and, where a signature is
@@ -259,11 +263,11 @@ def read_plan(pack: Pack, plan: Plan) -> bytes:
     """
     sidecar = plan.sidecar
     again = rebuild_advice(pack, sidecar)
-    reason = distrust(pack, plan) or foreignness(pack, plan)
+    reason = signature_error(pack, plan) or model_mismatch(pack, plan)
     if reason:
         raise PlanError(f"{plan.path} is not to be loaded: {reason}.", again)
     try:
-        data = read_regular(plan.path, sidecar.plan_bytes)
+        data = read_regular_file(plan.path, sidecar.plan_bytes)
     except OSError as error:
         raise PlanError(f"{plan.path} cannot be read ({error.strerror or error}).", again) from error
     if hashlib.sha256(data).hexdigest() != sidecar.plan_sha256:
@@ -284,15 +288,15 @@ def build_command(pack: Pack, flavour: str, precision: str = "", *settings: str)
     return " ".join(filter(None, parts))
 
 
-def build_advice(pack: Pack, here: Here, precision: str, *settings: str) -> str:
+def build_advice(pack: Pack, here: RuntimeTarget, precision: str, *settings: str) -> str:
     """What gives such plans for a GPU that has none: the command, or that another flavour is needed."""
     flavour = FLAVOURS[here.flavour]
-    if flavour.builds_ahead and not flavour.runs_on(here.compute_capability):
+    if flavour.builds_without_gpu and not flavour.runs_on(here.compute_capability):
         if here.compute_capability not in flavour.targets:
             return (
                 f"{here.flavour} does not run on this GPU: install TensorRT ({FLAVOURS['tensorrt'].install})."
             )
-        settings = (*settings, f"--compute-capability {dotted(here.compute_capability)}")
+        settings = (*settings, f"--compute-capability {format_capability(here.compute_capability)}")
     return f"Build it: {build_command(pack, here.flavour, precision, *settings)}"
 
 
@@ -319,7 +323,7 @@ def target_name(settings: BuildSettings, gpu: Gpu | None) -> str:
     return target if settings.dla_core is None else f"{target}-dla{settings.dla_core}"
 
 
-def _plan(path: Path) -> Plan:
+def _plan(path: Path) -> StoredPlan:
     """A plan by its sidecar, and what signs that.
 
     Raises:
@@ -327,7 +331,7 @@ def _plan(path: Path) -> Plan:
     """
     place = path.with_suffix(".json")
     try:
-        written = read_regular(place, _MAX_SIDECAR_BYTES)
+        written = read_regular_file(place, _MAX_SIDECAR_BYTES)
         signature = _signature(place)
         if len(written) > _MAX_SIDECAR_BYTES:
             raise ValueError("the sidecar is too large to be one")
@@ -342,26 +346,26 @@ def _plan(path: Path) -> Plan:
         raise ValueError(f"the sidecar is one of {sidecar.model} in {sidecar.precision}")
     if sidecar.flavour not in FLAVOURS:
         raise ValueError(f"the sidecar names a flavour of TensorRT that is not known, {sidecar.flavour}")
-    return Plan(path, sidecar, written, signature)
+    return StoredPlan(path, sidecar, written, signature)
 
 
 def _signature(sidecar: Path) -> bytes | None:
-    """What signs a sidecar, for `distrust` to judge; None where nothing does."""
+    """What signs a sidecar, for `signature_error` to judge; None where nothing does."""
     try:
-        return read_regular(signature_file(sidecar), MAXIMUM_SIGNATURE_BYTES)
+        return read_regular_file(signature_path(sidecar), MAXIMUM_SIGNATURE_BYTES)
     except FileNotFoundError:
         return None
 
 
-def _write_sidecar(path: Path, sidecar: Sidecar, key: PrivateKey | None) -> Plan:
+def _write_sidecar(path: Path, sidecar: Sidecar, key: PrivateKey | None) -> StoredPlan:
     """Put a sidecar beside its plan; a signature of the one before goes first."""
     file = path.with_suffix(".json")
-    signature_file(file).unlink(missing_ok=True)
-    plan = Plan(path, sidecar, sidecar.text().encode())
-    write_whole_bytes(file, plan.written)
+    signature_path(file).unlink(missing_ok=True)
+    plan = StoredPlan(path, sidecar, sidecar.text().encode())
+    write_bytes_atomically(file, plan.sidecar_bytes)
     return plan if key is None else sign_plan(plan, key)
 
 
-def _breadth(sidecar: Sidecar, here: Here) -> tuple[bool, bool, int]:
+def _breadth(sidecar: Sidecar, here: RuntimeTarget) -> tuple[bool, bool, int]:
     foreign = sidecar.gpu_name is not None and sidecar.gpu_name != here.gpu_name
     return foreign, sidecar.newer_than is not None, len(sidecar.compute_capabilities)

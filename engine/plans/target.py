@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from stenosis_trt.engine.errors import TensorRTError
-from stenosis_trt.engine.support.hardware import Driver, Gpu
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, dotted
+from stenosis_trt.engine.support.hardware import Gpu, NvidiaDriver
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, format_capability
 
 
-def choose_flavour(name: str | None, installed: tuple[str, ...], driver: Driver) -> Flavour:
+def choose_flavour(name: str | None, installed: tuple[str, ...], driver: NvidiaDriver) -> Flavour:
     """The flavour asked for, or else the installed one; of two, TensorRT where there is a GPU.
 
     Raises:
@@ -20,21 +20,22 @@ def choose_flavour(name: str | None, installed: tuple[str, ...], driver: Driver)
     if not installed:
         ways = "; or ".join(f"{flavour.name}: {flavour.install}" for flavour in FLAVOURS.values())
         raise TensorRTError("Neither TensorRT nor TensorRT-RTX is installed.", f"Install one. {ways}.")
-    suitable = [item for item in installed if FLAVOURS[item].builds_ahead != bool(driver.gpus)]
+    suitable = [item for item in installed if FLAVOURS[item].builds_without_gpu != bool(driver.gpus)]
     return FLAVOURS[(suitable or list(installed))[0]]
 
 
-def check_gpu(flavour: Flavour, settings: BuildSettings, driver: Driver) -> Gpu | None:
+def select_gpu(flavour: Flavour, settings: BuildSettings, driver: NvidiaDriver) -> Gpu | None:
     """The GPU that plans are built on and for; None where they are built ahead of time.
 
     Raises:
         TensorRTError: the flavour needs a GPU and there is none, or it would build what this GPU cannot load.
     """
-    if not flavour.builds_ahead:
+    if not flavour.builds_without_gpu:
         if not driver.gpus:
             raise TensorRTError(
-                f"{flavour.name} builds on the GPU that it builds for, and here is none: {driver.trouble}.",
-                "Build where the plans are to run, or build ahead of time with --flavour tensorrt-rtx.",
+                f"{flavour.name} builds on the GPU that it builds for, and here is none:
+                {driver.unavailable_reason}.", "Build where the plans are to run, or build ahead of time with
+                --flavour tensorrt-rtx.",
             )
         return driver.gpus[0]
     if settings.compute_capabilities or not driver.gpus:
@@ -42,11 +43,11 @@ def check_gpu(flavour: Flavour, settings: BuildSettings, driver: Driver) -> Gpu 
     gpu = driver.gpus[0]
     if flavour.runs_on(gpu.compute_capability):
         return None
-    here = dotted(gpu.compute_capability)
+    here = format_capability(gpu.compute_capability)
     if gpu.compute_capability in flavour.targets:
         advice = f"Give --compute-capability {here}."
     else:
-        others = ",".join(map(dotted, flavour.default_targets))
+        others = ",".join(map(format_capability, flavour.default_targets))
         advice = (
             f"Use TensorRT here ({FLAVOURS['tensorrt'].install}; --flavour tensorrt), or build for other "
             f"machines with --compute-capability {others}."

@@ -19,30 +19,30 @@ from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
-from stenosis_trt.engine.backends.selection import Decision, announce, open_backend
+from stenosis_trt.engine.backends.selection import BackendChoice, announce, open_backend
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.grading.pipeline import grade_study
-from stenosis_trt.engine.grading.read_ahead import ReadStudy, program_failed, read_ahead
-from stenosis_trt.engine.grading.study_grader import Grade, StudyGrader, pixel_memory
+from stenosis_trt.engine.grading.read_ahead import ReadStudy, internal_error_problem, read_ahead
+from stenosis_trt.engine.grading.study_grader import GradeFunction, StudyGrader, pixel_memory
 from stenosis_trt.engine.packs.pack import Pack, open_pack
-from stenosis_trt.engine.packs.signature import Trust
+from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.records import Problem, Stage, StudyHeader
-from stenosis_trt.engine.runs.outputs import ResultStore, Tables
+from stenosis_trt.engine.runs.outputs import ResultStore, TableTotals
 from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.runs.provenance import (
-    Costs,
-    machine,
-    made_with,
+    StageTimes,
+    describe_machine,
+    package_versions,
     peak_memory_bytes,
-    read_with,
-    versions,
+    reading_fingerprint,
+    result_fingerprint,
 )
-from stenosis_trt.engine.runs.table_files import TableForm
-from stenosis_trt.engine.support.interrupts import signals_held_back
-from stenosis_trt.engine.support.messages import say
+from stenosis_trt.engine.runs.table_files import CsvFormat
+from stenosis_trt.engine.support.interrupts import defer_signals
+from stenosis_trt.engine.support.messages import print_message
 from stenosis_trt.engine.support.progress import show_progress
 
 _SECONDS_BETWEEN_TABLES = 60.0
@@ -63,7 +63,7 @@ class GradeOptions:
         threads: to compute with on the CPU; None for all cores.
         keep_identifiers: write the PatientID to the results.
         no_paths: write numbers and hashes in place of paths.
-        form: how tables are written.
+        csv_format: how tables are written.
         limits: of reading.
         trust: whose signature the pack must have; None for nobody's.
         gpu: how a GPU is used.
@@ -78,15 +78,15 @@ class GradeOptions:
     threads: int | None = None
     keep_identifiers: bool = False
     no_paths: bool = False
-    form: TableForm = field(default_factory=TableForm)
+    csv_format: CsvFormat = field(default_factory=CsvFormat)
     limits: ReadLimits = field(default_factory=ReadLimits)
-    trust: Trust | None = None
+    trust: TrustedKeys | None = None
     gpu: GpuOptions = field(default_factory=GpuOptions)
     cpu_if_gpu_fails: bool = False
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunSummary:
     """Counts of a run.
 
     `skipped` were graded by the run that this one resumes. `lost_files` are files that may have held an
@@ -112,8 +112,8 @@ class Outcome:
 
 
 def grade_paths(
-    paths: Sequence[Path], out: Path, options: GradeOptions, grade: Grade = grade_study
-) -> Outcome:
+    paths: Sequence[Path], out: Path, options: GradeOptions, grade: GradeFunction = grade_study
+) -> RunSummary:
     """Grade all studies below `paths` and write results, errors and run.json to `out`.
 
     However the run ends, short of being killed, the tables hold what was graded until then.
@@ -131,13 +131,18 @@ def grade_paths(
     # The backend comes first: a pack that it cannot use leaves no output folder.
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
     pack = pack.in_precision(decision.precision)
-    kind = made_with(pack, decision.kind, decision.precision, options.keep_identifiers, options.no_paths)
+    kind = result_fingerprint(
+        pack, decision.fingerprint_fields, decision.precision, options.keep_identifiers, options.no_paths
+    )
     names = HiddenPaths() if options.no_paths else PathNames()
-    reading = read_with(options.limits)
-    with closing(backend), ResultStore(out, kind, options.resume, names, options.form, reading) as store:
+    reading = reading_fingerprint(options.limits)
+    with (
+        closing(backend),
+        ResultStore(out, kind, options.resume, names, options.csv_format, reading) as store,
+    ):
         announce(decision)
         earlier = store.earlier_runs()
-        run = _Run(store, options, pack, backend, grade, names)
+        run = _BatchRun(store, options, pack, backend, grade, names)
         finished = False
         try:
             with (
@@ -150,12 +155,12 @@ def grade_paths(
             finished = True
         finally:
             # An interrupt waits until the tables hold what was graded.
-            with signals_held_back():
+            with defer_signals():
                 outcome = run.finish(decision, finished, earlier)
     return outcome
 
 
-class _Run:
+class _BatchRun:
     """The state of one run: what was found, counted and measured."""
 
     def __init__(
@@ -164,14 +169,14 @@ class _Run:
         options: GradeOptions,
         pack: Pack,
         backend: Backend,
-        grade: Grade,
+        grade: GradeFunction,
         names: PathNames,
     ) -> None:
         self._store, self._options, self._names = store, options, names
         self._pack, self._backend = pack, backend
         self._grader = StudyGrader(pack, backend, options.threads, options.cpu_if_gpu_fails, grade)
         self._started, self._start = datetime.now(timezone.utc), time.monotonic()
-        self._costs = Costs()
+        self._costs = StageTimes()
         self._order: list[str] = []
         self._file_problems: list[Problem] = []
         self._files = self._skipped = 0
@@ -189,10 +194,10 @@ class _Run:
         waiting = deque(study for study in found if not self._store.is_done(study))
         outdated = sum(self._store.discard_outdated(study) for study in waiting)
         if outdated:
-            say(f"Graded again, since they have other images than before: {outdated}.")
+            print_message(f"Graded again, since they have other images than before: {outdated}.")
         lost = sum(map(self._store.lost_images, waiting))
         if lost:
-            say(f"Graded again, since they lost images that may be read now: {lost}.")
+            print_message(f"Graded again, since they lost images that may be read now: {lost}.")
         self._skipped = len(found) - len(waiting)
         self._order = [study.key for study in found]
         return waiting
@@ -229,7 +234,7 @@ class _Run:
             self.write_tables()
         except NotWritten as error:
             # There may be room for studies still.
-            say(str(error))
+            print_message(str(error))
         took = time.monotonic() - start
         return time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
 
@@ -241,17 +246,19 @@ class _Run:
             try:
                 self._store.add(read.header, result, problems)
             except ValueError as error:
-                problems = (*problems, program_failed(read.header, Stage.WRITE, error))
+                problems = (*problems, internal_error_problem(read.header, Stage.WRITE, error))
             else:
                 self._costs.add({"read": read.seconds, **result.seconds})
                 return
         self._store.add_failed(read.header, problems)
 
-    def write_tables(self) -> Outcome:
+    def write_tables(self) -> RunSummary:
         """Write the tables of what was graded until now; the counts are of what they hold."""
         return self._outcome(self._store.write_tables(self._order, self._file_problems))
 
-    def finish(self, decision: Decision, finished: bool, earlier: Sequence[Mapping[str, Any]]) -> Outcome:
+    def finish(
+        self, decision: BackendChoice, finished: bool, earlier: Sequence[Mapping[str, Any]]
+    ) -> RunSummary:
         """Write the tables and run.json, or what of them can be written.
 
         Raises:
@@ -271,8 +278,8 @@ class _Run:
             raise failed
         return outcome
 
-    def _outcome(self, tables: Tables) -> Outcome:
-        return Outcome(
+    def _outcome(self, tables: TableTotals) -> RunSummary:
+        return RunSummary(
             studies=len(self._order),
             graded=tables.graded_now,
             skipped=self._skipped,
@@ -285,13 +292,13 @@ class _Run:
             warnings=tables.warnings,
         )
 
-    def record(self, decision: Decision, outcome: Outcome, finished: bool) -> dict[str, Any]:
+    def record(self, decision: BackendChoice, outcome: RunSummary, finished: bool) -> dict[str, Any]:
         """The content of run.json, less the runs before this one."""
         options, pack = self._options, self._pack
         return {
             "started": self._started.isoformat(timespec="seconds"),
             "finished": finished,
-            "versions": versions(),
+            "versions": package_versions(),
             "pack": {
                 "name": pack.name,
                 "version": pack.version,
@@ -317,7 +324,7 @@ class _Run:
                 "no_paths": options.no_paths,
                 "limits": asdict(options.limits),
             },
-            "machine": machine(),
+            "machine": describe_machine(),
             "counts": {
                 "files": self._files,
                 "studies": outcome.studies,

@@ -24,17 +24,17 @@ from stenosis_trt.engine.dicom.patients import STUDY_UID_SHARED
 from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
 from stenosis_trt.engine.runs.path_names import PathNames
-from stenosis_trt.engine.runs.regrading import lost_an_image, may_read_more, tries
+from stenosis_trt.engine.runs.regrading import grading_attempts, lost_image, should_regrade
 from stenosis_trt.engine.runs.stored_results import (
-    FORMAT,
+    FORMAT_VERSION,
     DamagedFile,
-    KeptStudy,
-    read_made_with,
-    read_runs,
+    StoredStudy,
+    read_fingerprint,
+    read_run_records,
     read_study,
     study_json,
 )
-from stenosis_trt.engine.runs.table_files import TableFile, TableForm
+from stenosis_trt.engine.runs.table_files import CsvFormat, CsvTable
 from stenosis_trt.engine.runs.tables import (
     ERROR_COLUMNS,
     RESULT_COLUMNS,
@@ -46,26 +46,26 @@ from stenosis_trt.engine.runs.tables import (
     unreached_row,
     worst_level,
 )
-from stenosis_trt.engine.support.atomic_files import PART, write_whole, writing_whole
-from stenosis_trt.engine.support.safe_text import visible_texts
+from stenosis_trt.engine.support.atomic_files import PARTIAL_SUFFIX, atomic_write, write_text_atomically
+from stenosis_trt.engine.support.safe_text import escape_controls_in
 
-RESULTS, LINES, ERRORS, RUN = "results.csv", "results.jsonl", "errors.csv", "run.json"
-STUDIES = "studies.csv"
-_TABLES = (RESULTS, LINES, ERRORS, STUDIES)
-_OF_A_RUN = (*_TABLES, RUN)
+RESULTS_CSV, RESULTS_JSONL, ERRORS_CSV, RUN_JSON = "results.csv", "results.jsonl", "errors.csv", "run.json"
+STUDIES_CSV = "studies.csv"
+_TABLES = (RESULTS_CSV, RESULTS_JSONL, ERRORS_CSV, STUDIES_CSV)
+_OF_A_RUN = (*_TABLES, RUN_JSON)
 _STUDIES = "studies"
 _MADE_WITH = "made_with.json"
 _DONE = ".json"
 _FAILED = ".failed.json"
 _NAMES = {"identifiers": "setting of --keep-identifiers", "paths": "setting of --no-paths"}
-"""What keys of `made_with` are called where a person reads them."""
+"""What keys of `result_fingerprint` are called where a person reads them."""
 _GRADED_AGAIN = "Delete it and give --resume, and its study is graded again."
 
 _Content = TypeVar("_Content")
 
 
 @dataclass(frozen=True)
-class Tables:
+class TableTotals:
     """What the tables hold.
 
     `graded` and `failed` are studies, of those that were asked for, `graded_now` those that this run graded;
@@ -106,14 +106,14 @@ class ResultStore:
     def __init__(
         self,
         out: Path,
-        made_with: Mapping[str, Any],
+        result_fingerprint: Mapping[str, Any],
         resume: bool,
         names: PathNames | None = None,
-        form: TableForm | None = None,
-        read_with: Mapping[str, Any] | None = None,
+        form: CsvFormat | None = None,
+        reading_fingerprint: Mapping[str, Any] | None = None,
     ) -> None:
-        self.out, self._names_of_paths, self._form = out, names or PathNames(), form or TableForm()
-        self._read_with = dict(read_with or {})
+        self.out, self._names_of_paths, self._form = out, names or PathNames(), form or CsvFormat()
+        self._read_with = dict(reading_fingerprint or {})
         self._run = secrets.token_hex(8)
         self._studies = out / _STUDIES
         self._lock = -1
@@ -122,11 +122,13 @@ class ResultStore:
             self._lock = os.open(self._studies, os.O_RDONLY)
         try:
             self._take_lock()
-            self._check(made_with, resume)
+            self._check(result_fingerprint, resume)
             with self._written("Give another --out."):
-                for part in [*out.glob(f".*{PART}"), *self._studies.glob(f".*{PART}")]:
+                for part in [*out.glob(f".*{PARTIAL_SUFFIX}"), *self._studies.glob(f".*{PARTIAL_SUFFIX}")]:
                     part.unlink()
-                write_whole(self._marker, json.dumps(made_with, indent=2, sort_keys=True) + "\n")
+                write_text_atomically(
+                    self._marker, json.dumps(result_fingerprint, indent=2, sort_keys=True) + "\n"
+                )
         except BaseException:
             self.close()
             raise
@@ -180,7 +182,7 @@ class ResultStore:
                     "Give --resume to go on with them, or another --out.",
                 )
             return
-        before = self._content(read_made_with, self._marker, "Give another --out.")
+        before = self._content(read_fingerprint, self._marker, "Give another --out.")
         differs = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if differs:
             raise OutputError(
@@ -206,7 +208,7 @@ class ResultStore:
         except DamagedFile as error:
             raise OutputError(f"{path.relative_to(self.out)} in {self.shown} {error}", advice) from error
 
-    def _kept(self, name: str) -> KeptStudy:
+    def _kept(self, name: str) -> StoredStudy:
         return self._content(read_study, self._studies / name, _GRADED_AGAIN)
 
     def _path(self, key: str, ending: str) -> Path:
@@ -227,7 +229,7 @@ class ResultStore:
         """Whether this study was graded without images that may be read now; see `regrading`."""
         if not self._is_kept(study):
             return False
-        return may_read_more(self._kept(self._path(study.key, _DONE).name), self._read_with)
+        return should_regrade(self._kept(self._path(study.key, _DONE).name), self._read_with)
 
     def discard_outdated(self, study: StudyHeader) -> bool:
         """Forget a result from other images than the study has now: it was graded while it was being copied.
@@ -251,7 +253,7 @@ class ResultStore:
         """How often this study was graded from the images it has now, read as now."""
         if not self._is_kept(study) or self._is_outdated(study):
             return 0
-        return tries(self._kept(self._path(study.key, _DONE).name), self._read_with)
+        return grading_attempts(self._kept(self._path(study.key, _DONE).name), self._read_with)
 
     def add(self, study: StudyHeader, result: StudyResult, problems: Sequence[Problem]) -> None:
         """Keep a graded study, with the problems its files had.
@@ -261,7 +263,7 @@ class ResultStore:
         """
         text = study_json(self._to_keep(study, result, problems))
         with self._written():
-            write_whole(self._path(study.key, _DONE), text + "\n")
+            write_text_atomically(self._path(study.key, _DONE), text + "\n")
             self._path(study.key, _FAILED).unlink(missing_ok=True)
 
     def add_failed(self, study: StudyHeader, problems: Sequence[Problem]) -> None:
@@ -271,14 +273,14 @@ class ResultStore:
         """
         text = study_json(self._to_keep(study, None, problems))
         with self._written():
-            write_whole(self._path(study.key, _FAILED), text + "\n")
+            write_text_atomically(self._path(study.key, _FAILED), text + "\n")
             self._path(study.key, _DONE).unlink(missing_ok=True)
 
     def _to_keep(
         self, study: StudyHeader, result: StudyResult | None, problems: Sequence[Problem]
-    ) -> KeptStudy:
-        return KeptStudy(
-            format=FORMAT,
+    ) -> StoredStudy:
+        return StoredStudy(
+            format=FORMAT_VERSION,
             study_uid=study.study_uid,
             path=self._names_of_paths.of_study(study),
             images=_images(study),
@@ -291,18 +293,18 @@ class ResultStore:
 
     def earlier_runs(self) -> list[dict[str, Any]]:
         """The records in run.json of runs that graded something, the oldest first: what the results cost."""
-        path = self.out / RUN
+        path = self.out / RUN_JSON
         if not path.exists():
             return []
-        return self._content(read_runs, path, "Delete it and give --resume.")
+        return self._content(read_run_records, path, "Delete it and give --resume.")
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         """Write run.json."""
         with self._written():
-            text = json.dumps(visible_texts(record), indent=2, allow_nan=False)
-            write_whole(self.out / RUN, text + "\n")
+            text = json.dumps(escape_controls_in(record), indent=2, allow_nan=False)
+            write_text_atomically(self.out / RUN_JSON, text + "\n")
 
-    def write_tables(self, order: Sequence[str], problems: Iterable[Problem]) -> Tables:
+    def write_tables(self, order: Sequence[str], problems: Iterable[Problem]) -> TableTotals:
         """Put the tables together, one study at a time.
 
         Args:
@@ -326,7 +328,7 @@ class ResultStore:
             reason = f"{error.reason} There is no room for {' and '.join(missing)} of now. {kept}"
             raise NotWritten(reason, error.advice) from error
 
-    def count(self, order: Sequence[str], problems: Iterable[Problem]) -> Tables:
+    def count(self, order: Sequence[str], problems: Iterable[Problem]) -> TableTotals:
         """What the tables would hold; nothing is written."""
         return self._tables(order, problems, ())
 
@@ -338,7 +340,9 @@ class ResultStore:
             return False
         return True
 
-    def _tables(self, order: Sequence[str], problems: Iterable[Problem], names: Collection[str]) -> Tables:
+    def _tables(
+        self, order: Sequence[str], problems: Iterable[Problem], names: Collection[str]
+    ) -> TableTotals:
         """Write those tables that are in `names`."""
         graded = graded_now = failed = rows_of_errors = lost_files = 0
         worst_grades: Counter[int | None] = Counter()
@@ -348,9 +352,9 @@ class ResultStore:
         numbers = {key: number for number, key in enumerate(order, start=1) if f"{key}#2" not in keys}
         with self._written(), ExitStack() as stack:
             rows, lines, errors, studies = (stack.enter_context(self._table(name, names)) for name in _TABLES)
-            results = TableFile(rows, RESULT_COLUMNS, self._form)
-            failures = TableFile(errors, ERROR_COLUMNS, self._form)
-            summary = TableFile(studies, STUDY_COLUMNS, self._form)
+            results = CsvTable(rows, RESULT_COLUMNS, self._form)
+            failures = CsvTable(errors, ERROR_COLUMNS, self._form)
+            summary = CsvTable(studies, STUDY_COLUMNS, self._form)
             for problem in problems:
                 failures.add([error_row(problem, numbers.get(problem.study_uid))])
                 rows_of_errors += 1
@@ -362,7 +366,7 @@ class ResultStore:
                 summary.add([study_row(number, kept)])
                 failures.add(error_row(problem, number) for problem in kept.problems)
                 rows_of_errors += len(kept.problems)
-                lost_files += sum(map(lost_an_image, kept.problems)) if wanted else 0
+                lost_files += sum(map(lost_image, kept.problems)) if wanted else 0
                 if kept.result is None:
                     failed += wanted
                     continue
@@ -374,11 +378,11 @@ class ResultStore:
                     worst = worst_level(kept.result)
                     worst_grades[worst.grade if worst else None] += 1
                     warnings.update(study_warnings(kept.result))
-        return Tables(graded, failed, rows_of_errors, lost_files, graded_now, worst_grades, warnings)
+        return TableTotals(graded, failed, rows_of_errors, lost_files, graded_now, worst_grades, warnings)
 
     def _table(self, name: str, names: Collection[str]) -> AbstractContextManager[TextIO]:
         if name in names:
-            return writing_whole(self.out / name)
+            return atomic_write(self.out / name)
         return Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")
 
     def _names(self, order: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stenosis_trt.engine.records import Problem, StudyHeader
-from stenosis_trt.engine.support.safe_text import visible
+from stenosis_trt.engine.support.safe_text import escape_controls
 
 _KEY_BYTES = 32
 _HASH_DIGITS = 12
@@ -21,11 +21,11 @@ class PathNames:
 
     def of_folder(self, folder: Path) -> str:
         """The output folder, in messages."""
-        return visible(str(folder))
+        return escape_controls(str(folder))
 
     def of_study(self, study: StudyHeader) -> str:
         """The folder of a study."""
-        return visible(study.path)
+        return escape_controls(study.path)
 
     def in_study(self, study: StudyHeader, problems: Iterable[Problem]) -> tuple[Problem, ...]:
         """The problems of a study and of its files, with their paths named."""
@@ -55,7 +55,7 @@ class HiddenPaths(PathNames):
         return self._named("study", study.path)
 
     def in_study(self, study: StudyHeader, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-        numbers = {path: number for number, path in enumerate(files_of(study), start=1)}
+        numbers = {path: number for number, path in enumerate(study_files(study), start=1)}
         return tuple(
             replace(
                 problem,
@@ -78,7 +78,7 @@ class HiddenPaths(PathNames):
         return f"{what} [{digest[:_HASH_DIGITS]}]"
 
 
-def files_of(study: StudyHeader) -> list[str]:
+def study_files(study: StudyHeader) -> list[str]:
     """Paths of a study's files, sorted."""
     return sorted({str(frame.path) for series in study.series for frame in series.frames})
 

@@ -26,12 +26,12 @@ _DECODERS = (
 _PACKAGES = ("stenosis-trt", "numpy", "onnxruntime", *_DECODERS)
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of Python and of every package that can change a result."""
     return {"python": platform.python_version(), **{name: package_version(name) for name in _PACKAGES}}
 
 
-def made_with(
+def result_fingerprint(
     pack: Pack, backend: Mapping[str, str], precision: str, keep_identifiers: bool, no_paths: bool
 ) -> dict[str, Any]:
     """What decides the numbers in the results: runs that agree in it may share an output folder.
@@ -51,12 +51,12 @@ def made_with(
     }
 
 
-def read_with(limits: ReadLimits) -> dict[str, Any]:
+def reading_fingerprint(limits: ReadLimits) -> dict[str, Any]:
     """What decides which files can be read: a study that lost some is read again once it is another."""
     return {"limits": asdict(limits), "decoders": {name: package_version(name) for name in _DECODERS}}
 
 
-class Costs:
+class StageTimes:
     """Seconds by stage over all studies."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """What the run was on; no name of the host."""
     return {
         "cpu": processor_name(),

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from stenosis_trt.engine.records import Problem, Stage
-from stenosis_trt.engine.runs.stored_results import KeptStudy
+from stenosis_trt.engine.runs.stored_results import StoredStudy
 
 _MOST_TRIES = 3
 """Gradings of a study of which a file ends its reading process each time."""
 
 
-def lost_an_image(problem: Problem) -> bool:
+def lost_image(problem: Problem) -> bool:
     """Whether a problem that was kept with a study is of a file whose pixels were lost."""
     return problem.stage is Stage.PIXELS and not problem.harmless and not problem.of_study
 
 
-def may_read_more(kept: KeptStudy, read_with: Mapping[str, Any]) -> bool:
+def should_regrade(kept: StoredStudy, read_with: Mapping[str, Any]) -> bool:
     """Whether a study lost images that may be read now: under other limits or with other decoders, or where
     what lost them may have passed.
 
@@ -28,12 +28,12 @@ def may_read_more(kept: KeptStudy, read_with: Mapping[str, Any]) -> bool:
         kept: what was kept of the study.
         read_with: what decides now which files can be read.
     """
-    lost = list(filter(lost_an_image, kept.problems))
+    lost = list(filter(lost_image, kept.problems))
     if kept.read_with != read_with:
         return bool(lost)
     return any(problem.temporary for problem in lost) and kept.tries < _MOST_TRIES
 
 
-def tries(kept: KeptStudy, read_with: Mapping[str, Any]) -> int:
+def grading_attempts(kept: StoredStudy, read_with: Mapping[str, Any]) -> int:
     """How often a study was graded under the limits and decoders of now."""
     return kept.tries if kept.read_with == read_with else 0

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stenosis_trt.engine.records import LEVELS, Problem, StudyResult
-from stenosis_trt.engine.support.safe_text import visible, visible_texts
+from stenosis_trt.engine.support.safe_text import escape_controls, escape_controls_in
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-FORMAT = 1
-"""Version of `KeptStudy` as JSON. A change of it that is not an addition with a default gets a new one."""
+FORMAT_VERSION = 1
+"""Version of `StoredStudy` as JSON. A change of it that is not an addition with a default gets a new one."""
 _LARGEST_BYTES = 64 << 20
 """A study with a problem for each of 100,000 files takes 30 MB."""
 _GRADES = range(4)
 
 
 @dataclass(frozen=True)
-class KeptStudy:
+class StoredStudy:
     """What a run knows of one study, as a file of `studies/` holds it.
 
     Attributes:
@@ -60,7 +60,7 @@ class _Counts:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _RunRecord:
     """What is read of run.json; the rest of it is kept as it is."""
 
     counts: _Counts
@@ -71,16 +71,16 @@ class DamagedFile(Exception):
     """A file does not hold what a run writes there. The message says why, without its subject, the file."""
 
 
-def study_json(kept: KeptStudy) -> str:
+def study_json(kept: StoredStudy) -> str:
     """The study as JSON, on one line. Characters that a terminal would obey are backslash escapes in it.
 
     Raises:
         ValueError: a number is not finite.
     """
-    return json.dumps(visible_texts(asdict(kept)), allow_nan=False)
+    return json.dumps(escape_controls_in(asdict(kept)), allow_nan=False)
 
 
-def read_study(path: Path) -> KeptStudy:
+def read_study(path: Path) -> StoredStudy:
     """The study that a file holds.
 
     Raises:
@@ -90,16 +90,16 @@ def read_study(path: Path) -> KeptStudy:
     version = _parsed(text).get("format")
     if not isinstance(version, int):
         raise _damaged("it names no version of its format")
-    if version != FORMAT:
-        raise DamagedFile(f"is of version {version} of its format, and this program reads {FORMAT}.")
-    kept: KeptStudy = _checked(_adapter(KeptStudy), text)
+    if version != FORMAT_VERSION:
+        raise DamagedFile(f"is of version {version} of its format, and this program reads {FORMAT_VERSION}.")
+    kept: StoredStudy = _checked(_adapter(StoredStudy), text)
     reason = next(_contradictions(kept), None)
     if reason is not None:
         raise _damaged(reason)
     return kept
 
 
-def read_made_with(path: Path) -> dict[str, Any]:
+def read_fingerprint(path: Path) -> dict[str, Any]:
     """What results in this folder were made with, by name.
 
     Raises:
@@ -109,7 +109,7 @@ def read_made_with(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_runs(path: Path) -> list[dict[str, Any]]:
+def read_run_records(path: Path) -> list[dict[str, Any]]:
     """The records in a run.json, the oldest first, of runs that graded something.
 
     Raises:
@@ -117,12 +117,12 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
     """
     text = _text(path)
     last = _parsed(text)
-    run: _Run = _checked(_adapter(_Run), text)
+    run: _RunRecord = _checked(_adapter(_RunRecord), text)
     last.pop("earlier", None)
     return [*run.earlier, last] if run.counts.graded else list(run.earlier)
 
 
-def _contradictions(kept: KeptStudy) -> Iterator[str]:
+def _contradictions(kept: StoredStudy) -> Iterator[str]:
     """What is wrong in a study of the right shape."""
     if kept.result is None:
         if not kept.problems:
@@ -138,7 +138,7 @@ def _contradictions(kept: KeptStudy) -> Iterator[str]:
 
 
 def _damaged(why: str) -> DamagedFile:
-    return DamagedFile(f"does not hold what a run writes there ({visible(why)}).")
+    return DamagedFile(f"does not hold what a run writes there ({escape_controls(why)}).")
 
 
 def _text(path: Path) -> str:

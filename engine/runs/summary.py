@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stenosis_trt.engine.runs.batch import Outcome
+    from stenosis_trt.engine.runs.batch import RunSummary
 
 _MOST_FREQUENT = 6
 WARNING_MEANINGS = {
@@ -44,12 +44,12 @@ WARNING_MEANINGS = {
     "study_uid_shared": "another patient has the same study UID",
     "thin_slices": "slices are closer than 2 mm",
     "uid_replaced": "a UID is not valid, its hash is written",
-    "unlike_training": "a region is unlike all that was trained on",
+    "out_of_distribution": "a region is unlike all that was trained on",
 }
 """A few words for each warning: with its name and a count they fit into 80 columns. The README has more."""
 
 
-def summary_lines(outcome: Outcome) -> Iterator[str]:
+def summary_lines(outcome: RunSummary) -> Iterator[str]:
     """The summary of a run, line by line."""
     worst = outcome.worst_grades
     if worst:
@@ -68,7 +68,7 @@ def summary_lines(outcome: Outcome) -> Iterator[str]:
     yield f"Results: {outcome.shown}"
 
 
-def _totals(outcome: Outcome) -> str:
+def _totals(outcome: RunSummary) -> str:
     if outcome.studies:
         parts = [f"{outcome.graded} of {outcome.studies} studies graded"]
     else:

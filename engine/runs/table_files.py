@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from stenosis_trt.engine.runs.tables import Cell, Row
-from stenosis_trt.engine.support.safe_text import spreadsheet_text
+from stenosis_trt.engine.support.safe_text import escape_formula
 
 DECIMAL_MARKS = {"point": ".", "comma": ","}
 """Values of `--csv-for-excel` beside "locale"."""
@@ -18,7 +18,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
-class TableForm:
+class CsvFormat:
     """How tables are written.
 
     Attributes:
@@ -30,7 +30,7 @@ class TableForm:
     decimal_mark: str | None = None
 
 
-def decimal_mark(setting: str) -> str:
+def parse_decimal_mark(setting: str) -> str:
     """The decimal mark for a value of `--csv-for-excel`.
 
     Raises:
@@ -56,10 +56,10 @@ def decimal_mark(setting: str) -> str:
     return "," if mark == "," else "."
 
 
-class TableFile:
+class CsvTable:
     """A table that is written row by row."""
 
-    def __init__(self, stream: TextIO, columns: Sequence[str], form: TableForm) -> None:
+    def __init__(self, stream: TextIO, columns: Sequence[str], form: CsvFormat) -> None:
         self._mark = form.decimal_mark
         if self._mark is None:
             self._rows = csv.DictWriter(stream, columns, lineterminator="\n")
@@ -77,5 +77,5 @@ class TableFile:
         if self._mark is None:
             return value
         if isinstance(value, str):
-            return spreadsheet_text(value)
+            return escape_formula(value)
         return str(value).replace(".", self._mark) if isinstance(value, float) else value

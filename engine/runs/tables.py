@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stenosis_trt.engine.records import LEVEL_COLUMNS, LevelResult, Problem, StudyResult
-from stenosis_trt.engine.runs.stored_results import KeptStudy
-from stenosis_trt.engine.support.safe_text import visible
+from stenosis_trt.engine.runs.stored_results import StoredStudy
+from stenosis_trt.engine.support.safe_text import escape_controls
 
 Cell = str | int | float
 """What a row holds: a number, or text; "" for no value."""
@@ -53,10 +53,10 @@ def result_rows(number: int, result: StudyResult) -> Iterator[Row]:
 def error_row(problem: Problem, study_number: int | None = None) -> Row:
     """The row, keys ERROR_COLUMNS, of a problem, and of the study that it belongs to."""
     return {
-        "path": visible(problem.path),
+        "path": escape_controls(problem.path),
         "stage": problem.stage.value,
-        "reason": visible(problem.reason),
-        "what_to_do": visible(problem.advice),
+        "reason": escape_controls(problem.reason),
+        "what_to_do": escape_controls(problem.advice),
         "study_uid": problem.study_uid,
         "study_number": _or_empty(study_number),
         "harmless": "yes" if problem.harmless else "no",
@@ -64,7 +64,7 @@ def error_row(problem: Problem, study_number: int | None = None) -> Row:
     }
 
 
-def study_row(number: int, kept: KeptStudy) -> Row:
+def study_row(number: int, kept: StoredStudy) -> Row:
     """The row, keys STUDY_COLUMNS, of a study that was graded or could not be."""
     row = unreached_row(number, kept.study_uid)
     row["path"] = kept.path

@@ -33,7 +33,7 @@ the cervical ones have 0.85 and more, where correlation hardly tells the two apa
 _SAME_SIGN = 0.9
 
 
-def alternating(slices: Sequence[LoadedSlice]) -> str:
+def alternating_slices_reason(slices: Sequence[LoadedSlice]) -> str:
     """Why slices in order of position are not one stack, by their pixels; "" where they are.
 
     Neighbouring slices of a stack are more alike than those that lie twice as far apart. Where every second

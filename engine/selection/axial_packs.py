@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stenosis_trt.engine.records import SeriesHeader
-from stenosis_trt.engine.selection.eligibility import poses, step
-from stenosis_trt.engine.selection.ranking import same_frame, same_kind, slices_within
+from stenosis_trt.engine.selection.eligibility import slice_poses, slice_step
+from stenosis_trt.engine.selection.ranking import count_slices_within, is_same_kind, same_frame_of_reference
 
 _NEW_SHARE = 0.5
 """A pack is joined if at least this share of its length shows what no other does: neighbouring packs overlap
@@ -19,7 +19,7 @@ _SPACING_RATIO = 1.5
 _Interval = tuple[float, float]
 
 
-def joined_packs(
+def select_axial_packs(
     first: SeriesHeader, others: Sequence[SeriesHeader], sagittal: SeriesHeader
 ) -> tuple[SeriesHeader, ...]:
     """The series that go with the best one: of its kind and frame of reference, each beside those before.
@@ -30,13 +30,17 @@ def joined_packs(
         sagittal: the series that levels are found in.
     """
     packs: list[SeriesHeader] = []
-    if not same_frame(sagittal, first):
+    if not same_frame_of_reference(sagittal, first):
         return ()
     covered = [_extent(first)]
     for other in others:
-        if not (same_frame(sagittal, other) and same_kind(first, other) and _same_spacing(first, other)):
+        if not (
+            same_frame_of_reference(sagittal, other)
+            and is_same_kind(first, other)
+            and _same_spacing(first, other)
+        ):
             continue
-        if slices_within(other, sagittal) < _WITHIN_SHARE * len(other.frames):
+        if count_slices_within(other, sagittal) < _WITHIN_SHARE * len(other.frames):
             continue
         extent = _extent(other)
         if _new_length(extent, covered) >= _NEW_SHARE * (extent[1] - extent[0]):
@@ -47,8 +51,8 @@ def joined_packs(
 
 def _extent(series: SeriesHeader) -> _Interval:
     """From the lowest slice to the highest, half a step beyond each, along the patient's axis in mm."""
-    heights = [float(pose.centre[2]) for pose in poses(series)]
-    half = max(step(series), poses(series)[0].thickness or 0.0) / 2
+    heights = [float(pose.centre[2]) for pose in slice_poses(series)]
+    half = max(slice_step(series), slice_poses(series)[0].thickness or 0.0) / 2
     return min(heights) - half, max(heights) + half
 
 
@@ -64,5 +68,5 @@ def _new_length(extent: _Interval, covered: Sequence[_Interval]) -> float:
 
 
 def _same_spacing(one: SeriesHeader, other: SeriesHeader) -> bool:
-    mine, theirs = poses(one)[0].column_spacing, poses(other)[0].column_spacing
+    mine, theirs = slice_poses(one)[0].column_spacing, slice_poses(other)[0].column_spacing
     return max(mine, theirs) <= _SPACING_RATIO * min(mine, theirs)

@@ -17,7 +17,13 @@ import numpy as np
 
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import Contrast, SeriesHeader
-from stenosis_trt.engine.selection.keywords import contrast_hint, other_region, plain, says_t2, words
+from stenosis_trt.engine.selection.keywords import (
+    contrast_hint,
+    description_text,
+    normalise_text,
+    other_region,
+    says_t2,
+)
 
 SAGITTAL_ROLE, AXIAL_ROLE = "sagittal T2", "axial T2"
 
@@ -91,8 +97,8 @@ _OVERRULING_HINTS = {
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """The role of a series, or "" and the reason; `passed` counts the checks it passed.
+class Eligibility:
+    """The role of a series, or "" and the reason; `checks_passed` counts the checks it passed.
 
     `series` is what is left of it once slices in another plane are left out: itself, where there are none.
     `is_pack` tells of one without a role that it is an axial T2 of too few slices: a pack through one disc,
@@ -101,12 +107,12 @@ class Judgement:
 
     role: str
     reason: str
-    passed: int
+    checks_passed: int
     series: SeriesHeader
     is_pack: bool = False
 
 
-def judge(series: SeriesHeader) -> Judgement:
+def check_series(series: SeriesHeader) -> Eligibility:
     """What a series can serve as, from its header alone."""
     role, wrong_geometry, kept = _role_by_geometry(series)
     checks: tuple[Callable[[], str], ...] = (
@@ -120,21 +126,21 @@ def judge(series: SeriesHeader) -> Judgement:
     for passed, check in enumerate(checks):
         if reason := check():
             is_pack = _is_pack(kept, reason) and not any(other() for other in checks[passed + 1 :])
-            return Judgement("", reason, passed, kept if is_pack else series, is_pack)
-    return Judgement(role, "", len(checks), kept)
+            return Eligibility("", reason, passed, kept if is_pack else series, is_pack)
+    return Eligibility(role, "", len(checks), kept)
 
 
 def _is_pack(series: SeriesHeader, reason: str) -> bool:
     """Whether a series refused for this reason is an axial one with nothing wrong but too few slices."""
-    faults = _sampling_faults(series, AXIAL_ROLE) if poses(series) else []
+    faults = _sampling_faults(series, AXIAL_ROLE) if slice_poses(series) else []
     return (
-        positions(series) >= _MINIMUM_OF_A_PACK
+        count_positions(series) >= _MINIMUM_OF_A_PACK
         and reason in [text for text, _ in faults]
         and all(too_little for _, too_little in faults)
     )
 
 
-def poses(series: SeriesHeader) -> list[SlicePose]:
+def slice_poses(series: SeriesHeader) -> list[SlicePose]:
     """Poses of the frames that have one, in their order."""
     return [frame.pose for frame in series.frames if frame.pose is not None]
 
@@ -145,23 +151,23 @@ def _distances(found: Sequence[SlicePose]) -> list[float]:
     return [distance for distance in every if distance > _SAME_POSITION]
 
 
-def step(series: SeriesHeader) -> float:
+def slice_step(series: SeriesHeader) -> float:
     """Median distance of neighbouring planes along the normal, mm; 0 for a single one."""
-    return float(np.median(_distances(poses(series)) or [0.0]))
+    return float(np.median(_distances(slice_poses(series)) or [0.0]))
 
 
-def positions(series: SeriesHeader) -> int:
+def count_positions(series: SeriesHeader) -> int:
     """In how many planes the slices lie."""
-    return 1 + len(_distances(poses(series)))
+    return 1 + len(_distances(slice_poses(series)))
 
 
-def height(pose: SlicePose) -> float:
+def image_height(pose: SlicePose) -> float:
     """Extent of an image along the patient's axis, mm, whichever way its rows run."""
     across = abs(pose.row_direction[2]) * pose.columns * pose.column_spacing
     return across + abs(pose.column_direction[2]) * pose.rows * pose.row_spacing
 
 
-def positive(value: float | None) -> float | None:
+def positive_or_none(value: float | None) -> float | None:
     """A time of the header, or None where it is absent or the 0 that stands for absent."""
     return value if value is not None and value > 0 else None
 
@@ -191,7 +197,7 @@ def _wrong_object(series: SeriesHeader) -> str:
 
 
 def _wrong_region(series: SeriesHeader) -> str:
-    by_tag, by_words = other_region(plain(series.body_part)), other_region(words(series))
+    by_tag, by_words = other_region(normalise_text(series.body_part)), other_region(description_text(series))
     if by_tag and by_words:
         return f"body part and description both name another region ({by_tag})"
     return ""
@@ -204,7 +210,7 @@ def _tilt(pose: SlicePose, axis: int) -> float:
 def _role_by_geometry(series: SeriesHeader) -> tuple[str, str, SeriesHeader]:
     """The role that planes, size and spacing allow, or "" and why they allow none; and the series without
     the slices that lie in another plane."""
-    found = poses(series)
+    found = slice_poses(series)
     if not found:
         return "", "its images have no usable position", series
     for role, axis in _AXES.items():
@@ -235,10 +241,10 @@ def _wrong_sampling(series: SeriesHeader, role: str) -> str:
 
 def _sampling_faults(series: SeriesHeader, role: str) -> list[tuple[str, bool]]:
     """What is wrong with size and spacing for a role, and whether that is only too little of it."""
-    found, distance, planes = poses(series), step(series), positions(series)
+    found, distance, planes = slice_poses(series), slice_step(series), count_positions(series)
     spacing = max(max(pose.row_spacing, pose.column_spacing) for pose in found)
     field = min(
-        height(pose)
+        image_height(pose)
         if role == SAGITTAL_ROLE
         else min(pose.rows * pose.row_spacing, pose.columns * pose.column_spacing)
         for pose in found
@@ -275,7 +281,7 @@ def _sequence(tags: Contrast) -> set[str]:
 
 
 def _wrong_sequence(tags: Contrast) -> str:
-    sequence, inversion = _sequence(tags), positive(tags.inversion_time_ms)
+    sequence, inversion = _sequence(tags), positive_or_none(tags.inversion_time_ms)
     if "EP" in sequence:
         return "it is echo-planar (diffusion or functional)"
     if "GR" in sequence and "SE" not in sequence:
@@ -290,7 +296,7 @@ def _wrong_sequence(tags: Contrast) -> str:
 
 
 def _wrong_times(tags: Contrast, acquisition_3d: bool) -> str:
-    echo, repetition = positive(tags.echo_time_ms), positive(tags.repetition_time_ms)
+    echo, repetition = positive_or_none(tags.echo_time_ms), positive_or_none(tags.repetition_time_ms)
     if echo is not None and echo < _T2_ECHO_TIME:
         if repetition is not None and repetition < _T2_REPETITION_TIME:
             return f"TE {echo:.0f} and TR {repetition:.0f} ms are T1 weighting"
@@ -309,12 +315,12 @@ def _wrong_flavour(series: SeriesHeader) -> str:
 
 
 def _wrong_words(series: SeriesHeader) -> str:
-    text = words(series)
+    text = description_text(series)
     hint = contrast_hint(text)
     if hint in _OVERRULING_HINTS:
         return f"its description says it is {hint}"
     tags = series.contrast
-    if positive(tags.echo_time_ms) is None or positive(tags.repetition_time_ms) is None:
+    if positive_or_none(tags.echo_time_ms) is None or positive_or_none(tags.repetition_time_ms) is None:
         if hint:
             return f"echo or repetition time is missing, and its description says it is {hint}"
         if not says_t2(text):

@@ -16,7 +16,7 @@ _LETTERS = str.maketrans({"ı": "i", "ł": "l", "ß": "ss", "ø": "o", "đ": "d"
 """Letters that Unicode does not decompose into one of ASCII and an accent."""
 
 
-def plain(text: str) -> str:
+def normalise_text(text: str) -> str:
     """Lower case, without accents, words parted by spaces instead of underscores.
 
     Korean syllables are composed again, so that they compare as they are written.
@@ -27,8 +27,8 @@ def plain(text: str) -> str:
 
 
 def _any_of(*patterns: str) -> re.Pattern[str]:
-    """One pattern for all, each brought into the form that `plain` gives to the text."""
-    return re.compile("|".join(plain(pattern) for pattern in patterns))
+    """One pattern for all, each brought into the form that `normalise_text` gives to the text."""
+    return re.compile("|".join(normalise_text(pattern) for pattern in patterns))
 
 
 # German abbreviates the spine as HWS, BWS, LWS and the vertebrae as HWK, BWK, LWK; Russian abbreviates its
@@ -157,18 +157,18 @@ _CONTRAST_AGENT = _any_of(
 )
 
 
-def words(series: SeriesHeader) -> str:
+def description_text(series: SeriesHeader) -> str:
     """What a series is called, in plain form: its description, or its protocol where nothing is described.
 
     The protocol of some vendors is the name of the whole examination ("C-SPINE W STIR"), which says nothing
     of the contrast of one series.
     """
-    return plain(series.description) or plain(series.protocol)
+    return normalise_text(series.description) or normalise_text(series.protocol)
 
 
-def all_words(series: SeriesHeader) -> str:
+def header_text(series: SeriesHeader) -> str:
     """Description and protocol, parted by a bar: where an examination's name counts too."""
-    return f"{plain(series.description)} | {plain(series.protocol)}"
+    return f"{normalise_text(series.description)} | {normalise_text(series.protocol)}"
 
 
 def names_neck(text: str) -> bool:

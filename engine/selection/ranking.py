@@ -9,16 +9,22 @@ import numpy as np
 
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import SeriesHeader
-from stenosis_trt.engine.selection.eligibility import height, poses, positions, positive, step
+from stenosis_trt.engine.selection.eligibility import (
+    count_positions,
+    image_height,
+    positive_or_none,
+    slice_poses,
+    slice_step,
+)
 from stenosis_trt.engine.selection.keywords import (
-    all_words,
+    description_text,
+    header_text,
     names_neck,
+    normalise_text,
     other_region,
-    plain,
     says_contrast_agent,
     says_fat_suppressed,
     says_t2,
-    words,
 )
 
 _USEFUL_HEIGHT = 160.0
@@ -32,7 +38,7 @@ _COVERAGE_STEP = 8.0
 _USUAL_ECHO_TIMES = 80.0, 130.0
 _ECHO_TIME_STEP = 10.0
 """ms: echo times of cervical T2 TSE, and what makes a difference to them."""
-NECK_DEPTH = 200.0
+NECK_DEPTH_MM = 200.0
 """mm from an image's upper edge down to C7/T1 at the most, with the neck at the top of a whole-spine image or
 in the middle of one of its own."""
 _ANOTHER_STATION = 60.0
@@ -42,48 +48,57 @@ _SAME_PLACE = 20.0
 
 
 @dataclass(frozen=True)
-class Merit:
-    """One thing that makes a candidate better; `lacking` is what is said of the one with the lower value."""
+class RankingCriterion:
+    """One thing that makes a candidate better; `reason_if_worse` is what is said of the one with the
+    lower value."""
 
-    lacking: str
+    reason_if_worse: str
     value: float
 
 
-def _common_merits(series: SeriesHeader) -> list[Merit]:
-    text = words(series)
+def _common_merits(series: SeriesHeader) -> list[RankingCriterion]:
+    text = description_text(series)
     return [
-        Merit("its header names another region", -float(names_other_region(series))),
-        Merit("it is a derived image", -float("DERIVED" in {part.upper() for part in series.image_type})),
-        Merit("it was taken after contrast agent", -float(after_contrast_agent(series))),
-        Merit("its fat is suppressed", -float(fat_suppressed(series))),
-        Merit("it is a 3-D acquisition, unlike what the models learnt from", -float(series.acquisition_3d)),
-        Merit("its description does not say T2", float(says_t2(text))),
-        Merit("its description does not name the neck", float(names_neck(all_words(series)))),
+        RankingCriterion("its header names another region", -float(names_other_region(series))),
+        RankingCriterion(
+            "it is a derived image", -float("DERIVED" in {part.upper() for part in series.image_type})
+        ),
+        RankingCriterion("it was taken after contrast agent", -float(after_contrast_agent(series))),
+        RankingCriterion("its fat is suppressed", -float(is_fat_suppressed(series))),
+        RankingCriterion(
+            "it is a 3-D acquisition, unlike what the models learnt from", -float(series.acquisition_3d)
+        ),
+        RankingCriterion("its description does not say T2", float(says_t2(text))),
+        RankingCriterion("its description does not name the neck", float(names_neck(header_text(series)))),
     ]
 
 
-def same_kind(one: SeriesHeader, other: SeriesHeader) -> bool:
+def is_same_kind(one: SeriesHeader, other: SeriesHeader) -> bool:
     """Whether two series of one role are alike in region, contrast and kind of acquisition."""
     mine, theirs = _common_merits(one), _common_merits(other)
     return [merit.value for merit in mine] == [merit.value for merit in theirs]
 
 
-def _fine_merits(series: SeriesHeader, covered: float, rivals: Sequence[SeriesHeader]) -> list[Merit]:
-    pose = poses(series)[0]
+def _fine_merits(
+    series: SeriesHeader, covered: float, rivals: Sequence[SeriesHeader]
+) -> list[RankingCriterion]:
+    pose = slice_poses(series)[0]
     return [
-        Merit("it covers less", round(covered / _COVERAGE_STEP)),
-        Merit("its echo time is farther from the usual", -_unusual_echo_time(series)),
-        Merit("its pixels are larger", -round(max(pose.row_spacing, pose.column_spacing), 1)),
-        Merit("it has fewer slices", float(positions(series))),
-        Merit("another lies nearer to the head", -float(_is_below(series, rivals))),
-        Merit("it was taken again later", -float(any(_repeats(other, series) for other in rivals))),
+        RankingCriterion("it covers less", round(covered / _COVERAGE_STEP)),
+        RankingCriterion("its echo time is farther from the usual", -_unusual_echo_time(series)),
+        RankingCriterion("its pixels are larger", -round(max(pose.row_spacing, pose.column_spacing), 1)),
+        RankingCriterion("it has fewer slices", float(count_positions(series))),
+        RankingCriterion("another lies nearer to the head", -float(_is_below(series, rivals))),
+        RankingCriterion(
+            "it was taken again later", -float(any(_repeats(other, series) for other in rivals))
+        ),
     ]
 
 
 def _is_below(series: SeriesHeader, rivals: Sequence[SeriesHeader]) -> bool:
     """Whether another one is clearly nearer to the head, as the upper station of a spine is."""
     edge = _upper_edge(series)
-    others = (other for other in rivals if same_frame(other, series))
+    others = (other for other in rivals if same_frame_of_reference(other, series))
     return any(_upper_edge(other) - edge > _ANOTHER_STATION for other in others)
 
 
@@ -95,13 +110,13 @@ def _upper_edge(series: SeriesHeader) -> float:
 
 
 def _middle(series: SeriesHeader) -> SlicePose:
-    return poses(series)[len(poses(series)) // 2]
+    return slice_poses(series)[len(slice_poses(series)) // 2]
 
 
 def _repeats(later: SeriesHeader, series: SeriesHeader) -> bool:
     """Whether one was taken after the other of the same place, as far as the headers say."""
     apart = np.abs(_middle(later).centre - _middle(series).centre).max()
-    if same_frame(later, series) and apart > _SAME_PLACE:
+    if same_frame_of_reference(later, series) and apart > _SAME_PLACE:
         return False
     if later.acquired is not None and series.acquired is not None:
         return later.acquired > series.acquired
@@ -112,7 +127,7 @@ def _repeats(later: SeriesHeader, series: SeriesHeader) -> bool:
 
 def _unusual_echo_time(series: SeriesHeader) -> float:
     """How many steps the echo time is away from the usual ones; 0 where it says nothing."""
-    echo = positive(series.contrast.echo_time_ms)
+    echo = positive_or_none(series.contrast.echo_time_ms)
     if echo is None or series.acquisition_3d:
         # That of a 3-D acquisition is nominal.
         return 0.0
@@ -120,44 +135,46 @@ def _unusual_echo_time(series: SeriesHeader) -> float:
     return round(max(shortest - echo, echo - longest, 0.0) / _ECHO_TIME_STEP)
 
 
-def sagittal_merits(
+def sagittal_criteria(
     series: SeriesHeader, rivals: Sequence[SeriesHeader], axials: Sequence[SeriesHeader]
-) -> list[Merit]:
+) -> list[RankingCriterion]:
     """Most important first. A series that an axial one can be matched to gives more than one without."""
-    matched = any(same_frame(series, axial) and slices_within(axial, series) for axial in axials)
-    tall = min(height(poses(series)[0]), _USEFUL_HEIGHT)
-    wide = min(positions(series) * step(series), _USEFUL_WIDTH)
+    matched = any(
+        same_frame_of_reference(series, axial) and count_slices_within(axial, series) for axial in axials
+    )
+    tall = min(image_height(slice_poses(series)[0]), _USEFUL_HEIGHT)
+    wide = min(count_positions(series) * slice_step(series), _USEFUL_WIDTH)
     return [
         *_common_merits(series),
-        Merit("no axial T2 series can be matched to it", float(matched)),
+        RankingCriterion("no axial T2 series can be matched to it", float(matched)),
         *_fine_merits(series, tall + wide, rivals),
     ]
 
 
-def axial_merits(
+def axial_criteria(
     series: SeriesHeader, rivals: Sequence[SeriesHeader], sagittal: SeriesHeader | None
-) -> list[Merit]:
+) -> list[RankingCriterion]:
     """Most important first. Slices count where they lie within the sagittal image."""
-    matched = sagittal is not None and same_frame(sagittal, series)
-    slices = slices_within(series, sagittal) if matched and sagittal else positions(series)
+    matched = sagittal is not None and same_frame_of_reference(sagittal, series)
+    slices = count_slices_within(series, sagittal) if matched and sagittal else count_positions(series)
     return [
-        Merit("its frame of reference differs from the sagittal's", float(matched)),
+        RankingCriterion("its frame of reference differs from the sagittal's", float(matched)),
         *_common_merits(series),
-        *_fine_merits(series, min(slices * step(series), _USEFUL_LENGTH), rivals),
+        *_fine_merits(series, min(slices * slice_step(series), _USEFUL_LENGTH), rivals),
     ]
 
 
-def identity(series: SeriesHeader) -> tuple[str, float, str, int]:
+def tie_breaker(series: SeriesHeader) -> tuple[str, float, str, int]:
     """What orders candidates that are equal otherwise. Volumes of one series share its UID."""
     first = series.frames[0]
     return series.series_uid, series.contrast.echo_time_ms or 0.0, first.sop_instance_uid, first.index
 
 
-def slices_within(axial: SeriesHeader, sagittal: SeriesHeader) -> int:
+def count_slices_within(axial: SeriesHeader, sagittal: SeriesHeader) -> int:
     """How many axial slices have their centre in that part of the middle sagittal image where the neck is."""
-    middle, lowest = _middle(sagittal), _upper_edge(sagittal) - NECK_DEPTH
+    middle, lowest = _middle(sagittal), _upper_edge(sagittal) - NECK_DEPTH_MM
     inside = 0
-    for pose in poses(axial):
+    for pose in slice_poses(axial):
         column, row, _ = middle.to_pixels(pose.centre)
         shown = 0 <= column < middle.columns and 0 <= row < middle.rows
         inside += shown and pose.centre[2] >= lowest
@@ -166,22 +183,22 @@ def slices_within(axial: SeriesHeader, sagittal: SeriesHeader) -> int:
 
 def names_other_region(series: SeriesHeader) -> bool:
     """Whether the description names another region, or BodyPartExamined does and no word names the neck."""
-    by_tag = other_region(plain(series.body_part)) and not names_neck(all_words(series))
-    return bool(by_tag or other_region(words(series)))
+    by_tag = other_region(normalise_text(series.body_part)) and not names_neck(header_text(series))
+    return bool(by_tag or other_region(description_text(series)))
 
 
-def fat_suppressed(series: SeriesHeader) -> bool:
+def is_fat_suppressed(series: SeriesHeader) -> bool:
     """Whether fat is dark, by image type or description."""
     by_type = {part.upper() for part in series.image_type} & {"WATER", "W"}
-    return bool(by_type) or says_fat_suppressed(words(series))
+    return bool(by_type) or says_fat_suppressed(description_text(series))
 
 
 def after_contrast_agent(series: SeriesHeader) -> bool:
     """Whether contrast agent was given before, by the header's tags or the description."""
-    return series.contrast.contrast_agent or says_contrast_agent(words(series))
+    return series.contrast.contrast_agent or says_contrast_agent(description_text(series))
 
 
-def same_frame(one: SeriesHeader, other: SeriesHeader) -> bool:
+def same_frame_of_reference(one: SeriesHeader, other: SeriesHeader) -> bool:
     """Whether positions of the two can be compared."""
     uid = one.frame_of_reference_uid
     return bool(uid) and uid == other.frame_of_reference_uid

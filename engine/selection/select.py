@@ -11,28 +11,28 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeader
-from stenosis_trt.engine.selection.axial_packs import joined_packs
+from stenosis_trt.engine.selection.axial_packs import select_axial_packs
 from stenosis_trt.engine.selection.eligibility import (
     AXIAL_ROLE,
     MINIMUM_SLICES,
     SAGITTAL_ROLE,
-    Judgement,
-    judge,
-    poses,
-    positive,
-    step,
+    Eligibility,
+    check_series,
+    positive_or_none,
+    slice_poses,
+    slice_step,
 )
 from stenosis_trt.engine.selection.ranking import (
-    NECK_DEPTH,
-    Merit,
+    NECK_DEPTH_MM,
+    RankingCriterion,
     after_contrast_agent,
-    axial_merits,
-    fat_suppressed,
-    identity,
+    axial_criteria,
+    count_slices_within,
+    is_fat_suppressed,
     names_other_region,
-    sagittal_merits,
-    same_frame,
-    slices_within,
+    sagittal_criteria,
+    same_frame_of_reference,
+    tie_breaker,
 )
 
 _THIN = 2.0
@@ -43,7 +43,7 @@ _ADVICE = f"{SEND_SAGITTAL}; `stenosis-trt inspect` shows each series' reason."
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SeriesDecision:
     """What became of one series: its role, or "" and the reason why it has none."""
 
     series: SeriesHeader
@@ -52,12 +52,12 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SeriesSelection:
     """The series a study is graded from.
 
     `problem` is set, and `sagittal` None, where the study cannot be graded. `axial_packs` are joined to
     `axial`: series that show other discs. `same_frame_of_reference` says whether axial slices may be matched
-    to sagittal levels. `verdicts` has one entry a series, in the study's order. `warnings` begin with the
+    to sagittal levels. `decisions` has one entry a series, in the study's order. `warnings` begin with the
     study's own.
     """
 
@@ -65,55 +65,57 @@ class Choice:
     sagittal: SeriesHeader | None
     axial: SeriesHeader | None
     same_frame_of_reference: bool
-    verdicts: tuple[Verdict, ...]
+    decisions: tuple[SeriesDecision, ...]
     problem: Problem | None
     warnings: tuple[str, ...]
     axial_packs: tuple[SeriesHeader, ...] = ()
 
     @property
-    def sagittal_place(self) -> int:
+    def sagittal_index(self) -> int:
         """Index of the sagittal series in `study.series`."""
-        return next(k for k, verdict in enumerate(self.verdicts) if verdict.role == SAGITTAL_ROLE)
+        return next(k for k, verdict in enumerate(self.decisions) if verdict.role == SAGITTAL_ROLE)
 
 
-def choose(study: StudyHeader, tried: Collection[int] = ()) -> Choice:
+def select_series(study: StudyHeader, excluded: Collection[int] = ()) -> SeriesSelection:
     """Choose the sagittal and the axial T2 series of a study.
 
     Args:
         study: its series.
-        tried: indices into `study.series` of sagittal series that could not be graded: others are chosen.
+        excluded: indices into `study.series` of sagittal series that could not be graded: others are chosen.
     """
     judged = [
-        (series, _tried(judge(series)) if place in tried else judge(series))
+        (series, _tried(check_series(series)) if place in excluded else check_series(series))
         for place, series in enumerate(study.series)
     ]
     sagittals, axials = _with_role(judged, SAGITTAL_ROLE), _axials(judged)
-    merits = {id(series): sagittal_merits(series, sagittals, axials) for series in sagittals}
+    merits = {id(series): sagittal_criteria(series, sagittals, axials) for series in sagittals}
     sagittal = next(iter(_ranked(sagittals, merits)), None)
     if sagittal is not None:
         judged = [(series, _beside(series, judgement, sagittal)) for series, judgement in judged]
         axials = _axials(judged)
-    merits |= {id(series): axial_merits(series, axials, sagittal) for series in axials}
+    merits |= {id(series): axial_criteria(series, axials, sagittal) for series in axials}
     axial, packs = _with_packs(_ranked(axials, merits), _with_role(judged, AXIAL_ROLE), sagittal)
     taken = _Taken(sagittal, axial, packs)
     verdicts = tuple(_verdict(place, judged, taken, merits) for place in range(len(judged)))
     if sagittal is None:
-        return Choice(study, None, axial, False, verdicts, _no_sagittal(study, judged, axial), study.warnings)
-    same = axial is not None and same_frame(sagittal, axial)
+        return SeriesSelection(
+            study, None, axial, False, verdicts, _no_sagittal(study, judged, axial), study.warnings
+        )
+    same = axial is not None and same_frame_of_reference(sagittal, axial)
     warnings = (*study.warnings, *_warnings(sagittal, axial, same))
     if axial is None and any(map(_is_mixed_axial, study.series)):
         warnings = (*warnings, "axial_slices_mixed")
     if any(verdict.role and not taken.holds(verdict.series) for verdict in verdicts):
         warnings = (*warnings, "slices_left_out")
-    return Choice(study, sagittal, axial, same, verdicts, None, warnings, packs)
+    return SeriesSelection(study, sagittal, axial, same, verdicts, None, warnings, packs)
 
 
 def _is_mixed_axial(series: SeriesHeader) -> bool:
     """Whether a series would be axial if its slices were one stack."""
-    return bool(series.defect) and poses(series)[0].orientation == "axial"
+    return bool(series.defect) and slice_poses(series)[0].orientation == "axial"
 
 
-def _tried(judgement: Judgement) -> Judgement:
+def _tried(judgement: Eligibility) -> Eligibility:
     return replace(judgement, role="", reason="it was tried and could not be graded")
 
 
@@ -132,7 +134,7 @@ class _Taken:
         return {SAGITTAL_ROLE: self.sagittal, AXIAL_ROLE: self.axial}.get(role)
 
 
-_Judged = Sequence[tuple[SeriesHeader, Judgement]]
+_Judged = Sequence[tuple[SeriesHeader, Eligibility]]
 """Series as they are, with what became of them."""
 
 
@@ -146,10 +148,12 @@ def _axials(judged: _Judged) -> list[SeriesHeader]:
     return [judgement.series for _, judgement in judged if _serves_as_axial(judgement)]
 
 
-def _ranked(candidates: Sequence[SeriesHeader], merits: dict[int, list[Merit]]) -> list[SeriesHeader]:
+def _ranked(
+    candidates: Sequence[SeriesHeader], merits: dict[int, list[RankingCriterion]]
+) -> list[SeriesHeader]:
     """Candidates of highest merit first; of equals the same one, whatever their order."""
     return sorted(
-        candidates, key=lambda item: (tuple(-merit.value for merit in merits[id(item)]), identity(item))
+        candidates, key=lambda item: (tuple(-merit.value for merit in merits[id(item)]), tie_breaker(item))
     )
 
 
@@ -168,25 +172,27 @@ def _with_packs(
     best = first or next(iter(ranked), None)
     if best is None or sagittal is None:
         return first, ()
-    packs = joined_packs(best, [item for item in ranked if item is not best], sagittal)
+    packs = select_axial_packs(best, [item for item in ranked if item is not best], sagittal)
     if first is None and sum(len(item.frames) for item in (best, *packs)) < MINIMUM_SLICES:
         return None, ()
     return best, packs
 
 
-def _beside(series: SeriesHeader, judgement: Judgement, sagittal: SeriesHeader) -> Judgement:
+def _beside(series: SeriesHeader, judgement: Eligibility, sagittal: SeriesHeader) -> Eligibility:
     """Refuse an axial series of another place: a study of the whole spine has one for each region."""
     if (
         _serves_as_axial(judgement)
-        and same_frame(sagittal, series)
-        and not slices_within(judgement.series, sagittal)
+        and same_frame_of_reference(sagittal, series)
+        and not count_slices_within(judgement.series, sagittal)
     ):
-        reason = f"none of its slices lies within the upper {NECK_DEPTH:.0f} mm of the sagittal series"
+        reason = f"none of its slices lies within the upper {NECK_DEPTH_MM:.0f} mm of the sagittal series"
         return replace(judgement, role="", reason=reason, is_pack=False)
     return judgement
 
 
-def _verdict(place: int, judged: _Judged, taken: _Taken, merits: dict[int, list[Merit]]) -> Verdict:
+def _verdict(
+    place: int, judged: _Judged, taken: _Taken, merits: dict[int, list[RankingCriterion]]
+) -> SeriesDecision:
     series, judgement = judged[place]
     kept = judgement.series
     if taken.holds(kept):
@@ -197,24 +203,24 @@ def _verdict(place: int, judged: _Judged, taken: _Taken, merits: dict[int, list[
         if any(kept is pack for pack in taken.packs):
             best = next(k for k, (_, other) in enumerate(judged, start=1) if other.series is taken.axial)
             more += f", joined to series {best}"
-        return Verdict(series, role, f"{_description(kept)}{more}")
+        return SeriesDecision(series, role, f"{_description(kept)}{more}")
     winner = taken.best(judgement.role)
     if winner is None:
-        return Verdict(series, "", judgement.reason)
+        return SeriesDecision(series, "", judgement.reason)
     lacking = (
-        mine.lacking
+        mine.reason_if_worse
         for mine, theirs in zip(merits[id(kept)], merits[id(winner)], strict=True)
         if mine.value != theirs.value
     )
     reason = next(lacking, "this one is as good and comes after it by UID, echo time and first image")
-    return Verdict(series, "", f"another {judgement.role} series is taken: {reason}")
+    return SeriesDecision(series, "", f"another {judgement.role} series is taken: {reason}")
 
 
 def _description(series: SeriesHeader) -> str:
     tags = series.contrast
-    stated = (("TE", positive(tags.echo_time_ms)), ("TR", positive(tags.repetition_time_ms)))
+    stated = (("TE", positive_or_none(tags.echo_time_ms)), ("TR", positive_or_none(tags.repetition_time_ms)))
     times = "".join(f", {name} {value:.0f} ms" for name, value in stated if value is not None)
-    return f"{len(series.frames)} slices, {poses(series)[0].column_spacing:.2f} mm pixels{times}"
+    return f"{len(series.frames)} slices, {slice_poses(series)[0].column_spacing:.2f} mm pixels{times}"
 
 
 def _no_sagittal(study: StudyHeader, judged: _Judged, axial: SeriesHeader | None) -> Problem:
@@ -229,13 +235,13 @@ def _no_sagittal(study: StudyHeader, judged: _Judged, axial: SeriesHeader | None
     else:
         reason = f"none of {len(judged)} series is a sagittal T2"
     if len(judged) > 1 and others:
-        place, nearest = max(others, key=lambda item: (item[1].passed, -item[0]))
+        place, nearest = max(others, key=lambda item: (item[1].checks_passed, -item[0]))
         reason += f" (the nearest, series {place}: {nearest.reason})"
     reason = f"cannot grade: {reason}."
     return Problem(study.path, Stage.CHOOSE, reason, _ADVICE, study.study_uid, of_study=True)
 
 
-def _serves_as_axial(judgement: Judgement) -> bool:
+def _serves_as_axial(judgement: Eligibility) -> bool:
     return judgement.role == AXIAL_ROLE or judgement.is_pack
 
 
@@ -246,8 +252,8 @@ def _warnings(sagittal: SeriesHeader, axial: SeriesHeader | None, same: bool) ->
         (axial is not None and not same, "axial_unmatched"),
         (any(names_other_region(series) for series in both), "body_part_not_cervical"),
         (any(after_contrast_agent(series) for series in both), "contrast_agent"),
-        (any(fat_suppressed(series) for series in both), "fat_suppressed"),
-        (any(step(series) < _THIN for series in both), "thin_slices"),
+        (any(is_fat_suppressed(series) for series in both), "fat_suppressed"),
+        (any(slice_step(series) < _THIN for series in both), "thin_slices"),
         (any(series.lossy for series in both), "lossy_compression"),
     )
     return tuple(name for holds, name in warnings if holds)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, TextIO
 
-PART = ".part"
+PARTIAL_SUFFIX = ".part"
 """Ending of a file that is still being written."""
 _REPLACED = ".replaced"
 """Ending of a folder that stands aside while another takes its place."""
@@ -23,7 +23,7 @@ _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def writing_whole(path: Path) -> Iterator[TextIO]:
+def atomic_write(path: Path) -> Iterator[TextIO]:
     """A UTF-8 text stream whose content takes the place of `path` once the context ends well.
 
     The content is on the disk before it gets its name, and the name before the context ends. If the context
@@ -33,7 +33,7 @@ def writing_whole(path: Path) -> Iterator[TextIO]:
     Raises:
         OSError: the folder is not there or not writable, or the disk is full; `path` stays as it was.
     """
-    with writing_whole_bytes(path) as stream:
+    with atomic_write_binary(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
         try:
             yield text
@@ -42,23 +42,23 @@ def writing_whole(path: Path) -> Iterator[TextIO]:
             text.detach()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path` as `writing_whole` does."""
-    with writing_whole(path) as stream:
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` as `atomic_write` does."""
+    with atomic_write(path) as stream:
         stream.write(text)
 
 
-def write_whole_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` as `writing_whole` does text.
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` as `atomic_write` does text.
 
     Raises:
         OSError: as there.
     """
-    with writing_whole_bytes(path) as stream:
+    with atomic_write_binary(path) as stream:
         stream.write(data)
 
 
-def check_place(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Find out before long work whether a new file or folder can be made at `path`. Nothing is made.
 
     Raises:
@@ -77,7 +77,7 @@ def check_place(path: Path) -> None:
 
 
 @contextmanager
-def folder_to_be(path: Path) -> Iterator[Path]:
+def staged_directory(path: Path) -> Iterator[Path]:
     """Where to make a folder that then takes the place of `path`, by `os.replace`; nothing of it stays else.
 
     It is not there yet, on the disk of `path`, and nobody else's: process numbers repeat, in containers
@@ -87,16 +87,16 @@ def folder_to_be(path: Path) -> Iterator[Path]:
         OSError: the folder of `path` cannot be made or written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{path.name}.", suffix=PART, dir=path.parent) as work:
+    with TemporaryDirectory(prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX, dir=path.parent) as work:
         yield Path(work) / path.name
 
 
-def replace_folder(new: Path, place: Path) -> None:
+def replace_directory(new: Path, place: Path) -> None:
     """Put the folder `new` in the place of another, which is removed.
 
     The names are exchanged in one step (renameat2 of Linux), so that `place` always holds one of the two.
     On file systems that cannot do so the old folder stands aside in between: if the program is killed there,
-    `recover_folder` brings it back.
+    `recover_directory` brings it back.
 
     Raises:
         OSError: the system refused; `place` stays as it was.
@@ -117,8 +117,8 @@ def replace_folder(new: Path, place: Path) -> None:
     shutil.rmtree(new)
 
 
-def recover_folder(place: Path) -> None:
-    """Bring back the folder that a killed `replace_folder` left aside, where nothing has its place.
+def recover_directory(place: Path) -> None:
+    """Bring back the folder that a killed `replace_directory` left aside, where nothing has its place.
 
     Raises:
         OSError: it cannot be renamed.
@@ -150,13 +150,13 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def writing_whole_bytes(path: Path) -> Iterator[BinaryIO]:
-    """`writing_whole` for a stream of bytes.
+def atomic_write_binary(path: Path) -> Iterator[BinaryIO]:
+    """`atomic_write` for a stream of bytes.
 
     Raises:
         OSError: as there.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    part = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
         with part.open("wb") as stream:
             yield stream

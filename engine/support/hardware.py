@@ -32,18 +32,18 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Driver:
+class NvidiaDriver:
     """NVIDIA's driver.
 
     Attributes:
         cuda_version: newest CUDA it offers, (major, minor); None where there is no driver.
         gpus: those it gives this process.
-        trouble: why there is no GPU to use, or "".
+        unavailable_reason: why there is no GPU to use, or "".
     """
 
     cuda_version: tuple[int, int] | None
     gpus: tuple[Gpu, ...]
-    trouble: str
+    unavailable_reason: str
 
 
 def processor_name() -> str:
@@ -82,24 +82,24 @@ def jetson_release(file: Path = _TEGRA_RELEASE) -> str:
     return f"{found[1]}.{found[2]}" if found else "of an unknown release"
 
 
-def nvidia_driver(library: str = _DRIVER) -> Driver:
+def query_nvidia_driver(library: str = _DRIVER) -> NvidiaDriver:
     """Ask NVIDIA's driver what there is."""
     try:
         cuda = ctypes.CDLL(library)
     except OSError:
-        return Driver(None, (), "no NVIDIA driver was found")
+        return NvidiaDriver(None, (), "no NVIDIA driver was found")
     version = ctypes.c_int()
     code = cuda.cuDriverGetVersion(ctypes.byref(version))
     if code:
-        return Driver(None, (), f"the NVIDIA driver does not answer ({_error_name(cuda, code)})")
+        return NvidiaDriver(None, (), f"the NVIDIA driver does not answer ({_error_name(cuda, code)})")
     offered = version.value // 1000, version.value % 1000 // 10
     code = cuda.cuInit(0)
     count = ctypes.c_int()
     code = code or cuda.cuDeviceGetCount(ctypes.byref(count))
     if code:
-        return Driver(offered, (), f"the NVIDIA driver gives no GPU ({_error_name(cuda, code)})")
+        return NvidiaDriver(offered, (), f"the NVIDIA driver gives no GPU ({_error_name(cuda, code)})")
     gpus = tuple(_gpu(cuda, index) for index in range(count.value))
-    return Driver(offered, gpus, "" if gpus else "the NVIDIA driver gives no GPU")
+    return NvidiaDriver(offered, gpus, "" if gpus else "the NVIDIA driver gives no GPU")
 
 
 def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:

@@ -44,7 +44,7 @@ def _raise(number: int) -> None:
     raise Ended(number)
 
 
-def obey_signals() -> Callable[[], int]:
+def install_signal_handlers() -> Callable[[], int]:
     """Have the first of SIGNALS raise `Ended` in the main thread, from where it is, and a later one end the
     program at once. A signal that is ignored (`nohup`, a background job of a shell) stays ignored.
 
@@ -59,7 +59,7 @@ def obey_signals() -> Callable[[], int]:
 
 
 @contextmanager
-def signals_held_back(note: Callable[[], object] = lambda: None) -> Iterator[None]:
+def defer_signals(note: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Hold signals back that would raise an exception; they raise it when the context ends.
 
     A second one, of another event, ends the program at once. Outside the main thread, where no signal raises,

@@ -1,7 +1,8 @@
 """JSON files of which the shape is not trusted, read through declared schemas.
 
-A schema is a pydantic model, or a dataclass with `STRICT` as its `__pydantic_config__`. Types are taken as
-they are written ("3" is no number), numbers have to be finite, and entries that nothing reads are refused.
+A schema is a pydantic model, or a dataclass with `STRICT_CONFIG` as its `__pydantic_config__`. Types are
+taken as they are written ("3" is no number), numbers have to be finite, and entries that nothing reads are
+refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
-STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+STRICT_CONFIG = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 _SHOWN = 80
 """Characters of an entry's name that are shown."""
@@ -42,10 +43,10 @@ class JsonError(ValueError):
         self.entry, self.fault, self.is_json = entry, fault, is_json
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Base of schemas."""
 
-    model_config = STRICT
+    model_config = STRICT_CONFIG
 
 
 def _finite(value: Any) -> Any:
@@ -57,14 +58,16 @@ def _finite(value: Any) -> Any:
     return value
 
 
-Free = Annotated[Mapping[str, Any], AfterValidator(_finite)]
+JsonObject = Annotated[Mapping[str, Any], AfterValidator(_finite)]
 """A table of anything that JSON can hold."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Line = Annotated[str, StringConstraints(max_length=400, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
+SingleLine = Annotated[
+    str, StringConstraints(max_length=400, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
+]
 """A text without control characters."""
-Text = Annotated[str, StringConstraints(max_length=20_000)]
-Numbers = Annotated[dict[Line, float], Field(max_length=1000)]
+LongText = Annotated[str, StringConstraints(max_length=20_000)]
+NumbersByName = Annotated[dict[SingleLine, float], Field(max_length=1000)]
 
 
 def read_json(schema: TypeAdapter[Checked], text: bytes | str) -> Checked:

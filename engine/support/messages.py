@@ -22,12 +22,12 @@ _NAMES = ("stdin", "stdout", "stderr")
 _NOBODY_READS = (errno.EPIPE, errno.EBADF)
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a line on standard error, where that can be written."""
     _write(sys.stderr, text)
 
 
-def show(text: str) -> None:
+def print_output(text: str) -> None:
     """Print a line on standard output, where that can be written."""
     _write(sys.stdout, text)
 
@@ -42,7 +42,7 @@ def _write(stream: TextIO | None, text: str) -> None:
         return
 
 
-def on_terminal() -> bool:
+def stderr_is_terminal() -> bool:
     """Whether a person sees standard error."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
@@ -56,11 +56,11 @@ def line_width() -> int:
     return shutil.get_terminal_size().columns if terminal else sys.maxsize
 
 
-def console(of_messages: bool = False) -> Console:
+def rich_console(stderr: bool = False) -> Console:
     """Where rich draws: standard output, or standard error. What it is given is not taken for markup."""
     from rich.console import Console
 
-    stream = sys.stderr if of_messages else sys.stdout
+    stream = sys.stderr if stderr else sys.stdout
     return Console(file=io.StringIO() if stream is None else stream, markup=False, emoji=False)
 
 
@@ -79,7 +79,7 @@ def guard_streams() -> None:
     sys.stderr = _guarded(2, sys.stderr, line_buffering=True)
 
 
-def lost_output() -> OSError | None:
+def stdout_error() -> OSError | None:
     """Why a part of standard output is lost that somebody wanted; None where nothing is."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     error = raw.error if isinstance(raw, _Guarded) else None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
 
-from stenosis_trt.engine.support.messages import console, on_terminal, say
+from stenosis_trt.engine.support.messages import print_message, rich_console, stderr_is_terminal
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -29,7 +29,7 @@ def show_progress(what: str, unit: str) -> Iterator[Progress]:
         what: the task, as a heading.
         unit: what is counted, in the plural.
     """
-    if on_terminal():
+    if stderr_is_terminal():
         with _bar(what, unit) as bar:
             yield bar
     else:
@@ -54,7 +54,7 @@ class _Lines:
             line += f", {_rate(rate)} a second"
             if done < total:
                 line += f", {timedelta(seconds=round((total - done) / rate))} left"
-        say(line)
+        print_message(line)
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
         progress.TextColumn("{task.fields[rate]}"),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console(of_messages=True), transient=True) as bars:
+    with progress.Progress(*columns, console=rich_console(stderr=True), transient=True) as bars:
         task = bars.add_task(what, total=None, rate="")
         start = time.monotonic()
 

@@ -14,25 +14,25 @@ _FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins with one of these is a formula to a spreadsheet, as CSV-injection lists name them."""
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """The text with every character that a terminal would obey as its backslash escape."""
     if text.isprintable():
         return text
     return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _OBEYED else c for c in text)
 
 
-def visible_texts(value: Any) -> Any:
+def escape_controls_in(value: Any) -> Any:
     """The same for each string in dictionaries, lists and tuples of values."""
     if isinstance(value, str):
-        return visible(value)
+        return escape_controls(value)
     if isinstance(value, Mapping):
-        return {visible_texts(key): visible_texts(item) for key, item in value.items()}
+        return {escape_controls_in(key): escape_controls_in(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [visible_texts(item) for item in value]
+        return [escape_controls_in(item) for item in value]
     return value
 
 
-def spreadsheet_text(text: str) -> str:
+def escape_formula(text: str) -> str:
     """The text with an apostrophe before it where a spreadsheet would run it as a formula."""
     # Some programs strip spaces first.
     return f"'{text}" if text.lstrip(" \n").startswith(_FORMULA_MARKS) else text

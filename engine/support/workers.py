@@ -26,7 +26,7 @@ _ABANDONED = 1
 """Exit code of a worker whose parent is gone or does not need it any more."""
 
 
-class Workers:
+class WorkerPool:
     """Hands calls to the processes of a pool; see `worker_pool`."""
 
     def __init__(self, pool: ProcessPoolExecutor, count: int) -> None:
@@ -40,7 +40,7 @@ class Workers:
         with _interrupts_held_back():
             return self._pool.submit(call, *args, **kwargs)
 
-    def in_order(self, call: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    def map_in_order(self, call: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
         """Results of a call for each item, in the items' order; as many at a time as there are workers."""
         waiting: deque[Future[_Result]] = deque()
         for item in items:
@@ -52,7 +52,7 @@ class Workers:
 
 
 @contextmanager
-def worker_pool(count: int) -> Iterator[Workers]:
+def worker_pool(count: int) -> Iterator[WorkerPool]:
     """`count` fresh Python processes, started as they are needed.
 
     Where the context ends well, they have finished all that was submitted. Where it ends with an exception,
@@ -65,7 +65,7 @@ def worker_pool(count: int) -> Iterator[Workers]:
     try:
         with ProcessPoolExecutor(count, get_context("spawn"), _begin, (watched,)) as pool:
             try:
-                yield Workers(pool, count)
+                yield WorkerPool(pool, count)
             except BaseException:
                 held.close()
                 pool.shutdown(cancel_futures=True)

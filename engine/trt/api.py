@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.errors import TensorRTError
-from stenosis_trt.engine.support.atomic_files import write_whole_bytes
-from stenosis_trt.engine.trt.callbacks import interruptible, make_log, make_monitor
-from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, dotted
-from stenosis_trt.engine.trt.network import ParsedNetwork, understood
-from stenosis_trt.engine.trt.progress import Phases
+from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
+from stenosis_trt.engine.trt.callbacks import interruptible, make_logger, make_progress_monitor
+from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, format_capability
+from stenosis_trt.engine.trt.network import ParsedNetwork, describe_network
+from stenosis_trt.engine.trt.progress import BuildProgress
 
 _COMPATIBLE = {"same-compute-capability": "SAME_COMPUTE_CAPABILITY", "ampere-plus": "AMPERE_PLUS"}
 _MOST_ERRORS = 4
@@ -53,9 +53,9 @@ class TensorRT:
         self.flavour = flavour
         self._trt = _module(flavour)
         self.version = str(self._trt.__version__)
-        self._log = make_log(self._trt)
+        self._log = make_logger(self._trt)
 
-    def parsed(self, onnx: bytes) -> ParsedNetwork:
+    def parse_network(self, onnx: bytes) -> ParsedNetwork:
         """What TensorRT understands of a model: the types of its tensors, and what is quantised.
 
         Raises:
@@ -63,9 +63,9 @@ class TensorRT:
         """
         builder = self._builder()
         network, _parser = self._parse(builder, onnx, on_dla=False)
-        return understood(network)
+        return describe_network(network)
 
-    def let_others_import(self) -> None:
+    def register_module_name(self) -> None:
         """Make the flavour importable under its own name, which TensorRT-RTX's wheels do not have."""
         sys.modules.setdefault(self.flavour.modules[0], self._trt)
 
@@ -102,15 +102,15 @@ class TensorRT:
                 config.set_timing_cache(config.create_timing_cache(b""), False)
         start = time.monotonic()
         with interruptible() as stopped:
-            config.progress_monitor = make_monitor(self._trt, Phases(report), stopped)
+            config.progress_monitor = make_progress_monitor(self._trt, BuildProgress(report), stopped)
             plan = builder.build_serialized_network(network, config)
         seconds = time.monotonic() - start
         if plan is None:
-            raise self.failure("built no plan", "See the reason; `--verbose` shows all that it said.")
+            raise self.make_error("built no plan", "See the reason; `--verbose` shows all that it said.")
         if timing_cache is not None and self.flavour.timing_cache:
             timing_cache.parent.mkdir(parents=True, exist_ok=True)
-            write_whole_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
-        return BuiltPlan(bytes(plan), understood(network).counts, seconds)
+            write_bytes_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
+        return BuiltPlan(bytes(plan), describe_network(network).layer_counts, seconds)
 
     def deserialise(self, plan: bytes, host_code: bool = False) -> Any:
         """The engine (`ICudaEngine`) of a plan whose hash was checked. A plan is code: take none unchecked.
@@ -129,7 +129,7 @@ class TensorRT:
         self._log.errors.clear()
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise self.failure(
+            raise self.make_error(
                 "does not take the plan",
                 "See what stenosis-trt doctor says of the GPU and its driver, or build it again here.",
             )
@@ -145,7 +145,7 @@ class TensorRT:
         """
         self._log.errors.clear()
         scratch = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if self.flavour.builds_ahead:
+        if self.flavour.builds_without_gpu:
             # TensorRT-RTX compiles kernels as it meets shapes. Left to itself it would do that behind the
             # first runs, and a CUDA graph captured meanwhile would keep the kernels that stand in for them.
             config = engine.create_runtime_config()
@@ -158,16 +158,16 @@ class TensorRT:
         else:
             context = engine.create_execution_context(scratch)
         if context is None:
-            raise self.failure(
+            raise self.make_error(
                 "makes no execution context", "End other programs on the GPU, or load fewer batches."
             )
         return context
 
-    def forget_errors(self) -> None:
+    def clear_errors(self) -> None:
         """From here on, `failure` tells what TensorRT says after this."""
         self._log.errors.clear()
 
-    def failure(self, what: str, advice: str) -> TensorRTError:
+    def make_error(self, what: str, advice: str) -> TensorRTError:
         """The error to raise where TensorRT, say, "built no plan", with its own words of why."""
         said = "; ".join(self._log.errors[-_MOST_ERRORS:]) or "it gave no reason"
         return TensorRTError(f"{self.flavour.name} {self.version} {what}: {said}.", advice)
@@ -177,7 +177,7 @@ class TensorRT:
         try:
             return self._trt.Builder(self._log)
         except Exception as error:  # pybind11 raises TypeError where the library made none
-            raise self.failure(
+            raise self.make_error(
                 "has no builder here", "Check the GPU's driver (stenosis-trt doctor)."
             ) from error
 
@@ -239,7 +239,7 @@ class TensorRT:
         if settings.compute_capabilities:
             config.num_compute_capabilities = len(settings.compute_capabilities)
             for index, capability in enumerate(settings.compute_capabilities):
-                name = f"SM{dotted(capability).replace('.', '')}"
+                name = f"SM{format_capability(capability).replace('.', '')}"
                 config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
         if settings.detailed:
             config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stenosis_trt.engine.support.interrupts import signals_held_back
-from stenosis_trt.engine.trt.progress import Phases
+from stenosis_trt.engine.support.interrupts import defer_signals
+from stenosis_trt.engine.trt.progress import BuildProgress
 
 _LOG = logging.getLogger(__name__)
 
 
-def make_log(trt: Any) -> Any:
+def make_logger(trt: Any) -> Any:
     """A logger for TensorRT that hands on to `logging` and keeps errors, for the message of an exception."""
     severity = trt.ILogger.Severity
     levels = {
@@ -39,7 +39,7 @@ def make_log(trt: Any) -> Any:
     return Log()
 
 
-def make_monitor(trt: Any, phases: Phases, stopped: threading.Event) -> Any:
+def make_progress_monitor(trt: Any, phases: BuildProgress, stopped: threading.Event) -> Any:
     """A progress monitor that tells `phases`, and ends the build at its next step once `stopped` is set."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -65,5 +65,5 @@ def interruptible() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets: no KeyboardInterrupt may be raised within TensorRT's calls into Python. The
     context raises it at its end."""
     stopped = threading.Event()
-    with signals_held_back(stopped.set):
+    with defer_signals(stopped.set):
         yield stopped

@@ -110,18 +110,18 @@ class LoadedPlan:
             ValueError: the plan was not built for this batch, or is closed.
         """
         self._check(batch)
-        stream.device.refuse_in_capture()
+        stream.device.check_not_capturing()
         addresses = _Addresses(input_address, output_address, scratch_address)
         if self._prepared.get(batch) == addresses:
             return
         context = self._context(batch)
         if batch not in self._prepared:
-            self._tensorrt.forget_errors()
+            self._tensorrt.clear_errors()
             profile = self.batches.index(batch)
             self._done(context.set_optimization_profile_async(profile, stream.handle), f"profile {profile}")
             self._set_shape(context, batch)
         self._prepared.pop(batch, None)
-        self._tensorrt.forget_errors()
+        self._tensorrt.clear_errors()
         context.set_device_memory(scratch_address if self.scratch_bytes else 0, self.scratch_bytes)
         for name, address in ((self._input, input_address), (self._output, output_address)):
             self._done(context.set_tensor_address(name, address), f"the address of {name!r}")
@@ -139,10 +139,10 @@ class LoadedPlan:
         self._check(batch)
         if batch not in self._prepared:
             raise ValueError(f"A batch of {batch} is not prepared.")
-        self._tensorrt.forget_errors()
+        self._tensorrt.clear_errors()
         if not self._contexts[batch].execute_async_v3(stream.handle):
-            raise self._tensorrt.failure(f"does not run a batch of {batch}", _LOOK)
-        stream.note(self)
+            raise self._tensorrt.make_error(f"does not run a batch of {batch}", _LOOK)
+        stream.record_use(self)
 
     def close(self) -> None:
         """Give everything back, once nothing of it runs any more. Does nothing the second time."""
@@ -172,13 +172,13 @@ class LoadedPlan:
         return self._contexts[batch]
 
     def _set_shape(self, context: Any, batch: int) -> None:
-        self._tensorrt.forget_errors()
+        self._tensorrt.clear_errors()
         shape = (batch, *self.input_shape)
         self._done(context.set_input_shape(self._input, shape), f"the shape {shape}")
 
     def _done(self, done: bool, what: str) -> None:
         if not done:
-            raise self._tensorrt.failure(f"does not take {what}", _BUILD_AGAIN)
+            raise self._tensorrt.make_error(f"does not take {what}", _BUILD_AGAIN)
 
 
 def _tensor_names(engine: Any) -> tuple[str, str]:

@@ -14,7 +14,7 @@ Capability = tuple[int, int]
 DEFAULT_BATCHES = (1, 2, 4, 6, 8, 16, 32)
 """A study has six levels; stacks have 12 to 30 slices."""
 
-COMPATIBLE = ("same-compute-capability", "ampere-plus")
+HARDWARE_COMPATIBILITY_LEVELS = ("same-compute-capability", "ampere-plus")
 """How far a plan of TensorRT may travel: to any GPU of the same compute capability, or of 8.0 and later."""
 
 LARGEST_BATCH = 4096
@@ -30,7 +30,7 @@ class BuildSettings:
         workspace_bytes: scratch memory a plan may ask for; None for all of the GPU's.
         tf32: let FP32 convolutions round their factors to 10 bits, faster from compute capability 8.0 on.
         version_compatible: runs on later versions of TensorRT too.
-        hardware_compatible: one of `COMPATIBLE`, or "" for this GPU's model alone.
+        hardware_compatible: one of `HARDWARE_COMPATIBILITY_LEVELS`, or "" for this GPU's model alone.
         compute_capabilities: those to build for, rising; () for the flavour's own choice.
         dla_core: deep learning accelerator to run on, the GPU doing what it cannot; None for the GPU alone.
         detailed: keep what the engine inspector and profilers show of each layer.
@@ -61,14 +61,17 @@ class BuildSettings:
             (self.batches == tuple(sorted(set(self.batches))), "Batches rise, and each is there once."),
             (0 <= level <= 5, "The builder level is 0 to 5."),
             (workspace > 0, "The workspace is at least one byte, such as --workspace 2GiB."),
-            (distance in ("", *COMPATIBLE), f"Hardware compatibility is one of {', '.join(COMPATIBLE)}."),
+            (
+                distance in ("", *HARDWARE_COMPATIBILITY_LEVELS),
+                f"Hardware compatibility is one of {', '.join(HARDWARE_COMPATIBILITY_LEVELS)}.",
+            ),
             (self.dla_core is None or self.dla_core >= 0, "A DLA core is 0 or more."),
         )
         for holds, rule in checks:
             if not holds:
                 raise ValueError(rule)
 
-    def arguments(self) -> Iterator[str]:
+    def command_options(self) -> Iterator[str]:
         """Options of `stenosis-trt build` that give these settings, without those that are the default."""
         if self.batches != DEFAULT_BATCHES:
             yield f"--batch {','.join(map(str, self.batches))}"
@@ -83,7 +86,7 @@ class BuildSettings:
         if self.hardware_compatible:
             yield f"--hardware-compatible {self.hardware_compatible}"
         if self.compute_capabilities:
-            yield f"--compute-capability {','.join(map(dotted, self.compute_capabilities))}"
+            yield f"--compute-capability {','.join(map(format_capability, self.compute_capabilities))}"
         if self.dla_core is not None:
             yield f"--dla-core {self.dla_core}"
         if self.detailed:
@@ -98,7 +101,7 @@ class Flavour:
         name: as `build --flavour` takes it.
         modules: to import, the first that is there.
         install: what brings it.
-        builds_ahead: needs no GPU to build, and its plans run on several kinds.
+        builds_without_gpu: needs no GPU to build, and its plans run on several kinds.
         timing_cache: can keep what it measured of each layer for the next build.
         version_compatible, hardware_compatible, dla: has this option of `BuildSettings`.
         targets: compute capabilities that can be asked for, where plans are built ahead.
@@ -109,7 +112,7 @@ class Flavour:
     name: str
     modules: tuple[str, ...]
     install: str
-    builds_ahead: bool
+    builds_without_gpu: bool
     timing_cache: bool
     version_compatible: bool
     hardware_compatible: bool
@@ -129,7 +132,7 @@ class Flavour:
             (settings.version_compatible and not self.version_compatible, "--version-compatible"),
             (bool(settings.hardware_compatible) and not self.hardware_compatible, "--hardware-compatible"),
             (settings.dla_core is not None and not self.dla, "--dla-core"),
-            (bool(settings.compute_capabilities) and not self.builds_ahead, "--compute-capability"),
+            (bool(settings.compute_capabilities) and not self.builds_without_gpu, "--compute-capability"),
         )
         for refused, option in asked:
             if refused:
@@ -139,9 +142,10 @@ class Flavour:
                     f"Leave it out, or build with --flavour {other}.",
                 )
         if unknown:
+            unsupported = ", ".join(map(format_capability, unknown))
             raise TensorRTError(
-                f"{self.name} cannot build for compute capability {', '.join(map(dotted, unknown))}.",
-                f"Give some of {','.join(map(dotted, self.targets))}.",
+                f"{self.name} cannot build for compute capability {unsupported}.",
+                f"Give some of {','.join(map(format_capability, self.targets))}.",
             )
 
     def runs_on(self, capability: Capability, targets: tuple[Capability, ...] = ()) -> bool:
@@ -160,7 +164,7 @@ FLAVOURS = {
             modules=("tensorrt",),
             install="pip install 'stenosis-trt[trt]', or on a Jetson apt-get install nvidia-jetpack and a "
             "virtual environment made with --system-site-packages",
-            builds_ahead=False,
+            builds_without_gpu=False,
             timing_cache=True,
             version_compatible=True,
             hardware_compatible=True,
@@ -173,7 +177,7 @@ FLAVOURS = {
             name="tensorrt-rtx",
             modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
             install="pip install 'stenosis-trt[rtx]', or 'stenosis-trt[rtx-build]' on a machine without CUDA",
-            builds_ahead=True,
+            builds_without_gpu=True,
             timing_cache=False,
             version_compatible=False,
             hardware_compatible=False,
@@ -186,7 +190,7 @@ FLAVOURS = {
 }
 
 
-def dotted(capability: Capability) -> str:
+def format_capability(capability: Capability) -> str:
     """ "8.7" of (8, 7)."""
     return "{}.{}".format(*capability)
 

@@ -12,7 +12,7 @@ _QUANTISING = ("QUANTIZE", "DEQUANTIZE")
 
 
 @dataclass(frozen=True)
-class Layer:
+class ParsedLayer:
     """A layer that takes weights or quantises: its kind, such as "convolution", and the type it computes in.
 
     That is "int8" where both its input and its weights were quantised, and "" for what quantises.
@@ -20,7 +20,7 @@ class Layer:
 
     name: str
     kind: str
-    computes_in: str
+    compute_type: str
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class ParsedNetwork:
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    layers: tuple[Layer, ...]
+    layers: tuple[ParsedLayer, ...]
 
     @property
-    def counts(self) -> dict[str, int]:
+    def layer_counts(self) -> dict[str, int]:
         """How often each kind of layer occurs, by kind and type: "convolution float32", "quantize"."""
-        kinds = Counter(f"{layer.kind} {layer.computes_in}".rstrip() for layer in self.layers)
+        kinds = Counter(f"{layer.kind} {layer.compute_type}".rstrip() for layer in self.layers)
         return dict(sorted(kinds.items()))
 
 
-def understood(network: Any) -> ParsedNetwork:
+def describe_network(network: Any) -> ParsedNetwork:
     """A network (`INetworkDefinition`) of either flavour after parsing."""
     layers = []
     quantised = set()
@@ -46,7 +46,7 @@ def understood(network: Any) -> ParsedNetwork:
         layer = network.get_layer(index)
         kind = layer.type.name
         if kind in _QUANTISING:
-            layers.append(Layer(layer.name, kind.lower(), ""))
+            layers.append(ParsedLayer(layer.name, kind.lower(), ""))
             if kind == "DEQUANTIZE":
                 quantised.add(layer.get_output(0).name)
         elif kind in _LAYERS_WITH_WEIGHTS:
@@ -54,7 +54,7 @@ def understood(network: Any) -> ParsedNetwork:
             factors = [layer.get_input(place) for place in range(min(2, layer.num_inputs))]
             int8 = len(factors) == 2 and all(factor.name in quantised for factor in factors)
             computes_in = "int8" if int8 else _type_name(factors[0].dtype)
-            layers.append(Layer(layer.name, kind.lower(), computes_in))
+            layers.append(ParsedLayer(layer.name, kind.lower(), computes_in))
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     return ParsedNetwork(

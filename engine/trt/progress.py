@@ -15,7 +15,7 @@ class _Phase:
     running: set[str] = field(default_factory=set)
 
 
-class Phases:
+class BuildProgress:
     """One share of the whole build out of phases within phases.
 
     A phase that runs within another counts as part of the step that the other is at. The share never falls.

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from stenosis_trt.export.models.efficientnet import Variant
+from stenosis_trt.export.models.efficientnet import EfficientNetVariant
 
 
 @dataclass(frozen=True)
-class Library:
+class LibraryNames:
     """A library's names: `anchor` is the first convolution's weight, which only this library calls so."""
 
     anchor: str
@@ -30,9 +30,9 @@ class Library:
 
 
 TORCHVISION = "torchvision"
-LIBRARIES: Mapping[str, Library] = {
+LIBRARY_NAMES: Mapping[str, LibraryNames] = {
     # `expanded` and `plain` name the convolutions of a block and their normalisations in the order of ours.
-    "timm": Library(
+    "timm": LibraryNames(
         anchor="conv_stem.weight",
         stem=("conv_stem", "bn1"),
         head=("conv_head", "bn2"),
@@ -42,7 +42,7 @@ LIBRARIES: Mapping[str, Library] = {
         excitation=("se.conv_reduce", "se.conv_expand"),
         numbered=False,
     ),
-    "efficientnet-pytorch": Library(
+    "efficientnet-pytorch": LibraryNames(
         anchor="_conv_stem.weight",
         stem=("_conv_stem", "_bn0"),
         head=("_conv_head", "_bn1"),
@@ -55,20 +55,20 @@ LIBRARIES: Mapping[str, Library] = {
 }
 ANCHORS: Mapping[str, str] = {
     TORCHVISION: "features.0.0.weight",
-    **{name: library.anchor for name, library in LIBRARIES.items()},
+    **{name: library.anchor for name, library in LIBRARY_NAMES.items()},
 }
 """The name by which a library's checkpoint is recognised, and in front of which wrappers put theirs."""
 
-BUILT_FOR = (456, 456)
+FIXED_PADDING_NETWORKS = (456, 456)
 """The image efficientnet-pytorch pads for, unless `image_size` was given when the network was made."""
 
-NETWORKS: Mapping[str, tuple[str, Variant]] = {
-    "torchvision/efficientnet_b5": (TORCHVISION, Variant()),
-    "timm/efficientnet_b5": ("timm", Variant(epsilon=1e-5)),
-    "timm/tf_efficientnet_b5": ("timm", Variant(same_padding=True)),
+NETWORKS: Mapping[str, tuple[str, EfficientNetVariant]] = {
+    "torchvision/efficientnet_b5": (TORCHVISION, EfficientNetVariant()),
+    "timm/efficientnet_b5": ("timm", EfficientNetVariant(epsilon=1e-5)),
+    "timm/tf_efficientnet_b5": ("timm", EfficientNetVariant(same_padding=True)),
     "efficientnet-pytorch/efficientnet-b5": (
         "efficientnet-pytorch",
-        Variant(same_padding=True, padded_for=BUILT_FOR),
+        EfficientNetVariant(same_padding=True, padding_image_size=FIXED_PADDING_NETWORKS),
     ),
 }
 """Library and variant of every network that a checkpoint may be of."""
@@ -77,7 +77,7 @@ _BLOCK = re.compile(r"features\.(\d+)\.(\d+)\.block\.(\d+)\.(.+)")
 _STEM, _HEAD = "0", "8"
 
 
-def their_names(ours: Iterable[str], library: str) -> dict[str, str]:
+def library_names(ours: Iterable[str], library: str) -> dict[str, str]:
     """Our name → the library's, for every name of a state dict of `EfficientNetB5`.
 
     Raises:
@@ -86,7 +86,7 @@ def their_names(ours: Iterable[str], library: str) -> dict[str, str]:
     names = list(ours)
     if library == TORCHVISION:
         return {name: name for name in names}
-    words = LIBRARIES[library]
+    words = LIBRARY_NAMES[library]
     blocks: dict[tuple[str, str], int] = {}
     short: set[tuple[str, str]] = set()
     for name in names:
@@ -107,7 +107,7 @@ def their_names(ours: Iterable[str], library: str) -> dict[str, str]:
     return result
 
 
-def _outside(name: str, words: Library) -> str:
+def _outside(name: str, words: LibraryNames) -> str:
     """A name of the stem, the head or the classifier."""
     parts = name.split(".")
     if parts[:2] == ["classifier", "1"]:
@@ -118,7 +118,7 @@ def _outside(name: str, words: Library) -> str:
     raise ValueError(f"{name} is no tensor of EfficientNet-B5.")
 
 
-def _in_block(layer: int, rest: str, words: Library, plain: bool) -> str:
+def _in_block(layer: int, rest: str, words: LibraryNames, plain: bool) -> str:
     """The part of a name behind the block's: our `layer` counts squeeze-and-excitation, theirs does not."""
     excitation = 1 if plain else 2
     if layer == excitation:

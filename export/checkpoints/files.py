@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from stenosis_trt.engine.support.atomic_files import write_whole_bytes
+from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.export.checkpoints.plain_data import SAFE_GLOBALS
 from stenosis_trt.export.errors import ExportError
 
@@ -80,10 +80,10 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
 def write_checkpoint(path: Path, network: nn.Module) -> None:
     """A network's weights as .safetensors, whole or not at all, for `read_checkpoint`."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_whole_bytes(path, save(tensors))
+    write_bytes_atomically(path, save(tensors))
 
 
-def take_out(path: Path) -> str:
+def take_weights_command(path: Path) -> str:
     """The command that takes the weights out of a pickle of other things."""
     given = shlex.quote(str(path))
     return f"python -m stenosis_trt.export.checkpoints.take_weights {given} weights.pt"
@@ -133,5 +133,5 @@ def _refused(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{path} is a pickle that wants to run code (it calls for {wanted[1]}), and was not "
         f"loaded. Where it was trained, save the weights alone: {_STATE_DICT}; or take them out here, which "
-        f"runs nothing of the file: {take_out(path)}"
+        f"runs nothing of the file: {take_weights_command(path)}"
     )

@@ -11,15 +11,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stenosis_trt.engine.packs.models import ROLES
-from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, NETWORKS, their_names
+from stenosis_trt.engine.packs.models import MODEL_ROLES
+from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, NETWORKS, library_names
 from stenosis_trt.export.checkpoints.files import CheckpointError, read_checkpoint
-from stenosis_trt.export.checkpoints.read import KEYPOINT_ANCHOR, Choice, Weights, find_weights, fit, named
-from stenosis_trt.export.checkpoints.unread import Ignored
-from stenosis_trt.export.models.confidence import Calibrated
-from stenosis_trt.export.models.efficientnet import EfficientNetB5, Variant
+from stenosis_trt.export.checkpoints.read import (
+    KEYPOINT_ANCHOR,
+    FoundWeights,
+    WeightsChoice,
+    find_weights,
+    list_names,
+    match_weights,
+)
+from stenosis_trt.export.checkpoints.unread import IgnoredKeys
+from stenosis_trt.export.models.confidence import TemperatureScaled
+from stenosis_trt.export.models.efficientnet import EfficientNetB5, EfficientNetVariant
 from stenosis_trt.export.models.keypoint import KeypointNet
-from stenosis_trt.export.spec_file import CheckpointChoice, ModelDeclaration
+from stenosis_trt.export.spec_file import CheckpointDeclaration, ModelDeclaration
 
 _CLASSES = "name its classes in the spec"
 _KEYPOINT = "stenosis-trt/keypoint"
@@ -33,7 +40,7 @@ class LoadedNetwork:
     facts: Mapping[str, str]
 
 
-class _Reordered(nn.Module):
+class _ReorderedOutputs(nn.Module):
     """A network whose outputs are put in another order."""
 
     def __init__(self, network: nn.Module, order: tuple[int, ...]) -> None:
@@ -45,7 +52,9 @@ class _Reordered(nn.Module):
         return torch.index_select(self.network(x), 1, self.get_buffer("order"))
 
 
-def load_network(path: Path, declaration: ModelDeclaration, ignored: Ignored | None = None) -> LoadedNetwork:
+def load_network(
+    path: Path, declaration: ModelDeclaration, ignored: IgnoredKeys | None = None
+) -> LoadedNetwork:
     """Read a checkpoint into the network that it is of.
 
     Args:
@@ -63,9 +72,9 @@ def load_network(path: Path, declaration: ModelDeclaration, ignored: Ignored | N
             f"{path} is a checkpoint, whose activation is known: remove `activation` from the spec."
         )
     content = read_checkpoint(path)
-    left_out = ignored or Ignored()
+    left_out = ignored or IgnoredKeys()
     told = declaration.checkpoint
-    choice = Choice(declaration.role, told.weights, told.temperature, left_out)
+    choice = WeightsChoice(declaration.role, told.weights, told.temperature, left_out)
     if output.kind == "classes":
         weights = find_weights(path, content, tuple(ANCHORS.values()), choice)
         name, network, expected = _efficientnet(path, weights, declaration)
@@ -73,37 +82,41 @@ def load_network(path: Path, declaration: ModelDeclaration, ignored: Ignored | N
         weights = find_weights(path, content, (KEYPOINT_ANCHOR,), choice)
         name, network, expected = _keypoint(path, weights, declaration)
     state = network.state_dict()
-    fitted = fit(path, weights, {expected[key]: value for key, value in state.items()}, name, left_out)
+    fitted = match_weights(
+        path, weights, {expected[key]: value for key, value in state.items()}, name, left_out
+    )
     network.load_state_dict({key: fitted[expected[key]] for key in state})
     network.eval()
     facts = {"network": name}
-    if weights.where:
-        facts["weights"] = weights.where
+    if weights.location:
+        facts["weights"] = weights.location
     if weights.beside:
-        facts["not_read"] = named(weights.beside)
+        facts["not_read"] = list_names(weights.beside)
     if weights.temperature is not None:
-        network = Calibrated(network, weights.temperature).eval()
+        network = TemperatureScaled(network, weights.temperature).eval()
         facts["temperature"] = f"{weights.temperature:.6g}"
     in_order = declaration.order == tuple(range(len(output.names)))
-    return LoadedNetwork(network if in_order else _Reordered(network, declaration.order), facts)
+    return LoadedNetwork(network if in_order else _ReorderedOutputs(network, declaration.order), facts)
 
 
 def _efficientnet(
-    path: Path, weights: Weights, declaration: ModelDeclaration
+    path: Path, weights: FoundWeights, declaration: ModelDeclaration
 ) -> tuple[str, nn.Module, dict[str, str]]:
     """The network's name, itself, and how the checkpoint calls each of its tensors."""
     library = next(name for name, anchor in ANCHORS.items() if anchor == weights.anchor)
     name, variant = _variant(path, library, weights, declaration.checkpoint)
     channels, classes = declaration.input.channels, len(declaration.output.names)
     network = EfficientNetB5(classes, channels=channels, variant=variant)
-    names = their_names(network.state_dict(), library)
+    names = library_names(network.state_dict(), library)
     last = names["classifier.1.weight"]
     _check_size(path, weights, last, 0, classes, "classes", "output.names", _remedy(weights, last))
     _check_size(path, weights, weights.anchor, 1, channels, "input channels", "input.channels")
     return name, network, names
 
 
-def _variant(path: Path, library: str, weights: Weights, choice: CheckpointChoice) -> tuple[str, Variant]:
+def _variant(
+    path: Path, library: str, weights: FoundWeights, choice: CheckpointDeclaration
+) -> tuple[str, EfficientNetVariant]:
     """Which of a library's networks a checkpoint is of: from the spec, or as far as the file itself tells."""
     own = [name for name, (of, _) in NETWORKS.items() if of == library]
     asked = choice.network
@@ -114,7 +127,7 @@ def _variant(path: Path, library: str, weights: Weights, choice: CheckpointChoic
         raise CheckpointError(
             f"{path} has the names of {library}, and the spec says {asked}. Write {' or '.join(own)}."
         )
-    told = f"{library}/{weights.notes.get('arch', '')}"
+    told = f"{library}/{weights.texts.get('arch', '')}"
     if asked is None and len(own) > 1 and told not in own:
         raise CheckpointError(
             f"{path} may be of {' or '.join(own)}: their tensors are called the same, but they compute "
@@ -125,24 +138,24 @@ def _variant(path: Path, library: str, weights: Weights, choice: CheckpointChoic
     variant = NETWORKS[name][1]
     if choice.image_size is None:
         return name, variant
-    if variant.padded_for is None:
+    if variant.padding_image_size is None:
         raise CheckpointError(f"{name} knows no image_size. Remove it from the spec's [grader.checkpoint].")
-    return name, replace(variant, padded_for=choice.image_size if all(choice.image_size) else None)
+    return name, replace(variant, padding_image_size=choice.image_size if all(choice.image_size) else None)
 
 
-def _remedy(weights: Weights, last: str) -> str:
+def _remedy(weights: FoundWeights, last: str) -> str:
     """What to write for a grader of another number of classes."""
     tensor = weights.tensors.get(last)
     count = 0 if tensor is None or not tensor.dim() else tensor.shape[0]
-    names = next((each for each in ROLES["grader"].names_taken if len(each) == count), None)
+    names = next((each for each in MODEL_ROLES["grader"].accepted_names if len(each) == count), None)
     if names is None:
-        return f"{_CLASSES}: {ROLES['grader'].names_in_words}"
+        return f"{_CLASSES}: {MODEL_ROLES['grader'].accepted_names_text}"
     option = shlex.quote(f"grader.output.names={json.dumps(list(names))}")
     return f"{_CLASSES}: --set {option}"
 
 
 def _keypoint(
-    path: Path, weights: Weights, declaration: ModelDeclaration
+    path: Path, weights: FoundWeights, declaration: ModelDeclaration
 ) -> tuple[str, nn.Module, dict[str, str]]:
     if declaration.checkpoint.network not in (None, _KEYPOINT):
         raise CheckpointError(
@@ -169,7 +182,7 @@ def _keypoint(
 
 def _check_size(
     path: Path,
-    weights: Weights,
+    weights: FoundWeights,
     name: str,
     axis: int,
     wanted: int,

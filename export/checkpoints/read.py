@@ -18,7 +18,12 @@ import torch
 
 from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS
 from stenosis_trt.export.checkpoints.files import CheckpointError
-from stenosis_trt.export.checkpoints.unread import Ignored, is_training_state, leaves_beside, pasted
+from stenosis_trt.export.checkpoints.unread import (
+    IgnoredKeys,
+    ignore_options,
+    is_training_state,
+    possible_parameters,
+)
 from stenosis_trt.export.models.confidence import TEMPERATURE
 
 KEYPOINT_ANCHOR = "stages.0.0.0.weight"
@@ -34,53 +39,53 @@ _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class Weights:
+class FoundWeights:
     """One set of weights, found in a file.
 
     Attributes:
         tensors: by name, wrappers removed.
         anchor: which of the names looked for it was recognised by.
-        where: what stood around the names, such as "state_dict" or "ema.module"; "" for nothing.
+        location: what stood around the names, such as "state_dict" or "ema.module"; "" for nothing.
         beside: names in the same set without the wrapper's prefix, which nothing will read.
-        notes: texts that lay in the file itself and may tell of the network, such as timm's "arch".
+        texts: texts that lay in the file itself and may tell of the network, such as timm's "arch".
         temperature: what the logits are to be divided by: a wrapper's tensor of that name, as `Calibrated`
             and other implementations of temperature scaling have it; None where there is none.
     """
 
     tensors: Mapping[str, torch.Tensor]
     anchor: str
-    where: str
+    location: str
     beside: tuple[str, ...]
-    notes: Mapping[str, str]
+    texts: Mapping[str, str]
     temperature: float | None = None
 
 
-def named(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
-class Choice:
+class WeightsChoice:
     """What the user says of a checkpoint.
 
     Attributes:
         role: the model, for the options that messages name.
         weights: which set to take where there are several, by what stands around its names.
         temperature: what the logits are to be divided by; None for what the set of weights itself says.
-        ignored: names of `--ignore`.
+        ignored_keys: names of `--ignore`.
     """
 
     role: str = "…"
     weights: str | None = None
     temperature: float | None = None
-    ignored: Ignored = field(default_factory=Ignored)
+    ignored_keys: IgnoredKeys = field(default_factory=IgnoredKeys)
 
 
 def find_weights(
-    path: Path, content: Mapping[str, Any], anchors: Sequence[str], chosen: Choice | str | None = None
-) -> Weights:
+    path: Path, content: Mapping[str, Any], anchors: Sequence[str], chosen: WeightsChoice | str | None = None
+) -> FoundWeights:
     """The set of weights in a checkpoint that has a tensor called by one of `anchors`.
 
     Args:
@@ -93,12 +98,12 @@ def find_weights(
         CheckpointError: there is none, or several and none was chosen, or values that are no numbers; or
             something beside it may be a parameter of the network and is not read.
     """
-    choice = chosen if isinstance(chosen, Choice) else Choice(weights=chosen)
+    choice = chosen if isinstance(chosen, WeightsChoice) else WeightsChoice(weights=chosen)
     mappings = dict(_mappings(content))
     sets = _sets(mappings, anchors)
     if not sets:
         seen = [name for names in mappings.values() for name in names]
-        what = f"Its tensors are called {named(seen)}." if seen else "It holds no tensors."
+        what = f"Its tensors are called {list_names(seen)}." if seen else "It holds no tensors."
         raise CheckpointError(
             f"{path} is of no network that is known: none of {', '.join(anchors)} is in it. {what} "
             "Give another network as an .onnx file."
@@ -116,14 +121,16 @@ def find_weights(
     place, prefix = keys[0]
     names = mappings[place]
     known = (*ANCHORS.values(), KEYPOINT_ANCHOR)
-    own = _Place(place, prefix, tuple(other for at, other in _sets(mappings, known) if at == place))
+    own = _WeightsLocation(place, prefix, tuple(other for at, other in _sets(mappings, known) if at == place))
     temperatures = [
-        name for name in names if own.is_temperature(name) and not choice.ignored.covers(own.full(name), name)
+        name
+        for name in names
+        if own.is_temperature(name) and not choice.ignored_keys.covers(own.full(name), name)
     ]
     if len(temperatures) > 1:
         raise CheckpointError(
-            f"{path} has several temperatures: {named(temperatures)}. Leave out what the logits are not "
-            f"divided by: {pasted([own.full(name) for name in temperatures[1:]], shown[keys[0]])}"
+            f"{path} has several temperatures: {list_names(temperatures)}. Leave out what the logits are not "
+            f"divided by: {ignore_options([own.full(name) for name in temperatures[1:]], shown[keys[0]])}"
         )
     tensors = {
         name.removeprefix(prefix): value
@@ -134,10 +141,10 @@ def find_weights(
     around = {name: value for name, value in around.items() if name not in temperatures}
     copies = [at for at, _ in _sets(mappings, known)]
     beside = [own.full(name) for name in around if not own.is_no_parameter(name, around[name])]
-    numbers = dict(leaves_beside(content, copies))
+    numbers = dict(possible_parameters(content, copies))
     if choice.temperature is not None:
         numbers = {name: value for name, value in numbers.items() if _last(name) != TEMPERATURE}
-    unread = [name for name in (*beside, *numbers) if not choice.ignored.covers(name)]
+    unread = [name for name in (*beside, *numbers) if not choice.ignored_keys.covers(name)]
     if unread:
         raise _unread(path, choice.role, unread, numbers, shown[keys[0]])
     temperature = choice.temperature
@@ -149,18 +156,18 @@ def find_weights(
                 "Remove it from the spec's [….checkpoint]."
             )
         temperature = found
-    return Weights(
+    return FoundWeights(
         tensors=_as_numbers(path, tensors),
         anchor=sets[keys[0]],
-        where=shown[keys[0]],
+        location=shown[keys[0]],
         beside=tuple(around),
-        notes={str(key): value for key, value in content.items() if isinstance(value, str)},
+        texts={str(key): value for key, value in content.items() if isinstance(value, str)},
         temperature=temperature,
     )
 
 
 @dataclass(frozen=True)
-class _Place:
+class _WeightsLocation:
     """Where the chosen weights lie: the mapping, what stands in front of their names there, and the same of
     every set in that mapping."""
 
@@ -214,17 +221,17 @@ def _unread(
             )
             break
     return CheckpointError(
-        f"{path} holds {named(unread)} beside the weights, which nothing reads and which may change what the "
-        f"network answers.{divides} If it does not: {pasted(unread, weights)}"
+        f"{path} holds {list_names(unread)} beside the weights, which nothing reads and which may change "
+        f"what the network answers.{divides} If it does not: {ignore_options(unread, weights)}"
     )
 
 
-def fit(
+def match_weights(
     path: Path,
-    weights: Weights,
+    weights: FoundWeights,
     expected: Mapping[str, torch.Tensor],
     network: str,
-    ignored: Ignored | None = None,
+    ignored: IgnoredKeys | None = None,
 ) -> dict[str, torch.Tensor]:
     """The weights by the names of `expected`, all of them there and of its shapes.
 
@@ -243,15 +250,15 @@ def fit(
     # Counters of batches matter to training alone, and old checkpoints lack them.
     missing = [name for name in expected if name not in found and not name.endswith(_COUNTER)]
     if missing:
-        faults.append(f"it lacks {named(missing)}")
+        faults.append(f"it lacks {list_names(missing)}")
     wrong = [
         f"{name} ({_shape(found[name])}, not {_shape(value)})"
         for name, value in expected.items()
         if name in found and found[name].shape != value.shape
     ]
     if wrong:
-        faults.append(f"of another shape are {named(wrong)}")
-    around, left_out = weights.where, ignored or Ignored()
+        faults.append(f"of another shape are {list_names(wrong)}")
+    around, left_out = weights.location, ignored or IgnoredKeys()
     unknown = [
         name
         for name in found
@@ -260,11 +267,15 @@ def fit(
         and not left_out.covers(name, f"{around}.{name}" if around else name)
     ]
     if unknown:
-        faults.append(f"the network has nothing called {named(unknown)}")
+        faults.append(f"the network has nothing called {list_names(unknown)}")
     if faults:
-        beside = f" Beside it lie {named(weights.beside)}." if weights.beside else ""
+        beside = f" Beside it lie {list_names(weights.beside)}." if weights.beside else ""
         only_more = not missing and not wrong
-        without = f" If the network answers the same without them: {pasted(unknown, '')}" if only_more else ""
+        without = (
+            f" If the network answers the same without them: {ignore_options(unknown, '')}"
+            if only_more
+            else ""
+        )
         raise CheckpointError(
             f"{path} does not fit {network}: {'; '.join(faults)}.{beside} "
             f"Give a checkpoint of that network, or another network as an .onnx file.{without}"
@@ -317,13 +328,13 @@ def _as_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, to
     empty = [name for name, value in tensors.items() if value.is_meta]
     if empty:
         raise CheckpointError(
-            f"{path} has weights without values: {named(empty)}. Save it again, once loaded."
+            f"{path} has weights without values: {list_names(empty)}. Save it again, once loaded."
         )
     deep = [name for name, value in tensors.items() if value.dim() > _MOST_DIMENSIONS]
     if deep:
         raise CheckpointError(
-            f"{path} has weights of more than {_MOST_DIMENSIONS} dimensions: {named(deep)}. It is damaged: "
-            "save it again."
+            f"{path} has weights of more than {_MOST_DIMENSIONS} dimensions: {list_names(deep)}. It is "
+            "damaged: save it again."
         )
     result = {
         name: value if name.endswith(_COUNTER) else value.detach().to(torch.float32)
@@ -333,12 +344,12 @@ def _as_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, to
     other = [name for name in tensors if name not in result]
     if other:
         raise CheckpointError(
-            f"{path} has weights that are no floating-point numbers: {named(other)}. "
+            f"{path} has weights that are no floating-point numbers: {list_names(other)}. "
             "Give the checkpoint before it was quantised."
         )
     broken = [name for name, value in result.items() if not torch.isfinite(value).all()]
     if broken:
         raise CheckpointError(
-            f"{path} has weights that are not finite: {named(broken)}. Give one from before that."
+            f"{path} has weights that are not finite: {list_names(broken)}. Give one from before that."
         )
     return result

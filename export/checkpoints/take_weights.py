@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from stenosis_trt.engine.support.atomic_files import write_whole_bytes
+from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.export.checkpoints.plain_data import PickledArray, safe_global
 from stenosis_trt.export.models.confidence import TEMPERATURE
 
@@ -48,10 +48,10 @@ _RENAMED = {"__builtin__": "builtins"}
 """Modules that PyTorch's pickles call as Python 2 did."""
 
 
-class Inert:
+class InertObject:
     """In place of whatever a file calls for. It keeps what it is given, and does nothing."""
 
-    def __new__(cls, *_: object, **__: object) -> Inert:
+    def __new__(cls, *_: object, **__: object) -> InertObject:
         """An object of any arguments."""
         return super().__new__(cls)
 
@@ -80,7 +80,7 @@ class _Unpickler(pickle.Unpickler):
         module = _RENAMED.get(module, module)
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
-        return safe_global(module, name) or type(name, (Inert,), {})
+        return safe_global(module, name) or type(name, (InertObject,), {})
 
 
 def read_inert(path: Path) -> Any:
@@ -114,7 +114,7 @@ def _plain(value: Any, depth: int) -> Any:
         return None if numbers is None else torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("=")))
     if isinstance(value, argparse.Namespace):
         return _plain(vars(value), depth - 1)
-    if isinstance(value, Inert):
+    if isinstance(value, InertObject):
         found = getattr(value, "items", {})
         return _weights(found, "", depth) if "_modules" in found else _plain(found, depth - 1)
     if isinstance(value, Mapping):
@@ -143,7 +143,7 @@ def _weights(module: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, An
             if isinstance(value, torch.Tensor) and not (table == "_buffers" and name in passing):
                 found[f"{prefix}{name}"] = value.detach()
     for name, part in dict(module.get("_modules") or {}).items():
-        if isinstance(part, Inert):
+        if isinstance(part, InertObject):
             found |= _weights(getattr(part, "items", {}), f"{prefix}{name}.", depth - 1)
     return found
 
@@ -163,7 +163,7 @@ def main() -> None:
     written = io.BytesIO()
     torch.save(content, written)
     try:
-        write_whole_bytes(arguments.out, written.getvalue())
+        write_bytes_atomically(arguments.out, written.getvalue())
     except OSError as error:
         sys.exit(f"{arguments.out} cannot be written ({error.strerror}). Give a file in another folder.")
     print(f"{arguments.out} holds the weights of {arguments.file}, and nothing of it was run.")

@@ -37,7 +37,7 @@ _DEPTH = 6
 """Mappings and lists within each other that are looked into."""
 
 
-class Ignored:
+class IgnoredKeys:
     """Names that were given with `--ignore`: each stands for itself and for what is below it."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
@@ -61,7 +61,7 @@ def is_training_state(name: str) -> bool:
     return not _calibrates(name) and bool(_words(name) & _TRAINING_STATE)
 
 
-def leaves_beside(content: Mapping[Any, Any], copies: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def possible_parameters(content: Mapping[Any, Any], copies: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """(name, value) of everything in a checkpoint that may be a parameter and is none of a set of weights.
 
     Args:
@@ -73,7 +73,7 @@ def leaves_beside(content: Mapping[Any, Any], copies: Sequence[str]) -> Iterator
             yield name, value
 
 
-def pasted(names: Sequence[str], weights: str) -> str:
+def ignore_options(names: Sequence[str], weights: str) -> str:
     """Options that ignore these: each by its name, or several by the module that they have in common.
 
     Args:

@@ -23,7 +23,7 @@ TEMPERATURES = (0.05, 20.0)
 grows all the way to the lower end, and that is what is found."""
 
 TEMPERATURE = "temperature"
-"""The name of `Calibrated`'s own tensor, in checkpoints and in ONNX files."""
+"""The name of `TemperatureScaled`'s own tensor, in checkpoints and in ONNX files."""
 
 _TOLERANCE = 1e-6
 """Of the logarithm of the temperature."""
@@ -87,7 +87,7 @@ def expected_calibration_error(probabilities: FloatArray, targets: IntArray, bin
     return float(np.abs(gaps).sum() / len(classes))
 
 
-class Calibrated(nn.Module):
+class TemperatureScaled(nn.Module):
     """A network whose logits come out divided by a temperature; exported, it is part of the ONNX file.
 
     Args:

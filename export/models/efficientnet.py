@@ -2,7 +2,7 @@
 
 Shapes are the same too, so a checkpoint trained with torchvision loads strictly. The network is written
 here because torchvision's own needs compiled operators that a CPU build of torch does not have. What other
-libraries' EfficientNet-B5 computes differently is a `Variant`.
+libraries' EfficientNet-B5 computes differently is a `EfficientNetVariant`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ _SQUEEZE = 4
 
 
 @dataclass(frozen=True)
-class Variant:
+class EfficientNetVariant:
     """What differs between the libraries that have this network. The default is torchvision's.
 
     Attributes:
         epsilon: of the batch normalisations.
         same_padding: convolutions with a stride are padded as TensorFlow's SAME, one more behind than in
             front where the sum is odd; otherwise the same on both sides.
-        padded_for: image (height, width) that SAME padding is computed for; None takes the image's own.
+        padding_image_size: image (height, width) that SAME padding is computed for; None takes the image's
+        own.
     """
 
     epsilon: float = 1e-3
     same_padding: bool = False
-    padded_for: tuple[int, int] | None = None
+    padding_image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
-class _Stage:
+class _StageSpec:
     """One row of the paper's table 1 (B0), before scaling."""
 
     expansion: int
@@ -46,8 +47,8 @@ class _Stage:
     outputs: int
     repeats: int
 
-    def scaled(self) -> _Stage:
-        return _Stage(
+    def scaled(self) -> _StageSpec:
+        return _StageSpec(
             self.expansion,
             self.kernel,
             self.stride,
@@ -58,13 +59,13 @@ class _Stage:
 
 
 _B0 = (
-    _Stage(1, 3, 1, 32, 16, 1),
-    _Stage(6, 3, 2, 16, 24, 2),
-    _Stage(6, 5, 2, 24, 40, 2),
-    _Stage(6, 3, 2, 40, 80, 3),
-    _Stage(6, 5, 1, 80, 112, 3),
-    _Stage(6, 5, 2, 112, 192, 4),
-    _Stage(6, 3, 1, 192, 320, 1),
+    _StageSpec(1, 3, 1, 32, 16, 1),
+    _StageSpec(6, 3, 2, 16, 24, 2),
+    _StageSpec(6, 5, 2, 24, 40, 2),
+    _StageSpec(6, 3, 2, 40, 80, 3),
+    _StageSpec(6, 5, 1, 80, 112, 3),
+    _StageSpec(6, 5, 2, 112, 192, 4),
+    _StageSpec(6, 3, 1, 192, 320, 1),
 )
 
 
@@ -109,7 +110,7 @@ class _ConvNormAct(nn.Sequential):
         inputs: int,
         outputs: int,
         kernel: int,
-        variant: Variant,
+        variant: EfficientNetVariant,
         *,
         stride: int = 1,
         groups: int = 1,
@@ -145,7 +146,7 @@ def _drop_rows(x: torch.Tensor, probability: float) -> torch.Tensor:
 
 
 class _MBConv(nn.Module):
-    def __init__(self, stage: _Stage, first: bool, drop: float, variant: Variant) -> None:
+    def __init__(self, stage: _StageSpec, first: bool, drop: float, variant: EfficientNetVariant) -> None:
         super().__init__()
         inputs = stage.inputs if first else stage.outputs
         stride = stage.stride if first else 1
@@ -190,7 +191,7 @@ class EfficientNetB5(nn.Module):
         stochastic_depth: float = 0.2,
         *,
         channels: int = 3,
-        variant: Variant = Variant(),
+        variant: EfficientNetVariant = EfficientNetVariant(),
     ) -> None:
         super().__init__()
         stages = [stage.scaled() for stage in _B0]
@@ -209,7 +210,7 @@ class EfficientNetB5(nn.Module):
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(nn.Dropout(dropout, inplace=True), nn.Linear(4 * last, classes))
         self._initialise()
-        self._pad_for(variant.padded_for)
+        self._pad_for(variant.padding_image_size)
 
     def _pad_for(self, size: tuple[int, int] | None) -> None:
         """Fix the SAME padding of the convolutions with a stride to that of an image of this size."""

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import external_data_helper
 
-from stenosis_trt.engine.packs.models import ROLES
+from stenosis_trt.engine.packs.models import MODEL_ROLES
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.spec_file import ModelDeclaration
 
@@ -24,13 +24,13 @@ class OnnxError(ExportError):
     """An ONNX file that cannot be used. The message says what is wrong and how to mend it."""
 
 
-def setting(declaration: ModelDeclaration, entry: str, value: object) -> str:
+def set_option(declaration: ModelDeclaration, entry: str, value: object) -> str:
     """The option that puts `entry` of this network to `value`."""
     text = value if isinstance(value, str) else json.dumps(value)
     return f"--set {shlex.quote(f'{declaration.role}.{entry}={text}')}"
 
 
-def check_weights_there(path: Path) -> None:
+def check_external_data(path: Path) -> None:
     """Find out whether the files that a model keeps weights in are beside it.
 
     Raises:
@@ -62,7 +62,7 @@ def map_size(declaration: ModelDeclaration) -> tuple[int, ...]:
     return () if declaration.output.kind == "classes" else (spec.height // stride, spec.width // stride)
 
 
-def check_answer(path: Path, declaration: ModelDeclaration, given: int, raw: Any) -> None:
+def check_network_output(path: Path, declaration: ModelDeclaration, given: int, raw: Any) -> None:
     """Check what the file as it came makes of a batch, before anything is done with it.
 
     Args:
@@ -90,7 +90,7 @@ def check_answer(path: Path, declaration: ModelDeclaration, given: int, raw: Any
         )
 
 
-def check_ending(path: Path, declaration: ModelDeclaration, raw: Any) -> None:
+def check_activation(path: Path, declaration: ModelDeclaration, raw: Any) -> None:
     """Check that what the file as it came answers needs the activation that the spec says, and no other.
 
     Args:
@@ -114,10 +114,10 @@ def check_ending(path: Path, declaration: ModelDeclaration, raw: Any) -> None:
         )
         raise OnnxError(
             f"{path} cannot be used as the model {declaration.role}: {reason}. If the network ends with "
-            f"logits, as PyTorch's networks mostly do: {setting(declaration, 'output.activation', ending)}"
+            f"logits, as PyTorch's networks mostly do: {set_option(declaration, 'output.activation', ending)}"
         )
     if declaration.activation == ending and is_probability and adds_up:
-        remedy = setting(declaration, "output.activation", "none")
+        remedy = set_option(declaration, "output.activation", "none")
         raise OnnxError(
             f"{path} gives values from 0 to 1 already, to which the spec's activation {ending} would be "
             f"applied once more. If it ends with {ending}: {remedy}"
@@ -130,23 +130,25 @@ def input_remedy(declaration: ModelDeclaration, sizes: Sequence[int | None]) -> 
     channels, height, width = sizes
     if channels not in (None, spec.channels):
         return (
-            f"It takes {channels} channels: {setting(declaration, 'input.channels', channels)}, with as many "
-            "numbers in input.mean and std; or export the network for them."
+            f"It takes {channels} channels: {set_option(declaration, 'input.channels', channels)}, with as "
+            "many numbers in input.mean and std; or export the network for them."
         )
     size = [height or spec.height, width or spec.width]
-    return f"If it was trained so: {setting(declaration, 'input.size', size)}, with the spacing of that size."
+    return (
+        f"If it was trained so: {set_option(declaration, 'input.size', size)}, with the spacing of that size."
+    )
 
 
 def _remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[int]) -> str:
-    output, role = declaration.output, ROLES[declaration.role]
+    output, role = declaration.output, MODEL_ROLES[declaration.role]
     if output.kind == "classes":
         if len(shape) != 2:
             return f"Export the network with an output of batch × {len(output.names)} classes."
-        names = next((each for each in role.names_taken if len(each) == shape[1]), None)
+        names = next((each for each in role.accepted_names if len(each) == shape[1]), None)
         if names is None:
-            counts = " or ".join(str(len(each)) for each in role.names_taken)
-            return f"The grader has {counts} classes: {role.names_in_words}. Give such a network."
-        return f"If its classes are these: {setting(declaration, 'output.names', list(names))}"
+            counts = " or ".join(str(len(each)) for each in role.accepted_names)
+            return f"The grader has {counts} classes: {role.accepted_names_text}. Give such a network."
+        return f"If its classes are these: {set_option(declaration, 'output.names', list(names))}"
     if len(shape) != 4:
         return (
             "A point's confidence is the height of its heatmap's peak: export the network with its heatmaps, "
@@ -156,7 +158,7 @@ def _remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[int]) -> 
         return f"{declaration.role} has {len(output.names)} points: {', '.join(output.names)}. Export these."
     down, across = declaration.input.height / shape[2], declaration.input.width / shape[3]
     if down == across and down.is_integer():
-        stride = setting(declaration, "output.stride", int(down))
+        stride = set_option(declaration, "output.stride", int(down))
         return f"It has one pixel of heatmap for {down:g} of input: {stride}"
     return f"{path} has heatmaps of another shape than its input. Correct input.size, or export it again."
 

@@ -18,11 +18,11 @@ import onnx
 
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.plans.store import Plan, read_plan
+from stenosis_trt.engine.plans.store import StoredPlan, read_plan
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
 from stenosis_trt.export.errors import PreparationError
-from stenosis_trt.export.onnx.graphs import session
+from stenosis_trt.export.onnx.graphs import cpu_session
 
 _RTX = "tensorrt-rtx"
 _VARIABLE = "POLYGRAPHY_USE_TENSORRT_RTX"
@@ -48,7 +48,7 @@ class OutputChange:
     snr_db: float
 
 
-def answers(runner: Any, inputs: Float32Array, batch: int) -> Any:
+def run_inputs(runner: Any, inputs: Float32Array, batch: int) -> Any:
     """A runner's outputs for all inputs, as Polygraphy's `IterationResult`.
 
     It is given batches of exactly that size, the last one filled up with inputs that were there before.
@@ -71,7 +71,7 @@ def answers(runner: Any, inputs: Float32Array, batch: int) -> Any:
         return IterationResult(outputs, runner_name=name)
 
 
-def changes(expected: Any, answers: Any) -> tuple[OutputChange, ...]:
+def output_changes(expected: Any, answers: Any) -> tuple[OutputChange, ...]:
     """How a runner's outputs differ from those expected.
 
     Raises:
@@ -109,7 +109,7 @@ def onnx_summary(data: bytes) -> str:
         return str(util.str_from_onnx(onnx.load_model_from_string(data)))
 
 
-def plan_summary(pack: Pack, plan: Plan, tensorrt: TensorRT) -> str:
+def plan_summary(pack: Pack, plan: StoredPlan, tensorrt: TensorRT) -> str:
     """Polygraphy's summary of a plan: its memory, profiles and layers. It needs a GPU that takes the plan.
 
     Raises:
@@ -127,7 +127,7 @@ def onnx_runner(data: bytes) -> Any:
     with _polygraphy():
         from polygraphy.backend.onnxrt import OnnxrtRunner
 
-        return OnnxrtRunner(session(data))
+        return OnnxrtRunner(cpu_session(data))
 
 
 def plan_runner(tensorrt: TensorRT, engine: Any, profile: int) -> Any:
@@ -198,4 +198,4 @@ def _check_flavour(config: Any, tensorrt: TensorRT) -> None:
             f"Polygraphy is set to another flavour than {tensorrt.flavour.name}, and takes one at a time.",
             f"Call again with {_VARIABLE}={int(wants_rtx)} in the environment.",
         )
-    tensorrt.let_others_import()
+    tensorrt.register_module_name()

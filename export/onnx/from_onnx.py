@@ -23,9 +23,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.onnx.checks import (
     OnnxError,
-    check_answer,
-    check_ending,
-    check_weights_there,
+    check_activation,
+    check_external_data,
+    check_network_output,
     input_remedy,
     map_size,
 )
@@ -33,9 +33,9 @@ from stenosis_trt.export.onnx.from_torch import (
     INPUT_NAME,
     OUTPUT_NAMES,
     TOLERANCE,
-    Exported,
+    ExportedModel,
     Float32Array,
-    finished,
+    finalise_model,
 )
 from stenosis_trt.export.spec_file import ModelDeclaration
 
@@ -58,12 +58,12 @@ _RUNTIME_ERRORS = (
 _ROWS_TOLERANCE = 1e-3
 """How far an image's output may depend on what else is in its batch; rounding alone stays far below."""
 
-Answer = Callable[[Float32Array], Float32Array]
+Inference = Callable[[Float32Array], Float32Array]
 
 
 def import_onnx(
     path: Path, declaration: ModelDeclaration, example: Float32Array, half_weights: bool
-) -> tuple[Exported, Answer]:
+) -> tuple[ExportedModel, Inference]:
     """Bring an ONNX file into a pack's form, and check it against the file as it came.
 
     Args:
@@ -85,7 +85,7 @@ def import_onnx(
     _check_input(path, _input(original), declaration)
     raw, answer = _answers(path, original.SerializeToString(), declaration)
     output = raw(example)
-    check_answer(path, declaration, len(example), output)
+    check_network_output(path, declaration, len(example), output)
     expected = answer(example)
     data = _complete(path, original, declaration, half_weights)
     alone = np.concatenate([answer(example[k : k + 1]) for k in range(len(example))])
@@ -94,7 +94,7 @@ def import_onnx(
             f"{path} answers differently for an image alone and in a batch. Export it in evaluation mode, "
             "with nothing in it that depends on the size of the batch."
         )
-    check_ending(path, declaration, output)
+    check_activation(path, declaration, output)
     session = _session(path, data)
     error = float(np.abs(session.run(None, {INPUT_NAME: example})[0] - expected).max())
     if not error <= TOLERANCE:
@@ -102,13 +102,13 @@ def import_onnx(
             f"{path}, simplified and with its weights as the pack stores them, differs from itself by "
             f'{error:.2g}, over {TOLERANCE:.2g}. Write weights = "fp32" under [pack].'
         )
-    return Exported(data, error), answer
+    return ExportedModel(data, error), answer
 
 
 def _load(path: Path) -> onnx.ModelProto:
     """The model with its external data and functions inlined: one float32 input and output, all of ONNX."""
     try:
-        check_weights_there(path)
+        check_external_data(path)
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
@@ -161,7 +161,7 @@ def _complete(
     graph.input.append(helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, image))
     graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, shape))
     try:
-        return finished(model, half_weights)
+        return finalise_model(model, half_weights)
     # What ONNX Slim meets in a graph that it does not expect, it raises as it comes.
     except (
         *(onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
@@ -233,7 +233,7 @@ def _session(path: Path, data: bytes) -> onnxruntime.InferenceSession:
         raise OnnxError(f"ONNX Runtime cannot load {path} ({_line(error)}). Export it again.") from error
 
 
-def _answers(path: Path, data: bytes, declaration: ModelDeclaration) -> tuple[Answer, Answer]:
+def _answers(path: Path, data: bytes, declaration: ModelDeclaration) -> tuple[Inference, Inference]:
     """What the file as it came makes of a batch; and the same, ordered and activated in NumPy."""
     session = _session(path, data)
     name = session.get_inputs()[0].name

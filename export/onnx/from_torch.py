@@ -34,7 +34,7 @@ _SMALL = 64
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """An ONNX model and how far it is from the network it came from.
 
     Attributes:
@@ -59,7 +59,7 @@ class _WithActivation(nn.Module):
         return logits.softmax(dim=1) if self.kind == "classes" else logits.sigmoid()
 
 
-def answer_of(network: nn.Module, kind: str) -> Callable[[Float32Array], Float32Array]:
+def torch_inference(network: nn.Module, kind: str) -> Callable[[Float32Array], Float32Array]:
     """What PyTorch makes of a batch: the network with its last activation, as `export_network` takes it."""
     wrapped = _WithActivation(network, kind).eval()
 
@@ -76,7 +76,7 @@ def export_network(
     example: Float32Array,
     tolerance: float = TOLERANCE,
     half_weights: bool = True,
-) -> Exported:
+) -> ExportedModel:
     """Export a network with its last activation, and check it against PyTorch.
 
     Args:
@@ -91,7 +91,7 @@ def export_network(
     """
     wrapped = _WithActivation(network, kind).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     inputs = torch.from_numpy(example)
-    with _without_remarks():
+    with _suppressed_exporter_messages():
         program = torch.onnx.export(
             wrapped,
             (inputs,),
@@ -104,7 +104,7 @@ def export_network(
         )
     if program is None:
         raise ExportError("PyTorch gave no ONNX program.")
-    data = finished(program.model_proto, half_weights)
+    data = finalise_model(program.model_proto, half_weights)
     with torch.inference_mode():
         expected = wrapped(inputs).numpy()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -115,11 +115,11 @@ def export_network(
             f"The exported model differs from PyTorch by {error:.2g}, over {tolerance:.2g}. "
             "Store weights as FP32, and look at the checkpoint: a trained network takes rounding well."
         )
-    return Exported(data, error)
+    return ExportedModel(data, error)
 
 
 @contextmanager
-def _without_remarks() -> Iterator[None]:
+def _suppressed_exporter_messages() -> Iterator[None]:
     """Keep from the user what the exporter says of itself: what it lacks, what is deprecated."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -132,7 +132,7 @@ def _without_remarks() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def finished(model: onnx.ModelProto, half_weights: bool) -> bytes:
+def finalise_model(model: onnx.ModelProto, half_weights: bool) -> bytes:
     """A model simplified, its weights stored as asked, checked and serialised.
 
     Raises:
@@ -140,12 +140,12 @@ def finished(model: onnx.ModelProto, half_weights: bool) -> bytes:
     """
     slim = onnxslim.slim(model)
     if half_weights:
-        slim = store_weights_as_half(slim)
+        slim = store_weights_as_fp16(slim)
     onnx.checker.check_model(slim, full_check=True)
     return bytes(slim.SerializeToString())
 
 
-def store_weights_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def store_weights_as_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store FP32 weights as FP16, each followed by a cast back to FP32.
 
     Raises:

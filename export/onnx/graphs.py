@@ -20,7 +20,7 @@ _IMAGES_AT_ONCE = 4
 _MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def session(data: bytes) -> onnxruntime.InferenceSession:
+def cpu_session(data: bytes) -> onnxruntime.InferenceSession:
     """A model on the CPU, its Q/DQ computed as they are written: as `backends/onnxruntime` does."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -30,13 +30,13 @@ def session(data: bytes) -> onnxruntime.InferenceSession:
 
 def run_model(data: bytes, inputs: Float32Array) -> Float32Array:
     """A model's one output for all inputs (N, …)."""
-    opened = session(data)
+    opened = cpu_session(data)
     name = opened.get_inputs()[0].name
     parts = [opened.run(None, {name: part})[0] for part in _parts(inputs)]
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def fold_stored_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def fold_fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weights stored as FP16 and cast when loaded, as `onnx_export` writes them, become FP32 weights.
 
     ModelOpt takes for weights what is an initialiser, and for an activation what comes out of a cast.
@@ -62,7 +62,7 @@ def fold_stored_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return folded
 
 
-def largest_values(model: onnx.ModelProto, inputs: Float32Array) -> float:
+def largest_activation(model: onnx.ModelProto, inputs: Float32Array) -> float:
     """The largest absolute value of any activation on the inputs."""
     names = [name for node in model.graph.node for name in node.output if name]
     return max(
@@ -116,7 +116,7 @@ def set_activation_scales(model: onnx.ModelProto, largest: Mapping[str, float]) 
     _replace(model, {name: np.full_like(constants[name], value) for name, value in scales.items()})
 
 
-def fit_scales_to_half(model: onnx.ModelProto) -> None:
+def round_scales_to_fp16(model: onnx.ModelProto) -> None:
     """Round every scale up to a number that FP16 has, so that Q and DQ agree once the model is FP16.
 
     To be called while weights are still quantised in the graph: they are then quantised with the new scales.
@@ -203,7 +203,7 @@ def _activations(
     # An input of the graph may be quantised too; it cannot be an output of its own.
     extra = [name for name in dict.fromkeys(names) if name not in there and name in made]
     open_graph.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in extra)
-    opened = session(open_graph.SerializeToString())
+    opened = cpu_session(open_graph.SerializeToString())
     source = opened.get_inputs()[0].name
     asked = [name for name in names if name in made]
     for part in _parts(inputs):

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from stenosis_trt.bench.speed.roofline import LayerWork, ModelWork
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.export.onnx.graphs import fold_stored_half, multiply_adds
+from stenosis_trt.export.onnx.graphs import fold_fp16_weights, multiply_adds
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _NOTHING_MOVES = ("Constant", "Identity", "Shape", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -25,8 +25,8 @@ def model_work(pack: Pack, name: str, batch: int) -> ModelWork:
         PackError: the graph does not tell the shapes of what it computes.
     """
     spec = pack.models[name]
-    model = fold_stored_half(onnx.load_model_from_string(pack.read_model(name)))
-    layers = layers_of(model, (1, *spec.input_shape), name)
+    model = fold_fp16_weights(onnx.load_model_from_string(pack.read_model(name)))
+    layers = model_layers(model, (1, *spec.input_shape), name)
     output = spec.output
     pixels = 1
     if output.kind == "heatmaps":
@@ -42,7 +42,7 @@ def model_work(pack: Pack, name: str, batch: int) -> ModelWork:
     )
 
 
-def layers_of(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> tuple[LayerWork, ...]:
+def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> tuple[LayerWork, ...]:
     """Every operator that computes or moves, in the graph's order.
 
     Args:

@@ -18,12 +18,18 @@ from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.support.atomic_files import check_place
+from stenosis_trt.engine.support.atomic_files import check_writable
 from stenosis_trt.export.checkpoints.networks import load_network
-from stenosis_trt.export.checkpoints.unread import Ignored
+from stenosis_trt.export.checkpoints.unread import IgnoredKeys
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.onnx.from_onnx import SUFFIX, import_onnx
-from stenosis_trt.export.onnx.from_torch import TOLERANCE, Exported, Float32Array, answer_of, export_network
+from stenosis_trt.export.onnx.from_torch import (
+    TOLERANCE,
+    ExportedModel,
+    Float32Array,
+    export_network,
+    torch_inference,
+)
 from stenosis_trt.export.packs.check_slices import random_inputs, slice_inputs
 from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
 from stenosis_trt.export.spec_file import UNKNOWN, ExportSpec, ModelDeclaration
@@ -42,7 +48,7 @@ class _Model:
         facts: what it was read from.
     """
 
-    exported: Exported
+    exported: ExportedModel
     answer: Callable[[Float32Array], Float32Array]
     facts: Mapping[str, str]
 
@@ -74,8 +80,8 @@ def export_pack(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise _in_use(out)
-    check_place(out)
-    models, left_out = {}, Ignored(ignored)
+    check_writable(out)
+    models, left_out = {}, IgnoredKeys(ignored)
     for name in MODEL_NAMES:
         models[name] = _export(checkpoints[name], spec.models[name], spec.half_weights, left_out)
         report(f"{name}: {_described(models[name].facts)}")
@@ -126,7 +132,7 @@ def _in_use(out: Path) -> ExportError:
     return ExportError(f"{out} is there already. Give a new folder with --out, or remove it.")
 
 
-def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignored: Ignored) -> _Model:
+def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignored: IgnoredKeys) -> _Model:
     example = random_inputs(declaration.input)
     kind = declaration.output.kind
     if path.suffix.lower() == SUFFIX:
@@ -135,7 +141,7 @@ def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignor
     else:
         loaded = load_network(path, declaration, ignored)
         exported = export_network(loaded.network, kind, example, half_weights=half_weights)
-        answer, facts = answer_of(loaded.network, kind), dict(loaded.facts)
+        answer, facts = torch_inference(loaded.network, kind), dict(loaded.facts)
     return _Model(exported, answer, {"file": _name(path), "sha256": _sha256(path), **facts})
 
 

@@ -23,17 +23,17 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from stenosis_trt.bench.accuracy.compare import GRADES
+from stenosis_trt.bench.accuracy.compare import GRADE_COUNT
 from stenosis_trt.engine.errors import StenosisError
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.errors import ExportError
-from stenosis_trt.export.models.confidence import TEMPERATURE, Calibrated
+from stenosis_trt.export.models.confidence import TEMPERATURE, TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
-from stenosis_trt.export.onnx.from_torch import answer_of
-from stenosis_trt.export.onnx.graphs import fold_stored_half, run_model
+from stenosis_trt.export.onnx.from_torch import torch_inference
+from stenosis_trt.export.onnx.graphs import fold_fp16_weights, run_model
 from stenosis_trt.export.packs.check_slices import random_inputs
 
 TOLERANCE = 1e-4
@@ -65,7 +65,7 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
         ExportError: the model is of another network, or answers differently.
     """
     model, data = pack.models[name], pack.read_model(name)
-    graph = fold_stored_half(onnx.load_model_from_string(data)).graph
+    graph = fold_fp16_weights(onnx.load_model_from_string(data)).graph
     stored: dict[str, Array] = {
         item.name.removeprefix(_PREFIX).removeprefix(_PREFIX): numpy_helper.to_array(item)
         for item in graph.initializer
@@ -84,9 +84,9 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
         state[key] = torch.from_numpy(found.copy())
     network.load_state_dict(state)
     if temperature is not None:
-        network = Calibrated(network, float(temperature)).eval()
+        network = TemperatureScaled(network, float(temperature)).eval()
     batch = random_inputs(model.input)
-    error = float(np.abs(answer_of(network, model.output.kind)(batch) - run_model(data, batch)).max())
+    error = float(np.abs(torch_inference(network, model.output.kind)(batch) - run_model(data, batch)).max())
     if not error <= TOLERANCE:
         raise ExportError(
             f"The model {name} differs by {error:.2g} from this project's network with its weights: it is "
@@ -95,40 +95,40 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
     return network, error
 
 
-def with_other(grader: nn.Module) -> EfficientNetB5:
+def add_other_class(grader: nn.Module) -> EfficientNetB5:
     """A grader of four grades with the class "other" after them, hardly ever told until it is trained.
 
     Raises:
         ExportError: it has other classes than the four grades, or a temperature.
     """
     classes = grader.classifier[-1].out_features if isinstance(grader, EfficientNetB5) else 0
-    if classes != GRADES:
-        raise ExportError(f'The grader has not {GRADES} grades alone, so "other" cannot be added to it.')
+    if classes != GRADE_COUNT:
+        raise ExportError(f'The grader has not {GRADE_COUNT} grades alone, so "other" cannot be added to it.')
     weights = grader.state_dict()
     for name, value in ((_LAST_WEIGHT, 0.0), (_LAST_BIAS, _OTHER_LOGIT)):
         row = torch.full_like(weights[name][:1], value)
         weights[name] = torch.cat([weights[name], row])
-    wider = EfficientNetB5(GRADES + 1, channels=weights[_FIRST_WEIGHT].shape[1])
+    wider = EfficientNetB5(GRADE_COUNT + 1, channels=weights[_FIRST_WEIGHT].shape[1])
     wider.load_state_dict(weights)
     return wider.eval()
 
 
-def recover(pack: Pack, out: Path, other: bool = False) -> dict[str, float]:
+def recover_checkpoints(pack: Pack, out: Path, other: bool = False) -> dict[str, float]:
     """Write `<name>.safetensors` for every model of a pack, and return each one's largest error.
 
     Args:
         pack: whose networks are the project's own.
         out: folder for the files.
-        other: give the grader the class "other", as `with_other` does.
+        other: give the grader the class "other", as `add_other_class` does.
 
     Raises:
-        ExportError: as in `recover_network` and `with_other`; nothing is written then.
+        ExportError: as in `recover_network` and `add_other_class`; nothing is written then.
         OSError: `out` cannot be written.
     """
     found = {name: recover_network(pack, name) for name in pack.models}
     if other:
         grader, error = found["grader"]
-        found["grader"] = with_other(grader), error
+        found["grader"] = add_other_class(grader), error
     out.mkdir(parents=True, exist_ok=True)
     for name, (network, _) in found.items():
         write_checkpoint(out / f"{name}.safetensors", network)
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--other", action="store_true", help='give a grader of four grades the class "other"')
     asked = parser.parse_args(arguments)
     try:
-        errors = recover(open_pack(asked.pack), asked.out, asked.other)
+        errors = recover_checkpoints(open_pack(asked.pack), asked.out, asked.other)
     except StenosisError as error:
         print(error, file=sys.stderr)
         return 2

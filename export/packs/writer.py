@@ -16,11 +16,11 @@ from stenosis_trt.engine.packs.models import MODEL_NAMES, InputSpec, OutputSpec
 from stenosis_trt.engine.packs.pack import SCHEMA, Pack
 from stenosis_trt.engine.plans.signing import sign_pack
 from stenosis_trt.engine.support.atomic_files import (
-    folder_to_be,
-    recover_folder,
-    replace_folder,
-    write_whole,
-    write_whole_bytes,
+    recover_directory,
+    replace_directory,
+    staged_directory,
+    write_bytes_atomically,
+    write_text_atomically,
 )
 
 
@@ -70,15 +70,15 @@ def write_pack(
         raise ValueError(f"The pack lacks the models {', '.join(missing)}.")
     # Beside the folder itself, where a link to one was given.
     out = out.resolve() if out.is_symlink() else out
-    recover_folder(out)
-    with folder_to_be(out) as part:
+    recover_directory(out)
+    with staged_directory(out) as part:
         part.mkdir()
         _write_files(part, content)
         made = Pack.load(part)
         if key is not None:
             sign_pack(made, key)
         if replacing and out.is_dir():
-            replace_folder(part, out)
+            replace_directory(part, out)
         else:
             os.replace(part, out)
     return Pack.load(out)
@@ -97,14 +97,14 @@ def _write_files(folder: Path, content: PackContent) -> None:
     for name in MODEL_NAMES:
         model = content.models[name]
         file = f"{name}.onnx"
-        write_whole_bytes(folder / file, model.data)
+        write_bytes_atomically(folder / file, model.data)
         manifest["models"][name] = {
             "file": file,
             "sha256": hashlib.sha256(model.data).hexdigest(),
             "precision": model.precision,
             "input": asdict(model.input),
-            "output": model.output.as_data(),
+            "output": model.output.to_dict(),
             "metrics": dict(model.metrics),
         }
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(folder / MANIFEST, text)
+    write_text_atomically(folder / MANIFEST, text)

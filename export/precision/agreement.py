@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.accuracy.compare import GRADES, kappa_interval, quadratic_kappa
+from stenosis_trt.bench.accuracy.compare import GRADE_COUNT, kappa_interval, quadratic_kappa
 from stenosis_trt.engine.records import LevelResult, StudyResult
 
 _AGREEMENT = 1.96
@@ -24,7 +24,7 @@ class StudyPair:
 
 
 @dataclass(frozen=True)
-class Change:
+class BlandAltman:
     """Found − expected: mean, and 95 % limits of agreement (mean ± 1.96 standard deviations; Bland & Altman,
     Lancet 1986;327:307). None where fewer than two could be compared."""
 
@@ -35,7 +35,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class GradingAgreement:
     """Figures over all levels that either graded; None where nothing could be compared.
 
     Attributes:
@@ -43,7 +43,7 @@ class Agreement:
         levels: graded by either.
         identical_grades: share of `levels` with one grade; graded by one alone counts as different.
         kappa, kappa_low, kappa_high: quadratic, with its 95 % bootstrap interval over patients.
-        largest_probability_change: of any grade, or of none of them (`p_other`), at any level.
+        largest_probability_change: of any grade, or of none of them (`p_ood`), at any level.
         ratios_kept: share of compression ratios measured by both, of those measured by either.
         ratio, ap_mm, transverse_mm: changes of the cord's measures at a level.
         level_shift_mm_median, level_shift_mm_largest: distance between the levels' points.
@@ -58,9 +58,9 @@ class Agreement:
     kappa_high: float | None
     largest_probability_change: float | None
     ratios_kept: float | None
-    ratio: Change
-    ap_mm: Change
-    transverse_mm: Change
+    ratio: BlandAltman
+    ap_mm: BlandAltman
+    transverse_mm: BlandAltman
     level_shift_mm_median: float | None
     level_shift_mm_largest: float | None
 
@@ -68,8 +68,8 @@ class Agreement:
 _Levels = tuple[LevelResult | None, LevelResult | None]
 
 
-def agreement(pairs: Sequence[StudyPair]) -> Agreement:
-    """All figures of `Agreement`. Studies that neither graded are left out."""
+def grading_agreement(pairs: Sequence[StudyPair]) -> GradingAgreement:
+    """All figures of `GradingAgreement`. Studies that neither graded are left out."""
     used = [pair for pair in pairs if pair.expected is not None or pair.found is not None]
     levels = [both for pair in used for both in level_pairs(pair)]
     graded = [both for both in levels if any(item is not None and item.grade is not None for item in both)]
@@ -79,7 +79,7 @@ def agreement(pairs: Sequence[StudyPair]) -> Agreement:
     measured = [both for both in levels if any(item is not None and item.cord is not None for item in both)]
     both_cords = [(a.cord, b.cord) for a, b in measured if a and b and a.cord and b.cord]
     shifts = level_shifts(levels)
-    return Agreement(
+    return GradingAgreement(
         studies=len(used),
         patients=len(tables),
         levels=len(graded),
@@ -89,9 +89,9 @@ def agreement(pairs: Sequence[StudyPair]) -> Agreement:
         kappa_high=_known(high),
         largest_probability_change=_largest_change(levels),
         ratios_kept=_share([bool(a and b and a.cord and b.cord) for a, b in measured]),
-        ratio=change(b.compression_ratio - a.compression_ratio for a, b in both_cords),
-        ap_mm=change(b.ap_mm - a.ap_mm for a, b in both_cords),
-        transverse_mm=change(b.transverse_mm - a.transverse_mm for a, b in both_cords),
+        ratio=bland_altman(b.compression_ratio - a.compression_ratio for a, b in both_cords),
+        ap_mm=bland_altman(b.ap_mm - a.ap_mm for a, b in both_cords),
+        transverse_mm=bland_altman(b.transverse_mm - a.transverse_mm for a, b in both_cords),
         level_shift_mm_median=float(np.median(shifts)) if shifts else None,
         level_shift_mm_largest=max(shifts) if shifts else None,
     )
@@ -116,13 +116,13 @@ def level_shifts(levels: Iterable[_Levels]) -> list[float]:
     ]
 
 
-def change(differences: Iterable[float]) -> Change:
+def bland_altman(differences: Iterable[float]) -> BlandAltman:
     """Mean and limits of agreement of signed differences."""
     values = np.fromiter(differences, dtype=np.float64)
     if len(values) < 2:
-        return Change(len(values), None, None, None)
+        return BlandAltman(len(values), None, None, None)
     bias, spread = float(values.mean()), _AGREEMENT * float(values.std(ddof=1))
-    return Change(len(values), bias, bias - spread, bias + spread)
+    return BlandAltman(len(values), bias, bias - spread, bias + spread)
 
 
 def _tables(pairs: Sequence[StudyPair]) -> npt.NDArray[np.int64]:
@@ -132,11 +132,13 @@ def _tables(pairs: Sequence[StudyPair]) -> npt.NDArray[np.int64]:
         study = pair.expected or pair.found
         if study is None:
             continue
-        table = tables.setdefault(study.patient_id or study.study_uid, np.zeros((GRADES, GRADES), np.int64))
+        table = tables.setdefault(
+            study.patient_id or study.study_uid, np.zeros((GRADE_COUNT, GRADE_COUNT), np.int64)
+        )
         for a, b in level_pairs(pair):
             if a is not None and b is not None and a.grade is not None and b.grade is not None:
                 table[a.grade, b.grade] += 1
-    return np.stack(list(tables.values())) if tables else np.zeros((0, GRADES, GRADES), np.int64)
+    return np.stack(list(tables.values())) if tables else np.zeros((0, GRADE_COUNT, GRADE_COUNT), np.int64)
 
 
 def _largest_change(levels: Sequence[_Levels]) -> float | None:
@@ -146,8 +148,8 @@ def _largest_change(levels: Sequence[_Levels]) -> float | None:
             continue
         if a.probabilities is not None and b.probabilities is not None:
             changes += [abs(p - q) for p, q in zip(a.probabilities, b.probabilities, strict=True)]
-        if a.p_other is not None and b.p_other is not None:
-            changes.append(abs(a.p_other - b.p_other))
+        if a.p_ood is not None and b.p_ood is not None:
+            changes.append(abs(a.p_ood - b.p_ood))
     return max(changes) if changes else None
 
 

@@ -27,7 +27,7 @@ _SEPARATORS = re.compile(r"[./]+")
 
 
 @dataclass(frozen=True)
-class Block:
+class QuantisedBlock:
     """Nodes that are quantised together.
 
     Attributes:
@@ -41,13 +41,13 @@ class Block:
     multiply_adds: int
 
 
-def quantised_blocks(model: onnx.ModelProto) -> tuple[Block, ...]:
+def quantised_blocks(model: onnx.ModelProto) -> tuple[QuantisedBlock, ...]:
     """Everything in a Q/DQ model that takes quantised tensors, in blocks, in the graph's order.
 
     Raises:
         PrecisionError: nothing in it is quantised.
     """
-    wiring = _Wiring(model)
+    wiring = _Dataflow(model)
     work = multiply_adds(model)
     quantised = [index for index in wiring.alive if wiring.takes_quantised(index)]
     layers = [index for index in quantised if work.get(wiring.output(index), 0)]
@@ -63,7 +63,7 @@ def quantised_blocks(model: onnx.ModelProto) -> tuple[Block, ...]:
         members[place[index]].append(index)
     names = _names(wiring, groups)
     return tuple(
-        Block(
+        QuantisedBlock(
             name,
             tuple(wiring.output(index) for index in nodes),
             sum(work.get(wiring.output(index), 0) for index in nodes),
@@ -75,7 +75,7 @@ def quantised_blocks(model: onnx.ModelProto) -> tuple[Block, ...]:
 _Part = TypeVar("_Part")
 
 
-class _Wiring:
+class _Dataflow:
     """What a graph's nodes take from one another, Q/DQ taken away, and which of them all ways lead through.
 
     Nodes are numbered in the graph's order, which is topological. `alive` are those that compute with the
@@ -189,7 +189,7 @@ def _common(sequences: Sequence[tuple[_Part, ...]]) -> tuple[_Part, ...]:
     return shortest
 
 
-def _grouped(wiring: _Wiring, layers: Sequence[int]) -> list[list[int]]:
+def _grouped(wiring: _Dataflow, layers: Sequence[int]) -> list[list[int]]:
     """The layers in blocks, in the graph's order."""
     left = set(layers)
     residual = _residual(wiring, left)
@@ -200,7 +200,7 @@ def _grouped(wiring: _Wiring, layers: Sequence[int]) -> list[list[int]]:
     return sorted(groups, key=lambda group: group[0])
 
 
-def _residual(wiring: _Wiring, layers: Collection[int]) -> list[list[int]]:
+def _residual(wiring: _Dataflow, layers: Collection[int]) -> list[list[int]]:
     """Layers of each residual block: a detour around a way of at most one layer, at one resolution."""
     found = []
     for join in wiring.alive:
@@ -216,7 +216,7 @@ def _residual(wiring: _Wiring, layers: Collection[int]) -> list[list[int]]:
     return _outermost(found)
 
 
-def _gated(wiring: _Wiring, layers: set[int]) -> list[list[int]]:
+def _gated(wiring: _Dataflow, layers: set[int]) -> list[list[int]]:
     """Layers of each gate, with the layer whose output it weighs."""
     found = []
     for join in wiring.alive:
@@ -242,7 +242,7 @@ def _outermost(groups: Iterable[list[int]]) -> list[list[int]]:
 
 
 def _joined_by_name(
-    wiring: _Wiring, residual: Sequence[list[int]], others: Sequence[list[int]]
+    wiring: _Dataflow, residual: Sequence[list[int]], others: Sequence[list[int]]
 ) -> list[list[int]]:
     """Others joined where names put them beside residual blocks: what a stage begins with has no shortcut."""
     every = {index: wiring.weight_path(index) for group in (*residual, *others) for index in group}
@@ -272,7 +272,7 @@ def _scope(group: Collection[int], paths: Mapping[int, tuple[str, ...]]) -> tupl
     return ()
 
 
-def _names(wiring: _Wiring, groups: Sequence[Sequence[int]]) -> list[str]:
+def _names(wiring: _Dataflow, groups: Sequence[Sequence[int]]) -> list[str]:
     """A name for each block: where its weights' names differ from all others', else its nodes' names."""
     paths = {index: wiring.weight_path(index) for group in groups for index in group}
     scopes = [_scope(group, paths) for group in groups]

@@ -26,10 +26,10 @@ from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.engine.support.atomic_files import write_whole_bytes
+from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.errors import StudiesError
-from stenosis_trt.export.precision.studies import StudySet, content_hash, loaded_studies
+from stenosis_trt.export.precision.studies import StudyCollection, content_hash, loaded_studies
 from stenosis_trt.kernels.binaries import cache_folder
 
 INPUTS_PER_MODEL = 64
@@ -47,7 +47,7 @@ class CalibrationSet:
     key: str
 
 
-class _Sample:
+class _ReservoirSample:
     """At most `size` of the inputs offered, each with the same chance (reservoir sampling), in float32."""
 
     def __init__(self, size: int) -> None:
@@ -74,7 +74,7 @@ class RecordingBackend(StepwiseBackend):
     def __init__(self, backend: StepwiseBackend, per_model: int) -> None:
         super().__init__(backend.pack)
         self._backend = backend
-        self.samples = {name: _Sample(per_model) for name in backend.pack.models}
+        self.samples = {name: _ReservoirSample(per_model) for name in backend.pack.models}
 
     def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
         """See `StepwiseBackend.preprocess`."""
@@ -95,7 +95,7 @@ class RecordingBackend(StepwiseBackend):
 
 
 def calibration_set(
-    pack: Pack, studies: StudySet, per_model: int = INPUTS_PER_MODEL, cache: Path | None = None
+    pack: Pack, studies: StudyCollection, per_model: int = INPUTS_PER_MODEL, cache: Path | None = None
 ) -> CalibrationSet:
     """Inputs of a pack's networks on some studies, from the cache where they were taken before.
 
@@ -145,7 +145,7 @@ def _key(pack: Pack, studies: str, per_model: int) -> str:
         "studies": studies,
         # What comes out decides too: a level is found, and its region cut, from a confidence on.
         "models": {
-            name: [model.sha256, asdict(model.input), model.output.as_data()]
+            name: [model.sha256, asdict(model.input), model.output.to_dict()]
             for name, model in pack.models.items()
         },
         "per_model": per_model,
@@ -167,4 +167,4 @@ def _keep(path: Path, inputs: Mapping[str, Float32Array]) -> None:
     stream = io.BytesIO()
     np.savez(stream, allow_pickle=False, **inputs)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_whole_bytes(path, stream.getvalue())
+    write_bytes_atomically(path, stream.getvalue())

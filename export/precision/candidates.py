@@ -37,7 +37,7 @@ def write_candidate(pack: Pack, folder: Path, precision: str, models: Mapping[st
     return replace(pack, path=folder, models=specs)
 
 
-def one_at_a_time(pack: Pack, candidate: Pack, precision: str) -> dict[str, Pack]:
+def single_model_candidates(pack: Pack, candidate: Pack, precision: str) -> dict[str, Pack]:
     """The pack with one model of the candidate in it, by that model: which of them is to blame."""
     return {
         name: write_candidate(

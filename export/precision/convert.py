@@ -23,19 +23,19 @@ from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import (
     Float32Array,
     activation_percentiles,
-    fit_scales_to_half,
-    fold_stored_half,
-    largest_values,
+    fold_fp16_weights,
+    largest_activation,
     nodes_in_fp32,
     quantised_share,
     quantised_weights,
+    round_scales_to_fp16,
     run_model,
     set_activation_scales,
 )
-from stenosis_trt.export.precision.half_arithmetic import rounded_as_half
+from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
 
-CALIBRATORS = ("entropy", "max", "percentile")
-ELSEWHERE = ("fp16", "fp32")
+CALIBRATION_METHODS = ("entropy", "max", "percentile")
+HIGH_PRECISION_DTYPES = ("fp16", "fp32")
 
 _SAFE_IN_HALF = 65504.0 / 8
 """Values seen on calibration inputs may grow eightfold on others before they overflow FP16."""
@@ -49,36 +49,41 @@ class Int8Options:
     """How INT8 scales are found, and what runs between the quantised layers.
 
     Attributes:
-        calibrator: one of `CALIBRATORS`.
+        calibration_method: one of `CALIBRATION_METHODS`.
         percentile: of absolute activations, for the calibrator of that name.
-        elsewhere: "fp16" or "fp32".
+        high_precision_dtype: "fp16" or "fp32".
     """
 
-    calibrator: str = "entropy"
+    calibration_method: str = "entropy"
     percentile: float = 99.99
-    elsewhere: str = "fp16"
+    high_precision_dtype: str = "fp16"
 
     def __post_init__(self) -> None:
-        if self.calibrator not in CALIBRATORS:
+        if self.calibration_method not in CALIBRATION_METHODS:
             raise ValueError(
-                f"There is no calibrator {self.calibrator!r}. Give one of {', '.join(CALIBRATORS)}."
+                f"There is no calibrator {self.calibration_method!r}. Give one of "
+                f"{', '.join(CALIBRATION_METHODS)}."
             )
         if not 50.0 < self.percentile <= 100.0:
             raise ValueError(f"The percentile is {self.percentile}. Give one over 50 and up to 100.")
-        if self.elsewhere not in ELSEWHERE:
-            raise ValueError(f"Elsewhere there can be {' or '.join(ELSEWHERE)}, not {self.elsewhere!r}.")
+        if self.high_precision_dtype not in HIGH_PRECISION_DTYPES:
+            raise ValueError(
+                f"Elsewhere there can be {' or '.join(HIGH_PRECISION_DTYPES)}, not "
+                f"{self.high_precision_dtype!r}."
+            )
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedModel:
     """A model in another precision, with figures of what it costs and holds.
 
-    `weights` has those that are INT8 as they were before, float32, by the names of their initialisers.
+    `original_weights` has those that are INT8 as they were before, float32, by the names of their
+    initialisers.
     """
 
     data: bytes
     metrics: dict[str, float]
-    weights: Mapping[str, Float32Array] = field(default_factory=dict, repr=False)
+    original_weights: Mapping[str, Float32Array] = field(default_factory=dict, repr=False)
 
 
 def require_modelopt() -> None:
@@ -90,7 +95,7 @@ def require_modelopt() -> None:
     _modelopt("quantization")
 
 
-def to_fp16(data: bytes, inputs: Float32Array) -> Converted:
+def to_fp16(data: bytes, inputs: Float32Array) -> ConvertedModel:
     """A model in FP16; nodes that would overflow on the calibration inputs stay FP32.
 
     Args:
@@ -101,17 +106,17 @@ def to_fp16(data: bytes, inputs: Float32Array) -> Converted:
         PrecisionError: ModelOpt is missing, or cannot convert the model.
     """
     autocast = _modelopt("autocast")
-    plain = fold_stored_half(onnx.load_model_from_string(data))
+    plain = fold_fp16_weights(onnx.load_model_from_string(data))
     with _work(plain) as path, _quiet("fp16"):
         batch = path.with_name("calibration.npz")
         np.savez(batch, allow_pickle=False, **{plain.graph.input[0].name: _some(inputs)})
         model = autocast.convert_to_mixed_precision(
             str(path), keep_io_types=True, calibration_data=str(batch), data_max=_SAFE_IN_HALF
         )
-    return held_against(data, model, inputs, {"nodes_in_fp32": float(nodes_in_fp32(model))})
+    return with_error_metrics(data, model, inputs, {"nodes_in_fp32": float(nodes_in_fp32(model))})
 
 
-def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = None) -> Converted:
+def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = None) -> ConvertedModel:
     """A model with explicit Q/DQ: weights by channel, stored as INT8; activations by tensor.
 
     Where a value would overflow FP16, or FP32 is asked for, everything else stays FP32.
@@ -126,7 +131,7 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
     """
     options = options or Int8Options()
     quantization = _modelopt("quantization")
-    plain = fold_stored_half(onnx.load_model_from_string(data))
+    plain = fold_fp16_weights(onnx.load_model_from_string(data))
     with _work(plain) as path, _quiet("int8"):
         quantised = path.with_name("quantised.onnx")
         # ModelOpt wants batches of one size, and none of the inputs must be left over.
@@ -136,7 +141,7 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
             str(path),
             "int8",
             calibration_data=inputs,
-            calibration_method="entropy" if options.calibrator == "entropy" else "max",
+            calibration_method="entropy" if options.calibration_method == "entropy" else "max",
             calibration_shapes=f"{plain.graph.input[0].name}:{shape}",
             calibration_eps=["cpu"],
             output_path=str(quantised),
@@ -148,23 +153,23 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
         raise PrecisionError(
             "ModelOpt found nothing in the model to quantise.", "Publish it in FP16: --precision fp16."
         )
-    if options.calibrator == "percentile":
+    if options.calibration_method == "percentile":
         set_activation_scales(model, activation_percentiles(plain, model, inputs, options.percentile))
-    half = options.elsewhere == "fp16" and largest_values(plain, inputs) <= _SAFE_IN_HALF
+    half = options.high_precision_dtype == "fp16" and largest_activation(plain, inputs) <= _SAFE_IN_HALF
     if half:
-        fit_scales_to_half(model)
+        round_scales_to_fp16(model)
     weights = quantised_weights(model)
     with _quiet("int8"):
         model = _modelopt("quantization.qdq_utils").qdq_to_dq(model)
         if half:
             model = _modelopt("autocast.convert").convert_to_f16(model, keep_io_types=True)
     metrics = {"elsewhere_fp16": float(half), "quantised_share": quantised_share(model)}
-    return replace(held_against(data, model, inputs, metrics), weights=weights)
+    return replace(with_error_metrics(data, model, inputs, metrics), original_weights=weights)
 
 
-def held_against(
+def with_error_metrics(
     data: bytes, model: onnx.ModelProto, inputs: Float32Array, metrics: dict[str, float]
-) -> Converted:
+) -> ConvertedModel:
     """A model that was made of another, with figures of how far its answers are from the other's.
 
     Args:
@@ -179,7 +184,7 @@ def held_against(
     onnx.checker.check_model(model)
     converted = bytes(model.SerializeToString())
     some = _some(inputs)
-    error = np.abs(run_model(rounded_as_half(converted), some) - run_model(data, some))
+    error = np.abs(run_model(emulate_fp16(converted), some) - run_model(data, some))
     if not np.isfinite(error).all():
         raise PrecisionError(
             "The converted model answers with values that are not finite.",
@@ -190,7 +195,7 @@ def held_against(
         "mean_output_error": float(error.mean()),
         "bytes": float(len(converted)),
     }
-    return Converted(converted, {**figures, **metrics})
+    return ConvertedModel(converted, {**figures, **metrics})
 
 
 def _some(inputs: Float32Array) -> Float32Array:

@@ -21,18 +21,24 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, StudyResult
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.versions import package_version
-from stenosis_trt.export.precision.agreement import Agreement, StudyPair, agreement, level_pairs, level_shifts
-from stenosis_trt.export.precision.known_models import KnownModels
+from stenosis_trt.export.precision.agreement import (
+    GradingAgreement,
+    StudyPair,
+    grading_agreement,
+    level_pairs,
+    level_shifts,
+)
+from stenosis_trt.export.precision.known_models import CachedInference
 
 LEVELS_COMPARED, PATIENTS_COMPARED = "levels compared", "patients compared"
-ENOUGH_STUDIES = (LEVELS_COMPARED, PATIENTS_COMPARED)
+SAMPLE_SIZE_CHECKS = (LEVELS_COMPARED, PATIENTS_COMPARED)
 """The checks that say nothing of a precision: whether there were studies enough."""
 
 _STUDIES_KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Limits:
+class GateLimits:
     """What a precision may cost. Shares are of 1; ratios are the compression ratio's own unit.
 
     Attributes:
@@ -58,7 +64,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Check:
+class LimitCheck:
     """One figure held against its limit. `value` is None where it could not be measured."""
 
     figure: str
@@ -82,7 +88,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateResult:
     """What the gate found of one precision.
 
     Attributes:
@@ -94,8 +100,8 @@ class Outcome:
 
     precision: str
     validated_on: str
-    figures: Agreement
-    checks: tuple[Check, ...]
+    figures: GradingAgreement
+    checks: tuple[LimitCheck, ...]
 
     @property
     def passed(self) -> bool:
@@ -103,11 +109,11 @@ class Outcome:
         return all(check.passed for check in self.checks)
 
     @property
-    def failures(self) -> tuple[Check, ...]:
+    def failures(self) -> tuple[LimitCheck, ...]:
         """The figures that do not."""
         return tuple(check for check in self.checks if not check.passed)
 
-    def as_data(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What pack.json keeps of it."""
         return {
             "passed": self.passed,
@@ -140,17 +146,17 @@ class Gate:
         pack: Pack,
         studies: Callable[[str], Iterable[LoadedStudy]],
         validated_on: str,
-        limits: Limits | None = None,
+        limits: GateLimits | None = None,
     ) -> None:
         self._pack, self._studies = pack, studies
-        self._validated_on, self._limits = validated_on, limits or Limits()
+        self._validated_on, self._limits = validated_on, limits or GateLimits()
         self._kept: list[LoadedStudy] | None = None
         self._count: int | None = None
         self._expected: dict[int, StudyResult | None] = {}
         self._failed_at: dict[int, int] = {}
-        self._models = KnownModels()
+        self._models = CachedInference()
 
-    def prepare(self, what: str) -> None:
+    def grade_reference(self, what: str) -> None:
         """Read all studies, and find what FP32 says of them.
 
         Args:
@@ -161,7 +167,7 @@ class Gate:
             for place, study in enumerate(self._each_study(what)):
                 expected(place, study)
 
-    def measure(self, candidates: Mapping[str, Pack], what: str = "") -> dict[str, Outcome]:
+    def measure(self, candidates: Mapping[str, Pack], what: str = "") -> dict[str, GateResult]:
         """Compare candidates with the pack through the whole pipe, on the CPU.
 
         Args:
@@ -180,7 +186,7 @@ class Gate:
                     pairs[name].append(StudyPair(expected(place, study), found(study)))
         return {name: self._outcome(name, pairs[name], self._validated_on) for name in candidates}
 
-    def attempt(self, precision: str, candidate: Pack, what: str = "") -> Outcome:
+    def measure_until_failure(self, precision: str, candidate: Pack, what: str = "") -> GateResult:
         """Compare one candidate, and leave off once it cannot pass any more; all studies were read once.
 
         Studies that others failed on come first where all are in memory. Where not all of them were graded,
@@ -225,9 +231,9 @@ class Gate:
 
         return expected
 
-    def _outcome(self, precision: str, pairs: Sequence[StudyPair], validated_on: str) -> Outcome:
-        figures = agreement(pairs)
-        return Outcome(precision, validated_on, figures, checks(figures, self._limits))
+    def _outcome(self, precision: str, pairs: Sequence[StudyPair], validated_on: str) -> GateResult:
+        figures = grading_agreement(pairs)
+        return GateResult(precision, validated_on, figures, check_limits(figures, self._limits))
 
     def _lost(self, pairs: Iterable[StudyPair], studies: int) -> bool:
         """Whether a figure misses its limit whatever the rest of so many studies shows."""
@@ -263,8 +269,8 @@ def run_gate(
     candidates: Mapping[str, Pack],
     studies: Iterable[LoadedStudy],
     validated_on: str,
-    limits: Limits | None = None,
-) -> dict[str, Outcome]:
+    limits: GateLimits | None = None,
+) -> dict[str, GateResult]:
     """Compare candidates with a pack once; see `Gate`.
 
     Args:
@@ -283,19 +289,19 @@ def run_gate(
     return Gate(pack, lambda _: studies, validated_on, limits).measure(candidates)
 
 
-def checks(figures: Agreement, limits: Limits) -> tuple[Check, ...]:
+def check_limits(figures: GradingAgreement, limits: GateLimits) -> tuple[LimitCheck, ...]:
     """Every figure that has a limit, held against it."""
     bias, ends = figures.ratio.bias, (figures.ratio.low, figures.ratio.high)
     farthest = max(abs(end) for end in ends if end is not None) if None not in ends else None
     return (
-        Check(LEVELS_COMPARED, figures.levels, limits.minimum_levels, True),
-        Check(PATIENTS_COMPARED, figures.patients, limits.minimum_patients, True),
-        Check("share of identical grades", figures.identical_grades, limits.minimum_identical, True),
-        Check("lower bound of kappa", figures.kappa_low, limits.minimum_kappa_low, True),
-        Check("share of ratios kept", figures.ratios_kept, limits.minimum_ratios_kept, True),
-        Check("ratio bias", None if bias is None else abs(bias), limits.maximum_ratio_bias, False),
-        Check("ratio limits of agreement", farthest, limits.maximum_ratio_limit, False),
-        Check(
+        LimitCheck(LEVELS_COMPARED, figures.levels, limits.minimum_levels, True),
+        LimitCheck(PATIENTS_COMPARED, figures.patients, limits.minimum_patients, True),
+        LimitCheck("share of identical grades", figures.identical_grades, limits.minimum_identical, True),
+        LimitCheck("lower bound of kappa", figures.kappa_low, limits.minimum_kappa_low, True),
+        LimitCheck("share of ratios kept", figures.ratios_kept, limits.minimum_ratios_kept, True),
+        LimitCheck("ratio bias", None if bias is None else abs(bias), limits.maximum_ratio_bias, False),
+        LimitCheck("ratio limits of agreement", farthest, limits.maximum_ratio_limit, False),
+        LimitCheck(
             "largest level shift in mm",
             figures.level_shift_mm_largest,
             limits.maximum_level_shift_mm,
@@ -304,7 +310,7 @@ def checks(figures: Agreement, limits: Limits) -> tuple[Check, ...]:
     )
 
 
-def report(outcome: Outcome) -> list[str]:
+def gate_report_lines(outcome: GateResult) -> list[str]:
     """What a person reads of an outcome, one figure a line; what failed says by how much."""
     figures = outcome.figures
     verdict = "passes the gate" if outcome.passed else "FAILS the gate and is not to be used"

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def rounded_as_half(data: bytes) -> bytes:
+def emulate_fp16(data: bytes) -> bytes:
     """An ONNX model that computes in FP32 and rounds to FP16 wherever the model given holds FP16.
 
     Values beyond FP16's largest become infinite, as they do on a GPU. A model without FP16 keeps its answers.

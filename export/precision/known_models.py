@@ -16,13 +16,13 @@ from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.export.precision.candidates import write_candidate
-from stenosis_trt.export.precision.half_arithmetic import rounded_as_half
+from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
 from stenosis_trt.kernels.reference import decode_keypoints
 
 _KEPT_BYTES = 512 << 20
 
 
-class KnownModels:
+class CachedInference:
     """Makes backends of packs, and keeps what their models answer from the second time that one is met.
 
     A model that is met once, as most that a search tries, leaves nothing behind. Models are told apart by
@@ -31,7 +31,7 @@ class KnownModels:
 
     def __init__(self) -> None:
         self._met: set[str] = set()
-        self._answers = _Kept(_KEPT_BYTES)
+        self._answers = _ArrayCache(_KEPT_BYTES)
 
     def backend(self, pack: Pack) -> StepwiseBackend:
         """A pack's models on the CPU, with what is FP16 in them rounded as on a GPU.
@@ -41,10 +41,10 @@ class KnownModels:
         """
         known = {name for name, model in pack.models.items() if model.sha256 in self._met}
         self._met |= {model.sha256 for model in pack.models.values()}
-        return _KnowingBackend(pack, known, self._answers)
+        return _CachingBackend(pack, known, self._answers)
 
 
-class _Kept:
+class _ArrayCache:
     """Arrays by key, up to a size; those not asked for the longest go first."""
 
     def __init__(self, size: int) -> None:
@@ -63,12 +63,12 @@ class _Kept:
         return array
 
 
-class _KnowingBackend(StepwiseBackend):
-    """See `KnownModels`. A model is opened when it is asked for what is not known."""
+class _CachingBackend(StepwiseBackend):
+    """See `CachedInference`. A model is opened when it is asked for what is not known."""
 
     name = OnnxRuntimeBackend.name
 
-    def __init__(self, pack: Pack, known: set[str], answers: _Kept) -> None:
+    def __init__(self, pack: Pack, known: set[str], answers: _ArrayCache) -> None:
         super().__init__(pack)
         self._known, self._answers = known, answers
         self._opened: dict[str, OnnxRuntimeBackend] = {}
@@ -102,7 +102,7 @@ class _KnowingBackend(StepwiseBackend):
         if name not in self._opened:
             alone = replace(self.pack, models={name: self.pack.models[name]})
             with TemporaryDirectory(prefix="stenosis-rounded-") as work:
-                rounded = rounded_as_half(self.pack.read_model(name))
+                rounded = emulate_fp16(self.pack.read_model(name))
                 candidate = write_candidate(alone, Path(work) / name, "rounded", {name: rounded})
                 self._opened[name] = OnnxRuntimeBackend(candidate)
         return self._opened[name]

@@ -14,12 +14,12 @@ from onnx import helper, numpy_helper
 
 from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import Float32Array
-from stenosis_trt.export.precision.convert import Converted
+from stenosis_trt.export.precision.convert import ConvertedModel
 
 _UNQUANTISED = "_unquantised"
 
 
-def unquantised(converted: Converted, nodes: Collection[str]) -> onnx.ModelProto:
+def unquantise_nodes(converted: ConvertedModel, nodes: Collection[str]) -> onnx.ModelProto:
     """A copy of an INT8 model in which some nodes take nothing that is quantised.
 
     Args:
@@ -60,8 +60,8 @@ def unquantised(converted: Converted, nodes: Collection[str]) -> onnx.ModelProto
     return model
 
 
-def _restored(converted: Converted, name: str, kind: int) -> onnx.TensorProto:
-    weights: Float32Array | None = converted.weights.get(name)
+def _restored(converted: ConvertedModel, name: str, kind: int) -> onnx.TensorProto:
+    weights: Float32Array | None = converted.original_weights.get(name)
     if weights is None:
         raise PrecisionError(
             f"What {name} was before it was quantised is not known.", "Convert the model again with to_int8."

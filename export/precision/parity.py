@@ -15,16 +15,22 @@ import numpy as np
 
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
-from stenosis_trt.engine.plans.sidecar import Here
-from stenosis_trt.engine.plans.store import Plan, read_plan
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget
+from stenosis_trt.engine.plans.store import StoredPlan, read_plan
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.engine.trt.api import TensorRT
-from stenosis_trt.export.onnx.comparator import OutputChange, answers, changes, onnx_runner, plan_runner
+from stenosis_trt.export.onnx.comparator import (
+    OutputChange,
+    onnx_runner,
+    output_changes,
+    plan_runner,
+    run_inputs,
+)
 from stenosis_trt.export.precision.calibration import record_inputs
-from stenosis_trt.export.precision.half_arithmetic import rounded_as_half
-from stenosis_trt.export.precision.studies import PhantomSet, loaded_studies, study_set
+from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.studies import PhantomSet, loaded_studies, resolve_studies
 
-LIMITS: Mapping[str, float] = {"fp32": 60.0, "fp16": 40.0, "int8": 10.0}
+PARITY_LIMITS: Mapping[str, float] = {"fp32": 60.0, "fp16": 40.0, "int8": 10.0}
 """Signal-to-noise ratio in dB that a file or plan of a precision has to reach: 0.1, 1 and 32 % of noise.
 
 Another network, or one that lost its weights, has 0 dB or less. On the reference pack FP16 has 65 to 75 dB,
@@ -38,7 +44,7 @@ _AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Parity:
+class ParityResult:
     """What comparing one file, or one plan in one of its batches, with the model in FP32 gave.
 
     Attributes:
@@ -46,7 +52,7 @@ class Parity:
         batch: of the plan; None for a file.
         inputs: how many were compared.
         changes: one an output.
-        limit: of `LIMITS`.
+        limit: of `PARITY_LIMITS`.
     """
 
     subject: str
@@ -71,11 +77,11 @@ def parity_inputs(pack: Pack, studies: Path | None) -> tuple[dict[str, Float32Ar
     Raises:
         StudiesError: no study can be used, or a network was given nothing.
     """
-    found = study_set(studies, _PHANTOMS)
+    found = resolve_studies(studies, _PHANTOMS)
     return record_inputs(pack, loaded_studies(found, "Taking inputs"), _INPUTS), found.source
 
 
-def compare_files(pack: Pack, inputs: Mapping[str, Float32Array]) -> Iterator[Parity]:
+def compare_files(pack: Pack, inputs: Mapping[str, Float32Array]) -> Iterator[ParityResult]:
     """Each model's variants compared with the model, in ONNX Runtime on the CPU, FP16 rounded as on a GPU.
 
     Raises:
@@ -83,14 +89,18 @@ def compare_files(pack: Pack, inputs: Mapping[str, Float32Array]) -> Iterator[Pa
     """
     for name, model in pack.models.items():
         some = inputs[name]
-        expected = answers(onnx_runner(pack.read_model(name)), some, _AT_ONCE)
+        expected = run_inputs(onnx_runner(pack.read_model(name)), some, _AT_ONCE)
         for precision in (item for item in PRECISIONS if item in model.variants):
-            runner = onnx_runner(rounded_as_half(pack.read_variant(name, precision)))
-            found = changes(expected, answers(runner, some, _AT_ONCE))
-            yield Parity(model.variants[precision].file, None, len(some), found, LIMITS[precision])
+            runner = onnx_runner(emulate_fp16(pack.read_variant(name, precision)))
+            found = output_changes(expected, run_inputs(runner, some, _AT_ONCE))
+            yield ParityResult(
+                model.variants[precision].file, None, len(some), found, PARITY_LIMITS[precision]
+            )
 
 
-def compare_plan(pack: Pack, plan: Plan, tensorrt: TensorRT, inputs: Float32Array) -> Iterator[Parity]:
+def compare_plan(
+    pack: Pack, plan: StoredPlan, tensorrt: TensorRT, inputs: Float32Array
+) -> Iterator[ParityResult]:
     """A plan on this machine's GPU in each of its batches, compared with its model in FP32 in ONNX Runtime.
 
     Args:
@@ -107,13 +117,15 @@ def compare_plan(pack: Pack, plan: Plan, tensorrt: TensorRT, inputs: Float32Arra
     sidecar = plan.sidecar
     subject = plan.path.relative_to(pack.path).as_posix()
     engine = tensorrt.deserialise(read_plan(pack, plan), sidecar.version_compatible)
-    expected = answers(onnx_runner(pack.read_model(sidecar.model)), inputs, _AT_ONCE)
+    expected = run_inputs(onnx_runner(pack.read_model(sidecar.model)), inputs, _AT_ONCE)
     for profile, batch in enumerate(sidecar.batches):
-        given = answers(plan_runner(tensorrt, engine, profile), inputs, batch)
-        yield Parity(subject, batch, len(inputs), changes(expected, given), LIMITS[sidecar.precision])
+        given = run_inputs(plan_runner(tensorrt, engine, profile), inputs, batch)
+        yield ParityResult(
+            subject, batch, len(inputs), output_changes(expected, given), PARITY_LIMITS[sidecar.precision]
+        )
 
 
-def outcome(found: Sequence[Parity], source: str, here: Here) -> dict[str, Any]:
+def parity_record(found: Sequence[ParityResult], source: str, here: RuntimeTarget) -> dict[str, Any]:
     """What a plan's sidecar keeps: whether every batch passed, on what, on which GPU, and the figures."""
     return {
         "passed": bool(found) and all(parity.passed for parity in found),
@@ -133,7 +145,7 @@ def outcome(found: Sequence[Parity], source: str, here: Here) -> dict[str, Any]:
     }
 
 
-def parity_lines(parity: Parity) -> Iterator[str]:
+def parity_lines(parity: ParityResult) -> Iterator[str]:
     """What a person reads of it, a line an output."""
     batch = "" if parity.batch is None else f" in batches of {parity.batch}"
     for change in parity.changes:

@@ -16,25 +16,31 @@ from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
 from stenosis_trt.engine.plans.signing import sign_pack
-from stenosis_trt.engine.support.atomic_files import check_place, folder_to_be
+from stenosis_trt.engine.support.atomic_files import check_writable, staged_directory
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.precision.calibration import INPUTS_PER_MODEL, CalibrationSet, calibration_set
-from stenosis_trt.export.precision.candidates import one_at_a_time, variant_file, write_candidate
-from stenosis_trt.export.precision.convert import Converted, Int8Options, require_modelopt, to_fp16, to_int8
-from stenosis_trt.export.precision.gate import Gate, Limits, Outcome
-from stenosis_trt.export.precision.rewrites import REWRITES, Rewritten, rewritten
-from stenosis_trt.export.precision.search import SearchOptions, search
+from stenosis_trt.export.precision.candidates import single_model_candidates, variant_file, write_candidate
+from stenosis_trt.export.precision.convert import (
+    ConvertedModel,
+    Int8Options,
+    require_modelopt,
+    to_fp16,
+    to_int8,
+)
+from stenosis_trt.export.precision.gate import Gate, GateLimits, GateResult
+from stenosis_trt.export.precision.rewrites import REWRITE_MODES, RewrittenModel, rewrite_squeeze_excite
+from stenosis_trt.export.precision.search import SearchOptions, search_mixed_precision
 from stenosis_trt.export.precision.studies import (
     CALIBRATION_PHANTOMS,
     VALIDATION_PHANTOMS,
-    StudySet,
+    StudyCollection,
     loaded_studies,
-    study_set,
+    resolve_studies,
 )
-from stenosis_trt.export.precision.trials import Task
+from stenosis_trt.export.precision.trials import SearchTask
 
-PRECISIONS_MADE = PRECISIONS[1:]
+CONVERTIBLE_PRECISIONS = PRECISIONS[1:]
 _VERSIONS = ("stenosis-trt", "nvidia-modelopt", "onnx", "onnxruntime")
 
 
@@ -43,43 +49,45 @@ class QuantiseOptions:
     """What to make and how.
 
     Attributes:
-        precisions: of `PRECISIONS_MADE`.
+        precisions: of `CONVERTIBLE_PRECISIONS`.
         int8: how INT8 is made.
         limits: what a precision may cost.
-        inputs_per_model: of each network, to calibrate on.
+        calibration_inputs: of each network, to calibrate on.
         calibrate, validate: folders of studies; None for phantoms.
-        rewrite: one of `rewrites.REWRITES`, of INT8.
-        key: to sign the pack with that is written.
+        squeeze_excite_rewrite: one of `rewrites.REWRITES`, of INT8.
+        signing_key: to sign the pack with that is written.
         search: where INT8 fails, for the blocks to leave out of it; None for no search.
     """
 
-    precisions: tuple[str, ...] = PRECISIONS_MADE
+    precisions: tuple[str, ...] = CONVERTIBLE_PRECISIONS
     int8: Int8Options = field(default_factory=Int8Options)
-    limits: Limits = field(default_factory=Limits)
-    inputs_per_model: int = INPUTS_PER_MODEL
-    calibrate: Path | None = None
-    validate: Path | None = None
-    rewrite: str = REWRITES[0]
-    key: PrivateKey | None = None
+    limits: GateLimits = field(default_factory=GateLimits)
+    calibration_inputs: int = INPUTS_PER_MODEL
+    calibration_studies: Path | None = None
+    validation_studies: Path | None = None
+    squeeze_excite_rewrite: str = REWRITE_MODES[0]
+    signing_key: PrivateKey | None = None
     search: SearchOptions | None = None
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.precisions if name not in PRECISIONS_MADE]
+        unknown = [name for name in self.precisions if name not in CONVERTIBLE_PRECISIONS]
         if unknown or not self.precisions:
             raise ValueError(
                 f"There is no precision {', '.join(unknown) or 'asked for'}. "
-                f"Give {' or '.join(PRECISIONS_MADE)}, or both with a comma between."
+                f"Give {' or '.join(CONVERTIBLE_PRECISIONS)}, or both with a comma between."
             )
-        if self.inputs_per_model < 1:
-            raise ValueError(f"{self.inputs_per_model} inputs cannot be calibrated on. Give 1 or more.")
-        if self.rewrite not in REWRITES:
-            raise ValueError(f"Rewrites can be {', '.join(REWRITES)}, not {self.rewrite!r}.")
+        if self.calibration_inputs < 1:
+            raise ValueError(f"{self.calibration_inputs} inputs cannot be calibrated on. Give 1 or more.")
+        if self.squeeze_excite_rewrite not in REWRITE_MODES:
+            raise ValueError(
+                f"Rewrites can be {', '.join(REWRITE_MODES)}, not {self.squeeze_excite_rewrite!r}."
+            )
         if self.search is not None and "int8" not in self.precisions:
             raise ValueError("Only INT8 is searched. Give int8 among the precisions, or do not search.")
 
 
 @dataclass(frozen=True)
-class Quantised:
+class QuantisationResult:
     """What became of a pack: `pack` as it was written, and the gate's outcome for each precision.
 
     `by_model` has, for each precision that failed, the outcome with only one model in it, by model.
@@ -88,13 +96,13 @@ class Quantised:
     """
 
     pack: Pack
-    outcomes: Mapping[str, Outcome]
-    by_model: Mapping[str, Mapping[str, Outcome]]
+    outcomes: Mapping[str, GateResult]
+    by_model: Mapping[str, Mapping[str, GateResult]]
     without_rewrites: tuple[str, ...] = ()
     search: Mapping[str, Any] | None = None
 
 
-def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantised:
+def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> QuantisationResult:
     """Convert a pack's models, measure them, and write the pack with the precisions that pass to `out`.
 
     Raises:
@@ -105,37 +113,39 @@ def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantised:
     """
     require_modelopt()
     _refuse_existing(out)
-    studies = study_set(options.calibrate, CALIBRATION_PHANTOMS)
-    calibration = calibration_set(pack, studies, options.inputs_per_model)
+    studies = resolve_studies(options.calibration_studies, CALIBRATION_PHANTOMS)
+    calibration = calibration_set(pack, studies, options.calibration_inputs)
     made = convert_models(pack, calibration, options)
-    validation = study_set(options.validate, VALIDATION_PHANTOMS)
-    quantised = measure(pack, made, validation, options.limits)
-    if options.rewrite == REWRITES[0]:
-        quantised, made = without_refused_rewrites(quantised, made, validation, options.limits)
+    validation = resolve_studies(options.validation_studies, VALIDATION_PHANTOMS)
+    quantised = measure_precisions(pack, made, validation, options.limits)
+    if options.squeeze_excite_rewrite == REWRITE_MODES[0]:
+        quantised, made = retry_without_rewrites(quantised, made, validation, options.limits)
     if options.search is not None and "int8" in quantised.by_model:
-        quantised, made = searched(quantised, made, calibration, (validation, studies), options)
-    how = {**how_made(options, calibration), "search": quantised.search}
-    written = write_variants(out, quantised, made, how, options.key)
+        quantised, made = search_failed_int8(quantised, made, calibration, (validation, studies), options)
+    how = {**conversion_record(options, calibration), "search": quantised.search}
+    written = write_variants(out, quantised, made, how, options.signing_key)
     return replace(quantised, pack=written)
 
 
-def repeat_gate(pack: Pack, validate: Path | None, limits: Limits | None = None) -> dict[str, Outcome]:
+def repeat_gate(pack: Pack, validate: Path | None, limits: GateLimits | None = None) -> dict[str, GateResult]:
     """The gate's outcome for each precision that a pack holds, measured anew.
 
     Raises:
         StudiesError, PackError: as in `quantise_pack`.
     """
     candidates = {name: pack.in_precision(name) for name in pack.precisions[1:]}
-    studies = study_set(validate, VALIDATION_PHANTOMS)
+    studies = resolve_studies(validate, VALIDATION_PHANTOMS)
     gate = Gate(pack, lambda what: loaded_studies(studies, what), studies.source, limits)
     return _measured(gate, candidates)
 
 
-Models = dict[str, Converted]
+ConvertedModels = dict[str, ConvertedModel]
 """Each model of a pack in one precision, by name."""
 
 
-def measure(pack: Pack, made: Mapping[str, Models], validation: StudySet, limits: Limits) -> Quantised:
+def measure_precisions(
+    pack: Pack, made: Mapping[str, ConvertedModels], validation: StudyCollection, limits: GateLimits
+) -> QuantisationResult:
     """What the gate finds of each precision, and of each model alone where it fails; nothing is written.
 
     Raises:
@@ -151,16 +161,19 @@ def measure(pack: Pack, made: Mapping[str, Models], validation: StudySet, limits
         gate = Gate(pack, lambda what: loaded_studies(validation, what), validation.source, limits)
         outcomes = _measured(gate, candidates)
         by_model = {
-            name: _measured(gate, one_at_a_time(pack, candidates[name], name))
+            name: _measured(gate, single_model_candidates(pack, candidates[name], name))
             for name, outcome in outcomes.items()
             if not outcome.passed
         }
-    return Quantised(pack, outcomes, by_model)
+    return QuantisationResult(pack, outcomes, by_model)
 
 
-def without_refused_rewrites(
-    found: Quantised, made: Mapping[str, Models], validation: StudySet, limits: Limits
-) -> tuple[Quantised, dict[str, Models]]:
+def retry_without_rewrites(
+    found: QuantisationResult,
+    made: Mapping[str, ConvertedModels],
+    validation: StudyCollection,
+    limits: GateLimits,
+) -> tuple[QuantisationResult, dict[str, ConvertedModels]]:
     """Try the precisions that fail with a rewritten model alone as they were before the rewrites.
 
     Args:
@@ -174,27 +187,29 @@ def without_refused_rewrites(
     Raises:
         StudiesError, PackError: as in `quantise_pack`.
     """
-    plain: dict[str, Models] = {}
+    plain: dict[str, ConvertedModels] = {}
     for precision, alone in found.by_model.items():
         models = made[precision]
-        before = {name: model.before for name, model in models.items() if isinstance(model, Rewritten)}
+        before = {
+            name: model.without_rewrite for name, model in models.items() if isinstance(model, RewrittenModel)
+        }
         if not all(alone[name].passed for name in before):
             plain[precision] = {**models, **before}
-    tried = measure(found.pack, plain, validation, limits)
+    tried = measure_precisions(found.pack, plain, validation, limits)
     passed = tuple(name for name, outcome in tried.outcomes.items() if outcome.passed)
     outcomes = {**found.outcomes, **{name: tried.outcomes[name] for name in passed}}
     by_model = {name: alone for name, alone in found.by_model.items() if name not in passed}
     taken = {**made, **{name: plain[name] for name in passed}}
-    return Quantised(found.pack, outcomes, by_model, passed), taken
+    return QuantisationResult(found.pack, outcomes, by_model, passed), taken
 
 
-def searched(
-    found: Quantised,
-    made: Mapping[str, Models],
+def search_failed_int8(
+    found: QuantisationResult,
+    made: Mapping[str, ConvertedModels],
     calibration: CalibrationSet,
-    studies: tuple[StudySet, StudySet],
+    studies: tuple[StudyCollection, StudyCollection],
     options: QuantiseOptions,
-) -> tuple[Quantised, dict[str, Models]]:
+) -> tuple[QuantisationResult, dict[str, ConvertedModels]]:
     """Search for the blocks to leave out of INT8 so that it passes.
 
     Args:
@@ -214,8 +229,8 @@ def searched(
     if options.search is None:
         return found, dict(made)
     failed, alone = found.outcomes["int8"], found.by_model["int8"]
-    task = Task("int8", found.pack, made["int8"], failed, alone, calibration)
-    result = search(task, *studies, options.limits, options.search)
+    task = SearchTask("int8", found.pack, made["int8"], failed, alone, calibration)
+    result = search_mixed_precision(task, *studies, options.limits, options.search)
     if result.models is None or result.outcome is None:
         return replace(found, search=result.record), dict(made)
     outcomes = {**found.outcomes, "int8": result.outcome}
@@ -224,13 +239,15 @@ def searched(
     return kept, {**made, "int8": dict(result.models)}
 
 
-def convert_models(pack: Pack, calibration: CalibrationSet, options: QuantiseOptions) -> dict[str, Models]:
+def convert_models(
+    pack: Pack, calibration: CalibrationSet, options: QuantiseOptions
+) -> dict[str, ConvertedModels]:
     """Every model in every precision asked for.
 
     Raises:
         PrecisionError: ModelOpt is missing, or cannot convert a model.
     """
-    made: dict[str, Models] = {name: {} for name in options.precisions}
+    made: dict[str, ConvertedModels] = {name: {} for name in options.precisions}
     total, done = len(made) * len(pack.models), 0
     with show_progress("Converting", "models") as progress:
         progress.advance(0, total)
@@ -241,27 +258,27 @@ def convert_models(pack: Pack, calibration: CalibrationSet, options: QuantiseOpt
                     models[name] = to_fp16(data, inputs)
                 else:
                     models[name] = to_int8(data, inputs, options.int8)
-                    if options.rewrite != "off":
-                        models[name] = rewritten(data, models[name], inputs)
+                    if options.squeeze_excite_rewrite != "off":
+                        models[name] = rewrite_squeeze_excite(data, models[name], inputs)
                 done += 1
                 progress.advance(done, total)
     return made
 
 
-def _measured(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, Outcome]:
+def _measured(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, GateResult]:
     return gate.measure(candidates, f"Comparing {', '.join(candidates)} with FP32") if candidates else {}
 
 
 def _refuse_existing(out: Path) -> None:
     if out.exists():
         raise FileExistsError(errno.EEXIST, "is there already; give a new folder with --out", str(out))
-    check_place(out)
+    check_writable(out)
 
 
 def write_variants(
     out: Path,
-    found: Quantised,
-    made: Mapping[str, Models],
+    found: QuantisationResult,
+    made: Mapping[str, ConvertedModels],
     how: Mapping[str, Any],
     key: PrivateKey | None = None,
 ) -> Pack:
@@ -288,7 +305,7 @@ def write_variants(
     pack, outcomes = found.pack, found.outcomes
     manifest = json.loads(pack.read_manifest())
     refused = {name: entry for name, entry in manifest.get("refused", {}).items() if name not in made}
-    with folder_to_be(out) as part:
+    with staged_directory(out) as part:
         for name, model in pack.models.items():
             entry = manifest["models"][name]
             _write(part / model.file, pack.read_model(name))
@@ -301,8 +318,8 @@ def write_variants(
             entry["variants"] = variants
         for precision, by_model in found.by_model.items():
             refused[precision] = {
-                **outcomes[precision].as_data(),
-                "by_model": {name: outcome.as_data() for name, outcome in by_model.items()},
+                **outcomes[precision].to_dict(),
+                "by_model": {name: outcome.to_dict() for name, outcome in by_model.items()},
             }
         manifest |= {"refused": refused, "quantised": dict(how)}
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -314,14 +331,14 @@ def write_variants(
     return Pack.load(out)
 
 
-def how_made(options: QuantiseOptions, calibration: CalibrationSet) -> dict[str, Any]:
+def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> dict[str, Any]:
     """What pack.json keeps of how its variants were made."""
     return {
         "precisions": list(options.precisions),
-        "calibrator": options.int8.calibrator,
-        "percentile": options.int8.percentile if options.int8.calibrator == "percentile" else None,
-        "elsewhere": options.int8.elsewhere,
-        "rewrite": options.rewrite,
+        "calibrator": options.int8.calibration_method,
+        "percentile": options.int8.percentile if options.int8.calibration_method == "percentile" else None,
+        "elsewhere": options.int8.high_precision_dtype,
+        "rewrite": options.squeeze_excite_rewrite,
         "calibrated_on": calibration.source,
         "calibration_key": calibration.key,
         "inputs": {name: len(inputs) for name, inputs in calibration.inputs.items()},
@@ -330,7 +347,7 @@ def how_made(options: QuantiseOptions, calibration: CalibrationSet) -> dict[str,
 
 
 def _variant(
-    folder: Path, model: str, precision: str, converted: Converted, outcome: Outcome
+    folder: Path, model: str, precision: str, converted: ConvertedModel, outcome: GateResult
 ) -> dict[str, Any]:
     file = variant_file(model, precision)
     _write(folder / file, converted.data)
@@ -338,7 +355,7 @@ def _variant(
         "file": file,
         "sha256": hashlib.sha256(converted.data).hexdigest(),
         "metrics": converted.metrics,
-        "gate": outcome.as_data(),
+        "gate": outcome.to_dict(),
     }
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 import onnx
 
 from stenosis_trt.export.onnx.graphs import Float32Array, quantised_share
-from stenosis_trt.export.precision.convert import Converted, held_against
-from stenosis_trt.export.precision.mixed import unquantised
+from stenosis_trt.export.precision.convert import ConvertedModel, with_error_metrics
+from stenosis_trt.export.precision.mixed import unquantise_nodes
 
-REWRITES = ("auto", "on", "off")
+REWRITE_MODES = ("auto", "on", "off")
 """Of INT8: with the rewrites, and without where the gate refuses those; with them; without."""
 
 _POOLINGS = ("ReduceMean", "GlobalAveragePool")
@@ -33,14 +33,16 @@ _LONGEST = 16
 
 
 @dataclass(frozen=True)
-class Rewritten(Converted):
-    """An INT8 model with its squeeze-excite branches out of INT8. `before` is the model with them in it."""
+class RewrittenModel(ConvertedModel):
+    """An INT8 model with its squeeze-excite branches out of INT8. `without_rewrite` is the model with
+    them in it."""
 
-    before: Converted = field(kw_only=True, repr=False)
+    without_rewrite: ConvertedModel = field(kw_only=True, repr=False)
 
 
-def rewritten(data: bytes, converted: Converted, inputs: Float32Array) -> Converted:
-    """An INT8 model with the rewrites, as `Rewritten`; the model itself where there is nothing to rewrite.
+def rewrite_squeeze_excite(data: bytes, converted: ConvertedModel, inputs: Float32Array) -> ConvertedModel:
+    """An INT8 model with the rewrites, as `RewrittenModel`; the model itself where there is nothing to
+    rewrite.
 
     Args:
         data: the model in FP32.
@@ -51,20 +53,22 @@ def rewritten(data: bytes, converted: Converted, inputs: Float32Array) -> Conver
         PrecisionError: the rewritten model answers with values that are not finite.
     """
     model = onnx.load_model_from_string(converted.data)
-    branches = squeeze_excite(model)
+    branches = squeeze_excite_branches(model)
     if not branches:
         return converted
-    lighter = unquantised(converted, {name for branch in branches for name in branch})
+    lighter = unquantise_nodes(converted, {name for branch in branches for name in branch})
     figures = {
         **converted.metrics,
         "quantised_share": quantised_share(lighter),
         "squeeze_excite_left_out": float(len(branches)),
     }
-    measured = held_against(data, lighter, inputs, {})
-    return Rewritten(measured.data, {**figures, **measured.metrics}, converted.weights, before=converted)
+    measured = with_error_metrics(data, lighter, inputs, {})
+    return RewrittenModel(
+        measured.data, {**figures, **measured.metrics}, converted.original_weights, without_rewrite=converted
+    )
 
 
-def squeeze_excite(model: onnx.ModelProto) -> list[tuple[str, ...]]:
+def squeeze_excite_branches(model: onnx.ModelProto) -> list[tuple[str, ...]]:
     """The squeeze-excite branches of a graph, from the pooling to the product with what was pooled.
 
     Returns:

@@ -20,14 +20,14 @@ from typing import Any
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.precision.candidates import write_candidate
-from stenosis_trt.export.precision.convert import Converted
-from stenosis_trt.export.precision.gate import ENOUGH_STUDIES, Gate, Limits, Outcome
-from stenosis_trt.export.precision.search_plot import plot_trail
-from stenosis_trt.export.precision.studies import StudySet, content_hash, loaded_studies
-from stenosis_trt.export.precision.trail import Plan, Trail
-from stenosis_trt.export.precision.trials import Item, OutOfTime, Task, Trials
+from stenosis_trt.export.precision.convert import ConvertedModel
+from stenosis_trt.export.precision.gate import SAMPLE_SIZE_CHECKS, Gate, GateLimits, GateResult
+from stenosis_trt.export.precision.search_plot import plot_search_log
+from stenosis_trt.export.precision.studies import StudyCollection, content_hash, loaded_studies
+from stenosis_trt.export.precision.trail import PrecisionAssignment, SearchLog
+from stenosis_trt.export.precision.trials import BlockId, CandidateEvaluator, OutOfTime, SearchTask
 
-MINUTES = 60.0
+DEFAULT_MINUTES = 60.0
 _VERSIONS = ("stenosis-trt", "onnx", "onnxruntime", "numpy")
 
 
@@ -35,8 +35,8 @@ _VERSIONS = ("stenosis-trt", "onnx", "onnxruntime", "numpy")
 class SearchOptions:
     """Folder of the trail, and the minutes a search may take; what was begun by then is finished."""
 
-    trail: Path
-    minutes: float = MINUTES
+    log_folder: Path
+    minutes: float = DEFAULT_MINUTES
 
     def __post_init__(self) -> None:
         if not self.minutes > 0 or not math.isfinite(self.minutes):
@@ -53,13 +53,17 @@ class SearchResult:
         record: how it was found, as JSON data for pack.json.
     """
 
-    models: Mapping[str, Converted] | None
-    outcome: Outcome | None
+    models: Mapping[str, ConvertedModel] | None
+    outcome: GateResult | None
     record: Mapping[str, Any]
 
 
-def search(
-    task: Task, validation: StudySet, spare: StudySet, limits: Limits, options: SearchOptions
+def search_mixed_precision(
+    task: SearchTask,
+    validation: StudyCollection,
+    spare: StudyCollection,
+    limits: GateLimits,
+    options: SearchOptions,
 ) -> SearchResult:
     """Find the models with most of their multiply-adds in INT8 that pass the gate together.
 
@@ -79,26 +83,26 @@ def search(
         OSError: the trail cannot be written.
     """
     deadline = time.monotonic() + 60.0 * options.minutes
-    trail = Trail(options.trail, _about(task, validation, limits))
+    trail = SearchLog(options.log_folder, _about(task, validation, limits))
     gate = Gate(task.pack, lambda what: loaded_studies(validation, what), validation.source, limits)
-    gate.prepare(f"Grading {validation.source} in FP32")
-    trials = Trials(task, trail, gate, deadline)
+    gate.grade_reference(f"Grading {validation.source} in FP32")
+    trials = CandidateEvaluator(task, trail, gate, deadline)
     plan, in_time = _best_plan(task, trials)
     result = _result(trials, trail, plan, in_time)
     if result.models is not None:
         elsewhere = _elsewhere(task, result.models, spare, limits)
         result = replace(result, record={**result.record, "elsewhere": elsewhere})
-    trail.end(result.record)
-    plot_trail(trail.content, trail.path.with_suffix(".png"))
+    trail.record_result(result.record)
+    plot_search_log(trail.content, trail.path.with_suffix(".png"))
     return result
 
 
 def largest_passing(
-    items: Sequence[Item],
-    passes: Callable[[frozenset[Item]], bool],
-    saved: Callable[[frozenset[Item]], float],
+    items: Sequence[BlockId],
+    passes: Callable[[frozenset[BlockId]], bool],
+    saved: Callable[[frozenset[BlockId]], float],
     advance: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[frozenset[Item], bool]:
+) -> tuple[frozenset[BlockId], bool]:
     """The items that save the most of those sets that were found to pass; not all items pass together.
 
     First as many as can be are taken by halving. A gate need not fail more the more is quantised: a level may
@@ -114,10 +118,10 @@ def largest_passing(
     Returns:
         The set, empty where nothing passed; and False where the time was over before the end.
     """
-    best: frozenset[Item] = frozenset()
+    best: frozenset[BlockId] = frozenset()
     total = 2 * len(items)
     try:
-        for found, settled in grown(best, items, passes):
+        for found, settled in grow_passing(best, items, passes):
             best = found
             advance(settled, total)
         for out in range(1, len(items)):
@@ -126,7 +130,7 @@ def largest_passing(
             if saved(front) <= saved(best):
                 break
             if passes(front):
-                for found, _ in grown(front, items[-out:], passes):
+                for found, _ in grow_passing(front, items[-out:], passes):
                     best = found
                 break
     except OutOfTime:
@@ -135,9 +139,9 @@ def largest_passing(
     return best, True
 
 
-def grown(
-    start: frozenset[Item], items: Sequence[Item], passes: Callable[[frozenset[Item]], bool]
-) -> Iterator[tuple[frozenset[Item], int]]:
+def grow_passing(
+    start: frozenset[BlockId], items: Sequence[BlockId], passes: Callable[[frozenset[BlockId]], bool]
+) -> Iterator[tuple[frozenset[BlockId], int]]:
     """Add as many items as pass, those in front first, to a set that passes and would not with all of them.
 
     Yields:
@@ -158,18 +162,18 @@ def grown(
         yield best, settled
 
 
-def _halves(items: Sequence[Item]) -> list[Sequence[Item]]:
+def _halves(items: Sequence[BlockId]) -> list[Sequence[BlockId]]:
     """Both halves, the better one last; a single item as it is."""
     middle = (len(items) + 1) // 2
     return [half for half in (items[middle:], items[:middle]) if half]
 
 
-def _best_plan(task: Task, trials: Trials) -> tuple[Plan | None, bool]:
+def _best_plan(task: SearchTask, trials: CandidateEvaluator) -> tuple[PrecisionAssignment | None, bool]:
     """The plan to take, None where none was found; and whether there was time to finish."""
     everything = list(task.models)
     searched = [name for name in everything if not task.by_model[name].passed] or everything
     try:
-        if len(searched) < len(everything) and not trials.passes(trials.plan(searched, ())):
+        if len(searched) < len(everything) and not trials.passes(trials.assignment(searched, ())):
             # The others pass each alone, and not together.
             searched = everything
         items = trials.ranked(searched)
@@ -179,16 +183,18 @@ def _best_plan(task: Task, trials: Trials) -> tuple[Plan | None, bool]:
         progress.advance(0, 2 * len(items))
         best, in_time = largest_passing(
             items,
-            lambda some: trials.passes(trials.plan(searched, some)),
+            lambda some: trials.passes(trials.assignment(searched, some)),
             trials.multiply_adds,
             progress.advance,
         )
-    plan = trials.plan(searched, best)
+    plan = trials.assignment(searched, best)
     # A model without anything in INT8 is none in INT8.
     return (None if any(left is None for left in plan.values()) else plan), in_time
 
 
-def _result(trials: Trials, trail: Trail, plan: Plan | None, in_time: bool) -> SearchResult:
+def _result(
+    trials: CandidateEvaluator, trail: SearchLog, plan: PrecisionAssignment | None, in_time: bool
+) -> SearchResult:
     models = outcome = None
     left: dict[str, list[str]] = {}
     shares: dict[str, float] = {}
@@ -210,7 +216,7 @@ def _result(trials: Trials, trail: Trail, plan: Plan | None, in_time: bool) -> S
 
 
 def _elsewhere(
-    task: Task, models: Mapping[str, Converted], spare: StudySet, limits: Limits
+    task: SearchTask, models: Mapping[str, ConvertedModel], spare: StudyCollection, limits: GateLimits
 ) -> dict[str, Any]:
     """How models do on studies that they were not chosen by: what of the gate fails there, by how much.
 
@@ -225,12 +231,12 @@ def _elsewhere(
     failed = {
         check.figure: check.excess
         for check in outcome.failures
-        if check.excess is not None and check.figure not in ENOUGH_STUDIES
+        if check.excess is not None and check.figure not in SAMPLE_SIZE_CHECKS
     }
     return {"on": spare.source, "levels": outcome.figures.levels, "failed": failed}
 
 
-def _about(task: Task, validation: StudySet, limits: Limits) -> dict[str, Any]:
+def _about(task: SearchTask, validation: StudyCollection, limits: GateLimits) -> dict[str, Any]:
     """Everything that decides what a search finds."""
     return {
         "precision": task.precision,

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.support.atomic_files import write_whole_bytes
+from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 
 _QUANTISED, _LEFT_OUT, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"
 """Blue and vermilion of Okabe and Ito's palette, which are told apart with any colour vision."""
 _ROW_INCHES = 0.24
 
 
-def plot_trail(trail: Mapping[str, Any], path: Path) -> None:
+def plot_search_log(trail: Mapping[str, Any], path: Path) -> None:
     """Draw the content of a trail as PNG.
 
     Args:
@@ -43,7 +43,7 @@ def plot_trail(trail: Mapping[str, Any], path: Path) -> None:
     _draw_trials(figure.add_subplot(grid[len(rows), :]), trail)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
-    write_whole_bytes(path, stream.getvalue())
+    write_bytes_atomically(path, stream.getvalue())
 
 
 def _draw_blocks(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.export.onnx.graphs import Float32Array, run_model
-from stenosis_trt.export.precision.blocks import Block
-from stenosis_trt.export.precision.convert import Converted
-from stenosis_trt.export.precision.half_arithmetic import rounded_as_half
-from stenosis_trt.export.precision.mixed import unquantised
+from stenosis_trt.export.precision.blocks import QuantisedBlock
+from stenosis_trt.export.precision.convert import ConvertedModel
+from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.mixed import unquantise_nodes
 
-INPUTS = 8
+INPUTS_MEASURED = 8
 """Calibration inputs that errors are measured on, evenly taken: ranks of blocks need no more."""
 
 
@@ -31,8 +31,8 @@ class BlockError:
 
 
 def block_errors(
-    converted: Converted,
-    blocks: Sequence[Block],
+    converted: ConvertedModel,
+    blocks: Sequence[QuantisedBlock],
     inputs: Float32Array,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[BlockError, ...]:
@@ -41,10 +41,10 @@ def block_errors(
     Args:
         converted: an INT8 model as `to_int8` makes it.
         blocks: all of its blocks.
-        inputs: float32 (N, C, H, W), of which `INPUTS` are taken.
+        inputs: float32 (N, C, H, W), of which `INPUTS_MEASURED` are taken.
         advance: told how many of how many blocks are done.
     """
-    some = inputs[np.unique(np.linspace(0, len(inputs) - 1, INPUTS).round().astype(int))]
+    some = inputs[np.unique(np.linspace(0, len(inputs) - 1, INPUTS_MEASURED).round().astype(int))]
     every = {node for block in blocks for node in block.nodes}
     plain = _answers(converted, every, some)
     size = float(np.sqrt(np.mean(np.square(plain, dtype=np.float64)))) or 1.0
@@ -57,6 +57,6 @@ def block_errors(
     return tuple(errors)
 
 
-def _answers(converted: Converted, left_out: set[str], inputs: Float32Array) -> Float32Array:
-    model = unquantised(converted, left_out)
-    return run_model(rounded_as_half(bytes(model.SerializeToString())), inputs)
+def _answers(converted: ConvertedModel, left_out: set[str], inputs: Float32Array) -> Float32Array:
+    model = unquantise_nodes(converted, left_out)
+    return run_model(emulate_fp16(bytes(model.SerializeToString())), inputs)

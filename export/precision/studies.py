@@ -18,7 +18,7 @@ from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.grading.read_ahead import read_ahead
 from stenosis_trt.engine.records import LoadedStudy
-from stenosis_trt.engine.support.atomic_files import folder_to_be
+from stenosis_trt.engine.support.atomic_files import staged_directory
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.export.errors import StudiesError
 from stenosis_trt.kernels.binaries import cache_folder
@@ -28,7 +28,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class StudySet:
+class StudyCollection:
     """Studies below a folder, and what they are called where a person reads of them."""
 
     folder: Path
@@ -48,21 +48,21 @@ VALIDATION_PHANTOMS = PhantomSet(20, 72)
 """Training takes seeds 1 to 3. Twenty studies have 120 levels: one that changes its grade is 0.8 %."""
 
 
-def study_set(folder: Path | None, otherwise: PhantomSet) -> StudySet:
+def resolve_studies(folder: Path | None, otherwise: PhantomSet) -> StudyCollection:
     """The studies of a folder, or phantoms where none is given.
 
     Raises:
         StudiesError: there is no such folder.
     """
     if folder is None:
-        return phantom_set(otherwise)
+        return cached_phantoms(otherwise)
     if not folder.exists():
         raise StudiesError(f"There is nothing at {folder}.", "Give a folder of studies that is there.")
     # A path may name a hospital or a person; a pack must not.
-    return StudySet(folder, "a folder of studies")
+    return StudyCollection(folder, "a folder of studies")
 
 
-def phantom_set(wanted: PhantomSet, cache: Path | None = None, workers: int = 2) -> StudySet:
+def cached_phantoms(wanted: PhantomSet, cache: Path | None = None, workers: int = 2) -> StudyCollection:
     """Phantoms from the cache, made where they are not in it: minutes, since each takes some seconds.
 
     Args:
@@ -74,11 +74,11 @@ def phantom_set(wanted: PhantomSet, cache: Path | None = None, workers: int = 2)
     place = (cache or cache_folder() / "phantoms") / name
     if not (place / _TRUTH).is_file():
         options = phantom.PhantomOptions(wanted.studies, wanted.seed, workers=workers)
-        with folder_to_be(place) as part:
+        with staged_directory(place) as part:
             with show_progress(f"Making {wanted.studies} phantoms, to be kept", "studies") as progress:
                 phantom.write_studies(part, options, progress.advance)
             _put(part, place)
-    return StudySet(place, f"{wanted.studies} phantoms of seed {wanted.seed}")
+    return StudyCollection(place, f"{wanted.studies} phantoms of seed {wanted.seed}")
 
 
 def _put(part: Path, place: Path) -> None:
@@ -93,7 +93,7 @@ def _put(part: Path, place: Path) -> None:
         os.replace(part, place)
 
 
-def loaded_studies(studies: StudySet, what: str) -> Iterator[LoadedStudy]:
+def loaded_studies(studies: StudyCollection, what: str) -> Iterator[LoadedStudy]:
     """Each study that the product would grade, read and chosen as the product does.
 
     Args:

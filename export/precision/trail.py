@@ -9,19 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.support.atomic_files import write_whole
-from stenosis_trt.export.precision.blocks import Block
-from stenosis_trt.export.precision.gate import Outcome
+from stenosis_trt.engine.support.atomic_files import write_text_atomically
+from stenosis_trt.export.precision.blocks import QuantisedBlock
+from stenosis_trt.export.precision.gate import GateResult
 from stenosis_trt.export.precision.sensitivity import BlockError
 
-TRAIL = "sensitivity.json"
+SEARCH_LOG_FILE = "sensitivity.json"
 _SCHEMA = 1
 
-Plan = Mapping[str, "frozenset[str] | None"]
+PrecisionAssignment = Mapping[str, "frozenset[str] | None"]
 """By model: the blocks that are left unquantised; None where the model stays FP32 as a whole."""
 
 
-class Trail:
+class SearchLog:
     """What a search found so far, in `folder`/sensitivity.json. Every change is on the disk when it returns.
 
     Args:
@@ -34,7 +34,7 @@ class Trail:
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        self.path = folder / TRAIL
+        self.path = folder / SEARCH_LOG_FILE
         folder.mkdir(parents=True, exist_ok=True)
         known = _read(self.path)
         if known is not None and known.get("key") == self.key and known.get("schema") == _SCHEMA:
@@ -64,14 +64,16 @@ class Trail:
         trials: list[Mapping[str, Any]] = self._content["trials"]
         return trials
 
-    def errors(self, model: str, blocks: Sequence[Block]) -> tuple[BlockError, ...] | None:
+    def errors(self, model: str, blocks: Sequence[QuantisedBlock]) -> tuple[BlockError, ...] | None:
         """The errors of a model's blocks, where they are known."""
         entries = self._content["sensitivity"].get(model)
         if entries is None or [entry["block"] for entry in entries] != [block.name for block in blocks]:
             return None
         return tuple(BlockError(entry["relative_rms"], entry["largest"]) for entry in entries)
 
-    def keep_errors(self, model: str, blocks: Sequence[Block], errors: Sequence[BlockError]) -> None:
+    def record_errors(
+        self, model: str, blocks: Sequence[QuantisedBlock], errors: Sequence[BlockError]
+    ) -> None:
         """Write down the errors of a model's blocks."""
         whole = sum(block.multiply_adds for block in blocks)
         self._content["sensitivity"][model] = [
@@ -86,12 +88,16 @@ class Trail:
         ]
         self._write()
 
-    def passed(self, plan: Plan) -> bool | None:
+    def passed(self, plan: PrecisionAssignment) -> bool | None:
         """Whether a candidate passed; None where it was not tried."""
-        return self._passed.get(plan_key(plan))
+        return self._passed.get(assignment_key(plan))
 
-    def keep_trial(
-        self, plan: Plan, shares: Mapping[str, float], outcome: Outcome, seconds: float | None
+    def record_trial(
+        self,
+        plan: PrecisionAssignment,
+        shares: Mapping[str, float],
+        outcome: GateResult,
+        seconds: float | None,
     ) -> None:
         """Write down what the gate found of a candidate.
 
@@ -112,24 +118,24 @@ class Trail:
             "seconds": None if seconds is None else round(seconds, 1),
         }
         self._content["trials"].append(trial)
-        self._passed[plan_key(plan)] = outcome.passed
+        self._passed[assignment_key(plan)] = outcome.passed
         self._write()
 
-    def end(self, result: Mapping[str, Any]) -> None:
+    def record_result(self, result: Mapping[str, Any]) -> None:
         """Write down what came of the search."""
         self._content["result"] = dict(result)
         self._write()
 
     def _write(self) -> None:
-        write_whole(self.path, json.dumps(self._content, indent=1, allow_nan=False) + "\n")
+        write_text_atomically(self.path, json.dumps(self._content, indent=1, allow_nan=False) + "\n")
 
 
-def plan_key(plan: Plan) -> str:
+def assignment_key(plan: PrecisionAssignment) -> str:
     """A plan as text, equal for equal plans."""
     return json.dumps(_as_data(plan))
 
 
-def _as_data(plan: Plan) -> dict[str, list[str] | None]:
+def _as_data(plan: PrecisionAssignment) -> dict[str, list[str] | None]:
     return {model: None if left is None else sorted(left) for model, left in sorted(plan.items())}
 
 

@@ -13,16 +13,16 @@ import onnx
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.export.onnx.graphs import quantised_share
-from stenosis_trt.export.precision.blocks import Block, quantised_blocks
+from stenosis_trt.export.precision.blocks import QuantisedBlock, quantised_blocks
 from stenosis_trt.export.precision.calibration import CalibrationSet
 from stenosis_trt.export.precision.candidates import write_candidate
-from stenosis_trt.export.precision.convert import Converted, held_against
-from stenosis_trt.export.precision.gate import Gate, Outcome
-from stenosis_trt.export.precision.mixed import unquantised
+from stenosis_trt.export.precision.convert import ConvertedModel, with_error_metrics
+from stenosis_trt.export.precision.gate import Gate, GateResult
+from stenosis_trt.export.precision.mixed import unquantise_nodes
 from stenosis_trt.export.precision.sensitivity import block_errors
-from stenosis_trt.export.precision.trail import Plan, Trail, plan_key
+from stenosis_trt.export.precision.trail import PrecisionAssignment, SearchLog, assignment_key
 
-Item = tuple[str, str]
+BlockId = tuple[str, str]
 """A block of a model, by both names."""
 
 
@@ -31,7 +31,7 @@ class OutOfTime(Exception):
 
 
 @dataclass(frozen=True)
-class Task:
+class SearchTask:
     """A precision that failed, and everything to try it anew with.
 
     Attributes:
@@ -45,13 +45,13 @@ class Task:
 
     precision: str
     pack: Pack
-    models: Mapping[str, Converted]
-    failed: Outcome
-    by_model: Mapping[str, Outcome]
+    models: Mapping[str, ConvertedModel]
+    failed: GateResult
+    by_model: Mapping[str, GateResult]
     calibration: CalibrationSet
 
 
-class Trials:
+class CandidateEvaluator:
     """Says of plans whether they pass, from the trail where it is known.
 
     Args:
@@ -61,15 +61,15 @@ class Trials:
         deadline: of `time.monotonic`; no trial begins after it.
     """
 
-    def __init__(self, task: Task, trail: Trail, gate: Gate, deadline: float) -> None:
+    def __init__(self, task: SearchTask, trail: SearchLog, gate: Gate, deadline: float) -> None:
         self._task, self._trail, self._gate, self._deadline = task, trail, gate, deadline
-        self._blocks: dict[str, dict[str, Block]] = {}
-        self._outcomes: dict[str, Outcome] = {}
-        self._note(self.plan((), ()), task.failed)
+        self._blocks: dict[str, dict[str, QuantisedBlock]] = {}
+        self._outcomes: dict[str, GateResult] = {}
+        self._note(self.assignment((), ()), task.failed)
         for name, outcome in task.by_model.items():
             self._note({model: frozenset() if model == name else None for model in task.models}, outcome)
 
-    def plan(self, searched: Collection[str], quantised: Collection[Item]) -> Plan:
+    def assignment(self, searched: Collection[str], quantised: Collection[BlockId]) -> PrecisionAssignment:
         """The plan with these blocks of the models searched in INT8, and all of the other models."""
         left: dict[str, frozenset[str] | None] = {}
         for model in self._task.models:
@@ -78,7 +78,7 @@ class Trials:
             left[model] = blocks - kept if kept or model not in searched else None
         return left
 
-    def ranked(self, models: Collection[str]) -> list[Item]:
+    def ranked(self, models: Collection[str]) -> list[BlockId]:
         """The blocks of some models, first those that lose the least for the multiply-adds that they save.
 
         Raises:
@@ -93,16 +93,16 @@ class Trials:
                 with show_progress(f"Errors of the blocks of {model}", "blocks") as progress:
                     inputs = self._task.calibration.inputs[model]
                     errors = block_errors(self._task.models[model], blocks, inputs, progress.advance)
-                self._trail.keep_errors(model, blocks, errors)
+                self._trail.record_errors(model, blocks, errors)
             for block, error in zip(blocks, errors, strict=True):
                 found.append((error.relative_rms**2 / block.multiply_adds, (model, block.name)))
         return [item for _, item in sorted(found)]
 
-    def multiply_adds(self, items: Collection[Item]) -> float:
+    def multiply_adds(self, items: Collection[BlockId]) -> float:
         """Of some blocks together, for one input of each model: what quantising them saves."""
         return float(sum(self._blocks_of(model)[block].multiply_adds for model, block in items))
 
-    def passes(self, plan: Plan) -> bool:
+    def passes(self, plan: PrecisionAssignment) -> bool:
         """Whether a plan passes the gate.
 
         Raises:
@@ -115,11 +115,11 @@ class Trials:
         self._check_time()
         return self._measure(plan).passed
 
-    def outcome(self, plan: Plan) -> Outcome:
+    def outcome(self, plan: PrecisionAssignment) -> GateResult:
         """The gate's outcome for a plan on all studies, measured now where it was not in this run."""
-        return self._outcomes.get(plan_key(plan)) or self._measure(plan)
+        return self._outcomes.get(assignment_key(plan)) or self._measure(plan)
 
-    def converted(self, plan: Plan) -> dict[str, Converted]:
+    def converted(self, plan: PrecisionAssignment) -> dict[str, ConvertedModel]:
         """The models of a plan, all of which are quantised to some extent, with figures of their errors."""
         made = {}
         for name, left in plan.items():
@@ -134,11 +134,13 @@ class Trials:
                 "blocks_left_out": float(len(left)),
             }
             inputs = self._task.calibration.inputs[name]
-            found = held_against(self._task.pack.read_model(name), model, inputs, {})
-            made[name] = replace(found, metrics={**metrics, **found.metrics}, weights=full.weights)
+            found = with_error_metrics(self._task.pack.read_model(name), model, inputs, {})
+            made[name] = replace(
+                found, metrics={**metrics, **found.metrics}, original_weights=full.original_weights
+            )
         return made
 
-    def _measure(self, plan: Plan) -> Outcome:
+    def _measure(self, plan: PrecisionAssignment) -> GateResult:
         begun = time.monotonic()
         files: dict[str, bytes] = {}
         shares = {}
@@ -153,25 +155,27 @@ class Trials:
                 files[name] = full.data
         with TemporaryDirectory(prefix="stenosis-trial-") as work:
             candidate = write_candidate(self._task.pack, Path(work) / "pack", self._task.precision, files)
-            outcome = self._gate.attempt(self._task.precision, candidate)
-        self._outcomes[plan_key(plan)] = outcome
+            outcome = self._gate.measure_until_failure(self._task.precision, candidate)
+        self._outcomes[assignment_key(plan)] = outcome
         if self._trail.passed(plan) is None:
-            self._trail.keep_trial(plan, shares, outcome, time.monotonic() - begun)
+            self._trail.record_trial(plan, shares, outcome, time.monotonic() - begun)
         return outcome
 
-    def _note(self, plan: Plan, outcome: Outcome) -> None:
+    def _note(self, plan: PrecisionAssignment, outcome: GateResult) -> None:
         if self._trail.passed(plan) is None:
             shares = {
                 name: 0.0 if left is None else self._task.models[name].metrics["quantised_share"]
                 for name, left in plan.items()
             }
-            self._trail.keep_trial(plan, shares, outcome, None)
+            self._trail.record_trial(plan, shares, outcome, None)
 
     def _mixed(self, model: str, left: Collection[str]) -> onnx.ModelProto:
         blocks = self._blocks_of(model)
-        return unquantised(self._task.models[model], {node for name in left for node in blocks[name].nodes})
+        return unquantise_nodes(
+            self._task.models[model], {node for name in left for node in blocks[name].nodes}
+        )
 
-    def _blocks_of(self, model: str) -> dict[str, Block]:
+    def _blocks_of(self, model: str) -> dict[str, QuantisedBlock]:
         if model not in self._blocks:
             found = quantised_blocks(onnx.load_model_from_string(self._task.models[model].data))
             self._blocks[model] = {block.name: block for block in found}

@@ -10,18 +10,18 @@ import torch
 from torch import nn
 
 from stenosis_trt.export.checkpoints.files import CheckpointError, read_checkpoint
-from stenosis_trt.export.checkpoints.read import named
+from stenosis_trt.export.checkpoints.read import list_names
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _SUFFIX = ".safetensors"
 
 
-def start_record(path: Path) -> dict[str, str]:
+def weights_record(path: Path) -> dict[str, str]:
     """By what a checkpoint remembers the file that a run began with."""
     return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def load_start(path: Path, network: nn.Module) -> None:
+def load_initial_weights(path: Path, network: nn.Module) -> None:
     """Give a network the weights of a .safetensors file, as `write_checkpoint` writes it.
 
     Raises:
@@ -35,16 +35,16 @@ def load_start(path: Path, network: nn.Module) -> None:
     faults = []
     missing = [name for name in expected if name not in found]
     if missing:
-        faults.append(f"it lacks {named(missing)}")
+        faults.append(f"it lacks {list_names(missing)}")
     wrong = [name for name in expected if name in found and found[name].shape != expected[name].shape]
     if wrong:
-        faults.append(f"of another shape are {named(wrong)}")
+        faults.append(f"of another shape are {list_names(wrong)}")
     unknown = [name for name in found if name not in expected]
     if unknown:
-        faults.append(f"the network has nothing called {named(unknown)}")
+        faults.append(f"the network has nothing called {list_names(unknown)}")
     broken = [name for name, value in found.items() if not torch.isfinite(value).all()]
     if broken:
-        faults.append(f"not finite are {named(broken)}")
+        faults.append(f"not finite are {list_names(broken)}")
     if faults:
         raise CheckpointError(
             f"{path} cannot be trained on from: {'; '.join(faults)}. Give the weights of the same network."
@@ -68,7 +68,7 @@ def freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:
     names = [name for name, _ in network.named_parameters()]
     for prefix in frozen:
         if not any(_below(name, (prefix,)) for name in names):
-            parts = named([name for name, _ in network.named_children()])
+            parts = list_names([name for name, _ in network.named_children()])
             raise ValueError(
                 f"The network has no parameters below {prefix!r} to leave as they are. Its parts are {parts}."
             )
@@ -80,7 +80,7 @@ def freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:
     return trained
 
 
-def to_training(network: nn.Module, frozen: Sequence[str]) -> None:
+def set_training_mode(network: nn.Module, frozen: Sequence[str]) -> None:
     """Training mode, but for the batch normalisations of what is frozen: they keep their statistics."""
     network.train()
     for name, module in network.named_modules():

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.support.atomic_files import write_whole_bytes
-from stenosis_trt.export.training.logs import ENDING, read_rows
+from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
+from stenosis_trt.export.training.logs import LOG_SUFFIX, read_rows
 
 _LINE, _BEST, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"
 """Blue and vermilion of Okabe and Ito's palette, which are told apart with any colour vision."""
@@ -65,16 +65,20 @@ def plot_curves(folder: Path, out: Path) -> None:
     figure.legend(handles=_legend(logs), loc="outside upper right", ncols=4, fontsize=8, frameon=False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
-    write_whole_bytes(out, stream.getvalue())
+    write_bytes_atomically(out, stream.getvalue())
 
 
 def _logs(folder: Path) -> dict[str, Rows]:
     """Rows of each log that has any, by its path below the folder without the ending."""
-    paths = sorted(folder.rglob(f"*{ENDING}"))
-    named = {path.relative_to(folder).as_posix().removesuffix(ENDING): read_rows(path) for path in paths}
+    paths = sorted(folder.rglob(f"*{LOG_SUFFIX}"))
+    named = {path.relative_to(folder).as_posix().removesuffix(LOG_SUFFIX): read_rows(path) for path in paths}
     logs: dict[str, Rows] = {name: rows for name, rows in named.items() if rows}
     if not logs:
-        what = "none of its logs has a row yet" if named else f"there is no training log (*{ENDING}) below it"
+        what = (
+            "none of its logs has a row yet"
+            if named
+            else f"there is no training log (*{LOG_SUFFIX}) below it"
+        )
         raise FileNotFoundError(
             errno.ENOENT, f"{what}; give the --work folder of a training that has validated", str(folder)
         )

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.accuracy.compare import LevelPair, compare, pair_levels
+from stenosis_trt.bench.accuracy.compare import LevelPair, compare_with_truth, pair_levels
 from stenosis_trt.bench.accuracy.real_anatomy import (
-    ShortField,
-    SubjectFigures,
-    judge,
-    judge_short_fields,
-    summary,
+    CroppedField,
+    SubjectAccuracy,
+    evaluate_cropped_fields,
+    evaluate_subject,
+    summarise,
 )
 from stenosis_trt.bench.phantom.writing import PhantomOptions, write_studies
-from stenosis_trt.bench.semisynthetic.source import Anatomies
+from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
 from stenosis_trt.export.models.confidence import expected_calibration_error, fit_temperature
@@ -40,7 +40,7 @@ _SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldResult:
     """What one subject, left out, says of the pack trained without it.
 
     Attributes:
@@ -54,8 +54,8 @@ class Fold:
     """
 
     subject: str
-    acquired: SubjectFigures
-    short: tuple[ShortField, ...]
+    acquired: SubjectAccuracy
+    short: tuple[CroppedField, ...]
     pairs: tuple[LevelPair, ...]
     probabilities: FloatArray
     grades: npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class TemperatureFit:
     """A temperature fitted on every other study; the calibration errors of the rest, before and after.
 
     `temperature` is what a pack gets: `fitted`, or 1 where that makes the error of the rest no smaller.
@@ -75,7 +75,9 @@ class Calibration:
     error_after: float
 
 
-def judge_fold(subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, held_out: Path) -> Fold:
+def evaluate_held_out_subject(
+    subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, held_out: Path
+) -> FoldResult:
     """Judge the pack that was trained without `subject`, its grader not calibrated yet.
 
     Args:
@@ -92,9 +94,9 @@ def judge_fold(subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, he
     if volumes is None:
         raise ValueError("Subjects can be left out only where there are volumes. Give --volumes.")
     with TemporaryDirectory() as work:
-        acquired = judge(SUBJECTS[subject], volumes, pack, Path(work))
-    short = judge_short_fields(SUBJECTS[subject], volumes, pack)
-    source = Anatomies((subject,), volumes, folder.work / "straight")
+        acquired = evaluate_subject(SUBJECTS[subject], volumes, pack, Path(work))
+    short = evaluate_cropped_fields(SUBJECTS[subject], volumes, pack)
+    source = SemisyntheticSource((subject,), volumes, folder.work / "straight")
     truth = held_out / "truth.csv"
     if not truth.exists():
         options = PhantomOptions(recipe.held_out, HELD_OUT_SEED, workers=folder.workers, source=source)
@@ -109,7 +111,7 @@ def judge_fold(subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, he
         told = _probabilities(Path(results) / "results.jsonl")
     graded = [pair for pair in pairs if (pair.study_uid, pair.level) in told]
     numbers = {uid: number for number, uid in enumerate(dict.fromkeys(pair.study_uid for pair in pairs))}
-    return Fold(
+    return FoldResult(
         subject=subject,
         acquired=acquired,
         short=tuple(short),
@@ -131,7 +133,7 @@ def _probabilities(results: Path) -> dict[tuple[str, str], list[float]]:
     return found
 
 
-def calibrate(folds: Sequence[Fold]) -> Calibration:
+def calibrate(folds: Sequence[FoldResult]) -> TemperatureFit:
     """Fit the temperature to every other study of all folds, and judge it by the rest.
 
     Logarithms of probabilities are logits but for a constant, which changes nothing. "Other" is left out:
@@ -144,7 +146,7 @@ def calibrate(folds: Sequence[Fold]) -> Calibration:
     before, after = (
         expected_calibration_error(_softmax(logits[~fitted] / t), grades[~fitted]) for t in (1.0, temperature)
     )
-    return Calibration(temperature, temperature if after < before else 1.0, before, after)
+    return TemperatureFit(temperature, temperature if after < before else 1.0, before, after)
 
 
 def _softmax(logits: FloatArray) -> FloatArray:
@@ -152,23 +154,23 @@ def _softmax(logits: FloatArray) -> FloatArray:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def figures(folds: Sequence[Fold]) -> dict[str, Any]:
+def fold_figures(folds: Sequence[FoldResult]) -> dict[str, Any]:
     """Figures of all folds: acquired volumes, studies with made stenoses, calibration."""
     pairs = [pair for fold in folds for pair in fold.pairs]
     made = {
         fold.subject: {
             name: value
-            for name, value in asdict(compare(fold.pairs)).items()
+            for name, value in asdict(compare_with_truth(fold.pairs)).items()
             if name in ("accuracy", "kappa", "ratio_mean_absolute_error", "ratio_bias")
         }
         for fold in folds
     }
     return {
         "left_out_subjects": [fold.subject for fold in folds],
-        "as_acquired": summary(
+        "as_acquired": summarise(
             [fold.acquired for fold in folds], [field for fold in folds for field in fold.short]
         ),
-        "made_stenoses": asdict(compare(pairs)),
+        "made_stenoses": asdict(compare_with_truth(pairs)),
         "made_stenoses_by_subject": made,
         "calibration": asdict(calibrate(folds)),
     }

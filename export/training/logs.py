@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.support.atomic_files import write_whole
+from stenosis_trt.engine.support.atomic_files import write_text_atomically
 
-ENDING = ".log.jsonl"
+LOG_SUFFIX = ".log.jsonl"
 """Of a log's name, after the network's."""
 
 
@@ -44,10 +44,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def keep_rows_to(path: Path, step: int) -> None:
+def truncate_log_after(path: Path, step: int) -> None:
     """Drop rows of later steps, which will be done again: a run may end between a row and its checkpoint."""
     if not path.exists():
         return
     text = "".join(json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step)
     if text != path.read_text(encoding="utf-8"):
-        write_whole(path, text)
+        write_text_atomically(path, text)

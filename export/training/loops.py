@@ -23,9 +23,14 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stenosis_trt.export.training.beginning import freeze, load_start, start_record, to_training
-from stenosis_trt.export.training.logs import ENDING, append_row, keep_rows_to
-from stenosis_trt.export.training.quantised import ActivationRanges, fake_quantised
+from stenosis_trt.export.training.beginning import (
+    freeze,
+    load_initial_weights,
+    set_training_mode,
+    weights_record,
+)
+from stenosis_trt.export.training.logs import LOG_SUFFIX, append_row, truncate_log_after
+from stenosis_trt.export.training.quantised import ActivationRanges, simulated_int8
 
 Sample = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
 
@@ -37,7 +42,7 @@ class SampleSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """How long and how fast. The learning rate warms up linearly and falls to zero as a cosine.
 
     The network that comes out is a running average of the trained one, `average_decay` the share of the old
@@ -75,16 +80,16 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """A network, what it learns from, and how it is judged.
 
     Attributes:
         loss: takes (network output, target).
         validate: takes the averaged network in evaluation mode and returns figures by name.
-        judged_by: the figure by which the best network is chosen; None takes the last one.
+        selection_metric: the figure by which the best network is chosen; None takes the last one.
         higher_is_better: of that figure.
-        start: .safetensors file that the initial weights come from; None leaves them as they are.
-        quantise_from: step (0-based) from which ranges are looked at, for `Schedule.observed` steps, and
+        initial_weights: .safetensors file that the initial weights come from; None leaves them as they are.
+        quantise_from_step: step (0-based) from which ranges are looked at, for `Schedule.observed` steps, and
             INT8 is simulated after them. Only networks validated so are judged. None for never.
         bfloat16: on a CPU, learn with bfloat16 arithmetic. Figures are of float32 nonetheless.
     """
@@ -94,21 +99,21 @@ class Task:
     source: SampleSource
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     validate: Callable[[nn.Module], dict[str, float]]
-    schedule: Schedule
-    judged_by: str | None = None
+    schedule: TrainingSchedule
+    selection_metric: str | None = None
     higher_is_better: bool = True
-    start: Path | None = None
-    quantise_from: int | None = None
+    initial_weights: Path | None = None
+    quantise_from_step: int | None = None
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        if self.schedule.patience and self.judged_by is None:
+        if self.schedule.patience and self.selection_metric is None:
             raise ValueError(
                 f"{self.name} is to stop when it gets no better, and nothing says at what. Give judged_by."
             )
-        if self.quantise_from is not None:
+        if self.quantise_from_step is not None:
             last = self.schedule.steps - self.schedule.observed
-            if not 0 <= self.quantise_from < last:
+            if not 0 <= self.quantise_from_step < last:
                 raise ValueError(
                     f"{self.name} would never be trained as INT8: it has {self.schedule.steps} steps. "
                     f"Let quantise_from be 0 or more and below {last}."
@@ -123,7 +128,7 @@ class _Samples(Dataset[Sample]):
         return self.source(np.random.default_rng([self.seed, index]))
 
 
-class _From(Sampler[int]):
+class _StartingAt(Sampler[int]):
     def __init__(self, first: int, last: int) -> None:
         self.first, self.last = first, last
 
@@ -134,7 +139,7 @@ class _From(Sampler[int]):
         return self.last - self.first
 
 
-def train(task: Task, folder: Path, device: torch.device, loaders: int = 1) -> nn.Module:
+def train(task: TrainingTask, folder: Path, device: torch.device, loaders: int = 1) -> nn.Module:
     """Train `task`, or finish training it, and return the averaged network in evaluation mode.
 
     Args:
@@ -153,7 +158,7 @@ def train(task: Task, folder: Path, device: torch.device, loaders: int = 1) -> n
         CheckpointError: `task.start` cannot be read, or does not fit the network.
         RuntimeError: the loss is no longer finite; or files in `folder` are not of such a run.
     """
-    run = _Run(task, folder, device)
+    run = _TrainingRun(task, folder, device)
     if not run.over:
         run.go_on(loaders)
     return run.result()
@@ -172,22 +177,22 @@ class _Progress:
     stopped: bool = False
 
 
-class _Run:
-    def __init__(self, task: Task, folder: Path, device: torch.device) -> None:
+class _TrainingRun:
+    def __init__(self, task: TrainingTask, folder: Path, device: torch.device) -> None:
         self.task, self.device = task, device
         schedule = task.schedule
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = folder / f"{task.name}.checkpoint.pt"
         self.best = folder / f"{task.name}.best.pt"
-        self.log = folder / f"{task.name}{ENDING}"
+        self.log = folder / f"{task.name}{LOG_SUFFIX}"
         torch.manual_seed(schedule.seed)
         self.network = task.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = freeze(self.network, schedule.frozen)
         resumed = self.checkpoint.exists()
         self.start: dict[str, str] | None = None
-        if task.start is not None and not resumed:
-            load_start(task.start, self.network)
-            self.start = start_record(task.start)
+        if task.initial_weights is not None and not resumed:
+            load_initial_weights(task.initial_weights, self.network)
+            self.start = weights_record(task.initial_weights)
         self.average = AveragedModel(
             self.network,
             multi_avg_fn=get_ema_multi_avg_fn(schedule.average_decay),  # type: ignore[no-untyped-call]
@@ -200,7 +205,7 @@ class _Run:
         self.random: dict[str, torch.Tensor] = {}
         if resumed:
             self._restore()
-        keep_rows_to(self.log, self.progress.step)
+        truncate_log_after(self.log, self.progress.step)
 
     @property
     def over(self) -> bool:
@@ -212,11 +217,11 @@ class _Run:
         loader = DataLoader(
             _Samples(self.task.source, schedule.seed),
             batch_size=schedule.batch,
-            sampler=_From(first * schedule.batch, schedule.steps * schedule.batch),
+            sampler=_StartingAt(first * schedule.batch, schedule.steps * schedule.batch),
             num_workers=loaders,
             drop_last=True,
         )
-        to_training(self.network, schedule.frozen)
+        set_training_mode(self.network, schedule.frozen)
         since, last = time.monotonic(), first
         batches = iter(loader)
         # After the loader's own draw, so that dropout goes on where it was.
@@ -256,7 +261,7 @@ class _Run:
         cuda = self.device.type == "cuda"
         form = torch.float16 if cuda else torch.bfloat16
         half = torch.autocast(self.device.type, dtype=form, enabled=cuda or self.task.bfloat16)
-        quantised = self.task.quantise_from is not None and step >= self.task.quantise_from
+        quantised = self.task.quantise_from_step is not None and step >= self.task.quantise_from_step
         with half, self._as_int8(self.network, quantised):
             loss = self.task.loss(self.network(inputs).float(), targets.to(self.device))
         value = loss.item()
@@ -276,10 +281,10 @@ class _Run:
     def _validate(self, seconds_a_step: float) -> None:
         """Measure the average, keep it where it is the best so far, and write the log's next row."""
         task, progress = self.task, self.progress
-        quantised = task.quantise_from is not None and self.ranges.fixed
+        quantised = task.quantise_from_step is not None and self.ranges.fixed
         with self._as_int8(self.average.module.eval(), quantised) as network:
             figures = task.validate(network)
-        if task.judged_by is not None and (quantised or task.quantise_from is None):
+        if task.selection_metric is not None and (quantised or task.quantise_from_step is None):
             self._judge(figures)
         row: dict[str, Any] = {
             "step": progress.step,
@@ -291,7 +296,7 @@ class _Run:
         }
         if progress.best_step is not None:
             row |= {
-                "judged_by": task.judged_by,
+                "judged_by": task.selection_metric,
                 "best_step": progress.best_step,
                 "best_figure": progress.best_figure,
             }
@@ -303,12 +308,12 @@ class _Run:
 
     def _judge(self, figures: dict[str, float]) -> None:
         task, progress = self.task, self.progress
-        if task.judged_by not in figures:
+        if task.selection_metric not in figures:
             raise ValueError(
-                f"{task.name} is judged by {task.judged_by!r}, and its validation gives "
+                f"{task.name} is judged by {task.selection_metric!r}, and its validation gives "
                 f"{', '.join(figures)}. Name one of those."
             )
-        figure = figures[task.judged_by]
+        figure = figures[task.selection_metric]
         best = progress.best_figure
         if math.isfinite(figure) and (
             best is None or (figure > best if task.higher_is_better else figure < best)
@@ -321,7 +326,7 @@ class _Run:
             progress.stopped = 0 < task.schedule.patience <= progress.poorer
 
     def _as_int8(self, network: nn.Module, quantised: bool) -> AbstractContextManager[nn.Module]:
-        return fake_quantised(network, self.ranges) if quantised else nullcontext(network)
+        return simulated_int8(network, self.ranges) if quantised else nullcontext(network)
 
     def _not_finite(self, value: float, inputs: torch.Tensor, targets: torch.Tensor) -> str:
         step, schedule = self.progress.step, self.task.schedule
@@ -369,14 +374,14 @@ class _Run:
 
     def _check_start(self) -> None:
         """Refuse to go on with a run that began with another file than the task names, or with none."""
-        given, began = self.task.start, self.start
+        given, began = self.task.initial_weights, self.start
         if given is None and began is None:
             return
         # The file itself is no longer needed. Where it is gone, its name has to do.
         same = (
             given is not None
             and began is not None
-            and (began == start_record(given) if given.is_file() else began["name"] == given.name)
+            and (began == weights_record(given) if given.is_file() else began["name"] == given.name)
         )
         if not same:
             raise ValueError(

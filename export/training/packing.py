@@ -14,7 +14,7 @@ from torch import nn
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.export.onnx.from_torch import export_network
 from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
-from stenosis_trt.export.training.loops import Task
+from stenosis_trt.export.training.loops import TrainingTask
 from stenosis_trt.export.training.recipe import EXPORT_CHECK_SEED, TRAINING_SEED, VALIDATION_SEED, Recipe
 from stenosis_trt.export.training.tasks import SPECIFICATIONS
 
@@ -49,7 +49,7 @@ _NOT_FOR = "Diagnosis, triage, treatment or any decision about a patient."
 
 def build_pack(
     networks: Mapping[str, nn.Module],
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, TrainingTask],
     out: Path,
     recipe: Recipe,
     facts: Mapping[str, Any],

@@ -1,6 +1,6 @@
 """INT8 as it will be, simulated while a network learns, so that its weights come to suit it.
 
-Within `fake_quantised` a network's forward pass rounds what `stenosis-trt quantise` will round: the weights
+Within `simulated_int8` a network's forward pass rounds what `stenosis-trt quantise` will round: the weights
 of convolutions and linear layers, by output channel, and their inputs, by tensor, all symmetric. Gradients
 pass straight through (Bengio et al., arXiv 1308.3432; Jacob et al., CVPR 2018) and are zero where a value is
 cut off. The network itself stays as it is: the same modules, the same names in its state dict, and it is
@@ -77,7 +77,7 @@ class ActivationRanges:
 
 
 @contextmanager
-def fake_quantised(network: nn.Module, ranges: ActivationRanges) -> Iterator[nn.Module]:
+def simulated_int8(network: nn.Module, ranges: ActivationRanges) -> Iterator[nn.Module]:
     """Within the context, calls of `network` compute as if it were INT8.
 
     Args:

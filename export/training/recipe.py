@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.records import LEVELS
-from stenosis_trt.export.training.loops import Schedule
+from stenosis_trt.export.training.loops import TrainingSchedule
 
 LEVELS_INPUT = InputSpec(
     height=256,
@@ -68,7 +68,7 @@ HELD_OUT_SEED = 4
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One course of training, over so many studies. Each network begins with what the stage before left.
 
     Attributes:
@@ -80,11 +80,11 @@ class Stage:
     phantoms: int
     keypoint_phantoms: int
     anatomies: int
-    levels: Schedule
-    cord: Schedule
-    grader: Schedule
+    levels: TrainingSchedule
+    cord: TrainingSchedule
+    grader: TrainingSchedule
 
-    def schedule(self, network: str) -> Schedule:
+    def schedule(self, network: str) -> TrainingSchedule:
         """Of the network of that name."""
         return {"levels": self.levels, "cord": self.cord, "grader": self.grader}[network]
 
@@ -105,23 +105,23 @@ class Recipe:
 
     subjects: tuple[str, ...]
     template: str
-    phantoms_only: Stage
-    mixed: Stage
+    phantoms_only: TrainingStage
+    mixed: TrainingStage
     validation_phantoms: int
     validation_anatomies: int
     held_out: int
 
 
-REFERENCE = Recipe(
+REFERENCE_RECIPE = Recipe(
     subjects=("errsm_11", "errsm_18", "errsm_20", "errsm_30"),
     template="PAM50_small",
-    phantoms_only=Stage(
+    phantoms_only=TrainingStage(
         phantoms=1000,
         keypoint_phantoms=700,
         anatomies=0,
-        levels=Schedule(steps=1600, batch=12, learning_rate=2e-3, warm_up=60),
-        cord=Schedule(steps=1600, batch=24, learning_rate=2e-3, warm_up=60),
-        grader=Schedule(
+        levels=TrainingSchedule(steps=1600, batch=12, learning_rate=2e-3, warm_up=60),
+        cord=TrainingSchedule(steps=1600, batch=24, learning_rate=2e-3, warm_up=60),
+        grader=TrainingSchedule(
             steps=1000,
             batch=24,
             learning_rate=1e-3,
@@ -131,11 +131,11 @@ REFERENCE = Recipe(
             validate_every=125,
         ),
     ),
-    mixed=Stage(
+    mixed=TrainingStage(
         phantoms=60,
         keypoint_phantoms=60,
         anatomies=60,
-        levels=Schedule(
+        levels=TrainingSchedule(
             steps=750,
             batch=12,
             learning_rate=1.2e-3,
@@ -145,7 +145,7 @@ REFERENCE = Recipe(
             validate_every=75,
             patience=4,
         ),
-        cord=Schedule(
+        cord=TrainingSchedule(
             steps=2000,
             batch=24,
             learning_rate=1.5e-3,
@@ -155,7 +155,7 @@ REFERENCE = Recipe(
             validate_every=200,
             patience=4,
         ),
-        grader=Schedule(
+        grader=TrainingSchedule(
             steps=260,
             batch=24,
             learning_rate=5e-4,
@@ -173,14 +173,14 @@ REFERENCE = Recipe(
 )
 """The reference pack's recipe: a night on two cores, minutes on a GPU."""
 
-_SHORT_SCHEDULE = Schedule(
+_SHORT_SCHEDULE = TrainingSchedule(
     steps=4, batch=2, learning_rate=1e-3, warm_up=2, checkpoint_every=2, validate_every=4
 )
-SHORT = Recipe(
+SHORT_RECIPE = Recipe(
     subjects=("errsm_20", "errsm_30"),
     template="",
-    phantoms_only=Stage(4, 3, 0, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE),
-    mixed=Stage(2, 2, 2, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE),
+    phantoms_only=TrainingStage(4, 3, 0, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE),
+    mixed=TrainingStage(2, 2, 2, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE),
     validation_phantoms=2,
     validation_anatomies=1,
     held_out=1,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, StudySource
 from stenosis_trt.engine.geometry import SlicePose
-from stenosis_trt.engine.support.atomic_files import writing_whole_bytes
+from stenosis_trt.engine.support.atomic_files import atomic_write_binary
 from stenosis_trt.engine.support.workers import worker_pool
 
 FloatArray = npt.NDArray[np.float64]
@@ -112,7 +112,7 @@ def render(study: PhantomStudy) -> RenderedStudy:
 
 
 @dataclass(frozen=True)
-class StudySet:
+class RenderedStudySet:
     """Studies that are rendered: those of one source and seed, kept under the set's name."""
 
     name: str
@@ -124,12 +124,12 @@ class StudySet:
         return folder / f"{self.name}-{self.seed}-{index:05d}.npz"
 
 
-def _render_to_disk(folder: Path, studies: StudySet, index: int) -> None:
+def _render_to_disk(folder: Path, studies: RenderedStudySet, index: int) -> None:
     path = studies.path(folder, index)
     if path.exists():
         return
     item = render(studies.source.sample(studies.seed, index))
-    with writing_whole_bytes(path) as stream:
+    with atomic_write_binary(path) as stream:
         np.savez(
             stream,
             sagittal=item.sagittal,
@@ -143,12 +143,12 @@ def _render_to_disk(folder: Path, studies: StudySet, index: int) -> None:
         )
 
 
-def render_set(folder: Path, studies: StudySet, indices: Iterable[int], workers: int) -> None:
+def render_set(folder: Path, studies: RenderedStudySet, indices: Iterable[int], workers: int) -> None:
     """Render studies that are not on disk yet; may be stopped and started again at any time."""
     folder.mkdir(parents=True, exist_ok=True)
     make = partial(_render_to_disk, folder, studies)
     with worker_pool(workers) as pool:
-        for _ in pool.in_order(make, indices):
+        for _ in pool.map_in_order(make, indices):
             continue
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from stenosis_trt.bench.accuracy.compare import GRADES
+from stenosis_trt.bench.accuracy.compare import GRADE_COUNT
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.packs.crop import channel_slices, input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
@@ -35,7 +35,7 @@ _CACHED_STUDIES = 600
 
 
 @dataclass(frozen=True)
-class Jitter:
+class AugmentationRange:
     """Ranges of augmentation. Lengths in mm; `angle` in degrees; `zoom` is a share."""
 
     shift: float
@@ -67,7 +67,7 @@ class StudyStore:
         return self[int(rng.integers(len(self.paths)))]
 
 
-def moved(affine: FloatArray, size: tuple[int, int], turn: float, zoom: float) -> FloatArray:
+def rotate_and_zoom(affine: FloatArray, size: tuple[int, int], turn: float, zoom: float) -> FloatArray:
     """`affine` (output → source, (2, 3)) turned by `turn` degrees and zoomed about the output's centre."""
     height, width = size
     angle = np.deg2rad(turn)
@@ -77,13 +77,13 @@ def moved(affine: FloatArray, size: tuple[int, int], turn: float, zoom: float) -
     return np.column_stack([affine[:, :2] @ linear, affine[:, :2] @ offset + affine[:, 2]])
 
 
-def to_output(affine: FloatArray, pose: SlicePose, points: FloatArray) -> FloatArray:
+def patient_to_region(affine: FloatArray, pose: SlicePose, points: FloatArray) -> FloatArray:
     """Patient points (..., 3) → output pixels (..., 2) of a region, through the inverse of its affine."""
     source = pose.to_pixels(points)[..., :2]
     return np.asarray((source - affine[:, 2]) @ np.linalg.inv(affine[:, :2]).T)
 
 
-def heatmaps(xy: FloatArray, amplitude: FloatArray, size: tuple[int, int], stride: int) -> Float32:
+def gaussian_heatmaps(xy: FloatArray, amplitude: FloatArray, size: tuple[int, int], stride: int) -> Float32:
     """Gaussian targets, float32 (K, height / stride, width / stride).
 
     Args:
@@ -111,7 +111,7 @@ def _jittered_window(
     return low + width * rng.uniform(-0.06, 0.06), high + width * rng.uniform(-0.18, 0.18)
 
 
-def cut(
+def sample_region(
     images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec, window: tuple[float, float]
 ) -> Float32:
     """A region as the network sees it, float32 (C, H, W); one image a channel."""
@@ -119,7 +119,7 @@ def cut(
     return preprocess_region(sources, affine, (spec.height, spec.width), window, (spec.mean, spec.std))
 
 
-def perturbed(rng: np.random.Generator, image: Float32, spec: InputSpec) -> Float32:
+def augment_intensity(rng: np.random.Generator, image: Float32, spec: InputSpec) -> Float32:
     """Contrast curve, blur, a coil's shading and noise, each now and then.
 
     Args:
@@ -235,7 +235,7 @@ class LevelSamples:
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
-        self.jitter = Jitter(shift=28.0, angle=25.0, zoom=0.15)
+        self.jitter = AugmentationRange(shift=28.0, angle=25.0, zoom=0.15)
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
         spec, size = self.spec, (self.spec.height, self.spec.width)
@@ -256,15 +256,17 @@ class LevelSamples:
             zoom = rng.uniform(1.7, 2.6) if lumbar else zoom
             turn = turn if lumbar else rng.choice([90.0, 180.0, 270.0])
             amplitude = np.zeros(6)
-        affine = moved(slice_roi(pose, centre, spec), size, turn, zoom)
+        affine = rotate_and_zoom(slice_roi(pose, centre, spec), size, turn, zoom)
         window = _jittered_window(rng, [image], affine, spec)
-        xy = to_output(affine, pose, study.level_points)
-        region = perturbed(rng, cut([image], affine, spec, window), spec)
+        xy = patient_to_region(affine, pose, study.level_points)
+        region = augment_intensity(rng, sample_region([image], affine, spec, window), spec)
         region = _with_metal(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
         region, field = _bordered(rng, region, spec, 0.35)
         # A level that the image does not reach has no place in it.
         amplitude = np.where(_within(xy, field), amplitude, 0.0)
-        return np.ascontiguousarray(region, dtype=np.float32), heatmaps(xy, amplitude, size, self.stride)
+        return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
+            xy, amplitude, size, self.stride
+        )
 
 
 class CordSamples:
@@ -272,7 +274,7 @@ class CordSamples:
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
-        self.jitter = Jitter(shift=6.0, angle=12.0, zoom=0.12)
+        self.jitter = AugmentationRange(shift=6.0, angle=12.0, zoom=0.12)
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
         spec, size = self.spec, (self.spec.height, self.spec.width)
@@ -286,21 +288,23 @@ class CordSamples:
         away = kind < 0.10
         angle = rng.uniform(0, 2 * np.pi)
         offset = np.array([np.cos(angle), np.sin(angle), 0.0]) * 45.0 if away else rng.uniform(-1, 1, 3) * 6.0
-        affine = moved(
+        affine = rotate_and_zoom(
             slice_roi(pose, points.mean(axis=0) + offset, spec),
             size,
             rng.uniform(-1, 1) * self.jitter.angle,
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
         )
-        region = perturbed(
-            rng, cut([image], affine, spec, _jittered_window(rng, [image], affine, spec)), spec
+        region = augment_intensity(
+            rng, sample_region([image], affine, spec, _jittered_window(rng, [image], affine, spec)), spec
         )
-        xy = to_output(affine, pose, points)
+        xy = patient_to_region(affine, pose, points)
         region = _with_metal(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
         region, field = _bordered(rng, region, spec, 0.3)
         complete = bool(_within(xy, field).all())
         amplitude = np.full(4, float(complete))
-        return np.ascontiguousarray(region, dtype=np.float32), heatmaps(xy, amplitude, size, self.stride)
+        return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
+            xy, amplitude, size, self.stride
+        )
 
 
 class GraderSamples:
@@ -311,17 +315,17 @@ class GraderSamples:
 
     def __init__(self, store: StudyStore, spec: InputSpec) -> None:
         self.store, self.spec = store, spec
-        self.jitter = Jitter(shift=3.0, angle=12.0, zoom=0.10)
+        self.jitter = AugmentationRange(shift=3.0, angle=12.0, zoom=0.10)
         # Grades are drawn as often as one another, whatever the studies' own shares are.
-        self._by_grade: list[list[tuple[int, int]]] = [[] for _ in range(GRADES)]
+        self._by_grade: list[list[tuple[int, int]]] = [[] for _ in range(GRADE_COUNT)]
         for number, path in enumerate(store.paths):
             for level, grade in enumerate(load_grades(path)):
                 self._by_grade[int(grade)].append((number, level))
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, npt.NDArray[np.int64]]:
         if rng.random() < _OTHER_SHARE:
-            return self._other(rng), np.asarray(GRADES)
-        grade = int(rng.integers(GRADES))
+            return self._other(rng), np.asarray(GRADE_COUNT)
+        grade = int(rng.integers(GRADE_COUNT))
         members = self._by_grade[grade]
         number, level = members[int(rng.integers(len(members)))]
         return self.draw(rng, self.store[number], level), np.asarray(grade)
@@ -343,9 +347,11 @@ class GraderSamples:
         if rng.random() < 0.5:
             chosen = chosen[::-1]
         images = [study.sagittal[k] for k in chosen]
-        affine = moved(slice_roi(study.sagittal_poses[nearest], centre, spec), size, turn, zoom)
-        region = perturbed(rng, cut(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec)
-        at = to_output(affine, study.sagittal_poses[nearest], centre)
+        affine = rotate_and_zoom(slice_roi(study.sagittal_poses[nearest], centre, spec), size, turn, zoom)
+        region = augment_intensity(
+            rng, sample_region(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec
+        )
+        at = patient_to_region(affine, study.sagittal_poses[nearest], centre)
         region = _with_metal(rng, region, at, (-1.0, 0.0), spec)
         return _bordered(rng, region, spec, 0.12)[0].astype(np.float32)
 
@@ -376,6 +382,10 @@ class GraderSamples:
         number = int(rng.integers(len(study.axial)))
         image, pose = study.axial[number], study.axial_poses[number]
         centre = study.cord_points[number].mean(axis=0) + rng.uniform(-1, 1, 3) * 12.0
-        affine = moved(slice_roi(pose, centre, spec), size, rng.uniform(0.0, 360.0), rng.uniform(0.6, 1.4))
+        affine = rotate_and_zoom(
+            slice_roi(pose, centre, spec), size, rng.uniform(0.0, 360.0), rng.uniform(0.6, 1.4)
+        )
         images = [image] * spec.channels
-        return perturbed(rng, cut(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec)
+        return augment_intensity(
+            rng, sample_region(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec
+        )

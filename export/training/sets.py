@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stenosis_trt.bench.phantom.study import Phantoms
-from stenosis_trt.bench.semisynthetic.source import Anatomies
+from stenosis_trt.bench.phantom.study import PhantomSource
+from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
 from stenosis_trt.export.training.recipe import (
     TRAINING_SEED,
     VALIDATION_SEED,
     Recipe,
-    Stage,
+    TrainingStage,
 )
-from stenosis_trt.export.training.rendering import StudySet, render_set
+from stenosis_trt.export.training.rendering import RenderedStudySet, render_set
 from stenosis_trt.export.training.samples import StudyStore
 
 
@@ -31,7 +31,7 @@ class StudyFolder:
 
     def phantoms(self, seed: int, count: int) -> list[Path]:
         """The first phantoms of a set."""
-        return self._rendered(StudySet("phantom", Phantoms(), seed), count)
+        return self._rendered(RenderedStudySet("phantom", PhantomSource(), seed), count)
 
     def anatomies(self, subject: str, seed: int, count: int) -> list[Path]:
         """The first studies of a set made from one subject.
@@ -44,10 +44,10 @@ class StudyFolder:
             return []
         if self.volumes is None:
             raise ValueError("The recipe needs real volumes. Give --volumes.")
-        source = Anatomies((subject,), self.volumes, self.work / "straight")
-        return self._rendered(StudySet(subject, source, seed), count)
+        source = SemisyntheticSource((subject,), self.volumes, self.work / "straight")
+        return self._rendered(RenderedStudySet(subject, source, seed), count)
 
-    def _rendered(self, studies: StudySet, count: int) -> list[Path]:
+    def _rendered(self, studies: RenderedStudySet, count: int) -> list[Path]:
         folder = self.work / "rendered"
         paths = [studies.path(folder, index) for index in range(count)]
         missing = [index for index, path in enumerate(paths) if not path.exists()]
@@ -57,7 +57,7 @@ class StudyFolder:
 
 
 def training_set(
-    folder: StudyFolder, recipe: Recipe, stage: Stage, network: str, left_out: str | None
+    folder: StudyFolder, recipe: Recipe, stage: TrainingStage, network: str, left_out: str | None
 ) -> StudyStore:
     """What a network learns from in a stage, without the subject that is left out."""
     count = stage.phantoms if network == "grader" else stage.keypoint_phantoms
@@ -67,7 +67,9 @@ def training_set(
     return StudyStore(paths)
 
 
-def validation_set(folder: StudyFolder, recipe: Recipe, stage: Stage, left_out: str | None) -> StudyStore:
+def validation_set(
+    folder: StudyFolder, recipe: Recipe, stage: TrainingStage, left_out: str | None
+) -> StudyStore:
     """What judges a network in training: other studies of the same kinds. The subject that is left out has
     no say in it, so that its figures are those of a network that never saw it."""
     paths = folder.phantoms(VALIDATION_SEED, recipe.validation_phantoms)

@@ -25,13 +25,13 @@ import torch
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx.from_torch import export_network
-from stenosis_trt.export.onnx.graphs import fold_stored_half, multiply_adds
-from stenosis_trt.export.training.loops import Task, train
+from stenosis_trt.export.onnx.graphs import fold_fp16_weights, multiply_adds
+from stenosis_trt.export.training.loops import TrainingTask, train
 from stenosis_trt.export.training.recipe import (
     CORD_INPUT,
     GRADER_INPUT,
     LEVELS_INPUT,
-    REFERENCE,
+    REFERENCE_RECIPE,
     VALIDATION_SEED,
 )
 from stenosis_trt.export.training.samples import StudyStore
@@ -51,7 +51,7 @@ Float32 = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class NetworkCandidate:
     """One network on one input. `stride` and `decoder` are the keypoint networks'."""
 
     model: str
@@ -66,19 +66,21 @@ def _sized(spec: InputSpec, size: int, spacing_mm: float) -> InputSpec:
 
 
 CANDIDATES = (
-    Candidate("levels", "256² at 1 mm", LEVELS_INPUT, 4),
-    Candidate("levels", "192² at 1.33 mm", _sized(LEVELS_INPUT, 192, 4 / 3), 4),
-    Candidate("levels", "256² at 1 mm, half the decoder", LEVELS_INPUT, 4, 32),
-    Candidate("cord", "128² at 0.5 mm", CORD_INPUT, 2),
-    Candidate("cord", "96² at 0.67 mm", _sized(CORD_INPUT, 96, 2 / 3), 2),
-    Candidate("cord", "128² at 0.5 mm, stride 4", CORD_INPUT, 4),
-    Candidate("grader", "one slice", GRADER_INPUT),
-    Candidate("grader", "three neighbouring slices", replace(GRADER_INPUT, channel_source="neighbours")),
+    NetworkCandidate("levels", "256² at 1 mm", LEVELS_INPUT, 4),
+    NetworkCandidate("levels", "192² at 1.33 mm", _sized(LEVELS_INPUT, 192, 4 / 3), 4),
+    NetworkCandidate("levels", "256² at 1 mm, half the decoder", LEVELS_INPUT, 4, 32),
+    NetworkCandidate("cord", "128² at 0.5 mm", CORD_INPUT, 2),
+    NetworkCandidate("cord", "96² at 0.67 mm", _sized(CORD_INPUT, 96, 2 / 3), 2),
+    NetworkCandidate("cord", "128² at 0.5 mm, stride 4", CORD_INPUT, 4),
+    NetworkCandidate("grader", "one slice", GRADER_INPUT),
+    NetworkCandidate(
+        "grader", "three neighbouring slices", replace(GRADER_INPUT, channel_source="neighbours")
+    ),
 )
 
 
 @dataclass(frozen=True)
-class Found:
+class CandidateResult:
     """What came of a candidate; `milliseconds` are of one input on one thread of ONNX Runtime."""
 
     model: str
@@ -90,13 +92,13 @@ class Found:
     figures: dict[str, float]
 
 
-def _keypoint_network(candidate: Candidate) -> KeypointNet:
+def _keypoint_network(candidate: NetworkCandidate) -> KeypointNet:
     points = len(SPECIFICATIONS[candidate.model][1].names)
     return KeypointNet(candidate.source.channels, points, candidate.stride, candidate.decoder)
 
 
 @dataclass(frozen=True)
-class Trial:
+class CandidateTraining:
     """How candidates are trained.
 
     Attributes:
@@ -114,37 +116,39 @@ class Trial:
     bfloat16: bool
 
 
-def try_candidate(candidate: Candidate, trial: Trial, place: Path) -> Found:
+def train_candidate(candidate: NetworkCandidate, trial: CandidateTraining, place: Path) -> CandidateResult:
     """Train a candidate without a subject, and judge it by that one; `place` gets checkpoint and log."""
     folder, steps = trial.folder, trial.steps
-    training = training_set(folder, REFERENCE, REFERENCE.mixed, candidate.model, trial.left_out)
-    judging = StudyStore(folder.anatomies(trial.left_out, VALIDATION_SEED, REFERENCE.validation_anatomies))
+    training = training_set(folder, REFERENCE_RECIPE, REFERENCE_RECIPE.mixed, candidate.model, trial.left_out)
+    judging = StudyStore(
+        folder.anatomies(trial.left_out, VALIDATION_SEED, REFERENCE_RECIPE.validation_anatomies)
+    )
     grader = candidate.model == "grader"
     torch.manual_seed(0)
     network = make_network("grader") if grader else _keypoint_network(candidate)
     source = make_source(candidate.model, training, candidate.source, candidate.stride)
     validate = make_validation(candidate.model, judging, candidate.source, candidate.stride)
-    whole = REFERENCE.mixed.schedule(candidate.model)
+    whole = REFERENCE_RECIPE.mixed.schedule(candidate.model)
     rate = whole.learning_rate if grader else 2e-3
     schedule = replace(
         whole, steps=steps, learning_rate=rate, validate_every=steps, checkpoint_every=steps, patience=0
     )
-    task = Task(
+    task = TrainingTask(
         name=candidate.model,
         network=network,
         source=source,
         loss=grade_loss if grader else heatmap_loss,
         validate=validate,
         schedule=schedule,
-        start=trial.start if grader else None,
+        initial_weights=trial.start if grader else None,
         bfloat16=trial.bfloat16 and not grader,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = train(task, place, device, folder.workers - 1).to("cpu").eval()
     example = source(np.random.default_rng(0))[0][None]
     exported = export_network(trained, "classes" if grader else "heatmaps", example)
-    graph = fold_stored_half(onnx.load_model_from_string(exported.data))
-    return Found(
+    graph = fold_fp16_weights(onnx.load_model_from_string(exported.data))
+    return CandidateResult(
         model=candidate.model,
         name=candidate.name,
         steps=steps,
@@ -173,7 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare sizes of networks and inputs.")
     parser.add_argument("--work", type=Path, required=True, help="the recipe's work folder")
     parser.add_argument("--volumes", type=Path, required=True, help="folder with one folder a subject")
-    parser.add_argument("--left-out", default="errsm_30", choices=REFERENCE.subjects, help="who judges")
+    parser.add_argument(
+        "--left-out", default="errsm_30", choices=REFERENCE_RECIPE.subjects, help="who judges"
+    )
     parser.add_argument("--model", choices=("levels", "cord", "grader"), help="its candidates alone")
     parser.add_argument("--start", type=Path, help="grader's .safetensors to begin with")
     parser.add_argument("--steps", type=int, default=250)
@@ -185,14 +191,14 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = StudyFolder(arguments.work, arguments.volumes, arguments.workers)
     start = arguments.start or arguments.work / "phantoms_only" / "grader.safetensors"
-    trial = Trial(arguments.steps, folder, arguments.left_out, start, arguments.bfloat16)
+    trial = CandidateTraining(arguments.steps, folder, arguments.left_out, start, arguments.bfloat16)
     kept = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else []
     done = {(item["model"], item["name"]) for item in kept}
     for candidate in CANDIDATES:
         if (candidate.model, candidate.name) in done or arguments.model not in (None, candidate.model):
             continue
         place = arguments.work / "sizes" / arguments.left_out / f"{candidate.model}, {candidate.name}"
-        found = try_candidate(candidate, trial, place)
+        found = train_candidate(candidate, trial, place)
         kept.append(asdict(found))
         arguments.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         print(kept[-1], flush=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stenosis_trt.bench.accuracy.compare import GRADES
+from stenosis_trt.bench.accuracy.compare import GRADE_COUNT
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
-from stenosis_trt.export.training.loops import SampleSource, Schedule, Task
+from stenosis_trt.export.training.loops import SampleSource, TrainingSchedule, TrainingTask
 from stenosis_trt.export.training.recipe import (
     CORD_INPUT,
     CORD_NAMES,
@@ -53,9 +53,9 @@ def grade_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
     The class after the grades, "other", has no place among them and counts in the cross entropy alone.
     """
-    grades = torch.arange(GRADES, device=logits.device, dtype=logits.dtype)
-    expected = (logits[:, :GRADES].softmax(dim=1) * grades).sum(dim=1)
-    graded = (target < GRADES).to(logits.dtype)
+    grades = torch.arange(GRADE_COUNT, device=logits.device, dtype=logits.dtype)
+    expected = (logits[:, :GRADE_COUNT].softmax(dim=1) * grades).sum(dim=1)
+    graded = (target < GRADE_COUNT).to(logits.dtype)
     distance = (graded * (expected - target.to(logits.dtype)) ** 2).sum() / graded.sum().clamp(min=1.0)
     return nn.functional.cross_entropy(logits, target, label_smoothing=0.03) + 0.25 * distance
 
@@ -90,32 +90,34 @@ def make_validation(
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingOptions:
     """How one network is trained: its schedule, where its weights come from, and from where on as INT8.
 
     `bfloat16` is asked of the keypoint networks alone: depthwise convolutions, of which EfficientNet is
     made, are slower in it.
     """
 
-    schedule: Schedule
-    start: Path | None = None
-    quantise_from: int | None = None
+    schedule: TrainingSchedule
+    initial_weights: Path | None = None
+    quantise_from_step: int | None = None
     bfloat16: bool = False
 
 
-def make_task(name: str, course: Course, training: StudyStore, validation: StudyStore) -> Task:
+def make_task(
+    name: str, course: TrainingOptions, training: StudyStore, validation: StudyStore
+) -> TrainingTask:
     """The network of that name with its samples, loss and validation."""
     source, result = SPECIFICATIONS[name]
-    return Task(
+    return TrainingTask(
         name=name,
         network=make_network(name),
         source=make_source(name, training, source, result.stride),
         loss=grade_loss if name == "grader" else heatmap_loss,
         validate=make_validation(name, validation, source, result.stride),
         schedule=course.schedule,
-        judged_by=_JUDGED_BY[name],
+        selection_metric=_JUDGED_BY[name],
         higher_is_better=name == "grader",
-        start=course.start,
-        quantise_from=course.quantise_from,
+        initial_weights=course.initial_weights,
+        quantise_from_step=course.quantise_from_step,
         bfloat16=course.bfloat16 and name != "grader",
     )

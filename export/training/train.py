@@ -27,19 +27,24 @@ import torch
 from torch import nn
 
 from stenosis_trt.export.checkpoints.files import write_checkpoint
-from stenosis_trt.export.models.confidence import Calibrated
-from stenosis_trt.export.training.beginning import start_record
+from stenosis_trt.export.models.confidence import TemperatureScaled
+from stenosis_trt.export.training.beginning import weights_record
 from stenosis_trt.export.training.curves import plot_curves
-from stenosis_trt.export.training.folds import Fold, figures, judge_fold, write_figures
-from stenosis_trt.export.training.loops import Task, train
+from stenosis_trt.export.training.folds import (
+    FoldResult,
+    evaluate_held_out_subject,
+    fold_figures,
+    write_figures,
+)
+from stenosis_trt.export.training.loops import TrainingTask, train
 from stenosis_trt.export.training.packing import build_pack
-from stenosis_trt.export.training.recipe import REFERENCE, SHORT, Recipe, Stage
+from stenosis_trt.export.training.recipe import REFERENCE_RECIPE, SHORT_RECIPE, Recipe, TrainingStage
 from stenosis_trt.export.training.sets import StudyFolder, training_set, validation_set
-from stenosis_trt.export.training.tasks import NETWORKS, Course, make_task
+from stenosis_trt.export.training.tasks import NETWORKS, TrainingOptions, make_task
 
 
 @dataclass(frozen=True)
-class Run:
+class RecipeRun:
     """What every part of the recipe needs to know.
 
     Attributes:
@@ -49,7 +54,7 @@ class Run:
         seed: initial weights and order of samples.
         only: networks to train.
         start: folder of `<network>.safetensors` to begin the second part with, instead of the first part.
-        as_int8: share of the second part, at its end, that is trained as INT8; 0 for none.
+        int8_share: share of the second part, at its end, that is trained as INT8; 0 for none.
         bfloat16: let keypoint networks learn with bfloat16 arithmetic on a CPU.
     """
 
@@ -59,20 +64,22 @@ class Run:
     seed: int
     only: tuple[str, ...]
     start: Path | None
-    as_int8: float
+    int8_share: float
     bfloat16: bool
 
-    def trained(self, name: str, stage: Stage, place: Path, left_out: str | None) -> tuple[nn.Module, Task]:
+    def train_network(
+        self, name: str, stage: TrainingStage, place: Path, left_out: str | None
+    ) -> tuple[nn.Module, TrainingTask]:
         """Train one network in one stage, or what is left of that."""
         schedule = replace(stage.schedule(name), seed=self.seed)
         last = stage is self.recipe.mixed
-        quantise_from = int(schedule.steps * (1.0 - self.as_int8)) if last and self.as_int8 else None
-        start = self.beginning(name) if last else None
+        quantise_from = int(schedule.steps * (1.0 - self.int8_share)) if last and self.int8_share else None
+        start = self.initial_weights(name) if last else None
         # Seeded before the network is made, so that its initial weights are the same every time.
         torch.manual_seed(self.seed)
         task = make_task(
             name,
-            Course(schedule, start, quantise_from, self.bfloat16),
+            TrainingOptions(schedule, start, quantise_from, self.bfloat16),
             training_set(self.folder, self.recipe, stage, name, left_out),
             validation_set(self.folder, self.recipe, stage, left_out),
         )
@@ -82,31 +89,31 @@ class Run:
         write_checkpoint(place / f"{name}.safetensors", network)
         return network, task
 
-    def beginning(self, name: str) -> Path:
+    def initial_weights(self, name: str) -> Path:
         """The file with the weights of `name` that the second part begins with; trained if need be."""
         place = self.start or self.folder.work / "phantoms_only"
         path = place / f"{name}.safetensors"
         if self.start is None and not path.exists():
-            self.trained(name, self.recipe.phantoms_only, place, None)
+            self.train_network(name, self.recipe.phantoms_only, place, None)
         return path
 
-    def mixed(self, left_out: str | None) -> tuple[dict[str, nn.Module], dict[str, Task], Path]:
+    def train_mixed(self, left_out: str | None) -> tuple[dict[str, nn.Module], dict[str, TrainingTask], Path]:
         """The second part, without a subject or with all."""
         place = self.folder.work / (f"without_{left_out}" if left_out else "all")
         networks, tasks = {}, {}
         for name in self.only:
-            networks[name], tasks[name] = self.trained(name, self.recipe.mixed, place, left_out)
+            networks[name], tasks[name] = self.train_network(name, self.recipe.mixed, place, left_out)
         return networks, tasks, place
 
-    def fold(self, subject: str) -> Fold:
+    def evaluate_fold(self, subject: str) -> FoldResult:
         """Train without a subject and judge by it."""
-        networks, tasks, place = self.mixed(subject)
+        networks, tasks, place = self.train_mixed(subject)
         pack = build_pack(networks, tasks, place / "pack", self.recipe, {"left_out": subject})
         held_out = self.folder.work / "held_out" / subject
-        return judge_fold(subject, pack.path, self.folder, self.recipe, held_out)
+        return evaluate_held_out_subject(subject, pack.path, self.folder, self.recipe, held_out)
 
     @property
-    def trained_on(self) -> str:
+    def hardware(self) -> str:
         """The machine, for the card."""
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
@@ -143,7 +150,7 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def known_figures(path: Path) -> dict[str, Any]:
+def read_fold_figures(path: Path) -> dict[str, Any]:
     """What the folds found, and nothing where they were not run."""
     if not path.exists():
         print(f"{path} is not there: the pack gets no temperature and no figures. Run --folds first.")
@@ -155,14 +162,14 @@ def known_figures(path: Path) -> dict[str, Any]:
 def main() -> None:
     """Run the recipe, or what is left of it."""
     arguments = command_line().parse_args()
-    run = Run(
-        recipe=SHORT if arguments.short else REFERENCE,
+    run = RecipeRun(
+        recipe=SHORT_RECIPE if arguments.short else REFERENCE_RECIPE,
         folder=StudyFolder(arguments.work, arguments.volumes, arguments.workers),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         seed=arguments.seed,
         only=(arguments.only,) if arguments.only else NETWORKS,
         start=arguments.start,
-        as_int8=arguments.as_int8,
+        int8_share=arguments.as_int8,
         bfloat16=arguments.bfloat16,
     )
     if arguments.volumes is None:
@@ -175,25 +182,25 @@ def main() -> None:
     found = arguments.work / "folds.json"
     if arguments.folds:
         try:
-            folds = [run.fold(subject) for subject in arguments.left_out or run.recipe.subjects]
+            folds = [run.evaluate_fold(subject) for subject in arguments.left_out or run.recipe.subjects]
         except ValueError as error:
             sys.exit(str(error))
-        write_figures(found, figures(folds))
+        write_figures(found, fold_figures(folds))
         print(found.read_text(encoding="utf-8"))
     elif arguments.only or not arguments.out:
-        run.mixed(None)
+        run.train_mixed(None)
     if arguments.out and not arguments.only:
-        known = known_figures(found)
+        known = read_fold_figures(found)
         # Before the training: a start that is gone is to be said at once.
         try:
-            begun_with = [start_record(run.beginning(name)) for name in NETWORKS]
+            begun_with = [weights_record(run.initial_weights(name)) for name in NETWORKS]
         except OSError as error:
             sys.exit(f"{error.filename} cannot be read ({error.strerror}). The card names what --start held.")
-        networks, tasks, _ = run.mixed(None)
+        networks, tasks, _ = run.train_mixed(None)
         temperature = known["calibration"]["temperature"] if known else 1.0
         if temperature != 1.0:
-            networks["grader"] = Calibrated(networks["grader"], temperature)
-        facts = {"trained_on": run.trained_on, "begun_with": begun_with, "left_out_figures": known}
+            networks["grader"] = TemperatureScaled(networks["grader"], temperature)
+        facts = {"trained_on": run.hardware, "begun_with": begun_with, "left_out_figures": known}
         pack = build_pack(networks, tasks, arguments.out, run.recipe, facts)
         print(f"{pack.path}: pack {pack.name} {pack.version}, SHA-256 {pack.sha256}")
     plot_curves(arguments.work, arguments.work / "curves.png")

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from stenosis_trt.bench.accuracy.compare import GRADES, quadratic_kappa
+from stenosis_trt.bench.accuracy.compare import GRADE_COUNT, quadratic_kappa
 from stenosis_trt.engine.packs.crop import channel_slices, heatmap_to_input, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.export.training.rendering import RenderedStudy
-from stenosis_trt.export.training.samples import StudyStore, cut, to_output
+from stenosis_trt.export.training.samples import StudyStore, patient_to_region, sample_region
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, region_window
 
 Float32 = npt.NDArray[np.float32]
@@ -27,7 +27,7 @@ _VISIBLE_MM = 3.0
 def _region(images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec) -> Float32:
     sources = [RegionSource(image) for image in images]
     window = region_window(sources, affine, (spec.height, spec.width), spec.window_percentiles)
-    return cut(images, affine, spec, window)
+    return sample_region(images, affine, spec, window)
 
 
 def _predict(network: nn.Module, inputs: Sequence[Float32]) -> npt.NDArray[np.float32]:
@@ -62,7 +62,7 @@ class KeypointValidation:
         pose = study.sagittal_poses[middle]
         affine = slice_roi(pose, pose.centre, self.spec)
         near = study.mid_plane_distance[middle] <= _VISIBLE_MM
-        xy = to_output(affine, pose, study.level_points)
+        xy = patient_to_region(affine, pose, study.level_points)
         self.inputs.append(_region([study.sagittal[middle]], affine, self.spec))
         self.points.append(np.where(near[:, None], xy, np.nan))
 
@@ -70,7 +70,7 @@ class KeypointValidation:
         for image, pose, points in zip(study.axial[:4], study.axial_poses, study.cord_points, strict=False):
             affine = slice_roi(pose, points.mean(axis=0), self.spec)
             self.inputs.append(_region([image], affine, self.spec))
-            self.points.append(to_output(affine, pose, points))
+            self.points.append(patient_to_region(affine, pose, points))
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         probability = 1.0 / (1.0 + np.exp(-_predict(network, self.inputs)))
@@ -117,7 +117,7 @@ class GraderValidation:
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         logits, grades = self.logits(network)
-        table = np.zeros((GRADES, GRADES))
-        np.add.at(table, (grades, logits[:, :GRADES].argmax(axis=1)), 1)
+        table = np.zeros((GRADE_COUNT, GRADE_COUNT))
+        np.add.at(table, (grades, logits[:, :GRADE_COUNT].argmax(axis=1)), 1)
         accuracy = float(np.trace(table) / table.sum())
         return {"accuracy": accuracy, "kappa": quadratic_kappa(table)}

@@ -10,18 +10,18 @@ from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.records import LoadedStudy
-from stenosis_trt.export.precision.agreement import StudyPair, agreement
+from stenosis_trt.export.precision.agreement import StudyPair, grading_agreement
 from stenosis_trt.export.precision.calibration import CalibrationSet, record_inputs
 from stenosis_trt.export.precision.convert import Int8Options
-from stenosis_trt.export.precision.gate import Outcome
+from stenosis_trt.export.precision.gate import GateResult
 from stenosis_trt.export.precision.quantise import (
-    Quantised,
+    QuantisationResult,
     QuantiseOptions,
+    conversion_record,
     convert_models,
-    how_made,
     write_variants,
 )
-from stenosis_trt.export.precision.studies import StudySet, loaded_studies
+from stenosis_trt.export.precision.studies import StudyCollection, loaded_studies
 
 
 @pytest.fixture(scope="session")
@@ -30,14 +30,14 @@ def pack() -> Pack:
 
 
 @pytest.fixture(scope="session")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> StudySet:
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> StudyCollection:
     folder = tmp_path_factory.mktemp("phantoms")
     write_studies(folder / "in", PhantomOptions(1, 4711))
-    return StudySet(folder / "in", "one phantom")
+    return StudyCollection(folder / "in", "one phantom")
 
 
 @pytest.fixture(scope="session")
-def studies(phantoms: StudySet) -> list[LoadedStudy]:
+def studies(phantoms: StudyCollection) -> list[LoadedStudy]:
     return list(loaded_studies(phantoms, "Reading"))
 
 
@@ -52,10 +52,10 @@ def quantised(pack: Pack, inputs: dict[str, Float32Array], tmp_path_factory: pyt
     few = CalibrationSet({name: some[:2] for name, some in inputs.items()}, "one phantom", "")
     options = QuantiseOptions(int8=Int8Options("max"))
     made = convert_models(pack, few, options)
-    figures = agreement([StudyPair(None, None)])
-    outcomes = {name: Outcome(name, "nothing", figures, ()) for name in options.precisions}
+    figures = grading_agreement([StudyPair(None, None)])
+    outcomes = {name: GateResult(name, "nothing", figures, ()) for name in options.precisions}
     out = tmp_path_factory.mktemp("quantised") / "pack"
-    return write_variants(out, Quantised(pack, outcomes, {}), made, how_made(options, few))
+    return write_variants(out, QuantisationResult(pack, outcomes, {}), made, conversion_record(options, few))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""ONNX models that keep weights elsewhere: `keeps_data_elsewhere` against those who open models.
+"""ONNX models that keep weights elsewhere: `has_external_data` against those who open models.
 
 What ONNX's parser takes for external data must be found. What that parser refuses and ONNX Runtime's may
 take, as tags of more bytes than they need, must not make ONNX Runtime reach for another file either.
@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bytes
 from stenosis_trt.engine.errors import PackError
-from stenosis_trt.engine.packs.external_data import OnnxEncodingError, keeps_data_elsewhere
+from stenosis_trt.engine.packs.external_data import OnnxEncodingError, has_external_data
 
 _ELSEWHERE = "weights.bin"
 _VARINT, _LENGTH = 0, 2
@@ -53,7 +53,7 @@ def check(data: bytes, folder: Path) -> None:
         external = any(map(_is_external, _tensors(onnx.ModelProto.FromString(data))))
     except DecodeError:
         external = _runtime_reaches_out(data)
-    assert keeps_data_elsewhere(data) or not external, "weights in another file are not seen"
+    assert has_external_data(data) or not external, "weights in another file are not seen"
 
 
 def _runtime_reaches_out(data: bytes) -> bool:

@@ -13,7 +13,7 @@ from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bundle, mutated_json, packed, unpacked
 from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
-from stenosis_trt.engine.runs.outputs import RUN, ResultStore
+from stenosis_trt.engine.runs.outputs import RUN_JSON, ResultStore
 
 _KIND = {"pack": "a", "numpy": "2"}
 _PROBLEM = Problem("/x", Stage.PIXELS, "Broken.", "Send again.", "1.2.3")
@@ -59,7 +59,7 @@ def check(data: bytes, folder: Path) -> None:
             earlier = store.earlier_runs()
             store.write_tables(["1.2.3", "1.2.4"], [_PROBLEM])
             store.write_run({"counts": {"graded": 0}, "earlier": earlier})
-        assert (out / RUN).exists()
+        assert (out / RUN_JSON).exists()
     finally:
         shutil.rmtree(out)
 

@@ -17,14 +17,20 @@ from fuzz.harness import Target, main
 from fuzz.mutation import mutated_json
 from stenosis_trt.engine.errors import PackError, PlanError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
-from stenosis_trt.engine.plans.sidecar import Here, Sidecar
-from stenosis_trt.engine.plans.store import PLANS, find_plan, plans_of, refusal, spec_sha256
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget, Sidecar
+from stenosis_trt.engine.plans.store import (
+    PLANS_FOLDER,
+    find_plan,
+    iter_readable_plans,
+    load_blocker,
+    spec_sha256,
+)
 
 _CHECKSUM = "content_sha256"
 _HERE = (
-    Here("tensorrt", "10.3.0", "Orin", (8, 7)),
-    Here("tensorrt", "11.4.0", "NVIDIA H200", (9, 0)),
-    Here("tensorrt-rtx", "1.7.1.116", "NVIDIA GeForce RTX 4090", (8, 9)),
+    RuntimeTarget("tensorrt", "10.3.0", "Orin", (8, 7)),
+    RuntimeTarget("tensorrt", "11.4.0", "NVIDIA H200", (9, 0)),
+    RuntimeTarget("tensorrt-rtx", "1.7.1.116", "NVIDIA GeForce RTX 4090", (8, 9)),
 )
 
 
@@ -63,15 +69,15 @@ def seeds() -> list[bytes]:
 
 
 def check(data: bytes, folder: Path) -> None:
-    place = folder / PLANS / "tensorrt-10.3.0-any-fp32"
+    place = folder / PLANS_FOLDER / "tensorrt-10.3.0-any-fp32"
     place.mkdir(parents=True)
     (place / "grader.json").write_bytes(data)
     (place / "grader.plan").write_bytes(b"p")
     pack = replace(_reference(), path=folder)
-    for plan in plans_of(pack):
+    for plan in iter_readable_plans(pack):
         for here in _HERE:
-            refusal(pack, plan, here)
-            plan.sidecar.refusal(here)
+            load_blocker(pack, plan, here)
+            plan.sidecar.load_blocker(here)
     for here in _HERE:
         with suppress(PlanError):
             find_plan(pack, "grader", "fp32", here)

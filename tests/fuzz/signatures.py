@@ -12,7 +12,7 @@ from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bundle, mutated_bytes, mutated_json, packed, unpacked
 from stenosis_trt.engine.errors import SignatureError
 from stenosis_trt.engine.packs.keys import read_public_key
-from stenosis_trt.engine.packs.signature import Signed, Trust, sign
+from stenosis_trt.engine.packs.signature import SignedFile, TrustedKeys, create_signature
 
 _DATA = b'{"schema": 1}'
 
@@ -24,7 +24,7 @@ def _signed() -> tuple[bytes, bytes]:
 
     with tempfile.TemporaryDirectory() as folder:
         pair = write_pair(Path(folder))
-        return sign(pair.key, Signed.PACK, _DATA), pair.public.read_bytes()
+        return create_signature(pair.key, SignedFile.PACK, _DATA), pair.public.read_bytes()
 
 
 def seeds() -> list[bytes]:
@@ -37,11 +37,11 @@ def check(data: bytes, folder: Path) -> None:
     signature, _ = _signed()
     path = folder / "key.pem"
     path.write_bytes(files.get("key", b""))
-    trust = Trust((read_public_key(path),))
+    trust = TrustedKeys((read_public_key(path),))
     content = files.get("data", b"")
-    for kind in Signed:
-        verdict = trust.verdict(kind, content, files.get("signature"))
-        genuine = (kind, content, files.get("signature")) == (Signed.PACK, _DATA, signature)
+    for kind in SignedFile:
+        verdict = trust.verify_signature(kind, content, files.get("signature"))
+        genuine = (kind, content, files.get("signature")) == (SignedFile.PACK, _DATA, signature)
         assert verdict.key is None or genuine, "a signature is taken that nobody made"
 
 

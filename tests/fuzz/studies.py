@@ -17,7 +17,7 @@ from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.series import build_studies
-from stenosis_trt.engine.selection.select import choose
+from stenosis_trt.engine.selection.select import select_series
 
 _LIMITS = ReadLimits()
 
@@ -52,7 +52,7 @@ def check(data: bytes, folder: Path) -> None:
     studies, problems = build_studies(headers, lambda one, other: False)
     told = {problem.path for problem in problems}
     for study in studies:
-        choose(study)
+        select_series(study)
         told |= {str(frame.path) for series in study.series for frame in series.frames}
     # Of equal copies one is enough.
     contents = {Path(path).read_bytes() for path in told}

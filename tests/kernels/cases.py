@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.kernels import launches
-from stenosis_trt.kernels.cuts import Cuts, Slice
+from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout
 from stenosis_trt.kernels.descriptors import describe_planes, preprocess_kernel, statistics_work
 from stenosis_trt.kernels.layouts import CORD, KEYPOINT, LEVEL_CHOICE, SELECTION, WINDOW
-from stenosis_trt.kernels.reference import RegionSource, Stored
+from stenosis_trt.kernels.reference import RegionSource, StoredPixels
 from stenosis_trt.kernels.regions import region_bounds
 
 from .runners import Runner
@@ -38,7 +38,7 @@ class Batch:
     percentiles: tuple[float, float]
 
 
-def random_image(rng: np.random.Generator, shape: tuple[int, int], signed: bool) -> Stored:
+def random_image(rng: np.random.Generator, shape: tuple[int, int], signed: bool) -> StoredPixels:
     """Stored values of one of the kinds that break things: full range, smooth, constant, few values."""
     kind = rng.choice(["full", "smooth", "constant", "few"])
     lowest, highest = (-32768, 32767) if signed else (0, 65535)
@@ -109,14 +109,14 @@ class Arena:
     """Slices in one array of 16-bit pixels, each in a pitch and at an offset of its own; and what is cut."""
 
     pixels: npt.NDArray[np.uint16]
-    cuts: Cuts
+    cuts: RegionBatch
 
 
 def lay_out(rng: np.random.Generator, batch: Batch) -> Arena:
     """Put a batch's distinct slices into an arena, with random pixels between rows and between slices."""
     parts: list[npt.NDArray[np.uint16]] = []
     place = 0
-    slices: list[Slice] = []
+    slices: list[SliceLayout] = []
     numbers: dict[int, int] = {}
     for source in (source for sources in batch.sources for source in sources):
         if id(source.stored) in numbers:
@@ -127,7 +127,7 @@ def lay_out(rng: np.random.Generator, batch: Batch) -> Arena:
         block[gap:].reshape(rows, pitch)[:, :columns] = source.stored.view(np.uint16)
         numbers[id(source.stored)] = len(slices)
         slices.append(
-            Slice(
+            SliceLayout(
                 offset=place + gap,
                 shape=(rows, columns),
                 pitch=pitch,
@@ -139,8 +139,10 @@ def lay_out(rng: np.random.Generator, batch: Batch) -> Arena:
         parts.append(block)
         place += len(block)
     picks = np.array([[numbers[id(source.stored)] for source in sources] for sources in batch.sources])
-    one_slice = bool((picks == picks[:, :1]).all())
-    return Arena(np.concatenate(parts), Cuts(slices, picks, np.array(batch.affines), batch.size, one_slice))
+    single_slice = bool((picks == picks[:, :1]).all())
+    return Arena(
+        np.concatenate(parts), RegionBatch(slices, picks, np.array(batch.affines), batch.size, single_slice)
+    )
 
 
 def poisoned(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
@@ -155,12 +157,12 @@ def run_statistics(
 ) -> np.ndarray:
     """Windows (WINDOW) of every input, in biased stored values."""
     work = statistics_work(arena.cuts, percentiles, blocks)
-    count = len(arena.cuts.picks)
+    count = len(arena.cuts.slice_indices)
     selections = np.zeros(count, SELECTION)
     windows = poisoned(count, WINDOW)
     arguments = (arena.pixels, work.regions, work.requests, selections, windows)
-    runner.run("order_statistics_upper", work.grids, arguments)
-    runner.run("order_statistics_lower", work.grids, arguments)
+    runner.run("order_statistics_upper", work.launch, arguments)
+    runner.run("order_statistics_lower", work.launch, arguments)
     for name in ("counts", "blocks_done"):
         assert not selections[name].any(), f"{name} are not left at zero for the next call"
     return windows
@@ -172,10 +174,10 @@ def run_preprocess(
     """Network inputs (N, 3, height, width)."""
     height, width = arena.cuts.size
     table = describe_planes(arena.cuts, MEANS, DEVIATIONS, window_a_channel=window_a_channel)
-    out = poisoned((len(arena.cuts.picks), 3, height, width), dtype)
+    out = poisoned((len(arena.cuts.slice_indices), 3, height, width), dtype)
     kernel = preprocess_kernel(table, arena.cuts)
     suffix = "f16" if out.dtype == np.float16 else "f32"
-    grids = launches.preprocess_grids(kernel, len(table), arena.cuts.size)
+    grids = launches.preprocess_launch(kernel, len(table), arena.cuts.size)
     runner.run(f"{kernel}_{suffix}", grids, (arena.pixels, table, windows, out, height, width))
     return out
 
@@ -190,10 +192,10 @@ def run_decode(
     if limits is None:
         support = poisoned((count, maps, maps), np.float32)
         arguments = (heatmaps, frames, points, support, height, width)
-        runner.run(f"decode_keypoints_{suffix}", launches.decode_grids(count, maps), arguments)
+        runner.run(f"decode_keypoints_{suffix}", launches.decode_launch(count, maps), arguments)
         return points, support
     cords = poisoned(count, CORD)
-    grids = launches.cord_grids(count)
+    grids = launches.cord_launch(count)
     runner.run(f"cord_geometry_{suffix}", grids, (heatmaps, frames, limits, points, cords, height, width))
     return points, cords
 
@@ -204,7 +206,7 @@ def run_contrast(runner: Runner, inputs: np.ndarray, deviations: np.ndarray) -> 
     suffix = "f16" if inputs.dtype == np.float16 else "f32"
     contrasts = poisoned(count, np.float32)
     arguments = (inputs, deviations.astype(np.float32), contrasts, channels, height * width)
-    runner.run(f"input_contrast_{suffix}", launches.contrast_grids(count), arguments)
+    runner.run(f"input_contrast_{suffix}", launches.contrast_launch(count), arguments)
     return contrasts
 
 

@@ -14,8 +14,8 @@ from cuda_on_cpu import CpuKernels
 from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.cuda.memory import DeviceBuffer
 from stenosis_trt.engine.cuda.module import Module
-from stenosis_trt.kernels.binaries import image_for
-from stenosis_trt.kernels.launches import Grids
+from stenosis_trt.kernels.binaries import load_kernel_image
+from stenosis_trt.kernels.launches import LaunchConfig
 from stenosis_trt.kernels.table import KERNELS
 
 Argument = np.ndarray | int
@@ -24,7 +24,7 @@ Argument = np.ndarray | int
 class Runner(Protocol):
     """Runs one kernel to its end."""
 
-    def run(self, kernel: str, grids: Grids, arguments: Sequence[Argument]) -> None:
+    def run(self, kernel: str, grids: LaunchConfig, arguments: Sequence[Argument]) -> None:
         """Launch `kernel`; arrays are passed by address and hold its output afterwards."""
         ...
 
@@ -35,7 +35,7 @@ class CpuRunner:
     def __init__(self, kernels: CpuKernels, seed: int) -> None:
         self._kernels, self._seed = kernels, seed
 
-    def run(self, kernel: str, grids: Grids, arguments: Sequence[Argument]) -> None:
+    def run(self, kernel: str, grids: LaunchConfig, arguments: Sequence[Argument]) -> None:
         """See `Runner.run`."""
         self._kernels.launch(kernel, grids.grid, grids.block, *typed(kernel, arguments), seed=self._seed)
 
@@ -59,9 +59,11 @@ class GpuRunner:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._stream = Stream(device)
-        self._module = Module(device, image_for(device.compute_capability, device.driver_version).data)
+        self._module = Module(
+            device, load_kernel_image(device.compute_capability, device.driver_version).data
+        )
 
-    def run(self, kernel: str, grids: Grids, arguments: Sequence[Argument]) -> None:
+    def run(self, kernel: str, grids: LaunchConfig, arguments: Sequence[Argument]) -> None:
         """See `Runner.run`."""
         with self._device.current():
             given: list[np.generic | DeviceBuffer] = []

@@ -7,12 +7,12 @@ import pytest
 from cuda_on_cpu import CpuKernels
 
 from stenosis_trt.bench.speed.kernel_work import (
-    Work,
-    contrast_work,
-    cut_work,
-    decode_work,
+    KernelWorkload,
+    contrast_workload,
+    decode_workloads,
     large_batch,
-    study_cuts,
+    preprocess_workload,
+    study_input_batches,
     study_pixels,
 )
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
@@ -27,7 +27,7 @@ from stenosis_trt.kernels.reference import (
 from .runners import CpuRunner
 
 
-def _run(kernels: CpuKernels, work: Work) -> None:
+def _run(kernels: CpuKernels, work: KernelWorkload) -> None:
     runner = CpuRunner(kernels, seed=0)
     for launch in work.launches:
         arguments = [work.arrays[item] if isinstance(item, str) else item for item in launch.arguments]
@@ -37,8 +37,8 @@ def _run(kernels: CpuKernels, work: Work) -> None:
 @pytest.mark.parametrize("number", range(3))
 def test_the_preprocessing_of_a_study_is_the_reference(compiled: CpuKernels, number: int) -> None:
     pixels = study_pixels(np.random.default_rng(2))
-    cut = study_cuts(Pack.load(reference_pack()))[number]
-    work = cut_work(cut, pixels, np.float32)
+    cut = study_input_batches(Pack.load(reference_pack()))[number]
+    work = preprocess_workload(cut, pixels, np.float32)
     _run(compiled, work)
     spec = cut.spec
     for index in (0, len(cut.sets) - 1):
@@ -62,7 +62,7 @@ def test_the_large_batch_moves_the_bytes_that_it_says(compiled: CpuKernels) -> N
 
 
 def test_decoding_of_a_study_is_the_reference(compiled: CpuKernels) -> None:
-    for work in decode_work(np.random.default_rng(4), np.float32):
+    for work in decode_workloads(np.random.default_rng(4), np.float32):
         _run(compiled, work)
         if "heatmaps" in work.arrays:
             expected = decode_keypoints(work.arrays["heatmaps"])
@@ -73,7 +73,7 @@ def test_decoding_of_a_study_is_the_reference(compiled: CpuKernels) -> None:
 
 def test_the_contrast_of_a_study_is_the_reference(compiled: CpuKernels) -> None:
     spec = Pack.load(reference_pack()).models["grader"].input
-    work = contrast_work(np.random.default_rng(5), spec, np.float16)
+    work = contrast_workload(np.random.default_rng(5), spec, np.float16)
     _run(compiled, work)
     expected = input_contrast(work.arrays["inputs"].astype(np.float32), spec.std)
     np.testing.assert_allclose(work.arrays["contrasts"], expected, rtol=5e-6)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stenosis_trt.kernels import binaries, build_binaries, cubin, nvrtc, sources
-from stenosis_trt.kernels.binaries import BinaryError, Image
+from stenosis_trt.kernels.binaries import BinaryError, KernelImage
 from stenosis_trt.kernels.sources import FLAGS, Sources
 
 SOURCE = Sources('#include "half.cuh"\n', {"half.cuh": "// nothing\n"})
@@ -48,8 +48,8 @@ def _ship(folder: Path, source: Sources = SOURCE, flags: tuple[str, ...] = FLAGS
     return folder
 
 
-def _choose(folder: Path, capability: tuple[int, int] = (8, 7), driver_version: int = 12060) -> Image:
-    return binaries.choose(capability, driver_version, folder=folder, source=SOURCE)
+def _choose(folder: Path, capability: tuple[int, int] = (8, 7), driver_version: int = 12060) -> KernelImage:
+    return binaries.choose_shipped(capability, driver_version, folder=folder, source=SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -94,10 +94,10 @@ def test_a_device_older_than_turing_is_refused_however_it_is_asked(
     tmp_path: Path, capability: tuple[int, int]
 ) -> None:
     _ship(tmp_path)
-    calls: list[Callable[[], Image]] = [
+    calls: list[Callable[[], KernelImage]] = [
         lambda: _choose(tmp_path, capability),
-        lambda: binaries.compile_here(capability),
-        lambda: binaries.image_for(capability, 12060),
+        lambda: binaries.compile_image(capability),
+        lambda: binaries.load_kernel_image(capability, 12060),
     ]
     for refused in calls:
         with pytest.raises(BinaryError, match=r"too old: use one of 7\.5 or later, or `--device cpu`"):
@@ -210,7 +210,7 @@ def test_nvcc_gets_the_sources_the_architecture_and_the_flags_and_nothing_from_o
 ) -> None:
     _fake_nvcc(monkeypatch, tmp_path)
     monkeypatch.setenv("NVCC_APPEND_FLAGS", "--use_fast_math")
-    image = binaries.compile_here((8, 7), 12060, source=SOURCE)
+    image = binaries.compile_image((8, 7), 12060, source=SOURCE)
 
     arguments, outside, files = json.loads(image.data)
     assert {"--cubin", "--gpu-architecture=sm_87", *FLAGS, sources.MAIN} <= set(arguments)
@@ -224,8 +224,8 @@ def test_what_was_compiled_before_is_taken_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = _fake_nvcc(monkeypatch, tmp_path)
-    first = binaries.compile_here((8, 7), source=SOURCE)
-    second = binaries.compile_here((8, 7), source=SOURCE)
+    first = binaries.compile_image((8, 7), source=SOURCE)
+    second = binaries.compile_image((8, 7), source=SOURCE)
 
     assert _compilations(calls()) == 1
     assert second.data == first.data
@@ -240,7 +240,7 @@ def test_the_cache_is_not_asked_for_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     calls = _fake_nvcc(monkeypatch, tmp_path)
-    binaries.compile_here((8, 7), source=SOURCE)
+    binaries.compile_image((8, 7), source=SOURCE)
     source, capability = SOURCE, (8, 7)
     if change == "source":
         source = Sources(SOURCE.main + "//", SOURCE.headers)
@@ -254,10 +254,10 @@ def test_the_cache_is_not_asked_for_anything_else(
         (tmp_path / "newer").mkdir()
         newer = _fake_nvcc(monkeypatch, tmp_path / "newer", "12.9.86")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        binaries.compile_here(capability, source=source)
+        binaries.compile_image(capability, source=source)
         assert _compilations(newer()) == 1
         return
-    binaries.compile_here(capability, source=source)
+    binaries.compile_image(capability, source=source)
     assert _compilations(calls()) == 2
 
 
@@ -266,12 +266,12 @@ def test_a_damaged_cache_entry_is_compiled_anew_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
 ) -> None:
     calls = _fake_nvcc(monkeypatch, tmp_path)
-    first = binaries.compile_here((8, 7), source=SOURCE)
+    first = binaries.compile_image((8, 7), source=SOURCE)
     (entry,) = (tmp_path / "cache").rglob("*.image")
     content = entry.read_bytes()
     entry.write_bytes(content[:-1] if damage is None else damage)
 
-    assert binaries.compile_here((8, 7), source=SOURCE).data == first.data
+    assert binaries.compile_image((8, 7), source=SOURCE).data == first.data
     assert _compilations(calls()) == 2
     assert entry.read_bytes() == content
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]
@@ -282,7 +282,7 @@ def test_a_cache_that_cannot_be_written_costs_the_cache_and_not_the_image(
 ) -> None:
     _fake_nvcc(monkeypatch, tmp_path)
     (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
-    image = binaries.compile_here((8, 7), source=SOURCE)
+    image = binaries.compile_image((8, 7), source=SOURCE)
     assert image.data
     assert ", not kept (" in image.origin
 
@@ -300,13 +300,13 @@ def test_a_compiler_newer_than_the_driver_is_left_alone(
 ) -> None:
     calls = _fake_nvcc(monkeypatch, tmp_path, "13.0.88")
     with pytest.raises(BinaryError) as refused:
-        binaries.compile_here((8, 7), 12060, source=SOURCE)
+        binaries.compile_image((8, 7), 12060, source=SOURCE)
     assert str(refused.value) == (
         "nvcc 13.0.88 is newer than the driver; install a compiler that the driver takes: "
         "`pip install 'nvidia-cuda-nvrtc-cu12==12.6.*'`"
     )
     assert _compilations(calls()) == 0
-    assert binaries.compile_here((8, 7), 13000, source=SOURCE).data
+    assert binaries.compile_image((8, 7), 13000, source=SOURCE).data
 
 
 def test_what_nvcc_says_when_it_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,14 +314,14 @@ def test_what_nvcc_says_when_it_fails_is_told(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(
         BinaryError, match=r"nvcc 12.6.85 does not compile kernels.cu for sm_87:\n.*no host compiler"
     ):
-        binaries.compile_here((8, 7), 12060, source=SOURCE)
+        binaries.compile_image((8, 7), 12060, source=SOURCE)
     assert not list((tmp_path / "cache").rglob("*.image"))
 
 
 def test_an_nvcc_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fake_nvcc(monkeypatch, tmp_path, release="unknown")
     with pytest.raises(BinaryError, match="does not tell its version as nvcc does: repair the CUDA toolkit"):
-        binaries.compile_here((8, 7), source=SOURCE)
+        binaries.compile_image((8, 7), source=SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_without_a_compiler_the_error_says_which_to_install(
     monkeypatch.setattr(binaries, "find_nvrtc", list)
     monkeypatch.setattr(binaries, "find_nvcc", lambda: None)
     with pytest.raises(BinaryError) as refused:
-        binaries.compile_here((8, 7), driver_version, source=SOURCE)
+        binaries.compile_image((8, 7), driver_version, source=SOURCE)
     assert "there is neither NVRTC nor nvcc; install a compiler" in str(refused.value)
     assert f"`pip install {package}`" in str(refused.value)
 
@@ -349,10 +349,10 @@ def test_a_broken_nvrtc_is_told_and_nvcc_is_tried(tmp_path: Path, monkeypatch: p
     broken = tmp_path / "libnvrtc.so.12"
     broken.write_bytes(b"no library")
     monkeypatch.setattr(binaries, "find_nvrtc", lambda: [str(broken)])
-    assert "nvcc 12.6.85" in binaries.compile_here((8, 7), source=SOURCE).origin
+    assert "nvcc 12.6.85" in binaries.compile_image((8, 7), source=SOURCE).origin
     monkeypatch.setattr(binaries, "find_nvcc", lambda: None)
     with pytest.raises(BinaryError, match=r"libnvrtc\.so\.12 cannot be used as NVRTC"):
-        binaries.compile_here((8, 7), source=SOURCE)
+        binaries.compile_image((8, 7), source=SOURCE)
 
 
 def test_a_device_gets_the_installed_binary_and_compiles_nothing(
@@ -360,7 +360,7 @@ def test_a_device_gets_the_installed_binary_and_compiles_nothing(
 ) -> None:
     calls = _fake_nvcc(monkeypatch, tmp_path)
     (tmp_path / "calls").touch()
-    image = binaries.image_for((8, 7), 12060)
+    image = binaries.load_kernel_image((8, 7), 12060)
     assert image.origin.startswith("shipped cubin for sm_87 of CUDA 12.6")
     assert set(cubin.resources(image.data)) == set(build_binaries.REGISTER_BUDGET)
     assert calls() == []
@@ -370,7 +370,7 @@ def test_where_nothing_shipped_fits_the_image_is_compiled_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fake_nvcc(monkeypatch, tmp_path, "12.2.140")
-    image = binaries.image_for((8, 7), 12020)
+    image = binaries.load_kernel_image((8, 7), 12020)
     assert image.origin == (
         f"compiled here for sm_87 by nvcc 12.2.140, sources {sources.load_sources().sha256[:12]}, because "
         "no shipped binary runs on compute capability 8.7 with a driver for CUDA 12.2"
@@ -382,7 +382,7 @@ def test_where_the_shipped_are_stale_the_installed_sources_are_compiled_and_the_
 ) -> None:
     _fake_nvcc(monkeypatch, tmp_path)
     monkeypatch.setattr(binaries, "load_sources", lambda: SOURCE)
-    image = binaries.image_for((8, 7), 12060)
+    image = binaries.load_kernel_image((8, 7), 12060)
     assert json.loads(image.data)[2][sources.MAIN] == SOURCE.main
     assert "because the shipped binaries were built from other sources" in image.origin
 
@@ -392,7 +392,7 @@ def test_where_nothing_can_be_had_the_error_has_both_reasons(
 ) -> None:
     _fake_nvcc(monkeypatch, tmp_path, "13.0.88")
     with pytest.raises(BinaryError) as refused:
-        binaries.image_for((8, 7), 12020)
+        binaries.load_kernel_image((8, 7), 12020)
     for reason in ("no shipped binary runs on", "newer than the driver", "'nvidia-cuda-nvrtc-cu12==12.2.*'"):
         assert reason in str(refused.value)
 

@@ -59,7 +59,7 @@ extern "C" __global__ void plain(float* out, const float* in) {
 
 @cache
 def _compiler(toolkit: Toolkit) -> Nvrtc:
-    return build_binaries.library(toolkit)
+    return build_binaries.pinned_nvrtc(toolkit)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_every_architecture_compiles_without_spills_and_within_the_budget(
     toolkit: Toolkit, number: int
 ) -> None:
     compiled = _compiler(toolkit).compile(sources.load_sources(), f"sm_{number}", FLAGS)
-    problems = list(build_binaries.over_budget(f"sm_{number}", compiled.data, REGISTER_BUDGET))
+    problems = list(build_binaries.resource_problems(f"sm_{number}", compiled.data, REGISTER_BUDGET))
     assert problems == []
     assert compiled.log == ""
 
@@ -77,7 +77,9 @@ def test_every_architecture_compiles_without_spills_and_within_the_budget(
 @pytest.mark.parametrize("toolkit", TOOLKITS, ids=lambda toolkit: toolkit.version)
 def test_these_are_all_the_architectures_that_a_toolkit_has(toolkit: Toolkit) -> None:
     supported = [
-        capability for capability in _compiler(toolkit).architectures if capability >= binaries.OLDEST
+        capability
+        for capability in _compiler(toolkit).architectures
+        if capability >= binaries.MIN_COMPUTE_CAPABILITY
     ]
     assert supported == [divmod(number, 10) for number in NUMBERS[toolkit]]
 
@@ -136,7 +138,7 @@ def test_a_kernel_over_its_budget_without_one_or_gone_is_told() -> None:
     (taken,) = cubin.resources(image).values()
 
     def problems(**budget: int) -> str:
-        return "\n".join(build_binaries.over_budget("sm_87.cubin", image, budget))
+        return "\n".join(build_binaries.resource_problems("sm_87.cubin", image, budget))
 
     assert problems(plain=taken.registers) == ""
     assert "where its budget is" in problems(plain=taken.registers - 1)
@@ -225,7 +227,7 @@ def test_both_toolkits_work_in_one_process_and_say_where_a_source_is_wrong(toolk
 
 
 def test_the_shipped_ptx_is_one_that_the_driver_of_jetpack_6_reads() -> None:
-    text = (binaries.FOLDER / "compute_75.ptx").read_text(encoding="ascii")
+    text = (binaries.PREBUILT_FOLDER / "compute_75.ptx").read_text(encoding="ascii")
     assert ".version 8.5\n.target sm_75\n" in text
     assert "\0" not in text
     for kernel in REGISTER_BUDGET:
@@ -238,19 +240,19 @@ def test_nvrtc_compiles_for_a_device_here_when_nothing_shipped_fits(
     library = _compiler(JETPACK_6)
     monkeypatch.setattr(binaries, "find_nvrtc", lambda: [_compiler(CUDA_13).path, library.path])
     monkeypatch.setattr(binaries, "find_nvcc", lambda: None)
-    image = binaries.compile_here((8, 7), 12060, cache=tmp_path)
+    image = binaries.compile_image((8, 7), 12060, cache=tmp_path)
     assert image.data == library.compile(sources.load_sources(), "sm_87", FLAGS).data
     assert (
         image.origin == f"compiled here for sm_87 by NVRTC 12.6, sources {sources.load_sources().sha256[:12]}"
     )
-    assert binaries.compile_here((8, 7), 12060, cache=tmp_path).origin.endswith("taken from the cache")
+    assert binaries.compile_image((8, 7), 12060, cache=tmp_path).origin.endswith("taken from the cache")
 
 
 @pytest.mark.skipif(nvcc.find_nvcc() is None, reason="needs nvcc: install a CUDA toolkit")
 def test_nvcc_gives_the_same_kernels_within_the_budget() -> None:
     compiler = nvcc.Nvcc(nvcc.find_nvcc() or os.devnull)
     image = compiler.compile(sources.load_sources(), "sm_90", FLAGS).data
-    assert list(build_binaries.over_budget("sm_90", image, REGISTER_BUDGET)) == []
+    assert list(build_binaries.resource_problems("sm_90", image, REGISTER_BUDGET)) == []
 
 
 def test_a_toolkit_that_cannot_be_fetched_is_told_and_leaves_nothing_behind(
@@ -261,5 +263,5 @@ def test_a_toolkit_that_cannot_be_fetched_is_told_and_leaves_nothing_behind(
     with pytest.raises(
         NvrtcError, match=r"pip cannot fetch nvidia-cuda-nvrtc-cu12==0\.0; install it by hand"
     ):
-        build_binaries.library(Toolkit("nvidia-cuda-nvrtc-cu12", "0.0", ()))
+        build_binaries.pinned_nvrtc(Toolkit("nvidia-cuda-nvrtc-cu12", "0.0", ()))
     assert list((tmp_path / "stenosis-trt" / "toolkits").iterdir()) == []

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stenosis_trt.kernels.cuts import Cuts, Slice, parts_of_input
+from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout, regions_per_input
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
@@ -17,12 +17,14 @@ from stenosis_trt.kernels.descriptors import (
 
 from .cases import DEVIATIONS, KINDS, MEANS, lay_out, random_batch
 
-_SLICES = (Slice(0, (40, 60), 64, signed=False), Slice(4096, (40, 60), 60, signed=True))
+_SLICES = (SliceLayout(0, (40, 60), 64, signed=False), SliceLayout(4096, (40, 60), 60, signed=True))
 _IDENTITY = np.eye(2, 3)
 
 
-def _cuts(picks: list[list[int]], *, one_slice: bool = False, affine: np.ndarray = _IDENTITY) -> Cuts:
-    return Cuts(_SLICES, np.array(picks), np.array([affine] * len(picks)), (16, 24), one_slice)
+def _cuts(
+    picks: list[list[int]], *, single_slice: bool = False, affine: np.ndarray = _IDENTITY
+) -> RegionBatch:
+    return RegionBatch(_SLICES, np.array(picks), np.array([affine] * len(picks)), (16, 24), single_slice)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -35,7 +37,9 @@ def test_a_batch_is_described_as_its_inputs_one_by_one(kind: str, seed: int) -> 
     work = statistics_work(cuts, batch.percentiles, blocks=2)
     elements = 3 * batch.size[0] * batch.size[1]
     for number in range(4):
-        own = replace(cuts, picks=cuts.picks[number, None], affines=cuts.affines[number, None])
+        own = replace(
+            cuts, slice_indices=cuts.slice_indices[number, None], affines=cuts.affines[number, None]
+        )
         alone = describe_planes(own, MEANS, DEVIATIONS)
         alone["output"] += number * elements
         alone["window"] += number
@@ -57,22 +61,22 @@ def test_planes_say_where_each_channel_is_read_and_written() -> None:
 
 
 def test_one_plane_is_all_channels_of_one_slice() -> None:
-    planes = describe_planes(_cuts([[1, 1, 1], [0, 0, 0]], one_slice=True), MEANS, DEVIATIONS)
+    planes = describe_planes(_cuts([[1, 1, 1], [0, 0, 0]], single_slice=True), MEANS, DEVIATIONS)
     assert planes["copies"].tolist() == [3, 3]
     assert planes["output"].tolist() == [0, 3 * 16 * 24]
     np.testing.assert_array_equal(planes["mean"], np.array([[*MEANS, 0.0]] * 2, np.float32))
 
 
 def test_more_channels_than_a_plane_has_copies_are_described_apart() -> None:
-    cuts = _cuts([[0] * 5], one_slice=True)
-    assert cuts.parts == parts_of_input(5, one_slice=True) == 5
+    cuts = _cuts([[0] * 5], single_slice=True)
+    assert cuts.regions_per_input == regions_per_input(5, single_slice=True) == 5
     planes = describe_planes(cuts, [0.5] * 5, [0.25] * 5)
     assert planes["copies"].tolist() == [1] * 5
     assert planes["output"].tolist() == [channel * 16 * 24 for channel in range(5)]
 
 
 def test_pixels_stand_in_for_all_channels_that_show_them() -> None:
-    together = statistics_work(_cuts([[0] * 3], one_slice=True), (1.0, 99.0))
+    together = statistics_work(_cuts([[0] * 3], single_slice=True), (1.0, 99.0))
     apart = statistics_work(_cuts([[0] * 3]), (1.0, 99.0))
     pixels = 16 * 24
     assert apart.requests["rank"][0].tolist() == [
@@ -83,7 +87,7 @@ def test_pixels_stand_in_for_all_channels_that_show_them() -> None:
 
 
 def test_the_kernel_that_gathers_takes_what_the_other_cannot() -> None:
-    def kernel(cuts: Cuts) -> str:
+    def kernel(cuts: RegionBatch) -> str:
         return preprocess_kernel(describe_planes(cuts, MEANS, DEVIATIONS), cuts)
 
     straight = _cuts([[0, 0, 0]])
@@ -96,15 +100,15 @@ def test_the_kernel_that_gathers_takes_what_the_other_cannot() -> None:
 def test_slices_that_differ_within_an_input_are_refused_by_the_statistics() -> None:
     slices = (_SLICES[0], replace(_SLICES[0], slope=2.0), replace(_SLICES[0], intercept=1.0), _SLICES[1])
     picks = np.array([[0, 0], [0, 1], [0, 2], [0, 3], [1, 1]])
-    cuts = Cuts(slices, picks, np.array([_IDENTITY] * 5), (16, 24), one_slice=False)
-    assert cuts.one_kind.tolist() == [True, False, False, False, True]
+    cuts = RegionBatch(slices, picks, np.array([_IDENTITY] * 5), (16, 24), single_slice=False)
+    assert cuts.has_uniform_rescale.tolist() == [True, False, False, False, True]
     with pytest.raises(ValueError, match="Find its window on the CPU"):
         statistics_work(cuts, (1.0, 99.0))
 
 
 def test_several_slices_where_one_was_promised_are_refused() -> None:
-    with pytest.raises(ValueError, match="one_slice=False"):
-        _cuts([[0, 1, 0]], one_slice=True)
+    with pytest.raises(ValueError, match="single_slice=False"):
+        _cuts([[0, 1, 0]], single_slice=True)
 
 
 @pytest.mark.parametrize("offset", [2.0**30, -1e300, np.nan])

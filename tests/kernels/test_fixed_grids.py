@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stenosis_trt.kernels.cuts import Cuts, biased_window
+from stenosis_trt.kernels.cuts import RegionBatch, stored_window
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
@@ -38,33 +38,33 @@ _PADDED = np.minimum(np.arange(_BUCKET), _REAL - 1)
 """Which real input stands at each place of a bucket."""
 
 
-def _padded(cuts: Cuts) -> Cuts:
-    return replace(cuts, picks=cuts.picks[_PADDED], affines=cuts.affines[_PADDED])
+def _padded(cuts: RegionBatch) -> RegionBatch:
+    return replace(cuts, slice_indices=cuts.slice_indices[_PADDED], affines=cuts.affines[_PADDED])
 
 
 def _one_slice_each(batch: Batch) -> Batch:
     return replace(batch, sources=tuple((sources[0],) * 3 for sources in batch.sources))
 
 
-@pytest.mark.parametrize("one_slice", [True, False])
+@pytest.mark.parametrize("single_slice", [True, False])
 @pytest.mark.parametrize("blocks", [1, 2, 7, 32])
-def test_any_number_of_blocks_finds_the_same_windows(runner: Runner, blocks: int, one_slice: bool) -> None:
+def test_any_number_of_blocks_finds_the_same_windows(runner: Runner, blocks: int, single_slice: bool) -> None:
     for seed in range(8):
         rng = np.random.default_rng(seed)
         batch = random_batch(rng)
-        arena = lay_out(rng, _one_slice_each(batch) if one_slice else batch)
+        arena = lay_out(rng, _one_slice_each(batch) if single_slice else batch)
         expected = run_statistics(runner, arena, batch.percentiles)
         np.testing.assert_array_equal(run_statistics(runner, arena, batch.percentiles, blocks), expected)
 
 
 def test_the_grid_of_given_blocks_depends_on_the_numbers_of_inputs_and_channels_alone() -> None:
-    for one_slice, regions in ((True, 4), (False, 12)):
+    for single_slice, regions in ((True, 4), (False, 12)):
         for seed in range(20):
             rng = np.random.default_rng(seed)
             batch = _one_slice_each(random_batch(rng, count=4))
-            cuts = replace(lay_out(rng, batch).cuts, one_slice=one_slice)
+            cuts = replace(lay_out(rng, batch).cuts, single_slice=single_slice)
             work = statistics_work(cuts, batch.percentiles, blocks=16)
-            assert work.grids.grid == (16, regions, 1)
+            assert work.launch.grid == (16, regions, 1)
             assert len(describe_planes(cuts, MEANS, DEVIATIONS)) == regions
 
 
@@ -119,7 +119,7 @@ def test_one_region_for_all_channels_gives_what_one_a_channel_gives(runner: Runn
         rng = np.random.default_rng(seed)
         batch = _one_slice_each(random_batch(rng, count=3))
         together = lay_out(rng, batch)
-        apart = Arena(together.pixels, replace(together.cuts, one_slice=False))
+        apart = Arena(together.pixels, replace(together.cuts, single_slice=False))
         windows = run_statistics(runner, together, batch.percentiles)
         np.testing.assert_array_equal(run_statistics(runner, apart, batch.percentiles), windows)
         inputs = run_preprocess(runner, together, windows, np.float32)
@@ -155,7 +155,7 @@ def test_windows_of_single_channels_are_used_in_their_order(runner: Runner) -> N
     windows, expected = [], []
     for place in batch.affines:
         window = region_window(sources, place, batch.size, batch.percentiles)
-        windows += [biased_window(item, window) for item in arena.cuts.slices]
+        windows += [stored_window(item, window) for item in arena.cuts.slices]
         expected.append(preprocess_region(sources, place, batch.size, window, (MEANS, DEVIATIONS)))
     table = np.array(windows, WINDOW)
     inputs = run_preprocess(runner, arena, table, np.float32, window_a_channel=True)

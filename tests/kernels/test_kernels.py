@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.kernels import launches
-from stenosis_trt.kernels.cuts import Slice, biased_window
+from stenosis_trt.kernels.cuts import SliceLayout, stored_window
 from stenosis_trt.kernels.descriptors import describe_frames
 from stenosis_trt.kernels.layouts import CORD, WINDOW
 from stenosis_trt.kernels.reference import (
@@ -64,7 +64,7 @@ def _reference(batch: Batch) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.fl
     return np.array(windows), np.stack(inputs)
 
 
-def _real(source: Slice, window: np.void) -> tuple[float, float]:
+def _real(source: SliceLayout, window: np.void) -> tuple[float, float]:
     return tuple(  # type: ignore[return-value]
         (float(window[end]) - source.sign) * source.slope + source.intercept for end in ("low", "high")
     )
@@ -78,7 +78,7 @@ def test_order_statistics_are_exact(runner: Runner, seed: int) -> None:
     arena = lay_out(rng, batch)
     windows = run_statistics(runner, arena, batch.percentiles)
     expected, _ = _reference(batch)
-    for number, picks in enumerate(arena.cuts.picks):
+    for number, picks in enumerate(arena.cuts.slice_indices):
         assert _real(arena.cuts.slices[picks[0]], windows[number]) == tuple(expected[number])
 
 
@@ -147,7 +147,7 @@ def test_a_window_given_in_real_values_is_used_as_it_is(runner: Runner) -> None:
     batch = Batch(((source,) * 3,), (affine,), (40, 44), (1.0, 99.0))
     arena = lay_out(rng, batch)
     wanted = (-120.3, 900.7)
-    windows = np.array([biased_window(arena.cuts.slices[0], wanted)], WINDOW)
+    windows = np.array([stored_window(arena.cuts.slices[0], wanted)], WINDOW)
     out = run_preprocess(runner, arena, windows, np.float32)
     expected = preprocess_region((source,) * 3, affine, batch.size, wanted, (MEANS, DEVIATIONS))
     assert np.abs(out[0] - expected).max() <= _FLOAT_ERROR

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu import KERNELS_CU, Build, CpuKernels, Launch, compile_kernels, run_sanitised
 
-from stenosis_trt.kernels.launches import Grids, describe_limits
+from stenosis_trt.kernels.launches import LaunchConfig, describe_limits
 from stenosis_trt.kernels.layouts import CORD, FRAME
 from stenosis_trt.kernels.table import KERNELS
 
@@ -35,7 +35,7 @@ class _Recorder:
         self._runner, self._seed = CpuRunner(kernels, seed), seed
         self.launches: list[Launch] = []
 
-    def run(self, kernel: str, grids: Grids, arguments: Sequence[Argument]) -> None:
+    def run(self, kernel: str, grids: LaunchConfig, arguments: Sequence[Argument]) -> None:
         before = [item.copy() for item in typed(kernel, arguments)]
         self.launches.append(Launch(kernel, grids.grid, grids.block, before, seed=self._seed))
         self._runner.run(kernel, grids, arguments)

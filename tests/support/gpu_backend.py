@@ -17,7 +17,7 @@ from stenosis_trt.engine.packs.crop import slice_roi
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans
 from stenosis_trt.engine.records import LoadedStudy
-from stenosis_trt.engine.support.hardware import nvidia_driver
+from stenosis_trt.engine.support.hardware import query_nvidia_driver
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.flavours import BuildSettings
 
@@ -25,8 +25,8 @@ from stenosis_trt.engine.trt.flavours import BuildSettings
 def plans_for(pack: Pack, batches: tuple[int, ...]) -> ChosenPlans:
     """A pack's plans, built for these batches."""
     request = BuildRequest(flavour="tensorrt", settings=BuildSettings(batches=batches))
-    for outcome in build_plans(pack, request, nvidia_driver(), show_progress):
-        assert outcome.plan is not None, outcome.trouble
+    for outcome in build_plans(pack, request, query_nvidia_driver(), show_progress):
+        assert outcome.plan is not None, outcome.reason
     return choose_plans(pack, "fp32", GpuOptions(flavour="tensorrt"))
 
 

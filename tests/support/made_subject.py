@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from stenosis_trt.bench.phantom.shapes import ellipse
-from stenosis_trt.bench.phantom.spine import FOOT_END_MM, HEAD_END_MM, STEP_MM, course
+from stenosis_trt.bench.phantom.spine import FOOT_END_MM, HEAD_END_MM, STEP_MM, curve_from_angles
 from stenosis_trt.bench.semisynthetic.canal import Canal
-from stenosis_trt.bench.semisynthetic.straight import GRID_MM, StraightSubject
+from stenosis_trt.bench.semisynthetic.straight import GRID_MM, StraightenedSubject
 
 CORD_AP, CORD_TRANSVERSE, CORD_CENTRE = 7.4, 12.6, 0.4
 SAC_AP, SAC_TRANSVERSE = 13.0, 20.0
@@ -20,7 +20,7 @@ SPOT_U, SPOT_V = 9.0, 9.0
 _SPOT_MM = 1.5
 
 
-def made_subject(name: str = "made", bend: float = 20.0) -> StraightSubject:
+def made_subject(name: str = "made", bend: float = 20.0) -> StraightenedSubject:
     """A subject of 2 MB around discs C2/3 to C7/T1.
 
     Args:
@@ -31,7 +31,7 @@ def made_subject(name: str = "made", bend: float = 20.0) -> StraightSubject:
     sagittal = bend * np.tanh(s / 60.0)
     level = np.zeros_like(s)
     canal = Canal(
-        curve=course(s, sagittal, level, np.eye(3), np.zeros(3)),
+        curve=curve_from_angles(s, sagittal, level, np.eye(3), np.zeros(3)),
         sagittal=sagittal,
         coronal=level,
         first=-45.0,
@@ -45,7 +45,7 @@ def made_subject(name: str = "made", bend: float = 20.0) -> StraightSubject:
         sac_transverse=np.full_like(s, SAC_TRANSVERSE),
     )
     along, v, u = (np.arange(low, high, GRID_MM) for low, high in ((-45, 61), (-12, 12.5), (-13, 13.5)))
-    return StraightSubject(
+    return StraightenedSubject(
         name=name,
         canal=canal,
         discs=DISCS,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from stenosis_trt.engine.packs.keys import PrivateKey, PublicKey, read_private_key, read_public_key
-from stenosis_trt.engine.packs.signature import Trust
+from stenosis_trt.engine.packs.signature import TrustedKeys
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Pair:
         return read_private_key(self.private, nobody)
 
     @property
-    def trust(self) -> Trust:
+    def trust(self) -> TrustedKeys:
         """That what this key signed is to be trusted, and nothing else."""
-        return Trust((self.public_key,))
+        return TrustedKeys((self.public_key,))
 
     @property
     def public_key(self) -> PublicKey:

@@ -44,11 +44,11 @@ Kind = Instance | Items | Several | None
 _TRT = Instance(MODULE, is_class=True)
 
 ANY: dict[str, Kind] = {
-    "make_log.trt": _TRT,
-    "make_log.return": None,  # a class of our own, held by `overrides`
+    "make_logger.trt": _TRT,
+    "make_logger.return": None,  # a class of our own, held by `overrides`
     "log.level": Instance("ILogger.Severity"),
-    "make_monitor.trt": _TRT,
-    "make_monitor.return": None,
+    "make_progress_monitor.trt": _TRT,
+    "make_progress_monitor.return": None,
     "_module.return": _TRT,
     "_builder.return": Instance("Builder"),
     "_parse.builder": Instance("Builder"),

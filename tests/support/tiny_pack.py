@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from stenosis_trt.engine.packs.models import OTHER, InputSpec, OutputSpec
+from stenosis_trt.engine.packs.models import OTHER_CLASS, InputSpec, OutputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
@@ -161,7 +161,7 @@ def write_tiny_pack(
             _brightness((*centres, 0.5) if other else centres),
             "fp32",
             input_spec(64, 0.75, 3, "sagittal", 6.0),
-            OutputSpec("classes", (*GRADES, OTHER) if other else GRADES, 1, 0.5, maximum_other),
+            OutputSpec("classes", (*GRADES, OTHER_CLASS) if other else GRADES, 1, 0.5, maximum_other),
         ),
         "cord": ModelContent(
             _echo(4, 2), "fp32", input_spec(128, 0.5, 1, "axial"), OutputSpec("heatmaps", CORD_NAMES, 2, 0.3)

@@ -15,11 +15,11 @@ from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.support.hardware import Driver
+from stenosis_trt.engine.support.hardware import NvidiaDriver
 from stenosis_trt.engine.trt.api import installed_flavours
 
 SHAPE = (3, 64, 64)
-NO_GPU = Driver(None, (), "no NVIDIA driver was found")
+NO_GPU = NvidiaDriver(None, (), "no NVIDIA driver was found")
 
 needs_rtx = pytest.mark.skipif(
     "tensorrt-rtx" not in installed_flavours(),

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stenosis_trt.bench.speed.suite.figures import Figure, Limit
-from stenosis_trt.bench.speed.suite.sheet import Sheet
-from stenosis_trt.bench.speed.suite.system import System
+from stenosis_trt.bench.speed.suite.figures import Limit, Measurement
+from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
+from stenosis_trt.bench.speed.suite.system import SystemUnderTest
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.dicom.reader import DicomReader
@@ -30,7 +30,7 @@ Graded = StudyResult | None
 
 
 @dataclass
-class Agreement:
+class BackendAgreement:
     """How two gradings of the same studies compare, level by level."""
 
     studies: int = 0
@@ -63,13 +63,13 @@ class Agreement:
         else:
             self.ratios_in_one += one.cord is not other.cord
 
-    def figures(self, precision: str) -> list[Figure]:
+    def figures(self, precision: str) -> list[Measurement]:
         """Grades, ratios and points; and where there is nothing to compare, since one of the two has none."""
         judged = precision in _JUDGED
 
-        def figure(name: str, value: float, unit: str, runs: int, limit: Limit) -> Figure:
+        def figure(name: str, value: float, unit: str, runs: int, limit: Limit) -> Measurement:
             held = limit if judged else None
-            return Figure(f"{precision}, {name}", value, unit, runs=runs, limit=held, of_answers=True)
+            return Measurement(f"{precision}, {name}", value, unit, runs=runs, limit=held, about_results=True)
 
         shifts, ratios = self.shifts_mm, self.ratio_differences
         few = Limit(at_most=0.5)
@@ -84,17 +84,19 @@ class Agreement:
         if ratios:
             found.append(figure("largest ratio difference", max(ratios), "", len(ratios), Limit(0.003)))
             found.append(
-                Figure(f"{precision}, mean ratio difference", float(np.mean(ratios)), "", runs=len(ratios))
+                Measurement(
+                    f"{precision}, mean ratio difference", float(np.mean(ratios)), "", runs=len(ratios)
+                )
             )
         if shifts:
             found.append(figure("largest level shift", max(shifts), "mm", len(shifts), Limit(0.3)))
             found.append(
-                Figure(f"{precision}, mean level shift", float(np.mean(shifts)), "mm", runs=len(shifts))
+                Measurement(f"{precision}, mean level shift", float(np.mean(shifts)), "mm", runs=len(shifts))
             )
         return found
 
 
-def answers(system: System, sheet: Sheet) -> None:
+def result_agreement(system: SystemUnderTest, sheet: ScenarioReport) -> None:
     """Grade the phantoms by the CPU, in the pack's own precision, and by the GPU in each."""
     folder = system.phantoms
     with DicomReader(workers=min(8, usable_cores())) as reader:
@@ -106,7 +108,7 @@ def answers(system: System, sheet: Sheet) -> None:
         for precision in system.precisions:
             with system.backend(precision) as gpu:
                 found = _grade_all(reader, headers, gpu.pack, gpu)
-            agreement = Agreement()
+            agreement = BackendAgreement()
             for uid, result in expected.items():
                 agreement.add(found[uid], result, len(system.pack.models["levels"].output.names))
             for figure in agreement.figures(precision):

@@ -9,11 +9,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Figure, Limit, timed
-from stenosis_trt.bench.speed.suite.pace import Pace
-from stenosis_trt.bench.speed.suite.sheet import Sheet
-from stenosis_trt.bench.speed.suite.system import System, computing_stream
-from stenosis_trt.engine.backends.base import Backend, Cords, Grades, Keypoints, Pending, Roi, StudyOnBackend
+from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Limit, Measurement, median_measurement
+from stenosis_trt.bench.speed.suite.pace import Repetition
+from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
+from stenosis_trt.bench.speed.suite.system import SystemUnderTest, computing_stream
+from stenosis_trt.engine.backends.base import Backend, BackendStudy, Cords, Grades, Keypoints, Pending, Roi
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.cuda.device import Device, Event, Stream
@@ -29,7 +29,7 @@ _STAGES = ("levels", "grader", "cord")
 
 
 @dataclass
-class Asked:
+class RequestedRegions:
     """The regions that a study is asked for, by model."""
 
     rois: dict[str, Sequence[Roi]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Asked:
 class _Listening:
     """A backend that keeps what it is asked for."""
 
-    def __init__(self, backend: Backend, asked: Asked) -> None:
+    def __init__(self, backend: Backend, asked: RequestedRegions) -> None:
         self._backend, self._asked = backend, asked
         self.name = backend.name
 
@@ -52,7 +52,7 @@ class _Listening:
 class _ListeningStudy:
     """See `_Listening`."""
 
-    def __init__(self, study: StudyOnBackend, asked: Asked) -> None:
+    def __init__(self, study: BackendStudy, asked: RequestedRegions) -> None:
         self._study, self._asked = study, asked
 
     def locate(self, rois: Sequence[Roi]) -> Pending[Keypoints]:
@@ -71,14 +71,14 @@ class _ListeningStudy:
         self._study.close()
 
 
-def asked_of(study: LoadedStudy, backend: TensorRtBackend) -> Asked:
+def requested_regions(study: LoadedStudy, backend: TensorRtBackend) -> RequestedRegions:
     """What the pipe asks of a study."""
-    asked = Asked()
+    asked = RequestedRegions()
     grade_study(study, backend.pack, _Listening(backend, asked))
     return asked
 
 
-class DeviceClock:
+class DeviceTimer:
     """Times work between two events on a stream.
 
     Before the first event the device is given something to do, for longer than the host needs to launch what
@@ -95,7 +95,7 @@ class DeviceClock:
             once = max(self._once(lambda: self._filler.fill(0, self._stream)) for _ in range(3))
         self._fillers = max(1, min(_MOST_FILLERS, math.ceil(_FILLER_MS / max(once, 1e-3))))
 
-    def times(self, enqueue: Callable[[], Sequence[Pending[Any]] | None], pace: Pace) -> list[float]:
+    def times(self, enqueue: Callable[[], Sequence[Pending[Any]] | None], pace: Repetition) -> list[float]:
         """Milliseconds of each run; what `enqueue` returns is waited for in between."""
         return pace.repeat(lambda: self._once(enqueue))
 
@@ -117,14 +117,14 @@ class DeviceClock:
             return self._end.elapsed_ms(self._begin)
 
 
-def device_time(system: System, sheet: Sheet) -> None:
+def device_time(system: SystemUnderTest, sheet: ScenarioReport) -> None:
     """One study of the pack, in each precision."""
     study = system.loaded_study
     sheet.details["study"] = {
         plane: [len(slices), *slices[0].stored.shape] if slices else []
         for plane, slices in (("sagittal", study.sagittal), ("axial", study.axial))
     }
-    pace = system.options.pace(200)
+    pace = system.options.repetition(200)
     for precision in system.precisions:
         for graphs in (True, False):
             kind = f"{precision}, {'CUDA graphs' if graphs else 'launched one by one'}"
@@ -135,16 +135,16 @@ def device_time(system: System, sheet: Sheet) -> None:
                     sheet.note(text)
 
 
-def _named(figure: Figure, kind: str) -> Figure:
+def _named(figure: Measurement, kind: str) -> Measurement:
     return replace(figure, name=f"{kind}: {figure.name}")
 
 
 def _study_figures(
-    backend: TensorRtBackend, study: LoadedStudy, pace: Pace, judged: bool
-) -> Iterator[Figure]:
+    backend: TensorRtBackend, study: LoadedStudy, pace: Repetition, judged: bool
+) -> Iterator[Measurement]:
     limit = STUDY_LIMIT if judged else None
-    asked = asked_of(study, backend)
-    with closing(DeviceClock(*computing_stream(backend))) as clock, closing(backend.load(study)) as loaded:
+    asked = requested_regions(study, backend)
+    with closing(DeviceTimer(*computing_stream(backend))) as clock, closing(backend.load(study)) as loaded:
         ways: dict[str, Callable[[Sequence[Roi]], Pending[Any]]] = {
             "levels": loaded.locate,
             "grader": loaded.grade,
@@ -154,20 +154,25 @@ def _study_figures(
         def all_three() -> list[Pending[Any]]:
             return [ways[name](asked.rois[name]) for name in _STAGES]
 
-        yield timed(
+        yield median_measurement(
             "study on the device, preprocess to ratios", clock.times(all_three, pace), EVENTS, limit=limit
         )
         for name in _STAGES:
             rois, way = asked.rois[name], ways[name]
             times = clock.times(lambda way=way, rois=rois: [way(rois)], pace)  # type: ignore[misc]
-            yield timed(f"{name}, {len(rois)} regions", times, EVENTS)
+            yield median_measurement(f"{name}, {len(rois)} regions", times, EVENTS)
     for name, prefetched in (("pixels on the device", True), ("pixels copied too", False)):
         yield from _host_to_host(backend, study, pace, name, prefetched, limit)
 
 
 def _host_to_host(
-    backend: TensorRtBackend, study: LoadedStudy, pace: Pace, name: str, prefetched: bool, limit: Limit | None
-) -> Iterator[Figure]:
+    backend: TensorRtBackend,
+    study: LoadedStudy,
+    pace: Repetition,
+    name: str,
+    prefetched: bool,
+    limit: Limit | None,
+) -> Iterator[Measurement]:
     """`grade_study`, which ends once the ratios are on the host; and its stages by its own clock."""
 
     def once() -> tuple[float, dict[str, float]]:
@@ -180,7 +185,7 @@ def _host_to_host(
 
     runs = pace.repeat(once)
     whole = [milliseconds for milliseconds, _ in runs]
-    yield timed(f"grade_study, {name}", whole, WALL, limit=limit if prefetched else None)
+    yield median_measurement(f"grade_study, {name}", whole, WALL, limit=limit if prefetched else None)
     for stage in runs[0][1]:
         spent = [seconds[stage] * 1e3 for _, seconds in runs]
-        yield timed(f"grade_study, {name}, of which {stage}", spent, WALL)
+        yield median_measurement(f"grade_study, {name}, of which {stage}", spent, WALL)

@@ -34,7 +34,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One line of the results.
 
     Attributes:
@@ -45,7 +45,7 @@ class Figure:
         runs: that the value is of.
         p90, p99: percentiles of the runs, linear between them; None where there are no runs to take them of.
         limit: what it is held against; None where there is nothing.
-        of_answers: whether it is about what was computed. All others say how fast, of the GPU that it was
+        about_results: whether it is about what was computed. All others say how fast, of the GPU that it was
             computed on, and a stand-in's are not held against anything.
     """
 
@@ -57,11 +57,11 @@ class Figure:
     p90: float | None = None
     p99: float | None = None
     limit: Limit | None = None
-    of_answers: bool = False
+    about_results: bool = False
 
     def passed(self, on_stand_in: bool) -> bool | None:
         """Whether it keeps its limit; None where it has none, or a stand-in's speed is no measure."""
-        if self.limit is None or (on_stand_in and not self.of_answers):
+        if self.limit is None or (on_stand_in and not self.about_results):
             return None
         return self.limit.holds(self.value)
 
@@ -80,13 +80,13 @@ class Figure:
         }
 
 
-def timed(
+def median_measurement(
     name: str, times: Sequence[float], clock: str, unit: str = "ms", limit: Limit | None = None
-) -> Figure:
+) -> Measurement:
     """The median of some times, with their percentiles."""
     p90, p99 = (float(value) for value in np.percentile(times, [90, 99]))
     median = statistics.median(times)
-    return Figure(name, median, unit, clock, len(times), p90=p90, p99=p99, limit=limit)
+    return Measurement(name, median, unit, clock, len(times), p90=p90, p99=p99, limit=limit)
 
 
 def _rounded(value: float | None) -> float | None:

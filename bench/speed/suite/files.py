@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stenosis_trt.bench.speed.suite.figures import WALL, Figure, Limit, timed
-from stenosis_trt.bench.speed.suite.sheet import Sheet, Skipped
-from stenosis_trt.bench.speed.suite.system import System
-from stenosis_trt.bench.speed.suite.utilisation import Utilisation
+from stenosis_trt.bench.speed.suite.figures import WALL, Limit, Measurement, median_measurement
+from stenosis_trt.bench.speed.suite.sheet import ScenarioReport, ScenarioSkipped
+from stenosis_trt.bench.speed.suite.system import SystemUnderTest
+from stenosis_trt.bench.speed.suite.utilisation import GpuUtilisation
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
@@ -34,27 +34,29 @@ _STUDIES_A_SECOND = Limit(at_least=60.0)
 _JUDGED_WORKERS = 8
 
 
-def end_to_end(system: System, sheet: Sheet) -> None:
+def end_to_end(system: SystemUnderTest, sheet: ScenarioReport) -> None:
     """One study from its files, which lie in the page cache, to its ratios; reading processes are running."""
     workers = min(max(system.options.workers), usable_cores())
     precision = system.main_precision
-    pace = system.options.pace(60)
+    pace = system.options.repetition(60)
     folder = system.one_study
     with (
         system.backend(precision) as backend,
         PixelMemory(backend.reading_bytes) as memory,
         DicomReader(workers=workers, memory=memory) as reader,
     ):
-        backend.read_into(memory)
+        backend.set_reading_memory(memory)
         slots = itertools.cycle(memory.slots)
         runs = pace.repeat(lambda: _one(reader, next(slots), backend, folder))
     sheet.details |= {"precision": precision, "workers": workers}
-    sheet.add(timed("one study, files to ratios", [run["all"] for run in runs], WALL, limit=_MOST_MS))
+    sheet.add(
+        median_measurement("one study, files to ratios", [run["all"] for run in runs], WALL, limit=_MOST_MS)
+    )
     for name in ("headers", "pixels", "computing"):
-        sheet.add(timed(f"of which {name}", [run[name] for run in runs], WALL))
+        sheet.add(median_measurement(f"of which {name}", [run[name] for run in runs], WALL))
     shares = [100 * (run["headers"] + run["pixels"]) / run["all"] for run in runs]
     reading = statistics.median(shares)
-    sheet.add(Figure("share of reading", reading, "%", WALL, len(runs), limit=_READING_PERCENT))
+    sheet.add(Measurement("share of reading", reading, "%", WALL, len(runs), limit=_READING_PERCENT))
 
 
 def _one(reader: DicomReader, slot: PixelSlot, backend: TensorRtBackend, folder: Path) -> dict[str, float]:
@@ -63,8 +65,8 @@ def _one(reader: DicomReader, slot: PixelSlot, backend: TensorRtBackend, folder:
     (header,) = reader.scan([folder]).studies
     scanned = time.perf_counter()
     read = read_study(reader, header, slot)
-    if read.study is None or read.error is not None or read.left_out:
-        raise RuntimeError(f"The study was not read as it should be: {read.problems or read.error}")
+    if read.study is None or read.upload_error is not None or read.outside_slot:
+        raise RuntimeError(f"The study was not read as it should be: {read.problems or read.upload_error}")
     loaded = time.perf_counter()
     grade_study(read.study, backend.pack, backend)
     end = time.perf_counter()
@@ -72,7 +74,7 @@ def _one(reader: DicomReader, slot: PixelSlot, backend: TensorRtBackend, folder:
     return {name: 1e3 * seconds for name, seconds in {**parts, "all": end - start}.items()}
 
 
-def sustained(system: System, sheet: Sheet) -> None:
+def sustained(system: SystemUnderTest, sheet: ScenarioReport) -> None:
     """`grade` over a folder, with one reading process and more."""
     cores = usable_cores()
     there = len([path for path in system.phantoms.iterdir() if path.is_dir()])
@@ -83,7 +85,7 @@ def sustained(system: System, sheet: Sheet) -> None:
     if left_out:
         sheet.note(f"Not with {', '.join(map(str, left_out))} reading processes: there are {cores} cores.")
     if not fitting:
-        raise Skipped("No number of reading processes fits this machine's cores.")
+        raise ScenarioSkipped("No number of reading processes fits this machine's cores.")
     sheet.details |= {"precision": precision, "studies": count, "phantoms": there}
     system.plans(precision)
     with system.many_studies(count) as folder:
@@ -105,7 +107,9 @@ class _Marked:
         return result
 
 
-def _run(system: System, sheet: Sheet, folder: Path, count: int, workers: int) -> Iterator[Figure]:
+def _run(
+    system: SystemUnderTest, sheet: ScenarioReport, folder: Path, count: int, workers: int
+) -> Iterator[Measurement]:
     options = GradeOptions(
         pack=system.pack.path,
         device="gpu",
@@ -115,7 +119,7 @@ def _run(system: System, sheet: Sheet, folder: Path, count: int, workers: int) -
     )
     out, marked, said = system.work / f"sustained-{workers}", _Marked(), io.StringIO()
     shutil.rmtree(out, ignore_errors=True)
-    with Utilisation() as utilisation, contextlib.redirect_stderr(said):
+    with GpuUtilisation() as utilisation, contextlib.redirect_stderr(said):
         outcome = grade_paths([folder], out, options, marked)
     if outcome.graded != count:
         raise RuntimeError(f"{outcome.graded} of {count} studies were graded.\n{said.getvalue()[-2000:]}")
@@ -124,9 +128,9 @@ def _run(system: System, sheet: Sheet, folder: Path, count: int, workers: int) -
     name = f"{workers} reading {'process' if workers == 1 else 'processes'}"
     judged = _STUDIES_A_SECOND if workers == _JUDGED_WORKERS else None
     seconds = marked.done[-1] - marked.begun[0]
-    yield Figure(f"{name}, sustained", count / seconds, "studies/s", WALL, count, limit=judged)
+    yield Measurement(f"{name}, sustained", count / seconds, "studies/s", WALL, count, limit=judged)
     whole = record["seconds"]["total"]
-    yield Figure(f"{name}, with headers and tables", count / whole, "studies/s", WALL, count)
+    yield Measurement(f"{name}, with headers and tables", count / whole, "studies/s", WALL, count)
     stages = {stage: spent["median"] for stage, spent in record["seconds"]["stages"].items()}
     sheet.details[name] = {"median_seconds": stages, "backend": record["backend"]}
     busy = utilisation.median(marked.begun[0], marked.done[-1])
@@ -135,4 +139,4 @@ def _run(system: System, sheet: Sheet, folder: Path, count: int, workers: int) -
         sheet.details[name]["gpu_utilisation"] = None
         sheet.note(f"{name}: no utilisation of the GPU ({why}).")
     else:
-        yield Figure(f"{name}, GPU utilisation", busy, "%", runs=len(utilisation.samples))
+        yield Measurement(f"{name}, GPU utilisation", busy, "%", runs=len(utilisation.samples))

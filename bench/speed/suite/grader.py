@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from typing import Any
 
-from stenosis_trt.bench.speed.suite.device_time import DeviceClock, asked_of
-from stenosis_trt.bench.speed.suite.figures import EVENTS, Figure, Limit, timed
-from stenosis_trt.bench.speed.suite.pace import Pace
-from stenosis_trt.bench.speed.suite.sheet import Sheet
-from stenosis_trt.bench.speed.suite.system import System, computing_stream
+from stenosis_trt.bench.speed.suite.device_time import DeviceTimer, requested_regions
+from stenosis_trt.bench.speed.suite.figures import EVENTS, Limit, Measurement, median_measurement
+from stenosis_trt.bench.speed.suite.pace import Repetition
+from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
+from stenosis_trt.bench.speed.suite.system import SystemUnderTest, computing_stream
 from stenosis_trt.engine.backends.base import Roi
 from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
@@ -41,7 +41,7 @@ _COMPILING_SECONDS = 90.0
 """What compiling the network may take."""
 
 
-def grader(system: System, sheet: Sheet) -> None:
+def grader(system: SystemUnderTest, sheet: ScenarioReport) -> None:
     """Each precision at the smallest and the largest batch up to 32, then PyTorch at the same."""
     model = system.pack.models["grader"]
     at_full_size = model.input.size == (_SIDE, _SIDE)
@@ -51,7 +51,7 @@ def grader(system: System, sheet: Sheet) -> None:
             f"The pack's grader sees {model.input.width}² pixels; the limits are for {_SIDE}², so nothing is "
             "held against them."
         )
-    pace = system.options.pace(200)
+    pace = system.options.repetition(200)
     rates: dict[str, float] = {}
     batches: list[int] = []
     for precision in system.precisions:
@@ -61,11 +61,11 @@ def grader(system: System, sheet: Sheet) -> None:
             in_pipe = _in_the_pipe(system, sheet, precision, batch, pace)
             limit = _IN_THE_PIPE if at_full_size and (precision, batch) == ("fp16", _ONE) else None
             name = f"{precision}, batch {batch}: in the pipe, of the plan alone"
-            sheet.add(Figure(name, in_pipe / alone, "", limit=limit))
+            sheet.add(Measurement(name, in_pipe / alone, "", limit=limit))
     if {"int8", "fp16"} <= set(rates):
         limit = _INT8 if at_full_size else None
         sheet.add(
-            Figure(f"int8 of fp16, batch {batches[-1]}", rates["int8"] / rates["fp16"], "", limit=limit)
+            Measurement(f"int8 of fp16, batch {batches[-1]}", rates["int8"] / rates["fp16"], "", limit=limit)
         )
     _peers(system, sheet, batches, rates, at_full_size)
 
@@ -75,7 +75,9 @@ def _batches(built: Sequence[int]) -> list[int]:
     return sorted({built[0], max([batch for batch in built if batch <= _MANY] or [built[0]])})
 
 
-def _plan_alone(system: System, sheet: Sheet, precision: str, batch: int, pace: Pace) -> tuple[float, float]:
+def _plan_alone(
+    system: SystemUnderTest, sheet: ScenarioReport, precision: str, batch: int, pace: Repetition
+) -> tuple[float, float]:
     """The plan enqueued on a stream, and nothing else: milliseconds, and images a second back to back."""
     chosen = system.plans(precision)
     plan = chosen.plans["grader"]
@@ -83,7 +85,7 @@ def _plan_alone(system: System, sheet: Sheet, precision: str, batch: int, pace: 
         device = stack.enter_context(Device())
         stream = stack.enter_context(Stream(device))
         stack.enter_context(device.current())
-        tensorrt = TensorRT(FLAVOURS[chosen.here.flavour])
+        tensorrt = TensorRT(FLAVOURS[chosen.target.flavour])
         data = read_plan(system.pack, plan)
         loaded = stack.enter_context(
             LoadedPlan(tensorrt, data, plan.sidecar.batches, plan.sidecar.version_compatible)
@@ -108,7 +110,7 @@ def _plan_alone(system: System, sheet: Sheet, precision: str, batch: int, pace: 
             ways["in a graph"] = lambda: graph.launch(stream)
         except (CudaError, TensorRTError) as error:
             sheet.note(f"The plan of the grader in {precision} cannot be captured: {error.reason}")
-        with closing(DeviceClock(device, stream)) as clock:
+        with closing(DeviceTimer(device, stream)) as clock:
             times = {way: clock.times(call, pace) for way, call in ways.items()}
             fastest = min(times, key=lambda way: statistics.median(times[way]))
 
@@ -119,26 +121,36 @@ def _plan_alone(system: System, sheet: Sheet, precision: str, batch: int, pace: 
             rows = clock.times(row, pace)
     name = f"{precision}, batch {batch}: plan alone"
     for way, taken in times.items():
-        sheet.add(timed(f"{name}, {way}", taken, EVENTS))
+        sheet.add(median_measurement(f"{name}, {way}", taken, EVENTS))
     rate = 1e3 * batch * _IN_A_ROW / statistics.median(rows)
-    sheet.add(Figure(f"{name}, back to back", rate, "images/s", EVENTS, len(rows)))
+    sheet.add(Measurement(f"{name}, back to back", rate, "images/s", EVENTS, len(rows)))
     return statistics.median(times[fastest]), rate
 
 
-def _in_the_pipe(system: System, sheet: Sheet, precision: str, batch: int, pace: Pace) -> float:
+def _in_the_pipe(
+    system: SystemUnderTest, sheet: ScenarioReport, precision: str, batch: int, pace: Repetition
+) -> float:
     """Milliseconds of the same on the way of a study: regions cut, inferred, contrast found, all copied."""
     study = system.loaded_study
-    with system.backend(precision) as backend, closing(DeviceClock(*computing_stream(backend))) as clock:
-        rois = list(asked_of(study, backend).rois["grader"])
+    with system.backend(precision) as backend, closing(DeviceTimer(*computing_stream(backend))) as clock:
+        rois = list(requested_regions(study, backend).rois["grader"])
         wanted: list[Roi] = [rois[number % len(rois)] for number in range(batch)]
         with closing(backend.load(study)) as loaded:
             times = clock.times(lambda: [loaded.grade(wanted)], pace)
-    sheet.add(timed(f"{precision}, batch {batch}: in the pipe, preprocess to probabilities", times, EVENTS))
+    sheet.add(
+        median_measurement(
+            f"{precision}, batch {batch}: in the pipe, preprocess to probabilities", times, EVENTS
+        )
+    )
     return statistics.median(times)
 
 
 def _peers(
-    system: System, sheet: Sheet, batches: Sequence[int], rates: dict[str, float], at_full_size: bool
+    system: SystemUnderTest,
+    sheet: ScenarioReport,
+    batches: Sequence[int],
+    rates: dict[str, float],
+    at_full_size: bool,
 ) -> None:
     if importlib.util.find_spec("torch") is None or system.options.peer is None:
         sheet.note("No peer: PyTorch is not installed.")
@@ -149,20 +161,22 @@ def _peers(
         sheet.note(f"No peer: PyTorch {torch.__version__} has no GPU here.")
         return
     sheet.details["torch"] = torch.__version__
-    pace = system.options.pace(200)
+    pace = system.options.repetition(200)
     model = system.pack.models["grader"]
     network = system.options.peer(model.output_shape[0]).eval().cuda()
     # The largest has a limit: where there is time for one, it is for that.
     for batch in reversed(batches):
         images = torch.zeros((batch, *model.input_shape), device="cuda")
         for name, rate in _torch_rates(torch, network, images, pace, system, sheet):
-            sheet.add(Figure(f"PyTorch {name}, batch {batch}", rate, "images/s", EVENTS, pace.runs))
+            sheet.add(Measurement(f"PyTorch {name}, batch {batch}", rate, "images/s", EVENTS, pace.runs))
             if name == _COMPILED and batch == batches[-1]:
                 of = system.main_precision
                 ours = rates[of]
                 limit = _AGAINST_PEER if at_full_size and of == "fp16" and batch == _MANY else None
                 sheet.add(
-                    Figure(f"TensorRT {of} of PyTorch {name}, batch {batch}", ours / rate, "", limit=limit)
+                    Measurement(
+                        f"TensorRT {of} of PyTorch {name}, batch {batch}", ours / rate, "", limit=limit
+                    )
                 )
 
 
@@ -170,7 +184,7 @@ _COMPILED = "compiled, channels last, AMP FP16"
 
 
 def _torch_rates(
-    torch: Any, network: Any, images: Any, pace: Pace, system: System, sheet: Sheet
+    torch: Any, network: Any, images: Any, pace: Repetition, system: SystemUnderTest, sheet: ScenarioReport
 ) -> Iterator[tuple[str, float]]:
     """Images a second of each way to run the network."""
     half = torch.autocast("cuda", dtype=torch.float16)
@@ -189,7 +203,7 @@ def _torch_rates(
         sheet.note(f"PyTorch compiled: failed ({type(error).__name__}: {str(error)[:300]}).")
 
 
-def _torch_rate(torch: Any, network: Any, images: Any, pace: Pace, precision: Any) -> float:
+def _torch_rate(torch: Any, network: Any, images: Any, pace: Repetition, precision: Any) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def once() -> float:

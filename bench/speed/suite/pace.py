@@ -14,7 +14,7 @@ _LEAST = 2
 
 
 @dataclass(frozen=True)
-class Pace:
+class Repetition:
     """At most so many runs, and at most so many seconds of them; before that a warm-up that is not counted.
 
     Attributes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from stenosis_trt.bench.speed.suite.figures import WALL, Figure
-from stenosis_trt.bench.speed.suite.sheet import Sheet
-from stenosis_trt.bench.speed.suite.system import System
+from stenosis_trt.bench.speed.suite.figures import WALL, Measurement
+from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
+from stenosis_trt.bench.speed.suite.system import SystemUnderTest
 
 
-def plans(system: System, sheet: Sheet) -> None:
+def plans(system: SystemUnderTest, sheet: ScenarioReport) -> None:
     """Build what is missing. A plan that was there has its build's time from its sidecar."""
     sheet.details["plans"] = listed = []
     troubles = []
@@ -15,17 +15,17 @@ def plans(system: System, sheet: Sheet) -> None:
         for outcome in system.build(precision):
             name = f"{outcome.model} {outcome.precision}"
             if outcome.plan is None:
-                troubles.append(f"{name}: {outcome.trouble}")
+                troubles.append(f"{name}: {outcome.reason}")
                 continue
             sidecar = outcome.plan.sidecar
-            how = "there already, built in" if outcome.found else "built in"
-            sheet.add(Figure(f"{name}, {how}", sidecar.build_seconds, "s", WALL))
-            sheet.add(Figure(f"{name}, size", sidecar.plan_bytes / 1e6, "MB"))
+            how = "there already, built in" if outcome.already_present else "built in"
+            sheet.add(Measurement(f"{name}, {how}", sidecar.build_seconds, "s", WALL))
+            sheet.add(Measurement(f"{name}, size", sidecar.plan_bytes / 1e6, "MB"))
             listed.append(
                 {
                     "model": outcome.model,
                     "precision": outcome.precision,
-                    "found": outcome.found,
+                    "found": outcome.already_present,
                     "sha256": sidecar.plan_sha256,
                     "flavour": sidecar.flavour,
                     "version": sidecar.version,

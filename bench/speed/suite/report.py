@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Figure
-from stenosis_trt.bench.speed.suite.sheet import Sheet
-from stenosis_trt.bench.speed.suite.system import System
+from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Measurement
+from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
+from stenosis_trt.bench.speed.suite.system import SystemUnderTest
 from stenosis_trt.engine.errors import TensorRTError
-from stenosis_trt.engine.runs.provenance import machine, versions
+from stenosis_trt.engine.runs.provenance import describe_machine, package_versions
 from stenosis_trt.engine.support.hardware import jetson_release
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS, dotted
-from stenosis_trt.kernels.binaries import BinaryError, image_for
+from stenosis_trt.engine.trt.flavours import FLAVOURS, format_capability
+from stenosis_trt.kernels.binaries import BinaryError, load_kernel_image
 
 MEASURED, SKIPPED, FAILED = "measured", "skipped", "failed"
 STAND_IN = (
@@ -33,24 +33,24 @@ class Scenario:
 
     name: str
     about: str
-    sheet: Sheet
+    sheet: ScenarioReport
     status: str = MEASURED
     reason: str = ""
     seconds: float = 0.0
 
 
 @dataclass
-class Run:
+class SuiteRun:
     """A run so far: its scenarios, when it began, and whether it came to its end."""
 
-    system: System
+    system: SystemUnderTest
     started: str
     scenarios: list[Scenario] = field(default_factory=list)
     finished: bool = False
     seconds: float = 0.0
 
     @property
-    def figures(self) -> Iterator[Figure]:
+    def figures(self) -> Iterator[Measurement]:
         """Of all scenarios."""
         return (figure for scenario in self.scenarios for figure in scenario.sheet.figures)
 
@@ -58,11 +58,11 @@ class Run:
     def passed(self) -> bool:
         """Whether no scenario failed, and what was computed keeps its limits."""
         on_stand_in = self.system.on_stand_in
-        wrong = (item.of_answers and item.passed(on_stand_in) is False for item in self.figures)
+        wrong = (item.about_results and item.passed(on_stand_in) is False for item in self.figures)
         return not any(wrong) and all(item.status != FAILED for item in self.scenarios)
 
 
-def record(run: Run) -> dict[str, Any]:
+def suite_record(run: SuiteRun) -> dict[str, Any]:
     """All that is known of a run."""
     system, options = run.system, run.system.options
     on_stand_in = system.on_stand_in
@@ -74,7 +74,7 @@ def record(run: Run) -> dict[str, Any]:
         "passed": run.passed,
         "stand_in": on_stand_in,
         "command": options.command,
-        "machine": {**machine(), "jetson_release": jetson_release() or None},
+        "machine": {**describe_machine(), "jetson_release": jetson_release() or None},
         "gpu": _gpu(system),
         "versions": _versions(),
         "pack": {
@@ -104,24 +104,24 @@ def record(run: Run) -> dict[str, Any]:
     }
 
 
-def _gpu(system: System) -> dict[str, Any]:
+def _gpu(system: SystemUnderTest) -> dict[str, Any]:
     gpu, cuda = system.driver.gpus[0], system.driver.cuda_version
     found: dict[str, Any] = {
         "name": gpu.name,
-        "compute_capability": dotted(gpu.compute_capability),
+        "compute_capability": format_capability(gpu.compute_capability),
         "memory_bytes": gpu.memory_bytes,
-        "driver_cuda": None if cuda is None else dotted(cuda),
+        "driver_cuda": None if cuda is None else format_capability(cuda),
     }
     if cuda is not None:
         try:
-            found["kernels"] = image_for(gpu.compute_capability, cuda[0] * 1000 + cuda[1] * 10).origin
+            found["kernels"] = load_kernel_image(gpu.compute_capability, cuda[0] * 1000 + cuda[1] * 10).origin
         except BinaryError as error:
             found["kernels"] = str(error)
     return found
 
 
 def _versions() -> dict[str, str]:
-    found = {**versions(), **{name: package_version(name) for name in ("pycuda", "torch")}}
+    found = {**package_versions(), **{name: package_version(name) for name in ("pycuda", "torch")}}
     flavours = {name: _flavour_version(name) for name in installed_flavours()}
     return {**found, **flavours, "system": platform.release()}
 
@@ -133,7 +133,7 @@ def _flavour_version(name: str) -> str:
         return error.reason
 
 
-def lines(content: Mapping[str, Any]) -> Iterator[str]:
+def summary_lines(content: Mapping[str, Any]) -> Iterator[str]:
     """The figures that are held against something, and what was not measured, as text."""
     gpu, pack = content["gpu"], content["pack"]
     yield f"{gpu['name']}, CUDA {gpu['driver_cuda']}, pack {pack['name']} {pack['version']}"
@@ -149,7 +149,7 @@ def lines(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name:12} {scenario['status']}: {_short(scenario['reason'])}"
 
 
-def markdown(content: Mapping[str, Any]) -> str:
+def markdown_summary(content: Mapping[str, Any]) -> str:
     """Everything that was measured, for a reader."""
     parts = [*_head(content)]
     for name, scenario in content["scenarios"].items():

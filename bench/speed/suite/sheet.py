@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stenosis_trt.bench.speed.suite.figures import Figure
+from stenosis_trt.bench.speed.suite.figures import Measurement
 
 
-class Skipped(Exception):
+class ScenarioSkipped(Exception):
     """A scenario that cannot be measured here, and why: no fault of anything."""
 
 
-class Sheet:
+class ScenarioReport:
     """Figures, details and notes of a scenario.
 
     Attributes:
@@ -24,11 +24,11 @@ class Sheet:
     def __init__(self, say: Callable[[str], None]) -> None:
         """`say` shows a line to whoever waits."""
         self._say = say
-        self.figures: list[Figure] = []
+        self.figures: list[Measurement] = []
         self.details: dict[str, Any] = {}
         self.notes: list[str] = []
 
-    def add(self, figure: Figure) -> Figure:
+    def add(self, figure: Measurement) -> Measurement:
         """Keep a figure, and show it."""
         self.figures.append(figure)
         self._say(f"  {figure.name}: {figure.value:.4g} {figure.unit}".rstrip())

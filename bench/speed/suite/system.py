@@ -16,7 +16,7 @@ from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.bench.phantom.dicom_files import write_study
 from stenosis_trt.bench.speed.reading_time import large_study
 from stenosis_trt.bench.speed.suite.copies import copy_studies
-from stenosis_trt.bench.speed.suite.pace import Pace
+from stenosis_trt.bench.speed.suite.pace import Repetition
 from stenosis_trt.engine.backends.gpu.choice import choose_plans
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
@@ -24,9 +24,9 @@ from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.grading.read_ahead import read_study
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.plans.build import BuildRequest, Outcome, build_plans
+from stenosis_trt.engine.plans.build import BuildOutcome, BuildRequest, build_plans
 from stenosis_trt.engine.records import LoadedStudy
-from stenosis_trt.engine.support.hardware import Driver, nvidia_driver, usable_cores
+from stenosis_trt.engine.support.hardware import NvidiaDriver, query_nvidia_driver, usable_cores
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.workers import worker_pool
 from stenosis_trt.engine.trt.flavours import BuildSettings
@@ -76,14 +76,14 @@ class SuiteOptions:
     one_study: Path | None = None
     peer: PeerNetwork | None = field(default=None, compare=False)
 
-    def pace(self, runs: int, warm_up: int = 5) -> Pace:
+    def repetition(self, runs: int, warm_up: int = 5) -> Repetition:
         """How often something is timed, of which a full run is to have `runs`."""
         if self.quick:
-            return Pace(max(3, runs // 6), _QUICK_SECONDS_A_FIGURE, warm_up)
-        return Pace(runs, _SECONDS_A_FIGURE, warm_up)
+            return Repetition(max(3, runs // 6), _QUICK_SECONDS_A_FIGURE, warm_up)
+        return Repetition(runs, _SECONDS_A_FIGURE, warm_up)
 
 
-class System:
+class SystemUnderTest:
     """What scenarios measure on. Everything is made when it is first asked for.
 
     Attributes:
@@ -94,7 +94,7 @@ class System:
     def __init__(self, options: SuiteOptions) -> None:
         """Nothing is opened yet."""
         self.options = options
-        self.driver: Driver = nvidia_driver()
+        self.driver: NvidiaDriver = query_nvidia_driver()
         self._start = time.monotonic()
         self._chosen: dict[str, ChosenPlans] = {}
 
@@ -145,7 +145,7 @@ class System:
         """The one that what is measured once is measured in: FP16 where it is among them."""
         return "fp16" if "fp16" in self.precisions else self.precisions[0]
 
-    def build(self, precision: str) -> list[Outcome]:
+    def build(self, precision: str) -> list[BuildOutcome]:
         """Build the plans of one precision that are missing.
 
         Raises:
@@ -169,7 +169,7 @@ class System:
         if precision not in self._chosen:
             for outcome in self.build(precision):
                 if outcome.plan is None:
-                    raise RuntimeError(f"No plan of {outcome.model} in {precision}. {outcome.trouble}")
+                    raise RuntimeError(f"No plan of {outcome.model} in {precision}. {outcome.reason}")
             options = GpuOptions(flavour=self.options.flavour)
             self._chosen[precision] = choose_plans(self.pack, precision, options)
         return self._chosen[precision]

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from stenosis_trt.bench.speed.suite.figures import WALL, Figure, Limit, timed
-from stenosis_trt.bench.speed.suite.sheet import Sheet
-from stenosis_trt.bench.speed.suite.system import System
+from stenosis_trt.bench.speed.suite.figures import WALL, Limit, Measurement, median_measurement
+from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
+from stenosis_trt.bench.speed.suite.system import SystemUnderTest
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.grading.pipeline import grade_study
@@ -29,24 +29,26 @@ _RUNS_BY_GAP = ((0.05, 100), (0.5, 40), (5.0, 10), (60.0, 3), (float("inf"), 1))
 """Rests shorter than so many seconds are measured so often."""
 
 
-def cold_start(system: System, sheet: Sheet) -> None:
+def cold_start(system: SystemUnderTest, sheet: ScenarioReport) -> None:
     """A process of its own, with plans that are there: from its start until a result is kept, and to its end.
 
     Once for the page cache before that, which is not counted.
     """
     precision = system.main_precision
     system.plans(precision)
-    pace = system.options.pace(18, warm_up=1)
+    pace = system.options.repetition(18, warm_up=1)
     pace = replace(pace, seconds=10 * pace.seconds)
     starts = pace.repeat(lambda: _start(system, precision, system.one_study, system.work / "cold_start"))
     sheet.details |= {"precision": precision}
     sheet.add(
-        timed("process start to first result", [start[0] for start in starts], WALL, "s", _FIRST_RESULT)
+        median_measurement(
+            "process start to first result", [start[0] for start in starts], WALL, "s", _FIRST_RESULT
+        )
     )
-    sheet.add(timed("process start to its end", [start[1] for start in starts], WALL, "s"))
+    sheet.add(median_measurement("process start to its end", [start[1] for start in starts], WALL, "s"))
 
 
-def _start(system: System, precision: str, study: Path, out: Path) -> tuple[float, float]:
+def _start(system: SystemUnderTest, precision: str, study: Path, out: Path) -> tuple[float, float]:
     """Seconds until there is a result, and until the process has ended."""
     shutil.rmtree(out, ignore_errors=True)
     arguments = ["grade", study, "--out", out, "--pack", system.pack.path, "--device", "gpu"]
@@ -80,7 +82,7 @@ def _has_result(out: Path) -> bool:
     return folder.is_dir() and any(name.endswith(".json") for name in os.listdir(folder))
 
 
-def idle(system: System, sheet: Sheet) -> None:
+def idle(system: SystemUnderTest, sheet: ScenarioReport) -> None:
     """Latency of a study after rests, with and without keep-warm, and of the first one after opening."""
     study, precision = system.loaded_study, system.main_precision
     sheet.details |= {"precision": precision, "keep_warm_seconds": KEEP_WARM_SECONDS}
@@ -90,27 +92,29 @@ def idle(system: System, sheet: Sheet) -> None:
         with system.backend(precision, options) as backend:
             if not kept_warm:
                 sheet.add(
-                    Figure("opening: plans loaded, warmed up, captured", backend.warm_up_seconds, "s", WALL)
+                    Measurement(
+                        "opening: plans loaded, warmed up, captured", backend.warm_up_seconds, "s", WALL
+                    )
                 )
             first = _milliseconds(backend, study)
-            sheet.add(Figure(f"{name}: first study after opening", first, "ms", WALL))
+            sheet.add(Measurement(f"{name}: first study after opening", first, "ms", WALL))
             for figure in _after_rests(system, sheet, backend, study, name):
                 sheet.add(figure)
             sheet.details[f"{name}, times kept warm"] = backend.record()["kept_warm"]
 
 
 def _after_rests(
-    system: System, sheet: Sheet, backend: TensorRtBackend, study: LoadedStudy, name: str
-) -> Iterator[Figure]:
+    system: SystemUnderTest, sheet: ScenarioReport, backend: TensorRtBackend, study: LoadedStudy, name: str
+) -> Iterator[Measurement]:
     for gap in system.options.gaps_seconds:
         runs = next(runs for below, runs in _RUNS_BY_GAP if gap < below)
-        pace = system.options.pace(runs, warm_up=0)
+        pace = system.options.repetition(runs, warm_up=0)
         if gap * pace.runs > system.seconds_left:
             sheet.note(f"{name}: no rest of {gap:g} s, there is no time left for it.")
             continue
         pace = replace(pace, seconds=pace.seconds + gap * pace.runs)
         times = pace.repeat(lambda gap=gap: _rested(gap, backend, study))  # type: ignore[misc]
-        yield timed(f"{name}: study after {gap:g} s", times, WALL)
+        yield median_measurement(f"{name}: study after {gap:g} s", times, WALL)
 
 
 def _rested(gap: float, backend: TensorRtBackend, study: LoadedStudy) -> float:

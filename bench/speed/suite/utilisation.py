@@ -22,7 +22,7 @@ class _Rates(ctypes.Structure):
     _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
 
 
-class Utilisation:
+class GpuUtilisation:
     """Asks every 50 ms while a `with` block lasts.
 
     Attributes:
@@ -44,7 +44,7 @@ class Utilisation:
         within = sorted(percent for when, percent in self.samples if start <= when <= end)
         return float(within[len(within) // 2]) if within else None
 
-    def __enter__(self) -> Utilisation:
+    def __enter__(self) -> GpuUtilisation:
         if not self.reason:
             self._thread.start()
         return self

@@ -13,11 +13,11 @@ from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.kernels.launches import NOT_CROSSING
 from stenosis_trt.kernels.reference import CordGeometry
 
-Found = Mapping[str, list[Any]]
+BatchArrays = Mapping[str, list[Any]]
 """Arrays of each part of a batch, by the names of `Answer.result`; empty where nothing was asked for."""
 
 
-def keypoints_of(model: ModelSpec, found: Found) -> Keypoints:
+def to_keypoints(model: ModelSpec, found: BatchArrays) -> Keypoints:
     """Peaks of heatmaps.
 
     Raises:
@@ -32,7 +32,7 @@ def keypoints_of(model: ModelSpec, found: Found) -> Keypoints:
     return Keypoints(points["patient"].astype(np.float64), points["confidence"].astype(np.float64), support)
 
 
-def grades_of(model: ModelSpec, found: Found) -> Grades:
+def to_grades(model: ModelSpec, found: BatchArrays) -> Grades:
     """Probabilities and contrast.
 
     Raises:
@@ -45,13 +45,13 @@ def grades_of(model: ModelSpec, found: Found) -> Grades:
     return Grades(probabilities, np.concatenate(found["contrast"]).astype(np.float64))
 
 
-def cords_of(model: ModelSpec, found: Found) -> Cords:
+def to_cords(model: ModelSpec, found: BatchArrays) -> Cords:
     """Cords as the device measured them.
 
     Raises:
-        ModelOutputError: see `keypoints_of`.
+        ModelOutputError: see `to_keypoints`.
     """
-    keypoints = keypoints_of(model, found)
+    keypoints = to_keypoints(model, found)
     if not found:
         empty = np.zeros(0)
         return Cords(keypoints, CordGeometry(empty, empty, empty, np.zeros(0, bool), empty))

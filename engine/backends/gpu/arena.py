@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.engine.backends.base import ReadingMemory, ReadingSlot
-from stenosis_trt.engine.backends.gpu.block import aligned
+from stenosis_trt.engine.backends.gpu.block import align_up
 from stenosis_trt.engine.backends.gpu.inputs import PlacedSlice
-from stenosis_trt.engine.backends.gpu.memory import Budget
+from stenosis_trt.engine.backends.gpu.memory import MemoryBudget
 from stenosis_trt.engine.cuda.device import Device, Event, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
-from stenosis_trt.engine.cuda.memory import PageLocked
+from stenosis_trt.engine.cuda.memory import RegisteredMemory
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.kernels.cuts import Slice
+from stenosis_trt.kernels.cuts import SliceLayout
 
 SLOTS = 2
 SLOT_BYTES = 32 << 20
@@ -71,14 +71,15 @@ class Arena:
     """Pixels of `SLOTS` studies on the device. Its methods may be called from several threads.
 
     Attributes:
-        grown: how often a study was larger than its slot, so that all slots had to be made anew. What knows
+        growth_count: how often a study was larger than its slot, so that all slots had to be made anew. What
+            knows
             the address of a pixel forgets it then, also where `load` raised.
         mapped: whether kernels read page-locked memory of the machine as it is.
         copies: how many copies were made.
         stream: that copies.
     """
 
-    def __init__(self, device: Device, budget: Budget, slot_bytes: int = SLOT_BYTES) -> None:
+    def __init__(self, device: Device, budget: MemoryBudget, slot_bytes: int = SLOT_BYTES) -> None:
         """Take the memory.
 
         Raises:
@@ -87,18 +88,18 @@ class Arena:
         self._device, self._budget = device, budget
         self._lock = threading.Lock()
         self.stream = Stream(device)
-        self._slot_bytes = aligned(slot_bytes)
+        self._slot_bytes = align_up(slot_bytes)
         self._pixels = budget.buffer(SLOTS * self._slot_bytes, _PIXELS)
         self._slots = [
             _Slot(number * self._slot_bytes, Event(device, timing=False)) for number in range(SLOTS)
         ]
         self._memory: ReadingMemory | None = None
-        self._locked: PageLocked | None = None
+        self._locked: RegisteredMemory | None = None
         self._turns = itertools.count(1)
         self.mapped = False
-        self.grown = self.copies = 0
+        self.growth_count = self.copies = 0
 
-    def read_into(self, memory: ReadingMemory) -> None:
+    def set_reading_memory(self, memory: ReadingMemory) -> None:
         """Page-lock the memory that studies are read into.
 
         Raises:
@@ -107,7 +108,7 @@ class Arena:
         with self._lock:
             if self._locked is not None:
                 self._locked.close()
-            self._memory, self._locked = memory, PageLocked(self._device, memory.array)
+            self._memory, self._locked = memory, RegisteredMemory(self._device, memory.array)
 
     def prefetch(self, study: LoadedStudy) -> None:
         """Begin to copy a study that is loaded next, if there is room; else `load` will.
@@ -217,7 +218,7 @@ class Arena:
             slot.ready.record(self.stream)
         slot.study, slot.turn = study, next(self._turns)
         for reading in self._sources(study):
-            reading.hold(lambda: self._wait(slot.ready))
+            reading.add_release_wait(lambda: self._wait(slot.ready))
 
     def _sources(self, study: LoadedStudy) -> set[ReadingSlot]:
         """The slots that a study was read into: one, or none where it lies elsewhere as a whole."""
@@ -240,10 +241,10 @@ class Arena:
             raise CudaError("The arena cannot grow while a study is computed.", "Close it before the next.")
         with self._device.current():
             self.stream.synchronize()
-        self.grown += 1
+        self.growth_count += 1
         self._pixels.close()
         try:
-            self._make(aligned(needed))
+            self._make(align_up(needed))
         except CudaError:
             self._make(self._slot_bytes)
             raise
@@ -261,14 +262,14 @@ def _slices(study: LoadedStudy) -> tuple[LoadedSlice, ...]:
 
 
 def _bytes_of(study: LoadedStudy) -> int:
-    return sum(aligned(item.stored.nbytes) for item in _slices(study))
+    return sum(align_up(item.stored.nbytes) for item in _slices(study))
 
 
 def _behind_one_another(study: LoadedStudy, first_byte: int) -> tuple[PlacedSlice, ...]:
     places = []
     for item in _slices(study):
         places.append(PlacedSlice(item, _place(item, first_byte)))
-        first_byte += aligned(item.stored.nbytes)
+        first_byte += align_up(item.stored.nbytes)
     return tuple(places)
 
 
@@ -283,9 +284,9 @@ def _placed(
     return PlacedStudy(places[:cut], places[cut:], address, ready, slot)
 
 
-def _place(item: LoadedSlice, first_byte: int) -> Slice:
+def _place(item: LoadedSlice, first_byte: int) -> SliceLayout:
     rows, columns = item.stored.shape
-    return Slice(
+    return SliceLayout(
         offset=first_byte // _PIXEL_BYTES,
         shape=(rows, columns),
         pitch=columns,

@@ -15,12 +15,12 @@ ALIGNMENT = 256
 """Bytes: what memory of the device begins on, and what TensorRT wants of a tensor's address."""
 
 
-def aligned(nbytes: int) -> int:
+def align_up(nbytes: int) -> int:
     """The next multiple of `ALIGNMENT`."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-class Block:
+class MirroredArrays:
     """Arrays in page-locked memory, and room for the same on the device.
 
     Attributes:
@@ -38,7 +38,7 @@ class Block:
         self.nbytes = 0
         for name, (dtype, count) in fields.items():
             self._offsets[name] = self.nbytes
-            self.nbytes += aligned(np.dtype(dtype).itemsize * count)
+            self.nbytes += align_up(np.dtype(dtype).itemsize * count)
         self._pinned = HostArray(device, self.nbytes, np.uint8)
         self._device = DeviceBuffer(device, self.nbytes)
         whole = self._pinned.array

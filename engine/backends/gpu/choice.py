@@ -10,14 +10,14 @@ from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.errors import PlanError, TensorRTError
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.plans.build import BuildRequest, build_plans, outcome_line
-from stenosis_trt.engine.plans.sidecar import Here
+from stenosis_trt.engine.plans.build import BuildRequest, build_outcome_line, build_plans
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget
 from stenosis_trt.engine.plans.store import find_plan
-from stenosis_trt.engine.support.hardware import Driver, nvidia_driver
-from stenosis_trt.engine.support.messages import say
+from stenosis_trt.engine.support.hardware import NvidiaDriver, query_nvidia_driver
+from stenosis_trt.engine.support.messages import print_message
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS, dotted
+from stenosis_trt.engine.trt.flavours import FLAVOURS, format_capability
 
 
 class NoGpuError(CudaError):
@@ -44,10 +44,10 @@ def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans
         PackError: plans were to be built, and the pack cannot be written to, or they would not be signed as
             it requires.
     """
-    driver = nvidia_driver()
+    driver = query_nvidia_driver()
     if not driver.gpus:
         raise NoGpuError(
-            f"There is no GPU to grade on: {driver.trouble}.",
+            f"There is no GPU to grade on: {driver.unavailable_reason}.",
             "Check that the GPU is given to this process, or grade with --device cpu.",
         )
     if importlib.util.find_spec("pycuda") is None:
@@ -59,12 +59,12 @@ def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans
         for name in others:
             with suppress(TensorRTError):
                 return _plans_of(pack, name, precision, driver)
-        if not options.build:
+        if not options.build_missing_plans:
             raise
     return _plans_of(pack, first, precision, driver, build=True)
 
 
-def _flavours(wanted: str | None, driver: Driver) -> list[str]:
+def _flavours(wanted: str | None, driver: NvidiaDriver) -> list[str]:
     """Names of the flavours that are installed and run on this GPU, one at least."""
     installed = [name for name in installed_flavours() if wanted in (None, name)]
     if not installed:
@@ -75,23 +75,25 @@ def _flavours(wanted: str | None, driver: Driver) -> list[str]:
     running = [
         name
         for name in installed
-        if not FLAVOURS[name].builds_ahead
+        if not FLAVOURS[name].builds_without_gpu
         or gpu.compute_capability in FLAVOURS[name].targets
         or FLAVOURS[name].runs_on(gpu.compute_capability)
     ]
     if not running:
         raise TensorRTError(
             f"{' and '.join(installed)} do not run on {gpu.name} "
-            f"(compute capability {dotted(gpu.compute_capability)}).",
+            f"(compute capability {format_capability(gpu.compute_capability)}).",
             f"Install TensorRT: {FLAVOURS['tensorrt'].install}.",
         )
     return running
 
 
-def _plans_of(pack: Pack, flavour: str, precision: str, driver: Driver, build: bool = False) -> ChosenPlans:
+def _plans_of(
+    pack: Pack, flavour: str, precision: str, driver: NvidiaDriver, build: bool = False
+) -> ChosenPlans:
     """One flavour's plan for each model; what is missing is built first, if wanted."""
     gpu = driver.gpus[0]
-    here = Here(flavour, TensorRT(FLAVOURS[flavour]).version, gpu.name, gpu.compute_capability)
+    here = RuntimeTarget(flavour, TensorRT(FLAVOURS[flavour]).version, gpu.name, gpu.compute_capability)
     plans = {}
     for name in MODEL_NAMES:
         model = pack.models[name]
@@ -106,9 +108,9 @@ def _plans_of(pack: Pack, flavour: str, precision: str, driver: Driver, build: b
     return ChosenPlans(here, plans)
 
 
-def _build(pack: Pack, request: BuildRequest, driver: Driver) -> None:
+def _build(pack: Pack, request: BuildRequest, driver: NvidiaDriver) -> None:
     """Build, and say so."""
     for outcome in build_plans(pack, request, driver, show_progress):
         if outcome.plan is None:
-            raise TensorRTError(f"{outcome.model} {outcome.precision}: not built.", outcome.trouble)
-        say(outcome_line(outcome))
+            raise TensorRTError(f"{outcome.model} {outcome.precision}: not built.", outcome.reason)
+        print_message(build_outcome_line(outcome))

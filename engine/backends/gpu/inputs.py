@@ -11,7 +11,7 @@ from stenosis_trt.engine.backends.base import Roi
 from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.packs.models import InputSpec, ModelSpec
 from stenosis_trt.engine.records import LoadedSlice
-from stenosis_trt.kernels.cuts import Cuts, Slice, biased_window, parts_of_input
+from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout, regions_per_input, stored_window
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
@@ -27,7 +27,7 @@ class PlacedSlice:
     """A slice, and where its pixels lie in the arena."""
 
     slice: LoadedSlice
-    place: Slice
+    place: SliceLayout
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class DescribedInputs:
 
 def planes_per_input(spec: InputSpec) -> int:
     """Planes, and regions of the statistics, that each input has."""
-    return parts_of_input(spec.channels, spec.channel_source == "slice")
+    return regions_per_input(spec.channels, spec.channel_source == "slice")
 
 
 def describe_inputs(
@@ -74,15 +74,15 @@ def describe_inputs(
     """
     spec = model.input
     padded = [*rois, *[rois[-1]] * (bucket - len(rois))]
-    cuts = Cuts(
+    cuts = RegionBatch(
         [item.place for item in slices],
         np.array([roi.slices for roi in padded]),
         np.array([roi.affine for roi in padded]),
         spec.size,
-        one_slice=spec.channel_source == "slice",
+        single_slice=spec.channel_source == "slice",
     )
     # One rescale in all channels of each input, else the device cannot find their windows.
-    on_host = not cuts.one_kind.all()
+    on_host = not cuts.has_uniform_rescale.all()
     planes = describe_planes(cuts, spec.mean, spec.std, window_a_channel=on_host)
     frames = _frames(slices, cuts, model.output.stride) if model.output.kind == "heatmaps" else None
     kernel = preprocess_kernel(planes, cuts)
@@ -98,12 +98,12 @@ def _windows(slices: Sequence[PlacedSlice], roi: Roi, spec: InputSpec) -> np.nda
     members = [slices[k] for k in roi.slices]
     sources = [RegionSource(item.slice.stored, item.place.slope, item.place.intercept) for item in members]
     window = region_window(sources, roi.affine, spec.size, spec.window_percentiles)
-    return np.array([biased_window(item.place, window) for item in members], dtype=WINDOW)
+    return np.array([stored_window(item.place, window) for item in members], dtype=WINDOW)
 
 
-def _frames(slices: Sequence[PlacedSlice], cuts: Cuts, stride: int) -> np.ndarray:
+def _frames(slices: Sequence[PlacedSlice], cuts: RegionBatch, stride: int) -> np.ndarray:
     """Where the pixels of the heatmaps lie: in the slice of the middle channel."""
-    middle = cuts.picks[:, cuts.picks.shape[1] // 2]
+    middle = cuts.slice_indices[:, cuts.slice_indices.shape[1] // 2]
     poses = np.array([slices[k].slice.pose.pixel_to_patient for k in middle])
     return describe_frames(_heatmap_to_source(cuts.affines, stride), poses)
 

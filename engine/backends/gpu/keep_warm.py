@@ -19,7 +19,7 @@ class KeepWarm:
             failed: called with that, on the same thread; the next study finds out by itself.
         """
         self._seconds, self._work, self._failed = seconds, work, failed
-        self.working = threading.Lock()
+        self.gpu_lock = threading.Lock()
         """Held by whoever uses the GPU."""
         self.count = 0
         """How often it worked."""
@@ -28,7 +28,7 @@ class KeepWarm:
         self._thread = threading.Thread(target=self._run, name="keep-warm", daemon=True)
         self._thread.start()
 
-    def touch(self) -> None:
+    def restart_timer(self) -> None:
         """Something was done."""
         self._last = time.monotonic()
 
@@ -39,7 +39,7 @@ class KeepWarm:
 
     def _run(self) -> None:
         while not self._end.wait(max(0.0, self._last + self._seconds - time.monotonic())):
-            if time.monotonic() < self._last + self._seconds or not self.working.acquire(blocking=False):
+            if time.monotonic() < self._last + self._seconds or not self.gpu_lock.acquire(blocking=False):
                 # In use, or used meanwhile.
                 self._end.wait(min(self._seconds, 0.01))
                 continue
@@ -49,6 +49,6 @@ class KeepWarm:
                 self._failed(error)
                 return
             finally:
-                self.working.release()
+                self.gpu_lock.release()
             self.count += 1
-            self.touch()
+            self.restart_timer()

@@ -9,22 +9,22 @@ from stenosis_trt.engine.cuda.memory import DeviceBuffer
 _MIB = 1 << 20
 
 
-class Budget:
+class MemoryBudget:
     """What may be taken of a device's memory.
 
     Attributes:
-        taken: bytes so far, by what they are for.
+        bytes_by_purpose: bytes so far, by what they are for.
     """
 
     def __init__(self, device: Device, ceiling_bytes: int | None = None) -> None:
         """Without a ceiling, all that is free may be taken."""
         self._device, self._ceiling = device, ceiling_bytes
-        self.taken: dict[str, int] = {}
+        self.bytes_by_purpose: dict[str, int] = {}
 
     @property
-    def total(self) -> int:
+    def total_bytes(self) -> int:
         """Bytes taken."""
-        return sum(self.taken.values())
+        return sum(self.bytes_by_purpose.values())
 
     def reserve(self, nbytes: int, purpose: str) -> None:
         """Count what something else takes, such as TensorRT for its weights; what was counted for the same
@@ -33,7 +33,7 @@ class Budget:
         Raises:
             CudaError: it would be more than the ceiling; `out_of_memory`.
         """
-        others = self.total - self.taken.get(purpose, 0)
+        others = self.total_bytes - self.bytes_by_purpose.get(purpose, 0)
         if self._ceiling is not None and others + nbytes > self._ceiling:
             raise CudaError(
                 f"The {purpose} take {nbytes / _MIB:.0f} MiB of the GPU's memory, beside "
@@ -43,7 +43,7 @@ class Budget:
                 "(stenosis-trt build --batch).",
                 "CUDA_ERROR_OUT_OF_MEMORY",
             )
-        self.taken[purpose] = nbytes
+        self.bytes_by_purpose[purpose] = nbytes
 
     def buffer(self, nbytes: int, purpose: str) -> DeviceBuffer:
         """Take memory.

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stenosis_trt.engine.backends.gpu.arena import SLOT_BYTES
-from stenosis_trt.engine.plans.sidecar import Here
-from stenosis_trt.engine.plans.store import Plan
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget
+from stenosis_trt.engine.plans.store import StoredPlan
 from stenosis_trt.engine.trt.flavours import FLAVOURS
 
 _LONGEST_REST_SECONDS = 86400.0
@@ -21,7 +21,7 @@ class GpuOptions:
 
     Attributes:
         flavour: of TensorRT; None for the one that has plans.
-        build: make plans that are missing, on the spot.
+        build_missing_plans: make plans that are missing, on the spot.
         graphs: capture what is launched into CUDA graphs.
         high_priority: go before other programs' work on the same GPU.
         memory_ceiling_bytes: of the GPU's memory; None for all that is free.
@@ -34,7 +34,7 @@ class GpuOptions:
     """
 
     flavour: str | None = None
-    build: bool = False
+    build_missing_plans: bool = False
     graphs: bool = True
     high_priority: bool = False
     memory_ceiling_bytes: int | None = None
@@ -55,5 +55,5 @@ class GpuOptions:
 class ChosenPlans:
     """The plans of one flavour for this GPU, by model."""
 
-    here: Here
-    plans: Mapping[str, Plan] = field(default_factory=dict)
+    target: RuntimeTarget
+    plans: Mapping[str, StoredPlan] = field(default_factory=dict)

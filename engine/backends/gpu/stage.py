@@ -16,25 +16,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.engine.backends.gpu.block import Block
+from stenosis_trt.engine.backends.gpu.block import MirroredArrays
 from stenosis_trt.engine.backends.gpu.inputs import DescribedInputs, planes_per_input
-from stenosis_trt.engine.backends.gpu.memory import Budget
+from stenosis_trt.engine.backends.gpu.memory import MemoryBudget
 from stenosis_trt.engine.cuda.device import Device, Event, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.graph import Graph
 from stenosis_trt.engine.cuda.memory import DeviceBuffer
-from stenosis_trt.engine.cuda.module import Argument, Module
+from stenosis_trt.engine.cuda.module import KernelArgument, Module
 from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.trt.engine import LoadedPlan
 from stenosis_trt.kernels.launches import (
-    Grids,
-    contrast_grids,
-    cord_grids,
-    decode_grids,
+    LaunchConfig,
+    contrast_launch,
+    cord_launch,
+    decode_launch,
     describe_limits,
-    preprocess_grids,
-    statistics_grids,
+    preprocess_launch,
+    statistics_launch,
 )
 from stenosis_trt.kernels.layouts import (
     CORD,
@@ -52,7 +52,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Workplace:
+class StageResources:
     """What the stages of a backend share. All of them run on one stream, one after the other.
 
     Attributes:
@@ -67,13 +67,13 @@ class Workplace:
     module: Module
     stream: Stream
     scratch: DeviceBuffer
-    budget: Budget
+    budget: MemoryBudget
     graphs: bool
     refused: Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class _Way:
+class _GraphKey:
     """What a launch depends on, beside what is in memory: each has a graph of its own."""
 
     batch: int
@@ -82,7 +82,7 @@ class _Way:
     pixels: int
 
 
-class Answer:
+class PendingBatch:
     """What a stage was asked for. Its arrays are copies, and hold only what was asked for."""
 
     def __init__(self, done: Event, results: Mapping[str, Array], count: int) -> None:
@@ -103,7 +103,7 @@ class Answer:
         return self._copied
 
 
-class Stage:
+class ModelStage:
     """See the module. One thread at a time; it is asked again only after the last answer was waited for,
     which it does itself where nobody has.
 
@@ -115,7 +115,7 @@ class Stage:
 
     def __init__(
         self,
-        place: Workplace,
+        place: StageResources,
         model: ModelSpec,
         plan: LoadedPlan,
         statistics_blocks: int,
@@ -147,10 +147,10 @@ class Stage:
             "limits": (CORD_LIMITS, 1),
             "deviations": (np.float32, spec.channels),
         }
-        self._told = Block(device, told)
-        self._told.host["deviations"][:] = spec.std
+        self._descriptors = MirroredArrays(device, told)
+        self._descriptors.host["deviations"][:] = spec.std
         # What is doubtful about a cord is for engine/grading/cord.py to say, whatever measured it.
-        self._told.host["limits"][:] = describe_limits(0.0, 0.0, (0.0, np.inf), (0.0, np.inf))
+        self._descriptors.host["limits"][:] = describe_limits(0.0, 0.0, (0.0, np.inf), (0.0, np.inf))
         maps, outputs = model.output_shape[0], int(np.prod(plan.output_shape))
         heatmaps = model.output.kind == "heatmaps"
         found: dict[str, tuple[npt.DTypeLike, int]] = (
@@ -158,9 +158,9 @@ class Stage:
             if heatmaps
             else {"probabilities": (plan.output_dtype, most * outputs), "contrast": (np.float32, most)}
         )
-        self._found = Block(device, found)
+        self._outputs = MirroredArrays(device, found)
         name = model.name
-        budget.reserve(self._told.nbytes + self._found.nbytes, f"descriptions and answers of {name}")
+        budget.reserve(self._descriptors.nbytes + self._outputs.nbytes, f"descriptions and answers of {name}")
         inputs = most * int(np.prod(plan.input_shape)) * plan.input_dtype.itemsize
         self._input = budget.buffer(inputs, f"inputs of {name}")
         self._heatmaps: DeviceBuffer | None = None
@@ -172,15 +172,15 @@ class Stage:
         with device.current():
             self._selections.fill(0, place.stream)
         self._done = Event(device, timing=False)
-        self._graphs: dict[_Way, Graph | None] = {}
-        self._open: Answer | None = None
-        self._last: _Way | None = None
+        self._graphs: dict[_GraphKey, Graph | None] = {}
+        self._open: PendingBatch | None = None
+        self._last: _GraphKey | None = None
 
     def batch_for(self, count: int) -> int:
         """The smallest batch that holds `count` inputs, or else the largest."""
         return next((batch for batch in self.batches if batch >= count), self.batches[-1])
 
-    def ask(self, inputs: DescribedInputs, batch: int, pixels: int, ready: Event | None) -> Answer:
+    def submit(self, inputs: DescribedInputs, batch: int, pixels: int, ready: Event | None) -> PendingBatch:
         """Give a batch to the device.
 
         Args:
@@ -196,7 +196,7 @@ class Stage:
             # Its numbers would be written over.
             self._open.result()
         self._describe(inputs)
-        way = _Way(batch, inputs.kernel, inputs.windows is not None, pixels)
+        way = _GraphKey(batch, inputs.kernel, inputs.windows is not None, pixels)
         stream = self._place.stream
         with self._place.device.current():
             try:
@@ -211,10 +211,10 @@ class Stage:
                     stream.synchronize()
                 raise
         self._last = way
-        self._open = Answer(self._done, self._results(), inputs.count)
+        self._open = PendingBatch(self._done, self._results(), inputs.count)
         return self._open
 
-    def again(self) -> None:
+    def replay_last(self) -> None:
         """Repeat what was asked last, for nothing but the work, and wait for it. Answers may be written over.
 
         Raises:
@@ -226,7 +226,7 @@ class Stage:
                 self._done.record(self._place.stream)
                 self._done.synchronize()
 
-    def forget(self) -> None:
+    def invalidate_graphs(self) -> None:
         """Pixels are not any more where they were: nothing that was captured or asked is repeated."""
         self._last = None
         for graph in self._graphs.values():
@@ -235,35 +235,35 @@ class Stage:
         self._graphs.clear()
 
     @property
-    def graphs(self) -> int:
+    def graph_count(self) -> int:
         """How many ways were captured."""
         return sum(graph is not None for graph in self._graphs.values())
 
     def close(self) -> None:
         """Give back what it took. The plan is not its own."""
         self._open = None
-        self.forget()
+        self.invalidate_graphs()
         self._done.close()
         buffers = (self._input, self._heatmaps, self._selections, self._windows)
         for buffer in buffers:
             if buffer is not None:
                 buffer.close()
-        self._told.close()
-        self._found.close()
+        self._descriptors.close()
+        self._outputs.close()
 
-    def outputs(self, count: int) -> Array:
+    def network_outputs(self, count: int) -> Array:
         """All that the network answered for the first `count` inputs of the last batch, (N, …), float32."""
         plan = self._plan
         values = np.empty((count, *plan.output_shape), plan.output_dtype)
         if self._heatmaps is None:
-            values[:] = self._found.host["probabilities"].reshape(-1, *plan.output_shape)[:count]
+            values[:] = self._outputs.host["probabilities"].reshape(-1, *plan.output_shape)[:count]
             return values.astype(np.float32)
         with self._place.device.current():
             self._heatmaps.copy_to(values, self._place.stream)
             self._place.stream.synchronize()
         return values.astype(np.float32)
 
-    def _launch_way(self, way: _Way) -> None:
+    def _launch_way(self, way: _GraphKey) -> None:
         """As it was captured; or as it is, and captured then."""
         graph = self._graphs.get(way)
         if graph is not None:
@@ -282,17 +282,17 @@ class Stage:
         return {"support": (np.float32, most * maps * maps)}
 
     def _describe(self, inputs: DescribedInputs) -> None:
-        told = self._told.host
+        told = self._descriptors.host
         for name in ("regions", "requests", "windows", "planes", "frames"):
             values = getattr(inputs, name)
             if values is not None:
                 told[name][: len(values)] = values
 
     def _output_address(self) -> int:
-        return self._heatmaps.address if self._heatmaps else self._found.address("probabilities")
+        return self._heatmaps.address if self._heatmaps else self._outputs.address("probabilities")
 
     def _results(self) -> dict[str, Array]:
-        found = self._found.host
+        found = self._outputs.host
         if self._heatmaps is None:
             return {
                 "probabilities": found["probabilities"].reshape(-1, *self._plan.output_shape),
@@ -304,7 +304,7 @@ class Stage:
             return {"points": points, "cords": found["cords"]}
         return {"points": points, "support": found["support"].reshape(-1, maps, maps)}
 
-    def _capture(self, way: _Way) -> Graph | None:
+    def _capture(self, way: _GraphKey) -> Graph | None:
         """A graph of what was just run as it is; None where the driver refuses."""
         try:
             return Graph(self._place.stream, lambda: self._enqueue(way))
@@ -314,19 +314,19 @@ class Stage:
             self._place.refused(error.reason)
             return None
 
-    def _enqueue(self, way: _Way) -> None:
+    def _enqueue(self, way: _GraphKey) -> None:
         """All of a batch's work, in order."""
-        stream, told, found = self._place.stream, self._told, self._found
+        stream, told, found = self._place.stream, self._descriptors, self._outputs
         told.upload(stream)
         windows = told.address("windows") if way.windows_given else self._windows.address
         if not way.windows_given:
-            grids = statistics_grids(self.statistics_blocks, way.batch * self._planes)
+            grids = statistics_launch(self.statistics_blocks, way.batch * self._planes)
             asked = (told.address("regions"), told.address("requests"))
             for name in ("order_statistics_upper", "order_statistics_lower"):
                 self._launch(name, grids, way.pixels, *asked, self._selections, self._windows)
         height, width = self.model.input.size
         size = (np.int32(height), np.int32(width))
-        grids = preprocess_grids(way.kernel, way.batch * self._planes, (height, width))
+        grids = preprocess_launch(way.kernel, way.batch * self._planes, (height, width))
         suffix = _suffix(self._plan.input_dtype)
         planes = told.address("planes")
         self._launch(f"{way.kernel}_{suffix}", grids, way.pixels, planes, windows, self._input, *size)
@@ -334,14 +334,14 @@ class Stage:
         if self._heatmaps is None:
             channels = np.int32(self.model.input.channels), np.int32(height * width)
             contrast = found.address("contrast")
-            kernel, grids = f"input_contrast_{suffix}", contrast_grids(way.batch)
+            kernel, grids = f"input_contrast_{suffix}", contrast_launch(way.batch)
             self._launch(kernel, grids, self._input, told.address("deviations"), contrast, *channels)
         else:
             self._decode(way.batch, self._heatmaps)
         found.download(stream)
 
     def _decode(self, batch: int, heatmaps: DeviceBuffer) -> None:
-        told, found = self._told, self._found
+        told, found = self._descriptors, self._outputs
         maps, height, width = self._plan.output_shape
         size = (np.int32(height), np.int32(width))
         suffix = _suffix(self._plan.output_dtype)
@@ -349,12 +349,12 @@ class Stage:
         if self._cords:
             limits, cords = told.address("limits"), found.address("cords")
             kernel = f"cord_geometry_{suffix}"
-            self._launch(kernel, cord_grids(batch), heatmaps, frames, limits, points, cords, *size)
+            self._launch(kernel, cord_launch(batch), heatmaps, frames, limits, points, cords, *size)
         else:
             kernel, support = f"decode_keypoints_{suffix}", found.address("support")
-            self._launch(kernel, decode_grids(batch, maps), heatmaps, frames, points, support, *size)
+            self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, support, *size)
 
-    def _launch(self, kernel: str, grids: Grids, *arguments: Argument) -> None:
+    def _launch(self, kernel: str, grids: LaunchConfig, *arguments: KernelArgument) -> None:
         self._place.module.launch(kernel, grids.grid, grids.block, arguments, self._place.stream)
 
 

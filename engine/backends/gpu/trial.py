@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.backends.base import ReadingMemory, Roi
-from stenosis_trt.engine.backends.gpu.block import aligned
+from stenosis_trt.engine.backends.gpu.block import align_up
 from stenosis_trt.engine.backends.gpu.inputs import PlacedSlice
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.packs.crop import slice_roi
@@ -27,7 +27,7 @@ from stenosis_trt.engine.records import (
 _SLICES = 2
 
 
-def trial_roi(slices: Sequence[PlacedSlice], spec: InputSpec) -> Roi:
+def central_roi(slices: Sequence[PlacedSlice], spec: InputSpec) -> Roi:
     """The region in the middle of the first slice, with the others as its neighbours."""
     pose = slices[0].slice.pose
     indices = tuple(k % len(slices) for k in range(spec.channels))
@@ -36,7 +36,7 @@ def trial_roi(slices: Sequence[PlacedSlice], spec: InputSpec) -> Roi:
     return Roi(indices, slice_roi(pose, pose.centre, spec))
 
 
-def placed_in(memory: ReadingMemory, study: LoadedStudy) -> LoadedStudy:
+def copy_into_memory(memory: ReadingMemory, study: LoadedStudy) -> LoadedStudy:
     """The study with its pixels in the beginning of the memory, which has room for them."""
     first = 0
 
@@ -48,7 +48,7 @@ def placed_in(memory: ReadingMemory, study: LoadedStudy) -> LoadedStudy:
             stored: npt.NDArray[np.uint16] = room.view(np.uint16).reshape(item.stored.shape)
             stored[:] = item.stored
             result.append(replace(item, stored=stored))
-            first += aligned(item.stored.nbytes)
+            first += align_up(item.stored.nbytes)
         return tuple(result)
 
     return replace(study, sagittal=moved(study.sagittal), axial=moved(study.axial))

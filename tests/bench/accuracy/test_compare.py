@@ -12,8 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stenosis_trt.bench.accuracy.compare import LevelPair, RatioError, compare, pair_levels, quadratic_kappa
-from stenosis_trt.engine.runs.table_files import TableFile, TableForm
+from stenosis_trt.bench.accuracy.compare import (
+    LevelPair,
+    RatioError,
+    compare_with_truth,
+    pair_levels,
+    quadratic_kappa,
+)
+from stenosis_trt.engine.runs.table_files import CsvFormat, CsvTable
 from stenosis_trt.engine.runs.tables import RESULT_COLUMNS, Row
 
 
@@ -45,29 +51,29 @@ def test_far_misses_weigh_more_than_near_ones() -> None:
 
 
 def test_an_ungraded_level_counts_as_a_miss() -> None:
-    figures = compare([_pair("a", 0, 0), _pair("b", 1, 1), _pair("c", 2, None), _pair("d", 3, 3)])
+    figures = compare_with_truth([_pair("a", 0, 0), _pair("b", 1, 1), _pair("c", 2, None), _pair("d", 3, 3)])
     assert figures.accuracy == pytest.approx(0.75)
     assert figures.graded == 3
     assert figures.found_within_4_mm == pytest.approx(0.75)
 
 
 def test_bias_keeps_its_sign() -> None:
-    figures = compare([_pair("a", 0, 0, 0.02), _pair("b", 1, 1, 0.04), _pair("c", 3, 3, -0.01)])
+    figures = compare_with_truth([_pair("a", 0, 0, 0.02), _pair("b", 1, 1, 0.04), _pair("c", 3, 3, -0.01)])
     assert figures.ratio_bias == pytest.approx(0.05 / 3)
     assert figures.ratio_mean_absolute_error == pytest.approx(0.07 / 3)
 
 
 def test_the_narrowest_places_bias_holds_what_slices_miss_and_leaves_out_what_is_not_known() -> None:
     pairs = [_pair("a", 0, 0, 0.02), _pair("b", 1, 1, 0.04), _pair("c", 3, 3, -0.01)]
-    assert compare(pairs).narrowest_ratio_bias == pytest.approx(0.05 / 3 + 0.05)
+    assert compare_with_truth(pairs).narrowest_ratio_bias == pytest.approx(0.05 / 3 + 0.05)
     known = [replace(pair, narrowest_ratio=None) for pair in pairs[1:]]
-    assert compare([pairs[0], *known]).narrowest_ratio_bias == pytest.approx(0.07)
-    assert compare([replace(pairs[0], narrowest_ratio=None), *known]).narrowest_ratio_bias is None
+    assert compare_with_truth([pairs[0], *known]).narrowest_ratio_bias == pytest.approx(0.07)
+    assert compare_with_truth([replace(pairs[0], narrowest_ratio=None), *known]).narrowest_ratio_bias is None
 
 
 def test_a_level_whose_true_ratio_no_slice_shows_counts_for_its_grade_alone() -> None:
     pairs = [_pair("a", 0, 0, 0.02), _pair("b", 1, 1, 0.04), replace(_pair("c", 3, 3, 9.0), true_ratio=None)]
-    figures = compare(pairs)
+    figures = compare_with_truth(pairs)
     assert figures.accuracy == 1.0
     assert figures.ratio_bias == pytest.approx(0.03)
     assert figures.ratio_error_by_true_grade[3] == RatioError(0, None, None)
@@ -138,7 +144,7 @@ def test_a_readers_grades_are_compared_however_they_were_saved(content: str, tmp
     ]
     pairs = pair_levels(_write(tmp_path / "results.csv", rows), tmp_path / "reader.csv")
     assert [(pair.level, pair.true_grade, pair.grade) for pair in pairs] == [("C2/3", 0, 0), ("C3/4", 2, 1)]
-    figures = compare(pairs)
+    figures = compare_with_truth(pairs)
     assert figures.accuracy == 0.5
     assert (
         figures.ratio_bias is figures.ratio_limits_of_agreement is figures.ratio_mean_absolute_error is None
@@ -152,20 +158,20 @@ def test_results_in_the_form_for_a_spreadsheet_are_compared_like_the_others(tmp_
     pairs = []
     for mark in (None, ",", "."):
         with (tmp_path / "results.csv").open("w", newline="", encoding="utf-8") as stream:
-            TableFile(stream, RESULT_COLUMNS, TableForm(mark)).add([row])
+            CsvTable(stream, RESULT_COLUMNS, CsvFormat(mark)).add([row])
         pairs.append(pair_levels(tmp_path / "results.csv", tmp_path / "results.csv"))
     assert pairs[0] == pairs[1] == pairs[2]
     assert (pairs[1][0].ratio, pairs[1][0].distance_mm) == (0.625, 0.0)
 
 
 def test_levels_of_which_none_was_found_are_none_within_4_mm() -> None:
-    figures = compare([_pair("a", 0, None), _pair("b", 1, None)])
+    figures = compare_with_truth([_pair("a", 0, None), _pair("b", 1, None)])
     assert (figures.found_within_4_mm, figures.median_distance_mm) == (0.0, None)
 
 
 def test_the_ratios_error_is_given_for_each_true_grade() -> None:
     pairs = [_pair("a", 0, 0, 0.02), _pair("b", 0, 1, -0.04), _pair("c", 3, 3, 0.1), _pair("d", 2, None)]
-    none, mild, moderate, severe = compare(pairs).ratio_error_by_true_grade
+    none, mild, moderate, severe = compare_with_truth(pairs).ratio_error_by_true_grade
     assert (none.measured, none.bias) == (2, pytest.approx(-0.01))
     assert none.mean_absolute_error == pytest.approx(0.03)
     assert (severe.measured, severe.bias) == (1, pytest.approx(0.1))

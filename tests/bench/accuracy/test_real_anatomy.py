@@ -14,18 +14,23 @@ import pytest
 from shared_data import shared_data
 from typer.testing import CliRunner
 
-from stenosis_trt.bench.accuracy.real_anatomy import LevelFigure, SubjectFigures, mask_ratio, summary
+from stenosis_trt.bench.accuracy.real_anatomy import (
+    LevelAccuracy,
+    SubjectAccuracy,
+    mask_compression_ratio,
+    summarise,
+)
 from stenosis_trt.bench.phantom import study as phantom_study
 from stenosis_trt.bench.phantom.acquisition import SeriesProtocol
 from stenosis_trt.bench.semisynthetic.acquired import acquire_volume, plane_points
-from stenosis_trt.bench.semisynthetic.canal import Canal, Volume, trace_canal
-from stenosis_trt.bench.semisynthetic.source import Anatomies
+from stenosis_trt.bench.semisynthetic.canal import Canal, NiftiVolume, trace_canal
+from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import LEVELS
-from stenosis_trt.engine.selection.select import choose
+from stenosis_trt.engine.selection.select import select_series
 
 _C4_C5 = 2
 
@@ -33,7 +38,7 @@ _C4_C5 = 2
 @lru_cache(maxsize=3)
 def _canal(name: str) -> Canal:
     subject = SUBJECTS[name]
-    volume = Volume(subject.path(shared_data("volumes")))
+    volume = NiftiVolume(subject.path(shared_data("volumes")))
     return trace_canal(volume, subject, subject.disc_points[_C4_C5])
 
 
@@ -44,16 +49,16 @@ def _marks_along(name: str) -> np.ndarray:
 
 def _labelled(*parts: str) -> dict[int, np.ndarray]:
     """LPS points of each value of a label volume, (N, 3)."""
-    labels = Volume(shared_data("volumes", *parts))
+    labels = NiftiVolume(shared_data("volumes", *parts))
     return {
         int(value): np.argwhere(labels.data == value) @ labels.to_lps[:3, :3].T + labels.to_lps[:3, 3]
         for value in np.unique(labels.data[labels.data > 0])
     }
 
 
-def _written(data: np.ndarray, path: Path, spacing: float = 1.0) -> Volume:
+def _written(data: np.ndarray, path: Path, spacing: float = 1.0) -> NiftiVolume:
     nibabel.Nifti1Image(data.astype(np.float32), np.diag([spacing] * 3 + [1.0])).to_filename(path)
-    return Volume(path)
+    return NiftiVolume(path)
 
 
 def _axial(origin: tuple[float, float, float], thickness: float = 3.0) -> SlicePose:
@@ -75,9 +80,11 @@ def test_a_mask_of_a_known_ellipse_has_its_ratio(tmp_path: Path) -> None:
         inside = ((x - 25) / half_width) ** 2 + ((y - 20) / half_depth) ** 2 < 1
         mask = _written(np.repeat(inside[..., None], 40, axis=2), tmp_path / "mask.nii", 0.5)
         near = np.array([-24.0, -21.0, 10.0])
-        ratio = mask_ratio(mask, _axial((-45.0, -40.0, 10.0)), near)
+        ratio = mask_compression_ratio(mask, _axial((-45.0, -40.0, 10.0)), near)
         assert ratio == pytest.approx(half_depth / half_width, abs=0.015)
-        assert mask_ratio(mask, _axial((-45.0, -40.0, 30.0)), near) is None, "the mask ends at 20 mm"
+        assert mask_compression_ratio(mask, _axial((-45.0, -40.0, 30.0)), near) is None, (
+            "the mask ends at 20 mm"
+        )
 
 
 def test_a_mask_is_measured_as_the_slices_thickness_shows_it(tmp_path: Path) -> None:
@@ -86,7 +93,9 @@ def test_a_mask_is_measured_as_the_slices_thickness_shows_it(tmp_path: Path) -> 
     half_depth = np.where(z < 15.0, 4.2, 2.2)
     mask = _written(((x - 25) / 6.2) ** 2 + ((y - 20) / half_depth) ** 2 < 1, tmp_path / "mask.nii", 0.5)
     near = np.array([-25.0, -20.0, 15.0])
-    ratios = [mask_ratio(mask, _axial((-45.0, -40.0, height), 4.0), near) for height in (13.0, 15.8)]
+    ratios = [
+        mask_compression_ratio(mask, _axial((-45.0, -40.0, height), 4.0), near) for height in (13.0, 15.8)
+    ]
     # The mask's voxels are half a millimetre wide.
     assert ratios == pytest.approx([4.2 / 6.2, 2.2 / 6.2], abs=0.04)
 
@@ -115,7 +124,7 @@ def test_an_acquired_slice_shows_the_volume_where_its_header_says(tmp_path: Path
 def test_the_traced_cord_has_the_diameters_of_the_manual_mask(name: str) -> None:
     """C2/3 to C7/T1, every 2 mm, diameters by second moments as the Spinal Cord Toolbox does."""
     canal, marks = _canal(name), _marks_along(name)
-    mask = Volume(shared_data("volumes", name, SUBJECTS[name].mask))
+    mask = NiftiVolume(shared_data("volumes", name, SUBJECTS[name].mask))
     u, v = np.meshgrid(np.arange(-10, 10.1, 0.2), np.arange(-10, 10.1, 0.2))
     errors = []
     for s in np.arange(marks[0], marks[5], 2.0):
@@ -165,8 +174,8 @@ def test_the_marks_of_the_template_are_its_own_labels() -> None:
     for number, mark in enumerate(SUBJECTS["PAM50_small"].disc_points):
         assert np.linalg.norm(discs[number + 3][0] - mark) < 1.5
     # The volume that the marks are on is the one that the labels are on.
-    volume = Volume(SUBJECTS["PAM50_small"].path(shared_data("volumes")))
-    labels = Volume(shared_data("volumes", "PAM50_small", "PAM50_small_label_disc.nii.gz"))
+    volume = NiftiVolume(SUBJECTS["PAM50_small"].path(shared_data("volumes")))
+    labels = NiftiVolume(shared_data("volumes", "PAM50_small", "PAM50_small_label_disc.nii.gz"))
     assert np.allclose(volume.to_lps, labels.to_lps)
 
 
@@ -203,7 +212,7 @@ def test_phantoms_with_real_anatomy_are_written_with_their_truth(
     assert "axial T2" in shown.stdout
     with DicomReader() as reader:
         (study,) = reader.scan([tmp_path / "out" / "study_0001"]).studies
-        choice = choose(study)
+        choice = select_series(study)
         assert choice.problem is None
         slices, problems = reader.load(study.series[0].frames[:2])
         assert not problems
@@ -223,8 +232,8 @@ def test_phantoms_with_real_anatomy_are_written_with_their_truth(
 
 @pytest.mark.shared_data
 def test_real_anatomy_gets_the_grades_that_are_asked_for(kept: Path) -> None:
-    anatomies = Anatomies(("errsm_20",), shared_data("volumes"))
-    assert anatomies.kept == kept
+    anatomies = SemisyntheticSource(("errsm_20",), shared_data("volumes"))
+    assert anatomies.straightened_folder == kept
     for index in range(12):
         grade = index % 4
         levels = anatomies.sample(9, index, grade).anatomy.levels
@@ -232,16 +241,16 @@ def test_real_anatomy_gets_the_grades_that_are_asked_for(kept: Path) -> None:
         assert all(0.2 < level.compression_ratio < 0.9 for level in levels)
 
 
-def _figures(name: str, distances: list[float | None], grade: int) -> SubjectFigures:
+def _figures(name: str, distances: list[float | None], grade: int) -> SubjectAccuracy:
     levels = tuple(
-        LevelFigure(level, distance, None if distance is None else grade, ())
+        LevelAccuracy(level, distance, None if distance is None else grade, ())
         for level, distance in zip(LEVELS, distances, strict=True)
     )
-    return SubjectFigures(name, "", levels, 0, None, None)
+    return SubjectAccuracy(name, "", levels, 0, None, None)
 
 
 def test_the_summary_counts_levels_that_were_not_found_and_leaves_the_last_one_out() -> None:
-    whole = summary(
+    whole = summarise(
         [
             _figures("a", [1.0, 2.0, 3.0, 4.0, 5.0, 40.0], 0),
             _figures("b", [None, 2.0, 2.0, 2.0, 2.0, None], 1),

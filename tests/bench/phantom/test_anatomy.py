@@ -140,7 +140,7 @@ def test_the_seen_compression_is_the_smallest_ratio_on_the_slices_near_a_level()
                 ap, transverse = np.linalg.norm(points[[0, 2]] - points[[1, 3]], axis=1)
                 if away.min() <= 6.0:
                     near[int(away.argmin())].append((ap / transverse, number))
-        for level, seen in enumerate(study.seen_compression()):
+        for level, seen in enumerate(study.slice_compressions()):
             if seen is None:
                 assert near[level] == []
             else:

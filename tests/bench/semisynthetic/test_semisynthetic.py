@@ -23,11 +23,11 @@ from stenosis_trt.bench.phantom.anatomy import DEFORMED_FRACTION, LevelTruth
 from stenosis_trt.bench.phantom.dicom_files import phantom_uid
 from stenosis_trt.bench.phantom.tissue_traits import sample_signals
 from stenosis_trt.bench.semisynthetic import straight
-from stenosis_trt.bench.semisynthetic.anatomy import Patient, sample_patient
-from stenosis_trt.bench.semisynthetic.canal import Volume, trace_canal
+from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
+from stenosis_trt.bench.semisynthetic.canal import NiftiVolume, trace_canal
 from stenosis_trt.bench.semisynthetic.deformation import Deformation
-from stenosis_trt.bench.semisynthetic.source import Anatomies
-from stenosis_trt.bench.semisynthetic.straight import StraightSubject, load_straight
+from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
+from stenosis_trt.bench.semisynthetic.straight import StraightenedSubject, load_straightened
 from stenosis_trt.bench.semisynthetic.study import sample_semisynthetic
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS, Subject
 from stenosis_trt.bench.semisynthetic.tissue import RealTissues
@@ -38,22 +38,24 @@ _BEHIND = np.arange(-8.0, 8.0, _FINE_MM)
 
 
 @pytest.fixture(scope="module")
-def subject() -> StraightSubject:
+def subject() -> StraightenedSubject:
     return made_subject()
 
 
-def _patient(subject: StraightSubject, seed: int, grade: int | None = None, variety: float = 0.0) -> Patient:
+def _patient(
+    subject: StraightenedSubject, seed: int, grade: int | None = None, variety: float = 0.0
+) -> SemisyntheticPatient:
     return sample_patient(np.random.default_rng(seed), subject, grade, variety)
 
 
-def _changed(patient: Patient, **profiles: np.ndarray | float) -> Patient:
+def _changed(patient: SemisyntheticPatient, **profiles: np.ndarray | float) -> SemisyntheticPatient:
     """The patient with profiles of its anatomy replaced; a number stands all along."""
     length = len(patient.anatomy.curve.s)
     wide = {name: np.broadcast_to(np.asarray(value, float), length) for name, value in profiles.items()}
     return replace(patient, anatomy=replace(patient.anatomy, **wide))
 
 
-def _from_behind(patient: Patient) -> Patient:
+def _from_behind(patient: SemisyntheticPatient) -> SemisyntheticPatient:
     """The patient with what presses from the front pressing from behind, and the other way about."""
     anatomy = patient.anatomy
     return _changed(
@@ -64,21 +66,21 @@ def _from_behind(patient: Patient) -> Patient:
     )
 
 
-def _moved(patient: Patient, u: object, v: object, s: object) -> list[np.ndarray]:
+def _moved(patient: SemisyntheticPatient, u: object, v: object, s: object) -> list[np.ndarray]:
     """Where points (broadcast together) come from in the subject: u, v and s."""
     points = np.broadcast_arrays(*(np.asarray(axis, dtype=np.float32) for axis in (u, v, s)))
     moved = Deformation(patient).to_subject(*(axis.ravel() for axis in points))
     return [axis.reshape(points[0].shape) for axis in moved[:3]]
 
 
-def _labels(patient: Patient, u: object, v: object, s: object) -> tuple[np.ndarray, np.ndarray]:
+def _labels(patient: SemisyntheticPatient, u: object, v: object, s: object) -> tuple[np.ndarray, np.ndarray]:
     """Cord and sac of the subject, pulled back to points of the patient."""
     source_u, source_v, _ = _moved(patient, u, v, s)
     cord = (source_u / (CORD_TRANSVERSE / 2)) ** 2 + ((source_v - CORD_CENTRE) / (CORD_AP / 2)) ** 2 < 1
     return cord, (source_u / (SAC_TRANSVERSE / 2)) ** 2 + (source_v / (SAC_AP / 2)) ** 2 < 1
 
 
-def _cord_across(patient: Patient, s: float) -> np.ndarray:
+def _cord_across(patient: SemisyntheticPatient, s: float) -> np.ndarray:
     """The cord's label on the 0.1 mm grid of the plane at `s`, (v, u)."""
     return _labels(patient, _ACROSS, _BEHIND[:, None], s)[0]
 
@@ -89,26 +91,26 @@ def _diameters(label: np.ndarray) -> tuple[float, float]:
     return label[:, middle].sum() * _FINE_MM, label.any(axis=0).sum() * _FINE_MM
 
 
-def _mid_line(patient: Patient, level: LevelTruth) -> tuple[float, float]:
+def _mid_line(patient: SemisyntheticPatient, level: LevelTruth) -> tuple[float, float]:
     """Narrowest cord and CSF at the mid-line within 6 mm of a level, in mm, on deformed labels."""
     fine = np.arange(-8.0, 8.0, 0.02)
     cord, sac = _labels(patient, 0.0, fine, level.s + np.arange(-6.0, 6.1, 0.5)[:, None])
     return cord.sum(axis=1).min() * 0.02, (sac & ~cord).sum(axis=1).min() * 0.02
 
 
-def _signal(patient: Patient, u: object, v: object, s: object) -> np.ndarray:
+def _signal(patient: SemisyntheticPatient, u: object, v: object, s: object) -> np.ndarray:
     points = np.broadcast_arrays(*(np.asarray(axis, dtype=np.float32) for axis in (u, v, s)))
     flat = [axis.ravel() for axis in points]
     tissues = RealTissues(patient, sample_signals(np.random.default_rng(4)), painted=False)
     return tissues.with_spine(np.zeros_like(flat[0]), *flat, edge=0.3).reshape(points[0].shape)
 
 
-def _hit(patient: Patient, grade: int) -> LevelTruth:
+def _hit(patient: SemisyntheticPatient, grade: int) -> LevelTruth:
     return next(level for level in patient.anatomy.levels if level.grade == grade)
 
 
 def test_without_variety_and_with_nothing_pressing_every_point_stays_where_it_is(
-    subject: StraightSubject,
+    subject: StraightenedSubject,
 ) -> None:
     patient = _changed(_patient(subject, 0, 0), encroach_anterior=0.0, encroach_posterior=0.0)
     rng = np.random.default_rng(1)
@@ -119,7 +121,7 @@ def test_without_variety_and_with_nothing_pressing_every_point_stays_where_it_is
     assert np.abs(source_s - s).max() <= 0.051, "profiles are looked up every 0.1 mm"
 
 
-def test_far_from_the_canal_a_patient_is_scaled_and_no_more(subject: StraightSubject) -> None:
+def test_far_from_the_canal_a_patient_is_scaled_and_no_more(subject: StraightenedSubject) -> None:
     patient = replace(_patient(subject, 2, 3, variety=1.0), mirrored=False)
     scale = patient.anatomy.scale
     assert abs(scale - 1.0) > 0.01
@@ -130,7 +132,7 @@ def test_far_from_the_canal_a_patient_is_scaled_and_no_more(subject: StraightSub
         assert np.allclose(np.diff(source_v, axis=1), sign / scale, atol=1e-4)
 
 
-def test_a_mirrored_patient_has_left_and_right_exchanged(subject: StraightSubject) -> None:
+def test_a_mirrored_patient_has_left_and_right_exchanged(subject: StraightenedSubject) -> None:
     patient = replace(_patient(subject, 0, 0), mirrored=False)
     mirrored = replace(patient, mirrored=True)
     u, s = np.linspace(-15, 15, 31), patient.anatomy.discs[2]
@@ -145,7 +147,7 @@ def test_a_mirrored_patient_has_left_and_right_exchanged(subject: StraightSubjec
 @pytest.mark.parametrize("variety", [0.0, 1.0])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_whatever_presses_no_tissue_is_folded_and_only_csf_is_left_out(
-    seed: int, variety: float, subject: StraightSubject
+    seed: int, variety: float, subject: StraightenedSubject
 ) -> None:
     drawn = _patient(subject, seed, 3, variety)
     discs = drawn.anatomy.discs[:6]
@@ -185,7 +187,7 @@ def _passes_cord_or_wall(u: np.ndarray, source_v: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
 def test_while_csf_is_left_the_map_is_continuous_in_every_direction(
-    seed: int, subject: StraightSubject
+    seed: int, subject: StraightenedSubject
 ) -> None:
     patient = _patient(subject, seed, 0)
     fine, coarse = np.arange(-14.0, 14.0, _FINE_MM)[:, None, None], np.arange(-14.0, 14.0, 1.0)[:, None]
@@ -197,7 +199,7 @@ def test_while_csf_is_left_the_map_is_continuous_in_every_direction(
 
 
 @pytest.mark.parametrize("grade", [0, 1, 2, 3])
-def test_the_deformed_cord_measures_what_the_truth_says(grade: int, subject: StraightSubject) -> None:
+def test_the_deformed_cord_measures_what_the_truth_says(grade: int, subject: StraightenedSubject) -> None:
     for seed, variety in ((0, 0.0), (1, 1.0)):
         anatomy = (patient := _patient(subject, seed, grade, variety)).anatomy
         for level in anatomy.levels:
@@ -211,7 +213,7 @@ def test_the_deformed_cord_measures_what_the_truth_says(grade: int, subject: Str
 
 
 def test_the_deformed_labels_and_the_signal_have_the_grades_that_the_truth_says(
-    subject: StraightSubject,
+    subject: StraightenedSubject,
 ) -> None:
     """Kang's definition once more, from what lies where: CSF, then the cord's shape, then its signal."""
     seen = set()
@@ -232,7 +234,7 @@ def test_the_deformed_labels_and_the_signal_have_the_grades_that_the_truth_says(
 
 
 def test_at_grade_1_the_csf_is_reduced_by_more_than_half_and_the_cord_is_as_it_was(
-    subject: StraightSubject,
+    subject: StraightenedSubject,
 ) -> None:
     patient = _patient(subject, 5, 1)
     cord, csf = _mid_line(patient, level := _hit(patient, 1))
@@ -242,7 +244,7 @@ def test_at_grade_1_the_csf_is_reduced_by_more_than_half_and_the_cord_is_as_it_w
 
 
 def test_at_grade_2_the_cord_is_flattened_and_wider_and_keeps_most_of_its_area(
-    subject: StraightSubject,
+    subject: StraightenedSubject,
 ) -> None:
     for seed in range(4):
         patient = _patient(subject, seed, 2)
@@ -254,7 +256,7 @@ def test_at_grade_2_the_cord_is_flattened_and_wider_and_keeps_most_of_its_area(
         assert 0.6 < area / (np.pi / 4 * CORD_AP * CORD_TRANSVERSE) < 1.0
 
 
-def test_at_grade_3_the_cords_core_is_brighter_and_nothing_else(subject: StraightSubject) -> None:
+def test_at_grade_3_the_cords_core_is_brighter_and_nothing_else(subject: StraightenedSubject) -> None:
     patient = _patient(subject, 0, 3)
     level = _hit(patient, 3)
     points = _ACROSS[None, ::2], _BEHIND[::2, None], level.s
@@ -267,14 +269,14 @@ def test_at_grade_3_the_cords_core_is_brighter_and_nothing_else(subject: Straigh
 
 
 @pytest.mark.parametrize("grade", [0, 1, 2, 3])
-def test_a_stenosis_has_the_grade_that_was_asked_for(grade: int, subject: StraightSubject) -> None:
+def test_a_stenosis_has_the_grade_that_was_asked_for(grade: int, subject: StraightenedSubject) -> None:
     for index in range(8):
         grades = [level.grade for level in sample_semisynthetic(subject, 5, index, grade).anatomy.levels]
         assert set(grades) <= {0, grade}
         assert grade in grades
 
 
-def test_a_study_is_the_same_for_the_same_subject_seed_and_index(subject: StraightSubject) -> None:
+def test_a_study_is_the_same_for_the_same_subject_seed_and_index(subject: StraightenedSubject) -> None:
     one, again = (sample_semisynthetic(subject, 3, 4) for _ in range(2))
     assert one.anatomy.levels == again.anatomy.levels
     assert one.axial.poses == again.axial.poses
@@ -286,7 +288,7 @@ def test_a_study_is_the_same_for_the_same_subject_seed_and_index(subject: Straig
     assert sample_semisynthetic(subject, 4, 4).anatomy.levels != one.anatomy.levels
 
 
-def test_studies_of_different_subjects_and_of_phantoms_share_no_uid(subject: StraightSubject) -> None:
+def test_studies_of_different_subjects_and_of_phantoms_share_no_uid(subject: StraightenedSubject) -> None:
     other = made_subject("other")
     studies = [sample_semisynthetic(item, 3, 4, grade) for item in (subject, other) for grade in (None, 2)]
     assert len({phantom_uid(study, "study") for study in studies}) == 4
@@ -297,7 +299,7 @@ def test_studies_of_different_subjects_and_of_phantoms_share_no_uid(subject: Str
     assert studies[0].anatomy.levels != studies[2].anatomy.levels
 
 
-def test_beyond_the_volume_a_painted_study_goes_on_and_another_is_black(subject: StraightSubject) -> None:
+def test_beyond_the_volume_a_painted_study_goes_on_and_another_is_black(subject: StraightenedSubject) -> None:
     study = sample_semisynthetic(subject, 3, 4)
     rng = np.random.default_rng(0)
     signals = sample_signals(rng)
@@ -310,17 +312,17 @@ def test_beyond_the_volume_a_painted_study_goes_on_and_another_is_black(subject:
 
 
 def test_a_straight_volume_is_made_once_and_read_as_it_was(
-    subject: StraightSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    subject: StraightenedSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
 
-    def straighten(item: Subject, volumes: Path) -> StraightSubject:
+    def straighten(item: Subject, volumes: Path) -> StraightenedSubject:
         made.append(item.name)
         return subject
 
     monkeypatch.setattr(straight, "straighten", straighten)
     for _ in range(2):
-        loaded = load_straight(SUBJECTS["errsm_20"], tmp_path, tmp_path / "kept")
+        loaded = load_straightened(SUBJECTS["errsm_20"], tmp_path, tmp_path / "kept")
     assert made == ["errsm_20"]
     assert np.abs(loaded.signal - subject.signal).max() < 1e-3
     assert np.array_equal(loaded.canal.curve.centre, subject.canal.curve.centre)
@@ -339,7 +341,7 @@ def test_a_canal_is_found_in_a_volume_with_its_diameters(tmp_path: Path) -> None
     tube[(u / 6.3) ** 2 + (v / 3.7) ** 2 < 1] = 450.0
     path = tmp_path / "t2.nii"
     nibabel.Nifti1Image(tube.astype(np.float32), np.eye(4)).to_filename(path)
-    volume = Volume(path)
+    volume = NiftiVolume(path)
     marks = tuple((-18.5, -26.0 - 0.1 * (height - 55.0), height) for height in (100.0, 75.0, 50.0, 30.0, 8.0))
     canal = trace_canal(volume, Subject("tube", path.name, marks, ()), (-20.0, -25.0, 55.0))
     rows = canal.curve.index(np.arange(-35.0, 35.0, 5.0))
@@ -357,8 +359,8 @@ def test_a_canal_is_found_in_a_volume_with_its_diameters(tmp_path: Path) -> None
 
 def test_a_subject_that_is_not_known_or_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Subject nobody is not known\. Give one of errsm_11"):
-        Anatomies(("errsm_20", "nobody"), tmp_path)
+        SemisyntheticSource(("errsm_20", "nobody"), tmp_path)
     with pytest.raises(ValueError, match=r"\(none\)"):
-        Anatomies((), tmp_path)
+        SemisyntheticSource((), tmp_path)
     with pytest.raises(FileNotFoundError):
-        Anatomies(("errsm_20",), tmp_path)
+        SemisyntheticSource(("errsm_20",), tmp_path)

@@ -20,16 +20,23 @@ from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.speed import gpu_suite
 from stenosis_trt.bench.speed.suite import report
-from stenosis_trt.bench.speed.suite.answers import Agreement
+from stenosis_trt.bench.speed.suite.answers import BackendAgreement
 from stenosis_trt.bench.speed.suite.copies import copy_studies
-from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Figure, Limit, timed
-from stenosis_trt.bench.speed.suite.pace import Pace
-from stenosis_trt.bench.speed.suite.report import FAILED, SKIPPED, Run, Scenario, lines, markdown
-from stenosis_trt.bench.speed.suite.sheet import Sheet, Skipped
-from stenosis_trt.bench.speed.suite.system import SuiteOptions, System
-from stenosis_trt.bench.speed.suite.utilisation import Utilisation
+from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Limit, Measurement, median_measurement
+from stenosis_trt.bench.speed.suite.pace import Repetition
+from stenosis_trt.bench.speed.suite.report import (
+    FAILED,
+    SKIPPED,
+    Scenario,
+    SuiteRun,
+    markdown_summary,
+    summary_lines,
+)
+from stenosis_trt.bench.speed.suite.sheet import ScenarioReport, ScenarioSkipped
+from stenosis_trt.bench.speed.suite.system import SuiteOptions, SystemUnderTest
+from stenosis_trt.bench.speed.suite.utilisation import GpuUtilisation
 from stenosis_trt.engine.dicom.reader import DicomReader
-from stenosis_trt.engine.support.hardware import Driver, Gpu
+from stenosis_trt.engine.support.hardware import Gpu, NvidiaDriver
 
 _LEVELS = 6
 
@@ -43,14 +50,16 @@ def test_a_limit_holds_up_to_itself_and_not_beyond() -> None:
 
 
 def test_the_figure_of_many_runs_is_their_median_with_percentiles() -> None:
-    figure = timed("study", [float(value) for value in range(1, 102)], EVENTS, limit=Limit(at_most=50))
+    figure = median_measurement(
+        "study", [float(value) for value in range(1, 102)], EVENTS, limit=Limit(at_most=50)
+    )
     assert (figure.value, figure.p90, figure.p99, figure.runs) == (51.0, 91.0, 100.0, 101)
     assert figure.passed(on_stand_in=False) is False
 
 
 def test_a_stand_in_is_held_to_its_answers_and_not_to_its_speed() -> None:
-    slow = Figure("study", 900.0, "ms", WALL, limit=Limit(at_most=5))
-    wrong = Figure("grades", 90.0, "%", limit=Limit(at_least=99.5), of_answers=True)
+    slow = Measurement("study", 900.0, "ms", WALL, limit=Limit(at_most=5))
+    wrong = Measurement("grades", 90.0, "%", limit=Limit(at_least=99.5), about_results=True)
     assert (slow.passed(False), slow.passed(True)) == (False, None)
     assert (wrong.passed(False), wrong.passed(True)) == (False, False)
     assert slow.record(on_stand_in=True)["passed"] is None
@@ -58,14 +67,14 @@ def test_a_stand_in_is_held_to_its_answers_and_not_to_its_speed() -> None:
 
 def test_what_is_fast_is_done_as_often_as_asked_for_and_what_is_slow_as_time_allows() -> None:
     counter = itertools.count()
-    assert Pace(20, 60.0, warm_up=5).repeat(lambda: next(counter)) == list(range(5, 25))
-    slow = Pace(20, 0.05, warm_up=5).repeat(lambda: time.sleep(0.03))
+    assert Repetition(20, 60.0, warm_up=5).repeat(lambda: next(counter)) == list(range(5, 25))
+    slow = Repetition(20, 0.05, warm_up=5).repeat(lambda: time.sleep(0.03))
     assert len(slow) == 2
-    assert len(Pace(1, 0.0, warm_up=0).repeat(lambda: None)) == 1
+    assert len(Repetition(1, 0.0, warm_up=0).repeat(lambda: None)) == 1
 
 
 def test_gradings_that_are_the_same_agree_in_everything() -> None:
-    agreement = Agreement()
+    agreement = BackendAgreement()
     agreement.add(result("1"), result("1"), _LEVELS)
     figures = {figure.name: figure for figure in agreement.figures("fp16")}
     assert figures["fp16, identical grades"].value == 100.0
@@ -86,21 +95,21 @@ def test_each_way_to_differ_from_the_cpu_breaks_a_limit_of_its_own() -> None:
         "largest level shift": replace(first, point=(1.0, 2.0, 3.31)),
     }
     for broken, changed in ways.items():
-        agreement = Agreement()
+        agreement = BackendAgreement()
         agreement.add(replace(same, levels=(changed, *others)), same, _LEVELS)
         failed = [item.name for item in agreement.figures("fp16") if item.passed(on_stand_in=True) is False]
         assert failed == [f"fp16, {broken}"]
 
 
 def test_a_study_that_one_of_the_two_refuses_has_no_level_in_common() -> None:
-    agreement = Agreement()
+    agreement = BackendAgreement()
     agreement.add(None, result("1"), _LEVELS)
     agreement.add(None, None, _LEVELS)
     assert (agreement.studies, agreement.levels, agreement.same_grades) == (2, 12, 6)
 
 
 def test_int8_is_reported_and_held_against_nothing() -> None:
-    agreement = Agreement()
+    agreement = BackendAgreement()
     agreement.add(None, result("1"), _LEVELS)
     assert all(figure.limit is None for figure in agreement.figures("int8"))
 
@@ -153,7 +162,7 @@ def _nvml(folder: Path, counted: bool) -> str:
 
 def test_utilisation_is_what_nvml_counts_of_this_processes_gpu_while_something_runs(tmp_path: Path) -> None:
     library = _nvml(tmp_path, counted=True)
-    with Utilisation(library, library) as utilisation:
+    with GpuUtilisation(library, library) as utilisation:
         start = time.perf_counter()
         while len(utilisation.samples) < 5:
             assert time.perf_counter() < start + 20, "nothing was counted"
@@ -166,19 +175,19 @@ def test_utilisation_is_what_nvml_counts_of_this_processes_gpu_while_something_r
 
 def test_where_nothing_counts_the_reason_is_said(tmp_path: Path) -> None:
     library = _nvml(tmp_path, counted=False)
-    with Utilisation(library, library) as utilisation:
+    with GpuUtilisation(library, library) as utilisation:
         time.sleep(0.1)
     assert "error 3" in utilisation.reason
     assert utilisation.samples == []
-    assert "no-such-library" in Utilisation("no-such-library.so", library).reason
+    assert "no-such-library" in GpuUtilisation("no-such-library.so", library).reason
 
 
-class _Driver(System):
+class _Driver(SystemUnderTest):
     """A system of which nothing is opened: only what a record says of it."""
 
     def __init__(self, options: SuiteOptions, gpu: str) -> None:
         super().__init__(options)
-        self.driver = Driver((13, 0), (Gpu(gpu, (9, 0), 80 << 30),), "")
+        self.driver = NvidiaDriver((13, 0), (Gpu(gpu, (9, 0), 80 << 30),), "")
 
     def make_studies(self, phantoms: bool = True, one_study: bool = True) -> None:
         assert not phantoms
@@ -195,21 +204,21 @@ def options(tmp_path: Path, pack: Path) -> SuiteOptions:
     return SuiteOptions(out=tmp_path, pack=pack, command="stenosis-trt bench gpu-suite")
 
 
-def _fails(system: System, sheet: Sheet) -> None:
-    sheet.add(Figure("before it failed", 1.0, "s", WALL))
+def _fails(system: SystemUnderTest, sheet: ScenarioReport) -> None:
+    sheet.add(Measurement("before it failed", 1.0, "s", WALL))
     raise RuntimeError("no such thing")
 
 
-def _is_skipped(system: System, sheet: Sheet) -> None:
-    raise Skipped("There is no peer.")
+def _is_skipped(system: SystemUnderTest, sheet: ScenarioReport) -> None:
+    raise ScenarioSkipped("There is no peer.")
 
 
-def _is_wrong(system: System, sheet: Sheet) -> None:
-    sheet.add(Figure("identical grades", 90.0, "%", limit=Limit(at_least=99.5), of_answers=True))
+def _is_wrong(system: SystemUnderTest, sheet: ScenarioReport) -> None:
+    sheet.add(Measurement("identical grades", 90.0, "%", limit=Limit(at_least=99.5), about_results=True))
 
 
-def _is_slow(system: System, sheet: Sheet) -> None:
-    sheet.add(timed("study", [9.0, 10.0, 11.0], EVENTS, limit=Limit(at_most=5)))
+def _is_slow(system: SystemUnderTest, sheet: ScenarioReport) -> None:
+    sheet.add(median_measurement("study", [9.0, 10.0, 11.0], EVENTS, limit=Limit(at_most=5)))
 
 
 def _suite(
@@ -263,7 +272,7 @@ def test_a_wrong_answer_of_a_stand_in_fails_the_run_too_and_its_speed_is_not_jud
 def test_what_a_quick_run_has_no_time_for_is_left_out_and_said(
     monkeypatch: pytest.MonkeyPatch, options: SuiteOptions
 ) -> None:
-    monkeypatch.setattr(System, "seconds_left", -1.0)
+    monkeypatch.setattr(SystemUnderTest, "seconds_left", -1.0)
     _, _, record = _suite(monkeypatch, replace(options, quick=True), _is_slow)
     assert record["scenarios"]["is_slow"]["status"] == SKIPPED
     assert "240 s" in record["scenarios"]["is_slow"]["reason"]
@@ -276,7 +285,7 @@ def test_the_record_names_what_was_measured_and_with_what(
     assert record["gpu"]["name"] == "NVIDIA H200"
     assert record["gpu"]["driver_cuda"] == "13.0"
     assert "sm_90" in record["gpu"]["kernels"]
-    assert record["pack"]["sha256"] == System(options).pack.sha256
+    assert record["pack"]["sha256"] == SystemUnderTest(options).pack.sha256
     assert {"numpy", "onnxruntime", "pycuda", "torch", "python"} <= set(record["versions"])
     assert record["command"] == "stenosis-trt bench gpu-suite"
     (figure,) = record["scenarios"]["is_slow"]["figures"]
@@ -294,22 +303,22 @@ def test_the_record_names_what_was_measured_and_with_what(
 
 
 def test_the_summary_has_every_figure_with_its_clock_and_verdict(options: SuiteOptions) -> None:
-    sheet = Sheet(lambda text: None)
-    _is_slow(System(options), sheet)
-    run = Run(_Driver(options, "NVIDIA H200"), "2026-01-01", [Scenario("device", "About it.", sheet)])
-    content = report.record(run)
-    assert "| study | 10 ms | 10.8 | 10.98 | 3 | CUDA events | ≤ 5 | FAILED |" in markdown(content)
-    assert "The run did not come to its end." in markdown(content)
-    assert next(iter(lines(content))).startswith("NVIDIA H200, CUDA 13.0, pack tiny")
+    sheet = ScenarioReport(lambda text: None)
+    _is_slow(SystemUnderTest(options), sheet)
+    run = SuiteRun(_Driver(options, "NVIDIA H200"), "2026-01-01", [Scenario("device", "About it.", sheet)])
+    content = report.suite_record(run)
+    assert "| study | 10 ms | 10.8 | 10.98 | 3 | CUDA events | ≤ 5 | FAILED |" in markdown_summary(content)
+    assert "The run did not come to its end." in markdown_summary(content)
+    assert next(iter(summary_lines(content))).startswith("NVIDIA H200, CUDA 13.0, pack tiny")
 
 
 def test_plans_are_built_in_a_copy_of_the_pack_and_studies_that_were_made_are_found_again(
     options: SuiteOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    system = System(options)
+    system = SystemUnderTest(options)
     assert system.pack.path.parent == options.out / "work"
     (system.pack.path / "plans").mkdir()
-    assert (System(options).pack.path / "plans").is_dir()
+    assert (SystemUnderTest(options).pack.path / "plans").is_dir()
     folder = options.out / "work" / "phantoms-515-100"
     folder.mkdir()
     with (folder / "truth.csv").open("w", newline="") as stream:
@@ -317,4 +326,4 @@ def test_plans_are_built_in_a_copy_of_the_pack_and_studies_that_were_made_are_fo
         table.writerow(["study_uid"])
         table.writerows([[str(number)] for number in range(100)])
     monkeypatch.setattr("stenosis_trt.bench.speed.suite.system.write_studies", None)
-    assert System(options).phantoms == folder
+    assert SystemUnderTest(options).phantoms == folder

@@ -11,18 +11,25 @@ from pathlib import Path
 import pytest
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.bench.speed.devices import DEVICES, PRECISIONS, Silicon
-from stenosis_trt.bench.speed.kernel_work import CORDS, LEVELS, SLICES, cut_work, study_cuts, study_pixels
+from stenosis_trt.bench.speed.devices import GPU_SPECS, PRECISIONS, GpuSpec
+from stenosis_trt.bench.speed.kernel_work import (
+    AXIAL_SLICES,
+    LEVEL_COUNT,
+    SAGITTAL_SLICES,
+    preprocess_workload,
+    study_input_batches,
+    study_pixels,
+)
 from stenosis_trt.bench.speed.roofline import (
     LayerWork,
     ModelWork,
     StudyWork,
-    compare,
+    compare_with_measured,
     kernel_bytes,
-    record,
+    roofline_record,
+    stage_times,
+    study_time,
     time_lines,
-    times,
-    total,
 )
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 
@@ -30,8 +37,8 @@ ROOT = Path(__file__).resolve().parents[3]
 MEASURED = ROOT / "bench" / "results" / "kernels-nvidia-h200.json"
 
 
-def _device(name: str) -> Silicon:
-    (found,) = [device for device in DEVICES if device.name == name]
+def _device(name: str) -> GpuSpec:
+    (found,) = [device for device in GPU_SPECS if device.name == name]
     return found
 
 
@@ -45,15 +52,15 @@ def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
-def test_a_peak_is_what_the_maker_states_of_dense_operations(device: Silicon) -> None:
-    for precision, stated in device.stated.items():
+@pytest.mark.parametrize("device", GPU_SPECS, ids=lambda device: device.name)
+def test_a_peak_is_what_the_maker_states_of_dense_operations(device: GpuSpec) -> None:
+    for precision, stated in device.stated_tera_operations.items():
         assert device.peak(precision) / 1e12 == pytest.approx(stated, rel=0.03)
     assert device.source
 
 
 def test_every_jetson_that_runs_the_product_is_there() -> None:
-    names = " ".join(device.name for device in DEVICES)
+    names = " ".join(device.name for device in GPU_SPECS)
     for name in ("Orin Nano 8GB", "Orin NX 16GB", "AGX Orin 64GB", "AGX Thor"):
         assert name in names
 
@@ -63,7 +70,7 @@ def test_a_network_that_only_computes_takes_its_operations_over_the_peak() -> No
     layer = LayerWork("a", "Conv", 10**12, 0, 0, 0)
     study = _study(ModelWork("levels", 3, 0, 0, (layer,)))
     for precision in PRECISIONS:
-        (_, time) = times(study, device, precision)
+        (_, time) = stage_times(study, device, precision)
         assert time.at_least_ms == pytest.approx(6e15 / device.peak(precision))
         assert time.limit == "compute"
 
@@ -74,7 +81,7 @@ def test_a_network_that_only_moves_takes_its_bytes_over_the_bandwidth() -> None:
     layers = (LayerWork("a", "Conv", 0, 10**9, 10**6, 10**8), LayerWork("b", "Relu", 0, 0, 10**8, 10**6))
     study = _study(ModelWork("levels", 4, 10**6, 10**6, layers))
     for precision, width, edge in (("fp32", 4, 4), ("fp16", 2, 2), ("int8", 1, 2)):
-        (_, time) = times(study, device, precision)
+        (_, time) = stage_times(study, device, precision)
         assert time.at_least_ms == pytest.approx((width * 1e9 + 4 * edge * 2e6) / 300e9 * 1e3)
         assert time.unfused_ms == pytest.approx(width * (1e9 + 4 * 2.02e8) / 300e9 * 1e3)
         assert time.limit == "memory"
@@ -83,10 +90,10 @@ def test_a_network_that_only_moves_takes_its_bytes_over_the_bandwidth() -> None:
 def test_what_a_pack_leaves_in_fp16_is_not_counted_as_int8() -> None:
     device = _device("L4")
     work = ModelWork("levels", 1, 0, 0, (LayerWork("a", "Conv", 10**12, 0, 0, 0),), int8_share=0.5)
-    (_, half) = times(_study(work), device, "int8")
+    (_, half) = stage_times(_study(work), device, "int8")
     expected = 1e12 / device.peak("int8") + 1e12 / device.peak("fp16")
     assert half.at_least_ms == pytest.approx(expected * 1e3)
-    (_, whole) = times(_study(replace(work, int8_share=None)), device, "int8")
+    (_, whole) = stage_times(_study(replace(work, int8_share=None)), device, "int8")
     assert whole.at_least_ms == pytest.approx(2e12 / device.peak("int8") * 1e3)
 
 
@@ -103,15 +110,15 @@ def test_kernel_bytes_are_those_that_the_kernel_benchmark_counts() -> None:
 
     pack = Pack.load(reference_pack())
     pixels = study_pixels(np.random.default_rng(0))
-    cut = sum(cut_work(item, pixels, np.float16).bytes for item in study_cuts(pack))
-    heatmaps = 2 * (SLICES * 6 * 64 * 64 + CORDS * 4 * 64 * 64)
-    moved = kernel_bytes(pack, {"levels": SLICES, "grader": LEVELS, "cord": CORDS})
+    cut = sum(preprocess_workload(item, pixels, np.float16).bytes for item in study_input_batches(pack))
+    heatmaps = 2 * (SAGITTAL_SLICES * 6 * 64 * 64 + AXIAL_SLICES * 4 * 64 * 64)
+    moved = kernel_bytes(pack, {"levels": SAGITTAL_SLICES, "grader": LEVEL_COUNT, "cord": AXIAL_SLICES})
     assert moved["fp16"] == moved["int8"] == cut + heatmaps
     assert moved["fp32"] > moved["fp16"]
 
 
 def test_no_measured_kernel_is_faster_than_what_was_computed() -> None:
-    device, figures = compare(json.loads(MEASURED.read_text(encoding="utf-8")))
+    device, figures = compare_with_measured(json.loads(MEASURED.read_text(encoding="utf-8")))
     assert device.name == "H200 SXM"
     assert len(figures) >= 5
     assert all(0 < item.computed_us < item.measured_us for item in figures)
@@ -143,11 +150,11 @@ def test_the_command_prints_a_table_that_says_it_is_computed(tmp_path: Path) -> 
     answer = _call("--json", out, "--measured", MEASURED, "--sources")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("Computed, not measured.")
-    for device in DEVICES:
+    for device in GPU_SPECS:
         assert device.name in answer.stdout
     content = json.loads(out.read_text(encoding="utf-8"))
     assert content["notice"] == "Computed, not measured."
-    assert {item["name"] for item in content["devices"]} == {device.name for device in DEVICES}
+    assert {item["name"] for item in content["devices"]} == {device.name for device in GPU_SPECS}
     assert content["measured"][0]["device"] == "H200 SXM"
     by_name = {model["name"]: model for model in content["models"]}
     assert {name: model["batch"] for name, model in by_name.items()} == {
@@ -203,9 +210,9 @@ def test_one_study_is_the_sum_of_its_stages() -> None:
     study = StudyWork(
         "made up", (ModelWork("levels", 2, 10, 10, (layer,)),), dict.fromkeys(PRECISIONS, 10**9)
     )
-    stages = times(study, DEVICES[0], "fp16")
-    whole = total(stages)
+    stages = stage_times(study, GPU_SPECS[0], "fp16")
+    whole = study_time(stages)
     assert whole.at_least_ms == pytest.approx(sum(stage.at_least_ms for stage in stages))
     assert whole.limit == "memory"
-    content = record(study, [])
+    content = roofline_record(study, [])
     assert content["devices"][0]["stages"]["fp16"][0]["at_least_ms"] == stages[0].at_least_ms

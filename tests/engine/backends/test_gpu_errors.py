@@ -22,7 +22,7 @@ from made_study import hills, made_study
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
-from stenosis_trt.engine.backends.gpu.trial import placed_in
+from stenosis_trt.engine.backends.gpu.trial import copy_into_memory
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.cuda.device import Device
 from stenosis_trt.engine.cuda.driver import CudaError
@@ -63,7 +63,7 @@ def test_a_study_too_large_for_the_gpus_memory_costs_itself_alone() -> None:
     small, large = _study(1, axial=False), _study(2)
     with tiny_backend((2,), GpuOptions(slot_bytes=2 << 20)) as gpu:
         expected = _probabilities(gpu, small)
-        taken = dict(gpu.budget.taken)
+        taken = dict(gpu.budget.bytes_by_purpose)
         free, total = gpu.device.memory()
         with _setting("FAKE_CUDA_MEMORY", str(total - free + (1 << 20))):
             with pytest.raises(CudaError) as raised:
@@ -72,9 +72,9 @@ def test_a_study_too_large_for_the_gpus_memory_costs_itself_alone() -> None:
             # Graphs of before would read memory that was given back.
             assert gpu.record()["graphs"] == 0
             assert np.array_equal(_probabilities(gpu, small), expected)
-            assert gpu.budget.taken == taken
+            assert gpu.budget.bytes_by_purpose == taken
         assert _probabilities(gpu, large).shape == (1, 4)
-        assert gpu.budget.taken["pixels of two studies"] > taken["pixels of two studies"]
+        assert gpu.budget.bytes_by_purpose["pixels of two studies"] > taken["pixels of two studies"]
 
 
 @on_the_fake_gpu(with_kernels=True, FAKE_CUDA_CAPABILITY="90")
@@ -129,10 +129,10 @@ def test_studies_that_were_announced_and_never_loaded_do_not_keep_others_from_be
 @on_the_fake_gpu(with_kernels=True, FAKE_CUDA_CAPABILITY="90")
 def test_a_slot_is_held_for_a_study_of_which_only_a_part_lies_in_it() -> None:
     with tiny_backend((2,)) as gpu, PixelMemory(16 << 20) as memory:
-        gpu.read_into(memory)
+        gpu.set_reading_memory(memory)
         study = _study(1)
         expected = _probabilities(gpu, study)
-        there = placed_in(memory, study)
+        there = copy_into_memory(memory, study)
         there = replace(there, sagittal=(*_in_own_arrays(there.sagittal[:1]), *there.sagittal[1:]))
         gpu.prefetch(there)
         memory.slots[0].reset()
@@ -194,15 +194,15 @@ def test_a_lost_gpu_is_told_to_whoever_uses_it_and_not_again_when_it_is_closed()
 def test_nothing_is_kept_warm_while_ways_to_read_are_measured() -> None:
     options = GpuOptions(keep_warm_seconds=0.2)
     with tiny_backend((2,), options) as gpu, PixelMemory(16 << 20) as memory:
-        slow = gpu.stage("cord").ask
+        slow = gpu.stage("cord").submit
 
         def slower(*arguments: object) -> object:
             time.sleep(0.05)
             return slow(*arguments)  # type: ignore[arg-type]
 
-        gpu.stage("cord").ask = slower  # type: ignore[method-assign, assignment]
+        gpu.stage("cord").submit = slower  # type: ignore[method-assign, assignment]
         before = gpu.record()["kept_warm"]
-        gpu.read_into(memory)
+        gpu.set_reading_memory(memory)
         assert gpu.record()["kept_warm"] == before
         assert gpu.record()["mapped_ms"] > 50
 
@@ -247,10 +247,10 @@ def test_a_gpu_that_cannot_be_kept_warm_any_more_is_noted_and_still_grades() -> 
 @on_the_fake_gpu(with_kernels=True, FAKE_CUDA_CAPABILITY="90")
 def test_memory_that_cannot_be_page_locked_is_copied_from_all_the_same_and_that_is_noted() -> None:
     with tiny_backend((2,)) as gpu, PixelMemory(16 << 20) as memory:
-        study = placed_in(memory, _study(1))
+        study = copy_into_memory(memory, _study(1))
         before = count("host_memory")
         with _setting("FAKE_CUDA_FAIL", "cuMemHostGetDevicePointer_v2=801"):
-            gpu.read_into(memory)
+            gpu.set_reading_memory(memory)
         assert count("host_memory") == before
         assert "cannot be page-locked" in gpu.notes[0]
         gpu.prefetch(study)

@@ -14,7 +14,7 @@ from fake_gpu import assert_nothing_is_left, count, on_the_fake_gpu
 from gpu_backend import grading, tiny_backend
 from made_study import hills, made_study
 
-from stenosis_trt.engine.backends.gpu.trial import placed_in
+from stenosis_trt.engine.backends.gpu.trial import copy_into_memory
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 
 _STUDIES = 1000
@@ -23,8 +23,8 @@ _STUDIES = 1000
 @on_the_fake_gpu(with_kernels=True, FAKE_CUDA_CAPABILITY="90")
 def test_the_next_study_is_copied_while_one_is_computed_and_neither_waits_for_the_other() -> None:
     with tiny_backend((2,)) as gpu, PixelMemory(16 << 20) as memory:
-        gpu.read_into(memory)
-        first, second = made_study(), placed_in(memory, made_study(fill=hills))
+        gpu.set_reading_memory(memory)
+        first, second = made_study(), copy_into_memory(memory, made_study(fill=hills))
         with closing(gpu.load(first)) as there:
             grades = there.grade(grading(first, gpu.pack))
             gpu.prefetch(second)

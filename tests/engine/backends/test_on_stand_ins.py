@@ -248,7 +248,7 @@ _LOST = "cuGraphLaunch=719"
 _LATER = """
 import os
 import sys
-from stenosis_trt.engine import batch
+from stenosis_trt.engine.runs import batch
 from stenosis_trt.engine.cli import main
 announce = batch.announce
 def and_then_fail(decision):
@@ -278,7 +278,7 @@ main()
 """Loses the GPU when a method is called, and is interrupted then if wanted."""
 
 
-@pytest.mark.parametrize("place", ["TensorRtBackend.load", "TensorRtBackend.prefetch", "StudyOnGpu.measure"])
+@pytest.mark.parametrize("place", ["TensorRtBackend.load", "TensorRtBackend.prefetch", "GpuStudy.measure"])
 def test_a_run_whose_gpu_is_lost_ends_as_any_other(
     stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path, place: str
 ) -> None:
@@ -295,7 +295,7 @@ def test_a_run_whose_gpu_is_lost_ends_as_any_other(
 def test_a_gpu_that_is_lost_before_anything_is_read_ends_the_run_with_one_line(
     stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path
 ) -> None:
-    place = "TensorRtBackend.read_into"
+    place = "TensorRtBackend.set_reading_memory"
     done = _grade_and_lose(stand_ins, phantoms, pack, tmp_path / "out", place, "goes on")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -306,7 +306,7 @@ def test_a_gpu_that_is_lost_before_anything_is_read_ends_the_run_with_one_line(
 def test_an_interrupt_is_obeyed_also_where_the_gpu_is_lost(
     stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path
 ) -> None:
-    place = "StudyOnGpu.measure"
+    place = "GpuStudy.measure"
     done = _grade_and_lose(stand_ins, phantoms, pack, tmp_path / "out", place, "interrupted")
     assert done.returncode == 130
     assert "Traceback" not in done.stderr

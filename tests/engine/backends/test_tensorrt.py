@@ -17,10 +17,10 @@ from made_study import hills, made_study, noise_above_the_dark, sparse
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
-from stenosis_trt.engine.backends.base import Backend, Cords, Grades, Keypoints, Ready, Roi, StudyOnBackend
+from stenosis_trt.engine.backends.base import Backend, BackendStudy, Cords, Grades, Keypoints, Ready, Roi
 from stenosis_trt.engine.backends.gpu.choice import choose_plans
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
-from stenosis_trt.engine.backends.gpu.trial import placed_in
+from stenosis_trt.engine.backends.gpu.trial import copy_into_memory
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
@@ -34,7 +34,7 @@ from stenosis_trt.engine.packs.crop import slice_roi
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans
 from stenosis_trt.engine.records import LEVELS, LoadedSlice, LoadedStudy, StudyResult
-from stenosis_trt.engine.support.hardware import nvidia_driver
+from stenosis_trt.engine.support.hardware import query_nvidia_driver
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.flavours import BuildSettings
 
@@ -47,13 +47,13 @@ _STUDIES = int(os.environ.get("STENOSIS_TRT_TEST_STUDIES", "2"))
 
 def with_plans(pack: Pack) -> ChosenPlans:
     """The pack's plans, built here; where there is no GPU to build for, the test is skipped and says why."""
-    driver = nvidia_driver()
+    driver = query_nvidia_driver()
     if not driver.gpus:
-        pytest.skip(f"there is no GPU: {driver.trouble}")
+        pytest.skip(f"there is no GPU: {driver.unavailable_reason}")
     try:
         request = BuildRequest(settings=BuildSettings(batches=BATCHES))
         for outcome in build_plans(pack, request, driver, show_progress):
-            assert not outcome.trouble, outcome.trouble
+            assert not outcome.reason, outcome.reason
         return choose_plans(pack, "fp32", GpuOptions())
     except (CudaError, TensorRTError) as error:
         pytest.skip(str(error))
@@ -95,7 +95,7 @@ def _rois(slices: tuple[LoadedSlice, ...], pack: Pack, model: str, count: int) -
 
 
 def _ask(
-    on_backend: StudyOnBackend, study: LoadedStudy, pack: Pack, count: int
+    on_backend: BackendStudy, study: LoadedStudy, pack: Pack, count: int
 ) -> tuple[Keypoints, Grades, Cords]:
     levels = on_backend.locate(_rois(study.sagittal, pack, "levels", count))
     grades = on_backend.grade(_rois(study.sagittal, pack, "grader", count))
@@ -177,7 +177,7 @@ class _ToldTheLevels:
     def __init__(self, inner: Backend) -> None:
         self._inner = inner
 
-    def load(self, study: LoadedStudy) -> StudyOnBackend:
+    def load(self, study: LoadedStudy) -> BackendStudy:
         there = self._inner.load(study)
         points = np.array(
             [
@@ -202,8 +202,8 @@ def test_what_is_unlike_the_training_is_found_as_on_the_cpu(tmp_path: Path) -> N
     assert [level.grade is None for level in found.levels] == [True, True, False, False, False, False]
     for one, other in zip(found.levels, expected.levels, strict=True):
         assert (one.grade, one.warnings) == (other.grade, other.warnings)
-        assert one.p_other == pytest.approx(other.p_other, abs=2e-3)
-        assert (one.probabilities is None) == ("unlike_training" in one.warnings)
+        assert one.p_ood == pytest.approx(other.p_ood, abs=2e-3)
+        assert (one.probabilities is None) == ("out_of_distribution" in one.warnings)
 
 
 @pytest.mark.parametrize("model", ["levels", "grader", "cord"])
@@ -262,9 +262,9 @@ def test_a_study_read_into_page_locked_memory_is_copied_at_once_or_not_at_all(
 ) -> None:
     study = made_study(fill=hills)
     with PixelMemory(16 << 20) as memory, closing(TensorRtBackend(pack, plans)) as gpu:
-        gpu.read_into(memory)
+        gpu.set_reading_memory(memory)
         gpu.arena.mapped = mapped
-        there = placed_in(memory, study)
+        there = copy_into_memory(memory, study)
         before = gpu.arena.copies
         gpu.prefetch(there)
         _compare(gpu, cpu, there, (3,))
@@ -281,10 +281,10 @@ def test_a_study_larger_than_its_slot_gets_a_larger_one(
     options = GpuOptions(slot_bytes=1 << 20)
     with closing(TensorRtBackend(pack, plans, options)) as small:
         _compare(small, cpu, study, (3,))
-        assert small.arena.grown == 1
+        assert small.arena.growth_count == 1
         assert "larger than the memory" in small.notes[0]
         _compare(small, cpu, study, (3,))
-        assert small.arena.grown == 1
+        assert small.arena.growth_count == 1
 
 
 def test_a_ceiling_that_is_too_low_says_how_much_is_needed(pack: Pack, plans: ChosenPlans) -> None:

@@ -20,12 +20,12 @@ from stenosis_trt.engine.errors import PackError, TensorRTError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans, check_precision
-from stenosis_trt.engine.plans.sidecar import Here
-from stenosis_trt.engine.plans.store import find_plan, plans_of, read_plan
-from stenosis_trt.engine.support.hardware import Driver, Gpu
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget
+from stenosis_trt.engine.plans.store import find_plan, iter_readable_plans, read_plan
+from stenosis_trt.engine.support.hardware import Gpu, NvidiaDriver
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.flavours import BuildSettings
-from stenosis_trt.engine.trt.network import Layer, ParsedNetwork
+from stenosis_trt.engine.trt.network import ParsedLayer, ParsedNetwork
 
 _SCRIPT = "from stenosis_trt.engine.cli.app import main; main()"
 
@@ -51,12 +51,12 @@ def _network(layers: dict[str, int]) -> ParsedNetwork:
     return ParsedNetwork(
         {"image": "float32"},
         {"out": "float32"},
-        tuple(Layer("", *kind.partition(" ")[::2]) for kind in kinds),
+        tuple(ParsedLayer("", *kind.partition(" ")[::2]) for kind in kinds),
     )
 
 
 def _plans(pack: Path) -> set[tuple[str, str]]:
-    return {(plan.sidecar.model, plan.sidecar.precision) for plan in plans_of(Pack.load(pack))}
+    return {(plan.sidecar.model, plan.sidecar.precision) for plan in iter_readable_plans(Pack.load(pack))}
 
 
 @needs_rtx
@@ -74,14 +74,14 @@ def test_without_options_all_that_the_pack_has_is_built_and_can_be_read(pack: Pa
     assert len(answer.stdout.splitlines()) == len(expected)
     assert "Building grader in int8" in answer.stderr
     loaded = Pack.load(pack)
-    for plan in plans_of(loaded):
+    for plan in iter_readable_plans(loaded):
         assert plan.sidecar.batches == (1, 2, 4, 6, 8, 16, 32)
         assert plan.sidecar.gpu_name is None
         assert plan.sidecar.measured is None
         assert plan.sidecar.variant_gate == (None if plan.sidecar.precision == "fp32" else {"passed": True})
         assert plan.sidecar.pack_sha256 == loaded.sha256
         assert len(read_plan(loaded, plan)) == plan.sidecar.plan_bytes
-    here = Here("tensorrt-rtx", plan.sidecar.version, "NVIDIA RTX 4090", (8, 9))
+    here = RuntimeTarget("tensorrt-rtx", plan.sidecar.version, "NVIDIA RTX 4090", (8, 9))
     assert find_plan(loaded, "grader", "int8", here).sidecar.layers["convolution int8"] == 1
     assert not list(pack.rglob("*.part"))
 
@@ -92,11 +92,11 @@ def test_what_is_there_is_not_built_again_unless_it_was_changed_or_asked_for(pac
     assert "built in" in _call(*options).stdout
     assert "there already" in _call(*options).stdout
     assert "built in" in _call(*options, "--force").stdout
-    (plan,) = plans_of(Pack.load(pack))
+    (plan,) = iter_readable_plans(Pack.load(pack))
     plan.path.write_bytes(b"changed")
     assert "built in" in _call(*options).stdout
     assert "built in" in _call(*options[:-1], "1,4").stdout
-    (plan,) = plans_of(Pack.load(pack))
+    (plan,) = iter_readable_plans(Pack.load(pack))
     assert plan.sidecar.batches == (1, 4)
 
 
@@ -105,7 +105,7 @@ def test_plans_for_chosen_gpus_lie_beside_those_for_all(pack: Path) -> None:
     options = (pack, "--model", "grader", "--precision", "fp32", "--batch", 1)
     assert _call(*options).returncode == 0
     assert _call(*options, "--compute-capability", "8.6,7.5").returncode == 0
-    portable, chosen = plans_of(Pack.load(pack))
+    portable, chosen = iter_readable_plans(Pack.load(pack))
     assert chosen.path.parent.name.endswith("-sm75+sm86-fp32")
     assert (chosen.sidecar.compute_capabilities, chosen.sidecar.newer_than) == (("7.5", "8.6"), None)
     assert portable.path.parent.name.endswith("-any-fp32")
@@ -200,7 +200,7 @@ def test_a_pack_that_cannot_be_written_to_is_to_be_copied(pack: Path) -> None:
 
 @needs_rtx
 def test_a_gpu_that_cannot_load_the_plans_is_refused_before_anything_is_built(pack: Path) -> None:
-    hopper = Driver((13, 0), (Gpu("NVIDIA H200", (9, 0), 140 << 30),), "")
+    hopper = NvidiaDriver((13, 0), (Gpu("NVIDIA H200", (9, 0), 140 << 30),), "")
     with pytest.raises(TensorRTError, match=r"do not run on this machine's NVIDIA H200"):
         list(build_plans(Pack.load(pack), BuildRequest("tensorrt-rtx"), hopper, show_progress))
     assert not (pack / "plans").exists()
@@ -214,9 +214,9 @@ def test_the_doctor_lists_the_plans_that_a_gpu_may_load(pack: Path) -> None:
     assert outcome.plan is not None
     (alone,) = plan_findings(pack, NO_GPU)
     assert alone.value.endswith("pack tiny: 1, and no GPU to load them")
-    (fits,) = plan_findings(pack, Driver((13, 0), (Gpu("NVIDIA RTX 3090", (8, 6), 24 << 30),), ""))
+    (fits,) = plan_findings(pack, NvidiaDriver((13, 0), (Gpu("NVIDIA RTX 3090", (8, 6), 24 << 30),), ""))
     assert fits.value.endswith("grader fp16 for this GPU")
-    none, why = plan_findings(pack, Driver((13, 0), (Gpu("NVIDIA RTX 4090", (8, 9), 24 << 30),), ""))
+    none, why = plan_findings(pack, NvidiaDriver((13, 0), (Gpu("NVIDIA RTX 4090", (8, 9), 24 << 30),), ""))
     assert none.value.endswith("none for this GPU")
     assert none.advice == f"stenosis-trt build {pack} --flavour tensorrt-rtx"
     assert "cannot be loaded: it runs on compute capability 8.6" in why.value

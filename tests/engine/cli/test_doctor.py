@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from stenosis_trt.engine.cli.doctor import examine, for_a_gpu, gpu_findings
+from stenosis_trt.engine.cli.doctor import collect_findings, gpu_findings, gpu_requirements
 from stenosis_trt.engine.support.hardware import (
-    Driver,
     Gpu,
+    NvidiaDriver,
     jetson_release,
     memory_bytes,
-    nvidia_driver,
     processor_name,
+    query_nvidia_driver,
     usable_cores,
 )
 
@@ -56,35 +56,39 @@ def _driver(folder: Path, **macros: int) -> str:
 
 
 def test_every_gpu_is_named_with_its_compute_capability_and_memory(tmp_path: Path) -> None:
-    driver = nvidia_driver(_driver(tmp_path))
+    driver = query_nvidia_driver(_driver(tmp_path))
     assert driver.cuda_version == (13, 2)
     assert driver.gpus == (Gpu("Test GPU 40", (8, 7), 64 << 30), Gpu("Test GPU 41", (8, 7), 64 << 30))
-    assert driver.trouble == ""
+    assert driver.unavailable_reason == ""
 
 
 def test_a_driver_without_a_gpu_says_why(tmp_path: Path) -> None:
-    driver = nvidia_driver(_driver(tmp_path, INIT_ERROR=100))
+    driver = query_nvidia_driver(_driver(tmp_path, INIT_ERROR=100))
     assert driver.cuda_version == (13, 2)
     assert driver.gpus == ()
-    assert driver.trouble == "the NVIDIA driver gives no GPU (CUDA_ERROR_NO_DEVICE)"
+    assert driver.unavailable_reason == "the NVIDIA driver gives no GPU (CUDA_ERROR_NO_DEVICE)"
 
 
 def test_a_driver_that_lists_nothing_is_in_trouble_too(tmp_path: Path) -> None:
-    assert nvidia_driver(_driver(tmp_path, GPUS=0)).trouble == "the NVIDIA driver gives no GPU"
+    assert (
+        query_nvidia_driver(_driver(tmp_path, GPUS=0)).unavailable_reason == "the NVIDIA driver gives no GPU"
+    )
 
 
 def test_a_driver_that_does_not_answer_is_reported_by_the_errors_number(tmp_path: Path) -> None:
-    driver = nvidia_driver(_driver(tmp_path, DRIVER_ERROR=999))
-    assert driver == Driver(None, (), "the NVIDIA driver does not answer (error 999)")
+    driver = query_nvidia_driver(_driver(tmp_path, DRIVER_ERROR=999))
+    assert driver == NvidiaDriver(None, (), "the NVIDIA driver does not answer (error 999)")
 
 
 def test_a_gpu_that_fails_is_listed_as_failing(tmp_path: Path) -> None:
-    (gpu,) = nvidia_driver(_driver(tmp_path, GPUS=1, MEMORY_ERROR=719)).gpus
+    (gpu,) = query_nvidia_driver(_driver(tmp_path, GPUS=1, MEMORY_ERROR=719)).gpus
     assert gpu.name == "GPU 0, which does not answer (error 719)"
 
 
 def test_no_driver_is_no_error() -> None:
-    assert nvidia_driver("libcuda-that-is-not-there.so") == Driver(None, (), "no NVIDIA driver was found")
+    assert query_nvidia_driver("libcuda-that-is-not-there.so") == NvidiaDriver(
+        None, (), "no NVIDIA driver was found"
+    )
 
 
 def test_processor_memory_and_cores_are_real() -> None:
@@ -105,38 +109,38 @@ def test_the_release_of_a_jetson_is_read(tmp_path: Path) -> None:
 
 
 def test_a_machine_without_a_driver_is_told_to_install_one_but_a_jetson_is_not() -> None:
-    driver = Driver(None, (), "no NVIDIA driver was found")
+    driver = NvidiaDriver(None, (), "no NVIDIA driver was found")
     assert [finding.advice for finding in gpu_findings(driver, on_jetson=True)] == [""]
     (finding,) = gpu_findings(driver, on_jetson=False)
     assert finding.advice.startswith("Install NVIDIA's driver")
 
 
 def test_a_driver_that_gives_no_gpu_points_at_what_hides_it() -> None:
-    driver = Driver((13, 0), (), "the NVIDIA driver gives no GPU (CUDA_ERROR_NO_DEVICE)")
+    driver = NvidiaDriver((13, 0), (), "the NVIDIA driver gives no GPU (CUDA_ERROR_NO_DEVICE)")
     first, second = gpu_findings(driver, on_jetson=False)
     assert first.value == "for CUDA 13.0"
     assert "CUDA_VISIBLE_DEVICES" in second.advice
 
 
 def test_a_found_gpu_is_shown_on_one_line() -> None:
-    driver = Driver((13, 0), (Gpu("Orin", (8, 7), 30 << 30),), "")
+    driver = NvidiaDriver((13, 0), (Gpu("Orin", (8, 7), 30 << 30),), "")
     assert list(gpu_findings(driver, on_jetson=True))[1].value == "Orin, compute capability 8.7, 30.0 GiB"
 
 
 def test_what_a_gpu_needs_is_named_as_far_as_it_is_missing() -> None:
-    gpu = Driver((13, 0), (Gpu("Orin", (8, 7), 30 << 30),), "")
-    bare = for_a_gpu(Driver(None, (), "none"), has_tensorrt=False, on_jetson=False).value
+    gpu = NvidiaDriver((13, 0), (Gpu("Orin", (8, 7), 30 << 30),), "")
+    bare = gpu_requirements(NvidiaDriver(None, (), "none"), has_tensorrt=False, on_jetson=False).value
     assert "an NVIDIA GPU with its driver" in bare
     assert "stenosis-trt[rtx]" in bare
-    jetson = for_a_gpu(gpu, has_tensorrt=False, on_jetson=True).value
+    jetson = gpu_requirements(gpu, has_tensorrt=False, on_jetson=True).value
     assert "an NVIDIA GPU" not in jetson
     assert "--system-site-packages" in jetson
     assert "pip install 'stenosis-trt[rtx]'" not in jetson
-    assert "TensorRT" not in for_a_gpu(gpu, has_tensorrt=True, on_jetson=False).value
+    assert "TensorRT" not in gpu_requirements(gpu, has_tensorrt=True, on_jetson=False).value
 
 
 def test_the_report_ends_with_what_grade_would_take_and_what_is_better() -> None:
-    findings = {finding.name: finding for finding in examine()}
+    findings = {finding.name: finding for finding in collect_findings()}
     assert {"version", "CPU", "memory", "GPU driver", "TensorRT", "ONNX Runtime", "reference pack"} <= set(
         findings
     )
@@ -145,6 +149,6 @@ def test_the_report_ends_with_what_grade_would_take_and_what_is_better() -> None
 
 
 def test_a_gpu_that_is_asked_for_in_vain_is_said_to_be_missing() -> None:
-    findings = {finding.name: finding for finding in examine(device="gpu")}
+    findings = {finding.name: finding for finding in collect_findings(device="gpu")}
     assert findings["grade would take"].value.startswith("nothing: ")
     assert "--device" in findings["grade would take"].advice

@@ -19,7 +19,7 @@ from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.cli.doctor import Finding, report_lines
 from stenosis_trt.engine.cli.inspection import inspection_tables
 from stenosis_trt.engine.runs.summary import WARNING_MEANINGS
-from stenosis_trt.engine.selection.select import choose
+from stenosis_trt.engine.selection.select import select_series
 
 COLUMNS = 80
 COMMANDS = [
@@ -90,7 +90,7 @@ def _shown(width: int, *tables: object) -> str:
 
 def test_inspect_shows_every_heading_and_role_whole() -> None:
     name = "t2_tse_sagittal_cervical_spine_without_a_single_space_in_it_at_all"
-    choice = choose(study(sagittal("1", description=name), axial("2"), sagittal("3", count=2)))
+    choice = select_series(study(sagittal("1", description=name), axial("2"), sagittal("3", count=2)))
     shown = _shown(COLUMNS, *inspection_tables([choice]))
     assert all(len(line) <= COLUMNS for line in shown.splitlines())
     for word in ("series", "plane", "slices", "description", "role", "reason", "sagittal T2", "axial T2"):

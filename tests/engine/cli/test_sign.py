@@ -19,9 +19,9 @@ from typed_models import NO_GPU, needs_rtx, pack_with_variants
 
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.packs.signature import Signed, parse
+from stenosis_trt.engine.packs.signature import SignedFile, parse_signature
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans
-from stenosis_trt.engine.plans.store import plans_of, read_plan
+from stenosis_trt.engine.plans.store import iter_readable_plans, read_plan
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.flavours import BuildSettings
 
@@ -210,8 +210,8 @@ def test_plans_are_signed_as_they_are_built_and_what_is_signed_by_no_one_is_buil
     assert "built in" in _call(*options, "--sign", pair.private).stdout
     assert "there already" in _call(*options, "--sign", pair.private).stdout
     assert "there already" in _call(*options).stdout
-    (plan,) = plans_of(Pack.load(pack))
-    found = parse(Signed.PLAN, plan.signature or b"")
+    (plan,) = iter_readable_plans(Pack.load(pack))
+    found = parse_signature(SignedFile.PLAN, plan.signature or b"")
     assert found is not None
     assert found.fingerprint == pair.public_key.fingerprint
     assert _call("sign", pack, "--key", pair.private).returncode == 0
@@ -248,7 +248,7 @@ def test_signing_a_pack_signs_its_plans_and_names_those_that_are_not_what_they_s
 ) -> None:
     options = ("build", pack, "--model", "grader,cord", "--precision", "fp32", "--batch", "1")
     assert _call(*options).returncode == 0
-    bad, good = plans_of(Pack.load(pack))
+    bad, good = iter_readable_plans(Pack.load(pack))
     bad.path.write_bytes(b"malware")
     answer = _call("sign", pack, "--key", pair.private)
     assert answer.returncode == 1
@@ -261,4 +261,4 @@ def test_signing_a_pack_signs_its_plans_and_names_those_that_are_not_what_they_s
     assert "cord.plan: NOT TRUSTED: its sidecar is not signed" in verified.stdout
     assert "grader.plan: intact" in verified.stdout
     opened = Pack.load(pack, pair.trust)
-    assert [plan.signature is not None for plan in plans_of(opened)] == [False, True]
+    assert [plan.signature is not None for plan in iter_readable_plans(opened)] == [False, True]

@@ -146,8 +146,8 @@ def test_a_program_that_uses_the_engine_may_have_no_streams(
 ) -> None:
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, stream)
-    messages.say("text")
-    messages.show("text")
+    messages.print_message("text")
+    messages.print_output("text")
     with show_progress("Grading", "studies") as progress:
         progress.advance(0, 2)
         progress.advance(2, 2)

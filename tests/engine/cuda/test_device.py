@@ -28,8 +28,8 @@ from stenosis_trt.engine.cuda.device import Device, Event, Resource, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.graph import Graph
 from stenosis_trt.engine.cuda.memory import DeviceBuffer, HostArray
-from stenosis_trt.engine.cuda.module import Module, pack
-from stenosis_trt.engine.support.hardware import nvidia_driver
+from stenosis_trt.engine.cuda.module import Module, pack_arguments
+from stenosis_trt.engine.support.hardware import query_nvidia_driver
 
 _IMAGE = b"\x7fELF: the stand-in takes its kernels from FAKE_CUDA_KERNELS\0"
 _CUDA_H = Path("/usr/local/cuda/include/cuda.h")
@@ -243,8 +243,8 @@ def test_arguments_of_all_types_arrive() -> None:
 def test_a_kernel_that_is_not_there_is_named_as_such() -> None:
     with Device() as device, device.current():
         module = Module(device, _IMAGE)
-        assert module.function("scale").registers == 32
-        assert module.function("scale").most_threads == 1024
+        assert module.kernel_attributes("scale").registers == 32
+        assert module.kernel_attributes("scale").max_threads == 1024
         with pytest.raises(CudaError, match="named symbol not found") as caught:
             module.launch("shrink", (1, 1, 1), (1, 1, 1), (), Stream(device))
         assert caught.value.code == "CUDA_ERROR_NOT_FOUND"
@@ -495,7 +495,7 @@ def _check_without_pycuda() -> None:
 def test_without_a_driver_the_error_says_to_install_it() -> None:
     if importlib.util.find_spec("pycuda") is None:
         pytest.skip("PyCUDA is not installed: .ci/pycuda.sh VENV installs it without a GPU")
-    if nvidia_driver().cuda_version is not None:
+    if query_nvidia_driver().cuda_version is not None:
         pytest.skip("this machine has NVIDIA's driver")
     with pytest.raises(CudaError, match="NVIDIA's driver was not found") as caught:
         Device()
@@ -561,8 +561,8 @@ def test_everything_can_be_closed_twice_and_not_used_after() -> None:
             lambda: pinned.array,
             lambda: event.record(other),
             lambda: buffer.fill(0, other),
-            lambda: module.function("scale"),
-            lambda: pack((buffer,)),
+            lambda: module.kernel_attributes("scale"),
+            lambda: pack_arguments((buffer,)),
         ):
             with pytest.raises(CudaError, match="is closed"):
                 use()
@@ -739,7 +739,7 @@ def test_arguments_are_laid_out_as_in_c() -> None:
     record = np.zeros(1, _STRUCTURE)
     record[0] = (1, 2.0)
     structure = record[0]
-    packed = pack((np.uint8(1), np.float32(1.0), np.int16(2), 3, structure, np.float16(1.0)))
+    packed = pack_arguments((np.uint8(1), np.float32(1.0), np.int16(2), 3, structure, np.float16(1.0)))
     assert packed == (
         b"\x01\0\0\0" + b"\0\0\x80\x3f" + b"\x02\0\0\0\0\0\0\0" + b"\x03\0\0\0\0\0\0\0"
         b"\x01\0\0\0\0\0\0\0" + b"\0\0\0\0\0\0\0\x40" + b"\0\x3c"
@@ -751,7 +751,7 @@ def test_arguments_are_laid_out_as_in_c() -> None:
 )
 def test_an_argument_whose_type_is_left_open_is_refused(argument: object) -> None:
     with pytest.raises(TypeError, match="Argument 1 of a kernel"):
-        pack((np.int32(1), argument))
+        pack_arguments((np.int32(1), argument))
 
 
 def test_the_stand_in_agrees_with_the_cuda_header() -> None:
@@ -773,9 +773,9 @@ def test_the_stand_in_agrees_with_the_cuda_header() -> None:
 @pytest.fixture
 def gpu() -> None:
     """Skips, and says why, where there is no GPU that PyCUDA could use."""
-    driver = nvidia_driver()
+    driver = query_nvidia_driver()
     if not driver.gpus:
-        pytest.skip(f"needs an NVIDIA GPU: {driver.trouble}")
+        pytest.skip(f"needs an NVIDIA GPU: {driver.unavailable_reason}")
     if importlib.util.find_spec("pycuda") is None:
         pytest.skip("needs PyCUDA: pip install 'stenosis-trt[gpu]'")
 
@@ -801,7 +801,7 @@ def test_on_a_gpu_copies_and_ptx_give_what_numpy_gives() -> None:
         assert np.array_equal(pinned.array[:-1], values[:-1] * np.float32(3))
         assert pinned.array[-1] == values[-1]
         assert 0 < end.elapsed_ms(start) < 1000
-        assert 0 < module.function("scale").registers < 32
+        assert 0 < module.kernel_attributes("scale").registers < 32
 
 
 @pytest.mark.gpu

@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from stenosis_trt.engine.dicom import reading_process
 from stenosis_trt.engine.dicom.errors import DicomError
-from stenosis_trt.engine.dicom.limits import ReadLimits, with_settings
+from stenosis_trt.engine.dicom.limits import ReadLimits, limits_from_settings
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import Problem, Stage
 
@@ -483,7 +483,7 @@ def test_what_is_over_a_limit_is_told_how_to_raise_it_and_can(
     assert count == 0
     assert advice in problems[0].advice
     setting = problems[0].advice.split("--limit ")[1].removesuffix(".")
-    with DicomReader(with_settings([setting])) as reader:
+    with DicomReader(limits_from_settings([setting])) as reader:
         assert _read(reader, tmp_path) == (5, [])
 
 
@@ -499,7 +499,9 @@ def test_a_series_over_the_limit_is_refused_before_it_is_decoded(tmp_path: Path)
 
 
 def test_limits_are_set_by_name() -> None:
-    limits = with_settings(["max_file_bytes=4GiB", "max_frames=7", "timeout_seconds=1.5", "max_items=9"])
+    limits = limits_from_settings(
+        ["max_file_bytes=4GiB", "max_frames=7", "timeout_seconds=1.5", "max_items=9"]
+    )
     assert (limits.max_file_bytes, limits.max_frames, limits.timeout_seconds) == (4 << 30, 7, 1.5)
     assert limits.max_pixel_bytes == ReadLimits().max_pixel_bytes
 
@@ -518,4 +520,4 @@ def test_limits_are_set_by_name() -> None:
 )
 def test_a_limit_that_is_set_wrongly_is_refused_with_what_would_be_right(setting: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        with_settings([setting])
+        limits_from_settings([setting])

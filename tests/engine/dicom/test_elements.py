@@ -14,7 +14,7 @@ from dicom_factory import dataset, enhanced, write
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from shared_data import shared_data
 
-from stenosis_trt.engine.dicom.elements import ElementReader, Elements, vocabulary
+from stenosis_trt.engine.dicom.elements import ElementReader, Elements, tag_table
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
@@ -40,7 +40,7 @@ _SEQUENCES = (
     "PixelMeasuresSequence",
     "MREchoSequence",
 )
-_WANTED = vocabulary([*_NUMBERS, *_TEXTS, *_SEQUENCES, "SpecificCharacterSet"])
+_WANTED = tag_table([*_NUMBERS, *_TEXTS, *_SEQUENCES, "SpecificCharacterSet"])
 _STOP = 0x7FE00008
 
 
@@ -147,7 +147,7 @@ def test_a_length_beyond_the_file_is_refused_without_asking_for_the_memory() -> 
     head = struct.pack("<HH2sHL", 0x0008, 0x103E, b"UT", 0, 0xFFFFFFF0)
     reader = ElementReader(io.BytesIO(head + b"x" * 100), len(head) + 100, _LIMITS)
     with pytest.raises(DicomError, match="beyond the end of the file"):
-        reader.read(0, True, True, vocabulary(["SeriesDescription"]), _STOP)
+        reader.read(0, True, True, tag_table(["SeriesDescription"]), _STOP)
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -193,4 +193,4 @@ def test_damaged_headers_are_read_or_refused_but_raise_nothing_else(syntax: str,
 
 def test_keywords_outside_the_dictionary_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="NoSuchThing"):
-        vocabulary(["NoSuchThing"])
+        tag_table(["NoSuchThing"])

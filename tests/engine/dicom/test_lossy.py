@@ -31,7 +31,7 @@ from stenosis_trt.engine.dicom.layout import is_lossy
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import Problem
-from stenosis_trt.engine.selection.select import choose
+from stenosis_trt.engine.selection.select import select_series
 
 # 16 × 24 pixels of the plane `_plane`, by libjpeg-turbo (12 and 8 bits) and OpenJPH.
 _JPEG12 = base64.b85decode(
@@ -252,7 +252,7 @@ def test_a_study_with_an_image_compressed_with_loss_is_flagged(reader: DicomRead
             if number in lossy:
                 content.LossyImageCompression = "01"
             write(folder / f"{number}", content)
-        return choose(reader.scan([folder]).studies[0]).warnings
+        return select_series(reader.scan([folder]).studies[0]).warnings
 
     assert "lossy_compression" not in warnings(set())
     assert "lossy_compression" in warnings({3})

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from stenosis_trt.engine.dicom.errors import DicomError, ReaderError
-from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot, Written, as_written, write
+from stenosis_trt.engine.dicom.pixel_memory import (
+    PixelMemory,
+    PixelSlot,
+    WrittenFrame,
+    write_frame,
+    written_frame,
+)
 
 _PAGE = 4096
 
@@ -41,7 +47,7 @@ def test_frames_lie_one_behind_the_other_at_multiples_of_256(memory: PixelMemory
     for slot in memory.slots:
         ends = [slot.start]
         for number, shape in enumerate([(1, 1), (7, 19), (16, 8), (3, 43)], start=1):
-            place = slot.place(shape, np.int16)
+            place = slot.reserve(shape, np.int16)
             assert place is not None
             assert (place.view.shape, place.view.dtype) == (shape, np.int16)
             assert place.view.ctypes.data == memory.address + place.offset
@@ -57,21 +63,21 @@ def test_frames_lie_one_behind_the_other_at_multiples_of_256(memory: PixelMemory
 
 def test_a_slot_takes_what_fits_and_is_free_again_after_a_reset(memory: PixelMemory) -> None:
     first, second = memory.slots
-    assert first.place((3 * _PAGE + 1,), np.uint8) is None
-    whole = first.place((3, _PAGE // 2), np.uint16)
+    assert first.reserve((3 * _PAGE + 1,), np.uint8) is None
+    whole = first.reserve((3, _PAGE // 2), np.uint16)
     assert whole is not None
-    assert first.place((1,), np.uint8) is None
-    assert second.place((1,), np.uint8) is not None
-    first.left_out = 4
+    assert first.reserve((1,), np.uint8) is None
+    assert second.reserve((1,), np.uint8) is not None
+    first.outside_slot = 4
     first.reset()
-    again = first.place((1,), np.uint8)
+    again = first.reserve((1,), np.uint8)
     assert again is not None
-    assert (again.offset, first.left_out) == (whole.offset, 0)
+    assert (again.offset, first.outside_slot) == (whole.offset, 0)
 
 
 def test_an_array_that_lies_elsewhere_is_in_no_slot(memory: PixelMemory) -> None:
     with PixelMemory(_PAGE) as other:
-        place = other.slots[0].place((4, 4), np.uint16)
+        place = other.slots[0].reserve((4, 4), np.uint16)
         assert place is not None
         for array in (np.zeros((4, 4), np.uint16), place.view):
             assert memory.offset_of(array) is None
@@ -80,8 +86,8 @@ def test_an_array_that_lies_elsewhere_is_in_no_slot(memory: PixelMemory) -> None
 
 def test_what_a_slot_is_held_by_is_waited_for_once(memory: PixelMemory) -> None:
     slot, waited = memory.slots[0], []
-    slot.hold(lambda: waited.append("one"))
-    slot.hold(lambda: waited.append("other"))
+    slot.add_release_wait(lambda: waited.append("one"))
+    slot.add_release_wait(lambda: waited.append("other"))
     slot.reset()
     assert sorted(waited) == ["one", "other"]
     slot.reset()
@@ -95,18 +101,18 @@ def test_a_slot_whose_wait_fails_is_not_free(memory: PixelMemory) -> None:
         if fails:
             raise RuntimeError("the device is gone")
 
-    first = slot.place((1,), np.uint8)
-    slot.hold(wait)
+    first = slot.reserve((1,), np.uint8)
+    slot.add_release_wait(wait)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="gone"):
             slot.reset()
-        second = slot.place((1,), np.uint8)
+        second = slot.reserve((1,), np.uint8)
         assert first is not None
         assert second is not None
         assert second.offset > first.offset
     fails = False
     slot.reset()
-    third = slot.place((1,), np.uint8)
+    third = slot.reserve((1,), np.uint8)
     assert third is not None
     assert third.offset == first.offset
 
@@ -114,7 +120,7 @@ def test_a_slot_whose_wait_fails_is_not_free(memory: PixelMemory) -> None:
 def test_arrays_stay_when_the_memory_is_closed_and_it_goes_with_the_last() -> None:
     before = _descriptors(), _mappings()
     memory = PixelMemory(_PAGE)
-    place = memory.slots[1].place((4, 4), np.uint16)
+    place = memory.slots[1].reserve((4, 4), np.uint16)
     assert place is not None
     view = place.view
     view[:] = 77
@@ -133,7 +139,7 @@ def test_arrays_stay_when_the_memory_is_closed_and_it_goes_with_the_last() -> No
 def test_memory_that_nobody_closed_leaves_nothing_behind() -> None:
     before = _descriptors(), _mappings()
     for _ in range(50):
-        PixelMemory(_PAGE).slots[0].place((1,), np.uint8)
+        PixelMemory(_PAGE).slots[0].reserve((1,), np.uint8)
     gc.collect()
     assert (_descriptors(), _mappings()) == before
 
@@ -143,19 +149,19 @@ def test_who_has_the_descriptor_can_make_the_block_neither_shorter_nor_longer(me
         with pytest.raises(PermissionError):
             os.ftruncate(memory.descriptor, size)
     with pytest.raises(DicomError, match="cannot be written to shared memory"):
-        write(memory.descriptor, 6 * _PAGE, 100, np.ones((2, 2), np.uint16))
+        write_frame(memory.descriptor, 6 * _PAGE, 100, np.ones((2, 2), np.uint16))
     assert os.fstat(memory.descriptor).st_size == memory.array.nbytes
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
 def test_what_is_written_by_descriptor_is_seen_in_its_place(memory: PixelMemory, dtype: type) -> None:
-    place = memory.slots[1].place((5, 7), np.uint16)
+    place = memory.slots[1].reserve((5, 7), np.uint16)
     assert place is not None
     # Not contiguous, as what a codec gives may be.
     stored = np.arange(-35, 35).astype(dtype).reshape(7, 10)[:, ::2].T
-    answer = write(memory.descriptor, place.offset, place.view.nbytes, stored)
-    assert answer == Written(np.dtype(dtype).name, (5, 7), place.offset)
-    seen = as_written(place, answer)
+    answer = write_frame(memory.descriptor, place.offset, place.view.nbytes, stored)
+    assert answer == WrittenFrame(np.dtype(dtype).name, (5, 7), place.offset)
+    seen = written_frame(place, answer)
     assert isinstance(seen, np.ndarray)
     assert (seen.dtype, seen.flags.c_contiguous) == (dtype, True)
     assert np.array_equal(seen, stored)
@@ -165,15 +171,15 @@ def test_what_is_written_by_descriptor_is_seen_in_its_place(memory: PixelMemory,
 
 
 def test_a_frame_that_is_too_large_for_its_place_is_not_written(memory: PixelMemory) -> None:
-    assert write(memory.descriptor, 0, 31, np.ones((4, 4), np.uint16)) is None
+    assert write_frame(memory.descriptor, 0, 31, np.ones((4, 4), np.uint16)) is None
     assert not memory.array.any()
 
 
 def test_a_frame_may_be_smaller_than_its_place(memory: PixelMemory) -> None:
     slot: PixelSlot = memory.slots[0]
-    place = slot.place((5, 7), np.uint16)
+    place = slot.reserve((5, 7), np.uint16)
     assert place is not None
-    seen = as_written(place, Written("int16", (2, 3), place.offset))
+    seen = written_frame(place, WrittenFrame("int16", (2, 3), place.offset))
     assert isinstance(seen, np.ndarray)
     assert (seen.shape, memory.offset_of(seen)) == ((2, 3), place.offset)
 
@@ -196,9 +202,9 @@ def test_a_frame_may_be_smaller_than_its_place(memory: PixelMemory) -> None:
     ],
 )
 def test_an_answer_that_cannot_be_shows_nothing(memory: PixelMemory, dtype: str, shape: tuple[int]) -> None:
-    place = memory.slots[0].place((5, 7), np.uint16)
+    place = memory.slots[0].reserve((5, 7), np.uint16)
     assert place is not None
-    answer = as_written(place, Written(dtype, shape, place.offset))
+    answer = written_frame(place, WrittenFrame(dtype, shape, place.offset))
     assert isinstance(answer, DicomError)
     assert "an answer that cannot be" in answer.reason
 

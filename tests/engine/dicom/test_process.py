@@ -65,7 +65,7 @@ def test_an_answer_that_cannot_be_received_is_not_left_for_the_next_request(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(process_module, "load_answer", failing)
+        patch.setattr(process_module, "unpickle_answer", failing)
         with pytest.raises(ReaderUnavailable if error is MemoryError else error):
             process.ask("pixels", files[2], [(0, None)])
         assert process.pid is None

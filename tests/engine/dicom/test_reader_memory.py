@@ -26,7 +26,7 @@ from shared_data import shared_data
 from stenosis_trt.engine.dicom import process as process_module
 from stenosis_trt.engine.dicom.errors import ReaderError
 from stenosis_trt.engine.dicom.limits import ReadLimits
-from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot, Written
+from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot, WrittenFrame
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Problem
 
@@ -86,7 +86,7 @@ def test_slices_in_shared_memory_are_those_of_ordinary_arrays(
     assert all(item.stored.ctypes.data % 256 == 0 for item in shared)
     assert all(item.stored.flags.c_contiguous for item in shared)
     assert _offsets(memory, ordinary) == [None] * 9
-    assert slot.left_out == 0
+    assert slot.outside_slot == 0
 
 
 def test_frames_of_one_file_have_a_place_each(
@@ -119,7 +119,7 @@ def test_what_does_not_fit_gets_arrays_of_its_own_and_is_counted(size: int, tmp_
         slices, problems = reader.load(frames, slot)
         fit = slot.nbytes // _FRAME
         assert _offsets(memory, slices) == [_FRAME * k if k < fit else None for k in range(5)]
-        assert (slot.left_out, problems) == (5 - fit, ())
+        assert (slot.outside_slot, problems) == (5 - fit, ())
         assert _same(slices, reader.load(frames)[0])
 
 
@@ -133,7 +133,7 @@ def test_an_image_that_is_larger_than_its_header_was_comes_back_in_an_array(
     slices, _ = reader.load(frames, memory.slots[0])
     assert _offsets(memory, slices) == [0, None, 2 * _FRAME]
     assert np.array_equal(slices[1].stored, larger)
-    assert memory.slots[0].left_out == 1
+    assert memory.slots[0].outside_slot == 1
 
 
 def test_a_broken_file_costs_itself(reader: DicomReader, memory: PixelMemory, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_broken_file_costs_itself(reader: DicomReader, memory: PixelMemory, tm
     assert [item.frame for item in slices] == [*frames[:4], *frames[5:]]
     assert problems == same_problems
     assert [problem.path for problem in problems] == [str(frames[4].path)]
-    assert memory.slots[0].left_out == 0
+    assert memory.slots[0].outside_slot == 0
 
 
 _DIES = """
@@ -209,7 +209,7 @@ def test_a_process_that_says_it_wrote_what_had_no_place_is_not_believed(
 ) -> None:
     series(tmp_path, 1)
     frames = _frames(reader, tmp_path)
-    monkeypatch.setattr(DicomReader, "_ask", lambda *arguments: [Written("uint16", (2, 2), 0)])
+    monkeypatch.setattr(DicomReader, "_ask", lambda *arguments: [WrittenFrame("uint16", (2, 2), 0)])
     slices, problems = reader.load(frames)
     assert slices == ()
     assert "cannot be" in problems[0].reason
@@ -271,7 +271,7 @@ def test_the_memory_does_not_count_towards_what_decoding_may_take(tmp_path: Path
     with PixelMemory(64 * _MIB) as memory, DicomReader(limits, memory=memory) as reader:
         slices, problems = reader.load(_frames(reader, tmp_path), memory.slots[1])
     assert (len(slices), problems) == (3, ())
-    assert memory.slots[1].left_out == 0
+    assert memory.slots[1].outside_slot == 0
 
 
 def test_a_slot_of_other_memory_is_a_mistake(reader: DicomReader, tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_many_studies_leave_no_descriptor_and_no_memory_behind(
             slot: PixelSlot = memory.slots[number % 2]
             slot.reset()
             slices, problems = reader.load(frames, slot)
-            assert (len(slices), problems, slot.left_out) == (10, (), 0)
+            assert (len(slices), problems, slot.outside_slot) == (10, (), 0)
 
     read(20)
     (pid,) = [process.pid for process in reader._processes]
@@ -335,6 +335,6 @@ def test_every_real_image_is_the_same_in_shared_memory() -> None:
             ordinary = reader.load(found.frames)
             assert _same(shared[0], ordinary[0]), found.frames[0].path
             assert shared[1] == ordinary[1]
-            assert slot.left_out == 0
+            assert slot.outside_slot == 0
             compared += len(shared[0])
     assert compared > 190

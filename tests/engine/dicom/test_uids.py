@@ -12,14 +12,14 @@ from pydicom.dataset import Dataset
 from stenosis_trt.engine.dicom.header import read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.reader import DicomReader
-from stenosis_trt.engine.dicom.uids import safe_uid, was_replaced
+from stenosis_trt.engine.dicom.uids import is_replacement, safe_uid
 from stenosis_trt.engine.grading.read_ahead import read_study
 
 
 @pytest.mark.parametrize("uid", ["1.2.840.10008", "1.2.0840.01", "1." + "2" * 62, "2.25.3", ""])
 def test_a_uid_is_left_as_it_is_even_where_it_is_sloppy(uid: str) -> None:
     assert safe_uid(uid) == uid
-    assert not was_replaced(safe_uid(uid))
+    assert not is_replacement(safe_uid(uid))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_what_is_no_uid_becomes_its_hash(text: str) -> None:
     assert safe_uid(text) == safe_uid(text) != safe_uid(text + "1")
     assert safe_uid(text).startswith("hash:")
     assert len(safe_uid(text)) == len("hash:") + 32
-    assert was_replaced(safe_uid(text))
+    assert is_replacement(safe_uid(text))
 
 
 def test_a_hash_is_not_taken_for_one_that_a_header_holds() -> None:
@@ -55,7 +55,7 @@ def test_files_of_a_study_whose_uids_are_none_stay_together_and_are_flagged(
     assert len(found.frames) == 7
     uids = {study.study_uid, found.series_uid, *(frame.sop_instance_uid for frame in found.frames)}
     assert len(uids) == 9
-    assert all(map(was_replaced, uids))
+    assert all(map(is_replacement, uids))
     assert read.study is not None
     assert "uid_replaced" in read.study.warnings
 

@@ -15,12 +15,12 @@ from pydicom.uid import generate_uid
 
 from stenosis_trt.engine.dicom.frames import VolumeKey
 from stenosis_trt.engine.dicom.header import FileHeader, FoundFrame
-from stenosis_trt.engine.dicom.patient_identity import Patient
+from stenosis_trt.engine.dicom.patient_identity import PatientIdentity
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.dicom.series import build_studies
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import Contrast, FrameHeader, SeriesHeader
-from stenosis_trt.engine.selection.eligibility import judge
+from stenosis_trt.engine.selection.eligibility import check_series
 
 T1 = {"EchoTime": 9.5, "RepetitionTime": 600.0}
 
@@ -134,7 +134,7 @@ def test_what_runs_through_another_stack_and_differs_in_no_tag_is_refused_with_t
             content.ImagePositionPatient[0] += aside
         write(path, content)
     (found,) = _found(reader, tmp_path)
-    judged = judge(found)
+    judged = check_series(found)
     assert (judged.role, judged.reason) == ("", found.defect)
     assert "two acquisitions run through one another, and no tag tells them apart" in judged.reason
     assert f"{min(aside, 3.3 - aside):.2f}" in judged.reason
@@ -252,7 +252,7 @@ def test_slices_with_a_series_uid_each_that_cannot_be_joined_say_why(
     (study,) = reader.scan([tmp_path]).studies
     assert study.warnings == ()
     assert len(study.series) == 9
-    assert all(reason in judge(series).reason for series in study.series)
+    assert all(reason in check_series(series).reason for series in study.series)
 
 
 def test_images_in_other_places_with_one_sop_uid_are_all_kept_and_the_study_says_so(
@@ -308,9 +308,9 @@ def _files(draw: st.DrawFn) -> list[FileHeader]:
         identity = draw(
             pick(
                 [
-                    Patient(b"1", b"", (b"", b"", b""), b""),
-                    Patient(b"", b"", (b"n", b"", b""), b""),
-                    Patient(b"", b"", (b"", b"", b""), b""),
+                    PatientIdentity(b"1", b"", (b"", b"", b""), b""),
+                    PatientIdentity(b"", b"", (b"n", b"", b""), b""),
+                    PatientIdentity(b"", b"", (b"", b"", b""), b""),
                 ]
             )
         )

@@ -12,7 +12,7 @@ from tiny_pack import CORD_NAMES, input_spec
 from stenosis_trt.engine.backends.base import Cords, Roi
 from stenosis_trt.engine.backends.stepwise import patient_keypoints
 from stenosis_trt.engine.geometry import SlicePose, Vector
-from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, measure_cord, slices_across
+from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
 from stenosis_trt.engine.grading.levels import LevelPoint, locate_levels
 from stenosis_trt.engine.grading.match import match_levels
 from stenosis_trt.engine.packs.crop import input_to_heatmap, slice_roi
@@ -231,18 +231,18 @@ def _axial(z: float, tilt: float = 0.0) -> LoadedSlice:
 
 def test_the_canal_runs_behind_its_front_wall() -> None:
     line = canal_line(_points())
-    assert set(line.level_arc) == set(LEVELS)
+    assert set(line.level_arc_length_mm) == set(LEVELS)
     for level, wall in zip(LEVELS, NECK, strict=True):
         nearest = line.points[np.argmin(np.linalg.norm(line.points - np.array(wall), axis=1))]
         assert 5.0 < np.linalg.norm(nearest - wall) < 9.0
         assert nearest[1] > wall[1]
-        assert line.level_arc[level] >= 0.0
-    assert list(line.level_arc.values()) == sorted(line.level_arc.values())
+        assert line.level_arc_length_mm[level] >= 0.0
+    assert list(line.level_arc_length_mm.values()) == sorted(line.level_arc_length_mm.values())
 
 
 def test_slices_are_met_where_they_cross_the_canal() -> None:
     slices = [_axial(200.0), _axial(8.0, 10.0), _axial(-200.0)]
-    across = slices_across(canal_line(_points()), slices)
+    across = crossing_slices(canal_line(_points()), slices)
     assert [item.index for item in across] == [1]
     assert float(slices[1].pose.to_pixels(across[0].centre)[2]) == pytest.approx(0.0, abs=1e-9)
 
@@ -306,7 +306,7 @@ def _across(arcs: list[float]) -> list[CordSlice]:
 
 def test_the_slice_of_maximal_compression_near_a_level_is_taken() -> None:
     line = canal_line(_points())
-    arc = line.level_arc["C4/5"]
+    arc = line.level_arc_length_mm["C4/5"]
     matches = match_levels(
         line, _across([arc - 20, arc - 4, arc, arc + 4]), [_cord(r) for r in (0.2, 0.5, 0.4, 0.6)]
     )
@@ -316,7 +316,7 @@ def test_the_slice_of_maximal_compression_near_a_level_is_taken() -> None:
 
 def test_a_doubtful_slice_does_not_stand_for_a_level() -> None:
     line = canal_line(_points())
-    arc = line.level_arc["C4/5"]
+    arc = line.level_arc_length_mm["C4/5"]
     both = [_cord(0.2, "cord_size_implausible"), _cord(0.5)]
     assert match_levels(line, _across([arc, arc + 3]), both)["C4/5"].cord == _cord(0.5)
     alone = match_levels(line, _across([arc]), both[:1])["C4/5"]
@@ -326,14 +326,14 @@ def test_a_doubtful_slice_does_not_stand_for_a_level() -> None:
 
 def test_a_level_without_a_slice_near_it_says_so() -> None:
     line = canal_line(_points())
-    matches = match_levels(line, _across([line.level_arc["C2/3"]]), [_cord(0.5)])
+    matches = match_levels(line, _across([line.level_arc_length_mm["C2/3"]]), [_cord(0.5)])
     assert matches["C2/3"].cord is not None
     assert matches["C6/7"].warnings == ("no_axial_slice",)
 
 
 def test_a_gap_in_the_axial_stack_is_flagged() -> None:
     line = canal_line(_points())
-    matches = match_levels(line, _across([line.level_arc["C3/4"] + 5.0]), [_cord(0.5)])
+    matches = match_levels(line, _across([line.level_arc_length_mm["C3/4"] + 5.0]), [_cord(0.5)])
     assert matches["C3/4"].warnings == ("axial_slice_gap",)
 
 
@@ -345,7 +345,7 @@ def _packs(*slices: tuple[float, int, float]) -> list[CordSlice]:
 def test_of_two_axial_packs_only_the_one_on_both_sides_of_a_level_counts() -> None:
     """The neighbouring pack's lowest slice comes near, and has the lower ratio."""
     line = canal_line(_points())
-    arc = line.level_arc["C4/5"]
+    arc = line.level_arc_length_mm["C4/5"]
     across = _packs((arc - 16, 0, 5), (arc - 1, 0, 5), (arc - 3, 1, 5), (arc + 3, 1, 5))
     match = match_levels(line, across, [_cord(r) for r in (0.6, 0.3, 0.5, 0.55)])["C4/5"]
     assert match.cord == _cord(0.5)
@@ -353,7 +353,7 @@ def test_of_two_axial_packs_only_the_one_on_both_sides_of_a_level_counts() -> No
 
 def test_of_two_axial_packs_on_both_sides_of_a_level_the_less_tilted_counts() -> None:
     line = canal_line(_points())
-    arc = line.level_arc["C4/5"]
+    arc = line.level_arc_length_mm["C4/5"]
     across = _packs((arc - 2, 0, 25), (arc + 2, 0, 25), (arc - 4, 1, 3), (arc + 4, 1, 3))
     match = match_levels(line, across, [_cord(r) for r in (0.3, 0.35, 0.5, 0.55)])["C4/5"]
     assert match.cord == _cord(0.5)
@@ -363,6 +363,6 @@ def test_a_tilted_axial_slice_is_known_by_its_angle_to_the_canal() -> None:
     item = _axial(8.0, 20.0)
     x, y, z = item.pose.centre
     line = CanalLine(np.array([[x, y, z + 50], [x, y, z - 50]]), np.array([0.0, 100.0]), {"C4/5": 50.0})
-    (tilted,) = slices_across(line, [item], [3])
+    (tilted,) = crossing_slices(line, [item], [3])
     assert tilted.tilt_degrees == pytest.approx(20.0)
-    assert (tilted.series, tilted.arc) == (3, pytest.approx(50.0))
+    assert (tilted.series, tilted.arc_length_mm) == (3, pytest.approx(50.0))

@@ -180,12 +180,12 @@ def test_a_level_unlike_the_training_has_no_grade_and_keeps_the_rest(
     study = made_study(fill=noise_above_the_dark)
     result = grade_study(study, cautious.pack, _Known(cautious))
     plain = grade_study(study, pack, _Known(backend))
-    unlike = ["unlike_training" in item.warnings for item in result.levels]
+    unlike = ["out_of_distribution" in item.warnings for item in result.levels]
     assert unlike == [True, True, False, False, False, False]
     for item, other in zip(result.levels, plain.levels, strict=True):
-        assert item.p_other is not None
-        assert other.p_other is None
-        assert (item.p_other >= 0.5) == ("unlike_training" in item.warnings) == (item.grade is None)
+        assert item.p_ood is not None
+        assert other.p_ood is None
+        assert (item.p_ood >= 0.5) == ("out_of_distribution" in item.warnings) == (item.grade is None)
         assert (item.point, item.cord) == (other.point, other.cord)
         assert item.cord is not None
         assert item.sagittal_sop_uid == "s4"
@@ -235,7 +235,7 @@ def test_what_rounding_leaves_of_the_grades_still_adds_up_to_one(tmp_path: Path)
     other = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=1.0)
     with closing(OnnxRuntimeBackend(other, threads=1)) as opened:
         lost, rounded, *_ = grade_study(made_study(), other, _OfHalfPrecision(opened)).levels
-    assert (lost.grade, lost.p_other) == (None, 1.0)
+    assert (lost.grade, lost.p_ood) == (None, 1.0)
     assert rounded.probabilities == pytest.approx((2 / 3, 1 / 3, 0.0, 0.0))
 
 

@@ -104,7 +104,7 @@ def test_a_study_stays_as_it_is_while_the_next_is_read_and_until_it_is_done_with
         studies = read_ahead(reader, headers, memory.slots, lambda study: log.note(f"read {_number(study)}"))
         for number, read in enumerate(studies, start=1):
             study = _loaded(read)
-            assert (_number(study), read.error, read.left_out) == (number, None, 0)
+            assert (_number(study), read.upload_error, read.outside_slot) == (number, None, 0)
             slot = memory.slots[(number - 1) % slots]
             assert {memory.slot_of(item.stored) for item in study.sagittal} == {slot}
             assert _values(study) == {number}
@@ -145,7 +145,7 @@ def test_a_slot_that_is_held_is_not_read_into(reader: DicomReader, memory: Pixel
         )
     ) as studies:
         first = _loaded(next(studies))
-        memory.slots[0].hold(wait)
+        memory.slots[0].add_release_wait(wait)
         second = _loaded(next(studies))
         # Its copy goes on, though the caller has asked for the next study.
         assert waits.wait(_WAIT)
@@ -172,13 +172,13 @@ def test_what_keeps_a_slot_from_being_free_comes_with_the_study(
         )
     ) as studies:
         first = _loaded(next(studies))
-        memory.slots[0].hold(wait)
-        assert next(studies).error is None
+        memory.slots[0].add_release_wait(wait)
+        assert next(studies).upload_error is None
         third = next(studies)
         assert _values(_loaded(third)) == {3}
         assert _values(first) == {1}, "something may still copy from it"
         assert memory.slot_of(_loaded(third).sagittal[0].stored) is None
-        assert str(third.error) == "the device is gone"
+        assert str(third.upload_error) == "the device is gone"
         assert 3 not in called
 
 
@@ -193,7 +193,7 @@ def test_what_the_hook_raises_comes_with_its_study_and_the_next_ones_are_read(
     reads = []
     for read in read_ahead(reader, _headers(reader, folder), memory.slots, on_read):
         assert _values(_loaded(read)) == {_number(read.header)}
-        reads.append((_number(read.header), read.problems, str(read.error or "")))
+        reads.append((_number(read.header), read.problems, str(read.upload_error or "")))
     assert reads == [(k, (), "no copy of this one" if k == 2 else "") for k in range(1, _STUDIES + 1)]
 
 
@@ -226,7 +226,7 @@ def test_slices_that_do_not_fit_their_slot_are_counted(folder: Path) -> None:
     with PixelMemory(_SLOT_BYTES // 2) as memory, DicomReader(memory=memory) as reader:
         for read in read_ahead(reader, _headers(reader, folder), memory.slots):
             study = _loaded(read)
-            assert read.left_out == _SLICES // 2
+            assert read.outside_slot == _SLICES // 2
             assert _values(study) == {_number(study)}
 
 

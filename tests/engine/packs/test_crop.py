@@ -7,7 +7,7 @@ import pytest
 from tiny_pack import input_spec
 
 from stenosis_trt.engine.geometry import SlicePose
-from stenosis_trt.engine.packs.crop import heatmap_to_input, input_to_heatmap, slice_roi, to_patient
+from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input, input_to_heatmap, slice_roi
 
 # Every way a sagittal or axial slice can be stored: (row direction, column direction).
 STORED = {
@@ -41,7 +41,7 @@ def test_the_centre_and_the_canonical_axes_are_the_same_for_every_storage(
     centre = pose.to_patient([100.0, 80.0])
     affine = slice_roi(pose, centre, spec)
     middle = (spec.width - 1) / 2
-    corners = to_patient(pose, affine, [[middle, middle], [middle + 10, middle], [middle, middle + 10]])
+    corners = crop_to_patient(pose, affine, [[middle, middle], [middle + 10, middle], [middle, middle + 10]])
     x, y = {
         "sagittal": ([0.0, 7.5, 0.0], [0.0, 0.0, -7.5]),
         "axial": ([7.5, 0.0, 0.0], [0.0, 7.5, 0.0]),
@@ -63,7 +63,7 @@ def test_the_offset_moves_the_region_along_the_canonical_axes() -> None:
     pose = _pose((0, -1, 0), (0, 0, 1))
     plain = slice_roi(pose, [0.0, 0.0, 0.0], input_spec(64, 0.75, 1, "sagittal"))
     moved = slice_roi(pose, [0.0, 0.0, 0.0], input_spec(64, 0.75, 1, "sagittal", offset=6.0))
-    difference = to_patient(pose, moved, [0.0, 0.0]) - to_patient(pose, plain, [0.0, 0.0])
+    difference = crop_to_patient(pose, moved, [0.0, 0.0]) - crop_to_patient(pose, plain, [0.0, 0.0])
     assert difference == pytest.approx([0.0, 6.0, 0.0])
 
 
@@ -72,7 +72,7 @@ def test_an_oblique_slice_keeps_its_own_plane() -> None:
     pose = SlicePose((0, 0, 0), (1, 0, 0), (0, np.cos(tilt), np.sin(tilt)), 0.5, 0.5, 100, 100)
     spec = input_spec(32, 0.5, 1, "axial")
     affine = slice_roi(pose, pose.centre + 3.0 * pose.normal, spec)
-    points = to_patient(pose, affine, [[0, 0], [31, 31]])
+    points = crop_to_patient(pose, affine, [[0, 0], [31, 31]])
     assert (points - pose.centre) @ pose.normal == pytest.approx([0.0, 0.0], abs=1e-9)
 
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.errors import PackError
-from stenosis_trt.engine.packs.external_data import _ENTERED, _PLAIN, OnnxEncodingError, keeps_data_elsewhere
+from stenosis_trt.engine.packs.external_data import _ENTERED, _PLAIN, OnnxEncodingError, has_external_data
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 
@@ -86,13 +86,13 @@ def _in_training(tensor: TensorProto) -> onnx.ModelProto:
 def test_external_values_are_found_wherever_a_tensor_can_be(
     model: Callable[[TensorProto], onnx.ModelProto],
 ) -> None:
-    assert keeps_data_elsewhere(model(_tensor(True)).SerializeToString())
-    assert not keeps_data_elsewhere(model(_tensor(False)).SerializeToString())
+    assert has_external_data(model(_tensor(True)).SerializeToString())
+    assert not has_external_data(model(_tensor(False)).SerializeToString())
 
 
 @pytest.mark.parametrize("name", ["levels", "grader", "cord"])
 def test_the_reference_models_keep_everything_in_their_files(name: str) -> None:
-    assert not keeps_data_elsewhere((reference_pack() / f"{name}.onnx").read_bytes())
+    assert not has_external_data((reference_pack() / f"{name}.onnx").read_bytes())
 
 
 def _number(value: int, size: int = 0) -> bytes:
@@ -123,13 +123,13 @@ def test_a_graph_behind_a_tag_of_which_a_parser_drops_bits_is_refused() -> None:
     with pytest.raises(Exception, match=r"weights\.bin|external data"):
         onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     with pytest.raises(OnnxEncodingError):
-        keeps_data_elsewhere(data)
+        has_external_data(data)
 
 
 def test_a_tag_with_more_bytes_than_it_needs_hides_nothing() -> None:
-    assert keeps_data_elsewhere(_hidden(_number(7 << 3 | 2, 5)))
+    assert has_external_data(_hidden(_number(7 << 3 | 2, 5)))
     with pytest.raises(OnnxEncodingError):
-        keeps_data_elsewhere(_hidden(_number(7 << 3 | 2, 6)))
+        has_external_data(_hidden(_number(7 << 3 | 2, 6)))
 
 
 _SOUND = _as_initializer(_tensor(False)).SerializeToString()
@@ -157,7 +157,7 @@ _WRONG_TYPE = _field(7, _number(5 << 3 | 0) + _number(1))
 )
 def test_what_parsers_may_read_differently_is_refused(data: bytes) -> None:
     with pytest.raises(OnnxEncodingError):
-        keeps_data_elsewhere(data)
+        has_external_data(data)
 
 
 def test_messages_nested_deeper_than_protobuf_goes_are_refused() -> None:
@@ -165,7 +165,7 @@ def test_messages_nested_deeper_than_protobuf_goes_are_refused() -> None:
     for _ in range(40):
         branch = _field(1, _field(5, _field(6, branch)))
     with pytest.raises(OnnxEncodingError, match="nest deeper"):
-        keeps_data_elsewhere(_field(7, branch))
+        has_external_data(_field(7, branch))
 
 
 def test_the_fields_that_are_known_are_those_of_onnx() -> None:
@@ -210,7 +210,7 @@ def test_whatever_onnx_finds_in_a_model_as_it_was_changed_is_found_or_refused(
         start %= len(data) + 1
         data = data[:start] + put + data[start + removed :]
     try:
-        elsewhere = keeps_data_elsewhere(data)
+        elsewhere = has_external_data(data)
     except OnnxEncodingError:
         return
     if elsewhere:

@@ -17,16 +17,16 @@ from signing_keys import nobody, write_pair
 from stenosis_trt.engine.errors import SignatureError
 from stenosis_trt.engine.packs.keys import read_private_key, read_public_key
 
-NEW_KEY = "openssl genpkey -algorithm ed25519 -out KEY.pem"
+NEW_KEY_COMMAND = "openssl genpkey -algorithm ed25519 -out KEY.pem"
 
 
 def test_what_a_private_key_signs_its_public_key_finds_signed(tmp_path: Path) -> None:
     pair, other = write_pair(tmp_path), write_pair(tmp_path, "other")
     signature = pair.key.sign(b"a message")
-    assert pair.public_key.made(signature, b"a message")
-    assert not pair.public_key.made(signature, b"another message")
-    assert not pair.public_key.made(signature[:-1], b"a message")
-    assert not other.public_key.made(signature, b"a message")
+    assert pair.public_key.verify(signature, b"a message")
+    assert not pair.public_key.verify(signature, b"another message")
+    assert not pair.public_key.verify(signature[:-1], b"a message")
+    assert not other.public_key.verify(signature, b"a message")
 
 
 def test_a_fingerprint_is_the_hash_of_the_raw_key_and_that_of_both_halves(tmp_path: Path) -> None:
@@ -44,11 +44,11 @@ def test_keys_are_read_as_openssl_writes_them(tmp_path: Path, passphrase: str) -
     private, public = tmp_path / "KEY.pem", tmp_path / "PUB.pem"
     secret = ["-aes256", "-pass", f"pass:{passphrase}"] if passphrase else []
     give = ["-passin", f"pass:{passphrase}"] if passphrase else []
-    subprocess.run([*NEW_KEY.replace("KEY.pem", str(private)).split(), *secret], check=True)
+    subprocess.run([*NEW_KEY_COMMAND.replace("KEY.pem", str(private)).split(), *secret], check=True)
     subprocess.run(["openssl", "pkey", "-in", private, *give, "-pubout", "-out", public], check=True)
     key = read_private_key(private, (lambda: passphrase) if passphrase else nobody)
-    assert read_public_key(public).made(key.sign(b"a message"), b"a message")
-    assert not key.shared
+    assert read_public_key(public).verify(key.sign(b"a message"), b"a message")
+    assert not key.readable_by_others
 
 
 def test_a_wrong_passphrase_is_told_as_that(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_wrong_passphrase_is_told_as_that(tmp_path: Path) -> None:
 def test_a_private_key_that_others_can_read_says_so(tmp_path: Path, mode: int, shared: bool) -> None:
     pair = write_pair(tmp_path)
     pair.private.chmod(mode)
-    assert pair.key.shared is shared
+    assert pair.key.readable_by_others is shared
 
 
 def test_a_key_of_another_kind_is_refused_with_the_command_that_makes_a_right_one(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_key_of_another_kind_is_refused_with_the_command_that_makes_a_right_on
         public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         with pytest.raises(SignatureError, match=rf"another kind \({name}\)") as caught:
             read_private_key(private, nobody)
-        assert NEW_KEY in caught.value.advice
+        assert NEW_KEY_COMMAND in caught.value.advice
         with pytest.raises(SignatureError, match=rf"another kind \({name}\)") as caught:
             read_public_key(public)
         assert "openssl pkey" in caught.value.advice
@@ -98,7 +98,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(SignatureError, match=r"is not a PEM file|holds a public key") as caught:
         read_private_key(path, nobody)
-    assert NEW_KEY in caught.value.advice
+    assert NEW_KEY_COMMAND in caught.value.advice
     with pytest.raises(SignatureError, match="is not a PEM file with an Ed25519 key"):
         read_public_key(path)
 

@@ -19,22 +19,28 @@ from stenosis_trt.engine.errors import PackError, PlanError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.keys import PublicKey
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.packs.signature import Signed, Trust, message, parse, sign
-from stenosis_trt.engine.plans.sidecar import Here, Sidecar
+from stenosis_trt.engine.packs.signature import (
+    SignedFile,
+    TrustedKeys,
+    create_signature,
+    parse_signature,
+    signed_message,
+)
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget, Sidecar
 from stenosis_trt.engine.plans.signing import sign_pack, sign_plans
 from stenosis_trt.engine.plans.store import (
-    Plan,
+    StoredPlan,
     find_plan,
+    iter_readable_plans,
     model_files,
-    plans_of,
     read_plan,
-    record_measured,
+    record_measurement,
     spec_sha256,
     write_plan,
 )
 
 DATA = b"what TensorRT made"
-ADA = Here("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 4090", (8, 9))
+ADA = RuntimeTarget("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 4090", (8, 9))
 PLANS = "plans/tensorrt-rtx-1.7.1.116-any-fp32"
 
 PACK_FILES = (
@@ -140,7 +146,7 @@ def test_the_files_tampered_with_below_are_all_that_there_are(made: Path) -> Non
 def test_a_pack_that_is_signed_as_required_tells_by_whom(
     folder: Path, maker: Pair, stranger: Pair, form: Callable[[Path], Path]
 ) -> None:
-    pack = Pack.load(form(folder), Trust((stranger.public_key, maker.public_key)))
+    pack = Pack.load(form(folder), TrustedKeys((stranger.public_key, maker.public_key)))
     assert pack.signed_by == maker.public_key.fingerprint
     assert pack.in_precision("fp32").trust is not None
     assert Pack.load(form(folder)).signed_by == ""
@@ -198,7 +204,7 @@ def test_a_pack_signed_by_another_names_both(
 def test_a_signature_that_names_a_trusted_key_and_is_anothers_is_refused(
     folder: Path, maker: Pair, stranger: Pair
 ) -> None:
-    text = sign(stranger.key, Signed.PACK, (folder / MANIFEST).read_bytes()).decode()
+    text = create_signature(stranger.key, SignedFile.PACK, (folder / MANIFEST).read_bytes()).decode()
     forged = text.replace(stranger.public_key.fingerprint, maker.public_key.fingerprint)
     (folder / "pack.json.sig").write_text(forged)
     with pytest.raises(PackError, match="it or its signature was changed"):
@@ -236,7 +242,7 @@ def test_what_is_read_later_is_what_was_signed(folder: Path, maker: Pair) -> Non
 
 def test_signed_plans_are_found_and_read(folder: Path, maker: Pair) -> None:
     pack = Pack.load(folder, maker.trust)
-    assert {plan.sidecar.model for plan in plans_of(pack)} == {"grader", "levels"}
+    assert {plan.sidecar.model for plan in iter_readable_plans(pack)} == {"grader", "levels"}
     assert read_plan(pack, find_plan(pack, "grader", "fp32", ADA)) == DATA
 
 
@@ -277,7 +283,7 @@ def test_a_plan_exchanged_together_with_its_sidecar_is_refused_by_the_signature(
         assert read_plan(Pack.load(folder), find_plan(Pack.load(folder), "grader", "fp32", ADA)) == b"malware"
         with pytest.raises(PlanError, match=r"its sidecar (is not signed|names SHA256:.* as its signer)"):
             find_plan(pack, "grader", "fp32", ADA)
-        for plan in plans_of(pack):
+        for plan in iter_readable_plans(pack):
             if plan.sidecar.model == "grader":
                 with pytest.raises(PlanError, match="is not to be loaded: its sidecar"):
                     read_plan(pack, plan)
@@ -317,13 +323,13 @@ def test_a_signed_plan_of_another_packs_model_is_refused(folder: Path, maker: Pa
 
 def test_the_signature_of_a_pack_is_none_of_a_plan_and_the_other_way_round(maker: Pair) -> None:
     data = b"the same bytes"
-    for kind, other in ((Signed.PACK, Signed.PLAN), (Signed.PLAN, Signed.PACK)):
-        file = sign(maker.key, kind, data)
-        assert maker.trust.verdict(kind, data, file).key == maker.public_key
+    for kind, other in ((SignedFile.PACK, SignedFile.PLAN), (SignedFile.PLAN, SignedFile.PACK)):
+        file = create_signature(maker.key, kind, data)
+        assert maker.trust.verify_signature(kind, data, file).key == maker.public_key
         renamed = file.replace(kind.value.encode(), other.value.encode())
         for attempt in (file, renamed):
-            assert maker.trust.verdict(other, data, attempt).key is None
-    assert message(Signed.PACK, data) != message(Signed.PLAN, data)
+            assert maker.trust.verify_signature(other, data, attempt).key is None
+    assert signed_message(SignedFile.PACK, data) != signed_message(SignedFile.PLAN, data)
 
 
 def test_a_plan_that_was_exchanged_after_it_was_found_is_not_read(folder: Path, maker: Pair) -> None:
@@ -344,7 +350,7 @@ def test_a_sidecar_that_says_something_else_than_what_was_signed_is_not_believed
     with pytest.raises(PlanError, match="is not the one that was signed"):
         read_plan(pack, changed)
     with pytest.raises(PlanError, match="its sidecar is not signed"):
-        read_plan(pack, Plan(found.path, changed.sidecar))
+        read_plan(pack, StoredPlan(found.path, changed.sidecar))
 
 
 def test_a_sidecar_written_anew_does_not_keep_the_signature_of_the_one_before(
@@ -353,7 +359,7 @@ def test_a_sidecar_written_anew_does_not_keep_the_signature_of_the_one_before(
     pack = Pack.load(folder, maker.trust)
     signature = folder / PLANS / "grader.json.sig"
     found = find_plan(pack, "grader", "fp32", ADA)
-    record_measured(found, {"passed": True})
+    record_measurement(found, {"passed": True})
     assert not signature.exists()
     again = write_plan(pack, "any", found.sidecar, DATA, maker.key)
     assert signature.exists()
@@ -370,11 +376,11 @@ def test_signing_vouches_for_plans_that_the_pack_vouches_for_and_for_no_others(
     troubles = {path.stem: trouble for path, trouble in sign_plans(pack, stranger.key)}
     assert troubles["levels"] == ""
     assert "is not the plan that its sidecar names" in troubles["grader"]
-    both = Pack.load(folder, Trust((maker.public_key, stranger.public_key)))
+    both = Pack.load(folder, TrustedKeys((maker.public_key, stranger.public_key)))
     signers = {
         plan.sidecar.model: found.fingerprint
-        for plan in plans_of(both)
-        if plan.signature and (found := parse(Signed.PLAN, plan.signature))
+        for plan in iter_readable_plans(both)
+        if plan.signature and (found := parse_signature(SignedFile.PLAN, plan.signature))
     }
     assert signers == {
         "levels": stranger.public_key.fingerprint,
@@ -404,11 +410,11 @@ def test_a_zip_is_not_signed_and_what_to_do_is_said(folder: Path, maker: Pair) -
     ],
 )
 def test_a_signature_has_one_form_only(maker: Pair, change: Callable[[bytes], bytes]) -> None:
-    text = sign(maker.key, Signed.PACK, b"data")
-    assert parse(Signed.PACK, text) is not None
-    assert parse(Signed.PACK, change(text)) is None
-    verdict = maker.trust.verdict(Signed.PACK, b"data", change(text))
-    assert (verdict.key, verdict.trouble) == (None, "has a signature that cannot be read")
+    text = create_signature(maker.key, SignedFile.PACK, b"data")
+    assert parse_signature(SignedFile.PACK, text) is not None
+    assert parse_signature(SignedFile.PACK, change(text)) is None
+    verdict = maker.trust.verify_signature(SignedFile.PACK, b"data", change(text))
+    assert (verdict.key, verdict.reason) == (None, "has a signature that cannot be read")
 
 
 def test_two_files_of_one_key_are_one_key(maker: Pair) -> None:

@@ -17,8 +17,8 @@ from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans
 from stenosis_trt.engine.plans.check import CHANGED, INTACT, STALE, PlanState, check_plans, state_lines
-from stenosis_trt.engine.plans.store import plans_of, record_measured
-from stenosis_trt.engine.support.hardware import Driver, Gpu
+from stenosis_trt.engine.plans.store import iter_readable_plans, record_measurement
+from stenosis_trt.engine.support.hardware import Gpu, NvidiaDriver
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.flavours import BuildSettings
 
@@ -52,8 +52,8 @@ def _file(pack: Path, name: str) -> Path:
     return path
 
 
-def _with(capability: tuple[int, int]) -> Driver:
-    return Driver((13, 0), (Gpu("NVIDIA RTX", capability, 24 << 30),), "")
+def _with(capability: tuple[int, int]) -> NvidiaDriver:
+    return NvidiaDriver((13, 0), (Gpu("NVIDIA RTX", capability, 24 << 30),), "")
 
 
 def test_plans_that_are_as_they_were_written_are_listed_and_all_is_well(pack: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_command_that_is_given_mends_what_was_changed(pack: Path) -> None:
     assert _verify(pack).returncode == 0
 
 
-def _states(pack: Path, driver: Driver = NO_GPU) -> dict[str, PlanState]:
+def _states(pack: Path, driver: NvidiaDriver = NO_GPU) -> dict[str, PlanState]:
     found = check_plans(Pack.load(pack), driver)
     return {state.path.parent.name.rpartition("-")[2]: state for state in found}
 
@@ -177,8 +177,8 @@ def test_a_stale_plan_fails_verify(pack: Path) -> None:
 
 def test_a_plan_whose_answers_differed_on_a_gpu_is_stale_and_is_built_again(pack: Path) -> None:
     loaded = Pack.load(pack)
-    plan = next(plan for plan in plans_of(loaded) if plan.sidecar.precision == "fp16")
-    record_measured(plan, {"passed": False, "gpu": "NVIDIA RTX"})
+    plan = next(plan for plan in iter_readable_plans(loaded) if plan.sidecar.precision == "fp16")
+    record_measurement(plan, {"passed": False, "gpu": "NVIDIA RTX"})
     state = _states(pack)["fp16"]
     assert (state.state, state.reason) == (
         STALE,
@@ -187,20 +187,20 @@ def test_a_plan_whose_answers_differed_on_a_gpu_is_stale_and_is_built_again(pack
     settings = BuildSettings((1,), compute_capabilities=((8, 6),))
     request = BuildRequest("tensorrt-rtx", ("fp16",), ("grader",), settings)
     (outcome,) = build_plans(loaded, request, NO_GPU, show_progress)
-    assert not outcome.found
+    assert not outcome.already_present
     assert _states(pack)["fp16"].state == INTACT
 
 
 def test_what_a_gpu_may_load_is_told_and_the_command_for_one_that_may_not(pack: Path) -> None:
     fits = _states(pack, _with((8, 6)))
-    assert {state.not_here for state in fits.values()} == {""}
-    assert all(state.here and state.here.gpu_name == "NVIDIA RTX" for state in fits.values())
+    assert {state.load_blocker for state in fits.values()} == {""}
+    assert all(state.target and state.target.gpu_name == "NVIDIA RTX" for state in fits.values())
     assert "can be loaded here" in next(state_lines(Pack.load(pack), fits["int8"]))
     not_here = _states(pack, _with((8, 9)))["int8"]
-    assert (not_here.state, not_here.here) == (INTACT, None)
-    assert not_here.not_here == "it runs on compute capability 8.6, and NVIDIA RTX has 8.9"
+    assert (not_here.state, not_here.target) == (INTACT, None)
+    assert not_here.load_blocker == "it runs on compute capability 8.6, and NVIDIA RTX has 8.9"
     assert not_here.advice == f"Build it: stenosis-trt build {pack} --flavour tensorrt-rtx --precision int8"
-    assert _states(pack)["int8"].not_here == NO_GPU.trouble
+    assert _states(pack)["int8"].load_blocker == NO_GPU.unavailable_reason
 
 
 def test_a_plan_of_a_flavour_that_is_not_installed_is_intact_and_not_for_here(
@@ -208,7 +208,7 @@ def test_a_plan_of_a_flavour_that_is_not_installed_is_intact_and_not_for_here(
 ) -> None:
     monkeypatch.setattr("stenosis_trt.engine.plans.check.installed_flavours", tuple)
     state = _states(pack, _with((8, 6)))["int8"]
-    assert (state.state, state.not_here) == (INTACT, "tensorrt-rtx is not installed")
+    assert (state.state, state.load_blocker) == (INTACT, "tensorrt-rtx is not installed")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")

@@ -17,18 +17,18 @@ from typed_models import pack_with_variants
 from stenosis_trt.engine.errors import PackError, PlanError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.plans.sidecar import Here, Sidecar
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget, Sidecar
 from stenosis_trt.engine.plans.store import (
-    Plan,
-    all_plans,
+    StoredPlan,
     build_command,
     find_plan,
+    iter_plans,
+    iter_readable_plans,
+    load_blocker,
     model_files,
-    plans_of,
     read_model_file,
     read_plan,
-    record_measured,
-    refusal,
+    record_measurement,
     spec_sha256,
     target_name,
     write_plan,
@@ -37,8 +37,8 @@ from stenosis_trt.engine.support.hardware import Gpu
 from stenosis_trt.engine.trt.flavours import BuildSettings
 
 DATA = b"what TensorRT made"
-ADA = Here("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 4090", (8, 9))
-ORIN = Here("tensorrt", "10.3.0", "Orin", (8, 7))
+ADA = RuntimeTarget("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 4090", (8, 9))
+ORIN = RuntimeTarget("tensorrt", "10.3.0", "Orin", (8, 7))
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +111,13 @@ def test_without_a_plan_the_command_that_builds_one_is_given(pack: Pack) -> None
 
 @pytest.mark.parametrize("capability", [(8, 0), (8, 9), (12, 1), (13, 0)])
 def test_a_portable_plan_runs_on_what_it_lists_and_beyond(pack: Pack, capability: tuple[int, int]) -> None:
-    assert _sidecar(pack).refusal(replace(ADA, compute_capability=capability)) == ""
+    assert _sidecar(pack).load_blocker(replace(ADA, compute_capability=capability)) == ""
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 7), (9, 0), (11, 0)])
 def test_a_portable_plan_does_not_run_elsewhere(pack: Pack, capability: tuple[int, int]) -> None:
     here = replace(ADA, compute_capability=capability)
-    assert "runs on compute capability 8.0, 8.6, 8.9, 12.0, 12.1" in _sidecar(pack).refusal(here)
+    assert "runs on compute capability 8.0, 8.6, 8.9, 12.0, 12.1" in _sidecar(pack).load_blocker(here)
 
 
 def test_a_gpu_that_the_flavour_never_runs_on_is_sent_to_the_other(pack: Pack) -> None:
@@ -137,8 +137,8 @@ def test_a_gpu_that_the_flavour_never_runs_on_is_sent_to_the_other(pack: Pack) -
     ],
 )
 def test_a_foreign_plan_is_refused_with_what_differs(pack: Pack, change: dict[str, Any], reason: str) -> None:
-    assert _on_orin(pack).refusal(ORIN) == ""
-    assert _on_orin(pack).refusal(replace(ORIN, **change)) == reason
+    assert _on_orin(pack).load_blocker(ORIN) == ""
+    assert _on_orin(pack).load_blocker(replace(ORIN, **change)) == reason
     write_plan(pack, "sm87", _on_orin(pack), DATA)
     with pytest.raises(PlanError) as caught:
         find_plan(pack, "grader", "fp16", replace(ORIN, **change))
@@ -157,17 +157,17 @@ def test_a_plan_of_the_other_flavour_is_passed_over(pack: Pack) -> None:
 def test_a_version_compatible_plan_runs_on_later_versions_only(pack: Pack) -> None:
     sidecar = _on_orin(pack, version_compatible=True)
     for version in ("10.3.0", "10.14.1", "11.4.1"):
-        assert sidecar.refusal(replace(ORIN, version=version)) == ""
-    assert sidecar.refusal(replace(ORIN, version="10.2.0")) != ""
+        assert sidecar.load_blocker(replace(ORIN, version=version)) == ""
+    assert sidecar.load_blocker(replace(ORIN, version="10.2.0")) != ""
 
 
 def test_a_hardware_compatible_plan_runs_on_other_models(pack: Pack) -> None:
     same = _on_orin(pack, hardware_compatible="same-compute-capability")
-    assert same.refusal(replace(ORIN, gpu_name="Orin Nano")) == ""
-    assert same.refusal(replace(ORIN, compute_capability=(8, 9))) != ""
+    assert same.load_blocker(replace(ORIN, gpu_name="Orin Nano")) == ""
+    assert same.load_blocker(replace(ORIN, compute_capability=(8, 9))) != ""
     ampere = _on_orin(pack, hardware_compatible="ampere-plus")
-    assert ampere.refusal(replace(ORIN, gpu_name="Thor", compute_capability=(11, 0))) == ""
-    assert ampere.refusal(replace(ORIN, gpu_name="Xavier", compute_capability=(7, 2))) != ""
+    assert ampere.load_blocker(replace(ORIN, gpu_name="Thor", compute_capability=(11, 0))) == ""
+    assert ampere.load_blocker(replace(ORIN, gpu_name="Xavier", compute_capability=(7, 2))) != ""
 
 
 def test_the_plan_that_was_timed_on_this_gpu_comes_before_one_for_many(pack: Pack) -> None:
@@ -208,7 +208,7 @@ def test_a_plan_of_another_onnx_file_or_specification_is_stale(pack: Pack) -> No
     write_plan(pack, "any", _sidecar(pack, spec_sha256="0" * 64), DATA)
     with pytest.raises(PlanError, match="another input or output of grader"):
         find_plan(pack, "grader", "fp16", ADA)
-    assert "any more" in refusal(pack, Plan(Path("x"), _sidecar(pack, model="cord")), ADA)
+    assert "any more" in load_blocker(pack, StoredPlan(Path("x"), _sidecar(pack, model="cord")), ADA)
 
 
 def test_a_pack_that_only_got_another_precision_keeps_its_plans(pack: Pack) -> None:
@@ -223,16 +223,16 @@ def test_a_pack_that_only_got_another_precision_keeps_its_plans(pack: Pack) -> N
 def test_a_plan_without_a_sidecar_of_this_release_is_not_there(pack: Pack, text: str) -> None:
     plan = write_plan(pack, "any", _sidecar(pack), DATA)
     plan.path.with_suffix(".json").write_text(text)
-    assert list(plans_of(pack)) == []
+    assert list(iter_readable_plans(pack)) == []
 
 
 def test_a_plan_in_the_making_is_not_there(pack: Pack) -> None:
     plan = write_plan(pack, "any", _sidecar(pack), DATA)
     plan.path.with_suffix(".json").unlink()
-    assert list(plans_of(pack)) == []
+    assert list(iter_readable_plans(pack)) == []
     again = write_plan(pack, "any", _sidecar(pack), DATA)
     again.path.unlink()
-    assert list(plans_of(pack)) == []
+    assert list(iter_readable_plans(pack)) == []
 
 
 def test_a_write_that_fails_leaves_no_sidecar_that_speaks_for_another_plan(
@@ -243,20 +243,20 @@ def test_a_write_that_fails_leaves_no_sidecar_that_speaks_for_another_plan(
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stenosis_trt.engine.plans.store.write_whole_bytes", full)
+    monkeypatch.setattr("stenosis_trt.engine.plans.store.write_bytes_atomically", full)
     with pytest.raises(OSError, match="No space"):
         write_plan(pack, "any", _sidecar(pack), b"another")
-    assert list(plans_of(pack)) == []
+    assert list(iter_readable_plans(pack)) == []
 
 
 def test_what_was_measured_on_a_plan_is_kept_with_it_and_decides(pack: Pack) -> None:
     plan = write_plan(pack, "any", _sidecar(pack), DATA)
     assert plan.sidecar.measured is None
-    plan = record_measured(plan, {"passed": True, "gpu": "NVIDIA RTX 4090"})
+    plan = record_measurement(plan, {"passed": True, "gpu": "NVIDIA RTX 4090"})
     found = find_plan(pack, "grader", "fp16", ADA)
     assert found.sidecar.measured == {"passed": True, "gpu": "NVIDIA RTX 4090"}
     assert replace(found.sidecar, measured=None) == _sidecar(pack)
-    record_measured(plan, {"passed": False, "gpu": "NVIDIA RTX 4090"})
+    record_measurement(plan, {"passed": False, "gpu": "NVIDIA RTX 4090"})
     with pytest.raises(
         PlanError, match=r"differed too far from FP32's on NVIDIA RTX 4090.*Build it: stenosis-trt build"
     ):
@@ -265,12 +265,12 @@ def test_what_was_measured_on_a_plan_is_kept_with_it_and_decides(pack: Pack) -> 
 
 def test_a_plan_whose_variant_did_not_pass_its_gate_is_not_loaded(pack: Pack) -> None:
     plan = write_plan(pack, "any", _sidecar(pack), DATA)
-    assert refusal(pack, plan, ADA) == ""
+    assert load_blocker(pack, plan, ADA) == ""
     content = json.loads((pack.path / MANIFEST).read_text(encoding="utf-8"))
     content["models"]["grader"]["variants"]["fp16"]["gate"] = {"passed": False}
     (pack.path / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
     refused = Pack.load(pack.path)
-    assert refusal(refused, plan, ADA) == "grader.fp16.onnx did not pass the gate"
+    assert load_blocker(refused, plan, ADA) == "grader.fp16.onnx did not pass the gate"
     with pytest.raises(PlanError, match=r"did not pass the gate\. Make it again with stenosis-trt quantise"):
         find_plan(refused, "grader", "fp16", ADA)
 
@@ -289,14 +289,14 @@ def test_a_sidecar_that_was_edited_is_none(pack: Pack, change: dict[str, Any]) -
     plan = write_plan(pack, "any", _sidecar(pack), DATA)
     file = plan.path.with_suffix(".json")
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
-    assert list(plans_of(pack)) == []
-    assert [trouble for _, trouble in all_plans(pack)] == ["the sidecar was changed since it was written"]
+    assert list(iter_readable_plans(pack)) == []
+    assert [trouble for _, trouble in iter_plans(pack)] == ["the sidecar was changed since it was written"]
 
 
 def test_a_sidecar_cannot_have_a_command_of_its_own_printed(pack: Pack) -> None:
     """The settings are shown as part of a command to be typed, and anybody can make a checksum."""
     write_plan(pack, "any", _sidecar(pack, settings=("--batch 1; rm -rf ~",)), DATA)
-    assert [trouble for _, trouble in all_plans(pack)] == [
+    assert [trouble for _, trouble in iter_plans(pack)] == [
         "the sidecar's settings are none of stenosis-trt build"
     ]
 
@@ -342,7 +342,7 @@ def test_plans_timed_on_two_gpus_of_one_kind_lie_beside_each_other(pack: Pack) -
         plans[name] = write_plan(pack, target, sidecar, DATA)
     assert len({plan.path for plan in plans.values()}) == 2
     for name, plan in plans.items():
-        here = Here("tensorrt", "10.3.0", name, (8, 6))
+        here = RuntimeTarget("tensorrt", "10.3.0", name, (8, 6))
         assert find_plan(pack, "grader", "fp16", here).path == plan.path
 
 
@@ -354,7 +354,7 @@ def _put(pack: Pack, **changes: Any) -> list[str]:
     del content["content_sha256"]
     checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     file.write_text(json.dumps({**content, "content_sha256": checksum}))
-    return [trouble if isinstance(trouble, str) else "" for _, trouble in all_plans(pack)]
+    return [trouble if isinstance(trouble, str) else "" for _, trouble in iter_plans(pack)]
 
 
 _ODD: tuple[Any, ...] = (
@@ -386,8 +386,8 @@ def test_whatever_stands_in_a_sidecar_gives_a_plan_or_a_reason(pack: Pack, entry
         (trouble,) = _put(pack, **{entry: odd})
         assert trouble.isprintable()
         if not trouble:
-            (plan,) = plans_of(pack)
-            assert isinstance(refusal(pack, plan, ADA), str)
+            (plan,) = iter_readable_plans(pack)
+            assert isinstance(load_blocker(pack, plan, ADA), str)
 
 
 @pytest.mark.parametrize(
@@ -421,4 +421,4 @@ def test_a_fifo_in_place_of_a_plans_files_is_refused_and_not_waited_for(pack: Pa
     file = plan.path.with_suffix(".json")
     file.unlink()
     os.mkfifo(file)
-    assert ["no regular file" in str(found) for _, found in all_plans(pack)] == [True]
+    assert ["no regular file" in str(found) for _, found in iter_plans(pack)] == [True]

@@ -29,9 +29,9 @@ from pydicom.uid import RLELossless, generate_uid
 from stand_in import write_studies
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.engine.backends.base import Backend, Roi, StudyOnBackend
+from stenosis_trt.engine.backends.base import Backend, BackendStudy, Roi
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
-from stenosis_trt.engine.backends.selection import Decision
+from stenosis_trt.engine.backends.selection import BackendChoice
 from stenosis_trt.engine.dicom import process as process_module
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.process import ReadingProcess
@@ -43,8 +43,8 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, Stage, StudyHeader, StudyResult
 from stenosis_trt.engine.runs import batch
 from stenosis_trt.engine.runs import provenance as run_record
-from stenosis_trt.engine.runs.batch import GradeOptions, Outcome, grade_paths
-from stenosis_trt.engine.selection.select import Choice, choose
+from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
+from stenosis_trt.engine.selection.select import SeriesSelection, select_series
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -57,7 +57,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny").path
 
 
-def _grade(paths: list[Path], out: Path, pack: Path, **options: object) -> Outcome:
+def _grade(paths: list[Path], out: Path, pack: Path, **options: object) -> RunSummary:
     chosen = GradeOptions(pack=pack, device="cpu", **options)  # type: ignore[arg-type]
     return grade_paths(paths, out, chosen, stand_in.grade)
 
@@ -197,10 +197,10 @@ def test_a_study_whose_choice_fails_does_not_stop_the_others(
     folder = write_studies(tmp_path / "in", 3)
     fails = str(folder / "study1")
 
-    def failing(study: StudyHeader, tried: Sequence[int] = ()) -> Choice:
+    def failing(study: StudyHeader, tried: Sequence[int] = ()) -> SeriesSelection:
         if study.path == fails:
             raise KeyError("SECRET-ID")
-        return choose(study, tried)
+        return select_series(study, tried)
 
     monkeypatch.setattr(study_reader, "choose", failing)
     outcome = _grade([folder], tmp_path / "out", pack)
@@ -272,7 +272,7 @@ def test_what_a_model_answers_wrongly_on_the_gpu_is_graded_on_the_cpu_where_that
 
         name, reading_bytes = "tensorrt", 0
 
-        def load(self, study: LoadedStudy) -> StudyOnBackend:
+        def load(self, study: LoadedStudy) -> BackendStudy:
             raise ModelOutputError(opened.models["levels"], "its output is not finite")
 
         def prefetch(self, study: LoadedStudy) -> None:
@@ -284,7 +284,9 @@ def test_what_a_model_answers_wrongly_on_the_gpu_is_graded_on_the_cpu_where_that
         def close(self) -> None:
             """Nothing to be given back."""
 
-    monkeypatch.setattr(batch, "open_backend", lambda *_: (Gpu(), Decision("tensorrt", "it was asked for")))
+    monkeypatch.setattr(
+        batch, "open_backend", lambda *_: (Gpu(), BackendChoice("tensorrt", "it was asked for"))
+    )
     options = GradeOptions(pack=pack, device="gpu", cpu_if_gpu_fails=allowed)
     outcome = grade_paths([write_studies(tmp_path / "in", 2)], tmp_path / "out", options, _look)
     assert (outcome.graded, outcome.failed) == ((2, 0) if allowed else (0, 2))
@@ -462,7 +464,7 @@ def test_images_lost_under_a_limit_are_read_when_the_run_is_resumed_with_another
         seen.append((len(study.sagittal), "slices_unreadable" in study.warnings))
         return stand_in.grade(study, pack, backend)
 
-    def run(**limits: int) -> Outcome:
+    def run(**limits: int) -> RunSummary:
         options = GradeOptions(pack=pack, device="cpu", resume=True, limits=ReadLimits(**limits))
         return grade_paths([tmp_path / "in"], tmp_path / "out", options, grade)
 
@@ -546,7 +548,7 @@ def test_a_study_that_no_process_could_be_started_for_fails_alone_and_is_read_ag
     read: list[str] = []
     original = study_reader.choose
 
-    def killing(study: StudyHeader, tried: Sequence[int] = ()) -> Choice:
+    def killing(study: StudyHeader, tried: Sequence[int] = ()) -> SeriesSelection:
         read.append(study.path)
         if len(read) == 2:
             (process,) = readers[0]._processes
@@ -637,7 +639,7 @@ def test_the_next_study_is_read_while_one_is_computed_and_no_further(tmp_path: P
     ahead: list[int] = []
     original = study_reader.choose
 
-    def counting(study: StudyHeader, tried: Sequence[int] = ()) -> Choice:
+    def counting(study: StudyHeader, tried: Sequence[int] = ()) -> SeriesSelection:
         read.append(study.study_uid)
         return original(study, tried)
 
@@ -661,7 +663,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 import stand_in
-from stenosis_trt.engine import batch
+from stenosis_trt.engine.runs import batch
 
 batch._SECONDS_BETWEEN_TABLES, batch._TABLES_SHARE = 0.0, 1.0
 

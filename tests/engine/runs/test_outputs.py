@@ -18,9 +18,9 @@ import stand_in
 from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.records import LEVELS, FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.runs import outputs
-from stenosis_trt.engine.runs.outputs import ResultStore, Tables
+from stenosis_trt.engine.runs.outputs import ResultStore, TableTotals
 from stenosis_trt.engine.runs.tables import ERROR_COLUMNS, RESULT_COLUMNS, STUDY_COLUMNS
-from stenosis_trt.engine.support.atomic_files import write_whole, writing_whole
+from stenosis_trt.engine.support.atomic_files import atomic_write, write_text_atomically
 
 KIND = {"pack": "a", "numpy": "2"}
 
@@ -43,7 +43,7 @@ def test_the_tables_have_the_designs_columns_and_one_row_a_level(tmp_path: Path)
     with ResultStore(tmp_path, KIND, resume=False) as store:
         store.add(_study("1.2.3"), stand_in.result("1.2.3"), [_problem("/x", "1.2.3")])
         harmless = Problem("/y", Stage.HEADER, "No image.", "Nothing to do.", harmless=True)
-        assert store.write_tables(["1.2.3"], [harmless]) == Tables(1, 0, 2, lost_files=1, graded_now=1)
+        assert store.write_tables(["1.2.3"], [harmless]) == TableTotals(1, 0, 2, lost_files=1, graded_now=1)
     rows = _rows(tmp_path / "results.csv")
     assert tuple(rows[0]) == RESULT_COLUMNS
     assert [row["level"] for row in rows] == list(LEVELS)
@@ -63,7 +63,7 @@ def test_the_tables_have_the_designs_columns_and_one_row_a_level(tmp_path: Path)
 def test_a_level_unlike_the_training_says_so_in_both_tables_and_how_much_in_one(tmp_path: Path) -> None:
     whole = stand_in.result("1.2.3")
     unlike = replace(
-        whole.levels[0], grade=None, probabilities=None, warnings=("unlike_training",), p_other=0.75
+        whole.levels[0], grade=None, probabilities=None, warnings=("out_of_distribution",), p_ood=0.75
     )
     with ResultStore(tmp_path, KIND, resume=False) as store:
         store.add(_study("1.2.3"), replace(whole, levels=(unlike, *whole.levels[1:])), [])
@@ -72,9 +72,9 @@ def test_a_level_unlike_the_training_says_so_in_both_tables_and_how_much_in_one(
     assert tuple(row) == RESULT_COLUMNS
     assert row["kang_grade"] == row["p0"] == row["p3"] == ""
     assert (row["x_mm"], row["compression_ratio"]) == ("1.0", "0.5")
-    assert row["warnings"] == "unlike_training;sagittal_slice_gap"
+    assert row["warnings"] == "out_of_distribution;sagittal_slice_gap"
     levels = json.loads((tmp_path / "results.jsonl").read_text())["levels"]
-    assert [level["p_other"] for level in levels] == [0.75] + [None] * 5
+    assert [level["p_ood"] for level in levels] == [0.75] + [None] * 5
 
 
 def test_columns_are_those_of_the_design() -> None:
@@ -173,7 +173,7 @@ def test_a_result_from_other_images_than_there_are_now_is_discarded(tmp_path: Pa
         assert not store.discard_outdated(_study("1.1", images=3))
         assert store.discard_outdated(_study("1.1", images=4))
         assert not store.discard_outdated(_study("1.1", images=4))
-        assert store.write_tables(["1.1"], []) == Tables(0, 0, 0)
+        assert store.write_tables(["1.1"], []) == TableTotals(0, 0, 0)
     assert _rows(tmp_path / "results.csv") == []
 
 
@@ -195,9 +195,9 @@ def _lost(**values: bool) -> Problem:
 def test_a_study_that_lost_images_is_done_as_long_as_no_more_of_them_can_be_read(
     problem: Problem | None, read_with: dict[str, Any], due: bool, tmp_path: Path
 ) -> None:
-    with ResultStore(tmp_path, KIND, False, read_with={"limits": {"max_frames": 1}}) as store:
+    with ResultStore(tmp_path, KIND, False, reading_fingerprint={"limits": {"max_frames": 1}}) as store:
         store.add(_study("1.1"), stand_in.result("1.1"), [problem] if problem else [])
-    with ResultStore(tmp_path, KIND, True, read_with=read_with) as store:
+    with ResultStore(tmp_path, KIND, True, reading_fingerprint=read_with) as store:
         assert (store.lost_images(_study("1.1")), store.is_done(_study("1.1"))) == (due, not due)
         assert not store.lost_images(_study("1.2"))
 
@@ -206,12 +206,12 @@ def test_a_file_that_ends_its_process_each_time_does_not_have_its_study_graded_f
     tmp_path: Path,
 ) -> None:
     due: list[bool] = []
-    with ResultStore(tmp_path, KIND, False, read_with={"limits": 1}) as store:
+    with ResultStore(tmp_path, KIND, False, reading_fingerprint={"limits": 1}) as store:
         for _ in range(4):
             store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
             due.append(store.lost_images(_study("1.1")))
     assert due == [True, True, False, False]
-    with ResultStore(tmp_path, KIND, True, read_with={"limits": 2}) as store:
+    with ResultStore(tmp_path, KIND, True, reading_fingerprint={"limits": 2}) as store:
         assert store.lost_images(_study("1.1"))
         store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
         assert store.lost_images(_study("1.1")), "other limits begin anew"
@@ -221,7 +221,7 @@ def test_a_study_that_was_to_be_graded_again_and_cannot_be_is_reported(tmp_path:
     with ResultStore(tmp_path, KIND, resume=False) as store:
         store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
         store.add_failed(_study("1.1"), [_lost(of_study=True)])
-        assert store.write_tables(["1.1"], []) == Tables(0, 1, 1)
+        assert store.write_tables(["1.1"], []) == TableTotals(0, 1, 1)
     (error,) = _rows(tmp_path / "errors.csv")
     assert (error["of_study"], error["harmless"]) == ("yes", "no")
 
@@ -233,17 +233,17 @@ def test_only_tables_that_do_not_fit_are_missing_and_named(
 
     @contextmanager
     def writing(path: Path) -> Iterator[TextIO]:
-        with writing_whole(path) as stream:
+        with atomic_write(path) as stream:
             yield stream
             if path.name == "results.csv":
                 raise OSError(28, "No space left on device", str(path))
 
     with ResultStore(tmp_path, KIND, resume=False) as store:
         store.add(_study("1.1"), stand_in.result("1.1"), [_problem("/x", "1.1")])
-        monkeypatch.setattr(outputs, "writing_whole", writing)
+        monkeypatch.setattr(outputs, "atomic_write", writing)
         with pytest.raises(NotWritten) as error:
             store.write_tables(["1.1"], [])
-        assert store.count(["1.1"], []) == Tables(1, 0, 1, lost_files=1, graded_now=1)
+        assert store.count(["1.1"], []) == TableTotals(1, 0, 1, lost_files=1, graded_now=1)
     assert "No space left on device" in error.value.reason
     assert "no room for results.csv of now" in error.value.reason
     assert "--resume" in error.value.advice
@@ -265,7 +265,7 @@ def test_a_kill_between_a_result_and_its_earlier_failure_counts_the_result(tmp_p
         store.add(_study("1.1"), stand_in.result("1.1"), [])
         assert not failure.exists()
         failure.write_bytes(content)
-        assert store.write_tables(["1.1"], []) == Tables(1, 0, 0, graded_now=1)
+        assert store.write_tables(["1.1"], []) == TableTotals(1, 0, 0, graded_now=1)
 
 
 def test_counts_are_of_the_studies_asked_for_and_rows_of_all(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_counts_are_of_the_studies_asked_for_and_rows_of_all(tmp_path: Path) -> 
             store.add(_study(uid), stand_in.result(uid), [])
         for uid in ("1.3", "1.4"):
             store.add_failed(_study(uid), [_problem("/one", uid)])
-        assert store.write_tables(["1.1", "1.3"], [_problem("/two")]) == Tables(
+        assert store.write_tables(["1.1", "1.3"], [_problem("/two")]) == TableTotals(
             1, 1, 3, lost_files=1, graded_now=1
         )
 
@@ -309,10 +309,10 @@ def test_a_file_name_that_is_no_utf_8_can_be_reported(tmp_path: Path) -> None:
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    write_whole(path, "first")
+    write_text_atomically(path, "first")
 
     def write_half() -> None:
-        with writing_whole(path) as stream:
+        with atomic_write(path) as stream:
             stream.write("second")
             raise ZeroDivisionError
 
@@ -364,7 +364,7 @@ def test_patients_that_share_a_study_uid_keep_a_result_each(tmp_path: Path) -> N
     with ResultStore(tmp_path, KIND, resume=False) as store:
         for key, folder in (("1.2", "ann"), ("1.2#2", "ben")):
             store.add(_of_patient(key, folder), stand_in.result("1.2", folder), [])
-        assert store.write_tables(["1.2", "1.2#2"], []) == Tables(2, 0, 0, graded_now=2)
+        assert store.write_tables(["1.2", "1.2#2"], []) == TableTotals(2, 0, 0, graded_now=2)
     rows = _rows(tmp_path / "results.csv")
     assert [row["patient_id"] for row in rows[:: len(LEVELS)]] == ["ann", "ben"]
 

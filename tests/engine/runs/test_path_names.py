@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.errors import OutputError
-from stenosis_trt.engine.runs.batch import GradeOptions, Outcome, grade_paths
+from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
 
 NAME = "MUELLER^HANS"
 
@@ -48,7 +48,7 @@ def _studies(folder: Path) -> Path:
     return named
 
 
-def _grade(paths: list[Path], out: Path, pack: Path, **options: object) -> Outcome:
+def _grade(paths: list[Path], out: Path, pack: Path, **options: object) -> RunSummary:
     chosen = GradeOptions(pack=pack, device="cpu", **options)  # type: ignore[arg-type]
     return grade_paths(paths, out, chosen, stand_in.grade)
 

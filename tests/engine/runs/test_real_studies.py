@@ -15,22 +15,27 @@ from dicom_factory import dataset, write
 from pydicom.uid import generate_uid
 from shared_data import shared_data
 
-from stenosis_trt.bench.accuracy.real_anatomy import JUDGED, SHORT_FIELDS, judge, judge_short_fields
+from stenosis_trt.bench.accuracy.real_anatomy import (
+    CROPPED_FIELDS,
+    EVALUATED_LEVELS,
+    evaluate_cropped_fields,
+    evaluate_subject,
+)
 from stenosis_trt.bench.phantom.dicom_files import write_study
 from stenosis_trt.bench.semisynthetic.acquired import acquire_volume
-from stenosis_trt.bench.semisynthetic.canal import Volume
+from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import LEVELS
-from stenosis_trt.engine.runs.batch import GradeOptions, Outcome, grade_paths
+from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
 
 
 def _acquire(path: Path, out: Path) -> None:
     """Write a volume as a study of the two clinical protocols."""
-    write_study(acquire_volume(path.parent.name, Volume(path)), out, "explicit")
+    write_study(acquire_volume(path.parent.name, NiftiVolume(path)), out, "explicit")
 
 
-def _grade(folder: Path, out: Path) -> tuple[Outcome, list[dict[str, str]], list[dict[str, str]]]:
+def _grade(folder: Path, out: Path) -> tuple[RunSummary, list[dict[str, str]], list[dict[str, str]]]:
     outcome = grade_paths([folder], out, GradeOptions(device="cpu"))
     with (out / "results.csv").open(newline="") as results, (out / "errors.csv").open(newline="") as errors:
         return outcome, list(csv.DictReader(results)), list(csv.DictReader(errors))
@@ -41,10 +46,10 @@ def _grade(folder: Path, out: Path) -> tuple[Outcome, list[dict[str, str]], list
 def test_a_healthy_neck_in_both_protocols_is_found_level_by_level_and_graded_so(
     name: str, tmp_path: Path
 ) -> None:
-    figures = judge(SUBJECTS[name], shared_data("volumes"), None, tmp_path)
+    figures = evaluate_subject(SUBJECTS[name], shared_data("volumes"), None, tmp_path)
     assert figures.reason == ""
     assert [level.level for level in figures.levels] == list(LEVELS)
-    assert len(figures.distances) == len(JUDGED)
+    assert len(figures.distances) == len(EVALUATED_LEVELS)
     assert float(np.median(figures.distances)) <= 3.0
     assert max(figures.distances) <= 6.0
     assert all(level.grade is None or level.grade <= 1 for level in figures.levels)
@@ -58,8 +63,8 @@ def test_a_healthy_neck_in_both_protocols_is_found_level_by_level_and_graded_so(
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", ["errsm_11", "errsm_30"])
 def test_levels_are_in_doubt_where_images_cut_short_lead_to_wrong_ones(name: str) -> None:
-    fields = judge_short_fields(SUBJECTS[name], shared_data("volumes"), None)
-    assert [field.graded for field in fields] == [False] + [True] * (len(SHORT_FIELDS) - 1), (
+    fields = evaluate_cropped_fields(SUBJECTS[name], shared_data("volumes"), None)
+    assert [field.graded for field in fields] == [False] + [True] * (len(CROPPED_FIELDS) - 1), (
         "the lower end of these necks leaves too little of them"
     )
     assert all(field.doubted or field.wrong + field.invented == 0 for field in fields)
@@ -154,7 +159,7 @@ def test_noise_with_a_perfect_header_is_not_graded(kind: str, tmp_path: Path) ->
 
 
 def test_a_phantom_study_is_graded_well(tmp_path: Path) -> None:
-    from stenosis_trt.bench.accuracy.compare import compare, pair_levels
+    from stenosis_trt.bench.accuracy.compare import compare_with_truth, pair_levels
     from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 
     truth = write_studies(tmp_path / "in", PhantomOptions(studies=2, seed=31, transfer_syntax="jpeg-ls"))
@@ -162,7 +167,7 @@ def test_a_phantom_study_is_graded_well(tmp_path: Path) -> None:
     assert outcome.exit_code in (0, 1)
     assert outcome.graded == 2
     assert len(rows) == 2 * len(LEVELS)
-    figures = compare(pair_levels(tmp_path / "out" / "results.csv", truth))
+    figures = compare_with_truth(pair_levels(tmp_path / "out" / "results.csv", truth))
     assert figures.found_within_4_mm == 1.0
     assert figures.ratio_mean_absolute_error < 0.05
     assert figures.accuracy >= 0.5

@@ -16,7 +16,13 @@ import stand_in
 from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.runs.outputs import ResultStore
-from stenosis_trt.engine.runs.stored_results import FORMAT, DamagedFile, KeptStudy, read_study, study_json
+from stenosis_trt.engine.runs.stored_results import (
+    FORMAT_VERSION,
+    DamagedFile,
+    StoredStudy,
+    read_study,
+    study_json,
+)
 
 UID = "1.2.3"
 PROBLEM = Problem("/x", Stage.PIXELS, "Broken.", "Send again.", UID)
@@ -27,8 +33,8 @@ def _header() -> StudyHeader:
     return StudyHeader(UID, "/study", (SeriesHeader(UID, "1.2.3.9", "MR", frames),))
 
 
-def _kept() -> KeptStudy:
-    return KeptStudy(FORMAT, UID, "/study", "hash", stand_in.result(UID), (PROBLEM,))
+def _kept() -> StoredStudy:
+    return StoredStudy(FORMAT_VERSION, UID, "/study", "hash", stand_in.result(UID), (PROBLEM,))
 
 
 def _write(path: Path, text: str) -> Path:
@@ -37,7 +43,7 @@ def _write(path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("kept", [_kept(), replace(_kept(), result=None)], ids=["graded", "failed"])
-def test_a_study_comes_back_as_it_was_written(kept: KeptStudy, tmp_path: Path) -> None:
+def test_a_study_comes_back_as_it_was_written(kept: StoredStudy, tmp_path: Path) -> None:
     assert read_study(_write(tmp_path / "study.json", study_json(kept))) == kept
 
 
@@ -53,7 +59,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "no problems": _without("problems"),
     "no images": _without("images"),
     "no format": _without("format"),
-    "another format": lambda content: content.update(format=FORMAT + 1),
+    "another format": lambda content: content.update(format=FORMAT_VERSION + 1),
     "a result that is a list": lambda content: content.update(result=[]),
     "an empty result": lambda content: content.update(result={}),
     "problems by name": lambda content: content.update(problems={"a": {}}),

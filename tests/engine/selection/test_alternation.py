@@ -14,7 +14,7 @@ from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.geometry import FloatArray, SlicePose
 from stenosis_trt.engine.grading.read_ahead import read_study
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Stage
-from stenosis_trt.engine.selection.alternation import alternating
+from stenosis_trt.engine.selection.alternation import alternating_slices_reason
 
 _SIZE = 256
 Change = Callable[[FloatArray], FloatArray]
@@ -64,7 +64,7 @@ def _moved(millimetres: float) -> Change:
 def test_one_stack_is_one_also_where_every_second_slice_lost_signal_or_was_moved_a_little(
     every_second: Change,
 ) -> None:
-    assert alternating(_loaded(13, every_second)) == ""
+    assert alternating_slices_reason(_loaded(13, every_second)) == ""
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_one_stack_is_one_also_where_every_second_slice_lost_signal_or_was_moved
     ],
 )
 def test_slices_of_two_stacks_that_alternate_are_found(every_second: Change, reason: str) -> None:
-    assert reason in alternating(_loaded(13, every_second))
-    assert reason in alternating(_loaded(5, every_second))
+    assert reason in alternating_slices_reason(_loaded(13, every_second))
+    assert reason in alternating_slices_reason(_loaded(5, every_second))
 
 
 def test_slices_are_not_compared_with_those_of_another_tilt() -> None:
-    assert alternating(_loaded(13, _inverted, tilt=5.0)) == ""
+    assert alternating_slices_reason(_loaded(13, _inverted, tilt=5.0)) == ""
 
 
 def test_noise_alternates_in_nothing() -> None:
@@ -91,7 +91,7 @@ def test_noise_alternates_in_nothing() -> None:
             LoadedSlice(item.frame, item.pose, rng.integers(0, 4096, item.stored.shape, dtype=np.uint16))
             for item in _loaded(6, lambda image: image)
         ]
-        assert alternating(slices) == ""
+        assert alternating_slices_reason(slices) == ""
 
 
 def _write(folder: Path, number: int, image: FloatArray, **tags: object) -> None:

@@ -10,7 +10,13 @@ import pytest
 from header_factory import T2, axial, sagittal, stack, with_poses
 
 from stenosis_trt.engine.records import Contrast
-from stenosis_trt.engine.selection.eligibility import AXIAL_ROLE, SAGITTAL_ROLE, judge, positions, step
+from stenosis_trt.engine.selection.eligibility import (
+    AXIAL_ROLE,
+    SAGITTAL_ROLE,
+    check_series,
+    count_positions,
+    slice_step,
+)
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "T1": ({"contrast": Contrast(12, 600, scanning_sequence=("SE",)), "description": "t1_tse"}, "T1"),
@@ -118,7 +124,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_series_that_is_no_t2_of_the_neck_is_refused_with_its_reason(name: str) -> None:
     changes, expected = REFUSED[name]
-    judgement = judge(sagittal("1", **changes))
+    judgement = check_series(sagittal("1", **changes))
     assert judgement.role == ""
     assert expected in judgement.reason
 
@@ -126,14 +132,14 @@ def test_a_series_that_is_no_t2_of_the_neck_is_refused_with_its_reason(name: str
 @pytest.mark.parametrize("name", REFUSED)
 def test_the_same_holds_for_axial_series(name: str) -> None:
     changes, expected = REFUSED[name]
-    judgement = judge(axial("1", **changes))
+    judgement = check_series(axial("1", **changes))
     assert judgement.role == ""
     assert expected in judgement.reason
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_a_header_that_is_poor_or_odd_but_not_wrong_is_accepted(name: str) -> None:
-    judgement = judge(sagittal("1", **ACCEPTED[name]))
+    judgement = check_series(sagittal("1", **ACCEPTED[name]))
     assert (judgement.role, judgement.reason) == (SAGITTAL_ROLE, "")
 
 
@@ -152,18 +158,18 @@ def test_a_header_that_is_poor_or_odd_but_not_wrong_is_accepted(name: str) -> No
 def test_sampling_that_shows_no_canal_is_refused_with_its_reason(
     changes: dict[str, Any], expected: str
 ) -> None:
-    judgement = judge(sagittal("1", **changes))
+    judgement = check_series(sagittal("1", **changes))
     assert judgement.role == ""
     assert expected in judgement.reason
 
 
 @pytest.mark.parametrize("plane", ["coronal", "oblique"])
 def test_other_planes_are_refused_by_name(plane: str) -> None:
-    assert plane in judge(with_poses(sagittal("1"), stack(plane, 12, 0.7, 3.3, 320))).reason
+    assert plane in check_series(with_poses(sagittal("1"), stack(plane, 12, 0.7, 3.3, 320))).reason
 
 
 def test_slices_that_are_tilted_too_far_are_refused_with_their_angle() -> None:
-    reason = judge(with_poses(axial("1"), stack("axial", 24, 0.5, 3.5, 320, 44.0))).reason
+    reason = check_series(with_poses(axial("1"), stack("axial", 24, 0.5, 3.5, 320, 44.0))).reason
     assert "44° from the axial plane" in reason
 
 
@@ -179,24 +185,24 @@ def test_two_images_in_every_plane_cover_what_their_planes_cover() -> None:
         for pose in pair
     ]
     series = with_poses(sagittal("1"), poses)
-    assert (positions(series), step(series)) == (13, pytest.approx(3.3))
-    assert judge(series).role == SAGITTAL_ROLE
+    assert (count_positions(series), slice_step(series)) == (13, pytest.approx(3.3))
+    assert check_series(series).role == SAGITTAL_ROLE
 
 
 def test_slices_in_three_planes_are_a_localizer() -> None:
     poses = [pose for plane in ("sagittal", "axial", "coronal") for pose in stack(plane, 3, 0.8, 10, 320)]
-    assert "several planes" in judge(with_poses(sagittal("1", description=""), poses)).reason
+    assert "several planes" in check_series(with_poses(sagittal("1", description=""), poses)).reason
 
 
 def test_a_series_without_positions_is_refused() -> None:
     series = sagittal("1")
     frames = tuple(replace(frame, pose=None) for frame in series.frames)
-    assert "no usable position" in judge(replace(series, frames=frames)).reason
+    assert "no usable position" in check_series(replace(series, frames=frames)).reason
 
 
 @pytest.mark.parametrize("tilt", [-38.0, 0.0, 38.0])
 def test_axial_slices_may_follow_the_discs(tilt: float) -> None:
-    assert judge(with_poses(axial("1"), stack("axial", 24, 0.5, 3.5, 320, tilt))).role == AXIAL_ROLE
+    assert check_series(with_poses(axial("1"), stack("axial", 24, 0.5, 3.5, 320, tilt))).role == AXIAL_ROLE
 
 
 def test_axial_packs_tilted_to_each_disc_are_one_axial_series() -> None:
@@ -205,7 +211,7 @@ def test_axial_packs_tilted_to_each_disc_are_one_axial_series() -> None:
         for number, tilt in enumerate((-5.0, 10.0, 25.0))
         for pose in stack("axial", 5, 0.5, 3.3, 320, tilt, (0.0, 0.0, 18.0 * number))
     ]
-    assert judge(with_poses(axial("1"), poses)).role == AXIAL_ROLE
+    assert check_series(with_poses(axial("1"), poses)).role == AXIAL_ROLE
 
 
 def test_sagittal_images_whose_rows_run_along_the_spine_are_measured_along_it() -> None:
@@ -214,17 +220,17 @@ def test_sagittal_images_whose_rows_run_along_the_spine_are_measured_along_it() 
         replace(pose, row_direction=(0.0, 0.0, -1.0), column_direction=(0.0, 1.0, 0.0), rows=128, columns=370)
         for pose in stack("sagittal", 13, 0.7, 3.3, 370)
     ]
-    assert judge(with_poses(sagittal("1"), lying)).role == SAGITTAL_ROLE
+    assert check_series(with_poses(sagittal("1"), lying)).role == SAGITTAL_ROLE
     across = [
         replace(pose, row_direction=(0.0, 1.0, 0.0), column_direction=(0.0, 0.0, -1.0)) for pose in lying
     ]
-    assert "field of view" in judge(with_poses(sagittal("1"), across)).reason
+    assert "field of view" in check_series(with_poses(sagittal("1"), across)).reason
 
 
 def test_isotropic_three_dimensional_t2_is_a_sagittal_t2() -> None:
     contrast = Contrast(echo_time_ms=120, repetition_time_ms=1500, scanning_sequence=("SE",))
     volume = sagittal("1", count=64, spacing=1.0, step=1.0, size=256, contrast=contrast, acquisition_3d=True)
-    assert judge(volume).role == SAGITTAL_ROLE
+    assert check_series(volume).role == SAGITTAL_ROLE
 
 
 def test_a_sagittal_stack_turned_to_the_spine_keeps_its_role() -> None:
@@ -234,18 +240,18 @@ def test_a_sagittal_stack_turned_to_the_spine_keeps_its_role() -> None:
         replace(pose, row_direction=(float(np.sin(angle)), float(np.cos(angle)), 0.0))
         for pose in stack("sagittal", 13, 0.7, 3.3, 320)
     ]
-    assert judge(with_poses(sagittal("1"), turned)).role == SAGITTAL_ROLE
+    assert check_series(with_poses(sagittal("1"), turned)).role == SAGITTAL_ROLE
 
 
 def test_a_modality_that_is_no_code_is_not_repeated() -> None:
-    reason = judge(sagittal("1", modality="\x1b[31mX" * 40)).reason
+    reason = check_series(sagittal("1", modality="\x1b[31mX" * 40)).reason
     assert "\x1b" not in reason
     assert len(reason) < 80
 
 
 def test_the_further_a_series_gets_the_more_checks_it_has_passed() -> None:
     passed = [
-        judge(series).passed
+        check_series(series).checks_passed
         for series in (
             sagittal("1", modality="CT"),
             sagittal("1", body_part="LSPINE", description="lumbar"),

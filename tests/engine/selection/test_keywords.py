@@ -10,8 +10,8 @@ import pytest
 from stenosis_trt.engine.selection.keywords import (
     contrast_hint,
     names_neck,
+    normalise_text,
     other_region,
-    plain,
     says_contrast_agent,
     says_fat_suppressed,
     says_t2,
@@ -139,7 +139,7 @@ NOT_THE_NECK = (
 @pytest.mark.parametrize("text", NECK)
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
 def test_the_neck_is_recognised_in_the_languages_that_are_read(text: str, form: str) -> None:
-    written = plain(unicodedata.normalize(form, text))
+    written = normalise_text(unicodedata.normalize(form, text))
     assert names_neck(written)
     assert other_region(written) == ""
 
@@ -149,20 +149,20 @@ def test_the_neck_is_recognised_in_the_languages_that_are_read(text: str, form: 
 )
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_other_regions_are_recognised_and_are_not_the_neck(region: str, text: str, form: str) -> None:
-    written = plain(unicodedata.normalize(form, text))
+    written = normalise_text(unicodedata.normalize(form, text))
     assert not names_neck(written)
     assert other_region(written) == region
 
 
 @pytest.mark.parametrize("text", NEITHER)
 def test_a_word_that_means_something_else_names_no_region(text: str) -> None:
-    assert not names_neck(plain(text))
-    assert other_region(plain(text)) == ""
+    assert not names_neck(normalise_text(text))
+    assert other_region(normalise_text(text)) == ""
 
 
 @pytest.mark.parametrize("text", NOT_THE_NECK)
 def test_the_neck_of_womb_and_femur_is_not_the_neck(text: str) -> None:
-    assert not names_neck(plain(text))
+    assert not names_neck(normalise_text(text))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_the_neck_of_womb_and_femur_is_not_the_neck(text: str) -> None:
 def test_a_weighting_beside_vertebrae_from_and_to_is_the_weighting(
     before: str, span: str, after: str
 ) -> None:
-    text = plain(before.format(span, w=after))
+    text = normalise_text(before.format(span, w=after))
     assert says_t2(text) == (after == "T2")
     assert contrast_hint(text) == ("T1" if after == "T1" else "")
 
@@ -209,20 +209,20 @@ def test_a_weighting_beside_vertebrae_from_and_to_is_the_weighting(
     ],
 )
 def test_t2_is_recognised(text: str) -> None:
-    assert says_t2(plain(text))
-    assert contrast_hint(plain(text)) == ""
+    assert says_t2(normalise_text(text))
+    assert contrast_hint(normalise_text(text)) == ""
 
 
 @pytest.mark.parametrize(
     "text", ["C7-T2", "C2/T2 sag", "C2-T2 T1 SAG", "T1-T2", "T12", "SAG C5-T2", "T2* sag", "C1 T2"]
 )
 def test_a_vertebra_is_not_t2(text: str) -> None:
-    assert not says_t2(plain(text))
+    assert not says_t2(normalise_text(text))
 
 
 @pytest.mark.parametrize("text", ["C7-T1 sag", "C7/T1", "C2-T1 T2", "C7 T1 sag", "C2 - Th1", "T12"])
 def test_a_vertebra_is_not_t1(text: str) -> None:
-    assert contrast_hint(plain(text)) == ""
+    assert contrast_hint(normalise_text(text)) == ""
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_vertebra_is_not_t1(text: str) -> None:
 )
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_localizers_are_recognised(text: str, form: str) -> None:
-    assert contrast_hint(plain(unicodedata.normalize(form, text))) == "a localizer"
+    assert contrast_hint(normalise_text(unicodedata.normalize(form, text))) == "a localizer"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_localizers_are_recognised(text: str, form: str) -> None:
     ],
 )
 def test_suppressed_fat_is_recognised(text: str) -> None:
-    assert says_fat_suppressed(plain(text))
+    assert says_fat_suppressed(normalise_text(text))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_suppressed_fat_is_recognised(text: str) -> None:
     ],
 )
 def test_fat_that_is_not_suppressed_is_not_taken_for_suppressed(text: str) -> None:
-    assert not says_fat_suppressed(plain(text))
+    assert not says_fat_suppressed(normalise_text(text))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_fat_that_is_not_suppressed_is_not_taken_for_suppressed(text: str) -> No
     ],
 )
 def test_contrast_agent_is_recognised(text: str) -> None:
-    assert says_contrast_agent(plain(text))
+    assert says_contrast_agent(normalise_text(text))
 
 
 @pytest.mark.parametrize(
@@ -332,4 +332,4 @@ def test_contrast_agent_is_recognised(text: str) -> None:
     ],
 )
 def test_no_contrast_agent_is_read_from_words_that_deny_it_or_mean_something_else(text: str) -> None:
-    assert not says_contrast_agent(plain(text))
+    assert not says_contrast_agent(normalise_text(text))

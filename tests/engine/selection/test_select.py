@@ -16,35 +16,35 @@ from shared_data import shared_data
 
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import Contrast, SeriesHeader, Stage
-from stenosis_trt.engine.selection.select import Choice, choose
+from stenosis_trt.engine.selection.select import SeriesSelection, select_series
 
 T1 = Contrast(12, 600, scanning_sequence=("SE",))
 
 
-def _reasons(choice: Choice) -> dict[str, str]:
-    return {verdict.series.series_uid: verdict.reason for verdict in choice.verdicts}
+def _reasons(choice: SeriesSelection) -> dict[str, str]:
+    return {verdict.series.series_uid: verdict.reason for verdict in choice.decisions}
 
 
 def test_sagittal_and_axial_t2_are_taken() -> None:
     one, two = sagittal("1"), axial("2")
-    choice = choose(study(two, one))
+    choice = select_series(study(two, one))
     assert choice.sagittal is one
     assert choice.axial is two
     assert choice.same_frame_of_reference
     assert choice.problem is None
     assert choice.warnings == ()
-    assert [verdict.role for verdict in choice.verdicts] == ["axial T2", "sagittal T2"]
+    assert [verdict.role for verdict in choice.decisions] == ["axial T2", "sagittal T2"]
 
 
 def test_every_series_gets_a_verdict_in_the_order_of_the_study() -> None:
     series = [sagittal("5", contrast=T1), axial("4"), sagittal("3"), sagittal("2", modality="CT")]
-    choice = choose(study(*series))
-    assert [verdict.series for verdict in choice.verdicts] == series
-    assert all(verdict.reason for verdict in choice.verdicts)
+    choice = select_series(study(*series))
+    assert [verdict.series for verdict in choice.decisions] == series
+    assert all(verdict.reason for verdict in choice.decisions)
 
 
 def test_only_sagittal_is_graded_without_a_ratio() -> None:
-    choice = choose(study(sagittal("1")))
+    choice = select_series(study(sagittal("1")))
     assert choice.sagittal is not None
     assert choice.problem is None
     assert choice.warnings == ("no_axial_series",)
@@ -52,7 +52,7 @@ def test_only_sagittal_is_graded_without_a_ratio() -> None:
 
 @pytest.mark.parametrize("others", [(), (sagittal("9", contrast=T1),)])
 def test_only_axial_cannot_be_graded(others: tuple[SeriesHeader, ...]) -> None:
-    choice = choose(study(axial("1"), *others))
+    choice = select_series(study(axial("1"), *others))
     assert choice.sagittal is None
     assert choice.problem is not None
     assert choice.problem.stage is Stage.CHOOSE
@@ -61,13 +61,15 @@ def test_only_axial_cannot_be_graded(others: tuple[SeriesHeader, ...]) -> None:
 
 
 def test_a_study_without_any_series_cannot_be_graded() -> None:
-    choice = choose(study())
+    choice = select_series(study())
     assert choice.problem is not None
     assert choice.problem.reason == "cannot grade: it has no series of images."
 
 
 def test_a_study_that_cannot_be_graded_says_how_far_its_nearest_series_got() -> None:
-    choice = choose(study(sagittal("1", modality="CT"), sagittal("2", contrast=T1), sagittal("3", count=2)))
+    choice = select_series(
+        study(sagittal("1", modality="CT"), sagittal("2", contrast=T1), sagittal("3", count=2))
+    )
     assert choice.problem is not None
     assert "none of 3 series" in choice.problem.reason
     assert "T1 weighting" in choice.problem.reason
@@ -85,7 +87,7 @@ def test_a_study_that_cannot_be_graded_says_how_far_its_nearest_series_got() -> 
 def test_another_region_or_modality_cannot_be_graded_and_says_so(
     changes: dict[str, Any], expected: str
 ) -> None:
-    choice = choose(study(sagittal("1", **changes), axial("2", **changes)))
+    choice = select_series(study(sagittal("1", **changes), axial("2", **changes)))
     assert (choice.sagittal, choice.axial) == (None, None)
     assert choice.problem is not None
     assert choice.problem.reason.startswith("cannot grade: ")
@@ -93,19 +95,21 @@ def test_another_region_or_modality_cannot_be_graded_and_says_so(
 
 
 def test_another_frame_of_reference_leaves_the_axial_series_unmatched() -> None:
-    choice = choose(study(sagittal("1"), axial("2", frame_of_reference_uid="1.2.77")))
+    choice = select_series(study(sagittal("1"), axial("2", frame_of_reference_uid="1.2.77")))
     assert choice.axial is not None
     assert not choice.same_frame_of_reference
     assert choice.warnings == ("axial_unmatched",)
 
 
 def test_frames_of_reference_that_are_not_given_are_not_the_same() -> None:
-    choice = choose(study(sagittal("1", frame_of_reference_uid=""), axial("2", frame_of_reference_uid="")))
+    choice = select_series(
+        study(sagittal("1", frame_of_reference_uid=""), axial("2", frame_of_reference_uid=""))
+    )
     assert choice.warnings == ("axial_unmatched",)
 
 
 def test_the_axial_series_in_the_sagittals_frame_is_preferred() -> None:
-    choice = choose(study(sagittal("1"), axial("2", frame_of_reference_uid="1.2.77"), axial("3")))
+    choice = select_series(study(sagittal("1"), axial("2", frame_of_reference_uid="1.2.77"), axial("3")))
     assert choice.axial is not None
     assert choice.axial.series_uid == "3"
     assert "frame of reference differs" in _reasons(choice)["2"]
@@ -113,7 +117,7 @@ def test_the_axial_series_in_the_sagittals_frame_is_preferred() -> None:
 
 def test_of_two_sagittals_the_one_that_axial_slices_can_be_matched_to_is_taken() -> None:
     """The patient was moved: the second sagittal series shares its frame with the axial one."""
-    choice = choose(
+    choice = select_series(
         study(
             sagittal("1"),
             sagittal("2", frame_of_reference_uid="1.2.77"),
@@ -128,14 +132,16 @@ def test_of_two_sagittals_the_one_that_axial_slices_can_be_matched_to_is_taken()
 
 def test_axial_slices_of_another_place_are_refused() -> None:
     """A study of the whole spine in one frame of reference: lumbar slices lie 400 mm below."""
-    choice = choose(study(sagittal("1"), axial("2", (0.0, 0.0, -400.0))))
+    choice = select_series(study(sagittal("1"), axial("2", (0.0, 0.0, -400.0))))
     assert choice.axial is None
     assert choice.warnings == ("no_axial_series",)
     assert "none of its slices lies within" in _reasons(choice)["2"]
 
 
 def test_the_axial_series_with_more_slices_within_the_sagittal_image_is_taken() -> None:
-    choice = choose(study(sagittal("1"), axial("2", (0.0, 0.0, -140.0), count=36), axial("3", count=26)))
+    choice = select_series(
+        study(sagittal("1"), axial("2", (0.0, 0.0, -140.0), count=36), axial("3", count=26))
+    )
     assert choice.axial is not None
     assert choice.axial.series_uid == "3"
     assert "covers less" in _reasons(choice)["2"]
@@ -161,7 +167,7 @@ def test_of_two_candidates_the_better_is_taken_and_the_other_told_why(
     worse: dict[str, Any], why: str
 ) -> None:
     # The worse one has the lower UID and comes first, so that neither can have decided.
-    choice = choose(study(sagittal("1", **worse), sagittal("2")))
+    choice = select_series(study(sagittal("1", **worse), sagittal("2")))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
     assert _reasons(choice)["1"].startswith("another sagittal T2 series is taken: ")
@@ -169,14 +175,14 @@ def test_of_two_candidates_the_better_is_taken_and_the_other_told_why(
 
 
 def test_a_series_that_names_the_neck_is_preferred_to_one_that_names_nothing() -> None:
-    choice = choose(study(sagittal("1"), sagittal("2", description="t2_tse_sag_hws")))
+    choice = select_series(study(sagittal("1"), sagittal("2", description="t2_tse_sag_hws")))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
 
 
 def test_a_dedicated_series_is_preferred_to_a_whole_spine_with_larger_pixels() -> None:
     whole = sagittal("1", spacing=1.1, size=640)
-    choice = choose(study(whole, sagittal("2")))
+    choice = select_series(study(whole, sagittal("2")))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
     assert "pixels are larger" in _reasons(choice)["1"]
@@ -193,7 +199,7 @@ def test_a_dedicated_series_is_preferred_to_a_whole_spine_with_larger_pixels() -
 )
 def test_of_equal_candidates_the_repetition_is_taken(worse: dict[str, Any], better: dict[str, Any]) -> None:
     """A series is repeated after the patient moved."""
-    choice = choose(study(sagittal("1", **worse), sagittal("2", **better)))
+    choice = select_series(study(sagittal("1", **worse), sagittal("2", **better)))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
     assert "taken again later" in _reasons(choice)["1"]
@@ -208,7 +214,7 @@ def test_of_the_stations_of_a_spine_the_uppermost_is_taken() -> None:
         )
         for uid, z, when in (("2", 0.0, 1.0), ("1", -180.0, 2.0))
     )
-    choice = choose(study(lower, upper))
+    choice = select_series(study(lower, upper))
     assert choice.sagittal is upper
     assert "nearer to the head" in _reasons(choice)["1"]
 
@@ -218,7 +224,7 @@ def test_a_stack_of_slices_is_preferred_to_an_isotropic_volume() -> None:
     space = sagittal(
         "1", count=64, step=0.9, contrast=contrast, acquisition_3d=True, description="t2_spc_hws"
     )
-    choice = choose(study(space, sagittal("2", description="sag"), axial("3")))
+    choice = select_series(study(space, sagittal("2", description="sag"), axial("3")))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
     assert choice.warnings == ()
@@ -228,7 +234,7 @@ def test_a_stack_of_slices_is_preferred_to_an_isotropic_volume() -> None:
 def test_the_echo_time_of_a_t2_is_preferred() -> None:
     early = sagittal("1", contrast=replace(T2, echo_time_ms=62))
     late = sagittal("2", contrast=replace(T2, echo_time_ms=200))
-    choice = choose(study(early, late, sagittal("3"), axial("4")))
+    choice = select_series(study(early, late, sagittal("3"), axial("4")))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "3"
     assert "echo time" in _reasons(choice)["1"]
@@ -239,9 +245,9 @@ def test_of_two_volumes_of_one_series_the_choice_does_not_depend_on_their_order(
     one = sagittal("1", contrast=replace(T2, echo_time_ms=95))
     two = sagittal("1", contrast=replace(T2, echo_time_ms=105))
     for order in ((one, two), (two, one)):
-        choice = choose(study(*order, axial("9")))
+        choice = select_series(study(*order, axial("9")))
         assert choice.sagittal is one
-        (reason,) = [verdict.reason for verdict in choice.verdicts if verdict.series is two]
+        (reason,) = [verdict.reason for verdict in choice.decisions if verdict.series is two]
         assert "as good" in reason
         assert "echo time" in reason
 
@@ -251,18 +257,18 @@ def test_slices_in_another_plane_are_left_out_of_a_series_and_flagged() -> None:
     for tilt in (45.0, 90.0):
         odd = stack("axial", 3, 0.5, 3.5, 320, tilt)
         mixed = with_poses(axial("2"), [*stack("axial", 24, 0.5, 3.5, 320, 15.0), *odd])
-        choice = choose(study(sagittal("1"), mixed))
+        choice = select_series(study(sagittal("1"), mixed))
         assert choice.axial is not None
         assert choice.axial.frames == mixed.frames[:24]
         assert choice.warnings == ("slices_left_out",)
-        assert choice.verdicts[1].series is mixed
-        assert "3 slices in another plane left out" in choice.verdicts[1].reason
+        assert choice.decisions[1].series is mixed
+        assert "3 slices in another plane left out" in choice.decisions[1].reason
 
 
 def test_axial_slices_count_where_the_neck_can_be() -> None:
     """A whole-spine image, with one axial series across the neck and a longer one across the loins."""
     whole = sagittal("1", spacing=1.0, size=600)
-    choice = choose(
+    choice = select_series(
         study(whole, axial("2", (0.0, 0.0, 200.0), count=25), axial("3", (0.0, 0.0, -200.0), count=40))
     )
     assert choice.axial is not None
@@ -274,7 +280,7 @@ def test_axial_slices_count_where_the_neck_can_be() -> None:
 def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., SeriesHeader]) -> None:
     one, two, partner = make("1"), make("2"), (axial if make is sagittal else sagittal)("9")
     for order in ((one, two), (two, one)):
-        choice = choose(study(*order, partner))
+        choice = select_series(study(*order, partner))
         assert one in (choice.sagittal, choice.axial)
         assert "as good" in _reasons(choice)["2"]
 
@@ -293,7 +299,7 @@ def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., Serie
     ],
 )
 def test_what_is_odd_about_the_only_candidate_is_flagged(changes: dict[str, Any], warning: str) -> None:
-    choice = choose(study(sagittal("1", **changes), axial("2")))
+    choice = select_series(study(sagittal("1", **changes), axial("2")))
     assert choice.problem is None
     assert choice.warnings == (warning,)
 
@@ -302,16 +308,16 @@ def test_what_is_odd_about_the_only_candidate_is_flagged(changes: dict[str, Any]
     "words", ["SAG T2 NO FAT SAT", "t2 sag without fat sat", "T2 sag ohne FS", "T2 NON-FS"]
 )
 def test_fat_that_is_said_not_to_be_suppressed_is_not_flagged(words: str) -> None:
-    assert choose(study(sagittal("1", description=words), axial("2"))).warnings == ()
+    assert select_series(study(sagittal("1", description=words), axial("2"))).warnings == ()
 
 
 def test_the_name_of_the_whole_examination_flags_no_series() -> None:
     series = sagittal("1", description="SAG T2", protocol="C AND L-SPINE FS"), axial("2")
-    assert choose(study(*series)).warnings == ()
+    assert select_series(study(*series)).warnings == ()
 
 
 def test_a_body_part_that_the_description_contradicts_is_not_flagged() -> None:
-    choice = choose(study(sagittal("1", body_part="HEAD", description="t2_tse_sag_hws"), axial("2")))
+    choice = select_series(study(sagittal("1", body_part="HEAD", description="t2_tse_sag_hws"), axial("2")))
     assert choice.warnings == ()
 
 
@@ -341,8 +347,8 @@ def test_a_study_of_files_is_chosen_from_by_its_headers(tmp_path: Path) -> None:
         scan = reader.scan([tmp_path])
     assert scan.problems == ()
     (found,) = scan.studies
-    choice = choose(found)
-    verdicts = {v.series.frames[0].path.parent.name: (v.role, v.reason) for v in choice.verdicts}
+    choice = select_series(found)
+    verdicts = {v.series.frames[0].path.parent.name: (v.role, v.reason) for v in choice.decisions}
     assert choice.warnings == ()
     assert {name: role for name, (role, _) in verdicts.items() if role} == {
         "t2_sag": "sagittal T2",
@@ -359,21 +365,21 @@ def _pack(uid: str, z: float, count: int = 4, **changes: Any) -> SeriesHeader:
     return axial(uid, (0.0, 0.0, z), count, **changes)
 
 
-def _axials(choice: Choice) -> list[str]:
+def _axials(choice: SeriesSelection) -> list[str]:
     return [item.series_uid for item in (choice.axial, *choice.axial_packs) if item is not None]
 
 
 def test_axial_packs_planned_disc_by_disc_are_joined() -> None:
     packs = [_pack(str(k), 40.0 - 17.0 * k) for k in range(2, 7)]
-    choice = choose(study(sagittal("1"), *packs))
+    choice = select_series(study(sagittal("1"), *packs))
     assert sorted(_axials(choice)) == ["2", "3", "4", "5", "6"]
     assert choice.warnings == ()
-    assert {verdict.role for verdict in choice.verdicts[1:]} == {"axial T2"}
-    assert sum("joined to series" in verdict.reason for verdict in choice.verdicts) == 4
+    assert {verdict.role for verdict in choice.decisions[1:]} == {"axial T2"}
+    assert sum("joined to series" in verdict.reason for verdict in choice.decisions) == 4
 
 
 def test_nothing_is_joined_to_a_stack_that_shows_the_same_discs() -> None:
-    choice = choose(study(sagittal("1"), axial("2"), _pack("3", 0.0), _pack("4", 20.0, 6)))
+    choice = select_series(study(sagittal("1"), axial("2"), _pack("3", 0.0), _pack("4", 20.0, 6)))
     assert _axials(choice) == ["2"]
     assert "only 4 axial slices" in _reasons(choice)["3"]
     assert "covers less" in _reasons(choice)["4"]
@@ -381,7 +387,7 @@ def test_nothing_is_joined_to_a_stack_that_shows_the_same_discs() -> None:
 
 def test_of_a_pack_and_its_repetition_the_later_one_is_joined() -> None:
     packs = [_pack("2", 20.0, 6), _pack("3", -20.0, 6, acquired=1.0), _pack("4", -20.0, 6, acquired=2.0)]
-    assert sorted(_axials(choose(study(sagittal("1"), *packs)))) == ["2", "4"]
+    assert sorted(_axials(select_series(study(sagittal("1"), *packs)))) == ["2", "4"]
 
 
 @pytest.mark.parametrize(
@@ -394,22 +400,24 @@ def test_of_a_pack_and_its_repetition_the_later_one_is_joined() -> None:
     ],
 )
 def test_packs_of_another_frame_or_kind_are_not_joined(other: dict[str, Any]) -> None:
-    choice = choose(study(sagittal("1"), _pack("2", 20.0, 6), _pack("3", -20.0, 6, **other)))
+    choice = select_series(study(sagittal("1"), _pack("2", 20.0, 6), _pack("3", -20.0, 6, **other)))
     assert _axials(choice) == ["2"]
 
 
 def test_axial_slices_that_are_no_stack_are_warned_of() -> None:
-    choice = choose(study(sagittal("1"), axial("2", defect="two acquisitions run through one another")))
+    choice = select_series(
+        study(sagittal("1"), axial("2", defect="two acquisitions run through one another"))
+    )
     assert choice.axial is None
     assert choice.warnings == ("no_axial_series", "axial_slices_mixed")
 
 
 def test_a_pack_below_the_neck_is_not_joined() -> None:
-    assert _axials(choose(study(sagittal("1"), _pack("2", 0.0, 6), _pack("3", -300.0, 6)))) == ["2"]
+    assert _axials(select_series(study(sagittal("1"), _pack("2", 0.0, 6), _pack("3", -300.0, 6)))) == ["2"]
 
 
 def test_packs_that_have_too_few_slices_even_together_are_no_axial_series() -> None:
-    choice = choose(study(sagittal("1"), _pack("2", 20.0, 2), _pack("3", -20.0, 2)))
+    choice = select_series(study(sagittal("1"), _pack("2", 20.0, 2), _pack("3", -20.0, 2)))
     assert choice.axial is None
     assert choice.warnings == ("no_axial_series",)
     assert _reasons(choice)["2"] == "it has only 2 axial slices"
@@ -417,16 +425,16 @@ def test_packs_that_have_too_few_slices_even_together_are_no_axial_series() -> N
 
 def test_a_sagittal_series_that_was_tried_gives_way_to_the_next_best() -> None:
     series = study(sagittal("1", spacing=0.9), axial("2"), sagittal("3"))
-    first = choose(series)
-    assert first.sagittal_place == 2
-    second = choose(series, [2])
-    assert second.sagittal_place == 0
+    first = select_series(series)
+    assert first.sagittal_index == 2
+    second = select_series(series, [2])
+    assert second.sagittal_index == 0
     assert _reasons(second)["3"] == "it was tried and could not be graded"
-    assert choose(series, [0, 2]).sagittal is None
+    assert select_series(series, [0, 2]).sagittal is None
 
 
 def test_a_refusal_names_the_series_that_came_nearest_by_its_number() -> None:
-    choice = choose(study(axial("1"), sagittal("2", modality="CT"), sagittal("3", contrast=T1)))
+    choice = select_series(study(axial("1"), sagittal("2", modality="CT"), sagittal("3", contrast=T1)))
     assert choice.problem is not None
     assert choice.problem.reason == (
         "cannot grade: there is an axial T2 but no sagittal T2, on which Kang's grade is defined "
@@ -442,10 +450,10 @@ def _real_verdicts() -> dict[str, set[str]]:
         studies = reader.scan([root]).studies
     reasons: dict[str, set[str]] = {}
     for found in studies:
-        choice = choose(found)
+        choice = select_series(found)
         assert choice.problem is not None
         assert choice.sagittal is None
-        for verdict in choice.verdicts:
+        for verdict in choice.decisions:
             folder = verdict.series.frames[0].path.relative_to(root).parts[0]
             reasons.setdefault(folder, set()).add(verdict.reason)
     return reasons
@@ -505,7 +513,7 @@ def test_contrast_is_told_from_real_headers_of_many_vendors(folder: str, expecte
     with DicomReader() as reader:
         found = reader.scan([shared_data("dicom", folder)]).studies[0].series[0]
     whole = with_poses(replace(found, body_part=""), stack("sagittal", 13, 0.7, 3.3, 320))
-    (verdict,) = choose(study(whole)).verdicts
+    (verdict,) = select_series(study(whole)).decisions
     if expected:
         assert verdict.role == ""
         assert expected in verdict.reason
@@ -515,7 +523,7 @@ def test_contrast_is_told_from_real_headers_of_many_vendors(folder: str, expecte
 
 def test_a_series_that_is_no_stack_is_refused_with_its_defect_which_the_study_names() -> None:
     defect = "its 24 slices lie 0.36 to 2.94 mm apart"
-    choice = choose(study(sagittal("1", defect=defect), axial("2")))
+    choice = select_series(study(sagittal("1", defect=defect), axial("2")))
     assert _reasons(choice)["1"] == defect
     assert choice.problem is not None
     assert defect in choice.problem.reason

@@ -209,7 +209,7 @@ def test_signals_are_held_back_and_come_at_the_end() -> None:
     noted: list[str] = []
 
     def work() -> None:
-        with interrupts.signals_held_back(lambda: noted.append("signal")):
+        with interrupts.defer_signals(lambda: noted.append("signal")):
             os.kill(os.getpid(), signal.SIGINT)
             noted.append("goes on")
 

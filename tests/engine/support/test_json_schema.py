@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from stenosis_trt.engine.support.json_schema import Free, JsonError, Line, Strict, read_json
+from stenosis_trt.engine.support.json_schema import JsonError, JsonObject, SingleLine, StrictModel, read_json
 
 
-class _Inner(Strict):
+class _Inner(StrictModel):
     sizes: tuple[int, ...]
 
 
-class _Outer(Strict):
-    name: Line
-    free: Free
+class _Outer(StrictModel):
+    name: SingleLine
+    free: JsonObject
     inner: _Inner
 
 

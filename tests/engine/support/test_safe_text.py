@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stenosis_trt.engine.support.safe_text import spreadsheet_text, visible, visible_texts
+from stenosis_trt.engine.support.safe_text import escape_controls, escape_controls_in, escape_formula
 
 
 @pytest.mark.parametrize(
@@ -19,21 +19,21 @@ from stenosis_trt.engine.support.safe_text import spreadsheet_text, visible, vis
     ],
 )
 def test_what_would_be_obeyed_is_shown_as_an_escape(text: str, shown: str) -> None:
-    assert visible(text) == shown
-    assert visible(shown) == shown
+    assert escape_controls(text) == shown
+    assert escape_controls(shown) == shown
 
 
 def test_texts_are_made_visible_wherever_they_stand_and_numbers_stay() -> None:
-    assert visible_texts({"a\n": ["\x1b", {"b": (1, 0.5, None, True, "\t")}]}) == {
+    assert escape_controls_in({"a\n": ["\x1b", {"b": (1, 0.5, None, True, "\t")}]}) == {
         r"a\n": [r"\x1b", {"b": [1, 0.5, None, True, r"\t"]}]
     }
 
 
 @pytest.mark.parametrize("text", ["=cmd|'/C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\tx", "\r=1", " =1+1"])
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
-    assert spreadsheet_text(text) == f"'{text}"
+    assert escape_formula(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", ["", "C2/3", "1.2.840.113", "/study", "low_contrast;thin_slices"])
 def test_other_text_is_left_to_a_spreadsheet_as_it_is(text: str) -> None:
-    assert spreadsheet_text(text) == text
+    assert escape_formula(text) == text

@@ -116,7 +116,7 @@ def test_results_come_in_the_order_of_the_items_and_no_more_is_handed_out_than_c
             yield number
 
     with worker_pool(2) as workers:
-        results = workers.in_order(abs, items())
+        results = workers.map_in_order(abs, items())
         assert next(results) == 5
         assert len(handed) == 3
         assert list(results) == [3, 1, 4, 2]

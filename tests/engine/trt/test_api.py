@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 from typed_models import NO_GPU, SHAPE, grader, needs_rtx, unknown_operator
 
-from stenosis_trt.engine.cli.build_options import batches, capabilities, names, size
+from stenosis_trt.engine.cli.build_options import parse_batches, parse_capabilities, parse_names, parse_size
 from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.plans.build import check_precision
 from stenosis_trt.engine.plans.store import model_files, read_model_file
-from stenosis_trt.engine.plans.target import check_gpu, choose_flavour
-from stenosis_trt.engine.support.hardware import Driver, Gpu, nvidia_driver
+from stenosis_trt.engine.plans.target import choose_flavour, select_gpu
+from stenosis_trt.engine.support.hardware import Gpu, NvidiaDriver, query_nvidia_driver
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
 from stenosis_trt.engine.trt.flavours import DEFAULT_BATCHES, FLAVOURS, BuildSettings, Capability
-from stenosis_trt.engine.trt.progress import Phases
+from stenosis_trt.engine.trt.progress import BuildProgress
 
 RTX, TENSORRT = FLAVOURS["tensorrt-rtx"], FLAVOURS["tensorrt"]
 
 
-def _with(capability: Capability, name: str = "NVIDIA Test") -> Driver:
-    return Driver((13, 0), (Gpu(name, capability, 8 << 30),), "")
+def _with(capability: Capability, name: str = "NVIDIA Test") -> NvidiaDriver:
+    return NvidiaDriver((13, 0), (Gpu(name, capability, 8 << 30),), "")
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def rtx() -> TensorRT:
 def test_the_parsed_network_computes_in_what_the_file_says(
     rtx: TensorRT, precision: str, expected: dict[str, int]
 ) -> None:
-    network = rtx.parsed(grader(precision))
-    assert network.counts == expected
+    network = rtx.parse_network(grader(precision))
+    assert network.layer_counts == expected
     assert (network.inputs, network.outputs) == ({"image": "float32"}, {"out": "float32"})
     assert len(rtx.build(grader(precision), SHAPE, BuildSettings((1, 8))).data) > 10_000
 
@@ -61,7 +61,7 @@ def test_every_file_of_the_reference_pack_computes_in_what_the_pack_says(rtx: Te
     pack = Pack.load(reference_pack())
     for name in MODEL_NAMES:
         for precision, file in model_files(pack, name).items():
-            network = rtx.parsed(read_model_file(pack, name, file))
+            network = rtx.parse_network(read_model_file(pack, name, file))
             assert len(network.layers) > 20
             check_precision(precision, network)
 
@@ -102,7 +102,7 @@ def test_an_operator_that_is_not_known_is_named_with_its_node(rtx: TensorRT) -> 
 @needs_rtx
 def test_what_is_no_onnx_is_refused(rtx: TensorRT) -> None:
     with pytest.raises(TensorRTError, match="cannot take the ONNX model"):
-        rtx.parsed(b"garbage")
+        rtx.parse_network(b"garbage")
 
 
 @needs_rtx
@@ -134,7 +134,7 @@ def test_every_compute_capability_that_can_be_asked_for_is_one_of_the_library(rt
 
 
 @needs_rtx
-@pytest.mark.skipif(bool(nvidia_driver().gpus), reason="there is a GPU")
+@pytest.mark.skipif(bool(query_nvidia_driver().gpus), reason="there is a GPU")
 def test_a_plan_without_a_gpu_is_refused_in_the_librarys_words(rtx: TensorRT) -> None:
     plan = rtx.build(grader("fp32"), SHAPE, BuildSettings((1,)))
     with pytest.raises(TensorRTError, match=r"does not take the plan: .*CUDA"):
@@ -144,7 +144,7 @@ def test_a_plan_without_a_gpu_is_refused_in_the_librarys_words(rtx: TensorRT) ->
 @pytest.mark.gpu
 @needs_rtx
 def test_a_plan_is_deserialised_with_a_profile_for_each_batch(rtx: TensorRT) -> None:
-    gpus = nvidia_driver().gpus
+    gpus = query_nvidia_driver().gpus
     if not gpus or not RTX.runs_on(gpus[0].compute_capability):
         pytest.skip("needs a GPU that TensorRT-RTX runs on")
     plan = rtx.build(grader("fp32"), SHAPE, BuildSettings((1, 8)))
@@ -190,27 +190,27 @@ def test_compute_capabilities_are_asked_of_tensorrt_rtx_and_only_known_ones() ->
 @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (12, 0), (12, 1), (13, 0)])
 def test_plans_of_tensorrt_rtx_run_from_ampere_on(capability: Capability) -> None:
     assert RTX.runs_on(capability)
-    assert check_gpu(RTX, BuildSettings(), _with(capability)) is None
+    assert select_gpu(RTX, BuildSettings(), _with(capability)) is None
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 7), (9, 0), (10, 0), (11, 0)])
 def test_a_gpu_that_tensorrt_rtx_does_not_run_on_is_refused_before_building(capability: Capability) -> None:
     with pytest.raises(TensorRTError, match="do not run on this machine's NVIDIA Test"):
-        check_gpu(RTX, BuildSettings(), _with(capability))
-    assert check_gpu(RTX, BuildSettings(compute_capabilities=((8, 6),)), _with(capability)) is None
+        select_gpu(RTX, BuildSettings(), _with(capability))
+    assert select_gpu(RTX, BuildSettings(compute_capabilities=((8, 6),)), _with(capability)) is None
 
 
 def test_a_refused_gpu_is_told_what_to_do_instead() -> None:
     with pytest.raises(TensorRTError, match=r"Use TensorRT here .*--compute-capability 8\.0,8\.6"):
-        check_gpu(RTX, BuildSettings(), _with((9, 0)))
+        select_gpu(RTX, BuildSettings(), _with((9, 0)))
     with pytest.raises(TensorRTError, match=r"Give --compute-capability 7\.5"):
-        check_gpu(RTX, BuildSettings(), _with((7, 5)))
+        select_gpu(RTX, BuildSettings(), _with((7, 5)))
 
 
 def test_tensorrt_builds_on_the_gpu_it_builds_for() -> None:
-    assert check_gpu(TENSORRT, BuildSettings(), _with((8, 7), "Orin")) == Gpu("Orin", (8, 7), 8 << 30)
+    assert select_gpu(TENSORRT, BuildSettings(), _with((8, 7), "Orin")) == Gpu("Orin", (8, 7), 8 << 30)
     with pytest.raises(TensorRTError, match="here is none: no NVIDIA driver was found"):
-        check_gpu(TENSORRT, BuildSettings(), NO_GPU)
+        select_gpu(TENSORRT, BuildSettings(), NO_GPU)
 
 
 def test_of_two_flavours_the_one_that_suits_the_machine_is_taken() -> None:
@@ -246,9 +246,9 @@ def test_settings_out_of_range_are_refused(change: dict[str, Any]) -> None:
 
 
 def test_settings_are_told_as_the_options_that_give_them() -> None:
-    assert list(BuildSettings().arguments()) == []
+    assert list(BuildSettings().command_options()) == []
     settings = BuildSettings((1, 8), 4, 1 << 30, True, True, "ampere-plus", ((8, 6), (8, 9)), 0, True)
-    assert list(settings.arguments()) == [
+    assert list(settings.command_options()) == [
         "--batch 1,8",
         "--builder-level 4",
         "--workspace 1073741824",
@@ -262,12 +262,17 @@ def test_settings_are_told_as_the_options_that_give_them() -> None:
 
 
 def test_what_is_typed_becomes_values() -> None:
-    assert batches("8, 1,1") == (1, 8)
-    assert batches(",".join(map(str, DEFAULT_BATCHES))) == DEFAULT_BATCHES
-    assert names(" fp16,int8 ,") == ("fp16", "int8")
-    assert capabilities("8.9,8.6") == ((8, 6), (8, 9))
-    assert (size(""), size("2GiB"), size("512")) == (None, 2 << 30, 512)
-    for parse, text in ((batches, "1,x"), (batches, "-1"), (capabilities, "86"), (size, "2GB")):
+    assert parse_batches("8, 1,1") == (1, 8)
+    assert parse_batches(",".join(map(str, DEFAULT_BATCHES))) == DEFAULT_BATCHES
+    assert parse_names(" fp16,int8 ,") == ("fp16", "int8")
+    assert parse_capabilities("8.9,8.6") == ((8, 6), (8, 9))
+    assert (parse_size(""), parse_size("2GiB"), parse_size("512")) == (None, 2 << 30, 512)
+    for parse, text in (
+        (parse_batches, "1,x"),
+        (parse_batches, "-1"),
+        (parse_capabilities, "86"),
+        (parse_size, "2GB"),
+    ):
         with pytest.raises(ValueError, match=r"Give"):
             parse(text)
 
@@ -277,7 +282,7 @@ def test_what_is_typed_becomes_values() -> None:
 
 def test_phases_within_phases_are_shares_of_a_step() -> None:
     seen: list[int] = []
-    phases = Phases(lambda done, total: seen.append(done))
+    phases = BuildProgress(lambda done, total: seen.append(done))
     phases.start("build", None, 2)
     phases.start("inner", "build", 4)
     phases.step("inner", 1)
@@ -295,7 +300,7 @@ def test_phases_within_phases_are_shares_of_a_step() -> None:
 
 def test_a_phase_that_was_not_announced_does_no_harm() -> None:
     seen: list[int] = []
-    phases = Phases(lambda done, total: seen.append(done))
+    phases = BuildProgress(lambda done, total: seen.append(done))
     phases.step("unheard of", 3)
     phases.finish("unheard of")
     phases.start("build", "gone", 0)

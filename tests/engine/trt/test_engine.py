@@ -27,7 +27,7 @@ from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.graph import Graph
 from stenosis_trt.engine.cuda.memory import DeviceBuffer
 from stenosis_trt.engine.errors import TensorRTError
-from stenosis_trt.engine.support.hardware import nvidia_driver
+from stenosis_trt.engine.support.hardware import query_nvidia_driver
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
 from stenosis_trt.engine.trt.engine import LoadedPlan
 from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings
@@ -536,12 +536,12 @@ def test_the_gpu_tests_of_this_module_pass_on_the_stand_ins(tmp_path: Path) -> N
 @pytest.fixture(params=FLAVOURS)
 def flavour(request: pytest.FixtureRequest) -> str:
     """Each that is installed and runs on this GPU; skips, and says why, where it does not."""
-    name, driver = str(request.param), nvidia_driver()
+    name, driver = str(request.param), query_nvidia_driver()
     if not driver.gpus:
-        pytest.skip(f"needs an NVIDIA GPU: {driver.trouble}")
+        pytest.skip(f"needs an NVIDIA GPU: {driver.unavailable_reason}")
     if name not in installed_flavours():
         pytest.skip(f"needs {name}: {FLAVOURS[name].install}")
-    if FLAVOURS[name].builds_ahead and not FLAVOURS[name].runs_on(driver.gpus[0].compute_capability):
+    if FLAVOURS[name].builds_without_gpu and not FLAVOURS[name].runs_on(driver.gpus[0].compute_capability):
         pytest.skip(f"{name} does not run on {driver.gpus[0].name}")
     return name
 

@@ -16,7 +16,7 @@ from tensorrt_uses import ANY, Use, Uses, uses_of
 from stenosis_trt.engine.trt import api as tensorrt_compat
 from stenosis_trt.engine.trt import engine as tensorrt_engine
 from stenosis_trt.engine.trt import network as tensorrt_network
-from stenosis_trt.engine.trt.flavours import COMPATIBLE, FLAVOURS
+from stenosis_trt.engine.trt.flavours import FLAVOURS, HARDWARE_COMPATIBILITY_LEVELS
 
 ENGINE = Path(tensorrt_compat.__file__).resolve().parent
 SOURCES = sorted(ENGINE.glob("*.py"))
@@ -24,7 +24,7 @@ RTX = "TensorRT-RTX"
 VERSIONS = (*BINDINGS, RTX)
 _TENSORRT = set(BINDINGS)
 
-_BY_FLAVOUR = "tensorrt_flavours: `builds_ahead`"
+_BY_FLAVOUR = "tensorrt_flavours: `builds_without_gpu`"
 GUARDED: Mapping[str, tuple[str, set[str]]] = {
     "OnnxParserFlag.ADJUST_FOR_DLA": ("hasattr", {"10.3.0"}),
     "BuilderFlag.REQUIRE_USER_ALLOCATION": ("hasattr", _TENSORRT),
@@ -99,7 +99,7 @@ def test_the_source_is_followed(uses: Uses) -> None:
         *("IExecutionContext.execute_async_v3", "IExecutionContext.set_device_memory", "__version__"),
     }
     assert uses.computed == set(_COMPUTED)
-    assert set(tensorrt_compat._COMPATIBLE) == set(COMPATIBLE)
+    assert set(tensorrt_compat._COMPATIBLE) == set(HARDWARE_COMPATIBILITY_LEVELS)
 
 
 def test_nothing_is_declared_that_the_source_does_not_have() -> None:

@@ -18,8 +18,8 @@ from named_values import named_value
 from torch import nn
 from torch.nn import functional
 
-from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, NETWORKS, their_names
-from stenosis_trt.export.models.efficientnet import EfficientNetB5, Variant
+from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, NETWORKS, library_names
+from stenosis_trt.export.models.efficientnet import EfficientNetB5, EfficientNetVariant
 
 _HERE = Path(__file__).parents[1] / "data"
 _LISTS = {
@@ -43,7 +43,7 @@ def test_every_tensor_of_a_library_is_one_of_ours_with_the_same_shape(library: s
     listed = _listed(library)
     classes = 1000 if library == "torchvision" else 4
     ours = {name: tuple(value.shape) for name, value in EfficientNetB5(classes).state_dict().items()}
-    names = their_names(ours, library)
+    names = library_names(ours, library)
     assert {names[name]: shape for name, shape in ours.items()} == listed
     assert ANCHORS[library] in listed
 
@@ -59,10 +59,10 @@ def test_a_library_is_known_by_a_name_that_no_other_has() -> None:
 def test_a_librarys_weights_give_the_logits_that_the_library_printed(row: dict[str, Any]) -> None:
     library, variant = NETWORKS[row["network"]]
     if library == "efficientnet-pytorch":
-        variant = replace(variant, padded_for=tuple(row["built_for"]) if row["built_for"] else None)
+        variant = replace(variant, padding_image_size=tuple(row["built_for"]) if row["built_for"] else None)
     network = EfficientNetB5(4, variant=variant).eval()
     state = network.state_dict()
-    names = their_names(state, library)
+    names = library_names(state, library)
     network.load_state_dict(
         {key: named_value(names[key], tuple(value.shape)) for key, value in state.items()}
     )
@@ -106,7 +106,7 @@ def test_same_padding_is_that_of_tensorflow(
 ) -> None:
     """`sides` is left, right, top, bottom by TensorFlow's rule, worked out by hand."""
     torch.manual_seed(0)
-    network = EfficientNetB5(4, variant=Variant(same_padding=True)).eval()
+    network = EfficientNetB5(4, variant=EfficientNetVariant(same_padding=True)).eval()
     strided = (m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2))
     convolution = next(m for m in strided if m.kernel_size == (kernel, kernel))
     x = torch.randn(2, convolution.in_channels, *size)

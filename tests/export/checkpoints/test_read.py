@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from stenosis_trt.export.checkpoints.efficientnet_names import their_names
+from stenosis_trt.export.checkpoints.efficientnet_names import library_names
 from stenosis_trt.export.checkpoints.files import CheckpointError, read_checkpoint
 from stenosis_trt.export.checkpoints.networks import load_network
-from stenosis_trt.export.models.confidence import Calibrated
+from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
-from stenosis_trt.export.spec_file import CheckpointChoice, ModelDeclaration, read_spec, reference_spec
+from stenosis_trt.export.spec_file import CheckpointDeclaration, ModelDeclaration, read_spec, reference_spec
 
 State = dict[str, torch.Tensor]
 _MODELS = read_spec(reference_spec(), ['grader.output.names=["0", "1", "2", "3"]']).models
@@ -51,7 +51,7 @@ def _saved(path: Path, content: Any) -> Path:
 
 
 def _with(declaration: ModelDeclaration, **choice: Any) -> ModelDeclaration:
-    return replace(declaration, checkpoint=CheckpointChoice(**choice))
+    return replace(declaration, checkpoint=CheckpointDeclaration(**choice))
 
 
 def _same(one: nn.Module, other: nn.Module, channels: int) -> bool:
@@ -94,7 +94,7 @@ def test_wrappers_are_peeled_off(
 
 
 def test_a_temperature_around_the_network_divides_its_logits(tmp_path: Path, cord: KeypointNet) -> None:
-    scaled = Calibrated(cord, 2.5)
+    scaled = TemperatureScaled(cord, 2.5)
     loaded = load_network(_saved(tmp_path / "cord.pt", {"model": scaled.state_dict()}), _CORD)
     assert _same(loaded.network, scaled, 1)
     assert not _same(loaded.network, cord, 1)
@@ -261,7 +261,7 @@ def test_a_grader_in_each_naming_gives_the_same_logits(tmp_path: Path, library: 
     # Initial weights would not do: residual branches start at zero, and any tensor in them would serve.
     state = {key: named_value(key, tuple(value.shape)) for key, value in network.state_dict().items()}
     network.load_state_dict(state)
-    names = their_names(state, library)
+    names = library_names(state, library)
     path = _saved(tmp_path / "g.safetensors", {names[key]: value for key, value in state.items()})
     choices = {
         "torchvision": {},
@@ -281,7 +281,7 @@ def test_a_grader_in_each_naming_gives_the_same_logits(tmp_path: Path, library: 
 def test_timms_two_networks_are_told_apart_by_the_spec_or_the_file(
     tmp_path: Path, grader: EfficientNetB5
 ) -> None:
-    names = their_names(grader.state_dict(), "timm")
+    names = library_names(grader.state_dict(), "timm")
     state = {names[key]: value for key, value in grader.state_dict().items()}
     bare = _saved(tmp_path / "bare.pt", state)
     with pytest.raises(CheckpointError, match=r"may be of timm/efficientnet_b5 or timm/tf_efficientnet_b5"):

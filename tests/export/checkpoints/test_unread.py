@@ -28,8 +28,8 @@ from stenosis_trt.export.checkpoints.files import CheckpointError, read_checkpoi
 from stenosis_trt.export.checkpoints.networks import LoadedNetwork, load_network
 from stenosis_trt.export.checkpoints.plain_data import PickledArray
 from stenosis_trt.export.checkpoints.take_weights import read_inert
-from stenosis_trt.export.checkpoints.unread import Ignored
-from stenosis_trt.export.models.confidence import Calibrated
+from stenosis_trt.export.checkpoints.unread import IgnoredKeys
+from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.spec_file import read_spec, reference_spec
 
@@ -44,7 +44,7 @@ def cord() -> KeypointNet:
 
 def _load(path: Path, *settings: str, ignored: tuple[str, ...] = ()) -> LoadedNetwork:
     declaration = read_spec(reference_spec(), settings).models["cord"]
-    return load_network(path, declaration, Ignored(ignored))
+    return load_network(path, declaration, IgnoredKeys(ignored))
 
 
 def _saved(path: Path, content: Any) -> Path:
@@ -75,7 +75,7 @@ def test_a_checkpoint_is_read_by_its_content(
 def test_a_temperature_is_peeled_as_the_weights_are(
     tmp_path: Path, cord: KeypointNet, prefix: str, place: tuple[str, ...]
 ) -> None:
-    scaled = Calibrated(cord, 2.5)
+    scaled = TemperatureScaled(cord, 2.5)
     content: Any = {f"{prefix}{name}": value for name, value in scaled.state_dict().items()}
     for key in place:
         content = {key: content, "epoch": 3}
@@ -91,7 +91,7 @@ def test_a_temperature_in_the_network_itself_divides_its_logits(tmp_path: Path, 
 
 
 def test_of_two_temperatures_neither_is_taken(tmp_path: Path, cord: KeypointNet) -> None:
-    wrapped = Calibrated(Calibrated(cord, 2.0), 3.0)
+    wrapped = TemperatureScaled(TemperatureScaled(cord, 2.0), 3.0)
     with pytest.raises(CheckpointError, match=r"several temperatures: .*--ignore"):
         _load(_saved(tmp_path / "c.pt", wrapped.state_dict()))
 
@@ -115,7 +115,7 @@ def test_a_temperature_outside_the_set_of_weights_is_asked_about_with_both_answe
 
 
 def test_a_temperature_of_the_spec_may_not_contradict_the_weights(tmp_path: Path, cord: KeypointNet) -> None:
-    path = _saved(tmp_path / "c.pt", Calibrated(cord, 2.0).state_dict())
+    path = _saved(tmp_path / "c.pt", TemperatureScaled(cord, 2.0).state_dict())
     with pytest.raises(CheckpointError, match=r"has the temperature 2 .* and the spec says 3"):
         _load(path, "cord.checkpoint.temperature=3.0")
     assert _load(path, "cord.checkpoint.temperature=2.0").facts["temperature"] == "2"
@@ -167,7 +167,7 @@ def test_a_layer_more_than_the_network_has_may_be_ignored_by_name(tmp_path: Path
 
 
 def test_a_name_to_ignore_that_is_not_there_is_told() -> None:
-    ignored = Ignored(("aux", "head"))
+    ignored = IgnoredKeys(("aux", "head"))
     assert ignored.covers("aux.weight")
     assert not ignored.covers("auxiliary.weight")
     assert ignored.unused == ("head",)
@@ -204,7 +204,7 @@ def test_records_of_a_training_are_recognised(tmp_path: Path, cord: KeypointNet)
 def test_another_copy_of_the_weights_is_recognised_with_all_that_is_its_own(
     tmp_path: Path, cord: KeypointNet
 ) -> None:
-    averaged = {f"ema.{name}": value for name, value in Calibrated(cord, 3.0).state_dict().items()}
+    averaged = {f"ema.{name}": value for name, value in TemperatureScaled(cord, 3.0).state_dict().items()}
     own = {f"model.{name}": value for name, value in cord.state_dict().items()}
     path = _saved(tmp_path / "c.pt", {**own, **averaged})
     with pytest.raises(CheckpointError, match=r"--set cord.checkpoint.weights=model$"):
@@ -357,7 +357,7 @@ def test_weights_are_taken_out_beside_what_is_refused_by_the_command_that_is_adv
     tmp_path: Path, cord: KeypointNet, beside: Any
 ) -> None:
     kept = beside() if callable(beside) else beside
-    scaled = Calibrated(cord, 2.0)
+    scaled = TemperatureScaled(cord, 2.0)
     content = {"state_dict": scaled.state_dict(), "what": kept, "metric": np.float64(0.5)}
     weights = _advised(_saved(tmp_path / "c.pt", content), tmp_path)
     assert torch.equal(_logits(_load(weights).network), _logits(scaled))
@@ -367,7 +367,7 @@ def test_weights_are_taken_out_beside_what_is_refused_by_the_command_that_is_adv
 def test_a_pickled_network_gives_its_weights_by_the_command_that_is_advised(
     tmp_path: Path, cord: KeypointNet
 ) -> None:
-    scaled = Calibrated(cord, 2.0)
+    scaled = TemperatureScaled(cord, 2.0)
     weights = _advised(_saved(tmp_path / "c.pt", scaled), tmp_path)
     taken, expected = torch.load(weights, weights_only=True), scaled.state_dict()
     assert list(taken) == list(expected)

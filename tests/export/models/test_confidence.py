@@ -10,7 +10,7 @@ from torch import nn
 
 from stenosis_trt.export.models.confidence import (
     TEMPERATURES,
-    Calibrated,
+    TemperatureScaled,
     expected_calibration_error,
     fit_temperature,
 )
@@ -126,7 +126,7 @@ def test_an_exported_network_gives_the_softmax_of_its_logits_by_the_temperature(
     torch.manual_seed(0)
     network = _Tiny().eval()
     images = np.random.default_rng(0).standard_normal((3, 3, 16, 16)).astype(np.float32)
-    exported = export_network(Calibrated(network, 2.5), "classes", images, half_weights=False)
+    exported = export_network(TemperatureScaled(network, 2.5), "classes", images, half_weights=False)
     (answer,) = onnxruntime.InferenceSession(exported.data).run(None, {"image": images})
     with torch.inference_mode():
         logits = network(torch.from_numpy(images)).numpy()
@@ -137,4 +137,4 @@ def test_an_exported_network_gives_the_softmax_of_its_logits_by_the_temperature(
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_temperature_that_is_no_positive_number_is_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="has to be positive"):
-        Calibrated(_Tiny(), temperature)
+        TemperatureScaled(_Tiny(), temperature)

@@ -12,8 +12,8 @@ from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
-from stenosis_trt.export.onnx.graphs import fold_stored_half
-from stenosis_trt.export.onnx.layer_work import layers_of, model_work
+from stenosis_trt.export.onnx.graphs import fold_fp16_weights
+from stenosis_trt.export.onnx.layer_work import model_layers, model_work
 
 
 def _model(
@@ -32,8 +32,8 @@ def _model(
 def test_efficientnet_b5_at_456_costs_what_is_published() -> None:
     """timm: 98.9 M activations of convolutions and 10.46 GMAC, which hold two a value for normalisation."""
     pack = Pack.load(reference_pack())
-    grader = fold_stored_half(onnx.load_model_from_string(pack.read_model("grader")))
-    layers = layers_of(grader, (1, 3, 456, 456), "grader")
+    grader = fold_fp16_weights(onnx.load_model_from_string(pack.read_model("grader")))
+    layers = model_layers(grader, (1, 3, 456, 456), "grader")
     activations = sum(layer.outputs for layer in layers if layer.operator == "Conv")
     assert activations == pytest.approx(98.9e6, rel=0.001)
     assert sum(layer.multiply_adds for layer in layers) + 2 * activations == pytest.approx(10.46e9, rel=0.001)
@@ -48,7 +48,9 @@ def test_a_depthwise_convolution_and_a_pointwise_operator_are_counted() -> None:
         "filters": np.zeros((3, 1, 3, 3), np.float32),
         "bias": np.zeros(3, np.float32),
     }
-    convolution, relu = layers_of(_model(nodes, constants, ["batch", 3, None, None]), (1, 3, 8, 10), "small")
+    convolution, relu = model_layers(
+        _model(nodes, constants, ["batch", 3, None, None]), (1, 3, 8, 10), "small"
+    )
     assert convolution.multiply_adds == 3 * 80 * 9
     assert (convolution.weights, convolution.inputs, convolution.outputs) == (30, 240, 240)
     assert (relu.multiply_adds, relu.weights, relu.inputs, relu.outputs) == (0, 0, 240, 240)
@@ -59,7 +61,7 @@ def test_a_view_of_a_tensor_moves_nothing() -> None:
         helper.make_node("Flatten", ["image"], ["flat"]),
         helper.make_node("Sigmoid", ["flat"], ["out"]),
     ]
-    (only,) = layers_of(_model(nodes, {}, ["batch", None]), (1, 3, 4, 4), "small")
+    (only,) = model_layers(_model(nodes, {}, ["batch", None]), (1, 3, 4, 4), "small")
     assert (only.operator, only.inputs, only.outputs) == ("Sigmoid", 48, 48)
 
 
@@ -69,13 +71,13 @@ def test_a_graph_whose_sizes_depend_on_its_values_is_refused() -> None:
         helper.make_node("Cast", ["places"], ["out"], to=TensorProto.FLOAT),
     ]
     with pytest.raises(PackError, match="cannot be told"):
-        layers_of(_model(nodes, {}, [None, None]), (1, 3, 4, 4), "small")
+        model_layers(_model(nodes, {}, [None, None]), (1, 3, 4, 4), "small")
 
 
 def test_an_input_that_is_no_image_is_refused() -> None:
     nodes = [helper.make_node("Sigmoid", ["image"], ["out"])]
     with pytest.raises(PackError, match="has 4 dimensions"):
-        layers_of(_model(nodes, {}, ["batch", 3, None, None]), (1, 48), "small")
+        model_layers(_model(nodes, {}, ["batch", 3, None, None]), (1, 48), "small")
 
 
 def test_a_packs_model_is_counted_at_the_size_that_the_pack_gives(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.cli.app import app
-from stenosis_trt.engine.cli.errors import fail_of_system
+from stenosis_trt.engine.cli.errors import fail_with_os_error
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
@@ -36,7 +36,7 @@ from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx.checks import OnnxError
 from stenosis_trt.export.onnx.from_onnx import import_onnx
 from stenosis_trt.export.packs.export import export_pack
-from stenosis_trt.export.precision.studies import StudySet
+from stenosis_trt.export.precision.studies import StudyCollection
 from stenosis_trt.export.spec_file import ModelDeclaration, SpecError, read_spec, reference_spec
 
 
@@ -485,7 +485,7 @@ def test_onnx_files_become_a_pack_that_is_checked_on_the_studies_given(
 
 
 def test_a_grader_may_bring_a_fifth_class_in_any_order(
-    onnx_files: dict[str, Path], phantoms: StudySet, tmp_path: Path
+    onnx_files: dict[str, Path], phantoms: StudyCollection, tmp_path: Path
 ) -> None:
     """The tiny grader takes a middle brightness for the last of its five; here that one is called 3."""
     five = write_tiny_pack(tmp_path / "five", other=True)
@@ -502,7 +502,7 @@ def test_a_grader_may_bring_a_fifth_class_in_any_order(
 
 
 def test_a_pack_that_was_made_meanwhile_is_not_overwritten(
-    onnx_files: dict[str, Path], phantoms: StudySet, tmp_path: Path
+    onnx_files: dict[str, Path], phantoms: StudyCollection, tmp_path: Path
 ) -> None:
     """Two runs into one folder: the second to finish says so, and leaves nothing."""
     spec, out = read_spec(reference_spec(), _ECHOES), tmp_path / "pack"
@@ -518,7 +518,7 @@ def test_a_pack_that_was_made_meanwhile_is_not_overwritten(
 
 
 def test_a_file_name_that_is_no_utf_8_is_kept_as_what_it_is(
-    onnx_files: dict[str, Path], phantoms: StudySet, tmp_path: Path
+    onnx_files: dict[str, Path], phantoms: StudyCollection, tmp_path: Path
 ) -> None:
     name = tmp_path / os.fsdecode(b"c\xf6rd.onnx")
     shutil.copy(onnx_files["cord"], name)
@@ -535,7 +535,12 @@ def test_a_file_name_that_is_no_utf_8_is_kept_as_what_it_is(
     ],
 )
 def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
-    onnx_files: dict[str, Path], phantoms: StudySet, tmp_path: Path, out: str, prelude: str, reason: str
+    onnx_files: dict[str, Path],
+    phantoms: StudyCollection,
+    tmp_path: Path,
+    out: str,
+    prelude: str,
+    reason: str,
 ) -> None:
     (tmp_path / "file").touch()
     settings = [item for setting in _ECHOES for item in ("--set", setting)]
@@ -558,12 +563,12 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
 
 def test_a_full_disk_says_where_room_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:
-        fail_of_system(OSError(errno.ENOSPC, "No space left on device"))
+        fail_with_os_error(OSError(errno.ENOSPC, "No space left on device"))
     assert ended.value.exit_code == 2
     said = capsys.readouterr().err
     assert said.startswith("stenosis-trt: No space left on device. Make room where --out lies and in ")
     with pytest.raises(BrokenPipeError):
-        fail_of_system(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+        fail_with_os_error(BrokenPipeError(errno.EPIPE, "Broken pipe"))
 
 
 def test_an_input_that_no_memory_holds_is_one_line(onnx_files: dict[str, Path], tmp_path: Path) -> None:
@@ -640,7 +645,7 @@ def test_without_torch_the_command_says_what_to_install(checkpoints: dict[str, P
 
 
 def test_export_goes_on_to_other_precisions_as_quantise_does(
-    pack: Pack, phantoms: StudySet, tmp_path: Path
+    pack: Pack, phantoms: StudyCollection, tmp_path: Path
 ) -> None:
     """One phantom is too few for the gate: FP16 is measured, fails on that alone, and is left out."""
     files = [item for name in pack.models for item in (f"--{name}", pack.path / f"{name}.onnx")]

@@ -16,24 +16,24 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.checkpoints.networks import load_network
 from stenosis_trt.export.errors import ExportError
-from stenosis_trt.export.models.confidence import Calibrated
+from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
-from stenosis_trt.export.onnx.from_torch import answer_of, export_network
+from stenosis_trt.export.onnx.from_torch import export_network, torch_inference
 from stenosis_trt.export.packs.check_slices import random_inputs
-from stenosis_trt.export.packs.recover import main, recover, recover_network, with_other
+from stenosis_trt.export.packs.recover import add_other_class, main, recover_checkpoints, recover_network
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.spec_file import read_spec, reference_spec
 
 
 def test_a_packs_weights_become_checkpoints_that_answer_as_it_does(pack: Pack, tmp_path: Path) -> None:
-    errors = recover(pack, tmp_path)
+    errors = recover_checkpoints(pack, tmp_path)
     declared = read_spec(reference_spec()).models
     for name, model in pack.models.items():
         assert errors[name] < 1e-5
         loaded = load_network(tmp_path / f"{name}.safetensors", declared[name])
         network, _ = recover_network(pack, name)
         batch = random_inputs(model.input, 2)
-        answers = [answer_of(item, model.output.kind)(batch) for item in (loaded.network, network)]
+        answers = [torch_inference(item, model.output.kind)(batch) for item in (loaded.network, network)]
         assert np.array_equal(*answers)
 
 
@@ -54,14 +54,14 @@ def test_exported_again_every_stored_weight_is_the_same(pack: Pack) -> None:
 def test_a_temperature_comes_back_with_the_weights(pack: Pack, tmp_path: Path) -> None:
     network, _ = recover_network(pack, "cord")
     batch = random_inputs(pack.models["cord"].input)
-    exported = export_network(Calibrated(network, 1.7), "heatmaps", batch)
+    exported = export_network(TemperatureScaled(network, 1.7), "heatmaps", batch)
     scaled = write_candidate(pack, tmp_path / "pack", "fp32", {"cord": exported.data})
     found, error = recover_network(scaled, "cord")
     assert error < 1e-5
     assert found.state_dict()["temperature"] == pytest.approx(1.7)
     write_checkpoint(tmp_path / "cord.safetensors", found)
     loaded = load_network(tmp_path / "cord.safetensors", read_spec(reference_spec()).models["cord"])
-    answers = [answer_of(item, "heatmaps")(batch) for item in (loaded.network, found, network)]
+    answers = [torch_inference(item, "heatmaps")(batch) for item in (loaded.network, found, network)]
     assert np.array_equal(answers[0], answers[1])
     assert not np.allclose(answers[1], answers[2])
 
@@ -70,7 +70,7 @@ def test_a_grader_of_four_grades_gets_the_class_other_and_grades_as_before() -> 
     torch.manual_seed(0)
     four = EfficientNetB5(4).eval()
     images = torch.rand(2, 3, 64, 64)
-    before, after = four(images), with_other(four)(images)
+    before, after = four(images), add_other_class(four)(images)
     assert after.shape == (2, 5)
     assert torch.allclose(after[:, :4], before, atol=1e-6)
     assert torch.equal(after[:, 4], torch.tensor([-1.0, -1.0]))

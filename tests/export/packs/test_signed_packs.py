@@ -18,9 +18,9 @@ from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.signing import sign_pack
-from stenosis_trt.engine.plans.store import PLANS
+from stenosis_trt.engine.plans.store import PLANS_FOLDER
 from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
-from stenosis_trt.export.precision.quantise import Quantised, write_variants
+from stenosis_trt.export.precision.quantise import QuantisationResult, write_variants
 
 _SCRIPT = "from stenosis_trt.engine.cli.app import main; main()"
 
@@ -56,7 +56,7 @@ def test_what_a_killed_run_left_stops_no_other(tmp_path: Path) -> None:
     left.mkdir()
     pack = write_pack(tmp_path / "pack", content)
     (tmp_path / f".new.{os.getpid()}.part").mkdir()
-    assert write_variants(tmp_path / "new", Quantised(pack, {}, {}), {}, {}).name == "another"
+    assert write_variants(tmp_path / "new", QuantisationResult(pack, {}, {}), {}, {}).name == "another"
 
 
 def test_a_pack_written_over_a_signed_one_has_neither_its_signature_nor_its_plans(
@@ -64,7 +64,7 @@ def test_a_pack_written_over_a_signed_one_has_neither_its_signature_nor_its_plan
 ) -> None:
     tiny = write_tiny_pack(tmp_path / "tiny")
     sign_pack(tiny, pair.key)
-    (tiny.path / PLANS).mkdir()
+    (tiny.path / PLANS_FOLDER).mkdir()
     write_pack(tiny.path, _content(tiny))
     assert sorted(path.name for path in tiny.path.iterdir()) == [
         "cord.onnx",
@@ -77,10 +77,10 @@ def test_a_pack_written_over_a_signed_one_has_neither_its_signature_nor_its_plan
 def test_a_pack_with_other_variants_is_signed_anew_or_not_at_all(tmp_path: Path, pair: Pair) -> None:
     pack = pack_with_variants(tmp_path / "pack")
     sign_pack(pack, pair.key)
-    unsigned = write_variants(tmp_path / "unsigned", Quantised(pack, {}, {}), {}, {})
+    unsigned = write_variants(tmp_path / "unsigned", QuantisationResult(pack, {}, {}), {}, {})
     with pytest.raises(PackError, match="is not signed"):
         Pack.load(unsigned.path, pair.trust)
-    signed = write_variants(tmp_path / "signed", Quantised(pack, {}, {}), {}, {}, pair.key)
+    signed = write_variants(tmp_path / "signed", QuantisationResult(pack, {}, {}), {}, {}, pair.key)
     assert Pack.load(signed.path, pair.trust).signed_by == pair.public_key.fingerprint
 
 
@@ -92,7 +92,7 @@ def test_a_manifest_that_was_changed_after_it_was_loaded_goes_into_no_other_pack
     content["licence"] = "another"
     (pack.path / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(PackError, match="was changed while it was in use"):
-        write_variants(tmp_path / "new", Quantised(pack, {}, {}), {}, {}, pair.key)
+        write_variants(tmp_path / "new", QuantisationResult(pack, {}, {}), {}, {}, pair.key)
     assert not (tmp_path / "new").exists()
 
 

@@ -13,13 +13,13 @@ from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.support import atomic_files as whole_files
-from stenosis_trt.engine.support.atomic_files import recover_folder, replace_folder
+from stenosis_trt.engine.support.atomic_files import recover_directory, replace_directory
 
 _REPLACE = """
 import os, shutil, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-from stenosis_trt.engine import whole_files
+from stenosis_trt.engine.support import atomic_files as whole_files
 calls = 0
 def killed_at(call):
     def run(*arguments, **options):
@@ -61,7 +61,7 @@ def test_a_kill_while_a_pack_is_replaced_leaves_the_old_or_the_new_one(
         code = _replace(pack, number, exchange)
         if not exchange and not pack.exists():
             seen.append(0)
-            recover_folder(pack)
+            recover_directory(pack)
         seen.append(_classes(pack))
         if code == 0:
             break
@@ -92,7 +92,7 @@ def test_a_link_to_a_pack_stays_one(tmp_path: Path) -> None:
 def test_what_the_system_refuses_leaves_both_folders(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     with pytest.raises(FileNotFoundError):
-        replace_folder(tmp_path / "new", tmp_path / "nowhere")
+        replace_directory(tmp_path / "new", tmp_path / "nowhere")
     assert (tmp_path / "new").is_dir()
 
 
@@ -103,6 +103,6 @@ def test_without_an_exchange_a_refused_rename_brings_the_old_folder_back(
     (tmp_path / "old" / "file").write_text("kept")
     monkeypatch.setattr(whole_files, "_exchange", lambda one, other: False)
     with pytest.raises(FileNotFoundError):
-        replace_folder(tmp_path / "new", tmp_path / "old")
+        replace_directory(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "file").read_text() == "kept"
     assert os.listdir(tmp_path) == ["old"]

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import multiply_adds, quantised_share, run_model
 from stenosis_trt.export.precision.blocks import quantised_blocks
-from stenosis_trt.export.precision.convert import Converted
-from stenosis_trt.export.precision.mixed import unquantised
+from stenosis_trt.export.precision.convert import ConvertedModel
+from stenosis_trt.export.precision.mixed import unquantise_nodes
 from stenosis_trt.export.precision.sensitivity import block_errors
 
 _CHANNELS, _SIZE = 4, 8
@@ -60,7 +60,7 @@ class _Network:
         self.nodes.append(helper.make_node(kind, sources, [result], name=f"node_{result}"))
         return result
 
-    def made(self, last: str) -> Converted:
+    def made(self, last: str) -> ConvertedModel:
         shape = ["batch", _CHANNELS, _SIZE, _SIZE]
         nodes = list(self.nodes)
         if self.kind != TensorProto.FLOAT:
@@ -76,7 +76,7 @@ class _Network:
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
         onnx.checker.check_model(model)
-        return Converted(bytes(model.SerializeToString()), {}, self.weights)
+        return ConvertedModel(bytes(model.SerializeToString()), {}, self.weights)
 
 
 def _residual(
@@ -92,7 +92,7 @@ def _residual(
     return net.node("Add", [net.quantised(source), second], f"{name}_sum")
 
 
-def _names_and_sizes(converted: Converted) -> list[tuple[str, int]]:
+def _names_and_sizes(converted: ConvertedModel) -> list[tuple[str, int]]:
     model = onnx.load_model_from_string(converted.data)
     return [(block.name, len(block.nodes)) for block in quantised_blocks(model)]
 
@@ -165,7 +165,7 @@ def test_a_model_without_a_quantised_layer_has_no_blocks() -> None:
 
 
 @pytest.fixture(params=[TensorProto.FLOAT, TensorProto.FLOAT16], ids=["fp32", "fp16"])
-def made(request: pytest.FixtureRequest) -> Converted:
+def made(request: pytest.FixtureRequest) -> ConvertedModel:
     net = _Network(request.param)
     stem = net.layer("image", "stem", "stem.weight")
     return net.made(
@@ -188,41 +188,45 @@ def images() -> np.ndarray:
     return np.random.default_rng(1).standard_normal((6, _CHANNELS, _SIZE, _SIZE)).astype(np.float32)
 
 
-def _plain(made: Converted) -> bytes:
+def _plain(made: ConvertedModel) -> bytes:
     """The same network as it was before: its weights as floats, and no Q/DQ."""
     model = onnx.load_model_from_string(made.data)
     every = {node for block in quantised_blocks(model) for node in block.nodes}
-    return bytes(unquantised(made, every).SerializeToString())
+    return bytes(unquantise_nodes(made, every).SerializeToString())
 
 
 def test_a_model_with_everything_unquantised_has_its_weights_back_and_no_qdq(
-    made: Converted, images: np.ndarray
+    made: ConvertedModel, images: np.ndarray
 ) -> None:
     model = onnx.load_model_from_string(_plain(made))
     assert not [node for node in model.graph.node if node.op_type.endswith("izeLinear")]
     assert TensorProto.INT8 not in {item.data_type for item in model.graph.initializer}
     kept = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    for name, values in made.weights.items():
+    for name, values in made.original_weights.items():
         assert np.abs(kept[f"{name}_unquantised"].astype(np.float32) - values).max() < 1e-3
     onnx.checker.check_model(model)
     assert quantised_share(model) == 0.0
     assert np.isfinite(run_model(_plain(made), images)).all()
 
 
-def test_one_block_left_out_keeps_what_others_take_quantised(made: Converted, images: np.ndarray) -> None:
+def test_one_block_left_out_keeps_what_others_take_quantised(
+    made: ConvertedModel, images: np.ndarray
+) -> None:
     """The stem's output is quantised for the body, and not for what is left out."""
     full = onnx.load_model_from_string(made.data)
     body = next(block for block in quantised_blocks(full) if len(block.nodes) == 3)
-    mixed = unquantised(made, body.nodes)
+    mixed = unquantise_nodes(made, body.nodes)
     onnx.checker.check_model(mixed)
     work = multiply_adds(full)
     assert quantised_share(mixed) == pytest.approx(1 - body.multiply_adds / sum(work.values()))
     assert sum(node.op_type == "QuantizeLinear" for node in mixed.graph.node) == 2
     assert run_model(bytes(mixed.SerializeToString()), images).shape == images.shape
-    assert bytes(unquantised(made, ()).SerializeToString()) == made.data
+    assert bytes(unquantise_nodes(made, ()).SerializeToString()) == made.data
 
 
-def test_the_block_with_the_coarsest_steps_has_the_largest_error(made: Converted, images: np.ndarray) -> None:
+def test_the_block_with_the_coarsest_steps_has_the_largest_error(
+    made: ConvertedModel, images: np.ndarray
+) -> None:
     blocks = quantised_blocks(onnx.load_model_from_string(made.data))
     told: list[tuple[int, int]] = []
     errors = block_errors(made, blocks, images, lambda done, total: told.append((done, total)))
@@ -231,14 +235,14 @@ def test_the_block_with_the_coarsest_steps_has_the_largest_error(made: Converted
     assert head == max(errors, key=lambda error: error.relative_rms)
     assert min(error.relative_rms for error in errors) > 0
     only_head = {node for block in blocks for node in block.nodes} - {"head"}
-    change = run_model(bytes(unquantised(made, only_head).SerializeToString()), images) - run_model(
+    change = run_model(bytes(unquantise_nodes(made, only_head).SerializeToString()), images) - run_model(
         _plain(made), images
     )
     assert head.largest == pytest.approx(float(np.abs(change).max()), rel=0.05)
 
 
-def test_what_is_not_known_is_named(made: Converted) -> None:
+def test_what_is_not_known_is_named(made: ConvertedModel) -> None:
     with pytest.raises(PrecisionError, match="no node that gives absent"):
-        unquantised(made, ["absent"])
+        unquantise_nodes(made, ["absent"])
     with pytest.raises(PrecisionError, match=r"What stem\.weight was"):
-        unquantised(Converted(made.data, {}), ["stem"])
+        unquantise_nodes(ConvertedModel(made.data, {}), ["stem"])

@@ -21,7 +21,13 @@ from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.export.errors import StudiesError
 from stenosis_trt.export.precision import calibration as module
 from stenosis_trt.export.precision.calibration import RecordingBackend, calibration_set, record_inputs
-from stenosis_trt.export.precision.studies import PhantomSet, StudySet, content_hash, phantom_set, study_set
+from stenosis_trt.export.precision.studies import (
+    PhantomSet,
+    StudyCollection,
+    cached_phantoms,
+    content_hash,
+    resolve_studies,
+)
 
 
 def test_each_network_gets_inputs_of_its_own_shape(pack: Pack, inputs: dict[str, Float32Array]) -> None:
@@ -58,7 +64,7 @@ def test_a_study_that_a_model_answers_with_invalid_values_does_not_end_the_calib
 
 
 def test_a_set_is_taken_once_and_then_kept(
-    pack: Pack, phantoms: StudySet, cache: Path, monkeypatch: pytest.MonkeyPatch
+    pack: Pack, phantoms: StudyCollection, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = calibration_set(pack, phantoms, 4, cache)
     monkeypatch.setattr(module, "record_inputs", None)
@@ -70,7 +76,7 @@ def test_a_set_is_taken_once_and_then_kept(
         calibration_set(pack, phantoms, 5, cache)
 
 
-def test_a_damaged_set_is_taken_anew(pack: Pack, phantoms: StudySet, cache: Path) -> None:
+def test_a_damaged_set_is_taken_anew(pack: Pack, phantoms: StudyCollection, cache: Path) -> None:
     first = calibration_set(pack, phantoms, 4, cache)
     path = next(cache.glob("*.npz"))
     path.write_bytes(path.read_bytes()[:1000])
@@ -104,7 +110,7 @@ def test_the_hash_is_of_all_that_reading_meets(tmp_path: Path) -> None:
 
 
 def test_a_set_is_not_that_of_a_pack_which_finds_other_levels(
-    pack: Pack, phantoms: StudySet, cache: Path
+    pack: Pack, phantoms: StudyCollection, cache: Path
 ) -> None:
     """From which confidence on a peak is a level decides which regions the grader and the cord are shown."""
     first = calibration_set(pack, phantoms, 4, cache)
@@ -117,10 +123,10 @@ def test_a_set_is_not_that_of_a_pack_which_finds_other_levels(
 
 def test_studies_that_cannot_be_used_say_what_to_do(pack: Pack, tmp_path: Path, cache: Path) -> None:
     with pytest.raises(StudiesError, match="nothing at"):
-        study_set(tmp_path / "absent", PhantomSet(1, 1))
+        resolve_studies(tmp_path / "absent", PhantomSet(1, 1))
     (tmp_path / "empty").mkdir()
     with pytest.raises(StudiesError, match="stenosis-trt inspect"):
-        calibration_set(pack, study_set(tmp_path / "empty", PhantomSet(1, 1)), 4, cache)
+        calibration_set(pack, resolve_studies(tmp_path / "empty", PhantomSet(1, 1)), 4, cache)
 
 
 def test_studies_without_an_axial_series_calibrate_no_cord(pack: Pack, studies: list[LoadedStudy]) -> None:
@@ -142,14 +148,14 @@ def test_phantoms_are_made_once_whole_or_not_at_all(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(phantom, "write_studies", write)
     with pytest.raises(KeyboardInterrupt):
-        phantom_set(PhantomSet(3, 9), tmp_path)
+        cached_phantoms(PhantomSet(3, 9), tmp_path)
     assert list(tmp_path.iterdir()) == []
-    made = phantom_set(PhantomSet(3, 9), tmp_path)
+    made = cached_phantoms(PhantomSet(3, 9), tmp_path)
     assert made.source == "3 phantoms of seed 9"
-    assert phantom_set(PhantomSet(3, 9), tmp_path) == made
+    assert cached_phantoms(PhantomSet(3, 9), tmp_path) == made
     assert [(call.studies, call.seed) for call in calls] == [(3, 9), (3, 9)]
     shutil.rmtree(made.folder)
-    phantom_set(PhantomSet(3, 9), tmp_path)
+    cached_phantoms(PhantomSet(3, 9), tmp_path)
     assert len(calls) == 3
 
 
@@ -162,12 +168,12 @@ def test_phantoms_that_another_run_made_meanwhile_stay_where_it_reads_them(
         calls.append(out)
         out.mkdir(parents=True)
         if len(calls) == 1:
-            phantom_set(wanted, tmp_path)
+            cached_phantoms(wanted, tmp_path)
         (out / "truth.csv").write_text("first" if len(calls) == 1 else "quicker")
         calls.pop()
         return out / "truth.csv"
 
     monkeypatch.setattr(phantom, "write_studies", write)
-    made = phantom_set(wanted, tmp_path)
+    made = cached_phantoms(wanted, tmp_path)
     assert (made.folder / "truth.csv").read_text() == "quicker"
     assert list(tmp_path.iterdir()) == [made.folder]

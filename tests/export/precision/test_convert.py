@@ -15,15 +15,21 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import (
     activation_percentiles,
-    fit_scales_to_half,
-    fold_stored_half,
-    largest_values,
+    fold_fp16_weights,
+    largest_activation,
     quantised_share,
+    round_scales_to_fp16,
     run_model,
     set_activation_scales,
 )
-from stenosis_trt.export.precision.convert import CALIBRATORS, Int8Options, require_modelopt, to_fp16, to_int8
-from stenosis_trt.export.precision.half_arithmetic import rounded_as_half
+from stenosis_trt.export.precision.convert import (
+    CALIBRATION_METHODS,
+    Int8Options,
+    require_modelopt,
+    to_fp16,
+    to_int8,
+)
+from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
 
 
 def _network(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], size: int = 8) -> bytes:
@@ -78,7 +84,7 @@ def test_what_would_overflow_in_fp16_stays_fp32() -> None:
     assert np.abs(run_model(converted.data, inputs) - inputs).max() < 2e-3
 
 
-@pytest.mark.parametrize("calibrator", CALIBRATORS)
+@pytest.mark.parametrize("calibrator", CALIBRATION_METHODS)
 def test_int8_has_integer_weights_by_channel_and_answers_nearly_as_fp32(
     pack: Pack, inputs: dict[str, Float32Array], calibrator: str
 ) -> None:
@@ -118,7 +124,9 @@ def test_int8_is_calibrated_on_every_input(pack: Pack, inputs: dict[str, Float32
 
 
 def test_int8_can_leave_everything_else_in_fp32(pack: Pack, inputs: dict[str, Float32Array]) -> None:
-    converted = to_int8(pack.read_model("cord"), inputs["cord"], Int8Options("max", elsewhere="fp32"))
+    converted = to_int8(
+        pack.read_model("cord"), inputs["cord"], Int8Options("max", high_precision_dtype="fp32")
+    )
     model = onnx.load_model_from_string(converted.data)
     assert TensorProto.FLOAT16 not in {item.data_type for item in model.graph.initializer}
     assert converted.metrics["elsewhere_fp16"] == 0.0
@@ -169,14 +177,14 @@ def test_fp16_is_rounded_on_the_cpu_as_on_a_gpu(pack: Pack, inputs: dict[str, Fl
     half = to_fp16(data, image).data
     expected = (image.astype(np.float16) + np.float16(2048)) - np.float16(2048)
     assert set(np.unique(expected)) <= {0.0, 1.0, 2.0}
-    assert np.array_equal(run_model(rounded_as_half(half), image), expected.astype(np.float32))
-    answer = run_model(rounded_as_half(to_fp16(pack.read_model("cord"), inputs["cord"]).data), inputs["cord"])
+    assert np.array_equal(run_model(emulate_fp16(half), image), expected.astype(np.float32))
+    answer = run_model(emulate_fp16(to_fp16(pack.read_model("cord"), inputs["cord"]).data), inputs["cord"])
     assert np.array_equal(answer, answer.astype(np.float16))
 
 
 def test_a_model_without_fp16_is_rounded_nowhere(pack: Pack, inputs: dict[str, Float32Array]) -> None:
     data = pack.read_model("cord")
-    assert np.array_equal(run_model(rounded_as_half(data), inputs["cord"]), run_model(data, inputs["cord"]))
+    assert np.array_equal(run_model(emulate_fp16(data), inputs["cord"]), run_model(data, inputs["cord"]))
 
 
 def test_what_overflows_fp16_is_infinite_when_rounded() -> None:
@@ -188,7 +196,7 @@ def test_what_overflows_fp16_is_infinite_when_rounded() -> None:
     ]
     data = _network(nodes, {"up": np.array(6e4, np.float16), "down": np.array(1e-4, np.float16)})
     image = np.full((1, 1, 8, 8), 2.0, np.float32)
-    assert np.isinf(run_model(rounded_as_half(data), image)).all()
+    assert np.isinf(run_model(emulate_fp16(data), image)).all()
 
 
 def test_a_full_disk_is_not_taken_for_a_model_that_cannot_be_converted(
@@ -210,7 +218,7 @@ def test_nothing_to_quantise_is_said() -> None:
 
 def test_weights_stored_as_half_are_weights_again(pack: Pack) -> None:
     stored = onnx.load_model_from_string(pack.read_model("cord"))
-    folded = fold_stored_half(stored)
+    folded = fold_fp16_weights(stored)
     assert any(node.op_type == "Cast" for node in stored.graph.node)
     assert not any(node.op_type == "Cast" for node in folded.graph.node)
     image = np.random.default_rng(0).random((2, 1, 128, 128), dtype=np.float32)
@@ -231,7 +239,7 @@ def test_a_percentile_leaves_the_largest_values_out() -> None:
     plain = onnx.load_model_from_string(_network([helper.make_node("Identity", ["image"], ["out"])], {}))
     inputs = np.linspace(-1, 1, 4 * 64, dtype=np.float32).reshape(4, 1, 8, 8)
     inputs[0, 0, 0, 0] = 100.0
-    assert largest_values(plain, inputs) == 100.0
+    assert largest_activation(plain, inputs) == 100.0
     model = _quantised(100.0 / 127)
     found = activation_percentiles(plain, model, inputs, 99.0)
     assert found["image"] == pytest.approx(1.0, abs=0.05)
@@ -243,7 +251,7 @@ def test_a_percentile_leaves_the_largest_values_out() -> None:
 def test_scales_are_rounded_up_to_numbers_of_fp16() -> None:
     for scale in (0.1, 3e-5, 1e-9):
         model = _quantised(scale)
-        fit_scales_to_half(model)
+        round_scales_to_fp16(model)
         found = float(numpy_helper.to_array(model.graph.initializer[0]))
         assert found == float(np.float16(found))
         assert found >= scale

@@ -20,15 +20,21 @@ from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, LevelResult, LoadedStudy, StudyResult
-from stenosis_trt.export.onnx.graphs import activation_percentiles, fold_stored_half, set_activation_scales
-from stenosis_trt.export.precision.agreement import StudyPair, agreement
+from stenosis_trt.export.onnx.graphs import activation_percentiles, fold_fp16_weights, set_activation_scales
+from stenosis_trt.export.precision.agreement import StudyPair, grading_agreement
 from stenosis_trt.export.precision.candidates import write_candidate
-from stenosis_trt.export.precision.convert import Converted, Int8Options, to_fp16, to_int8
-from stenosis_trt.export.precision.gate import Limits, Outcome, checks, report, run_gate
-from stenosis_trt.export.precision.quantise import Quantised, QuantiseOptions, write_variants
-from stenosis_trt.export.precision.studies import StudySet
+from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_fp16, to_int8
+from stenosis_trt.export.precision.gate import (
+    GateLimits,
+    GateResult,
+    check_limits,
+    gate_report_lines,
+    run_gate,
+)
+from stenosis_trt.export.precision.quantise import QuantisationResult, QuantiseOptions, write_variants
+from stenosis_trt.export.precision.studies import StudyCollection
 
-FEW = Limits(minimum_levels=6, minimum_patients=1)
+FEW = GateLimits(minimum_levels=6, minimum_patients=1)
 
 
 def _cord(ratio: float) -> CordMeasurement:
@@ -53,8 +59,12 @@ def _graded(uid: str, *grades: int | None, patient: str = "", ratio: float = 0.5
     return _study(uid, *levels, patient=patient)
 
 
-def _failed(pairs: list[StudyPair], limits: Limits = FEW) -> dict[str, float | None]:
-    return {check.figure: check.excess for check in checks(agreement(pairs), limits) if not check.passed}
+def _failed(pairs: list[StudyPair], limits: GateLimits = FEW) -> dict[str, float | None]:
+    return {
+        check.figure: check.excess
+        for check in check_limits(grading_agreement(pairs), limits)
+        if not check.passed
+    }
 
 
 def test_a_precision_that_gives_invalid_values_for_one_study_is_refused(tmp_path: Path) -> None:
@@ -66,14 +76,14 @@ def test_a_precision_that_gives_invalid_values_for_one_study_is_refused(tmp_path
 
 def test_many_studies_of_one_patient_are_not_enough() -> None:
     studies = [_graded(str(k), 0, 1, 2, 3, 0, 1, patient="ANONYMOUS") for k in range(20)]
-    assert _failed([StudyPair(study, study) for study in studies], Limits()) == {"patients compared": 9}
+    assert _failed([StudyPair(study, study) for study in studies], GateLimits()) == {"patients compared": 9}
     studies = [_graded(str(k), 0, 1, 2, 3, 0, 1, patient=str(k)) for k in range(20)]
-    assert _failed([StudyPair(study, study) for study in studies], Limits()) == {}
+    assert _failed([StudyPair(study, study) for study in studies], GateLimits()) == {}
 
 
 def test_equal_results_agree_in_everything() -> None:
     pairs = [StudyPair(study, study) for study in (_graded("1", 0, 1, 2, 3), _graded("2", 3, 0, 1))]
-    figures = agreement(pairs)
+    figures = grading_agreement(pairs)
     assert (figures.studies, figures.patients, figures.levels) == (2, 2, 7)
     assert figures.identical_grades == figures.kappa == figures.kappa_low == figures.ratios_kept == 1.0
     assert figures.ratio.bias == figures.level_shift_mm_largest == figures.largest_probability_change == 0.0
@@ -83,32 +93,32 @@ def test_equal_results_agree_in_everything() -> None:
 def test_a_changed_grade_counts_and_says_by_how_much() -> None:
     pairs = [StudyPair(_graded("1", 0, 1, 2, 3), _graded("1", 0, 1, 2, 3)) for _ in range(24)]
     pairs += [StudyPair(_graded("2", 0, 0, 0, 0), _graded("2", 3, 3, 0, 0))]
-    assert agreement(pairs).identical_grades == pytest.approx(0.98)
+    assert grading_agreement(pairs).identical_grades == pytest.approx(0.98)
     assert _failed(pairs)["share of identical grades"] == pytest.approx(0.01)
 
 
 def test_levels_and_studies_that_one_of_them_loses_are_different() -> None:
     lost_level = StudyPair(_graded("1", 0, 1), _study("1", _level("C2/3", 0), _level("C3/4", None)))
-    assert agreement([lost_level]).identical_grades == 0.5
+    assert grading_agreement([lost_level]).identical_grades == 0.5
     lost_study = StudyPair(_graded("1", 0, 1), None)
-    assert agreement([lost_study]).identical_grades == 0.0
+    assert grading_agreement([lost_study]).identical_grades == 0.0
     gained_study = StudyPair(None, _graded("1", 0, 1))
-    assert agreement([gained_study]).levels == 2
-    assert agreement([StudyPair(None, None)]).levels == 0
+    assert grading_agreement([gained_study]).levels == 2
+    assert grading_agreement([StudyPair(None, None)]).levels == 0
 
 
-def _unlike(name: str, p_other: float) -> LevelResult:
+def _unlike(name: str, p_ood: float) -> LevelResult:
     """A level with a point and a cord, and without a grade."""
-    return replace(_level(name, 0), grade=None, probabilities=None, p_other=p_other)
+    return replace(_level(name, 0), grade=None, probabilities=None, p_ood=p_ood)
 
 
 def test_a_level_that_one_of_them_finds_unlike_the_training_is_different() -> None:
-    graded = replace(_level("C3/4", 1), p_other=0.4)
+    graded = replace(_level("C3/4", 1), p_ood=0.4)
     expected = _study("1", _unlike("C2/3", 0.9), graded)
-    assert agreement([StudyPair(expected, expected)]).levels == 1
-    assert agreement([StudyPair(expected, expected)]).identical_grades == 1.0
+    assert grading_agreement([StudyPair(expected, expected)]).levels == 1
+    assert grading_agreement([StudyPair(expected, expected)]).identical_grades == 1.0
     found = _study("1", _unlike("C2/3", 0.7), _unlike("C3/4", 0.5))
-    figures = agreement([StudyPair(expected, found)])
+    figures = grading_agreement([StudyPair(expected, found)])
     assert figures.identical_grades == 0.0
     assert figures.ratios_kept == 1.0
     assert figures.largest_probability_change == pytest.approx(0.2)
@@ -117,7 +127,7 @@ def test_a_level_that_one_of_them_finds_unlike_the_training_is_different() -> No
 def test_ratios_that_are_no_longer_measured_fail() -> None:
     lost = _study("1", *(_level(name, 1, None) for name in LEVELS))
     pairs = [StudyPair(_graded("1", 0, 1, 2, 3, 0, 1), lost)]
-    assert agreement(pairs).ratios_kept == 0.0
+    assert grading_agreement(pairs).ratios_kept == 0.0
     assert _failed(pairs)["share of ratios kept"] == pytest.approx(0.99)
 
 
@@ -129,14 +139,14 @@ def test_a_bias_of_the_ratio_is_held_against_both_limits(ratio: float, fails: se
     grades = (0, 1, 2, 3, 0, 1)
     pairs = [StudyPair(_graded("1", *grades), _graded("1", *grades, ratio=ratio))]
     assert set(_failed(pairs)) == fails
-    change = agreement(pairs).ap_mm
+    change = grading_agreement(pairs).ap_mm
     assert change.bias == pytest.approx(10 * (ratio - 0.5))
 
 
 def test_limits_of_agreement_are_bias_and_spread() -> None:
     moved = [0.5, 0.52, 0.48, 0.5, 0.5, 0.5]
     found = _study("1", *(_level(name, 1, ratio) for name, ratio in zip(LEVELS, moved, strict=True)))
-    ratio = agreement([StudyPair(_graded("1", *[1] * 6), found)]).ratio
+    ratio = grading_agreement([StudyPair(_graded("1", *[1] * 6), found)]).ratio
     assert ratio.high == pytest.approx(1.96 * np.std(np.array(moved), ddof=1))
     assert ratio.low == pytest.approx(-ratio.high)
 
@@ -157,27 +167,29 @@ def test_a_figure_that_cannot_be_measured_fails() -> None:
         "ratio bias": None,
         "ratio limits of agreement": None,
     }
-    outcome = Outcome("fp16", "studies", agreement(pairs), checks(agreement(pairs), FEW))
-    assert any("NOT MEASURED" in line for line in report(outcome))
-    json.dumps(outcome.as_data(), allow_nan=False)
+    outcome = GateResult(
+        "fp16", "studies", grading_agreement(pairs), check_limits(grading_agreement(pairs), FEW)
+    )
+    assert any("NOT MEASURED" in line for line in gate_report_lines(outcome))
+    json.dumps(outcome.to_dict(), allow_nan=False)
 
 
 def test_too_few_levels_fail() -> None:
     study = _graded("1", 0, 1, 2, 3)
-    assert "levels compared" in _failed([StudyPair(study, study)], Limits())
+    assert "levels compared" in _failed([StudyPair(study, study)], GateLimits())
 
 
 def test_studies_of_one_patient_stay_together() -> None:
     pairs = [StudyPair(s, s) for s in (_graded("1", 0, patient="A"), _graded("2", 3, patient="A"))]
-    assert agreement(pairs).patients == 1
+    assert grading_agreement(pairs).patients == 1
     apart = [StudyPair(s, s) for s in (_graded("1", 0), _graded("2", 3))]
-    assert agreement(apart).patients == 2
+    assert grading_agreement(apart).patients == 2
 
 
 def _damaged(data: bytes) -> bytes:
     """The weights of a model with noise of a third of their spread."""
     rng = np.random.default_rng(0)
-    model = fold_stored_half(onnx.load_model_from_string(data))
+    model = fold_fp16_weights(onnx.load_model_from_string(data))
     for item in model.graph.initializer:
         values = numpy_helper.to_array(item)
         if values.size >= 512 and values.dtype == np.float32:
@@ -191,7 +203,7 @@ def _with(pack: Pack, folder: Path, **models: bytes) -> Pack:
     return write_candidate(pack, folder, "fp16", models)
 
 
-def _outcome(pack: Pack, candidate: Pack, studies: list[LoadedStudy]) -> Outcome:
+def _outcome(pack: Pack, candidate: Pack, studies: list[LoadedStudy]) -> GateResult:
     return run_gate(pack, {"fp16": candidate}, studies, "one phantom", FEW)["fp16"]
 
 
@@ -216,7 +228,7 @@ def test_the_gate_refuses_a_damaged_model_and_says_by_how_much(
     damaged = _with(pack, tmp_path, **{name: _damaged(pack.read_model(name))})
     outcome = _outcome(pack, damaged, studies)
     assert not outcome.passed
-    lines = report(outcome)
+    lines = gate_report_lines(outcome)
     assert "FAILS the gate" in lines[0]
     failed = {check.figure: check for check in outcome.failures}
     assert figure in failed or "share of identical grades" in failed
@@ -230,9 +242,9 @@ def test_the_gate_refuses_int8_whose_scales_are_saturated(
 ) -> None:
     """A calibration gone wrong: every activation is cut off at a tenth of its range."""
     data, images = pack.read_model("cord"), inputs["cord"]
-    sound = to_int8(data, images, Int8Options("max", elsewhere="fp32")).data
+    sound = to_int8(data, images, Int8Options("max", high_precision_dtype="fp32")).data
     model = onnx.load_model_from_string(sound)
-    plain = fold_stored_half(onnx.load_model_from_string(data))
+    plain = fold_fp16_weights(onnx.load_model_from_string(data))
     largest = activation_percentiles(plain, model, images, 100.0)
     set_activation_scales(model, {name: value / 10 for name, value in largest.items()})
     broken = bytes(model.SerializeToString())
@@ -249,10 +261,12 @@ def test_the_gate_refuses_int8_whose_scales_are_saturated(
 def published(pack: Pack, studies: list[LoadedStudy], tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """A pack whose FP16 passed and whose INT8 did not; the models are FP32, which does not matter here."""
     folder = tmp_path_factory.mktemp("published")
-    models = {name: Converted(pack.read_model(name), {"bytes": 1.0}) for name in pack.models}
+    models = {name: ConvertedModel(pack.read_model(name), {"bytes": 1.0}) for name in pack.models}
     equal = _outcome(pack, _with(pack, folder / "equal"), studies)
     bad = _outcome(pack, _with(pack, folder / "bad", cord=_damaged(pack.read_model("cord"))), studies)
-    found = Quantised(pack, {"fp16": equal, "int8": replace(bad, precision="int8")}, {"int8": {"cord": bad}})
+    found = QuantisationResult(
+        pack, {"fp16": equal, "int8": replace(bad, precision="int8")}, {"int8": {"cord": bad}}
+    )
     return write_variants(folder / "pack", found, {"fp16": models, "int8": models}, {"calibrator": "max"})
 
 
@@ -275,10 +289,10 @@ def test_what_passes_is_published_and_what_fails_is_not(published: Pack) -> None
 
 def test_a_pack_is_not_written_over_another(published: Pack) -> None:
     with pytest.raises(FileExistsError):
-        write_variants(published.path, Quantised(published, {}, {}), {}, {})
+        write_variants(published.path, QuantisationResult(published, {}, {}), {}, {})
 
 
-def test_verify_shows_the_variants_and_repeats_the_gate(published: Pack, phantoms: StudySet) -> None:
+def test_verify_shows_the_variants_and_repeats_the_gate(published: Pack, phantoms: StudyCollection) -> None:
     """One phantom has too few levels and patients for the gate: it fails on that, and on nothing else."""
     command = ["verify", str(published.path), "--validate", str(phantoms.folder)]
     answer = CliRunner().invoke(app, command)
@@ -290,7 +304,9 @@ def test_verify_shows_the_variants_and_repeats_the_gate(published: Pack, phantom
     assert answer.exit_code == 1
 
 
-def test_the_precision_that_graded_is_recorded(published: Pack, phantoms: StudySet, tmp_path: Path) -> None:
+def test_the_precision_that_graded_is_recorded(
+    published: Pack, phantoms: StudyCollection, tmp_path: Path
+) -> None:
     command = ["grade", str(phantoms.folder), "--out", str(tmp_path / "R"), "--pack", str(published.path)]
     answer = CliRunner().invoke(app, [*command, "--precision", "fp16"])
     assert answer.exit_code == 0, answer.output
@@ -336,7 +352,7 @@ def test_without_a_pack_quantise_takes_the_reference_pack(
         taken.append(pack.path)
         return 0
 
-    monkeypatch.setattr(cli_quantise, "publish", publish)
+    monkeypatch.setattr(cli_quantise, "quantise_and_report", publish)
     assert CliRunner().invoke(app, ["quantise", "--out", str(tmp_path / "new")]).exit_code == 0
     assert taken == [reference_pack()]
 
@@ -345,4 +361,4 @@ def test_options_of_quantise_are_checked() -> None:
     with pytest.raises(ValueError, match="asked for"):
         QuantiseOptions(precisions=())
     with pytest.raises(ValueError, match="0 inputs"):
-        QuantiseOptions(inputs_per_model=0)
+        QuantiseOptions(calibration_inputs=0)

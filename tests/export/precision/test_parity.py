@@ -24,41 +24,41 @@ from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.packs.signature import signature_file
+from stenosis_trt.engine.packs.signature import signature_path
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans
-from stenosis_trt.engine.plans.sidecar import Here
-from stenosis_trt.engine.plans.store import Plan, plans_of
-from stenosis_trt.engine.support.hardware import Driver, Gpu, nvidia_driver
+from stenosis_trt.engine.plans.sidecar import RuntimeTarget
+from stenosis_trt.engine.plans.store import StoredPlan, iter_readable_plans
+from stenosis_trt.engine.support.hardware import Gpu, NvidiaDriver, query_nvidia_driver
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
 from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings
 from stenosis_trt.export.onnx.comparator import (
     ComparatorError,
     OutputChange,
-    answers,
-    changes,
     onnx_runner,
     onnx_summary,
+    output_changes,
+    run_inputs,
 )
-from stenosis_trt.export.onnx.graphs import fold_stored_half, session
+from stenosis_trt.export.onnx.graphs import cpu_session, fold_fp16_weights
 from stenosis_trt.export.precision import parity
 from stenosis_trt.export.precision.parity import (
-    LIMITS,
-    Parity,
+    PARITY_LIMITS,
+    ParityResult,
     compare_files,
     compare_plan,
-    outcome,
     parity_lines,
+    parity_record,
 )
 
 RTX = FLAVOURS["tensorrt-rtx"]
-ADA = Driver((13, 0), (Gpu("NVIDIA RTX 4090", (8, 9), 24 << 30),), "")
-HERE = Here("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 4090", (8, 9))
+ADA = NvidiaDriver((13, 0), (Gpu("NVIDIA RTX 4090", (8, 9), 24 << 30),), "")
+HERE = RuntimeTarget("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 4090", (8, 9))
 
 
 def _shuffled(data: bytes) -> bytes:
     """The network with the weights of each layer in another order: as many, as large, and nonsense."""
-    model = fold_stored_half(onnx.load_model_from_string(data))
+    model = fold_fp16_weights(onnx.load_model_from_string(data))
     rng = np.random.default_rng(0)
     for item in model.graph.initializer:
         values = numpy_helper.to_array(item)
@@ -94,7 +94,9 @@ def test_fp16_and_int8_of_the_reference_pack_are_the_networks_they_are_taken_for
         assert 0 < change.mean < change.largest
         assert np.isfinite(change.snr_db)
         assert item.subject in next(iter(parity_lines(item)))
-    half, coarse = ([item for item in found if item.limit == LIMITS[name]] for name in ("fp16", "int8"))
+    half, coarse = (
+        [item for item in found if item.limit == PARITY_LIMITS[name]] for name in ("fp16", "int8")
+    )
     for fine, rough in zip(half, coarse, strict=True):
         assert fine.changes[0].snr_db > rough.changes[0].snr_db + 6
 
@@ -104,10 +106,10 @@ def test_a_network_with_other_weights_has_no_signal_left(
     pack: Pack, inputs: dict[str, Float32Array], name: str
 ) -> None:
     data = pack.read_model(name)
-    expected = answers(onnx_runner(data), inputs[name], 4)
-    (change,) = changes(expected, answers(onnx_runner(_shuffled(data)), inputs[name], 4))
+    expected = run_inputs(onnx_runner(data), inputs[name], 4)
+    (change,) = output_changes(expected, run_inputs(onnx_runner(_shuffled(data)), inputs[name], 4))
     assert change.snr_db < 3
-    (same,) = changes(expected, answers(onnx_runner(data), inputs[name], 4))
+    (same,) = output_changes(expected, run_inputs(onnx_runner(data), inputs[name], 4))
     assert (same.largest, same.mean, same.snr_db) == (0.0, 0.0, float("inf"))
 
 
@@ -115,10 +117,12 @@ def test_the_figures_are_those_of_all_inputs_at_once_whatever_the_batch(
     pack: Pack, inputs: dict[str, Float32Array]
 ) -> None:
     data, other, images = pack.read_model("cord"), _shuffled(pack.read_model("cord")), inputs["cord"][:5]
-    expected, given = (session(item).run(None, {"image": images})[0] for item in (data, other))
+    expected, given = (cpu_session(item).run(None, {"image": images})[0] for item in (data, other))
     error = np.abs(expected - given)
     for batch in (1, 3, 8):
-        (change,) = changes(answers(onnx_runner(data), images, 2), answers(onnx_runner(other), images, batch))
+        (change,) = output_changes(
+            run_inputs(onnx_runner(data), images, 2), run_inputs(onnx_runner(other), images, batch)
+        )
         assert change.largest == pytest.approx(error.max(), rel=1e-4)
         assert change.mean == pytest.approx(error.mean(), rel=1e-4)
         snr = 20 * np.log10(np.linalg.norm(expected) / np.linalg.norm(expected - given))
@@ -155,20 +159,22 @@ def test_outputs_of_other_names_are_not_taken_for_one_another(
         node.output[:] = ["points" if name == "heatmaps" else name for name in node.output]
     model.graph.output[0].name = "points"
     images = inputs["cord"][:1]
-    renamed = answers(onnx_runner(model.SerializeToString()), images, 1)
+    renamed = run_inputs(onnx_runner(model.SerializeToString()), images, 1)
     with pytest.raises(ComparatorError, match="outputs are points, and those of the model in FP32 heatmaps"):
-        changes(answers(onnx_runner(pack.read_model("cord")), images, 1), renamed)
+        output_changes(run_inputs(onnx_runner(pack.read_model("cord")), images, 1), renamed)
 
 
 def test_what_is_no_number_does_not_pass_and_goes_to_the_sidecar_as_none() -> None:
-    nothing = Parity("x", 1, 1, (OutputChange("heatmaps", float("nan"), float("nan"), float("nan")),), 40.0)
+    nothing = ParityResult(
+        "x", 1, 1, (OutputChange("heatmaps", float("nan"), float("nan"), float("nan")),), 40.0
+    )
     assert not nothing.passed
-    assert not Parity("x", 1, 1, (), 40.0).passed
-    kept = outcome([nothing], "phantoms", HERE)
+    assert not ParityResult("x", 1, 1, (), 40.0).passed
+    kept = parity_record([nothing], "phantoms", HERE)
     assert kept["passed"] is False
     assert kept["batches"][0]["changes"][0]["snr_db"] is None
     json.dumps(kept, allow_nan=False)
-    assert outcome([], "phantoms", HERE)["passed"] is False
+    assert parity_record([], "phantoms", HERE)["passed"] is False
 
 
 def test_a_file_that_is_another_network_fails_verify(
@@ -221,7 +227,7 @@ def _answering(data: bytes, sizes: list[int]) -> Any:
 
     class Session:
         def __init__(self) -> None:
-            self._session = session(data)
+            self._session = cpu_session(data)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._session, name)
@@ -244,7 +250,7 @@ def test_a_plan_is_compared_in_each_of_its_batches_and_given_no_other(
 ) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(parity, "plan_runner", _answering(built.read_model("cord"), sizes))
-    (plan,) = plans_of(built)
+    (plan,) = iter_readable_plans(built)
     tensorrt: Any = _StandIn()
     found = list(compare_plan(built, plan, tensorrt, inputs["cord"][:4]))
     assert tensorrt.engines == [plan.path.read_bytes()]
@@ -256,7 +262,7 @@ def test_a_plan_is_compared_in_each_of_its_batches_and_given_no_other(
 
 @needs_rtx
 def test_a_plan_that_was_changed_is_not_deserialised(built: Pack, inputs: dict[str, Float32Array]) -> None:
-    (plan,) = plans_of(built)
+    (plan,) = iter_readable_plans(built)
     plan.path.write_bytes(plan.path.read_bytes()[::-1])
     tensorrt: Any = _StandIn()
     with pytest.raises(TensorRTError, match="is not the plan that its sidecar names"):
@@ -271,13 +277,13 @@ def on_a_gpu(
     """`verify --parity` as on a machine with a GPU, where plans answer as FP32 does."""
     monkeypatch.setattr(parity, "parity_inputs", lambda pack, studies: (inputs, "one phantom"))
     monkeypatch.setattr(parity, "plan_runner", _answering(built.read_model("cord"), []))
-    monkeypatch.setattr("stenosis_trt.engine.support.hardware.nvidia_driver", lambda: ADA)
+    monkeypatch.setattr("stenosis_trt.engine.support.hardware.query_nvidia_driver", lambda: ADA)
     monkeypatch.setattr(TensorRT, "deserialise", lambda self, plan, host_code=False: plan)
     return monkeypatch
 
 
-def _plan(pack: Pack) -> Plan:
-    (plan,) = plans_of(pack)
+def _plan(pack: Pack) -> StoredPlan:
+    (plan,) = iter_readable_plans(pack)
     return plan
 
 
@@ -326,16 +332,16 @@ def test_a_plan_that_cannot_be_run_is_named_and_nothing_is_recorded(
 
 @needs_rtx
 def test_a_signed_sidecar_is_left_as_it_was_signed(built: Pack, on_a_gpu: pytest.MonkeyPatch) -> None:
-    signature_file(_plan(built).path.with_suffix(".json")).write_text("whoever signed it", encoding="utf-8")
-    before = _plan(built).written
+    signature_path(_plan(built).path.with_suffix(".json")).write_text("whoever signed it", encoding="utf-8")
+    before = _plan(built).sidecar_bytes
     answer = CliRunner().invoke(app, ["verify", str(built.path), "--parity"])
     assert answer.exit_code == 0, answer.output
     assert "Not recorded: its sidecar is signed" in answer.output
-    assert _plan(built).written == before
+    assert _plan(built).sidecar_bytes == before
 
 
 @needs_rtx
-@pytest.mark.skipif(bool(nvidia_driver().gpus), reason="there is a GPU")
+@pytest.mark.skipif(bool(query_nvidia_driver().gpus), reason="there is a GPU")
 def test_without_a_gpu_a_plan_is_refused_in_the_librarys_words(
     built: Pack, inputs: dict[str, Float32Array]
 ) -> None:
@@ -348,13 +354,13 @@ def test_without_a_gpu_a_plan_is_refused_in_the_librarys_words(
 def test_plans_answer_on_this_gpu_as_their_models_do(
     quantised: Pack, inputs: dict[str, Float32Array], tmp_path: Path
 ) -> None:
-    gpus = nvidia_driver().gpus
+    gpus = query_nvidia_driver().gpus
     if not gpus or not RTX.runs_on(gpus[0].compute_capability):
         pytest.skip("no GPU that TensorRT-RTX runs on")
     pack = replace(quantised, path=Path(shutil.copytree(quantised.path, tmp_path / "pack")))
     request = BuildRequest(RTX.name, settings=BuildSettings((1, 8)), force=True)
     for item in build_plans(pack, request, NO_GPU, show_progress):
-        assert item.plan is not None, item.trouble
+        assert item.plan is not None, item.reason
         for found in compare_plan(pack, item.plan, TensorRT(RTX), inputs[item.model]):
             assert found.passed, list(parity_lines(found))
 
@@ -396,7 +402,7 @@ def test_a_missing_cuda_runtime_is_one_line_that_says_where_to_get_it(
     with pytest.raises(
         ComparatorError, match=r"CUDA runtime \(libcudart.so.*pip install nvidia-cuda-runtime"
     ):
-        answers(Runner(), inputs["cord"], 1)
+        run_inputs(Runner(), inputs["cord"], 1)
 
 
 _RUNNER = """

@@ -16,7 +16,7 @@ from typed_models import NO_GPU, needs_rtx
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
 from stenosis_trt.engine.plans.build import BuildRequest, build_plans
-from stenosis_trt.engine.plans.store import Plan, model_files, read_model_file, read_plan
+from stenosis_trt.engine.plans.store import StoredPlan, model_files, read_model_file, read_plan
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.trt.api import TensorRT
 from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings
@@ -55,7 +55,7 @@ def _asked(data: bytes) -> Layers:
 
 def _parsed(network: ParsedNetwork) -> Layers:
     assert len({layer.name for layer in network.layers}) == len(network.layers)
-    return {layer.name: (layer.kind, layer.computes_in) for layer in network.layers}
+    return {layer.name: (layer.kind, layer.compute_type) for layer in network.layers}
 
 
 def _differing(asked: Layers, parsed: Layers) -> set[str]:
@@ -72,16 +72,18 @@ def rtx() -> TensorRT:
 
 
 @pytest.fixture(scope="module")
-def plans(quantised: Pack) -> dict[tuple[str, str], Plan]:
+def plans(quantised: Pack) -> dict[tuple[str, str], StoredPlan]:
     """A plan of every model in every precision."""
     request = BuildRequest(RTX.name, settings=BuildSettings((1,)))
     outcomes = list(build_plans(quantised, request, NO_GPU, show_progress))
-    assert [outcome.trouble for outcome in outcomes if outcome.trouble] == []
+    assert [outcome.reason for outcome in outcomes if outcome.reason] == []
     return {(outcome.model, outcome.precision): outcome.plan for outcome in outcomes if outcome.plan}
 
 
 @needs_rtx
-def test_every_model_is_built_in_every_precision(quantised: Pack, plans: dict[tuple[str, str], Plan]) -> None:
+def test_every_model_is_built_in_every_precision(
+    quantised: Pack, plans: dict[tuple[str, str], StoredPlan]
+) -> None:
     assert set(plans) == {(model, precision) for model in MODEL_NAMES for precision in PRECISIONS}
     for (model, precision), plan in plans.items():
         assert len(read_plan(quantised, plan)) > 1_000_000
@@ -98,7 +100,7 @@ def test_each_layer_computes_in_what_its_file_asks_for(
     quantised: Pack, rtx: TensorRT, model: str, precision: str
 ) -> None:
     data = _onnx(quantised, model, precision)
-    network = rtx.parsed(data)
+    network = rtx.parse_network(data)
     asked = _asked(data)
     assert _differing(asked, _parsed(network)) == set()
     assert {*network.inputs.values(), *network.outputs.values()} == {"float32"}
@@ -128,20 +130,20 @@ def test_a_file_in_which_one_convolution_lost_its_quantisation_is_told_apart(
     quantise = makers[dequantise.input[0]]
     # The convolution takes what was quantised before it was.
     node.input[0] = quantise.input[0]
-    parsed = rtx.parsed(model.SerializeToString())
+    parsed = rtx.parse_network(model.SerializeToString())
     assert node.name in _differing(asked, _parsed(parsed))
-    assert parsed.counts["convolution int8"] == Counter(asked.values())["convolution", "int8"] - 1
+    assert parsed.layer_counts["convolution int8"] == Counter(asked.values())["convolution", "int8"] - 1
 
 
 @needs_rtx
 def test_a_file_of_another_precision_differs_in_every_layer(quantised: Pack, rtx: TensorRT) -> None:
     half, single = (_onnx(quantised, "levels", precision) for precision in ("fp16", "fp32"))
-    assert len(_differing(_asked(half), _parsed(rtx.parsed(single)))) == 25
+    assert len(_differing(_asked(half), _parsed(rtx.parse_network(single)))) == 25
 
 
 @needs_rtx
 def test_a_plans_sidecar_holds_what_the_gate_found_of_its_file(
-    quantised: Pack, plans: dict[tuple[str, str], Plan]
+    quantised: Pack, plans: dict[tuple[str, str], StoredPlan]
 ) -> None:
     for (model, precision), plan in plans.items():
         sidecar = plan.sidecar

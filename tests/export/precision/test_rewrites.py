@@ -16,19 +16,23 @@ from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.trt.api import TensorRT
 from stenosis_trt.engine.trt.flavours import FLAVOURS
-from stenosis_trt.export.precision.convert import Converted, Int8Options, to_int8
-from stenosis_trt.export.precision.gate import Limits
+from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_int8
+from stenosis_trt.export.precision.gate import GateLimits
 from stenosis_trt.export.precision.quantise import (
-    Models,
+    ConvertedModels,
     QuantiseOptions,
-    measure,
-    without_refused_rewrites,
+    measure_precisions,
+    retry_without_rewrites,
     write_variants,
 )
-from stenosis_trt.export.precision.rewrites import Rewritten, rewritten, squeeze_excite
-from stenosis_trt.export.precision.studies import StudySet
+from stenosis_trt.export.precision.rewrites import (
+    RewrittenModel,
+    rewrite_squeeze_excite,
+    squeeze_excite_branches,
+)
+from stenosis_trt.export.precision.studies import StudyCollection
 
-_FEW = Limits(minimum_levels=6, minimum_patients=1)
+_FEW = GateLimits(minimum_levels=6, minimum_patients=1)
 _CHANNELS = 32
 _SIZE = 16
 
@@ -106,7 +110,7 @@ def _products() -> bytes:
     ],
 )
 def test_a_branch_is_found_from_its_pooling_to_its_product(data: bytes, nodes: str) -> None:
-    (branch,) = squeeze_excite(onnx.load_model_from_string(data))
+    (branch,) = squeeze_excite_branches(onnx.load_model_from_string(data))
     assert set(branch) == set(nodes.split())
 
 
@@ -127,15 +131,15 @@ def test_what_only_resembles_one_is_left_alone() -> None:
     ]
     sizes = {"sizes": np.array([1, _CHANNELS, _SIZE, _SIZE])}
     for branch, constants in ((other, excite), (bare, {}), (added, excite), (twice, excite | sizes)):
-        assert squeeze_excite(onnx.load_model_from_string(_network(branch, constants))) == []
+        assert squeeze_excite_branches(onnx.load_model_from_string(_network(branch, constants))) == []
 
 
 def test_the_graders_branches_are_found_and_its_last_pooling_is_none(pack: Pack) -> None:
-    branches = squeeze_excite(onnx.load_model_from_string(pack.read_model("grader")))
+    branches = squeeze_excite_branches(onnx.load_model_from_string(pack.read_model("grader")))
     assert len(branches) == 39
     assert {len(branch) for branch in branches} == {7}
     for name in ("levels", "cord"):
-        assert squeeze_excite(onnx.load_model_from_string(pack.read_model(name))) == []
+        assert squeeze_excite_branches(onnx.load_model_from_string(pack.read_model(name))) == []
 
 
 def _images(count: int) -> Float32Array:
@@ -151,11 +155,11 @@ def _quantised_layers(data: bytes) -> set[str]:
 @pytest.mark.parametrize("elsewhere", ["fp16", "fp32"])
 def test_a_rewritten_model_has_its_branch_out_of_int8_and_is_nearer_to_fp32(elsewhere: str) -> None:
     data, images = _convolutions(), _images(16)
-    before = to_int8(data, images, Int8Options("max", elsewhere=elsewhere))
+    before = to_int8(data, images, Int8Options("max", high_precision_dtype=elsewhere))
     assert _quantised_layers(before.data) == {"first", "squeeze", "excite", "last"}
-    after = rewritten(data, before, images)
-    assert isinstance(after, Rewritten)
-    assert after.before is before
+    after = rewrite_squeeze_excite(data, before, images)
+    assert isinstance(after, RewrittenModel)
+    assert after.without_rewrite is before
     assert _quantised_layers(after.data) == {"first", "last"}
     graph = onnx.load_model_from_string(after.data).graph
     # What the first convolution takes, and what the last one takes: two quantised activations are left.
@@ -171,8 +175,8 @@ def test_a_rewritten_model_has_its_branch_out_of_int8_and_is_nearer_to_fp32(else
 
 def test_a_model_without_such_branches_stays_as_it_is(pack: Pack, inputs: dict[str, Float32Array]) -> None:
     data = pack.read_model("cord")
-    converted = Converted(data, {})
-    assert rewritten(data, converted, inputs["cord"]) is converted
+    converted = ConvertedModel(data, {})
+    assert rewrite_squeeze_excite(data, converted, inputs["cord"]) is converted
 
 
 @needs_rtx
@@ -181,7 +185,7 @@ def test_tensorrt_fuses_more_of_a_rewritten_model() -> None:
     before = to_int8(data, images, Int8Options("max"))
     shape = (16, _SIZE, _SIZE)
     quantised = fused_layers(before.data, shape)
-    lighter = fused_layers(rewritten(data, before, images).data, shape)
+    lighter = fused_layers(rewrite_squeeze_excite(data, before, images).data, shape)
     assert len(lighter) < len(quantised)
 
 
@@ -193,7 +197,7 @@ def test_tensorrt_ends_with_a_fifth_fewer_layers_of_the_grader(
     data, images = pack.read_model("grader"), inputs["grader"][:2]
     before = to_int8(data, images, Int8Options("max"))
     quantised = fused_layers(before.data, (3, 128, 128))
-    lighter = fused_layers(rewritten(data, before, images).data, (3, 128, 128))
+    lighter = fused_layers(rewrite_squeeze_excite(data, before, images).data, (3, 128, 128))
     plain = fused_layers(data, (3, 128, 128))
     assert len(plain) < len(lighter) < 0.85 * len(quantised)
     if TensorRT(FLAVOURS["tensorrt-rtx"]).version == "1.7.1.116":
@@ -214,19 +218,19 @@ def _noisy(data: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _made(pack: Pack, **models: Converted) -> dict[str, Models]:
-    plain: Models = {name: Converted(pack.read_model(name), {}) for name in pack.models}
+def _made(pack: Pack, **models: ConvertedModel) -> dict[str, ConvertedModels]:
+    plain: ConvertedModels = {name: ConvertedModel(pack.read_model(name), {}) for name in pack.models}
     return {"int8": {**plain, **models}}
 
 
 def test_rewrites_that_the_gate_refuses_are_taken_back(
-    pack: Pack, phantoms: StudySet, tmp_path: Path
+    pack: Pack, phantoms: StudyCollection, tmp_path: Path
 ) -> None:
-    sound = Converted(pack.read_model("cord"), {"bytes": 1.0})
-    made = _made(pack, cord=Rewritten(_noisy(sound.data), {"bytes": 2.0}, before=sound))
-    found = measure(pack, made, phantoms, _FEW)
+    sound = ConvertedModel(pack.read_model("cord"), {"bytes": 1.0})
+    made = _made(pack, cord=RewrittenModel(_noisy(sound.data), {"bytes": 2.0}, without_rewrite=sound))
+    found = measure_precisions(pack, made, phantoms, _FEW)
     assert not found.outcomes["int8"].passed
-    taken, models = without_refused_rewrites(found, made, phantoms, _FEW)
+    taken, models = retry_without_rewrites(found, made, phantoms, _FEW)
     assert taken.outcomes["int8"].passed
     assert taken.without_rewrites == ("int8",)
     assert taken.by_model == {}
@@ -235,27 +239,29 @@ def test_rewrites_that_the_gate_refuses_are_taken_back(
     assert written.read_variant("cord", "int8") == sound.data
 
 
-def test_rewrites_that_are_not_to_blame_stay(pack: Pack, phantoms: StudySet) -> None:
+def test_rewrites_that_are_not_to_blame_stay(pack: Pack, phantoms: StudyCollection) -> None:
     data = pack.read_model("levels")
-    sound = Rewritten(data, {}, before=Converted(_noisy(data), {}))
-    made = _made(pack, levels=sound, cord=Converted(_noisy(pack.read_model("cord")), {}))
-    found = measure(pack, made, phantoms, _FEW)
-    taken, models = without_refused_rewrites(found, made, phantoms, _FEW)
+    sound = RewrittenModel(data, {}, without_rewrite=ConvertedModel(_noisy(data), {}))
+    made = _made(pack, levels=sound, cord=ConvertedModel(_noisy(pack.read_model("cord")), {}))
+    found = measure_precisions(pack, made, phantoms, _FEW)
+    taken, models = retry_without_rewrites(found, made, phantoms, _FEW)
     assert taken == replace(found, without_rewrites=())
     assert models["int8"]["levels"] is sound
 
 
 def test_a_refused_model_that_is_refused_without_rewrites_too_stays_refused(
-    pack: Pack, phantoms: StudySet
+    pack: Pack, phantoms: StudyCollection
 ) -> None:
-    noisy = Converted(_noisy(pack.read_model("cord")), {})
-    made = _made(pack, cord=Rewritten(noisy.data, {}, before=noisy))
-    taken, models = without_refused_rewrites(measure(pack, made, phantoms, _FEW), made, phantoms, _FEW)
+    noisy = ConvertedModel(_noisy(pack.read_model("cord")), {})
+    made = _made(pack, cord=RewrittenModel(noisy.data, {}, without_rewrite=noisy))
+    taken, models = retry_without_rewrites(
+        measure_precisions(pack, made, phantoms, _FEW), made, phantoms, _FEW
+    )
     assert not taken.outcomes["int8"].passed
     assert taken.without_rewrites == ()
-    assert isinstance(models["int8"]["cord"], Rewritten)
+    assert isinstance(models["int8"]["cord"], RewrittenModel)
 
 
 def test_what_rewrites_may_be_is_said() -> None:
     with pytest.raises(ValueError, match="can be auto, on, off, not 'maybe'"):
-        QuantiseOptions(rewrite="maybe")
+        QuantiseOptions(squeeze_excite_rewrite="maybe")

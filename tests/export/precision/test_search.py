@@ -20,23 +20,34 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.export.onnx.graphs import (
     activation_percentiles,
-    fold_stored_half,
+    fold_fp16_weights,
     quantised_share,
     set_activation_scales,
 )
 from stenosis_trt.export.precision.blocks import quantised_blocks
 from stenosis_trt.export.precision.calibration import CalibrationSet
-from stenosis_trt.export.precision.candidates import one_at_a_time, write_candidate
-from stenosis_trt.export.precision.convert import Converted, Int8Options, to_int8
-from stenosis_trt.export.precision.gate import Gate, Limits
-from stenosis_trt.export.precision.quantise import Quantised, QuantiseOptions, searched, write_variants
-from stenosis_trt.export.precision.search import SearchOptions, SearchResult, grown, largest_passing, search
-from stenosis_trt.export.precision.studies import StudySet, loaded_studies
-from stenosis_trt.export.precision.trail import TRAIL, Trail
-from stenosis_trt.export.precision.trials import Item, OutOfTime, Task
+from stenosis_trt.export.precision.candidates import single_model_candidates, write_candidate
+from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_int8
+from stenosis_trt.export.precision.gate import Gate, GateLimits
+from stenosis_trt.export.precision.quantise import (
+    QuantisationResult,
+    QuantiseOptions,
+    search_failed_int8,
+    write_variants,
+)
+from stenosis_trt.export.precision.search import (
+    SearchOptions,
+    SearchResult,
+    grow_passing,
+    largest_passing,
+    search_mixed_precision,
+)
+from stenosis_trt.export.precision.studies import StudyCollection, loaded_studies
+from stenosis_trt.export.precision.trail import SEARCH_LOG_FILE, SearchLog
+from stenosis_trt.export.precision.trials import BlockId, OutOfTime, SearchTask
 
-FEW = Limits(minimum_levels=6, minimum_patients=1, maximum_level_shift_mm=2.0)
-ITEMS: list[Item] = [("m", str(k)) for k in range(16)]
+FEW = GateLimits(minimum_levels=6, minimum_patients=1, maximum_level_shift_mm=2.0)
+ITEMS: list[BlockId] = [("m", str(k)) for k in range(16)]
 
 
 class _Oracle:
@@ -44,16 +55,16 @@ class _Oracle:
 
     def __init__(self, bad: set[str], tries: int = 1000) -> None:
         self.bad, self.tries = bad, tries
-        self.asked: list[frozenset[Item]] = []
+        self.asked: list[frozenset[BlockId]] = []
 
-    def __call__(self, some: frozenset[Item]) -> bool:
+    def __call__(self, some: frozenset[BlockId]) -> bool:
         if len(self.asked) >= self.tries:
             raise OutOfTime
         self.asked.append(some)
         return not {name for _, name in some} & self.bad
 
 
-def _size(some: frozenset[Item]) -> float:
+def _size(some: frozenset[BlockId]) -> float:
     return float(len(some))
 
 
@@ -66,7 +77,7 @@ def test_everything_but_the_culprits_is_taken(bad: set[str]) -> None:
 
 def test_halving_asks_little_where_one_block_is_to_blame() -> None:
     oracle = _Oracle({"15"})
-    *_, (best, settled) = grown(frozenset(), ITEMS, oracle)
+    *_, (best, settled) = grow_passing(frozenset(), ITEMS, oracle)
     assert len(best) == 15
     assert settled == 16
     assert len(oracle.asked) <= 8
@@ -75,7 +86,7 @@ def test_halving_asks_little_where_one_block_is_to_blame() -> None:
 def test_where_the_gate_is_not_monotone_leaving_the_worst_out_is_tried_as_well() -> None:
     """Small sets fail here, as where a level jumps on a change that another takes back."""
 
-    def passes(some: frozenset[Item]) -> bool:
+    def passes(some: frozenset[BlockId]) -> bool:
         return len(some) == 1 or len(some) == 13
 
     best, _ = largest_passing(ITEMS, passes, _size)
@@ -95,7 +106,7 @@ def test_where_nothing_passes_nothing_is_taken() -> None:
     assert largest_passing(ITEMS[:1], _Oracle(everything), _size) == (frozenset(), True)
 
 
-def _saturated(pack: Pack, converted: Converted, inputs: Float32Array, block: str) -> Converted:
+def _saturated(pack: Pack, converted: ConvertedModel, inputs: Float32Array, block: str) -> ConvertedModel:
     """A calibration gone wrong in one block: its activations are cut off at a hundredth of their range."""
     model = onnx.load_model_from_string(converted.data)
     blocks = {item.name: set(item.nodes) for item in quantised_blocks(model)}
@@ -107,32 +118,32 @@ def _saturated(pack: Pack, converted: Converted, inputs: Float32Array, block: st
         for name in node.input
         if name in makers and makers[name].op_type == "DequantizeLinear" and makers[name].input[0] in makers
     }
-    plain = fold_stored_half(onnx.load_model_from_string(pack.read_model("cord")))
+    plain = fold_fp16_weights(onnx.load_model_from_string(pack.read_model("cord")))
     largest = activation_percentiles(plain, model, inputs, 100.0)
     set_activation_scales(model, {name: largest[name] / 100 for name in wanted})
     return replace(converted, data=bytes(model.SerializeToString()))
 
 
 @pytest.fixture(scope="module")
-def patients(tmp_path_factory: pytest.TempPathFactory) -> StudySet:
+def patients(tmp_path_factory: pytest.TempPathFactory) -> StudyCollection:
     """Of one patient alone there is no kappa that the gate would take."""
     folder = tmp_path_factory.mktemp("patients")
     write_studies(folder / "in", PhantomOptions(2, 4712))
-    return StudySet(folder / "in", "two phantoms")
+    return StudyCollection(folder / "in", "two phantoms")
 
 
 @pytest.fixture(scope="module")
-def seen(patients: StudySet) -> list[LoadedStudy]:
+def seen(patients: StudyCollection) -> list[LoadedStudy]:
     return list(loaded_studies(patients, "Reading"))
 
 
 @pytest.fixture(scope="module")
-def sound(pack: Pack, inputs: dict[str, Float32Array]) -> Converted:
-    return to_int8(pack.read_model("cord"), inputs["cord"], Int8Options("max", elsewhere="fp32"))
+def sound(pack: Pack, inputs: dict[str, Float32Array]) -> ConvertedModel:
+    return to_int8(pack.read_model("cord"), inputs["cord"], Int8Options("max", high_precision_dtype="fp32"))
 
 
 @pytest.fixture(scope="module")
-def broken(pack: Pack, inputs: dict[str, Float32Array], sound: Converted) -> Converted:
+def broken(pack: Pack, inputs: dict[str, Float32Array], sound: ConvertedModel) -> ConvertedModel:
     return _saturated(pack, sound, inputs["cord"], "smooth.1")
 
 
@@ -141,24 +152,25 @@ def task(
     pack: Pack,
     inputs: dict[str, Float32Array],
     seen: list[LoadedStudy],
-    broken: Converted,
+    broken: ConvertedModel,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Task:
+) -> SearchTask:
     """INT8 of which the cord is to blame; the other models are FP32, which does not matter here."""
     folder = tmp_path_factory.mktemp("task")
     whole = {"quantised_share": 1.0}
     models = {
-        name: broken if name == "cord" else Converted(pack.read_model(name), whole) for name in pack.models
+        name: broken if name == "cord" else ConvertedModel(pack.read_model(name), whole)
+        for name in pack.models
     }
     candidate = write_candidate(pack, folder, "int8", {name: model.data for name, model in models.items()})
     gate = Gate(pack, lambda _: seen, "two phantoms", FEW)
     failed = gate.measure({"int8": candidate})["int8"]
-    by_model = gate.measure(one_at_a_time(pack, candidate, "int8"))
-    return Task("int8", pack, models, failed, by_model, CalibrationSet(inputs, "two phantoms", "key"))
+    by_model = gate.measure(single_model_candidates(pack, candidate, "int8"))
+    return SearchTask("int8", pack, models, failed, by_model, CalibrationSet(inputs, "two phantoms", "key"))
 
 
-def _search(task: Task, patients: StudySet, trail: Path, minutes: float = 10.0) -> SearchResult:
-    return search(task, patients, patients, FEW, SearchOptions(trail, minutes))
+def _search(task: SearchTask, patients: StudyCollection, trail: Path, minutes: float = 10.0) -> SearchResult:
+    return search_mixed_precision(task, patients, patients, FEW, SearchOptions(trail, minutes))
 
 
 @pytest.fixture(scope="module")
@@ -167,11 +179,11 @@ def trail(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(task: Task, patients: StudySet, trail: Path) -> SearchResult:
+def result(task: SearchTask, patients: StudyCollection, trail: Path) -> SearchResult:
     return _search(task, patients, trail)
 
 
-def test_the_search_leaves_out_the_block_that_is_to_blame(task: Task, result: SearchResult) -> None:
+def test_the_search_leaves_out_the_block_that_is_to_blame(task: SearchTask, result: SearchResult) -> None:
     assert [name for name, outcome in task.by_model.items() if not outcome.passed] == ["cord"]
     assert result.record["found"] is True
     assert result.record["in_time"] is True
@@ -181,7 +193,7 @@ def test_the_search_leaves_out_the_block_that_is_to_blame(task: Task, result: Se
     assert result.outcome.passed
 
 
-def test_what_is_found_has_its_share_and_stays_int8_elsewhere(task: Task, result: SearchResult) -> None:
+def test_what_is_found_has_its_share_and_stays_int8_elsewhere(task: SearchTask, result: SearchResult) -> None:
     assert result.models is not None
     cord = result.models["cord"]
     share = quantised_share(onnx.load_model_from_string(cord.data))
@@ -191,8 +203,10 @@ def test_what_is_found_has_its_share_and_stays_int8_elsewhere(task: Task, result
     assert result.models["levels"] is task.models["levels"]
 
 
-def test_the_trail_holds_blocks_trials_and_result(task: Task, result: SearchResult, trail: Path) -> None:
-    content = json.loads((trail / TRAIL).read_text())
+def test_the_trail_holds_blocks_trials_and_result(
+    task: SearchTask, result: SearchResult, trail: Path
+) -> None:
+    content = json.loads((trail / SEARCH_LOG_FILE).read_text())
     assert set(content["sensitivity"]) == {"cord"}
     blocks = content["sensitivity"]["cord"]
     assert sum(block["share"] for block in blocks) == pytest.approx(1.0)
@@ -209,27 +223,27 @@ def test_the_trail_holds_blocks_trials_and_result(task: Task, result: SearchResu
 
 
 def test_a_search_that_was_killed_goes_on_where_it_was(
-    task: Task, patients: StudySet, result: SearchResult, trail: Path, tmp_path: Path
+    task: SearchTask, patients: StudyCollection, result: SearchResult, trail: Path, tmp_path: Path
 ) -> None:
-    content = json.loads((trail / TRAIL).read_text())
+    content = json.loads((trail / SEARCH_LOG_FILE).read_text())
     kept = {**content, "trials": content["trials"][:-1], "result": None}
-    (tmp_path / TRAIL).write_text(json.dumps(kept))
+    (tmp_path / SEARCH_LOG_FILE).write_text(json.dumps(kept))
     again = _search(task, patients, tmp_path)
     assert again.record == result.record
-    trials = json.loads((tmp_path / TRAIL).read_text())["trials"]
+    trials = json.loads((tmp_path / SEARCH_LOG_FILE).read_text())["trials"]
     assert trials[: len(kept["trials"])] == kept["trials"]
     assert len(trials) == len(content["trials"])
 
 
 def test_a_pack_is_written_with_what_the_search_found(
-    task: Task, patients: StudySet, result: SearchResult, trail: Path, tmp_path: Path
+    task: SearchTask, patients: StudyCollection, result: SearchResult, trail: Path, tmp_path: Path
 ) -> None:
     kept = tmp_path / "trail"
     shutil.copytree(trail, kept)
     options = QuantiseOptions(("int8",), limits=FEW, search=SearchOptions(kept))
-    failed = Quantised(task.pack, {"int8": task.failed}, {"int8": task.by_model})
+    failed = QuantisationResult(task.pack, {"int8": task.failed}, {"int8": task.by_model})
     made = {"int8": dict(task.models)}
-    found, models = searched(failed, made, task.calibration, (patients, patients), options)
+    found, models = search_failed_int8(failed, made, task.calibration, (patients, patients), options)
     assert found.outcomes["int8"].passed
     assert not found.by_model
     pack = write_variants(tmp_path / "pack", found, models, {"search": found.search})
@@ -263,18 +277,18 @@ def test_a_search_that_found_nothing_says_why(result: SearchResult, trail: Path)
 def test_a_trail_of_another_search_is_kept_and_not_gone_on_with(
     result: SearchResult, trail: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(trail / TRAIL, tmp_path)
-    content = json.loads((tmp_path / TRAIL).read_text())
+    shutil.copy(trail / SEARCH_LOG_FILE, tmp_path)
+    content = json.loads((tmp_path / SEARCH_LOG_FILE).read_text())
     assert result.record["trail"] == content["key"]
     about = content["about"]
-    assert Trail(tmp_path, about).trials
-    other = Trail(tmp_path, {**about, "limits": {**about["limits"], "maximum_level_shift_mm": 3.0}})
+    assert SearchLog(tmp_path, about).trials
+    other = SearchLog(tmp_path, {**about, "limits": {**about["limits"], "maximum_level_shift_mm": 3.0}})
     assert not other.trials
     assert json.loads((tmp_path / f"sensitivity.{content['key'][:12]}.json").read_text()) == content
 
 
 def test_without_time_nothing_is_found_and_that_is_said(
-    task: Task, patients: StudySet, tmp_path: Path
+    task: SearchTask, patients: StudyCollection, tmp_path: Path
 ) -> None:
     begun = time.monotonic()
     found = _search(task, patients, tmp_path, minutes=1e-6)
@@ -286,18 +300,18 @@ def test_without_time_nothing_is_found_and_that_is_said(
 
 
 def test_a_damaged_trail_is_put_aside(tmp_path: Path) -> None:
-    (tmp_path / TRAIL).write_text("{")
-    assert not Trail(tmp_path, {"a": 1}).trials
+    (tmp_path / SEARCH_LOG_FILE).write_text("{")
+    assert not SearchLog(tmp_path, {"a": 1}).trials
     assert (tmp_path / "sensitivity.damaged.json").read_text() == "{"
 
 
 def test_a_candidate_that_is_lost_is_left_off_and_its_study_comes_first_next_time(
-    pack: Pack, seen: list[LoadedStudy], task: Task, tmp_path: Path
+    pack: Pack, seen: list[LoadedStudy], task: SearchTask, tmp_path: Path
 ) -> None:
     """The same study three times, of which only the last is graded otherwise by FP32, as it is told here."""
     several = [seen[0]] * 3
     gate = Gate(pack, lambda _: several, "three studies", replace(FEW, maximum_level_shift_mm=0.5))
-    gate.prepare("")
+    gate.grade_reference("")
     moved = gate._expected[2]
     assert moved is not None
     levels = [
@@ -306,16 +320,16 @@ def test_a_candidate_that_is_lost_is_left_off_and_its_study_comes_first_next_tim
     ]
     gate._expected[2] = replace(moved, levels=tuple(levels))
     same = write_candidate(pack, tmp_path / "same", "int8", {})
-    first = gate.attempt("int8", same)
+    first = gate.measure_until_failure("int8", same)
     assert first.validated_on == "three studies"
     assert not first.passed
-    second = gate.attempt("int8", same)
+    second = gate.measure_until_failure("int8", same)
     assert second.validated_on == "1 of 3 studies (three studies), then left off"
     assert [check.figure for check in second.failures].count("largest level shift in mm") == 1
 
 
 def test_the_gate_says_the_same_whether_it_knows_the_models_or_not(
-    pack: Pack, seen: list[LoadedStudy], task: Task, tmp_path: Path
+    pack: Pack, seen: list[LoadedStudy], task: SearchTask, tmp_path: Path
 ) -> None:
     """Answers are kept when a model is met a second time, and taken from there the third time."""
     candidate = write_candidate(pack, tmp_path, "int8", {"cord": task.models["cord"].data})

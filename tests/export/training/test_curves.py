@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from stenosis_trt.export.training.curves import plot_curves
-from stenosis_trt.export.training.loops import Schedule, Task, train
+from stenosis_trt.export.training.loops import TrainingSchedule, TrainingTask, train
 
 _CURVES = (sys.executable, "-m", "stenosis_trt.export.training.curves")
 
@@ -28,14 +28,14 @@ def _train(folder: Path, name: str) -> None:
         weight = next(network.parameters()).detach()
         return {"distance": float((weight - 1.0).abs().max()), "sum": float(weight.sum())}
 
-    task = Task(
+    task = TrainingTask(
         name,
         nn.Conv2d(2, 1, 1),
         _source,
         lambda output, target: nn.functional.mse_loss(output[:, 0], target),
         figures,
-        Schedule(steps=6, batch=2, learning_rate=0.1, warm_up=1, validate_every=2),
-        judged_by="distance",
+        TrainingSchedule(steps=6, batch=2, learning_rate=0.1, warm_up=1, validate_every=2),
+        selection_metric="distance",
         higher_is_better=False,
     )
     train(task, folder, torch.device("cpu"), loaders=0)

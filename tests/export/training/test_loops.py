@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from stenosis_trt.export.checkpoints.files import CheckpointError, write_checkpoint
-from stenosis_trt.export.training.loops import Schedule, Task, train
+from stenosis_trt.export.training.loops import TrainingSchedule, TrainingTask, train
 
 _CPU = torch.device("cpu")
 _BATCH = 4
@@ -60,8 +60,8 @@ def _network() -> nn.Sequential:
     )
 
 
-def _task(source: Callable[[np.random.Generator], Any] | None = None, **changes: Any) -> Task:
-    schedule = Schedule(
+def _task(source: Callable[[np.random.Generator], Any] | None = None, **changes: Any) -> TrainingTask:
+    schedule = TrainingSchedule(
         steps=12,
         batch=_BATCH,
         learning_rate=0.05,
@@ -72,10 +72,10 @@ def _task(source: Callable[[np.random.Generator], Any] | None = None, **changes:
     )
     of_schedule = {key: changes.pop(key) for key in list(changes) if hasattr(schedule, key)}
     schedule = replace(schedule, **of_schedule)
-    return Task("toy", _network(), source or _Source(), _loss, _error, schedule, **changes)
+    return TrainingTask("toy", _network(), source or _Source(), _loss, _error, schedule, **changes)
 
 
-def _stopping(source: _Source | None = None, **changes: Any) -> Task:
+def _stopping(source: _Source | None = None, **changes: Any) -> TrainingTask:
     """Learns so fast that it soon gets worse, and stops after three validations that were no better."""
     options = {"steps": 60, "learning_rate": 0.2, "validate_every": 2, "checkpoint_every": 3, "patience": 3}
     return _task(source, judged_by="error", higher_is_better=False, **options, **changes)
@@ -296,7 +296,7 @@ def test_a_run_too_short_to_be_quantised_is_refused() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
-    schedule = Schedule(steps=100, batch=1, learning_rate=1.0, warm_up=10)
+    schedule = TrainingSchedule(steps=100, batch=1, learning_rate=1.0, warm_up=10)
     rates = [schedule.rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0)

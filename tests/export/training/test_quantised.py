@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stenosis_trt.export.onnx.from_torch import answer_of, export_network
+from stenosis_trt.export.onnx.from_torch import export_network, torch_inference
 from stenosis_trt.export.onnx.graphs import run_model
 from stenosis_trt.export.precision.convert import Int8Options, to_int8
-from stenosis_trt.export.precision.rewrites import Rewritten, rewritten
-from stenosis_trt.export.training.quantised import ActivationRanges, fake_quantised, quantised_layers
+from stenosis_trt.export.precision.rewrites import RewrittenModel, rewrite_squeeze_excite
+from stenosis_trt.export.training.quantised import ActivationRanges, quantised_layers, simulated_int8
 
 
 def _layer(
@@ -67,7 +67,7 @@ def _images(count: int = 4) -> torch.Tensor:
 
 def _observed(network: nn.Module, images: torch.Tensor, percentile: float = 100.0) -> ActivationRanges:
     ranges = ActivationRanges(1, percentile)
-    with fake_quantised(network, ranges), torch.no_grad():
+    with simulated_int8(network, ranges), torch.no_grad():
         network(images)
     return ranges
 
@@ -80,13 +80,15 @@ def _rms(values: np.ndarray) -> float:
 def test_it_answers_as_the_model_that_modelopt_makes(percentile: float) -> None:
     network, images = _small(), _images()
     data = export_network(network, "heatmaps", images.numpy(), half_weights=False).data
-    options = Int8Options("max" if percentile == 100.0 else "percentile", percentile, elsewhere="fp32")
-    real = rewritten(data, to_int8(data, images.numpy(), options), images.numpy())
-    assert isinstance(real, Rewritten), "the squeeze-excite branch is out of INT8"
+    options = Int8Options(
+        "max" if percentile == 100.0 else "percentile", percentile, high_precision_dtype="fp32"
+    )
+    real = rewrite_squeeze_excite(data, to_int8(data, images.numpy(), options), images.numpy())
+    assert isinstance(real, RewrittenModel), "the squeeze-excite branch is out of INT8"
     answers = run_model(real.data, images.numpy())
     error = _rms(answers - run_model(data, images.numpy()))
-    with fake_quantised(network, _observed(network, images, percentile)):
-        simulated = answer_of(network, "heatmaps")(images.numpy())
+    with simulated_int8(network, _observed(network, images, percentile)):
+        simulated = torch_inference(network, "heatmaps")(images.numpy())
     assert error > 1e-3
     assert _rms(simulated - answers) < 0.1 * error
 
@@ -115,7 +117,7 @@ def test_gradients_reach_every_parameter_and_point_the_same_way() -> None:
         }
 
     plain = gradients()
-    with fake_quantised(network, ranges):
+    with simulated_int8(network, ranges):
         rounded = gradients()
     assert rounded.keys() == dict(network.named_parameters()).keys()
     for name, value in rounded.items():
@@ -125,7 +127,7 @@ def test_gradients_reach_every_parameter_and_point_the_same_way() -> None:
 
 def test_it_works_in_mixed_precision() -> None:
     network, images = _small(), _images()
-    with fake_quantised(network, _observed(network, images)):
+    with simulated_int8(network, _observed(network, images)):
         single = network(images)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             mixed = network(images)
@@ -140,7 +142,7 @@ def test_what_is_cut_off_gets_no_gradient() -> None:
     ranges = _observed(layer, torch.full((1, 16, 2, 2), 1.0))
     x = torch.full((1, 16, 2, 2), 0.5, requires_grad=True)
     y = torch.full((1, 16, 2, 2), 1.5, requires_grad=True)
-    with fake_quantised(layer, ranges):
+    with simulated_int8(layer, ranges):
         (layer(x).sum() + layer(y).sum()).backward()
     assert x.grad is not None
     assert y.grad is not None
@@ -152,7 +154,7 @@ def test_the_network_keeps_its_names_and_weights_and_answers_as_before() -> None
     network, images = _small(), _images()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     before = network(images)
-    with fake_quantised(network, _observed(network, images)):
+    with simulated_int8(network, _observed(network, images)):
         within = network(images)
         assert network.state_dict().keys() == state.keys()
         assert dict(network.named_parameters()).keys() == dict(_small().named_parameters()).keys()
@@ -164,7 +166,7 @@ def test_the_network_keeps_its_names_and_weights_and_answers_as_before() -> None
 def test_a_pass_that_fails_leaves_nothing_rounded() -> None:
     network, images = _small(), _images()
     ranges = _observed(network, images)
-    with fake_quantised(network, ranges):
+    with simulated_int8(network, ranges):
         with pytest.raises(RuntimeError, match="channels"):
             network(torch.zeros(1, 4, 32, 32))
         one = network.stem(images)
@@ -174,7 +176,7 @@ def test_a_pass_that_fails_leaves_nothing_rounded() -> None:
 def test_ranges_are_the_largest_of_their_batches_and_then_fixed() -> None:
     layer = nn.Conv2d(16, 16, 1)
     ranges = ActivationRanges(2)
-    with fake_quantised(layer, ranges):
+    with simulated_int8(layer, ranges):
         for size in (1.0, 3.0, 7.0):
             layer(torch.full((1, 16, 2, 2), -size))
     assert ranges.fixed
@@ -194,26 +196,26 @@ def test_channels_that_are_all_zero_stay_zero() -> None:
     with torch.no_grad():
         layer.weight[3] = 0.0
     x = torch.zeros(1, 16, 2, 2)
-    with fake_quantised(layer, _observed(layer, x)):
+    with simulated_int8(layer, _observed(layer, x)):
         assert torch.equal(layer(x), torch.zeros(1, 16, 2, 2))
     ranges = _observed(layer, torch.ones(1, 16, 2, 2))
-    with fake_quantised(layer, ranges):
+    with simulated_int8(layer, ranges):
         assert layer(torch.ones(1, 16, 2, 2))[0, 3].abs().max() == 0.0
 
 
 def test_what_cannot_be_simulated_is_refused() -> None:
     with (
         pytest.raises(ValueError, match="would be INT8"),
-        fake_quantised(nn.Conv2d(3, 4, 1), ActivationRanges()),
+        simulated_int8(nn.Conv2d(3, 4, 1), ActivationRanges()),
     ):
         pass
     layer = nn.Conv2d(16, 16, 1)
     pixel = torch.ones(1, 16, 1, 1)
     seen = _observed(layer, pixel)
-    with fake_quantised(layer, seen), pytest.raises(RuntimeError, match="one pixel large"):
+    with simulated_int8(layer, seen), pytest.raises(RuntimeError, match="one pixel large"):
         layer(pixel)
     other = ActivationRanges(1, seen=1, largest={"somewhere": 1.0})
-    with fake_quantised(layer, other), pytest.raises(RuntimeError, match="goes into weight has no range"):
+    with simulated_int8(layer, other), pytest.raises(RuntimeError, match="goes into weight has no range"):
         layer(torch.ones(1, 16, 2, 2))
     for wrong in ({"batches": 0}, {"percentile": 20.0}):
         with pytest.raises(ValueError, match="Give"):
@@ -264,7 +266,7 @@ def test_training_with_it_gives_weights_that_take_int8_better() -> None:
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = 5e-3 * (1.0 - step / steps)
-            with fake_quantised(network, ranges) if simulated else nullcontext():
+            with simulated_int8(network, ranges) if simulated else nullcontext():
                 loss = functional.mse_loss(network(x), wanted)
             optimiser.zero_grad()
             loss.backward()

@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stenosis_trt.bench.phantom.study import Phantoms, sample_study
-from stenosis_trt.engine.packs.crop import heatmap_to_input, slice_roi, to_patient
+from stenosis_trt.bench.phantom.study import PhantomSource, sample_study
+from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input, slice_roi
 from stenosis_trt.export.training.recipe import CORD_INPUT, GRADER_INPUT, LEVELS_INPUT
-from stenosis_trt.export.training.rendering import StudySet, load_grades, load_rendered, render_set
+from stenosis_trt.export.training.rendering import RenderedStudySet, load_grades, load_rendered, render_set
 from stenosis_trt.export.training.samples import (
     CordSamples,
     GraderSamples,
     LevelSamples,
     StudyStore,
-    heatmaps,
-    moved,
-    to_output,
+    gaussian_heatmaps,
+    patient_to_region,
+    rotate_and_zoom,
 )
 from stenosis_trt.kernels.reference import decode_keypoints
 
-PHANTOMS = StudySet("phantom", Phantoms(), 71)
+PHANTOMS = RenderedStudySet("phantom", PhantomSource(), 71)
 
 
 @pytest.fixture(scope="module")
@@ -48,31 +48,35 @@ def test_rendering_again_changes_nothing_that_is_there(store: StudyStore) -> Non
 
 def test_heatmaps_decode_to_the_points_they_were_made_from() -> None:
     xy = np.array([[40.3, 77.9], [100.0, 30.5]])
-    maps = heatmaps(xy, np.array([1.0, 0.6]), (128, 128), 4)
+    maps = gaussian_heatmaps(xy, np.array([1.0, 0.6]), (128, 128), 4)
     decoded = decode_keypoints(maps[None])[0]
     assert heatmap_to_input(decoded[:, :2], 4) == pytest.approx(xy, abs=0.1)
     assert decoded[:, 2] == pytest.approx([1.0, 0.6], rel=0.12)
 
 
 def test_a_point_outside_the_input_has_no_peak() -> None:
-    assert heatmaps(np.array([[-3.0, 20.0]]), np.ones(1), (64, 64), 4).max() == 0.0
+    assert gaussian_heatmaps(np.array([[-3.0, 20.0]]), np.ones(1), (64, 64), 4).max() == 0.0
 
 
 def test_turning_and_zooming_keep_the_regions_centre(store: StudyStore) -> None:
     pose = store[0].sagittal_poses[3]
     plain = slice_roi(pose, store[0].level_points[2], GRADER_INPUT)
-    turned = moved(plain, (128, 128), 25.0, 1.3)
+    turned = rotate_and_zoom(plain, (128, 128), 25.0, 1.3)
     middle = [63.5, 63.5]
-    assert to_patient(pose, turned, middle) == pytest.approx(to_patient(pose, plain, middle))
-    step = to_patient(pose, turned, [64.5, 63.5]) - to_patient(pose, turned, middle)
+    assert crop_to_patient(pose, turned, middle) == pytest.approx(crop_to_patient(pose, plain, middle))
+    step = crop_to_patient(pose, turned, [64.5, 63.5]) - crop_to_patient(pose, turned, middle)
     assert np.linalg.norm(step) == pytest.approx(GRADER_INPUT.spacing_mm / 1.3)
 
 
 def test_points_and_affines_are_inverse(store: StudyStore) -> None:
     pose = store[0].axial_poses[0]
-    affine = moved(slice_roi(pose, store[0].cord_points[0].mean(axis=0), CORD_INPUT), (128, 128), -11.0, 0.9)
+    affine = rotate_and_zoom(
+        slice_roi(pose, store[0].cord_points[0].mean(axis=0), CORD_INPUT), (128, 128), -11.0, 0.9
+    )
     points = store[0].cord_points[0]
-    assert to_patient(pose, affine, to_output(affine, pose, points)) == pytest.approx(points, abs=0.05)
+    assert crop_to_patient(pose, affine, patient_to_region(affine, pose, points)) == pytest.approx(
+        points, abs=0.05
+    )
 
 
 def test_samples_are_the_same_for_the_same_number_and_differ_for_others(store: StudyStore) -> None:

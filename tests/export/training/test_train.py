@@ -23,13 +23,13 @@ from stenosis_trt.export.checkpoints.networks import load_network
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
-from stenosis_trt.export.onnx.from_torch import answer_of, export_network
+from stenosis_trt.export.onnx.from_torch import export_network, torch_inference
 from stenosis_trt.export.onnx.graphs import run_model
 from stenosis_trt.export.packs.check_slices import random_inputs
 from stenosis_trt.export.spec_file import read_spec, reference_spec
 from stenosis_trt.export.training.recipe import GRADE_NAMES
 from stenosis_trt.export.training.tasks import grade_loss, heatmap_loss
-from stenosis_trt.export.training.train import known_figures
+from stenosis_trt.export.training.train import read_fold_figures
 
 
 def _example(*shape: int) -> np.ndarray:
@@ -170,7 +170,7 @@ def test_what_was_trained_is_left_as_checkpoints_that_export_takes(trained: Path
     for name, model in pack.models.items():
         network = load_network(trained / "work" / "all" / f"{name}.safetensors", declared[name]).network
         batch = random_inputs(model.input, 2)
-        expected = answer_of(network, model.output.kind)(batch)
+        expected = torch_inference(network, model.output.kind)(batch)
         if name == "grader":
             expected = expected ** (1 / _FOUND["calibration"]["temperature"])
             expected /= expected.sum(axis=1, keepdims=True)
@@ -180,7 +180,7 @@ def test_what_was_trained_is_left_as_checkpoints_that_export_takes(trained: Path
 def test_without_folds_a_pack_gets_no_temperature_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert known_figures(tmp_path / "folds.json") == {}
+    assert read_fold_figures(tmp_path / "folds.json") == {}
     assert "gets no temperature and no figures" in capsys.readouterr().out
 
 
