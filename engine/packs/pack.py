@@ -227,7 +227,7 @@ def _parse(path: Path, manifest: bytes) -> Pack:
         licence=content.licence,
         intended_use=content.intended_use,
         card=content.card,
-        models={name: getattr(content.models, name).specification(name) for name in MODEL_NAMES},
+        models={name: getattr(content.models, name).to_spec(name) for name in MODEL_NAMES},
     )
 
 

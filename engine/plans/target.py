@@ -33,9 +33,9 @@ def select_gpu(flavour: Flavour, settings: BuildSettings, driver: NvidiaDriver) 
     if not flavour.builds_without_gpu:
         if not driver.gpus:
             raise TensorRTError(
-                f"{flavour.name} builds on the GPU that it builds for, and here is none:
-                {driver.unavailable_reason}.", "Build where the plans are to run, or build ahead of time with
-                --flavour tensorrt-rtx.",
+                f"{flavour.name} builds on the GPU that it builds for, and here is none: "
+                f"{driver.unavailable_reason}.",
+                "Build where the plans are to run, or build ahead of time with --flavour tensorrt-rtx.",
             )
         return driver.gpus[0]
     if settings.compute_capabilities or not driver.gpus:
