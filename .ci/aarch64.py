@@ -14,7 +14,7 @@ import tomllib
 
 _GLIBC = {"3.10": 35, "3.12": 39}
 _OLDEST_GLIBC = 17
-_EXTRAS = ("serve",)
+_EXTRAS = ("sign",)
 """What else runs there. PyCUDA has no wheels, and TensorRT is JetPack's own: neither is asked for."""
 
 

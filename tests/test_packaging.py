@@ -189,15 +189,14 @@ def test_the_extras_are_those_of_the_design_and_hold_what_was_asked_for() -> Non
         "rtx-build",
         "export",
         "sign",
-        "serve",
-        "cluster",
         "bench",
+        "docs",
         "test",
     }
     assert "pycuda" in extras["gpu"] & extras["trt"] & extras["rtx"]
     assert "tensorrt" in extras["trt"]
     assert {"torch", "onnx", "polygraphy"} <= extras["export"]
-    assert extras["sign"] == {"cryptography"} <= extras["serve"]
+    assert extras["sign"] == {"cryptography"}
 
 
 def _requirements(name: str, extra: str) -> list[str]:
@@ -221,12 +220,13 @@ def _required(name: str, extra: str, seen: set[tuple[str, str]]) -> None:
                     _required(*key, seen)
 
 
-def test_constraints_pin_everything_that_the_tests_bring() -> None:
+@pytest.mark.parametrize("extra", ["test", "docs"])
+def test_constraints_pin_everything_that_the_tests_and_the_site_bring(extra: str) -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"==[^=*]+", str(pin.specifier)) for pin in pins)
     needed: set[tuple[str, str]] = set()
-    _required("stenosis-trt", "test", needed)
+    _required("stenosis-trt", extra, needed)
     unpinned = {name for name, _ in needed} - {canonicalize_name(pin.name) for pin in pins}
     # PyTorch's build for CUDA brings packages that its build for the CPU does not have.
     assert {name for name in unpinned if not re.match(r"nvidia-|cuda-|triton", name)} == {"stenosis-trt"}
@@ -252,26 +252,6 @@ def test_the_readmes_first_commands_are_those_that_ci_calls() -> None:
     assert second == ["pip install -c constraints.txt '.[test]' && pytest -n auto --dist loadfile"]
     for command in (*rest, *second):
         assert command in called
-
-
-def test_the_readme_explains_every_flag_that_a_result_can_carry() -> None:
-    """Flags are the words in snake case that the stages put into a tuple of flags."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    explained = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", readme))
-    stages = ("choose", "study_reader", "levels", "cord", "match", "pipeline")
-    written: set[str] = set()
-    for stage in stages:
-        for node in ast.walk(ast.parse((ROOT / "engine" / f"{stage}.py").read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Tuple):
-                written |= {
-                    item.value
-                    for item in node.elts
-                    if isinstance(item, ast.Constant)
-                    and isinstance(item.value, str)
-                    and re.fullmatch(r"[a-z]+(_[a-z]+)+", item.value)
-                }
-    assert written
-    assert written <= explained, sorted(written - explained)
 
 
 def test_the_installed_package_holds_a_reference_pack_that_verifies() -> None:

@@ -46,7 +46,7 @@ WARNING_MEANINGS = {
     "uid_replaced": "a UID is not valid, its hash is written",
     "out_of_distribution": "a region is unlike all that was trained on",
 }
-"""A few words for each warning: with its name and a count they fit into 80 columns. The README has more."""
+"""A few words for each warning: with its name and a count they fit into 80 columns; see docs/results.md."""
 
 
 def summary_lines(outcome: RunSummary) -> Iterator[str]:
@@ -63,7 +63,7 @@ def summary_lines(outcome: RunSummary) -> Iterator[str]:
         for warning, studies in ranked[:_MOST_FREQUENT]:
             yield f"  {warning:24} {studies:6}  {WARNING_MEANINGS.get(warning, '')}".rstrip()
         if len(ranked) > _MOST_FREQUENT:
-            yield f"  and {len(ranked) - _MOST_FREQUENT} more; see studies.csv and the README"
+            yield f"  and {len(ranked) - _MOST_FREQUENT} more; see studies.csv and docs/results.md"
     yield _totals(outcome)
     yield f"Results: {outcome.shown}"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import stand_in
+from documented import quoted, read, rows
 
 from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.runs.batch import RunSummary
@@ -15,7 +15,6 @@ from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.summary import WARNING_MEANINGS, summary_lines
 from stenosis_trt.engine.runs.table_files import CsvFormat
 
-ROOT = Path(__file__).resolve().parents[3]
 COLUMNS = 80
 
 
@@ -127,7 +126,7 @@ def test_a_summary_has_the_worst_grades_first_and_the_most_frequent_flags() -> N
         "  low_contrast                  2  the region is nearly flat",
         "  thin_slices                   2  slices are closer than 2 mm",
         "  fat_suppressed                1  fat is suppressed in the images",
-        "  and 1 more; see studies.csv and the README",
+        "  and 1 more; see studies.csv and docs/results.md",
         "7 of 9 studies graded, 2 could not be graded, 3 problems in errors.csv.",
         "Results: R",
     ]
@@ -137,12 +136,8 @@ def test_a_run_without_a_study_says_so_and_where_its_tables_are() -> None:
     assert list(summary_lines(_outcome())) == ["No study was found.", "Results: R"]
 
 
-def test_each_flag_of_the_readme_has_a_few_words_that_fit() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("| warning | meaning |")[1].split("\n\n")[0]
-    documented = {
-        name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])
-    }
+def test_each_warning_of_the_documents_has_a_few_words_that_fit() -> None:
+    documented = {name for row in rows(read("docs/results.md"), "## Warnings") for name in quoted(row[0])}
     assert documented == set(WARNING_MEANINGS)
     lines = summary_lines(_outcome(warnings=dict.fromkeys(WARNING_MEANINGS, 1)))
     assert all(len(line) <= COLUMNS for line in lines)

@@ -201,7 +201,7 @@ def test_tensorrt_ends_with_a_fifth_fewer_layers_of_the_grader(
     plain = fused_layers(data, (3, 128, 128))
     assert len(plain) < len(lighter) < 0.85 * len(quantised)
     if TensorRT(FLAVOURS["tensorrt-rtx"]).version == "1.7.1.116":
-        # The figures of docs/architecture.md.
+        # The figures of docs/decisions/squeeze-excite.md.
         assert (len(plain), len(lighter), len(quantised)) == (277, 353, 431)
     assert not any("CorrSilu" in name for name in quantised)
     assert sum("CorrSilu" in name for name in lighter) == 39

@@ -1,0 +1,218 @@
+"""Every command of the documents runs: here, as it stands, or in the test or script that is named for it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documented import DOCUMENTS, ROOT, blocks, commands_in, quoted, read, rows
+
+from stenosis_trt.engine.packs.pack import reference_pack
+
+COMMANDS = {
+    command: str(path.relative_to(ROOT))
+    for path in reversed(DOCUMENTS)
+    for command in commands_in(path.read_text(encoding="utf-8"))
+}
+"""Every command, and the first document that has it."""
+
+SMALLER = (
+    ("phantom P --studies 40", "phantom P --studies 2"),
+    ("study_time --studies 10", "study_time --studies 1"),
+    ("subpixel --studies 16", "subpixel --studies 1"),
+    ("reading_time", "reading_time --runs 1 --workers 1"),
+)
+"""What is run with fewer studies than the documents say."""
+
+RUN_HERE = (
+    "stenosis-trt demo --out TRY",
+    "python docs/examples/draw_study.py TRY/studies/study_0001 TRY/results/results.jsonl TRY/example.png",
+    "stenosis-trt doctor",
+    "stenosis-trt phantom P --studies 40 --seed 4242 --workers 2",
+    "stenosis-trt grade P --out R",
+    "python -m stenosis_trt.bench.accuracy.compare R/results.csv P/truth.csv",
+    "stenosis-trt inspect STUDIES",
+    "stenosis-trt inspect STUDIES --no-paths",
+    "stenosis-trt inspect STUDIES --files",
+    "stenosis-trt inspect STUDIES --limit max_file_bytes=4GiB --limit timeout_seconds=300",
+    "stenosis-trt grade STUDIES --out RESULTS",
+    "stenosis-trt grade STUDIES --out RESULTS --resume",
+    "stenosis-trt grade STUDIES --out RESULTS-WITHOUT-PATHS --no-paths",
+    "stenosis-trt grade STUDIES --out RESULTS-EXCEL --csv-for-excel comma",
+    "stenosis-trt verify PACK",
+    "stenosis-trt doctor --pack PACK",
+    "stenosis-trt grade STUDIES --out RESULTS-PACK --pack PACK",
+    "openssl genpkey -algorithm ed25519 -out KEY.pem",
+    "openssl pkey -in KEY.pem -pubout -out PUB.pem",
+    "stenosis-trt sign PACK --key KEY.pem",
+    "stenosis-trt verify PACK --key PUB.pem",
+    "stenosis-trt grade STUDIES --out RESULTS-SIGNED --pack PACK --require-signature PUB.pem",
+    "openssl pkey -pubin -in PUB.pem -outform DER | tail -c 32 | sha256sum",
+    "stenosis-trt bench roofline",
+    "python -m stenosis_trt.bench.speed.study_time --studies 10",
+    "python -m stenosis_trt.bench.speed.reading_time",
+    "python -m stenosis_trt.bench.accuracy.subpixel --studies 16",
+)
+"""In this order, in one folder that has what the documents call STUDIES and PACK. All of them succeed."""
+
+_GATE = "tests/export/precision/test_gate.py"
+_SEARCH = "tests/export/precision/test_search.py"
+_EXPORT = "tests/export/packs/test_export_command.py"
+_BUILD = "tests/engine/cli/test_build.py"
+_STAND_INS = "tests/engine/backends/test_on_stand_ins.py"
+_GPU_SUITE = "tests/bench/speed/test_gpu_suite.py"
+_TRAIN = "tests/export/training/test_train.py"
+ELSEWHERE = (
+    # What is matched, and the script or test that runs it, with smaller networks or on stand-ins.
+    (r"python3 -m venv \.venv|pip install \.|stenosis-trt demo", ".ci/run"),
+    (r"pip install -c constraints\.txt '\.\[(test|docs)\]'|mkdocs build --strict", ".ci/run"),
+    (r"pytest -n auto --dist loadfile", ".ci/run"),
+    (r"pip install '\.\[rtx-build\]'", ".ci/run"),
+    (r"pytest tests/\S+( tests/\S+)*", "."),
+    (
+        r"stenosis-trt export .*--precision .*",
+        f"{_EXPORT}::test_export_goes_on_to_other_precisions_as_quantise_does",
+    ),
+    (r"stenosis-trt export .*", f"{_EXPORT}::test_three_checkpoints_become_a_pack_that_verifies"),
+    (r"python -m stenosis_trt\.export\.packs\.recover reference CK", "tests/export/packs/test_recover.py"),
+    (r"stenosis-trt quantise .*--search.*", f"{_SEARCH}::test_a_pack_is_written_with_what_the_search_found"),
+    (r"stenosis-trt quantise .*", f"{_GATE}::test_what_passes_is_published_and_what_fails_is_not"),
+    (r"stenosis-trt verify NEW.*", f"{_GATE}::test_verify_shows_the_variants_and_repeats_the_gate"),
+    (r"stenosis-trt grade .*--precision fp16", f"{_GATE}::test_the_precision_that_graded_is_recorded"),
+    (r"stenosis-trt verify PACK --(parity|inspect)", "tests/export/precision/test_parity.py"),
+    (r"stenosis-trt (build|doctor --pack) PACK-FP16( --flavour tensorrt-rtx --batch 1,6)?", _BUILD),
+    (r"stenosis-trt build PACK( --flavour tensorrt-rtx)?", _BUILD),
+    (r"stenosis-trt build PACK --precision fp16 .*", _BUILD),
+    (r"stenosis-trt grade STUDIES --out RESULTS-GPU --pack PACK --device gpu", _STAND_INS),
+    (r"(venv/bin/)?stenosis-trt bench gpu-suite --out SUITE( --quick)?( --prepare)?", _GPU_SUITE),
+    (r"stenosis-trt bench kernels .*", "tests/kernels/test_bench_work.py"),
+    (r"stenosis-trt phantom P2 --anatomy VOLUMES", "tests/bench/semisynthetic/test_semisynthetic.py"),
+    (r"stenosis-trt (phantom TRY|grade TRY) .*", "tests/test_docs_jetson.py"),
+    (r"python -m stenosis_trt\.export\.training\.train .*", _TRAIN),
+)
+
+NOT_RUN = (
+    # What no machine of the tests has.
+    (r"pytest -m gpu", "an NVIDIA GPU"),
+    (r"stenosis-trt (build|doctor --pack) PACK-FP16 --(flavour tensorrt|device gpu)", "TensorRT and a GPU"),
+    (
+        r"python -m stenosis_trt\.bench\.accuracy\.(real_anatomy VOLUMES|out_of_distribution DATA)",
+        "real volumes",
+    ),
+    (r"python -m stenosis_trt\.export\.training\.sizes .*", "real volumes, and hours"),
+    (
+        r"pip (wheel|download) .*|python3 -m venv --system-site-packages venv",
+        "a package index, and a GPU's machine",
+    ),
+    (r"venv/bin/pip .*|venv/bin/stenosis-trt doctor|PYTHONPATH=\.ci/types .*", "a GPU's machine"),
+    (r"sudo .*|/opt/.*|docker .*", "a Jetson"),
+    (r"python3 -m venv gather|gather/bin/pip .*|PYTHON=gather/bin/python .*", "a package index"),
+)
+
+
+def _matches(command: str, pattern: str) -> bool:
+    return re.fullmatch(pattern, command) is not None
+
+
+def test_every_command_is_run_here_or_somewhere_that_is_named() -> None:
+    lost = {
+        command: document
+        for command, document in COMMANDS.items()
+        if command not in RUN_HERE
+        and not any(_matches(command, pattern) for pattern, _ in (*ELSEWHERE, *NOT_RUN))
+    }
+    assert lost == {}
+
+
+def test_whatever_is_listed_stands_in_a_document() -> None:
+    assert [command for command in RUN_HERE if command not in COMMANDS] == []
+    patterns = [pattern for pattern, _ in (*ELSEWHERE, *NOT_RUN)]
+    assert [p for p in patterns if not any(_matches(command, p) for command in COMMANDS)] == []
+
+
+@pytest.mark.parametrize("place", sorted({place for _, place in ELSEWHERE}))
+def test_whatever_runs_a_command_is_there(place: str) -> None:
+    path, _, name = place.partition("::")
+    assert (ROOT / path).exists()
+    assert not name or f"\ndef {name}(" in read(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands ran, one after another; `outputs.json` has exit code and output of each."""
+    folder = tmp_path_factory.mktemp("documented")
+    (folder / "docs").symlink_to(ROOT / "docs")
+    (folder / "STUDIES").symlink_to("P")
+    (folder / "PACK").mkdir()
+    for path in reference_pack().iterdir():
+        if path.is_file():
+            os.link(path, folder / "PACK" / path.name) if path.suffix == ".onnx" else (
+                folder / "PACK" / path.name
+            ).write_bytes(path.read_bytes())
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    outputs = {}
+    for command in RUN_HERE:
+        line = command
+        for told, smaller in SMALLER:
+            line = line.replace(told, smaller)
+        answer = subprocess.run(
+            ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        outputs[command] = (answer.returncode, answer.stdout + answer.stderr)
+    (folder / "outputs.json").write_text(json.dumps(outputs), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("command", RUN_HERE)
+def test_a_command_runs_as_it_stands(command: str, folder: Path) -> None:
+    code, output = json.loads((folder / "outputs.json").read_text(encoding="utf-8"))[command]
+    assert code == 0, output
+
+
+def test_the_table_of_the_readme_is_what_the_demonstration_gives(folder: Path) -> None:
+    head = next(line for line in read("README.md").splitlines() if "`compression_ratio`" in line)
+    columns = quoted(head)
+    with (folder / "TRY/results/results.csv").open(newline="", encoding="utf-8") as stream:
+        first = [row for row in csv.DictReader(stream) if row["study_number"] == "1"]
+    assert rows(read("README.md"), "## What comes out") == [[row[name] for name in columns] for row in first]
+
+
+def test_the_picture_is_drawn(folder: Path) -> None:
+    drawn, kept = folder / "TRY/example.png", ROOT / "docs/images/example.png"
+    for path in (drawn, kept):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert _size(drawn) == _size(kept)
+
+
+def _size(picture: Path) -> tuple[int, int]:
+    header = picture.read_bytes()[16:24]
+    return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
+
+
+def test_run_json_has_the_fields_that_are_explained_and_the_signer(folder: Path) -> None:
+    content = json.loads((folder / "RESULTS-SIGNED/run.json").read_text(encoding="utf-8"))
+    explained = [name for row in rows(read("docs/results.md"), "## run.json") for name in quoted(row[0])]
+    assert sorted(explained) == sorted(content)
+    outputs = json.loads((folder / "outputs.json").read_text(encoding="utf-8"))
+    (line,) = [text for command, (_, text) in outputs.items() if command.endswith("sha256sum")]
+    assert content["pack"]["signed_by"] == f"SHA256:{line.split()[0]}"
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/python.md"])
+def test_the_python_examples_run(document: str, folder: Path) -> None:
+    """One after another, as in a notebook; "study_folder" and "archive" are phantoms."""
+    for name, leads_to in (("study_folder", "P/study_0001"), ("archive", "P")):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(leads_to)
+    code = "\n".join(blocks(read(document), "python"))
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "C5/6" in answer.stdout
