@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,30 @@ def test_every_file_of_the_checkout_that_is_named_is_there(name: str) -> None:
     ours = {item for item in spans if item.split("/")[0] in _first_parts() and "NAME" not in item}
     missing = {item for item in ours if not any((ROOT / folder / item).exists() for folder in _FOLDERS)}
     assert missing == set()
+
+
+@pytest.mark.parametrize("name", [*DECISIONS, "docs/architecture.md", "docs/python.md", "CONTRIBUTING.md"])
+def test_every_name_of_the_code_is_there(name: str) -> None:
+    """Whatever is written as code and looks like a name of Python, C++ or a file's entry."""
+    named = {
+        word
+        for span in re.findall(r"`([\w.]*[A-Za-z]_?[\w.]*)`", read(name))
+        for word in span.split(".")
+        if re.search(r"_|[a-z][A-Z]|^[A-Z][a-z]", word)
+    }
+    assert named - _words() == set()
+
+
+@cache
+def _words() -> set[str]:
+    """Every word of the sources, and of their names."""
+    return {
+        word
+        for folder in ("engine", "export", "bench", "kernels", "tests", ".ci")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".cu", ".cuh", ".cpp", ".toml", ".sh") and "venv" not in path.parts
+        for word in (path.stem, *re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    }
 
 
 def _first_parts() -> set[str]:
