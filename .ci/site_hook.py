@@ -11,8 +11,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from mkdocs.exceptions import PluginError
-
 _LOADED = {"src", "srcset", "poster", "data", "action", "background"}
 """Attributes whose address a browser loads or sends to, whatever the element."""
 _LOADING_RELATIONS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "manifest"}
@@ -59,8 +57,8 @@ def on_post_build(config: Any) -> None:
     """Look through the site that was built.
 
     Raises:
-        PluginError: something is loaded from another host.
+        RuntimeError: something is loaded from another host.
     """
     found = list(_loaded_from_elsewhere(Path(config.site_dir)))
     if found:
-        raise PluginError("The site would load from other hosts:\n  " + "\n  ".join(found))
+        raise RuntimeError("The site would load from other hosts:\n  " + "\n  ".join(found))
