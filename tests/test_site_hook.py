@@ -52,7 +52,7 @@ def test_a_page_of_its_own_files_with_links_elsewhere_passes(hook: ModuleType, t
 def test_whatever_would_come_from_another_host_fails_the_build(
     hook: ModuleType, tmp_path: Path, page: str, style: str
 ) -> None:
-    with pytest.raises(RuntimeError, match="index.html|style.css"):
+    with pytest.raises(RuntimeError, match=r"index\.html|style\.css"):
         hook.on_post_build(_site(tmp_path, page, style))
 
 
