@@ -207,6 +207,13 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
     assert "has no column study_uid" in answer.stderr
 
 
+def test_a_truth_without_any_grade_is_refused(tmp_path: Path) -> None:
+    truth = _write(tmp_path / "truth.csv", [_row("1", "C2/3", "", "", "")])
+    answer = _call(truth, truth)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("compare: The truth has no level with a grade.")
+
+
 def test_two_patients_rows_of_one_study_uid_are_refused(tmp_path: Path) -> None:
     truth = _write(tmp_path / "truth.csv", [_row("1", "C2/3", "0", "0.6", "0")])
     results = _write(
