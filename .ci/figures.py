@@ -1,4 +1,4 @@
-"""Check the figures of `stenosis_trt.bench.accuracy.compare` against what the reference pack must reach."""
+"""Check the JSON of `stenosis_trt.bench.accuracy.compare` against the bounds of the reference pack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _AT_MOST = {"ratio_mean_absolute_error": 0.05}
 
 
 def main(path: Path) -> int:
-    """Exit code 0 where every figure is good enough."""
+    """Print the figures that miss their bound; return 1 if there are any, else 0."""
     figures = json.loads(path.read_text(encoding="utf-8"))
     low = [
         f"{name} is {figures[name]:.3f}, not {least}"

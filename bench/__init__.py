@@ -1,1 +1,1 @@
-"""Phantoms with exact truth, comparison against truth, and benchmarks."""
+"""Phantoms with exact truth, accuracy of results, and benchmarks of speed."""

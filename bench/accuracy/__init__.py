@@ -1,1 +1,1 @@
-"""How well results agree with truth, with readers, and on images that must not be graded."""
+"""Accuracy of results: against truth and readers, on acquired volumes, and on images out of distribution."""

@@ -1,9 +1,8 @@
-"""Compare what `grade` wrote with the truth that `phantom` wrote.
+"""Compare results of `grade` with the truth of `phantom`, or with a reader's grades.
 
     python -m stenosis_trt.bench.accuracy.compare R/results.csv P/truth.csv [--out figures.json]
 
-Agreement of grades is Cohen's kappa with quadratic weights (Cohen, Psychological Bulletin 1968;70:213),
-its 95 % interval a bootstrap over patients. Errors of diameters and ratios are signed: measured − true.
+The statistics are in `agreement`. Errors are signed: measured − true.
 """
 
 from __future__ import annotations
@@ -17,24 +16,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from stenosis_trt.bench.accuracy.agreement import (
+    GRADE_COUNT,
+    ErrorStatistics,
+    bland_altman,
+    confusion_by_patient,
+    error_statistics,
+    kappa_interval,
+    quadratic_kappa,
+)
+from stenosis_trt.engine.geometry import FloatArray
 
-GRADE_COUNT = 4
 _COLUMNS = ("study_uid", "level", "kang_grade")
-"""What both tables must have. Readers grade and measure nothing, so the truth may have no more."""
-_NUMBERS = ("compression_ratio", "narrowest_ratio", "x_mm", "y_mm", "z_mm")
+"""Required columns of both tables. A reader's table may lack all others."""
+_NUMERIC_COLUMNS = ("compression_ratio", "narrowest_ratio", "x_mm", "y_mm", "z_mm")
 _FOUND_WITHIN_MM = 4.0
-_BOOTSTRAP_ROUNDS = 1000
 
 
 @dataclass(frozen=True)
 class LevelPair:
-    """One level in the truth, beside what was measured there; None where nothing was, or is known.
+    """One level of the truth and its result; None for values that are not known or were not measured.
 
-    `has_true_point` says whether the truth has the level's point. `true_ratio` is what the acquired slices
-    show at best, `narrowest_ratio` that of the anatomy.
+    Attributes:
+        true_ratio: best ratio that acquired slices can show.
+        narrowest_ratio: ratio at the narrowest position of the anatomy.
+        distance_mm: between the level's point and the true one.
+        has_true_point: the truth has the level's point.
     """
 
     study_uid: str
@@ -49,23 +57,13 @@ class LevelPair:
 
 
 @dataclass(frozen=True)
-class RatioError:
-    """Error of the compression ratio over some levels; None where it was measured at none of them."""
-
-    measured: int
-    bias: float | None
-    mean_absolute_error: float | None
-
-
-@dataclass(frozen=True)
 class TruthComparison:
-    """Figures over all levels of the truth; None for those of ratios and distances that the truth lacks.
+    """Statistics over all levels of the truth; None where the truth has no ratios or points.
 
-    Shares are of all levels in the truth, so a level that was not graded counts as a miss.
-    `ratio_*` compares with what the acquired axial slices show; `narrowest_ratio_bias` with the narrowest
-    place of the anatomy, and so holds what slices of some thickness miss.
-    `ratio_error_by_true_grade` has one entry a grade: an error at compressed levels alone is lost among the
-    many others.
+    Shares refer to all levels of the truth, so a level without a grade counts as a miss. `ratio_*` compares
+    with what the acquired axial slices show. `narrowest_ratio_bias` compares with the narrowest position of
+    the anatomy and thus includes the partial volume of thick slices. `ratio_error_by_true_grade` has one
+    entry per grade, since errors at the few compressed levels would vanish in the total.
     """
 
     studies: int
@@ -80,38 +78,14 @@ class TruthComparison:
     ratio_bias: float | None
     ratio_limits_of_agreement: tuple[float, float] | None
     narrowest_ratio_bias: float | None
-    ratio_error_by_true_grade: tuple[RatioError, ...]
+    ratio_error_by_true_grade: tuple[ErrorStatistics, ...]
     found_within_4_mm: float | None
     median_distance_mm: float | None
     confusion: list[list[int]]
 
 
-def quadratic_kappa(confusion: npt.ArrayLike) -> float:
-    """Cohen's kappa with quadratic weights of a square table of counts (rows: truth).
-
-    Returns NaN where it is not defined: an empty table, or both raters in one category throughout.
-    """
-    table = np.asarray(confusion, dtype=np.float64)
-    if table.sum() == 0.0:
-        return float("nan")
-    categories = np.arange(len(table))
-    weights = (categories[:, None] - categories[None, :]) ** 2
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    disagreement = float((weights * expected).sum())
-    return float("nan") if disagreement == 0.0 else 1.0 - float((weights * table).sum()) / disagreement
-
-
-def confusion_table(pairs: Iterable[LevelPair]) -> npt.NDArray[np.int64]:
-    """Counts of (true grade, grade), int64 (4, 4), over the levels that were graded."""
-    table = np.zeros((GRADE_COUNT, GRADE_COUNT), dtype=np.int64)
-    for pair in pairs:
-        if pair.grade is not None:
-            table[pair.true_grade, pair.grade] += 1
-    return table
-
-
 def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    # As spreadsheets save tables too: with a byte order mark, and with semicolons beside decimal commas.
+    # Spreadsheets add a byte order mark, and write semicolons together with decimal commas.
     with path.open(newline="", encoding="utf-8-sig") as stream:
         heading = stream.readline()
         stream.seek(0)
@@ -123,11 +97,11 @@ def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
         found: dict[tuple[str, str], dict[str, str]] = {}
         for row in table:
             if semicolons:
-                row.update({name: row[name].replace(",", ".") for name in _NUMBERS if row.get(name)})
+                row.update({name: row[name].replace(",", ".") for name in _NUMERIC_COLUMNS if row.get(name)})
             if found.setdefault((row["study_uid"], row["level"]), row) is not row:
                 raise ValueError(
                     f"{path} has two rows of study {row['study_uid']} and level {row['level']}: patients "
-                    "share the Study Instance UID. Grade one of them at a time, and compare that."
+                    "share the Study Instance UID. Grade and compare them separately."
                 )
         return found
 
@@ -142,13 +116,13 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
 
 
 def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
-    """Join results.csv and truth.csv on study and level; every row of the truth with a grade yields one pair.
+    """Join results.csv and truth.csv on study and level; each row of the truth with a grade yields one pair.
 
-    The truth may be a reader's, without ratios and points, and saved by a spreadsheet.
+    The truth may be a reader's table without ratios and points, saved by a spreadsheet.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is no such table, or the two have no study in common.
+        ValueError: a table lacks a column or repeats a level, or the two have no study in common.
     """
     measured, known = _rows(results), _rows(truth)
     if not {key[0] for key in measured} & {key[0] for key in known}:
@@ -179,47 +153,14 @@ def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
     return pairs
 
 
-def kappa_interval(tables: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """95 % percentile bootstrap of the quadratic kappa over patients, whose levels stay together.
-
-    Args:
-        tables: counts of each patient, int64 (patients, categories, categories).
-
-    Returns:
-        Both ends; NaN where kappa is defined in no draw.
-    """
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(tables), size=(_BOOTSTRAP_ROUNDS, len(tables)))
-    kappas = np.array([quadratic_kappa(tables[draw].sum(axis=0)) for draw in draws])
-    known = kappas[np.isfinite(kappas)]
-    if len(known) == 0:
-        return float("nan"), float("nan")
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _kappa_interval(pairs: Sequence[LevelPair]) -> tuple[float, float]:
-    studies = sorted({pair.study_uid for pair in pairs})
-    return kappa_interval(
-        np.stack([confusion_table(p for p in pairs if p.study_uid == study) for study in studies])
-    )
-
-
-def _errors(pairs: Iterable[LevelPair], narrowest: bool = False) -> FloatArray:
+def _errors(pairs: Iterable[LevelPair], narrowest: bool = False) -> list[float]:
     """Measured − true ratio of the levels where both are known."""
     both = ((pair.ratio, pair.narrowest_ratio if narrowest else pair.true_ratio) for pair in pairs)
-    return np.array([ratio - true for ratio, true in both if ratio is not None and true is not None])
-
-
-def _ratio_error(pairs: Iterable[LevelPair], grade: int) -> RatioError:
-    errors = _errors(p for p in pairs if p.true_grade == grade)
-    if len(errors) == 0:
-        return RatioError(0, None, None)
-    return RatioError(len(errors), float(np.mean(errors)), float(np.abs(errors).mean()))
+    return [ratio - true for ratio, true in both if ratio is not None and true is not None]
 
 
 def _lines(figures: TruthComparison) -> Iterator[str]:
-    """One figure a line; the errors by grade one line a grade."""
+    """Format one statistic per line, and the errors of each grade."""
     for name, value in asdict(figures).items():
         if name != "ratio_error_by_true_grade":
             yield f"{name:28} {round(value, 4) if isinstance(value, float) else value}"
@@ -231,40 +172,50 @@ def _lines(figures: TruthComparison) -> Iterator[str]:
 
 
 def compare_with_truth(pairs: Sequence[LevelPair]) -> TruthComparison:
-    """All figures of `TruthComparison` from joined levels."""
-    table = confusion_table(pairs)
+    """Compute all statistics of `TruthComparison` from joined levels.
+
+    Raises:
+        ValueError: there are no levels.
+    """
+    if not pairs:
+        raise ValueError("The truth has no level with a grade. Compare with a table that has grades.")
+    by_study = sorted(pairs, key=lambda pair: pair.study_uid)
+    tables = confusion_by_patient((pair.study_uid, pair.true_grade, pair.grade) for pair in by_study)
+    table = tables.sum(axis=0)
+    low, high = kappa_interval(tables)
     errors = _errors(pairs)
-    narrowest = _errors(pairs, narrowest=True)
+    ratio, limits = error_statistics(errors), bland_altman(errors)
     distances = np.array([pair.distance_mm for pair in pairs if pair.distance_mm is not None])
-    low, high = _kappa_interval(pairs)
-    bias = float(errors.mean()) if len(errors) else None
-    spread = 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else None
+    found = float(np.count_nonzero(distances <= _FOUND_WITHIN_MM)) / len(pairs)
     return TruthComparison(
-        studies=len({pair.study_uid for pair in pairs}),
+        studies=len(tables),
         levels=len(pairs),
         graded=int(table.sum()),
         accuracy=float(np.trace(table)) / len(pairs),
         kappa=quadratic_kappa(table),
         kappa_low=low,
         kappa_high=high,
-        ratio_measured=len(errors),
-        ratio_mean_absolute_error=float(np.abs(errors).mean()) if len(errors) else None,
-        ratio_bias=bias,
-        ratio_limits_of_agreement=None if bias is None or spread is None else (bias - spread, bias + spread),
-        narrowest_ratio_bias=float(narrowest.mean()) if len(narrowest) else None,
-        ratio_error_by_true_grade=tuple(_ratio_error(pairs, grade) for grade in range(GRADE_COUNT)),
-        found_within_4_mm=float(np.count_nonzero(distances <= _FOUND_WITHIN_MM)) / len(pairs)
-        if any(pair.has_true_point for pair in pairs)
-        else None,
+        ratio_measured=ratio.measured,
+        ratio_mean_absolute_error=ratio.mean_absolute_error,
+        ratio_bias=ratio.bias,
+        ratio_limits_of_agreement=(
+            None if limits.low is None or limits.high is None else (limits.low, limits.high)
+        ),
+        narrowest_ratio_bias=error_statistics(_errors(pairs, narrowest=True)).bias,
+        ratio_error_by_true_grade=tuple(
+            error_statistics(_errors(pair for pair in pairs if pair.true_grade == grade))
+            for grade in range(GRADE_COUNT)
+        ),
+        found_within_4_mm=found if any(pair.has_true_point for pair in pairs) else None,
         median_distance_mm=float(np.median(distances)) if len(distances) else None,
         confusion=table.tolist(),
     )
 
 
 def main() -> None:
-    """Print the comparison, one figure a line; with `--out` write it as JSON too.
+    """Print the comparison, one statistic per line; with `--out` also write it as JSON.
 
-    Exit code 2: what was given cannot be compared.
+    Exit code 2: the files cannot be compared.
     """
     parser = argparse.ArgumentParser(description="Compare results.csv with truth.csv.")
     parser.add_argument("results", type=Path)
@@ -276,14 +227,14 @@ def main() -> None:
         if arguments.out:
             arguments.out.write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        sys.exit(_refused(f"{error.filename}: {error.strerror}. Give results.csv and truth.csv."))
+        sys.exit(_print_error(f"{error.filename}: {error.strerror}. Give results.csv and truth.csv."))
     except (ValueError, csv.Error) as error:
-        sys.exit(_refused(str(error)))
+        sys.exit(_print_error(str(error)))
     for line in _lines(figures):
         print(line)
 
 
-def _refused(message: str) -> int:
+def _print_error(message: str) -> int:
     print(f"compare: {message}", file=sys.stderr)
     return 2
 

@@ -1,11 +1,11 @@
-"""What a pack says of images that are unlike all that it was trained to grade.
+"""Evaluate a pack on out-of-distribution images.
 
     python -m stenosis_trt.bench.accuracy.out_of_distribution ../shared/data --out figures.json
 
-Two questions. Each volume that shows no cervical spine in T2 is cut into the two clinical protocols, under
-headers that claim one, and graded: none may be. And the grader alone is shown regions of those volumes, of a
-head's sagittal slices and of noise, as it would be if levels had been found there: how many does it refuse,
-and how sure is it of the others?
+Two tests. First, volumes that are no T2 images of the cervical spine are resliced to the two clinical
+protocols, with headers of a cervical T2 study; the pack must not grade them. Second, the grader alone is
+given regions of these volumes, of sagittal slices of a head, and of noise, as if levels had been found there:
+which share does it reject, and for which share is it confident of a grade?
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ OOD_HEAD_STUDY = "dicom/siemens_supine_HFS"
 
 _REGIONS = 40
 _SEED = 9
-_CONTRAST = 0.05
-"""Standard deviation in the window below which the pipe warns of a region as showing next to nothing."""
-_SURE = 0.9
+_MIN_CONTRAST = 0.05
+"""Standard deviation in the window below which the pipeline warns of an empty region."""
+_CONFIDENT = 0.9
 
 Pixels = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
 class OutOfDistributionResult:
-    """One kind of image.
+    """Results for one kind of image.
 
     Attributes:
-        kind: what it is.
-        graded: whether the whole study was graded; None where it was no study.
-        regions: shown to the grader alone.
-        refused: share of them that are given no grade.
-        sure: share of them that are given a grade with a probability of 0.9 or more.
+        kind: description of the images.
+        graded: the whole study was graded; None if the images are no study.
+        regions: number of regions given to the grader alone.
+        refused: share of the regions without a grade.
+        sure: share of the regions with a grade of probability 0.9 or more.
     """
 
     kind: str
@@ -79,7 +79,7 @@ def _slices(study: AcquiredStudy) -> list[tuple[SlicePose, Pixels]]:
 
 
 def _head(folder: Path) -> list[tuple[SlicePose, Pixels]]:
-    """The sagittal series of a head."""
+    """Slices of the sagittal series of a head."""
     with DicomReader() as reader:
         series = next(
             series
@@ -99,7 +99,7 @@ def _noise(rng: np.random.Generator) -> list[tuple[SlicePose, Pixels]]:
 def _regions(
     slices: list[tuple[SlicePose, Pixels]], spec: InputSpec, rng: np.random.Generator
 ) -> Iterator[npt.NDArray[np.floating]]:
-    """Regions of the grader's size anywhere in the middle of the slices that show something."""
+    """Yield random regions of the grader's size from the middle of the slices, without empty ones."""
     found = 0
     for _ in range(50 * _REGIONS):
         middle = int(rng.integers(len(slices)))
@@ -111,7 +111,7 @@ def _regions(
         window = region_window(images, affine, size, spec.window_percentiles)
         region = preprocess_region(images, affine, size, window, (spec.mean, spec.std))
         contrast = float((region * np.asarray(spec.std)[:, None, None]).std())
-        if image[int(row), int(column)] > 0 and contrast >= _CONTRAST:
+        if image[int(row), int(column)] > 0 and contrast >= _MIN_CONTRAST:
             found += 1
             yield region
         if found == _REGIONS:
@@ -119,14 +119,14 @@ def _regions(
 
 
 def evaluate_out_of_distribution(data: Path, pack_path: Path | None) -> list[OutOfDistributionResult]:
-    """Show a pack everything that is unlike its training.
+    """Evaluate a pack on all out-of-distribution images.
 
     Args:
         data: folder with `volumes` and `dicom`.
         pack_path: None for the reference pack.
 
     Raises:
-        OSError: a volume is not there.
+        OSError: a volume is missing.
         PackError: the pack cannot be used.
     """
     pack = open_pack(pack_path)
@@ -142,16 +142,16 @@ def evaluate_out_of_distribution(data: Path, pack_path: Path | None) -> list[Out
         for kind, graded, slices in kinds:
             batch = np.stack(list(_regions(slices, spec, rng))).astype(np.float32)
             classes = np.concatenate([backend.infer("grader", item[None]) for item in batch])
-            told = [grade_probabilities(row, output)[0] for row in classes]
-            refused = float(np.mean([grades is None for grades in told]))
-            sure = float(np.mean([grades is not None and max(grades) >= _SURE for grades in told]))
+            regions = [grade_probabilities(row, output)[0] for row in classes]
+            refused = float(np.mean([grades is None for grades in regions]))
+            sure = float(np.mean([grades is not None and max(grades) >= _CONFIDENT for grades in regions]))
             found.append(OutOfDistributionResult(kind, graded, len(batch), refused, sure))
     return found
 
 
 def main() -> None:
-    """Parse, judge, print."""
-    parser = argparse.ArgumentParser(description="A pack on images unlike its training.")
+    """Evaluate a pack, print the results, and with `--out` write them as JSON."""
+    parser = argparse.ArgumentParser(description="Evaluate a pack on out-of-distribution images.")
     parser.add_argument("data", type=Path, help="folder with volumes and dicom")
     parser.add_argument("--pack", type=Path, help="default: the reference pack")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")

@@ -1,14 +1,14 @@
-"""How a pack does on real anatomy as it was acquired: where levels are found, the cord against manual masks.
+"""Evaluate a pack on acquired volumes: positions of levels, and compression ratios against manual cord masks.
 
     python -m stenosis_trt.bench.accuracy.real_anatomy ../shared/data/volumes --pack PACK --out figures.json
     python -m stenosis_trt.bench.accuracy.real_anatomy VOLUMES --pack PACK --subject errsm_20
 
-Each volume is cut into the two clinical protocols and graded as any study. Levels are compared with the
-marks of `semisynthetic.subjects`; a slice's compression ratio with that of the manual cord mask where there
-is one, taken through the same slice and measured as the Spinal Cord Toolbox does, by second moments. Then
-the images are cut short at the foot and at the head, and levels that they do not show may not be found.
+Each volume is resliced to the two clinical protocols and graded like any study. Levels are compared with the
+marks of `semisynthetic.subjects`. A slice's compression ratio is compared with that of the manual cord mask,
+if there is one, averaged over the same slice and measured by second moments as in the Spinal Cord Toolbox.
+The images are then cropped at the foot or at the head; levels outside the field of view must not be found.
 
-A figure speaks for anatomy that the pack has not seen only where the pack was trained without that subject.
+The figures describe unseen anatomy only for subjects that the pack was not trained on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from stenosis_trt.bench.accuracy.agreement import error_statistics
 from stenosis_trt.bench.phantom.dicom_files import sop_instance_uid, write_study
 from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume, average_through_slice
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
@@ -32,22 +33,22 @@ from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
 
 EVALUATED_LEVELS = LEVELS[:5]
-"""C2/3 to C6/7; C7/T1 is graded only where it is seen."""
+"""C2/3 to C6/7. C7/T1 is not in the field of view of every volume."""
 
 CROPPED_FIELDS = ((0, 4), (1, 5), (2, 5))
-"""First and last level that images cut short show. All end at the volume's other end: images of a field below
-100 mm are no sagittal series of a neck, whatever they show."""
+"""First and last level in the cropped images. A field of view below 100 mm is rejected as a sagittal series,
+so images are cropped at one end only."""
 
-_AT_LEVEL_MM = 6.0
+_MATCH_MM = 6.0
 _GRID_MM = 0.25
-_AROUND_MM = 12.0
-_WHOLE_MM2 = 25.0
-"""A mask of less area than this is the end of the cord's mask, not a cord."""
+_HALF_WIDTH_MM = 12.0
+_MIN_AREA_MM2 = 25.0
+"""Minimum area of a mask; smaller areas are the end of the mask."""
 
 
 @dataclass(frozen=True)
 class LevelAccuracy:
-    """One level: mm from its mark, None where it was not found."""
+    """Result of one level; `distance_mm` from its mark is None if the level was not found."""
 
     level: str
     distance_mm: float | None
@@ -57,7 +58,7 @@ class LevelAccuracy:
 
 @dataclass(frozen=True)
 class SubjectAccuracy:
-    """One volume. Errors of the ratio are signed: measured − mask; None where there is no mask."""
+    """Results of one volume. Errors of the ratio are signed, measured − mask; None without a mask."""
 
     subject: str
     reason: str
@@ -68,7 +69,7 @@ class SubjectAccuracy:
 
     @property
     def distances(self) -> list[float]:
-        """mm of the judged levels that were found."""
+        """Distances in mm of the evaluated levels that were found."""
         return [
             x.distance_mm for x in self.levels if x.level in EVALUATED_LEVELS and x.distance_mm is not None
         ]
@@ -76,15 +77,15 @@ class SubjectAccuracy:
 
 @dataclass(frozen=True)
 class CroppedField:
-    """One volume of which images show some levels.
+    """Result of one volume with a cropped field of view.
 
     Attributes:
-        subject, shown: whose, and which levels.
-        graded: whether the study was; the others are 0 where not.
-        right: shown levels found within 6 mm.
-        wrong: shown levels found elsewhere.
-        invented: levels that are not shown, and found.
-        doubted: the results say `level_number_uncertain`.
+        subject, shown: name of the subject, and levels in the field of view.
+        graded: the study was graded; the counts are 0 otherwise.
+        right: levels in view, found within 6 mm of the mark.
+        wrong: levels in view, found elsewhere.
+        invented: levels out of view that were found.
+        doubted: the results have the warning `level_number_uncertain`.
     """
 
     subject: str
@@ -97,16 +98,16 @@ class CroppedField:
 
 
 def evaluate_subject(subject: Subject, volumes: Path, pack: Path | None, work: Path) -> SubjectAccuracy:
-    """Grade one volume as acquired and compare.
+    """Grade one volume as acquired, and compare with marks and mask.
 
     Args:
-        subject: its marks and files.
-        volumes: folder with one folder a subject.
+        subject: marks and file names.
+        volumes: folder with one folder per subject.
         pack: None for the reference pack.
         work: empty folder for DICOM files and results.
 
     Raises:
-        OSError: the volume is not there.
+        OSError: the volume is missing.
         PackError: the pack cannot be used.
     """
     study = acquire_volume(subject.name, NiftiVolume(subject.path(volumes)))
@@ -116,26 +117,25 @@ def evaluate_subject(subject: Subject, volumes: Path, pack: Path | None, work: P
     levels = tuple(
         _level(found, mark) for found, mark in zip(result["levels"], subject.disc_points, strict=False)
     )
-    errors = _ratio_errors(subject, volumes, study, result["cord_slices"]) if subject.mask else np.empty(0)
-    known = len(errors) > 0
+    errors = _ratio_errors(subject, volumes, study, result["cord_slices"]) if subject.mask else []
+    ratio = error_statistics(errors)
     return SubjectAccuracy(
         subject=subject.name,
         reason="",
         levels=levels,
-        cord_slices=len(errors),
-        ratio_mean_absolute_error=float(np.abs(errors).mean()) if known else None,
-        ratio_bias=float(errors.mean()) if known else None,
+        cord_slices=ratio.measured,
+        ratio_mean_absolute_error=ratio.mean_absolute_error,
+        ratio_bias=ratio.bias,
     )
 
 
 def evaluate_cropped_fields(subject: Subject, volumes: Path, pack: Path | None) -> list[CroppedField]:
-    """Grade a volume cut short, once for each of `CROPPED_FIELDS`; arguments and errors as in
-    `evaluate_subject`."""
+    """Grade a cropped volume for each of `CROPPED_FIELDS`; arguments and errors as in `evaluate_subject`."""
     volume, marks = NiftiVolume(subject.path(volumes)), subject.disc_points
     heights = marks[:, 2]
     fields = []
     for first, last in CROPPED_FIELDS:
-        # Cut half-way to the disc that is not to be seen.
+        # Crop half-way to the next disc.
         top = (heights[first - 1] + heights[first]) / 2 if first else np.inf
         foot = (heights[last] + heights[last + 1]) / 2 if last + 1 < len(LEVELS) else -np.inf
         study = acquire_volume(subject.name, volume, (foot, top))
@@ -147,7 +147,7 @@ def evaluate_cropped_fields(subject: Subject, volumes: Path, pack: Path | None) 
         }
         away = {k: float(np.linalg.norm(np.array(found[k]) - marks[k])) for k in found}
         shown = range(first, last + 1)
-        right = sum(away[k] <= _AT_LEVEL_MM for k in found if k in shown)
+        right = sum(away[k] <= _MATCH_MM for k in found if k in shown)
         fields.append(
             CroppedField(
                 subject=subject.name,
@@ -163,10 +163,10 @@ def evaluate_cropped_fields(subject: Subject, volumes: Path, pack: Path | None) 
 
 
 def grade_acquired(study: AcquiredStudy, pack: Path | None, work: Path) -> dict[str, Any] | None:
-    """Grade a study as one that a scanner sent; arguments and errors as in `evaluate_subject`.
+    """Write a study as DICOM files and grade it; arguments and errors as in `evaluate_subject`.
 
     Returns:
-        Its line of results.jsonl, or None where it was not graded.
+        Its object in results.jsonl, or None if it was not graded.
     """
     write_study(study, work / "study", "explicit")
     out = work / "results"
@@ -183,8 +183,8 @@ def _level(found: Mapping[str, Any], mark: np.ndarray) -> LevelAccuracy:
 
 def _ratio_errors(
     subject: Subject, volumes: Path, study: AcquiredStudy, slices: Sequence[Mapping[str, Any]]
-) -> np.ndarray:
-    """Measured − mask on every slice measured without a doubt where the mask shows a whole cord."""
+) -> list[float]:
+    """Measured − mask ratio of every slice that has no warning and shows the whole cord in the mask."""
     mask = NiftiVolume(volumes / subject.name / subject.mask)
     poses = {sop_instance_uid(study, study.axial, k): pose for k, pose in enumerate(study.axial.poses)}
     errors = []
@@ -195,35 +195,35 @@ def _ratio_errors(
             )
             if ratio is not None:
                 errors.append(item["compression_ratio"] - ratio)
-    return np.array(errors)
+    return errors
 
 
 def mask_compression_ratio(mask: NiftiVolume, pose: SlicePose, near: np.ndarray) -> float | None:
-    """Compression ratio of a cord mask as a slice shows it: its two second-moment diameters.
+    """Compression ratio of a cord mask in a slice, from second moments.
 
     Args:
         mask: 1 in the cord, 0 outside.
-        pose: the slice; the mask is averaged over its thickness and cut at one half.
-        near: LPS, mm, (3,): about where the cord is.
+        pose: the slice. The mask is averaged over its thickness and thresholded at one half.
+        near: approximate centre of the cord, LPS, mm, (3,).
 
     Returns:
-        Back-to-front diameter ÷ transverse one, or None where the slice shows no whole cord.
+        AP ÷ transverse diameter, or None if the slice does not show the whole cord.
     """
     x, y, _ = pose.to_pixels(near)
-    steps = np.arange(-_AROUND_MM, _AROUND_MM + _GRID_MM / 2, _GRID_MM)
+    steps = np.arange(-_HALF_WIDTH_MM, _HALF_WIDTH_MM + _GRID_MM / 2, _GRID_MM)
     across, down = np.meshgrid(steps, steps)
     points = pose.to_patient(
         np.stack([x + across / pose.column_spacing, y + down / pose.row_spacing], axis=-1)
     )
     inside = average_through_slice(mask, pose, points) > 0.5
-    if inside.sum() * _GRID_MM**2 < _WHOLE_MM2:
+    if inside.sum() * _GRID_MM**2 < _MIN_AREA_MM2:
         return None
-    # Axial images as they are cut here run along the patient's own axes.
+    # The axes of these axial slices are those of the patient.
     return float(down[inside].std() / across[inside].std())
 
 
 def summarise(figures: Sequence[SubjectAccuracy], short: Sequence[CroppedField]) -> dict[str, Any]:
-    """The figures over all subjects, and over all of their short fields of view."""
+    """Statistics over all subjects, with the results of each subject and each cropped field of view."""
     distances = [x for item in figures for x in item.distances]
     grades = [x.grade for item in figures for x in item.levels if x.grade is not None]
     return {
@@ -251,13 +251,13 @@ def _print(figures: Sequence[SubjectAccuracy], short: Sequence[CroppedField]) ->
         told = "not graded"
         if field.graded:
             told = f"{field.right} of {len(field.shown)} found, {field.wrong} elsewhere, "
-            told += f"{field.invented} invented" + (", numbers doubted" if field.doubted else "")
+            told += f"{field.invented} invented" + ("; level numbers uncertain" if field.doubted else "")
         print(f"{field.subject}, only {field.shown[0]} to {field.shown[-1]} in view: {told}")
 
 
 def main() -> None:
-    """Parse, judge, print."""
-    parser = argparse.ArgumentParser(description="A pack on real anatomy as acquired.")
+    """Evaluate the chosen subjects, print the results, and with `--out` write them as JSON."""
+    parser = argparse.ArgumentParser(description="Evaluate a pack on acquired volumes.")
     parser.add_argument("volumes", type=Path, help="folder with one folder a subject")
     parser.add_argument("--pack", type=Path, help="default: the reference pack")
     parser.add_argument("--subject", action="append", help="this one alone; repeatable")

@@ -1,10 +1,10 @@
-"""Which way below the pixel finds keypoints best: measured on phantoms, with the reference pack's heatmaps.
+"""Compare methods to locate a heatmap's peak with sub-pixel accuracy, on phantoms and the reference pack.
 
     python -m stenosis_trt.bench.accuracy.subpixel --studies 4 --out subpixel.json
 
-Each method refines the same peak of the same heatmap of the cord model:
+Each method refines the same peaks of the cord model's heatmaps:
 
-none            the peak's own pixel
+none            the pixel of the peak
 quadratic       vertex of the parabola through the peak and its two neighbours along each axis
 log-quadratic   the same through their logarithms, exact for a Gaussian (DARK: Zhang et al., CVPR 2020)
 soft-argmax     centre of mass of the 5 × 5 pixels around the peak (Nibali et al., arXiv 1801.07372)
@@ -34,8 +34,8 @@ from stenosis_trt.engine.records import FrameHeader, LoadedSlice
 _SEED = 717
 _SLICES_A_STUDY = 12
 _JITTER_MM = 3.0
-"""How far the region's centre is from the cord's, as the canal line's is: no point lies on a pixel."""
-_REACH = 2
+"""Random offset of the region's centre from the cord's, so that true points lie between pixels."""
+_RADIUS = 2
 _FLOOR = 1e-6
 
 Patch = npt.NDArray[np.float64]
@@ -47,11 +47,11 @@ def _none(patch: Patch) -> FloatArray:
 
 def _vertex(patch: Patch) -> FloatArray:
     """Shift (x, y) of the parabola's vertex from the patch's middle, at most half a pixel."""
-    middle = patch[_REACH, _REACH]
+    middle = patch[_RADIUS, _RADIUS]
     shifts = []
     for before, after in (
-        (patch[_REACH, _REACH - 1], patch[_REACH, _REACH + 1]),
-        (patch[_REACH - 1, _REACH], patch[_REACH + 1, _REACH]),
+        (patch[_RADIUS, _RADIUS - 1], patch[_RADIUS, _RADIUS + 1]),
+        (patch[_RADIUS - 1, _RADIUS], patch[_RADIUS + 1, _RADIUS]),
     ):
         curvature = 2.0 * middle - before - after
         shifts.append(float(np.clip(0.5 * (after - before) / curvature, -0.5, 0.5)) if curvature > 0 else 0.0)
@@ -63,7 +63,7 @@ def _log_vertex(patch: Patch) -> FloatArray:
 
 
 def _centre_of_mass(patch: Patch) -> FloatArray:
-    steps = np.arange(-_REACH, _REACH + 1)
+    steps = np.arange(-_RADIUS, _RADIUS + 1)
     total = patch.sum()
     return np.array([(patch.sum(axis=0) @ steps) / total, (patch.sum(axis=1) @ steps) / total])
 
@@ -100,7 +100,7 @@ def _heatmaps(
 
 
 def measure(studies: int) -> dict[str, dict[str, float]]:
-    """Median and 95th percentile of each method's error, over four points a slice."""
+    """Median and 95th percentile of each method's error, over four points per slice."""
     pack = open_pack()
     model = pack.models["cord"]
     pixel_mm = model.input.spacing_mm * model.output.stride
@@ -108,8 +108,8 @@ def measure(studies: int) -> dict[str, dict[str, float]]:
     for maps, points, item, affine in _heatmaps(studies, pack):
         for heatmap, truth in zip(maps, points, strict=True):
             row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
-            patch = np.pad(heatmap.astype(np.float64), _REACH)[
-                row : row + 2 * _REACH + 1, column : column + 2 * _REACH + 1
+            patch = np.pad(heatmap.astype(np.float64), _RADIUS)[
+                row : row + 2 * _RADIUS + 1, column : column + 2 * _RADIUS + 1
             ]
             for name, method in METHODS.items():
                 xy = heatmap_to_input(np.array([column, row]) + method(patch), model.output.stride)
@@ -127,7 +127,9 @@ def measure(studies: int) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Print the table; with `--out` write it as JSON too."""
-    parser = argparse.ArgumentParser(description="Compare ways to find a heatmap's peak below the pixel.")
+    parser = argparse.ArgumentParser(
+        description="Compare methods to locate a heatmap's peak with sub-pixel accuracy."
+    )
     parser.add_argument("--studies", type=int, default=4)
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()

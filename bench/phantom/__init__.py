@@ -1,16 +1,16 @@
 """Synthetic cervical spine studies whose grades and diameters are known exactly.
 
-spine        the canal's course, and coordinates along it
-anatomy      one patient: sizes, stenoses, truth
-tissue       T2 signal at a point, painted by soft_tissue, vertebrae and canal_contents
-tissue_traits  contrast, and sizes that no truth depends on
-texture      grain of tissue
-shapes       outlines, and points that are painted
-acquisition  protocols, coil, slice profile, k-space
-slice_profile  what of a slice's thickness its image shows
-study        one patient seen by two series
-dicom_files  a study as DICOM files
-writing      many studies and truth.csv
+spine          curve of the spinal canal, and coordinates along it
+anatomy        one patient: sizes, stenoses, truth
+tissue         T2 signal at a point, painted by soft_tissue, vertebrae and canal_contents
+tissue_traits  contrast, and sizes that do not enter the truth
+texture        random texture of tissue
+shapes         signed distances to outlines, and a canvas to paint on
+acquisition    protocols, coil, k-space, noise
+slice_profile  weights of the signal through a slice's thickness
+study          one patient imaged by a sagittal and an axial series
+dicom_files    DICOM files of a study
+writing        a folder of studies with truth.csv
 """
 
 from stenosis_trt.bench.phantom.dicom_files import TRANSFER_SYNTAXES

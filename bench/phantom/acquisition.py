@@ -1,8 +1,8 @@
-"""From anatomy to slices: protocols, slice profile, coil, k-space, noise.
+"""Simulate MR acquisition of an anatomy: protocols, slice profile, coil, k-space, noise.
 
-A slice is sampled at several depths through its thickness on a grid finer than its pixels need, then
-passes through k-space as a scanner's image does: limited resolution (hence truncation ringing), noise
-that is Gaussian in both channels (hence Rician in magnitude), and motion as phase errors between lines.
+A slice is sampled at several depths through its thickness and averaged. The image then passes through
+k-space: limited resolution causes truncation ringing, noise is Gaussian in both channels and hence Rician in
+magnitude, and motion is a phase error between phase-encoding lines.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from stenosis_trt.bench.phantom.anatomy import Anatomy
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals, sample_signals
-from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.geometry import FloatArray, SlicePose
 
 Array = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[np.float64]
 
 _COARSE_PIXELS = 4
-"""Canal coordinates bend over centimetres: every fourth pixel, interpolated, is exact to 0.02 mm."""
+"""Spacing in pixels of the grid on which canal coordinates are computed; interpolation between its points is
+exact to 0.02 mm."""
 
 
 @dataclass(frozen=True)
 class SeriesProtocol:
-    """Sampling of one series. Lengths in mm; times in ms."""
+    """Sampling parameters of one series. Lengths in mm; times in ms."""
 
     plane: str
     rows: int
@@ -44,7 +44,18 @@ class SeriesProtocol:
 
 @dataclass(frozen=True)
 class Scanner:
-    """What the machine adds in one acquisition; `noise` is relative to CSF's signal."""
+    """Contrast, noise, resolution, motion and coil of one acquisition.
+
+    Attributes:
+        signals: relative T2 signal of each tissue.
+        noise: standard deviation of the noise in one channel, relative to the signal of CSF.
+        resolution: share of k-space that is acquired, (0, 1].
+        motion: amplitude of the phase error between lines, in radians; 0 for none.
+        coil_depth: decay length of the coil's sensitivity to the front, in mm.
+        coil_length: standard deviation of the sensitivity from head to foot, in mm.
+        gain: stored value of a signal of 1.
+        phase_along_rows: the phase-encoding lines are the image's rows.
+    """
 
     signals: Signals
     noise: float
@@ -57,7 +68,7 @@ class Scanner:
 
 
 def sample_sagittal_protocol(rng: np.random.Generator) -> SeriesProtocol:
-    """Sagittal T2 TSE: 11–15 slices, 0.5–0.8 mm in plane, 3–4 mm thick, 10 % gap."""
+    """Draw a sagittal T2 TSE protocol: 11–15 slices, 0.5–0.8 mm in plane, 3–4 mm thick, gap of 0–12 %."""
     spacing = round(float(rng.uniform(0.5, 0.8)), 3)
     thickness = round(float(rng.uniform(3.0, 4.0)), 1)
     size = round(float(rng.uniform(215.0, 260.0)) / spacing / 16.0) * 16
@@ -76,7 +87,7 @@ def sample_sagittal_protocol(rng: np.random.Generator) -> SeriesProtocol:
 
 
 def sample_axial_protocol(rng: np.random.Generator) -> SeriesProtocol:
-    """Axial T2 TSE: 20–36 slices, 0.4–0.7 mm in plane, 3–4 mm thick."""
+    """Draw an axial T2 TSE protocol: at most 36 slices, 0.4–0.7 mm in plane, 3–4 mm thick."""
     spacing = round(float(rng.uniform(0.4, 0.7)), 3)
     thickness = round(float(rng.uniform(3.0, 4.0)), 1)
     size = round(float(rng.uniform(150.0, 190.0)) / spacing / 16.0) * 16
@@ -95,7 +106,7 @@ def sample_axial_protocol(rng: np.random.Generator) -> SeriesProtocol:
 
 
 def sample_scanner(rng: np.random.Generator) -> Scanner:
-    """One acquisition's contrast, coil and faults; most are good, some are poor."""
+    """Draw contrast, coil and artefacts of one acquisition; three in ten show motion."""
     return Scanner(
         signals=sample_signals(rng),
         noise=float(rng.uniform(0.008, 0.038)),
@@ -125,7 +136,7 @@ def _pose(centre: FloatArray, across: FloatArray, down: FloatArray, protocol: Se
 
 
 def plan_sagittal(anatomy: Anatomy, protocol: SeriesProtocol, rng: np.random.Generator) -> list[SlicePose]:
-    """Slices along the cervical canal as a radiographer lays them: nearly, not quite, along the mid-line."""
+    """Place sagittal slices along the cervical canal, slightly off the mid-line, as a radiographer does."""
     curve = anatomy.curve
     top, bottom = (curve.to_patient(0.0, 0.0, anatomy.discs[k]) for k in (0, 5))
     down = (bottom - top) / np.linalg.norm(bottom - top)
@@ -158,7 +169,11 @@ def _axial_pose(
 
 
 def plan_axial(anatomy: Anatomy, protocol: SeriesProtocol, rng: np.random.Generator) -> list[SlicePose]:
-    """Either one stack from C2 to T1 or a pack of slices tilted to each disc; 20–36 slices in all."""
+    """Place axial slices: one stack from C2 to T1, or one block of 4–6 slices tilted to each disc.
+
+    Returns:
+        20–36 poses.
+    """
     curve = anatomy.curve
     jitter = rng.normal([0.0, 0.0], [3.0, 8.0])
     poses = []
@@ -193,52 +208,57 @@ def _canal_plane(anatomy: Anatomy, pose: SlicePose, depth: float) -> Array:
     coarse = anatomy.curve.to_canal(pose.to_patient(grid) + depth * pose.normal).astype(np.float32)
     plane = np.empty((3, pose.rows, pose.columns), dtype=np.float32)
     for k in range(3):
-        # Along the first axis of an array rows are added as a whole: both axes are taken so.
-        along_rows = _between_knots(np.ascontiguousarray(coarse[..., k]), pose.rows)
-        plane[k] = _between_knots(np.ascontiguousarray(along_rows.T), pose.columns).T
+        # Interpolation adds whole rows, so it runs along the first axis; columns are transposed for it.
+        along_rows = _interpolate(np.ascontiguousarray(coarse[..., k]), pose.rows)
+        plane[k] = _interpolate(np.ascontiguousarray(along_rows.T), pose.columns).T
     return plane.reshape(3, -1)
 
 
-def _between_knots(knots: Array, count: int) -> Array:
-    """Linear interpolation along the first axis, every `_COARSE_PIXELS`-th row a knot: `count` rows.
+def _interpolate(knots: Array, count: int) -> Array:
+    """Interpolate `count` rows linearly along the first axis, between knots `_COARSE_PIXELS` rows apart.
 
-    Without BLAS, whose threads would spin between the slices and whose rounding is a processor's.
+    BLAS is avoided: its threads spin between slices, and its rounding depends on the processor.
     """
     low, high = knots[:-1], knots[1:]
     rows = np.empty((len(low), _COARSE_PIXELS, *knots.shape[1:]), dtype=np.float32)
     rows[:, 0] = low
     for step in range(1, _COARSE_PIXELS):
         share = step / _COARSE_PIXELS
-        # Rounded once for each knot's share, as fused arithmetic does it.
+        # One rounding per knot, as with fused multiply-add.
         first = low * np.float32(1 - share)
         rows[:, step] = first + high.astype(np.float64) * share
     return rows.reshape(-1, *knots.shape[1:])[:count]
 
 
 def _coil(pose: SlicePose, scanner: Scanner) -> Array:
-    """Sensitivity of a posterior spine coil: falls to the front and towards both ends."""
-    points = pose.to_patient(_pixel_grid(pose.rows, pose.columns))
+    """Sensitivity of a posterior spine coil, float32 (rows, columns): falls to the front and to both ends."""
+    points = plane_points(pose)
     depth = np.exp((points[..., 1] - 40.0) / scanner.coil_depth)
     length = np.exp(-0.5 * (points[..., 2] / scanner.coil_length) ** 2)
     return np.asarray(np.clip(depth, 0.0, 1.5) * length, dtype=np.float32)
 
 
+def plane_points(pose: SlicePose) -> FloatArray:
+    """Patient points (LPS, mm) of a slice's pixels, float64 (rows, columns, 3)."""
+    return pose.to_patient(_pixel_grid(pose.rows, pose.columns))
+
+
 @lru_cache(maxsize=2)
 def _pixel_grid(rows: int, columns: int) -> FloatArray:
-    """(column, row) of each pixel, float64 (rows, columns, 2); the slices of a series share it."""
+    """(column, row) of each pixel, float64 (rows, columns, 2); cached for the slices of a series."""
     grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).astype(np.float64)
     grid.flags.writeable = False
     return grid
 
 
 def _through_k_space(image: FloatArray, scanner: Scanner, rng: np.random.Generator) -> FloatArray:
-    """Limited resolution, complex noise and motion between phase-encoding lines. Magnitude is returned."""
+    """Magnitude image after limited resolution, complex noise and motion between phase-encoding lines."""
     if not scanner.phase_along_rows:
         image = np.ascontiguousarray(image.T)
     rows, columns = image.shape
     spectrum = np.fft.fftshift(np.fft.fft2(image, norm="ortho"))
     if scanner.motion > 0.0:
-        # Breathing and swallowing: a slow, not quite periodic phase error from line to line.
+        # Breathing and swallowing: a phase error that oscillates over 6 to 25 lines.
         lines = np.arange(rows)
         phase = scanner.motion * np.sin(2 * np.pi * lines / rng.uniform(6.0, 25.0) + rng.uniform(0, 6.28))
         spectrum *= np.exp(1j * phase)[:, None]
@@ -254,7 +274,7 @@ def _through_k_space(image: FloatArray, scanner: Scanner, rng: np.random.Generat
 
 @lru_cache(maxsize=2)
 def _taper(rows: int, columns: int, resolution: float) -> FloatArray:
-    """Share of k-space that is kept, float64 (rows, columns), 0 beyond the resolution; one for a series."""
+    """Apodisation of k-space, float64 (rows, columns), 0 beyond the resolution; cached for a series."""
     kept_rows = int(rows * resolution) // 2 * 2
     kept_columns = int(columns * min(1.0, resolution * 1.15)) // 2 * 2
     mask_rows = np.abs(np.arange(rows) - rows // 2) <= kept_rows / 2
@@ -270,7 +290,15 @@ def _taper(rows: int, columns: int, resolution: float) -> FloatArray:
 def acquire(
     anatomy: Anatomy, tissues: TissueSource, pose: SlicePose, scanner: Scanner, rng: np.random.Generator
 ) -> npt.NDArray[np.uint16]:
-    """One slice as the scanner would store it, uint16 (rows, columns), 12 bits used."""
+    """Acquire one slice: stored values, uint16 (rows, columns), of 12 bits.
+
+    Args:
+        anatomy: the patient.
+        tissues: signal at points of the patient.
+        pose: the slice's plane, spacing and thickness.
+        scanner: noise, coil and gain.
+        rng: draws motion and noise.
+    """
     edge = pose.column_spacing
     image = np.zeros(pose.rows * pose.columns, dtype=np.float32)
     u, v, s = _canal_plane(anatomy, pose, 0.0)

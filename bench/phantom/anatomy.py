@@ -1,9 +1,9 @@
-"""One phantom patient: sizes, stenoses and the truth that follows from them.
+"""Anatomy of one phantom patient: sizes, stenoses and the truth derived from them.
 
-Stenosis is made as Kang's grades define it (Kang et al., AJR 2011): disc or ligament pushes into the
-dural sac; first the subarachnoid space goes, then the cord is flattened, then the cord's T2 signal
-rises. Grade, CSF fraction and diameters are read off the continuous profiles along the canal, before
-anything is sampled into slices.
+Stenoses follow Kang's grades (Kang et al., AJR 2011;197:W134): disc or ligament pushes into the dural sac;
+first the subarachnoid space is obliterated, then the cord is deformed, then the cord's T2 signal rises.
+Grade, CSF fraction and diameters are taken from the continuous profiles along the canal, before any slice is
+sampled.
 
 Cord and canal sizes follow the Spinal Cord Toolbox's healthy metrics (PAM50-normalized-metrics):
 at C5 cord 7.5 ± 0.5 mm × 13.0 ± 0.8 mm and canal 12.8 ± 1.2 mm.
@@ -14,14 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
 from stenosis_trt.bench.phantom.spine import CanalCurve, curve_from_posture, sample_posture
-from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.geometry import FloatArray, SlicePose
 from stenosis_trt.engine.records import LEVELS
-
-FloatArray = npt.NDArray[np.float64]
 
 # Distance in mm between neighbouring discs, for an adult of scale 1: C3, C4, C5, C6, C7, T1, T2, T3.
 _VERTEBRA_PITCH = np.array([17.0, 16.5, 16.0, 16.5, 18.5, 20.5, 21.5, 22.0])
@@ -35,19 +32,24 @@ _CANAL_AP = np.array([14.6, 13.2, 12.8, 12.8, 13.0, 13.6, 13.8])
 _CANAL_TRANSVERSE = np.array([23.0, 23.0, 24.0, 24.5, 24.5, 23.0, 18.0])
 
 DEFORMED_FRACTION = 0.08
-"""The cord counts as deformed when its AP diameter has lost more than this share."""
+"""The cord counts as deformed when its AP diameter is reduced by more than this share."""
 
-_TRUTH_WINDOW = 6.0
-"""mm along the canal on either side of a disc in which its stenosis is looked for."""
+LEVEL_WINDOW_MM = 6.0
+"""Distance from a disc along the canal within which its stenosis is searched, by truth and by slices."""
 
 
 @dataclass(frozen=True)
 class Stenosis:
-    """What pushes into the sac at one level. Lengths in mm.
+    """Encroachment on the dural sac at one level. Lengths in mm.
 
-    `anterior` and `posterior` are the encroachments at the mid-line, `extent` their standard deviation
-    along the canal, `side` and `breadth` the centre and standard deviation across it. `lesion` is the T2
-    signal added inside the cord (0: none), on a scale where CSF is 1.
+    Attributes:
+        grade: Kang grade that the encroachment yields.
+        anterior, posterior: encroachment at the mid-line.
+        extent: standard deviation along the canal.
+        side, breadth: centre and standard deviation across the canal.
+        lesion, lesion_length: T2 signal added inside the cord (CSF is 1; 0 for none), and its standard
+            deviation along the canal.
+        degeneration: of the disc, 0 to 1.
     """
 
     grade: int
@@ -65,7 +67,7 @@ class Stenosis:
 class LevelTruth:
     """Truth at one disc level, from the continuous geometry. Lengths in mm, `point` in LPS.
 
-    The diameters and their ratio are those of the narrowest place near the disc, which slices may miss.
+    Diameters and ratio are those of the narrowest position near the disc, which may lie between slices.
     """
 
     level: str
@@ -80,9 +82,9 @@ class LevelTruth:
 
 @dataclass(frozen=True)
 class HealthyAnatomy:
-    """A patient before anything presses on the canal. Profiles are along `curve.s`, float64 (M,), in mm.
+    """A patient without stenoses. Profiles along `curve.s`, float64 (M,), in mm.
 
-    `cord_centre` is v of the cord's middle; None has it drawn.
+    `cord_centre` is coordinate v of the cord's centre; None for a random offset.
     """
 
     curve: CanalCurve
@@ -99,7 +101,7 @@ class HealthyAnatomy:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A patient. The arrays are profiles along `curve.s`, float64 (M,), in mm."""
+    """A patient with stenoses. Arrays are profiles along `curve.s`, float64 (M,), in mm."""
 
     curve: CanalCurve
     scale: float
@@ -121,11 +123,11 @@ class Anatomy:
     texture_seed: int
 
     def cord_points(self, pose: SlicePose) -> FloatArray | None:
-        """Where the cord's outline is in a slice, averaged over the slice's thickness as its signal is.
+        """Extreme points of the cord's outline in a slice, averaged over the slice profile like the signal.
 
         Returns:
-            float64 (4, 3), patient points anterior, posterior, left, right; None where the slice
-            misses the cord or lies along it.
+            float64 (4, 3), patient points (LPS, mm) anterior, posterior, left, right; None where the slice
+            misses the cord or runs along it.
         """
         half_ap, half_width = self.cord_ap / 2, self.cord_transverse / 2
         zero = np.zeros_like(half_ap)
@@ -150,9 +152,12 @@ class Anatomy:
 
 
 def sample_grades(rng: np.random.Generator, grade: int | None) -> list[int]:
-    """Grades of the six levels: those of a symptomatic population, or one stenosis of the asked grade.
+    """Draw the grades of the six levels.
 
-    With `grade`, each level that is hit gets exactly that grade and the others 0.
+    Args:
+        rng: random generator.
+        grade: None draws grades as frequent as in a symptomatic population; otherwise one or two of the
+            levels C3/4 to C6/7 get this grade, and all others 0.
     """
     if grade is None:
         weights = np.array(
@@ -173,7 +178,7 @@ def sample_grades(rng: np.random.Generator, grade: int | None) -> list[int]:
 
 
 def _sample_stenosis(rng: np.random.Generator, grade: int, sac: float, cord: float) -> Stenosis:
-    """Encroachment that yields `grade` in a sac and cord of these AP diameters (mm)."""
+    """Draw an encroachment that yields `grade` in a sac and cord of these AP diameters (mm)."""
     reserve = sac - cord
     lesion, kept = 0.0, 1.0
     if grade == 0:
@@ -198,14 +203,14 @@ def _sample_stenosis(rng: np.random.Generator, grade: int, sac: float, cord: flo
     )
 
 
-def _bumps(s: FloatArray, discs: FloatArray, heights: FloatArray, extents: FloatArray) -> FloatArray:
-    """The largest of one Gaussian bump a disc; bumps do not add up where neighbours meet."""
+def _envelope(s: FloatArray, discs: FloatArray, heights: FloatArray, extents: FloatArray) -> FloatArray:
+    """Maximum over discs of one Gaussian each, float64 (M,); neighbouring stenoses do not add up."""
     bumps = heights[:, None] * np.exp(-0.5 * ((s[None, :] - discs[:, None]) / extents[:, None]) ** 2)
     return np.asarray(bumps.max(axis=0))
 
 
 def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatomy:
-    """Draw one patient; the same generator state gives the same patient."""
+    """Draw one patient; it depends on the generator's state and `grade` (see `sample_grades`) alone."""
     scale = float(np.clip(rng.normal(1.0, 0.06), 0.86, 1.14))
     pitch = _VERTEBRA_PITCH * scale * rng.normal(1.0, 0.035, size=len(_VERTEBRA_PITCH))
     discs = np.concatenate([[0.0], np.cumsum(pitch)])
@@ -242,7 +247,7 @@ def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatom
 
 
 def add_stenoses(rng: np.random.Generator, sizes: HealthyAnatomy, grade: int | None = None) -> Anatomy:
-    """A patient of these sizes with stenoses drawn; `grade` as in `sample_grades`."""
+    """Draw stenoses for a patient of these sizes and derive the truth; `grade` as in `sample_grades`."""
     curve, discs, s = sizes.curve, sizes.discs, sizes.curve.s
     cord_ap0, cord_width0, sac_ap = sizes.cord_ap, sizes.cord_transverse, sizes.sac_ap
     rows = curve.index(discs[: len(LEVELS)])
@@ -253,13 +258,13 @@ def add_stenoses(rng: np.random.Generator, sizes: HealthyAnatomy, grade: int | N
     )
     level_discs = discs[: len(LEVELS)]
     extents = np.array([item.extent for item in stenoses])
-    anterior = _bumps(s, level_discs, np.array([item.anterior for item in stenoses]), extents)
-    posterior = _bumps(s, level_discs, np.array([item.posterior for item in stenoses]), extents)
+    anterior = _envelope(s, level_discs, np.array([item.anterior for item in stenoses]), extents)
+    posterior = _envelope(s, level_discs, np.array([item.posterior for item in stenoses]), extents)
     nearest = np.argmin(np.abs(s[None, :] - level_discs[:, None]), axis=0)
     lesion_lengths = np.array([item.lesion_length for item in stenoses])
-    lesion = _bumps(s, level_discs, np.array([item.lesion for item in stenoses]), lesion_lengths)
+    lesion = _envelope(s, level_discs, np.array([item.lesion for item in stenoses]), lesion_lengths)
 
-    # The cord first gives way, then it is flattened; flattened, it grows wider but loses some area.
+    # The cord is displaced first, then flattened; a flattened cord widens but loses some area.
     front, back = -sac_ap / 2 + anterior, sac_ap / 2 - posterior
     room = back - front
     cord_ap = np.minimum(cord_ap0, room)
@@ -311,8 +316,8 @@ def _truth(
     lesion: FloatArray,
     profiles: dict[str, FloatArray],
 ) -> LevelTruth:
-    """Kang's definition applied to the profiles near one disc; `wall` is v of the canal's front wall."""
-    window = slice(int(curve.index(disc - _TRUTH_WINDOW)), int(curve.index(disc + _TRUTH_WINDOW)) + 1)
+    """Apply Kang's definition to the profiles near one disc; `wall` is v of the canal's front wall."""
+    window = slice(int(curve.index(disc - LEVEL_WINDOW_MM)), int(curve.index(disc + LEVEL_WINDOW_MM)) + 1)
     ratio = profiles["cord_ap"][window] / profiles["cord_transverse"][window]
     worst = int(np.argmin(ratio))
     csf_fraction = float(profiles["csf_fraction"][window].min())

@@ -1,18 +1,18 @@
-"""The canal and what is in it: epidural fat, dura, CSF, what pushes in, the cord and its lesion."""
+"""Paint the spinal canal: epidural fat, dura, CSF, encroachments, the cord and its lesion."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.shapes import Array, Canvas, Positions, ellipse, reach
+from stenosis_trt.bench.phantom.shapes import Array, Canvas, Positions, bounding_box, ellipse
 from stenosis_trt.bench.phantom.spine import STEP_MM
 from stenosis_trt.bench.phantom.texture import Texture
 from stenosis_trt.bench.phantom.tissue_traits import Signals, Traits
 
 _FLOW_GRAIN = (4, (2.6, 2.6, 9.0))
 _CORD_GRAIN = (5, (1.2, 1.2, 3.0))
-"""Channel of the texture and grain in mm along u, v and s."""
+"""(channel of the texture, grain in mm along u, v and s)."""
 
 
 class CanalContents:
@@ -32,14 +32,14 @@ class CanalContents:
         self._thinnest_cord = float(self._cord[0].min())
 
     def paint(self, canvas: Canvas, _: Positions) -> None:
-        """Canal first, then the sac in it, then the cord."""
+        """Paint the canal, then the sac, then the cord."""
         last = self._canal.shape[1] - 1
         row = np.clip(np.rint((canvas.s - self._first) / STEP_MM).astype(np.int32), 0, last)
         canal_v, canal_u = self._canal.take(row, axis=1)
         sac_v, sac_u = self._sac.take(row, axis=1)
         canal = ellipse(canvas.u, canvas.v, canal_u, canal_v)
         sac = ellipse(canvas.u, canvas.v, sac_u, sac_v)
-        # The thin dura is painted 0.5 mm out of the sac.
+        # The dura extends 0.5 mm beyond the sac.
         near = np.minimum(canal, sac - 0.5) < canvas.fade
 
         def within(part: Canvas, where: Positions) -> None:
@@ -50,59 +50,63 @@ class CanalContents:
             self._fluid(part, pressed, cord_u)
             self._cord_at(part, pressed, cord_u, at)
 
-        canvas.on(near, within)
+        canvas.paint_on(near, within)
 
     def _fat(self, part: Canvas, canal: Array, canal_u: Array, canal_v: Array) -> None:
         tone, epidural = self._signals, self._traits.epidural
-        part.paint(part.inside(canal), tone.ligament)
+        part.fill(canal, tone.ligament)
         behind = np.maximum(canal + 0.4, -(part.v - 0.45 * canal_v))
-        part.paint(part.inside(behind), epidural * tone.fat)
-        part.paint(part.inside(np.maximum(canal + 0.4, 0.72 * canal_u - np.abs(part.u))), 0.7 * epidural)
+        part.fill(behind, epidural * tone.fat)
+        part.fill(np.maximum(canal + 0.4, 0.72 * canal_u - np.abs(part.u)), 0.7 * epidural)
 
     def _pressed(self, part: Canvas, sac: Array, sac_u: Array, sac_v: Array, row: Positions) -> Array:
-        """Distance to the sac as disc and ligament leave it."""
+        """Signed distance to the sac as narrowed by disc and ligament."""
         u, v = part.u, part.v
         front, back, side, breadth = self._pressing.take(row, axis=1)
         lean = np.exp(0.5 * (side / breadth) ** 2) * np.exp(-0.5 * ((u - side) / breadth) ** 2)
         pushed_front = -v - sac_v + front * lean
         pushed_back = v - sac_v + back * np.exp(-0.5 * (u / breadth) ** 2)
-        # Out at the sides the sac curves away, so an encroachment follows the ellipse's own outline.
+        # Towards the sides an encroachment follows the curved outline of the sac.
         rise = sac_v * (1.0 - np.sqrt(np.clip(1.0 - (u / sac_u) ** 2, 0.0, 1.0)))
         pushed = np.maximum(pushed_front + rise * 0.5, pushed_back + rise * 0.5)
         return np.asarray(np.maximum(sac, pushed))
 
     def _fluid(self, part: Canvas, sac: Array, cord_u: Array) -> None:
-        """Dura, CSF with its flow voids, rootlets."""
+        """Paint dura, CSF with flow voids, and rootlets."""
         tone, traits = self._signals, self._traits
-        part.paint(part.inside(sac - 0.5), tone.cortex)
+        part.fill(sac - 0.5, tone.cortex)
         turbulence = np.clip(self._texture.noise(part, *_FLOW_GRAIN) - 0.35, 0.0, 1.6)
-        part.paint(part.inside(sac), tone.csf * (1.0 - traits.flow_void * turbulence))
+        part.fill(sac, tone.csf * (1.0 - traits.flow_void * turbulence))
         rootlet = ellipse(np.abs(part.u) - cord_u - 2.2, np.abs(part.v) - 1.8, 1.6, 0.45)
-        part.paint(part.inside(np.maximum(rootlet, sac)) * np.float32(traits.rootlets), tone.cord)
+        part.paint(part.coverage(np.maximum(rootlet, sac)) * np.float32(traits.rootlets), tone.cord)
 
     def _cord_at(self, part: Canvas, sac: Array, cord_u: Array, row: Positions) -> None:
-        """Cord with its grey matter, fissure and lesion."""
+        """Paint the cord with grey matter, fissure and lesion."""
         tone = self._signals
         cord_v, _, centre, lesion = self._cord.take(row, axis=1)
         x, y = np.abs(part.u) / cord_u, (part.v - centre) / cord_v
         cord = np.maximum(ellipse(part.u, part.v - centre, cord_u, cord_v), sac - 0.02)
-        # Grey matter and lesion are drawn in shares of the cord's half axes and fade over mm.
+        # Grey matter and lesion are sized in shares of the cord's half axes, but fade over mm.
         share = part.fade / self._thinnest_cord
-        boxes = (reach(0.11, 0.46, share), reach(0.28, 0.12, share), reach(0.42, 0.52, share))
+        boxes = (
+            bounding_box(0.11, 0.46, share),
+            bounding_box(0.28, 0.12, share),
+            bounding_box(0.42, 0.52, share),
+        )
         wide, deep = (max(axes) for axes in zip(*boxes, strict=True))
         near = (cord < part.fade) | ((x < 0.24 + wide) & (np.abs(y) < 0.1 + 0.3 * (0.24 + wide) + deep))
 
         def inner(canvas: Canvas, where: Positions) -> None:
             at_x, at_y, half, outline = (item.take(where) for item in (x, y, cord_v, cord))
             grain = self._texture.noise(canvas, *_CORD_GRAIN)
-            canvas.paint(canvas.inside(outline), tone.cord * (1.0 + 0.03 * grain))
+            canvas.fill(outline, tone.cord * (1.0 + 0.03 * grain))
             horn = np.minimum(
                 ellipse(at_x - 0.24, at_y + 0.08 - 0.3 * at_x, 0.11, 0.46), ellipse(at_x, at_y, 0.28, 0.12)
             )
-            canvas.paint(canvas.inside(horn * half), tone.grey_matter)
+            canvas.fill(horn * half, tone.grey_matter)
             fissure = ellipse(canvas.u, at_y + 0.85, 0.25, 0.3)
-            canvas.paint(canvas.inside(np.maximum(fissure, outline)) * np.float32(0.5), tone.csf)
+            canvas.paint(canvas.coverage(np.maximum(fissure, outline)) * np.float32(0.5), tone.csf)
             core = ellipse(at_x - 0.15, at_y, 0.42, 0.52)
-            canvas.paint(canvas.inside(core * half), canvas.signal + lesion.take(where))
+            canvas.fill(core * half, canvas.signal + lesion.take(where))
 
-        part.on(near, inner)
+        part.paint_on(near, inner)

@@ -1,4 +1,4 @@
-"""Phantom studies as classic MR Image Storage files, in the transfer syntax that is asked for."""
+"""Write phantom studies as classic MR Image Storage files in any supported transfer syntax."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ TRANSFER_SYNTAXES: dict[str, UID] = {
     "jpeg-ls": JPEGLSLossless,
     "jpeg2000": JPEG2000Lossless,
 }
-"""Names that `--syntax` takes."""
+"""Transfer syntaxes by the values of `--syntax`."""
 
 _COMPRESSED = {RLELossless, JPEGLSLossless, JPEG2000Lossless}
 
 
 class WritableStudy(Protocol):
-    """What is needed of a study to write it: two series, their pixels, and who the patient is."""
+    """Interface of a study that can be written: identity, two series and their pixels."""
 
     @property
     def seed(self) -> int: ...
@@ -47,7 +47,7 @@ class WritableStudy(Protocol):
     def index(self) -> int: ...
 
     @property
-    def origin(self) -> tuple[object, ...]: ...
+    def uid_source(self) -> tuple[object, ...]: ...
 
     @property
     def patient_id(self) -> str: ...
@@ -62,8 +62,8 @@ class WritableStudy(Protocol):
 
 
 def phantom_uid(study: WritableStudy, *parts: object) -> str:
-    """A UID that depends on nothing but what the study was sampled from and `parts`."""
-    return str(generate_uid(entropy_srcs=[*map(str, (*study.origin, *parts))]))
+    """UID derived from the study's origin and `parts` alone."""
+    return str(generate_uid(entropy_srcs=[*map(str, (*study.uid_source, *parts))]))
 
 
 def sop_instance_uid(study: WritableStudy, series: SeriesPlan, number: int) -> str:
@@ -72,12 +72,12 @@ def sop_instance_uid(study: WritableStudy, series: SeriesPlan, number: int) -> s
 
 
 def slice_path(folder: Path, series: SeriesPlan, number: int) -> Path:
-    """File of slice `number` of a series in a study's folder."""
+    """Path of slice `number` of a series in a study's folder."""
     return folder / f"{series.protocol.plane}_t2" / f"{number + 1:04d}.dcm"
 
 
 def write_study(study: WritableStudy, folder: Path, syntax: str) -> None:
-    """Write both series below `folder`, one file a slice.
+    """Write both series below `folder`, one file per slice.
 
     Raises:
         KeyError: `syntax` is not one of `TRANSFER_SYNTAXES`.
@@ -85,7 +85,7 @@ def write_study(study: WritableStudy, folder: Path, syntax: str) -> None:
     transfer_syntax = TRANSFER_SYNTAXES[syntax]
     for series in (study.sagittal, study.axial):
         slice_path(folder, series, 0).parent.mkdir(parents=True, exist_ok=True)
-        # Instance numbers run against or across the slices' order, as they do on real scanners.
+        # Instance numbers are shuffled, so that nothing can rely on them for the order of slices.
         numbers = np.random.default_rng([study.seed, study.index, len(series.poses)]).permutation(
             len(series.poses)
         )

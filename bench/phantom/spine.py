@@ -1,9 +1,8 @@
-"""The course of the spinal canal: a smooth curve in the patient, and coordinates along it.
+"""Curve of the spinal canal, and canal coordinates along it.
 
-Canal coordinates are `(u, v, s)` in mm: `s` the arc length along the canal's centre line, zero at
-disc C4/5 and growing towards the feet; `u` towards the patient's left and `v` towards the back,
-both perpendicular to the line. Everything anatomical is defined in them; only this module knows
-how they lie in the patient.
+Canal coordinates are `(u, v, s)` in mm: `s` is the arc length along the canal's centre line, 0 at disc C4/5
+and increasing towards the feet; `u` points to the patient's left and `v` to the back, both perpendicular to
+the line. Anatomy is defined in canal coordinates; this module converts them to patient coordinates.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from stenosis_trt.engine.geometry import FloatArray
 
 STEP_MM = 0.1
 HEAD_END_MM = -150.0
@@ -39,13 +38,13 @@ class CanalCurve:
     posterior: FloatArray
 
     def index(self, s: npt.ArrayLike) -> npt.NDArray[np.intp]:
-        """Row of the tables nearest to arc length `s`, clamped to the ends."""
+        """Index of the sample nearest to arc length `s`, clamped to the ends."""
         rows = np.rint((np.asarray(s) - self.s[0]) / STEP_MM).astype(np.intp)
         return np.asarray(np.clip(rows, 0, len(self.s) - 1))
 
     @cached_property
     def _along_axis(self) -> FloatArray:
-        """Place of each row along the straight line from the first to the last, never falling, (M,)."""
+        """Projection of each sample on the line from the first to the last, non-decreasing, (M,)."""
         along = (self.centre - self.centre[0]) @ (self.centre[-1] - self.centre[0])
         return np.asarray(np.maximum.accumulate(along))
 
@@ -56,22 +55,22 @@ class CanalCurve:
         return tuple([np.ascontiguousarray(rows[:, k]) for k in range(3)] for rows in tables)
 
     def to_patient(self, u: npt.ArrayLike, v: npt.ArrayLike, s: npt.ArrayLike) -> FloatArray:
-        """Canal coordinates (broadcast together) → patient points `(..., 3)` in mm."""
+        """Convert canal coordinates (broadcast together) to patient points, float64 (..., 3), LPS, mm."""
         row = self.index(s)
         lateral, posterior = np.asarray(u)[..., None], np.asarray(v)[..., None]
         points = self.centre[row] + lateral * self.lateral[row] + posterior * self.posterior[row]
         return np.asarray(points, dtype=np.float64)
 
     def to_canal(self, points: npt.ArrayLike) -> FloatArray:
-        """Patient points `(..., 3)` in mm → `(..., 3)` as (u, v, s).
+        """Convert patient points (..., 3), LPS, mm, to canal coordinates (u, v, s), (..., 3).
 
-        A Newton iteration on the foot of the perpendicular; exact to the table's step near the
-        canal, where anatomy is fine, and a smooth continuation far from it.
+        Damped Newton iteration on the foot of the perpendicular: exact to `STEP_MM` near the canal, a smooth
+        continuation far from it.
         """
         patient = np.asarray(points, dtype=np.float64)
         axis = self.centre[-1] - self.centre[0]
         s = np.interp((patient - self.centre[0]) @ axis, self._along_axis, self.s)
-        # One array a coordinate: reading rows of three takes four times as long.
+        # One array per coordinate is four times as fast as rows of three.
         place = [patient[..., k].copy() for k in range(3)]
         centre, tangent, lateral, posterior = self._coordinates
 
@@ -95,7 +94,7 @@ class CanalCurve:
 
 @dataclass(frozen=True)
 class Posture:
-    """What bends and turns the spine. Angles in degrees, lengths in mm."""
+    """Curvature, rotation and position of the spine. Angles in degrees, lengths in mm."""
 
     sagittal_tilt: float
     lordosis: float
@@ -109,7 +108,7 @@ class Posture:
 
 
 def sample_posture(rng: np.random.Generator) -> Posture:
-    """Lordotic to kyphotic, with some scoliosis and a head that never lies quite straight."""
+    """Draw a posture: lordotic to kyphotic, with slight scoliosis and rotation."""
     return Posture(
         sagittal_tilt=rng.normal(9.0, 5.0),
         lordosis=float(np.clip(rng.normal(17.0, 14.0), -16.0, 45.0)),
@@ -124,7 +123,7 @@ def sample_posture(rng: np.random.Generator) -> Posture:
 
 
 def rotation_matrix(roll: float, pitch: float, yaw: float) -> FloatArray:
-    """Turns in degrees about the back–front, left–right and head–foot axes, float64 (3, 3)."""
+    """Rotation by degrees about the back–front, left–right and head–foot axes, float64 (3, 3)."""
     roll, pitch, yaw = np.deg2rad([roll, pitch, yaw])
     about_y = np.array([[np.cos(roll), 0, np.sin(roll)], [0, 1, 0], [-np.sin(roll), 0, np.cos(roll)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
@@ -133,11 +132,11 @@ def rotation_matrix(roll: float, pitch: float, yaw: float) -> FloatArray:
 
 
 def curve_from_posture(posture: Posture, cervical_length: float) -> CanalCurve:
-    """Integrate the tangent's angles along the line.
+    """Build the canal's curve of a posture.
 
     Args:
         posture: see `Posture`.
-        cervical_length: mm from disc C2/3 to disc C7/T1, over which the lordosis is spread.
+        cervical_length: mm from disc C2/3 to disc C7/T1, over which the lordosis is distributed.
     """
     s = np.arange(HEAD_END_MM, FOOT_END_MM + STEP_MM / 2, STEP_MM)
     # Bending saturates above C1 and turns into the thoracic kyphosis below C7/T1.
@@ -145,7 +144,7 @@ def curve_from_posture(posture: Posture, cervical_length: float) -> CanalCurve:
     thoracic = np.clip((s - 0.62 * cervical_length) / 90.0, 0.0, 1.2)
     sagittal = posture.sagittal_tilt + posture.lordosis * cervical - posture.thoracic_kyphosis * thoracic
     coronal = posture.scoliosis * np.sin(2.0 * np.pi * s / 160.0 + posture.scoliosis_phase)
-    # Wide enough that outlines far in front of and behind the canal have no corner where bending sets in.
+    # 50 mm wide, so that outlines far from the canal have no corner where bending begins.
     smooth = np.ones(501) / 501.0
     sagittal, coronal = (
         np.convolve(np.pad(angle, 250, mode="edge"), smooth, "valid") for angle in (sagittal, coronal)
@@ -162,14 +161,14 @@ def curve_from_posture(posture: Posture, cervical_length: float) -> CanalCurve:
 def curve_from_angles(
     s: FloatArray, sagittal: FloatArray, coronal: FloatArray, turn: FloatArray, shift: FloatArray
 ) -> CanalCurve:
-    """The curve whose tangent leans by these angles, in degrees, from straight down.
+    """Integrate a curve from the angles of its tangent.
 
     Args:
-        s: arc length in mm every `STEP_MM`, float64 (M,); the point where it is 0 comes to lie at `shift`.
-        sagittal: lean to the back, float64 (M,).
-        coronal: lean to the left, float64 (M,).
-        turn: rotation of the whole about that point, float64 (3, 3).
-        shift: where that point lies, LPS, mm, float64 (3,).
+        s: arc length in mm every `STEP_MM`, float64 (M,).
+        sagittal, coronal: inclination of the tangent from straight down, to the back and to the left, in
+            degrees, float64 (M,).
+        turn: rotation of the curve about the point of arc length 0, float64 (3, 3).
+        shift: position of that point, LPS, mm, float64 (3,).
     """
     theta, phi = np.deg2rad(sagittal), np.deg2rad(coronal)
     tangent = np.stack([np.sin(phi), np.sin(theta) * np.cos(phi), -np.cos(theta) * np.cos(phi)], axis=1)

@@ -1,4 +1,4 @@
-"""One phantom study: a patient seen by a sagittal and an axial T2 series, each with its own contrast."""
+"""One phantom study: a patient imaged by a sagittal and an axial T2 series, each with its own contrast."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ from stenosis_trt.bench.phantom.acquisition import (
     sample_sagittal_protocol,
     sample_scanner,
 )
-from stenosis_trt.bench.phantom.anatomy import Anatomy, sample_anatomy
+from stenosis_trt.bench.phantom.anatomy import LEVEL_WINDOW_MM, Anatomy, sample_anatomy
 from stenosis_trt.bench.phantom.tissue import Tissues, TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.engine.geometry import SlicePose
 
-LEVEL_WINDOW_MM = 6.0
-"""How far from a disc its compression may lie; the truth is looked for no farther either."""
-
 
 @dataclass(frozen=True)
 class SeriesPlan:
-    """Where the slices of a series lie."""
+    """Protocol of a series and the poses of its slices."""
 
     protocol: SeriesProtocol
     poses: tuple[SlicePose, ...]
@@ -38,16 +35,16 @@ class SeriesPlan:
 
 @dataclass(frozen=True)
 class PlannedSeries(SeriesPlan):
-    """A series before it is acquired."""
+    """A series to be acquired by a simulated scanner."""
 
     scanner: Scanner
 
 
 @dataclass(frozen=True)
 class SliceCompression:
-    """The cord on the axial slice of maximal compression near a level, as that slice shows it. Lengths in mm.
+    """Cord diameters on the axial slice of maximal compression near a level. Lengths in mm.
 
-    `number` is the slice's place in its series.
+    `number` is the index of the slice in its series.
     """
 
     number: int
@@ -62,9 +59,9 @@ class SliceCompression:
 
 @dataclass(frozen=True)
 class PhantomStudy:
-    """Everything that defines a study; pixels are made on demand by `slice_pixels`.
+    """Definition of a study; `slice_pixels` computes pixels on demand.
 
-    `grade` is the one that every stenosis was given, or None where grades were drawn.
+    `grade` is the grade of every stenosis, or None where grades were drawn.
     """
 
     seed: int
@@ -75,21 +72,21 @@ class PhantomStudy:
     axial: PlannedSeries
 
     @property
-    def origin(self) -> tuple[object, ...]:
-        """What the study was sampled from, for its UIDs."""
-        # Without a given grade the UIDs are those of every release, so that a truth.csv keeps its worth.
+    def uid_source(self) -> tuple[object, ...]:
+        """Values that the study's UIDs are derived from."""
+        # Without a grade the UIDs are those of earlier releases, so that their truth.csv files stay valid.
         given = () if self.grade is None else (f"grade {self.grade}",)
         return ("stenosis-trt phantom", self.seed, self.index, *given)
 
     @property
     def patient_id(self) -> str:
-        """The identifier the patient carries."""
+        """DICOM PatientID."""
         return f"PHANTOM-{self.seed}-{self.index:04d}"
 
     def slice_pixels(self, series: PlannedSeries, number: int) -> npt.NDArray[np.uint16]:
         """Acquire slice `number` of `series`, uint16 (rows, columns).
 
-        Each slice has a generator of its own, so that slices may be made in any order.
+        Each slice has its own random generator, so slices may be acquired in any order.
         """
         plane = 0 if series.protocol.plane == "sagittal" else 1
         rng = np.random.default_rng([self.seed, self.index, plane, number])
@@ -100,14 +97,13 @@ class PhantomStudy:
 
     @cached_property
     def _tissues(self) -> dict[Signals, TissueSource]:
-        """Those that were needed so far: the slices of a series share theirs."""
+        """Cache: the slices of a series share their tissue model."""
         return {}
 
     def slice_compressions(self) -> tuple[SliceCompression | None, ...]:
-        """For each level what could be measured at best: a compression ratio is taken on an axial image.
+        """The compression that axial slices show at best, for each level; None for a level without a slice.
 
-        Slices are those within `LEVEL_WINDOW_MM` of the level along the canal, and nearer to no other; None
-        where there is none.
+        A slice belongs to the nearest level if it is within `LEVEL_WINDOW_MM` of it along the canal.
         """
         curve, levels = self.anatomy.curve, self.anatomy.levels
         places = np.array([level.s for level in levels])
@@ -128,12 +124,12 @@ class PhantomStudy:
         return tuple(best)
 
     def tissues(self, signals: Signals) -> TissueSource:
-        """What gives signal at a point of the patient under one acquisition's contrast."""
+        """Tissue model of the patient with one acquisition's contrast."""
         return Tissues(self.anatomy, signals)
 
 
 def plan_series(rng: np.random.Generator, anatomy: Anatomy) -> tuple[PlannedSeries, PlannedSeries]:
-    """A sagittal and an axial series of a patient, each with a scanner of its own."""
+    """Draw a sagittal and an axial series of a patient, each with its own scanner."""
     sagittal, axial = sample_sagittal_protocol(rng), sample_axial_protocol(rng)
     scanner = sample_scanner(rng)
     along = PlannedSeries(sagittal, tuple(plan_sagittal(anatomy, sagittal, rng)), scanner)
@@ -142,7 +138,7 @@ def plan_series(rng: np.random.Generator, anatomy: Anatomy) -> tuple[PlannedSeri
 
 
 def sample_study(seed: int, index: int, grade: int | None = None) -> PhantomStudy:
-    """Study `index` of the set that `seed` defines; each study depends on nothing but the three."""
+    """Sample study `index` of set `seed`; it depends on `seed`, `index` and `grade` alone."""
     rng = np.random.default_rng([seed, index])
     anatomy = sample_anatomy(rng, grade)
     sagittal, axial = plan_series(rng, anatomy)
@@ -150,14 +146,14 @@ def sample_study(seed: int, index: int, grade: int | None = None) -> PhantomStud
 
 
 class StudySource(Protocol):
-    """Where the studies of a set come from; study `index` of set `seed` is always the same."""
+    """Interface of sources of studies; study `index` of set `seed` is always the same."""
 
     def sample(self, seed: int, index: int, grade: int | None = None) -> PhantomStudy: ...
 
 
 @dataclass(frozen=True)
 class PhantomSource:
-    """Studies that are painted from nothing."""
+    """Source of fully synthetic studies."""
 
     def sample(self, seed: int, index: int, grade: int | None = None) -> PhantomStudy:
         """See `sample_study`."""

@@ -1,4 +1,4 @@
-"""Grain of tissue: smooth random fields along the canal's coordinates."""
+"""Random texture of tissue: smooth fields in canal coordinates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHANNELS = 6
 
 
 class Texture:
-    """One periodic random volume, read at another place and scale for each channel."""
+    """One periodic random volume, sampled at a different offset for each channel."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         grid: Array = rng.standard_normal((_SIZE,) * 3).astype(np.float32)
@@ -20,9 +20,9 @@ class Texture:
             grid = (np.roll(grid, 1, axis) + 2 * grid + np.roll(grid, -1, axis)) / 4
         grid = (grid / grid.std()).astype(np.float32)
         self._offsets = rng.uniform(0, _SIZE, size=(_CHANNELS, 3)).astype(np.float32)
-        self.lowest = float(grid.min())
-        """No value of any channel is lower but for rounding."""
-        # One more plane on each axis, the first once more: the neighbour of every cell is the next in memory.
+        self.minimum = float(grid.min())
+        """Lower bound of all channels, but for rounding."""
+        # Padding repeats the first plane of each axis, so that the next cell is always the next in memory.
         padded = np.pad(grid, (0, 1), mode="wrap")
         steps = (padded.shape[1] * padded.shape[2], padded.shape[2], 1)
         flat = padded.ravel()
@@ -33,7 +33,13 @@ class Texture:
         ]
 
     def noise(self, canvas: Canvas, channel: int, cell: tuple[float, float, float]) -> Array:
-        """Smooth random field of unit variance; `cell` is its grain in mm along u, v and s."""
+        """Sample a smooth random field of unit variance, float32 (N,).
+
+        Args:
+            canvas: where to sample it.
+            channel: which of the independent fields.
+            cell: grain size in mm along u, v and s.
+        """
         index = np.zeros(canvas.u.shape, dtype=np.intp)
         weights: list[tuple[Array, Array]] = []
         for x, grain, offset, stride in zip(
@@ -52,5 +58,5 @@ class Texture:
 
 
 def _cell(floor: Array) -> npt.NDArray[np.intp]:
-    """Whole numbers modulo the volume's size; the quotient is exact for those below 2¹⁸ sizes."""
+    """Integers modulo the volume's size; exact below 2¹⁸ times the size."""
     return np.asarray(floor - _SIZE * np.floor(floor / _SIZE), dtype=np.intp)

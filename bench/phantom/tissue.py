@@ -1,7 +1,7 @@
-"""What T2 signal the anatomy gives at any point of the canal's coordinates.
+"""T2 signal of an anatomy at points given in canal coordinates.
 
-Structures are painted one over the other, each with an edge as soft as the pixels are wide, so that a
-point sample stands for a pixel. Signal is relative to CSF at 1.
+Structures are painted over each other. Their edges fade over one pixel width, so that a point sample
+approximates the pixel's mean. Signal is relative to CSF at 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stenosis_trt.bench.phantom.vertebrae import Vertebrae
 
 
 class TissueSource(Protocol):
-    """Signal at points given in canal coordinates; `Tissues` paints it."""
+    """Interface of tissue models: signal at points given in canal coordinates. See `Tissues`."""
 
     def surroundings(self, u: Array, v: Array, s: Array, edge: float) -> Array: ...
 
@@ -28,7 +28,7 @@ class TissueSource(Protocol):
 
 
 class Tissues:
-    """Signal of one anatomy under one acquisition's contrast, at points given in canal coordinates."""
+    """Painted signal of one anatomy with one acquisition's contrast."""
 
     def __init__(self, anatomy: Anatomy, signals: Signals) -> None:
         self.anatomy, self.signals = anatomy, signals
@@ -40,27 +40,24 @@ class Tissues:
         self._canal = CanalContents(anatomy, signals, self._traits, self.texture)
 
     def surroundings(self, u: Array, v: Array, s: Array, edge: float) -> Array:
-        """Signal of everything but the spine; it changes little through a slice.
+        """Signal around the spine, float32 (N,). It varies little through a slice's thickness.
 
         Args:
             u, v, s: canal coordinates in mm, flat float32 (N,).
             edge: width in mm over which outlines fade.
-
-        Returns:
-            float32 (N,).
         """
         canvas = Canvas(u, v, s, edge)
         self._soft.paint(canvas)
         return canvas.signal
 
     def with_spine(self, surroundings: Array, u: Array, v: Array, s: Array, edge: float) -> Array:
-        """`surroundings` with vertebrae, canal and cord painted over, float32 (N,). Arguments as there."""
+        """`surroundings` with vertebrae, canal and cord painted over it, float32 (N,). Arguments as there."""
         canvas = Canvas(u, v, s, edge)
         canvas.signal = surroundings.copy()
-        canvas.on((np.abs(u) < 27) & (v > -34) & (v < 62), self._spine)
+        canvas.paint_on((np.abs(u) < 27) & (v > -34) & (v < 62), self._spine)
         return canvas.signal
 
     def _spine(self, canvas: Canvas, _: Positions) -> None:
         self._bones.paint(canvas)
         wide = 16 + 8 * (canvas.s < self._traits.c1)
-        canvas.on((np.abs(canvas.v) < 19) & (np.abs(canvas.u) < wide), self._canal.paint)
+        canvas.paint_on((np.abs(canvas.v) < 19) & (np.abs(canvas.u) < wide), self._canal.paint)

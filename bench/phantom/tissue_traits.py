@@ -1,4 +1,4 @@
-"""What of a patient's tissue the anatomy leaves open: contrast, and sizes that no truth depends on."""
+"""Contrast of an acquisition, and sizes of a patient that do not enter the truth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Signals:
 
 
 def sample_signals(rng: np.random.Generator) -> Signals:
-    """Contrast differs between scanners and protocols, but stays T2 turbo spin echo."""
+    """Draw the contrast of one T2 turbo spin echo acquisition."""
     cord = rng.uniform(0.34, 0.52)
     return Signals(
         csf=1.0,
@@ -48,11 +48,12 @@ def sample_signals(rng: np.random.Generator) -> Signals:
 
 @dataclass(frozen=True)
 class Traits:
-    """One patient's. Lengths in mm; `c2_top`, `dens_top` and `c1` are arc lengths along the canal.
+    """Sizes and tissue properties of one patient. Lengths in mm.
 
     Attributes:
-        degeneration, disc_half: of each disc, float64 (D,): worn from 0 to 1, half its height.
-        marrow, spinous: of each vertebra, float64 (D + 1,): signal, relative length of the spinous process.
+        c2_top, dens_top, c1: arc lengths along the canal.
+        degeneration, disc_half: per disc, float64 (D,): degeneration from 0 to 1, half height.
+        marrow, spinous: per vertebra, float64 (D + 1,): signal, relative length of the spinous process.
     """
 
     c2_top: float
@@ -74,7 +75,7 @@ class Traits:
 
 
 def sample_traits(rng: np.random.Generator, anatomy: Anatomy, signals: Signals) -> Traits:
-    """Draw them; the same state gives the same traits."""
+    """Draw the traits of a patient."""
     discs, scale = anatomy.discs, anatomy.scale
     degeneration = np.concatenate(
         [
@@ -83,7 +84,7 @@ def sample_traits(rng: np.random.Generator, anatomy: Anatomy, signals: Signals) 
         ]
     )
     return Traits(
-        # C2 reaches up from disc C2/3; the dens stands on it.
+        # C2 extends upwards from disc C2/3, with the dens on top.
         c2_top=float(discs[0] - 20.0 * scale),
         dens_top=float(discs[0] - 36.0 * scale),
         c1=float(discs[0] - 27.0 * scale),

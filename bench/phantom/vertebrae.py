@@ -1,4 +1,4 @@
-"""Vertebrae C1–T3 with their discs, arches and ligaments, and the fat around the canal."""
+"""Paint vertebrae C1–T3 with their discs, arches and ligaments, and the fat around the canal."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.shapes import Array, Canvas, Positions, box, ellipse, reach, rounded
+from stenosis_trt.bench.phantom.shapes import Array, Canvas, Positions, bounding_box, box, ellipse, rounded
 from stenosis_trt.bench.phantom.spine import STEP_MM
 from stenosis_trt.bench.phantom.texture import Texture
 from stenosis_trt.bench.phantom.tissue_traits import Signals, Traits
 
 _MARROW_GRAIN = (2, (1.6, 1.6, 1.6))
 _MUSCLE_GRAIN = (3, (2.5, 2.5, 3.0))
-"""Channel of the texture and grain in mm along u, v and s."""
+"""(channel of the texture, grain in mm along u, v and s)."""
 
 
 @dataclass(frozen=True)
 class _Process:
-    """Lamina and spinous process of one vertebra: arc length of its middle, and sizes in mm."""
+    """Lamina and spinous process of one vertebra: arc length of its centre, and sizes in mm."""
 
     centre: float
     lamina: float
@@ -30,7 +30,7 @@ class _Process:
 
 
 class Vertebrae:
-    """Paints the bones of one patient."""
+    """Paints the vertebrae of one patient."""
 
     def __init__(self, anatomy: Anatomy, signals: Signals, traits: Traits, texture: Texture) -> None:
         self._anatomy, self._signals, self._traits, self._texture = anatomy, signals, traits, texture
@@ -57,7 +57,7 @@ class Vertebrae:
             )
 
     def paint(self, canvas: Canvas) -> None:
-        """From front to back what is painted first lies undermost: ligament, arches, bodies, discs, dens."""
+        """Paint ligament, arches, bodies, discs and dens; later structures cover earlier ones."""
         table = np.clip(
             ((canvas.s - self._anatomy.curve.s[0]) / STEP_MM).astype(np.int32),
             0,
@@ -68,7 +68,7 @@ class Vertebrae:
         depth = canvas.v + half + 1.0
 
         beyond = 1.6 + canvas.fade
-        wide, deep = reach(self._traits.body_width, half_depth, beyond)
+        wide, deep = bounding_box(self._traits.body_width, half_depth, beyond)
         near = np.flatnonzero((np.abs(canvas.u) < wide) & (np.abs(depth + half_depth) < deep))
         column = ellipse(
             canvas.u.take(near), depth.take(near) + half_depth, self._traits.body_width, half_depth
@@ -80,7 +80,7 @@ class Vertebrae:
         self._dens(canvas, depth)
 
     def _numbered(self, s: Array) -> tuple[npt.NDArray[np.intp], Array]:
-        """Nearest disc, and how far below it in mm."""
+        """Index of the nearest disc, and distance below it in mm."""
         nearest = np.clip(np.searchsorted(self._middles, s), 0, len(self._discs) - 1)
         return nearest, s - self._discs.take(nearest)
 
@@ -92,52 +92,52 @@ class Vertebrae:
         return np.asarray(self._marrow.take(below) * (1.0 + 0.09 * grain))
 
     def _long_ligament(self, canvas: Canvas, near: Positions, column: Array) -> None:
-        part = Canvas(canvas.u.take(near), canvas.v.take(near), canvas.s.take(near), canvas.edge)
-        part.signal = canvas.signal.take(near)
-        part.paint(
-            part.inside(np.maximum(column - 1.6, self._traits.c2_top - part.s)), self._signals.ligament
-        )
-        canvas.signal[near] = part.signal
+        def ligament(part: Canvas, _: Positions) -> None:
+            outline = np.maximum(column - 1.6, self._traits.c2_top - part.s)
+            part.fill(outline, self._signals.ligament)
+
+        canvas.paint_on(near, ligament)
 
     def _bodies(self, canvas: Canvas, near: Positions, column: Array, depth: Array) -> None:
-        """Vertebral bodies with their veins, and discs; `column` is the distance to their common outline."""
+        """Paint vertebral bodies with their veins, and discs; `column` is the distance to their outline."""
+        # The annulus extends 0.6 mm beyond the column; above C2 there is neither body nor disc.
+        inner = (column < 0.6 + canvas.fade) & (canvas.s.take(near) > self._traits.c2_top - canvas.fade)
+
+        def bodies(part: Canvas, where: Positions) -> None:
+            self._bodies_of(part, column[inner], depth.take(where))
+
+        canvas.paint_on(near[inner], bodies)
+
+    def _bodies_of(self, part: Canvas, column: Array, depth: Array) -> None:
         tone, traits = self._signals, self._traits
         half_depth = traits.body_depth / 2
-        # The annulus reaches 0.6 mm out of the column; above C2 there is neither body nor disc.
-        inner = (column < 0.6 + canvas.fade) & (canvas.s.take(near) > traits.c2_top - canvas.fade)
-        near, column = near[inner], column[inner]
-        if not len(near):
-            return
-        part = Canvas(canvas.u.take(near), canvas.v.take(near), canvas.s.take(near), canvas.edge)
-        part.signal = canvas.signal.take(near)
-        u, s, depth = part.u, part.s, depth.take(near)
+        u, s = part.u, part.s
         nearest, offset = self._numbered(s)
         grain = self._grain(part)
         marrow = self._marrow_of(part, nearest, offset, grain)
-        # Endplates are hollow and lean forwards a little, as in the neck.
+        # Endplates are concave and slope forwards slightly, as in the cervical spine.
         bow = 0.8 * (1.0 - ((depth + half_depth) / half_depth) ** 2)
         half = self._disc_half.take(nearest) - np.clip(bow, -0.6, 0.8) * 0.7
         gap = np.abs(offset + 0.10 * (depth + half_depth)) - half
 
         cervical_top = s < traits.c2_top
-        part.paint(part.inside(np.where(cervical_top, 9.0, column).astype(np.float32)), tone.cortex)
+        part.fill(np.where(cervical_top, 9.0, column).astype(np.float32), tone.cortex)
         body = np.maximum(rounded(column + 0.7, -gap + 0.7, 1.6), traits.c2_top - s)
-        part.paint(part.inside(body), marrow)
+        part.fill(body, marrow)
         vein = ellipse(u, depth + 2.5, 2.0, 2.6)
         away = np.abs(np.abs(offset) - 8.5 * self._anatomy.scale)
-        part.paint(part.inside(np.maximum(vein, away - 0.8)) * np.float32(~cervical_top), marrow * 1.5)
+        part.paint(part.coverage(np.maximum(vein, away - 0.8)) * np.float32(~cervical_top), marrow * 1.5)
 
         annulus = np.maximum(column - 0.6, gap + 0.5)
-        part.paint(part.inside(annulus), tone.disc_degenerated)
+        part.fill(annulus, tone.disc_degenerated)
         nucleus = np.maximum(
             ellipse(u, depth + half_depth * 0.95, traits.body_width * 0.66, half_depth * 0.6), gap + 1.2
         )
         core = tone.disc + (tone.disc_degenerated - tone.disc) * self._worn.take(nearest)
-        part.paint(part.inside(nucleus), core * (1.0 + 0.1 * grain))
-        canvas.signal[near] = part.signal
+        part.fill(nucleus, core * (1.0 + 0.1 * grain))
 
     def _dens(self, canvas: Canvas, depth: Array) -> None:
-        """Dens of C2, anterior arch of C1 and the transverse ligament."""
+        """Paint the dens of C2 and the anterior arch of C1."""
         tone, traits = self._signals, self._traits
         fade = 0.8 + canvas.fade
 
@@ -147,8 +147,8 @@ class Vertebrae:
                 ellipse(part.u, depth.take(where) + 6.0, 5.2 * taper, 5.2 * taper),
                 box(part.s, traits.dens_top, traits.c2_top + 2),
             )
-            part.paint(part.inside(outline - 0.8), tone.cortex)
-            part.paint(part.inside(outline), traits.marrow[0] * (1.0 + 0.08 * self._grain(part)))
+            part.fill(outline - 0.8, tone.cortex)
+            part.fill(outline, traits.marrow[0] * (1.0 + 0.08 * self._grain(part)))
 
         def arch(part: Canvas, where: Positions) -> None:
             outline = np.maximum(
@@ -156,90 +156,90 @@ class Vertebrae:
             )
             self._paint_c1(part, outline)
 
-        wide, deep = reach(5.2, 5.2, fade)
+        wide, deep = bounding_box(5.2, 5.2, fade)
         along = (canvas.s > traits.dens_top - fade) & (canvas.s < traits.c2_top + 2 + fade)
-        canvas.on(along & (np.abs(canvas.u) < wide) & (np.abs(depth + 6.0) < deep), dens)
-        high, deep = reach(5.0, 3.2, fade)
+        canvas.paint_on(along & (np.abs(canvas.u) < wide) & (np.abs(depth + 6.0) < deep), dens)
+        high, deep = bounding_box(5.0, 3.2, fade)
         along = (np.abs(canvas.s - traits.c1) < high) & (np.abs(depth + 15.0) < deep)
-        canvas.on(along & (np.abs(canvas.u) < 14.0 + fade), arch)
+        canvas.paint_on(along & (np.abs(canvas.u) < 14.0 + fade), arch)
 
     def _paint_c1(self, part: Canvas, outline: Array) -> None:
-        part.paint(part.inside(outline - 0.8), self._signals.cortex)
-        part.paint(part.inside(outline), self._traits.marrow[0])
+        part.fill(outline - 0.8, self._signals.cortex)
+        part.fill(outline, self._traits.marrow[0])
 
     def _arches(self, canvas: Canvas, half: Array, width: Array) -> None:
-        """What lies beside and behind the canal; `half` and `width` are the canal's half axes."""
+        """Paint structures beside and behind the canal; `half` and `width` are the canal's half axes."""
         away, back = np.abs(canvas.u), canvas.v - half
         self._behind_the_canal(canvas, half, width, back)
-        # Pillars begin at the canal's edge, foramina 3.5 mm further in, roots 9 mm beside the mid-line.
+        # Pillars begin at the canal's edge, foramina 3.5 mm inside it, roots 9 mm beside the mid-line.
         inmost = min(self._narrowest - 3.5, 9.0) - 4.0 * canvas.fade
         lateral = (away > inmost) & (canvas.v > -9.0 - canvas.fade) & (canvas.v < 12.0 + 2.0 * canvas.fade)
 
         def beside(part: Canvas, where: Positions) -> None:
             self._beside_the_canal(part, width.take(where))
 
-        canvas.on(lateral, beside)
+        canvas.paint_on(lateral, beside)
         self._spinous_processes(canvas, half, width, back)
         self._c1_arch(canvas, half, back)
 
     def _behind_the_canal(self, canvas: Canvas, half: Array, width: Array, back: Array) -> None:
-        """Interspinous tissue, then ligament: bone is painted over them at each vertebra."""
+        """Paint interspinous tissue, then ligaments; bone covers them at each vertebra."""
         tone, fade = self._signals, canvas.fade
         away = np.abs(canvas.u)
 
         def interspinous(part: Canvas, where: Positions) -> None:
             streak = np.clip(self._texture.noise(part, *_MUSCLE_GRAIN), -1.5, 1.5)
             canal = half.take(where)
-            part.paint(
-                part.inside(np.maximum(np.abs(part.u) - 3.0, box(part.v, canal + 2, canal + 30))),
+            part.fill(
+                np.maximum(np.abs(part.u) - 3.0, box(part.v, canal + 2, canal + 30)),
                 tone.muscle + (0.6 * tone.fat - tone.muscle) * np.clip(0.35 + 0.35 * streak, 0, 1),
             )
 
         def nuchal(part: Canvas, where: Positions) -> None:
             canal = half.take(where)
             outline = np.maximum(np.abs(part.u) - 1.2, box(part.v, canal + 26, canal + 44))
-            part.paint(part.inside(outline), tone.ligament)
+            part.fill(outline, tone.ligament)
 
         def flaval(part: Canvas, where: Positions) -> None:
             ring = ellipse(part.u, part.v, width.take(where), half.take(where))
             outline = np.maximum(np.maximum(ring - 3.6, -part.v - 1.0), np.abs(part.u) - 11)
-            part.paint(part.inside(outline), tone.ligament + 0.08)
+            part.fill(outline, tone.ligament + 0.08)
 
-        canvas.on((away < 3.0 + fade) & (back > 2 - fade) & (back < 30 + fade), interspinous)
-        canvas.on((away < 1.2 + fade) & (back > 26 - fade) & (back < 44 + fade), nuchal)
+        canvas.paint_on((away < 3.0 + fade) & (back > 2 - fade) & (back < 30 + fade), interspinous)
+        canvas.paint_on((away < 1.2 + fade) & (back > 26 - fade) & (back < 44 + fade), nuchal)
         _, deep = self._ring_reach(3.6 + fade)
-        canvas.on((away < 11 + fade) & (canvas.v > -1.0 - fade) & (canvas.v < deep), flaval)
+        canvas.paint_on((away < 11 + fade) & (canvas.v > -1.0 - fade) & (canvas.v < deep), flaval)
 
     def _ring_reach(self, beyond: float) -> tuple[float, float]:
-        """Half axes of a box that holds all points within `beyond` mm of the canal's outline anywhere."""
+        """Half axes of a box that contains all points within `beyond` mm of the canal's outline."""
         axes = np.minimum(self._canal_half, self._canal_width)
         grown = 1.0 + beyond / axes
         return float((self._canal_width * grown).max()) + 0.1, float((self._canal_half * grown).max()) + 0.1
 
     def _beside_the_canal(self, part: Canvas, width: Array) -> None:
-        """Facet pillars with their joints, foramina with fat and roots, vertebral arteries."""
+        """Paint facet pillars with their joints, foramina with fat and roots, vertebral arteries."""
         v, s, tone = part.v, part.s, self._signals
         away = np.abs(part.u)
         nearest, offset = self._numbered(s)
         pillar = np.maximum(ellipse(away - width - 6.0, v - 3.5, 6.0, 7.5), self._traits.c2_top - s)
-        part.paint(part.inside(pillar), tone.cortex)
+        part.fill(pillar, tone.cortex)
 
         def spongy(inner: Canvas, where: Positions) -> None:
             below = offset.take(where)
             joint = np.abs(below + 0.45 * (inner.v - 3.0)) - 1.1
             marrow = self._marrow_of(inner, nearest.take(where), below, self._grain(inner))
-            inner.paint(inner.inside(rounded(pillar.take(where) + 0.9, -joint, 1.2)), marrow)
+            inner.fill(rounded(pillar.take(where) + 0.9, -joint, 1.2), marrow)
 
-        part.on(pillar < part.fade - 0.9, spongy)
+        part.paint_on(pillar < part.fade - 0.9, spongy)
         foramen = np.maximum(ellipse(away - width - 2.0, offset + 1.0, 5.5, 4.2), box(v, -5.5, 1.5))
-        part.paint(part.inside(foramen), 0.7 * tone.fat)
+        part.fill(foramen, 0.7 * tone.fat)
         root = np.maximum(ellipse(v + 2.0 - 0.3 * (away - width), offset + 1.0, 1.6, 1.9), 9.0 - away)
-        part.paint(part.inside(root), tone.cord)
+        part.fill(root, tone.cord)
         artery = np.maximum(ellipse(away - width - 3.5, v + 5.5, 1.9, 1.9), s - self._anatomy.discs[5])
-        part.paint(part.inside(artery), tone.air + 0.02)
+        part.fill(artery, tone.air + 0.02)
 
     def _spinous_processes(self, canvas: Canvas, half: Array, width: Array, back: Array) -> None:
-        """Laminae and spinous processes, which lean down as they go back."""
+        """Paint laminae and spinous processes, which slope downwards to the back."""
         fade, away = canvas.fade, np.abs(canvas.u)
         _, deep = self._ring_reach(5.5 + fade)
         longest = max(process.length for process in self._processes)
@@ -261,9 +261,9 @@ class Vertebrae:
                 def one(bone: Canvas, at: Positions, process: _Process = process) -> None:
                     self._process(bone, process, ring.take(at), lamina.take(at), behind.take(at))
 
-                part.on(window & may_be, one)
+                part.paint_on(window & may_be, one)
 
-        canvas.on(near, all_of_them)
+        canvas.paint_on(near, all_of_them)
 
     def _process(self, part: Canvas, process: _Process, ring: Array, lamina: Array, back: Array) -> None:
         scale, away = self._anatomy.scale, np.abs(part.u)
@@ -276,21 +276,21 @@ class Vertebrae:
 
         def shell(inner: Canvas, where: Positions) -> None:
             outline = bone.take(where)
-            inner.paint(inner.inside(outline), self._signals.cortex)
+            inner.fill(outline, self._signals.cortex)
             nearest, offset = self._numbered(inner.s)
             marrow = self._marrow_of(inner, nearest, offset, self._grain(inner))
-            inner.paint(inner.inside(outline + 1.0), marrow)
+            inner.fill(outline + 1.0, marrow)
 
-        part.on(bone < part.fade, shell)
+        part.paint_on(bone < part.fade, shell)
 
     def _c1_arch(self, canvas: Canvas, half: Array, back: Array) -> None:
-        """Posterior arch of C1."""
+        """Paint the posterior arch of C1."""
         c1, fade = self._traits.c1, 0.8 + canvas.fade
 
         def arch(part: Canvas, where: Positions) -> None:
             outline = ellipse(part.s - c1 - 1.0, part.v - half.take(where) - 4.0, 4.5, 3.0)
             self._paint_c1(part, np.maximum(outline, np.abs(part.u) - 12.0))
 
-        high, deep = reach(4.5, 3.0, fade)
+        high, deep = bounding_box(4.5, 3.0, fade)
         near = (np.abs(canvas.s - (c1 + 1.0)) < high) & (np.abs(back - 4.0) < deep)
-        canvas.on(near & (np.abs(canvas.u) < 12.0 + fade), arch)
+        canvas.paint_on(near & (np.abs(canvas.u) < 12.0 + fade), arch)

@@ -1,4 +1,4 @@
-"""A set of phantom studies on disk, with the truth beside it."""
+"""Write a set of phantom studies with its truth.csv."""
 
 from __future__ import annotations
 
@@ -52,17 +52,24 @@ TRUTH_COLUMNS = (
     "csf_fraction",
     "narrowest_ratio",
 )
-"""Diameters and ratio are those of the axial slice of maximal compression, the best that can be measured;
-`narrowest_ratio` is that of the narrowest place of the anatomy, which may lie between slices."""
+"""Diameters and ratio are those of the axial slice of maximal compression, the best that can be measured.
+`narrowest_ratio` is the ratio at the narrowest position of the anatomy, which may lie between slices."""
 
 
 @dataclass(frozen=True)
 class PhantomOptions:
-    """What to make: `studies` of the set that `seed` defines.
+    """Options of `write_studies`.
 
-    `grade` (0–3) gives every stenosis that grade; None draws grades as a symptomatic population has
-    them. `transfer_syntax` is a key of `TRANSFER_SYNTAXES`. `workers` processes share the work.
-    `source` gives the studies: phantoms, or real anatomies with made stenoses.
+    Attributes:
+        studies: number of studies of the set, at least 1.
+        seed: of the set, 0 or more.
+        grade: Kang grade (0–3) of every stenosis; None draws grades, see `anatomy.sample_grades`.
+        transfer_syntax: key of `TRANSFER_SYNTAXES`.
+        workers: processes that share the work.
+        source: samples the studies: synthetic ones, or real anatomies with synthetic stenoses.
+
+    Raises:
+        ValueError: a value is not allowed; the message says which are.
     """
 
     studies: int
@@ -88,7 +95,7 @@ Rows = list[dict[str, object]]
 
 
 class ResumeError(OutputError):
-    """A folder does not hold an interrupted run of these options; the message says why and what to do."""
+    """The folder cannot be resumed with these options; `reason` and `advice` say why and what to do."""
 
 
 def write_studies(
@@ -97,30 +104,30 @@ def write_studies(
     progress: Callable[[int, int], None] | None = None,
     resume: bool = False,
 ) -> Path:
-    """Write the studies below `out` and `truth.csv` beside them.
+    """Write studies and `truth.csv` to `out`.
 
-    The truth grows with each study and is put in order at the end. However the work ends, short of being
-    killed, it is of the studies that are there. A study is made in a folder `.study_NNNN.part` and gets its
-    name once it is whole.
+    A study is written to `.study_NNNN.part` and renamed to `study_NNNN` once it is complete. Its rows are
+    appended to truth.csv, which is sorted at the end. Unless the process is killed, truth.csv holds exactly
+    the studies in `out`, also after an error.
 
     Args:
-        out: folder, made where absent.
+        out: output folder, created if missing.
         options: see `PhantomOptions`.
-        progress: called with (studies made, studies to make) at the start and after each.
-        resume: keep the whole studies that an earlier run of the same options left there, interrupted or
-            killed, and make the others.
+        progress: called with (studies written, studies to write) at the start and after each study.
+        resume: keep the complete studies of an earlier, interrupted run with the same options, and write the
+            others.
 
     Returns:
         The path of truth.csv.
 
     Raises:
         OSError: `out` is not empty, or cannot be written.
-        ResumeError: with `resume`, there is something else in `out`, or studies of other options.
+        ResumeError: with `resume`, `out` contains other files, or studies of other options.
     """
     out.mkdir(parents=True, exist_ok=True)
     if not resume and any(out.iterdir()):
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(out))
-    found = _found(out, options) if resume else {}
+    found = _complete_studies(out, options) if resume else {}
     path = out / TRUTH
     missing = [index for index in range(options.studies) if index not in found]
     if progress:
@@ -128,7 +135,7 @@ def write_studies(
     try:
         with (
             path.open("w", newline="", encoding="utf-8") as stream,
-            closing(_made(out, options, missing)) as made,
+            closing(_write_missing(out, options, missing)) as made,
         ):
             table = _table(stream)
             for index in sorted(found):
@@ -140,7 +147,7 @@ def write_studies(
                 if progress:
                     progress(done, len(missing))
     finally:
-        _put_in_order(out, options, found)
+        _write_sorted_truth(out, options, found)
     return path
 
 
@@ -150,8 +157,8 @@ def _table(stream: TextIO) -> csv.DictWriter[str]:
     return table
 
 
-def _put_in_order(out: Path, options: PhantomOptions, known: dict[int, Rows]) -> None:
-    """Truth of all studies that are there, also of those that were finished while another failed."""
+def _write_sorted_truth(out: Path, options: PhantomOptions, known: dict[int, Rows]) -> None:
+    """Write truth.csv of all complete studies, also of those completed by other workers after an error."""
     for index in range(options.studies):
         shutil.rmtree(_part(out, index), ignore_errors=True)
         if index not in known and _folder(out, index).exists():
@@ -162,11 +169,11 @@ def _put_in_order(out: Path, options: PhantomOptions, known: dict[int, Rows]) ->
             table.writerows(known[index])
 
 
-def _found(out: Path, options: PhantomOptions) -> dict[int, Rows]:
-    """Truth of the whole studies that an earlier run left; what is not whole is removed.
+def _complete_studies(out: Path, options: PhantomOptions) -> dict[int, Rows]:
+    """Find the complete studies of an earlier run, return their truth, and remove incomplete ones.
 
     Raises:
-        ResumeError: see `write_studies`. Nothing has been removed then.
+        ResumeError: see `write_studies`. Nothing is removed in this case.
     """
     parts = []
     for path in sorted(out.iterdir()):
@@ -182,7 +189,7 @@ def _found(out: Path, options: PhantomOptions) -> dict[int, Rows]:
             raise ResumeError(f"{path} is not of an interrupted run. Give the folder of one, or a new one.")
     there = [index for index in range(options.studies) if _folder(out, index).exists()]
     studies = {index: options.source.sample(options.seed, index, options.grade) for index in there}
-    whole = {index for index in there if _is_whole(_folder(out, index), studies[index], options)}
+    whole = {index for index in there if _is_complete(_folder(out, index), studies[index], options)}
     for path in parts + [_folder(out, index) for index in there if index not in whole]:
         if path.is_dir():
             shutil.rmtree(path)
@@ -191,25 +198,27 @@ def _found(out: Path, options: PhantomOptions) -> dict[int, Rows]:
     return {index: truth_rows(studies[index]) for index in sorted(whole)}
 
 
-def _is_whole(folder: Path, study: PhantomStudy, options: PhantomOptions) -> bool:
-    """Whether every slice of a study is in its folder, with all its pixels.
+def _is_complete(folder: Path, study: PhantomStudy, options: PhantomOptions) -> bool:
+    """Return True if the folder holds every slice of the study with all its pixels.
 
     Raises:
-        ResumeError: the files are of another study, or in another transfer syntax than the options'.
+        ResumeError: the files belong to another study or have another transfer syntax.
     """
     return all(
-        _is_whole_slice(slice_path(folder, series, number), study, series, options)
+        _is_complete_slice(slice_path(folder, series, number), study, series, options)
         for series in (study.sagittal, study.axial)
         for number in range(len(series.poses))
     )
 
 
-def _is_whole_slice(path: Path, study: PhantomStudy, series: PlannedSeries, options: PhantomOptions) -> bool:
+def _is_complete_slice(
+    path: Path, study: PhantomStudy, series: PlannedSeries, options: PhantomOptions
+) -> bool:
     try:
         header = dcmread(path)
         found, syntax, stored = header.StudyInstanceUID, header.file_meta.TransferSyntaxUID, header.PixelData
     except (FileNotFoundError, InvalidDicomError, EOFError, AttributeError, zlib.error, struct.error):
-        # Missing, or cut off by a kill or a full disk.
+        # Missing, or truncated by a kill or a full disk.
         return False
     if found != phantom_uid(study, "study"):
         raise ResumeError(
@@ -225,9 +234,9 @@ def _is_whole_slice(path: Path, study: PhantomStudy, series: PlannedSeries, opti
     return len(stored) == 2 * series.protocol.rows * series.protocol.columns
 
 
-def _made(out: Path, options: PhantomOptions, indices: Sequence[int]) -> Generator[Rows, None, None]:
-    """The rows of each study in order, once it is written. No study is being written after the end."""
-    make = partial(_make_one, out, options)
+def _write_missing(out: Path, options: PhantomOptions, indices: Sequence[int]) -> Generator[Rows, None, None]:
+    """Write studies and yield the truth of each, in order of `indices`; no worker runs after the end."""
+    make = partial(_write_one, out, options)
     if options.workers == 1 or len(indices) <= 1:
         yield from map(make, indices)
         return
@@ -243,7 +252,7 @@ def _part(out: Path, index: int) -> Path:
     return out / f".study_{index + 1:04d}{PARTIAL_SUFFIX}"
 
 
-def _make_one(out: Path, options: PhantomOptions, index: int) -> Rows:
+def _write_one(out: Path, options: PhantomOptions, index: int) -> Rows:
     study = options.source.sample(options.seed, index, options.grade)
     write_study(study, _part(out, index), options.transfer_syntax)
     _part(out, index).rename(_folder(out, index))
@@ -251,7 +260,7 @@ def _make_one(out: Path, options: PhantomOptions, index: int) -> Rows:
 
 
 def truth_rows(study: PhantomStudy) -> Rows:
-    """One row of truth.csv a level; lengths in mm, positions in LPS."""
+    """Rows of truth.csv, one per level; lengths in mm, positions in LPS."""
     rows: Rows = []
     for truth, seen in zip(study.anatomy.levels, study.slice_compressions(), strict=True):
         rows.append(

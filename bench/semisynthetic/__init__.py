@@ -1,12 +1,11 @@
-"""Studies whose anatomy is real and whose stenoses are made: healthy T2 volumes, bent and pressed in.
+"""Semi-synthetic studies: healthy T2 volumes, deformed, with synthetic stenoses.
 
-subjects     the volumes, and what was marked on them by hand
-canal        where a volume's canal runs, how wide sac and cord are along it
-straight     a volume in canal coordinates, evenly bright, kept on disk
-anatomy      one patient made from a subject: posture, sizes, stenoses and the truth
-deformation  how tissue gives way to a stenosis
-tissue       signal at a point of such a patient
-study        one patient seen by two series
-source       studies of several subjects in turn
-acquired     a volume as it was acquired, as a study
+subjects      the volumes, and their manual marks
+canal         the canal's curve in a volume, and the diameters of sac and cord along it
+straightened  a volume resampled to canal coordinates, with even brightness, cached on disk
+anatomy       one patient derived from a subject: posture, sizes, stenoses and the truth
+deformation   map from the patient's points to the subject's
+tissue        signal at a point of such a patient
+source        studies of one subject, and of several subjects in turn
+acquired      a volume without changes, resliced to a study
 """

@@ -1,4 +1,4 @@
-"""A volume as it was acquired, cut into the two clinical protocols: no tissue changed, nothing added."""
+"""Reslice an acquired volume to the two clinical protocols, without changing or adding tissue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.acquisition import SeriesProtocol
+from stenosis_trt.bench.phantom.acquisition import SeriesProtocol, plane_points
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
 from stenosis_trt.bench.phantom.study import SeriesPlan
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
@@ -23,7 +23,7 @@ _AXES = {
 
 @dataclass(frozen=True)
 class AcquiredStudy:
-    """A volume as a study of two series; it is written as phantoms are."""
+    """A volume resliced to a sagittal and an axial series; a `WritableStudy`."""
 
     name: str
     volume: NiftiVolume
@@ -33,13 +33,13 @@ class AcquiredStudy:
     index: int = 0
 
     @property
-    def origin(self) -> tuple[object, ...]:
-        """What the study was made from, for its UIDs."""
+    def uid_source(self) -> tuple[object, ...]:
+        """Values that the study's UIDs are derived from."""
         return ("stenosis-trt acquired", self.name)
 
     @property
     def patient_id(self) -> str:
-        """The identifier the patient carries."""
+        """DICOM PatientID."""
         return f"ACQUIRED-{self.name}"
 
     def slice_pixels(self, series: SeriesPlan, number: int) -> npt.NDArray[np.uint16]:
@@ -50,14 +50,8 @@ class AcquiredStudy:
         return np.clip(image * scale, 0, 4095).astype(np.uint16)
 
 
-def plane_points(pose: SlicePose) -> FloatArray:
-    """LPS points of a slice's pixels, float64 (rows, columns, 3)."""
-    grid = np.stack(np.meshgrid(np.arange(pose.columns), np.arange(pose.rows)), axis=-1)
-    return pose.to_patient(grid)
-
-
 def average_through_slice(volume: NiftiVolume, pose: SlicePose, points: FloatArray) -> FloatArray:
-    """A volume at points (..., 3) of a slice's plane, weighted over the slice's thickness."""
+    """Sample a volume at points (..., 3) of a slice's plane, averaged with the slice profile."""
     parts = [
         weight * volume.sample(points + depth * pose.normal) for depth, weight in through_thickness(pose)
     ]
@@ -67,12 +61,12 @@ def average_through_slice(volume: NiftiVolume, pose: SlicePose, points: FloatArr
 def acquire_volume(
     name: str, volume: NiftiVolume, between: tuple[float, float] = (-np.inf, np.inf)
 ) -> AcquiredStudy:
-    """A volume in 0.6 × 0.6 × 3.3 mm sagittal and 0.5 × 0.5 × 3.5 mm axial slices.
+    """Reslice a volume to 0.6 × 0.6 × 3.3 mm sagittal and 0.5 × 0.5 × 3.5 mm axial slices.
 
     Args:
-        name: for the patient's identifier and the UIDs.
-        volume: what is acquired.
-        between: lowest and highest z (LPS, mm) that images show; the whole volume by default.
+        name: enters the PatientID and the UIDs.
+        volume: the volume.
+        between: lowest and highest z (LPS, mm) of the images; the whole volume by default.
     """
     protocols = {
         plane: SeriesProtocol(
@@ -98,7 +92,7 @@ def acquire_volume(
 
 
 def _poses(low: FloatArray, high: FloatArray, protocol: SeriesProtocol) -> tuple[SlicePose, ...]:
-    """Slices side by side through a box between two LPS corners."""
+    """Contiguous slices that fill the box between two LPS corners."""
     across, down = (np.array(axis) for axis in _AXES[protocol.plane])
     normal = np.cross(across, down)
     extent = high - low

@@ -1,4 +1,4 @@
-"""One patient made from a subject: posture and sizes changed, stenoses drawn, and the truth that follows."""
+"""Derive a patient from a subject: change posture and sizes, draw stenoses, and compute the truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy, HealthyAnatomy, add_stenoses
 from stenosis_trt.bench.phantom.spine import CanalCurve, curve_from_angles, rotation_matrix
-from stenosis_trt.bench.semisynthetic.straight import StraightenedSubject
+from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject
 from stenosis_trt.engine.geometry import FloatArray
 
 _DURA_MM = 1.2
@@ -18,12 +18,12 @@ _ANGLE_LIMIT = 62.0
 
 @dataclass(frozen=True)
 class SemisyntheticPatient:
-    """A subject changed into a patient.
+    """A patient derived from a subject.
 
     Attributes:
         anatomy: canal, stenoses and truth of the patient.
-        subject: whose tissue it is.
-        source_s: arc length in the subject for each of the patient's, float64 (M,).
+        subject: source of the tissue.
+        source_s: arc length in the subject for each sample of the patient's curve, float64 (M,).
         mirrored: left and right are exchanged.
     """
 
@@ -34,7 +34,7 @@ class SemisyntheticPatient:
 
 
 def _source_of(s: FloatArray, discs: FloatArray, subject: StraightenedSubject, scale: float) -> FloatArray:
-    """The patient's arc lengths → the subject's: disc to disc, and by the patient's scale beyond the last."""
+    """Map the patient's arc lengths to the subject's: disc to disc, and by `scale` beyond the outer discs."""
     inside = np.interp(s, discs, subject.discs)
     before = np.minimum(s - discs[0], 0.0) / scale
     after = np.maximum(s - discs[-1], 0.0) / scale
@@ -47,10 +47,10 @@ def sample_patient(
     """Draw one patient from a subject.
 
     Args:
-        rng: the same state gives the same patient.
-        subject: whose tissue is used.
-        grade: as in `sample_grades` of the phantoms.
-        variety: how far posture and sizes leave the subject's; 0 keeps them.
+        rng: random generator.
+        subject: source of the tissue.
+        grade: see `bench.phantom.anatomy.sample_grades`.
+        variety: magnitude of the changes of posture and sizes; 0 keeps the subject's.
     """
     scale = float(np.clip(rng.normal(1.0, 0.07 * variety), 0.84, 1.18))
     pitch = np.diff(subject.discs) * scale * rng.normal(1.0, 0.035 * variety, len(subject.discs) - 1)
@@ -86,7 +86,7 @@ def sample_patient(
 def _posture(
     rng: np.random.Generator, subject: StraightenedSubject, discs: FloatArray, scale: float, variety: float
 ) -> tuple[CanalCurve, FloatArray]:
-    """The patient's canal: the subject's, bent, tilted and turned; and the subject's arc lengths along it."""
+    """Bend, tilt and rotate the subject's canal; return the curve and the subject's arc lengths along it."""
     s = subject.canal.curve.s
     source = _source_of(s, discs, subject, scale)
     rows = subject.canal.curve.index(source)

@@ -1,10 +1,9 @@
-"""How tissue gives way when disc and ligament press into the canal.
+"""Deformation of tissue by a stenosis: map from a patient's points to those of the healthy subject.
 
-For a point of the patient this says which point of the healthy subject lies there. Along each line from
-front to back the walls move in by what presses on them, the CSF between wall and cord shrinks first, then
-the cord; behind the walls disc and ligament are drawn out over `_DRAWN_OUT_MM`. Across, the cord is widened
-by what the anatomy says it widens to. All lines are piecewise linear between wall, cord, cord and wall, so
-that the map is continuous and no tissue is folded.
+Along each line from front to back the walls move inwards by the encroachment; the CSF between wall and cord
+shrinks first, then the cord. Outside the walls, disc and ligament are stretched over `_STRETCH_MM`. Across,
+the cord widens as the anatomy prescribes. The map is piecewise linear between wall, cord, cord and wall, and
+hence continuous and free of folds.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from stenosis_trt.bench.phantom.shapes import Array
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient
 from stenosis_trt.engine.geometry import FloatArray
 
-_DRAWN_OUT_MM = 11.0
+_STRETCH_MM = 11.0
 _FADE_MM = 5.0
 _THIN = np.float32(1e-3)
 
 
 @dataclass(frozen=True)
 class DeformedOutline:
-    """The patient's outline at some points, in mm, flat float32 (N,) each: what a lesion is painted by."""
+    """The patient's cord and lesion at some points, flat float32 (N,) each, lengths in mm."""
 
     cord_u: Array
     cord_v: Array
@@ -33,7 +32,7 @@ class DeformedOutline:
 
 
 class Deformation:
-    """The map from a patient's canal coordinates to the subject's."""
+    """Map from a patient's canal coordinates to the subject's."""
 
     def __init__(self, patient: SemisyntheticPatient) -> None:
         anatomy, canal = patient.anatomy, patient.subject.canal
@@ -65,19 +64,22 @@ class Deformation:
         )
 
     def to_subject(self, u: Array, v: Array, s: Array) -> tuple[Array, Array, Array, DeformedOutline]:
-        """Patient (u, v, s) → subject (u, v, s), flat float32 (N,) each, and the patient's outline there."""
+        """Map the patient's (u, v, s) to the subject's (u, v, s), flat float32 (N,) each.
+
+        The fourth value is the patient's cord and lesion at these points.
+        """
         row = np.clip(np.rint((s - self._first) / self._step).astype(np.int32), 0, self._patient.shape[1] - 1)
         source_s, cord_v, cord_u, centre, sac_v, sac_u = self._patient[:, row]
         front, back, side, breadth, lesion = self._pressing[:, row]
         cord_v0, cord_u0, centre0, sac_v0, sac_u0 = self._subject[:, row]
-        # Across: 0, the cord's edge and the sac's edge go to those of the subject.
+        # Across: the mid-line, the cord's edge and the sac's edge map to those of the subject.
         away = np.abs(u)
         across = _between(away, (cord_u, sac_u), (cord_u0, sac_u0), self._scale)
         beyond = np.clip((np.abs(v) - sac_v) / _FADE_MM, 0.0, 1.0)
         source_u = np.sign(u) * (across + beyond * (away / self._scale - across))
 
-        # From front to back, on the line through u. The subject's outlines are those `across`, where the line
-        # runs through the sac: those at `source_u`, which changes beyond the walls, would fold tissue.
+        # From front to back, on the line through u. The subject's outlines are taken at `across`, where the
+        # line crosses the sac; `source_u` varies beyond the walls and would fold tissue.
         out = np.sqrt(np.clip(1.0 - (u / sac_u) ** 2, 0.0, 1.0))
         out0 = np.sqrt(np.clip(1.0 - (across / sac_u0) ** 2, 0.0, 1.0))
         lean = np.exp(0.5 * (side / breadth) ** 2 - 0.5 * ((u - side) / breadth) ** 2)
@@ -94,11 +96,11 @@ class Deformation:
         cord_back = np.clip(centre + cord_v * round_, near, far)
         front0 = np.clip(centre0 - cord_v0 * round0, -wall0, wall0)
         back0 = np.clip(centre0 + cord_v0 * round0, -wall0, wall0)
-        drawn = _DRAWN_OUT_MM * self._scale
+        drawn = _STRETCH_MM * self._scale
         source_v = _piecewise(
             v,
             (-wall - drawn, near, cord_front, cord_back, far, wall + drawn),
-            (-wall0 - _DRAWN_OUT_MM, -wall0, front0, back0, wall0, wall0 + _DRAWN_OUT_MM),
+            (-wall0 - _STRETCH_MM, -wall0, front0, back0, wall0, wall0 + _STRETCH_MM),
             self._scale,
         )
         return source_u * self._mirror, source_v, source_s, DeformedOutline(cord_u, cord_v, centre, lesion)
@@ -109,7 +111,7 @@ def _table(*profiles: FloatArray) -> Array:
 
 
 def _between(x: Array, knots: tuple[Array, Array], targets: tuple[Array, Array], scale: np.float32) -> Array:
-    """x ≥ 0 mapped piecewise linearly, 0 → 0 and each knot to its target; by 1 / scale beyond the last."""
+    """Map x ≥ 0 piecewise linearly: 0 to 0, each knot to its target, with slope 1 / scale beyond the last."""
     first, last = knots
     low = x * (targets[0] / first)
     middle = targets[0] + (x - first) * ((targets[1] - targets[0]) / np.maximum(last - first, _THIN))
@@ -118,7 +120,7 @@ def _between(x: Array, knots: tuple[Array, Array], targets: tuple[Array, Array],
 
 
 def _piecewise(x: Array, knots: tuple[Array, ...], targets: tuple[Array, ...], scale: np.float32) -> Array:
-    """x mapped piecewise linearly between knots, which ascend and may coincide; by 1 / scale outside."""
+    """Map x piecewise linearly between ascending knots, which may coincide; with slope 1 / scale outside."""
     result = targets[0] + (x - knots[0]) / scale
     for low, high, start, end in zip(knots[:-1], knots[1:], targets[:-1], targets[1:], strict=True):
         share = (x - low) / np.maximum(high - low, _THIN)

@@ -1,4 +1,4 @@
-"""Studies of several subjects in turn: what `phantom --anatomy` writes and the recipe learns from."""
+"""Semi-synthetic studies: one patient imaged by two series, and the source of a set from several subjects."""
 
 from __future__ import annotations
 
@@ -6,11 +6,52 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from stenosis_trt.bench.phantom.study import PhantomStudy
-from stenosis_trt.bench.semisynthetic.straight import StraightenedSubject, load_straightened
-from stenosis_trt.bench.semisynthetic.study import sample_semisynthetic
+import numpy as np
+
+from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
+from stenosis_trt.bench.phantom.tissue import TissueSource
+from stenosis_trt.bench.phantom.tissue_traits import Signals
+from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
+from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject, load_straightened
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
+from stenosis_trt.bench.semisynthetic.tissue import RealTissues
 from stenosis_trt.kernels.binaries import cache_folder
+
+_PAINTED_SHARE = 0.35
+"""Share of studies whose images are painted beyond the subject's volume."""
+
+
+@dataclass(frozen=True)
+class SemisyntheticStudy(PhantomStudy):
+    """A study with a subject's tissue. Beyond its volume, images are painted if `painted`, and else black."""
+
+    patient: SemisyntheticPatient
+    painted: bool
+
+    @property
+    def uid_source(self) -> tuple[object, ...]:
+        """Values that the study's UIDs are derived from."""
+        return ("stenosis-trt semisynthetic", self.patient.subject.name, *super().uid_source)
+
+    @property
+    def patient_id(self) -> str:
+        """DICOM PatientID."""
+        return f"SEMISYNTHETIC-{self.patient.subject.name}-{self.seed}-{self.index:04d}"
+
+    def tissues(self, signals: Signals) -> TissueSource:
+        """See `PhantomStudy`."""
+        return RealTissues(self.patient, signals, self.painted)
+
+
+def sample_semisynthetic(
+    subject: StraightenedSubject, seed: int, index: int, grade: int | None = None
+) -> SemisyntheticStudy:
+    """Sample study `index` of the set of a subject and `seed`; it depends on these and `grade` alone."""
+    rng = np.random.default_rng([seed, index, *subject.name.encode()])
+    patient = sample_patient(rng, subject, grade)
+    sagittal, axial = plan_series(rng, patient.anatomy)
+    painted = bool(rng.random() < _PAINTED_SHARE)
+    return SemisyntheticStudy(seed, index, grade, patient.anatomy, sagittal, axial, patient, painted)
 
 
 def _default_folder() -> Path:
@@ -19,16 +60,16 @@ def _default_folder() -> Path:
 
 @dataclass(frozen=True)
 class SemisyntheticSource:
-    """Semi-synthetic studies made from subjects in turn.
+    """Source of semi-synthetic studies; study k uses subject k modulo the number of subjects.
 
     Attributes:
         subjects: names in `SUBJECTS`.
-        volumes: folder with one folder a subject.
-        straightened_folder: where straight volumes are kept; made where absent.
+        volumes: folder with one folder per subject.
+        straightened_folder: cache folder of straightened volumes, created if missing.
 
     Raises:
-        ValueError: a name is not known, or there is none.
-        OSError: a subject's volume is not there.
+        ValueError: `subjects` is empty or has an unknown name.
+        OSError: a subject's volume is missing.
     """
 
     subjects: tuple[str, ...]
@@ -44,7 +85,7 @@ class SemisyntheticSource:
             SUBJECTS[name].path(self.volumes).stat()
 
     def sample(self, seed: int, index: int, grade: int | None = None) -> PhantomStudy:
-        """Study `index` of set `seed`; it depends on the subject, seed, index and grade alone."""
+        """Sample study `index` of set `seed`; it depends on the subject, seed, index and grade alone."""
         name = self.subjects[index % len(self.subjects)]
         return sample_semisynthetic(
             _straight(name, self.volumes, self.straightened_folder), seed, index, grade
@@ -52,5 +93,5 @@ class SemisyntheticSource:
 
 
 @lru_cache(maxsize=len(SUBJECTS))
-def _straight(name: str, volumes: Path, kept: Path) -> StraightenedSubject:
-    return load_straightened(SUBJECTS[name], volumes, kept)
+def _straight(name: str, volumes: Path, folder: Path) -> StraightenedSubject:
+    return load_straightened(SUBJECTS[name], volumes, folder)

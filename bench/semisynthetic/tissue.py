@@ -1,7 +1,7 @@
-"""Signal at a point of a patient: the subject's own where its volume shows it, painted where it does not.
+"""Signal at a point of a semi-synthetic patient: the subject's where its volume has data, else painted.
 
-Contrast is changed tissue by tissue, each within what turbo spin echo gives: the sac's inside between cord
-and CSF, marrow, each disc, and everything else.
+Contrast is changed per tissue, within the range of turbo spin echo: the sac's contents between cord and CSF,
+marrow, each disc, and everything else.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from stenosis_trt.bench.phantom.tissue import Tissues
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient
 from stenosis_trt.bench.semisynthetic.deformation import Deformation, DeformedOutline
-from stenosis_trt.bench.semisynthetic.straight import GRID_MM
+from stenosis_trt.bench.semisynthetic.straightened import GRID_MM
 
 _CORD, _MARROW, _DISC, _MUSCLE = range(4)
 _SOFT_MM = 1.2
-_WALL_MM = 6.0
-"""How much farther back a wider sac may push what lies behind it."""
+_MAX_DISPLACEMENT_MM = 6.0
+"""Displacement of tissue behind the sac by a wider sac, at most."""
 _DISC_HALF_MM = 2.6
 _BODY_DEPTH_MM = 19.0
 _BODY_HALF_WIDTH_MM = 12.0
 _C2_HEIGHT_MM = 24.0
-_FACTORS = (0.55, 2.6)
-"""How far a tissue's signal may leave the subject's; beyond, noise and texture would look wrong."""
+_FACTOR_RANGE = (0.55, 2.6)
+"""Bounds of the change of a tissue's signal, so that noise and texture stay realistic."""
 
 
 class RealTissues:
-    """Signal of one patient under one acquisition's contrast."""
+    """Signal of one patient with one acquisition's contrast; a `TissueSource`."""
 
     def __init__(self, patient: SemisyntheticPatient, signals: Signals, painted: bool) -> None:
         """
         Args:
             patient: see `Patient`.
-            signals: the contrast to come near to.
-            painted: whether what the volume does not show is painted; it is black otherwise.
+            signals: the target contrast.
+            painted: paint what the volume does not cover; it is black otherwise.
         """
         self._patient, self._signals, self._painted = patient, signals, painted
         self._deformation = Deformation(patient)
@@ -52,14 +52,14 @@ class RealTissues:
         disc = signals.disc + (signals.disc_degenerated - signals.disc) * worn
         spread = rng.normal(1.0, 0.1, len(worn))
         self._cord_gain = (1.0 - signals.cord) / (1.0 - tones[_CORD])
-        self._marrow = float(np.clip(signals.marrow / tones[_MARROW] * 0.8, *_FACTORS))
+        self._marrow = float(np.clip(signals.marrow / tones[_MARROW] * 0.8, *_FACTOR_RANGE))
         self._disc = np.clip(disc / tones[_DISC] * 0.6 * spread, 0.4, 3.0).astype(np.float32)
-        self._other = float(np.clip(signals.muscle / tones[_MUSCLE], *_FACTORS))
+        self._other = float(np.clip(signals.muscle / tones[_MUSCLE], *_FACTOR_RANGE))
         self._curve = float(rng.uniform(0.8, 1.2))
         self._flow_void = float(rng.uniform(0.0, 0.45))
 
     def surroundings(self, u: Array, v: Array, s: Array, edge: float) -> Array:
-        """Signal of everything but the spine, where the volume shows nothing; as in `Tissues`."""
+        """Painted signal around the spine where the volume has no data, float32 (N,); see `Tissues`."""
         result = np.zeros(u.shape, dtype=np.float32)
         if self._painted:
             known = np.zeros(u.shape, dtype=np.float32)
@@ -71,7 +71,7 @@ class RealTissues:
         return result
 
     def with_spine(self, surroundings: Array, u: Array, v: Array, s: Array, edge: float) -> Array:
-        """The patient's signal, float32 (N,); arguments as in `Tissues`."""
+        """Signal of the patient, float32 (N,); arguments as in `Tissues`."""
         known = np.zeros(u.shape, dtype=np.float32)
         result = np.zeros(u.shape, dtype=np.float32)
         near = self._near(u, v)
@@ -96,10 +96,10 @@ class RealTissues:
         return result
 
     def _near(self, u: Array, v: Array) -> npt.NDArray[np.intp]:
-        """Points that may lie in the straight volume; all others certainly do not."""
+        """Indices of the points that may lie in the straightened volume (conservative)."""
         scale = self._patient.anatomy.scale
         far_v, far_u = -self._patient.subject.origin[1:] * scale + _SOFT_MM
-        return np.flatnonzero((np.abs(u) < far_u) & (np.abs(v) < far_v + _WALL_MM))
+        return np.flatnonzero((np.abs(u) < far_u) & (np.abs(v) < far_v + _MAX_DISPLACEMENT_MM))
 
     def _grid(self, u: Array, v: Array, s: Array) -> Array:
         return np.stack(
@@ -116,7 +116,7 @@ class RealTissues:
         return found
 
     def _recoloured(self, u: Array, v: Array, s: Array, at_u: Array, at_v: Array, at_s: Array) -> Array:
-        """The subject's signal at (u, v, s) in this contrast; in the patient it is at (at_u, at_v, at_s)."""
+        """Signal of the subject at (u, v, s) in the target contrast; (at_u, at_v, at_s) in the patient."""
         subject = self._patient.subject
         canal = subject.canal
         signal = ndimage.map_coordinates(subject.signal, self._grid(u, v, s), order=1, mode="nearest")
@@ -125,15 +125,15 @@ class RealTissues:
             (canal.sac_ap[row] / 2).astype(np.float32),
             (canal.sac_transverse[row] / 2).astype(np.float32),
         )
-        in_sac = _share(ellipse(u, v, sac_u, sac_v))
+        in_sac = _coverage(ellipse(u, v, sac_u, sac_v))
         front = v + sac_v
         nearest = np.argmin(np.abs(s[:, None] - subject.discs.astype(np.float32)), axis=1)
         offset = np.abs(s - subject.discs[nearest].astype(np.float32))
-        body = _share(np.maximum(front + 0.8, -front - _BODY_DEPTH_MM)) * _share(
+        body = _coverage(np.maximum(front + 0.8, -front - _BODY_DEPTH_MM)) * _coverage(
             np.abs(u) - _BODY_HALF_WIDTH_MM
         )
         body *= s > subject.discs[0] - _C2_HEIGHT_MM
-        disc = body * _share(offset - _DISC_HALF_MM)
+        disc = body * _coverage(offset - _DISC_HALF_MM)
         factor = (
             self._other + body * (self._marrow - self._other) + disc * (self._disc[nearest] - self._marrow)
         )
@@ -146,18 +146,18 @@ class RealTissues:
             canal.cord_transverse[row] / 2,
             canal.cord_ap[row] / 2,
         )
-        void = 1.0 - self._flow_void * turbulence * (1.0 - _share(cord - 0.6))
+        void = 1.0 - self._flow_void * turbulence * (1.0 - _coverage(cord - 0.6))
         inside = np.maximum(1.0 - (1.0 - signal) * self._cord_gain, 0.02) * void
         return np.asarray(outside + in_sac * (inside - outside), dtype=np.float32)
 
 
-def _share(distance: Array) -> Array:
-    """From 1 inside an outline to 0 outside it, over `_SOFT_MM`."""
+def _coverage(distance: Array) -> Array:
+    """Coverage from 1 inside an outline to 0 outside it, over `_SOFT_MM`."""
     return np.asarray(np.clip(0.5 - distance / _SOFT_MM, 0.0, 1.0), dtype=np.float32)
 
 
 def _with_lesion(signal: Array, u: Array, v: Array, outline: DeformedOutline, edge: float) -> Array:
-    """`signal` with the raised T2 signal of a compressed cord in its core."""
+    """Add the raised T2 signal of a compressed cord to its core."""
     x, y = np.abs(u) / outline.cord_u, (v - outline.cord_centre) / outline.cord_v
     core = ellipse(x - 0.15, y, 0.42, 0.52) * outline.cord_v
     return np.asarray(signal + outline.lesion * np.clip(0.5 - core / edge, 0.0, 1.0), dtype=np.float32)

@@ -1,1 +1,1 @@
-"""How fast kernels, models and whole studies are, and what limits them."""
+"""Speed of kernels, networks and whole studies, and its limits."""

@@ -1,25 +1,25 @@
-"""What GPUs can do at most, as data: from their makers' figures by formulas that are written here.
+"""Peak rates of GPUs, computed from the vendor's specifications.
 
-A data sheet's TOPS count the zeros that structured sparsity leaves out, and a Jetson's count its deep
-learning accelerators. Neither is of use here, so peaks are computed: multiprocessors × clock × operations
-that one of them does in a clock. What makers say of dense operations is in `stated`; a test compares both.
+The TOPS of data sheets include structured sparsity and, for Jetsons, the deep learning accelerators. Neither
+applies here, so peaks are computed: multiprocessors × clock × dense operations per multiprocessor and clock.
+`stated_tera_operations` holds the vendor's dense figures; a test compares both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
 class SmArchitecture:
-    """Operations of one multiprocessor in one clock; a multiply-add is two.
+    """Operations per clock of one streaming multiprocessor (SM); a multiply-add counts as two.
 
     Attributes:
-        fp32: of its CUDA cores, 128 × 2. TF32 is left out: plans are built without it.
-        fp16, int8: of its tensor cores, on dense matrices, with the fastest accumulator there is.
+        fp32: of the CUDA cores, 128 × 2. TF32 is not used by the plans.
+        fp16, int8: of the tensor cores, for dense matrices and the fastest accumulator.
     """
 
     name: str
@@ -28,7 +28,7 @@ class SmArchitecture:
     int8: int
 
     def operations_per_clock(self, precision: str) -> int:
-        """Of one multiprocessor in one clock."""
+        """Operations per clock in a precision of `PRECISIONS`."""
         return {"fp32": self.fp32, "fp16": self.fp16, "int8": self.int8}[precision]
 
 
@@ -41,18 +41,16 @@ BLACKWELL = SmArchitecture("Blackwell (12.0)", 256, 1024, 2048)
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """A GPU in one power mode.
+    """Specification of a GPU in one power mode.
 
     Attributes:
-        name: as people call it, with the mode where there are several.
-        driver_name: as its driver calls it; "" where several devices answer alike.
-        architecture: what a multiprocessor does in a clock.
-        multiprocessors: how many it has.
-        gigahertz: the highest clock of the mode.
-        gigabytes_a_second: of its memory.
-        stated_tera_operations: the maker's dense figures in 10¹² operations a second, where there are any.
-        source: where the figures are from.
-        fp32_gigahertz: the clock without tensor cores, where it is another.
+        name: product name, with the power mode if there are several.
+        driver_name: name that the driver reports; "" if several modes report the same.
+        architecture: operations per clock of a multiprocessor.
+        multiprocessors: number of multiprocessors.
+        gigahertz: maximum clock of the mode.
+        gigabytes_a_second: memory bandwidth.
+        fp32_gigahertz: clock without tensor cores, if different.
     """
 
     name: str
@@ -61,12 +59,20 @@ class GpuSpec:
     multiprocessors: int
     gigahertz: float
     gigabytes_a_second: float
-    source: str
-    stated_tera_operations: Mapping[str, float] = field(default_factory=dict)
     fp32_gigahertz: float | None = None
 
+    @property
+    def source(self) -> str:
+        """Source of the figures."""
+        return _SOURCES[self.name]
+
+    @property
+    def stated_tera_operations(self) -> Mapping[str, float]:
+        """The vendor's dense figures in 10¹² operations per second, by precision."""
+        return _STATED.get(self.name, {})
+
     def peak(self, precision: str) -> float:
-        """Operations a second, dense."""
+        """Peak dense operations per second in a precision of `PRECISIONS`."""
         clock = self.fp32_gigahertz if precision == "fp32" and self.fp32_gigahertz else self.gigahertz
         return self.multiprocessors * clock * 1e9 * self.architecture.operations_per_clock(precision)
 
@@ -75,110 +81,60 @@ _SUPER_BLOG = "developer.nvidia.com/blog/nvidia-jetson-orin-nano-developer-kit-g
 _THOR_BLOG = "developer.nvidia.com/blog/introducing-nvidia-jetson-thor-the-ultimate-platform-for-physical-ai"
 _HOPPER = "Hopper's white paper (SM counts, clocks of 1.83 GHz with and 1.98 GHz without tensor cores)"
 
+_SOURCES = {
+    "Jetson Orin Nano 8GB, 15 W": "data sheet of the module (625 MHz, 40 sparse and 20 dense INT8 TOPS); "
+    f"{_SUPER_BLOG} (10 FP16 TFLOPS, 68 GB/s)",
+    "Jetson Orin Nano 8GB, 25 W SUPER": "nvpmodel_p3767_0003_super.conf of Jetson Linux 36.4 (GPU at 918 "
+    "MHz in mode 25W); memory as in MAXN SUPER",
+    "Jetson Orin Nano 8GB, MAXN SUPER": f"{_SUPER_BLOG} (1020 MHz, 67 sparse and 33 dense INT8 TOPS, 17 FP16 "
+    "TFLOPS, 102 GB/s)",
+    "Jetson Orin NX 16GB, MAXN": "data sheet of the module (1024 cores, 918 MHz, 102.4 GB/s; of its 100 "
+    "sparse INT8 TOPS its deep learning accelerators give 40)",
+    "Jetson Orin NX 16GB, 40 W SUPER": "nvpmodel_p3767_0000_super.conf of Jetson Linux 36.4 (GPU at 1173 "
+    "MHz in mode 40W); else as above",
+    "Jetson AGX Orin 64GB, 30 W": "nvpmodel_p3701_0000.conf of Jetson Linux 36.4 (MODE_30W: GPU at 612 MHz "
+    "with half of its multiprocessors off, memory at its full clock)",
+    "Jetson AGX Orin 64GB, MAXN": "technical brief of the series (16 multiprocessors, 1.3 GHz, 5.3 FP32 "
+    "TFLOPS, 170 sparse INT8 TOPS of the GPU: half of it is dense; 204.8 GB/s)",
+    "Jetson AGX Thor (T5000), MAXN": f"{_THOR_BLOG} (2560 cores, 1.57 GHz, 273 GB/s; 1035 sparse INT8, 517 "
+    "sparse FP16: half of each is dense)",
+    "L4": "data sheet (7424 cores, 30.3 FP32, 300 GB/s; 242 sparse FP16, 485 sparse INT8: half of it is "
+    "dense)",
+    "GeForce RTX 4090": "Ada's white paper (82.6 FP32; 330.3 FP16, with FP32 accumulators half of it; 660.6 "
+    "INT8; 1008 GB/s)",
+    "RTX PRO 6000 Blackwell Workstation": "product page (24064 cores, 125 FP32, 1792 GB/s; 4000 sparse FP4: "
+    "an eighth of it is dense FP16, a quarter dense INT8)",
+    "H100 SXM": f"{_HOPPER}; data sheet (67 FP32, 3.35 TB/s; 1979 sparse FP16, 3958 sparse INT8: half is "
+    "dense)",
+    "H200 SXM": f"{_HOPPER}; data sheet (as H100 SXM, with 4.8 TB/s)",
+}
+"""Source of the figures of each GPU."""
+
+_STATED: dict[str, dict[str, float]] = {
+    "Jetson Orin Nano 8GB, 15 W": {"fp16": 10.0, "int8": 20.0},
+    "Jetson Orin Nano 8GB, MAXN SUPER": {"fp16": 17.0, "int8": 33.0},
+    "Jetson Orin NX 16GB, MAXN": {"int8": 30.0},
+    "Jetson AGX Orin 64GB, MAXN": {"fp32": 5.3, "int8": 85.0},
+    "Jetson AGX Thor (T5000), MAXN": {"fp16": 258.5, "int8": 517.5},
+    "L4": {"fp32": 30.3, "fp16": 121.0, "int8": 242.5},
+    "GeForce RTX 4090": {"fp32": 82.6, "fp16": 330.3, "int8": 660.6},
+    "RTX PRO 6000 Blackwell Workstation": {"fp32": 125.0, "fp16": 500.0, "int8": 1000.0},
+    "H100 SXM": {"fp32": 67.0, "fp16": 989.5, "int8": 1979.0},
+    "H200 SXM": {"fp32": 67.0, "fp16": 989.5, "int8": 1979.0},
+}
+"""The vendors' dense figures in 10¹² operations per second."""
+
 GPU_SPECS: tuple[GpuSpec, ...] = (
-    GpuSpec(
-        "Jetson Orin Nano 8GB, 15 W",
-        "",
-        AMPERE_TEGRA,
-        8,
-        0.625,
-        68.0,
-        "data sheet of the module (625 MHz, 40 sparse and 20 dense INT8 TOPS); "
-        f"{_SUPER_BLOG} (10 FP16 TFLOPS, 68 GB/s)",
-        {"fp16": 10.0, "int8": 20.0},
-    ),
-    GpuSpec(
-        "Jetson Orin Nano 8GB, 25 W SUPER",
-        "",
-        AMPERE_TEGRA,
-        8,
-        0.918,
-        102.0,
-        "nvpmodel_p3767_0003_super.conf of Jetson Linux 36.4 (GPU at 918 MHz in mode 25W); memory as in MAXN "
-        "SUPER",
-    ),
-    GpuSpec(
-        "Jetson Orin Nano 8GB, MAXN SUPER",
-        "",
-        AMPERE_TEGRA,
-        8,
-        1.02,
-        102.0,
-        f"{_SUPER_BLOG} (1020 MHz, 67 sparse and 33 dense INT8 TOPS, 17 FP16 TFLOPS, 102 GB/s)",
-        {"fp16": 17.0, "int8": 33.0},
-    ),
-    GpuSpec(
-        "Jetson Orin NX 16GB, MAXN",
-        "",
-        AMPERE_TEGRA,
-        8,
-        0.918,
-        102.4,
-        "data sheet of the module (1024 cores, 918 MHz, 102.4 GB/s; of its 100 sparse INT8 TOPS its deep "
-        "learning accelerators give 40)",
-        {"int8": 30.0},
-    ),
-    GpuSpec(
-        "Jetson Orin NX 16GB, 40 W SUPER",
-        "",
-        AMPERE_TEGRA,
-        8,
-        1.173,
-        102.4,
-        "nvpmodel_p3767_0000_super.conf of Jetson Linux 36.4 (GPU at 1173 MHz in mode 40W); else as above",
-    ),
-    GpuSpec(
-        "Jetson AGX Orin 64GB, 30 W",
-        "",
-        AMPERE_TEGRA,
-        8,
-        0.612,
-        204.8,
-        "nvpmodel_p3701_0000.conf of Jetson Linux 36.4 (MODE_30W: GPU at 612 MHz with half of its "
-        "multiprocessors off, memory at its full clock)",
-    ),
-    GpuSpec(
-        "Jetson AGX Orin 64GB, MAXN",
-        "",
-        AMPERE_TEGRA,
-        16,
-        1.3,
-        204.8,
-        "technical brief of the series (16 multiprocessors, 1.3 GHz, 5.3 FP32 TFLOPS, 170 sparse INT8 TOPS "
-        "of the GPU: half of it is dense; 204.8 GB/s)",
-        {"fp32": 5.3, "int8": 85.0},
-    ),
-    GpuSpec(
-        "Jetson AGX Thor (T5000), MAXN",
-        "NVIDIA Thor",
-        BLACKWELL_TEGRA,
-        20,
-        1.57,
-        273.0,
-        f"{_THOR_BLOG} (2560 cores, 1.57 GHz, 273 GB/s; 1035 sparse INT8, 517 sparse FP16: half of each is "
-        "dense)",
-        {"fp16": 258.5, "int8": 517.5},
-    ),
-    GpuSpec(
-        "L4",
-        "NVIDIA L4",
-        ADA,
-        58,
-        2.04,
-        300.0,
-        "data sheet (7424 cores, 30.3 FP32, 300 GB/s; 242 sparse FP16, 485 sparse INT8: half of it is dense)",
-        {"fp32": 30.3, "fp16": 121.0, "int8": 242.5},
-    ),
-    GpuSpec(
-        "GeForce RTX 4090",
-        "NVIDIA GeForce RTX 4090",
-        ADA,
-        128,
-        2.52,
-        1008.0,
-        "Ada's white paper (82.6 FP32; 330.3 FP16, with FP32 accumulators half of it; 660.6 INT8; 1008 GB/s)",
-        {"fp32": 82.6, "fp16": 330.3, "int8": 660.6},
-    ),
+    GpuSpec("Jetson Orin Nano 8GB, 15 W", "", AMPERE_TEGRA, 8, 0.625, 68.0),
+    GpuSpec("Jetson Orin Nano 8GB, 25 W SUPER", "", AMPERE_TEGRA, 8, 0.918, 102.0),
+    GpuSpec("Jetson Orin Nano 8GB, MAXN SUPER", "", AMPERE_TEGRA, 8, 1.02, 102.0),
+    GpuSpec("Jetson Orin NX 16GB, MAXN", "", AMPERE_TEGRA, 8, 0.918, 102.4),
+    GpuSpec("Jetson Orin NX 16GB, 40 W SUPER", "", AMPERE_TEGRA, 8, 1.173, 102.4),
+    GpuSpec("Jetson AGX Orin 64GB, 30 W", "", AMPERE_TEGRA, 8, 0.612, 204.8),
+    GpuSpec("Jetson AGX Orin 64GB, MAXN", "", AMPERE_TEGRA, 16, 1.3, 204.8),
+    GpuSpec("Jetson AGX Thor (T5000), MAXN", "NVIDIA Thor", BLACKWELL_TEGRA, 20, 1.57, 273.0),
+    GpuSpec("L4", "NVIDIA L4", ADA, 58, 2.04, 300.0),
+    GpuSpec("GeForce RTX 4090", "NVIDIA GeForce RTX 4090", ADA, 128, 2.52, 1008.0),
     GpuSpec(
         "RTX PRO 6000 Blackwell Workstation",
         "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
@@ -186,30 +142,7 @@ GPU_SPECS: tuple[GpuSpec, ...] = (
         188,
         2.617,
         1792.0,
-        "product page (24064 cores, 125 FP32, 1792 GB/s; 4000 sparse FP4: an eighth of it is dense FP16, a "
-        "quarter dense INT8)",
-        {"fp32": 125.0, "fp16": 500.0, "int8": 1000.0},
     ),
-    GpuSpec(
-        "H100 SXM",
-        "NVIDIA H100 80GB HBM3",
-        HOPPER,
-        132,
-        1.83,
-        3350.0,
-        f"{_HOPPER}; data sheet (67 FP32, 3.35 TB/s; 1979 sparse FP16, 3958 sparse INT8: half is dense)",
-        {"fp32": 67.0, "fp16": 989.5, "int8": 1979.0},
-        fp32_gigahertz=1.98,
-    ),
-    GpuSpec(
-        "H200 SXM",
-        "NVIDIA H200",
-        HOPPER,
-        132,
-        1.83,
-        4800.0,
-        f"{_HOPPER}; data sheet (as H100 SXM, with 4.8 TB/s)",
-        {"fp32": 67.0, "fp16": 989.5, "int8": 1979.0},
-        fp32_gigahertz=1.98,
-    ),
+    GpuSpec("H100 SXM", "NVIDIA H100 80GB HBM3", HOPPER, 132, 1.83, 3350.0, 1.98),
+    GpuSpec("H200 SXM", "NVIDIA H200", HOPPER, 132, 1.83, 4800.0, 1.98),
 )

@@ -1,7 +1,8 @@
-"""All figures of a GPU in one run: plans built, answers compared with the CPU's, times measured, all kept.
+"""GPU suite: build plans, compare results with the CPU's, measure times, and write a record, in one run.
 
-It needs no network, and nothing but what `grade --device gpu` needs: studies are made here. Each scenario
-works on a `System` and fills a `Sheet`; one that fails is recorded with its reason, and the others go on.
+It needs no internet access and only the dependencies of `grade --device gpu`; studies are rendered. Each
+scenario measures a `SystemUnderTest` and fills a `ScenarioReport`. A failing scenario is recorded with its
+reason, and the others continue.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from stenosis_trt.bench.speed.suite.answers import result_agreement
 from stenosis_trt.bench.speed.suite.device_time import device_time
 from stenosis_trt.bench.speed.suite.files import end_to_end, sustained
 from stenosis_trt.bench.speed.suite.grader import grader
+from stenosis_trt.bench.speed.suite.measurements import ScenarioReport, ScenarioSkipped
 from stenosis_trt.bench.speed.suite.plans import plans
 from stenosis_trt.bench.speed.suite.report import (
     FAILED,
@@ -29,7 +31,6 @@ from stenosis_trt.bench.speed.suite.report import (
     suite_record,
     summary_lines,
 )
-from stenosis_trt.bench.speed.suite.sheet import ScenarioReport, ScenarioSkipped
 from stenosis_trt.bench.speed.suite.system import QUICK_SECONDS, SuiteOptions, SystemUnderTest
 from stenosis_trt.bench.speed.suite.traffic import cold_start, idle
 from stenosis_trt.engine.cuda.driver import CudaError
@@ -37,31 +38,31 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.support.atomic_files import write_text_atomically
 
 SCENARIOS: dict[str, tuple[Callable[[SystemUnderTest, ScenarioReport], None], str]] = {
-    "plans": (plans, "Plans of the pack for this GPU."),
-    "answers": (result_agreement, "The same studies graded by the GPU and by the CPU."),
+    "plans": (plans, "Build time and size of the pack's plans for this GPU."),
+    "answers": (result_agreement, "Results of GPU and CPU on the same studies."),
     "device": (device_time, "One study on the device, by stage, with and without CUDA graphs."),
-    "files": (end_to_end, "One study from its files in the page cache to its ratios."),
-    "sustained": (sustained, "Studies a second over a folder, by the number of reading processes."),
-    "cold-start": (cold_start, "From the start of a process to its first result, with plans that are there."),
-    "idle": (idle, "A study after a rest, with and without keep-warm."),
-    "grader": (grader, "The grader alone: TensorRT, the pipe around it, and PyTorch."),
+    "files": (end_to_end, "Latency of one study, from its files in the page cache to its ratios."),
+    "sustained": (sustained, "Throughput over a folder, by number of reader processes."),
+    "cold-start": (cold_start, "Time from the start of a process to its first result, with existing plans."),
+    "idle": (idle, "Latency of a study after an idle time, with and without keep-warm."),
+    "grader": (grader, "The grader alone: TensorRT, the pipeline, and PyTorch."),
 }
-"""In the order in which they run."""
+"""Function and description of each scenario, in order of execution."""
 _ON_PHANTOMS = {"answers", "sustained"}
 _ON_ONE_STUDY = {"device", "files", "cold-start", "idle", "grader"}
 
 
 def run_suite(options: SuiteOptions) -> tuple[bool, list[str]]:
-    """Measure, and write gpu-suite-GPU-TIME.json and .md to `options.out`, again after each scenario.
+    """Run the scenarios; write gpu-suite-GPU-TIME.json and .md to `options.out` after each of them.
 
     Returns:
-        Whether everything that was computed is as it should be and no scenario failed, and the table's lines.
+        Whether all results are within their limits and no scenario failed, and the lines of the table.
 
     Raises:
         CudaError: there is no GPU.
-        PackError: the pack is none, or has no such precision.
+        PackError: the pack cannot be loaded, or lacks a precision.
         OSError: `out` cannot be written.
-        KeyboardInterrupt: of the user; what was measured before is kept.
+        KeyboardInterrupt: by the user; earlier measurements are kept.
     """
     system = SystemUnderTest(options)
     if not system.driver.gpus:
@@ -83,10 +84,10 @@ def run_suite(options: SuiteOptions) -> tuple[bool, list[str]]:
 
     try:
         wanted = options.scenarios or tuple(SCENARIOS)
-        say("Making studies, where there are none.")
+        say("Rendering missing studies.")
         system.make_studies(not _ON_PHANTOMS.isdisjoint(wanted), not _ON_ONE_STUDY.isdisjoint(wanted))
         for name in wanted:
-            _one(run, name, say)
+            _run_scenario(run, name, say)
             run.seconds = time.monotonic() - start
             _write(run, place)
         run.finished = True
@@ -98,18 +99,18 @@ def run_suite(options: SuiteOptions) -> tuple[bool, list[str]]:
 
 
 def make_studies(options: SuiteOptions) -> Path:
-    """Make the studies of a run ahead of time, on any machine; returns the folder to take along.
+    """Render the studies of a run ahead of time, on any machine; return the folder to copy.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: `out` cannot be written.
     """
     system = SystemUnderTest(options)
     system.make_studies()
     return system.work
 
 
-def _one(run: SuiteRun, name: str, say: Callable[[str], None]) -> None:
-    """Run one scenario, whatever becomes of it."""
+def _run_scenario(run: SuiteRun, name: str, say: Callable[[str], None]) -> None:
+    """Run one scenario and record its outcome, also if it fails."""
     measure, about = SCENARIOS[name]
     scenario = Scenario(name, about, ScenarioReport(say))
     run.scenarios.append(scenario)
@@ -117,16 +118,16 @@ def _one(run: SuiteRun, name: str, say: Callable[[str], None]) -> None:
     start = time.monotonic()
     try:
         if run.system.seconds_left <= 0:
-            raise ScenarioSkipped(f"The {QUICK_SECONDS:.0f} s of a quick run were over.")
-        measure(run.system, scenario.sheet)
+            raise ScenarioSkipped(f"The {QUICK_SECONDS:.0f} s of a quick run are over.")
+        measure(run.system, scenario.report)
     except ScenarioSkipped as reason:
         scenario.status, scenario.reason = SKIPPED, str(reason)
     except KeyboardInterrupt:
         scenario.status, scenario.reason = FAILED, "interrupted"
         raise
-    except Exception as error:  # noqa: BLE001 - one scenario's fault must not end the others
+    except Exception as error:  # noqa: BLE001 - a failing scenario must not end the others
         scenario.status, scenario.reason = FAILED, f"{type(error).__name__}: {error}"
-        scenario.sheet.details["traceback"] = traceback.format_exc().splitlines()
+        scenario.report.details["traceback"] = traceback.format_exc().splitlines()
     finally:
         scenario.seconds = time.monotonic() - start
     if scenario.reason:

@@ -1,7 +1,7 @@
-"""The large batch of `bench.kernels` by other libraries, where they are installed.
+"""Time the large batch of `bench.kernels` in PyTorch and CuPy, if installed.
 
 64 slices of 512² become three normalised channels of 456² in FP16. The libraries resample without a prefilter
-and are given the window: less work than the kernels do, not more.
+and are given the window, which is less work than the kernels do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MODULES = {"torch": "torch", "cupy": "cupy-cuda13x"}
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that are there."""
+    """Versions of the installed libraries."""
     found = {}
     for module, package in _MODULES.items():
         if importlib.util.find_spec(module) is not None:
@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
 
 
 def measure(warm_up: int, runs: int) -> Iterator[tuple[str, list[float]]]:
-    """Name and milliseconds of each run, for each library that is there and has a GPU."""
+    """Yield name and milliseconds of each run, for each installed library that finds a GPU."""
     if importlib.util.find_spec("torch") is not None:
         import torch
 

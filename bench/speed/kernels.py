@@ -1,7 +1,7 @@
-"""How fast the device kernels are: against the bytes they must move, and against other ways to do the same.
+"""Kernel benchmark: bandwidth of the device kernels, compared with a copy and with other libraries.
 
-Each figure is the median over many runs, timed by events on the device; buffers rotate, so that no run of the
-large batch finds its input in the cache. The same work on the CPU is the NumPy reference, by wall time.
+Times are medians over many runs, taken with CUDA events. Buffers rotate, so that the input of the large batch
+is never in the cache. The NumPy reference does the same work on the CPU, timed by the wall clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from stenosis_trt.bench.speed import kernel_peers
-from stenosis_trt.bench.speed.kernel_work import (
+from stenosis_trt.bench.speed.kernel_workloads import (
     InputBatch,
     KernelWorkload,
     contrast_workload,
@@ -42,8 +42,8 @@ from stenosis_trt.kernels.reference import RegionSource, preprocess_region, regi
 from stenosis_trt.kernels.table import KERNELS
 
 _ROTATED_BYTES = 256 << 20
-"""What the copies of a work's buffers take together, at least two of them: more than a GPU's cache."""
-_MOST_COPIES = 8
+"""Total size of the rotating buffers, at least two sets: more than a GPU's cache."""
+_MAX_COPIES = 8
 _WARM_UP, _RUNS = 20, 200
 _COPY_BYTES = 1 << 30
 _CPU_RUNS = 5
@@ -51,7 +51,7 @@ _CPU_RUNS = 5
 
 @dataclass(frozen=True)
 class KernelTiming:
-    """One line of the results. Times in microseconds; `share_of_copy` is of the measured copy bandwidth."""
+    """One line of the results. Times in microseconds; `share_of_copy` is relative to the copy bandwidth."""
 
     name: str
     by: str
@@ -79,7 +79,7 @@ def _figure(
 
 
 class _Gpu:
-    """One device, with the kernels loaded."""
+    """One device with the kernels loaded."""
 
     def __init__(self, device: Device, stack: ExitStack) -> None:
         self.device, self._stack = device, stack
@@ -89,7 +89,7 @@ class _Gpu:
         self._begin, self._end = (stack.enter_context(Event(device)) for _ in range(2))
 
     def copy_bandwidth(self) -> float:
-        """Gigabytes a second of a copy within the device, counting bytes read and bytes written."""
+        """GB/s of a copy within device memory, counting bytes read and bytes written."""
         source, target = (self._stack.enter_context(DeviceBuffer(self.device, _COPY_BYTES)) for _ in range(2))
 
         def copy() -> None:
@@ -103,7 +103,7 @@ class _Gpu:
         return 2 * _COPY_BYTES / statistics.median(times) / 1e6
 
     def times_ms(self, variants: Sequence[Callable[[], None]], runs: int = _RUNS) -> list[float]:
-        """Milliseconds of each run, the variants by turns."""
+        """Milliseconds of each run; the variants take turns."""
         times = []
         for run in range(_WARM_UP + runs):
             enqueue = variants[run % len(variants)]
@@ -116,14 +116,14 @@ class _Gpu:
         return times
 
     def graphs(self, works: Sequence[KernelWorkload], only: str = "") -> list[Callable[[], None]]:
-        """Graphs of the same work on several copies of its buffers; with `only`, of the kernels so named."""
+        """Graphs of the same work on several sets of buffers; `only` is a prefix of the kernels to launch."""
         taken = sum(array.nbytes for work in works for array in work.arrays.values())
-        copies = int(np.clip(_ROTATED_BYTES // taken + 1, 2, _MOST_COPIES))
+        copies = int(np.clip(_ROTATED_BYTES // taken + 1, 2, _MAX_COPIES))
         variants: list[Callable[[], None]] = []
         for _ in range(copies):
             buffers = [self._upload(work) for work in works]
             pairs = list(zip(works, buffers, strict=True))
-            # Once in full: kernels that are timed alone then find windows that are right.
+            # One full run, so that kernels that are timed alone find valid windows.
             self._enqueue(pairs, "")
             self.stream.synchronize()
             graph = self._stack.enter_context(Graph(self.stream, partial(self._enqueue, pairs, only)))
@@ -154,7 +154,7 @@ class _Gpu:
 
 
 def _on_gpu(
-    device: Device, cuts: Sequence[InputBatch], rng: np.random.Generator, peers: bool
+    device: Device, batches: Sequence[InputBatch], rng: np.random.Generator, peers: bool
 ) -> tuple[dict[str, Any], list[KernelTiming]]:
     figures: list[KernelTiming] = []
     with device.current():
@@ -166,21 +166,21 @@ def _on_gpu(
                 work = large_batch(rng, dtype)
                 times = gpu.times_ms(gpu.graphs([work], "preprocess"))
                 figures.append(
-                    _figure(f"preprocess, {work.name}, {suffix}", "kernel", times, work.bytes, copy)
+                    _figure(f"preprocess, {work.name}, {suffix}", "kernel", times, work.moved_bytes, copy)
                 )
             read = work.arrays["arena"].nbytes
             times = gpu.times_ms(gpu.graphs([work], "order_statistics"))
             figures.append(_figure(f"order_statistics, {work.name}", "kernels", times, read, copy))
             pixels = study_pixels(rng)
-            inputs = [preprocess_workload(cut, pixels, np.float16) for cut in cuts]
-            moved = sum(work.bytes for work in inputs)
+            inputs = [preprocess_workload(batch, pixels, np.float16) for batch in batches]
+            moved = sum(work.moved_bytes for work in inputs)
             times = gpu.times_ms(gpu.graphs(inputs))
             figures.append(_figure("one study, all preprocessing, float16", "graph", times, moved, copy))
-            work = contrast_workload(rng, cuts[1].spec, np.float16)
+            work = contrast_workload(rng, batches[1].spec, np.float16)
             times = gpu.times_ms(gpu.graphs([work]))
-            figures.append(_figure("one study, contrast, float16", "graph", times, work.bytes, copy))
+            figures.append(_figure("one study, contrast, float16", "graph", times, work.moved_bytes, copy))
             works = decode_workloads(rng, np.float32)
-            moved = sum(work.bytes for work in works)
+            moved = sum(work.moved_bytes for work in works)
             times = gpu.times_ms(gpu.graphs(works))
             figures.append(_figure("one study, decode and geometry", "graph", times, moved, copy))
             machine = {
@@ -199,14 +199,14 @@ def _on_gpu(
     return machine, figures
 
 
-def _on_cpu(cuts: Sequence[InputBatch], rng: np.random.Generator) -> KernelTiming:
-    """The reference on one study: windows and inputs of all its regions."""
+def _on_cpu(batches: Sequence[InputBatch], rng: np.random.Generator) -> KernelTiming:
+    """Time the NumPy reference on one study: windows and inputs of all its regions."""
     pixels = study_pixels(rng)
-    regions = [(cut, *pair) for cut in cuts for pair in zip(cut.sets, cut.affines, strict=True)]
+    regions = [(batch, *pair) for batch in batches for pair in zip(batch.slices, batch.affines, strict=True)]
 
     def once() -> None:
-        for cut, slices, affine in regions:
-            _reference(cut, [_source(pixels, item) for item in slices], affine)
+        for batch, slices, affine in regions:
+            _reference(batch, [_source(pixels, item) for item in slices], affine)
 
     times = []
     for _ in range(_CPU_RUNS + 1):
@@ -221,26 +221,26 @@ def _source(pixels: np.ndarray, item: Any) -> RegionSource:
     return RegionSource(pixels[item.offset : item.offset + rows * columns].reshape(rows, columns))
 
 
-def _reference(cut: InputBatch, sources: Sequence[RegionSource], affine: np.ndarray) -> None:
-    spec = cut.spec
+def _reference(batch: InputBatch, sources: Sequence[RegionSource], affine: np.ndarray) -> None:
+    spec = batch.spec
     window = region_window(sources, affine, spec.size, spec.window_percentiles)
     preprocess_region(sources, affine, spec.size, window, (spec.mean, spec.std))
 
 
 def run_kernel_benchmark(out: Path, pack: Pack, peers: bool) -> tuple[list[KernelTiming], str]:
-    """Measure everything that this machine can, and write it to `out`.
+    """Run the benchmark and write kernels-NAME.json to `out`; NAME is that of the GPU, or "cpu".
 
     Args:
-        out: folder of the JSON file, which is named after the GPU, or "cpu" without one.
-        pack: whose models' inputs a study needs.
-        peers: also time other libraries that are installed.
+        out: output folder, created if missing.
+        pack: defines the inputs of a study.
+        peers: also time other installed libraries.
 
     Returns:
-        The figures, and why there are none of a GPU ("" where there are).
+        The timings, and why the GPU was not measured ("" if it was).
     """
     rng = np.random.default_rng(0)
-    cuts = study_input_batches(pack)
-    figures = [_on_cpu(cuts, rng)]
+    batches = study_input_batches(pack)
+    figures = [_on_cpu(batches, rng)]
     machine: dict[str, Any] = {"processor": processor_name(), "cores": usable_cores()}
     without = ""
     try:
@@ -249,7 +249,7 @@ def run_kernel_benchmark(out: Path, pack: Pack, peers: bool) -> tuple[list[Kerne
         without = str(error)
     else:
         with device:
-            gpu, more = _on_gpu(device, cuts, rng, peers)
+            gpu, more = _on_gpu(device, batches, rng, peers)
         machine |= gpu
         figures += more
     out.mkdir(parents=True, exist_ok=True)
@@ -264,7 +264,7 @@ def run_kernel_benchmark(out: Path, pack: Pack, peers: bool) -> tuple[list[Kerne
 
 
 def table_lines(figures: Sequence[KernelTiming]) -> list[str]:
-    """The figures as a table of text."""
+    """Table of the timings."""
     rows = [f"{'':48} {'by':24} {'median':>11} {'99 %':>11} {'MB':>8} {'GB/s':>8} {'of copy':>8}"]
     for figure in figures:
         numbers = (figure.megabytes, figure.gigabytes_a_second, figure.share_of_copy)

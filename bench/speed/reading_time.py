@@ -1,10 +1,10 @@
-"""How long it takes to read a study's slices into shared memory, beside taking them as arrays.
+"""Time reading a study's slices into shared memory, compared with arrays.
 
     python -m stenosis_trt.bench.speed.reading_time --workers 1 2 --runs 40 --out reading_time.json
 
-One phantom study of 15 sagittal and 30 axial slices of 512² pixels is read from the page cache by both ways
-in turn, so that what else the machine does meets both alike. Beside the time that passed stands what this
-process computed: it receives the slices of all reading processes, and so bounds the studies a second.
+One phantom study of 15 sagittal and 30 axial slices of 512² pixels is read from the page cache both ways in
+turn, so that other load affects both alike. The CPU time of this process is reported beside the wall time: it
+receives the slices of all reader processes and hence bounds the throughput.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def large_study() -> PhantomStudy:
 
 
 def measure(folder: Path, syntax: str, workers: Sequence[int], runs: int) -> dict[str, Any]:
-    """Read a study that is written below `folder`; times in milliseconds, medians."""
+    """Write a study below `folder`, read it both ways, and return the figures; median times in ms."""
     write_study(large_study(), folder, syntax)
     return {
         "machine": describe_machine(),
@@ -110,7 +110,7 @@ def _load(reader: DicomReader, series: Sequence[SeriesHeader], *slot: Any) -> li
 
 
 def _timed(read: Callable[[int], object], number: int) -> tuple[float, float]:
-    """Seconds that passed, and that this process computed."""
+    """Wall time and CPU time of this process, in seconds."""
     start, computed = time.perf_counter(), time.process_time()
     read(number)
     return time.perf_counter() - start, time.process_time() - computed

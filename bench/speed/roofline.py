@@ -1,13 +1,13 @@
-"""What no device can beat: a study's multiply-adds and bytes against what hardware does at most.
+"""Roofline model: lower bounds of a study's time from its multiply-adds, its bytes, and a GPU's peak rates.
 
-Everything here is computed. Two times stand for each stage of a study:
+All times are computed, not measured. Each stage of a study has two:
 
-- at least: multiply-adds at the highest rate, or the bytes that must move once (weights, what goes in, what
-  comes out) at full bandwidth, whichever is longer. Whatever runs the network takes longer.
-- unfused: the same for each operator alone, which reads its inputs and writes its outputs in device memory,
-  and summed. TensorRT joins operators and so moves less; but nothing runs at full speed: it bounds no time.
+- at least: multiply-adds at the peak rate, or weights, inputs and outputs once at full bandwidth, whichever
+  is longer. It is a lower bound of any implementation (Williams et al., CACM 2009;52(4):65).
+- unfused: the sum of the same over single operators, each reading its inputs from and writing its outputs to
+  device memory. It is no bound: TensorRT fuses operators and moves less, but no operator runs at peak rate.
 
-Stages of one study run one after another, and hand over through device memory.
+The stages of a study run sequentially and exchange data through device memory.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from typing import Any
 import numpy as np
 
 from stenosis_trt.bench.speed.devices import GPU_SPECS, PRECISIONS, GpuSpec
-from stenosis_trt.bench.speed.kernel_work import preprocess_workload, study_input_batches
+from stenosis_trt.bench.speed.kernel_workloads import preprocess_workload, study_input_batches
 from stenosis_trt.engine.packs.pack import Pack
 
 NOTICE = "Computed, not measured."
 _WIDTHS = {"fp32": 4, "fp16": 2, "int8": 1}
 _EDGES = {"fp32": 4, "fp16": 2, "int8": 2}
-"""Bytes an element of a network's input and output: the kernels write and read FP32 and FP16."""
+"""Bytes per element of a network's input and output, which the kernels write and read as FP32 or FP16."""
 
 
 @dataclass(frozen=True)
 class LayerWork:
-    """One operator of a network, for one input; elements, whose width is the precision's.
+    """Work of one operator for one input of the network.
 
     Attributes:
-        name: its first output.
-        operator: as ONNX calls it.
-        multiply_adds: of convolutions and matrix products; what others compute is left out.
-        weights: elements of constants, read once a batch.
+        name: of its first output.
+        operator: ONNX operator type.
+        multiply_adds: of convolutions and matrix products; other operators count as 0.
+        weights: elements of constants, read once per batch.
         inputs, outputs: elements of activations read and written.
     """
 
@@ -52,14 +52,14 @@ class LayerWork:
 
 @dataclass(frozen=True)
 class ModelWork:
-    """A network at the batch that one study brings.
+    """Work of a network for one study.
 
     Attributes:
-        name: as the pack calls it.
-        batch: inputs of one study.
-        inputs, outputs: elements of one input and of what comes out for it.
-        layers: all that it computes.
-        int8_share: of the multiply-adds, what the pack's INT8 variant computes in INT8; None without one.
+        name: of the model in the pack.
+        batch: number of inputs of one study.
+        inputs, outputs: elements of one input and of its output.
+        layers: its operators.
+        int8_share: share of the multiply-adds that the pack's INT8 variant does in INT8; None without one.
     """
 
     name: str
@@ -71,23 +71,23 @@ class ModelWork:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one input."""
+        """Multiply-adds for one input."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def weights(self) -> int:
-        """Elements of all constants."""
+        """Elements of all weights."""
         return sum(layer.weights for layer in self.layers)
 
     @property
     def activations(self) -> int:
-        """Elements that all operators write for one input."""
+        """Elements of all activations written for one input."""
         return sum(layer.outputs for layer in self.layers)
 
 
 @dataclass(frozen=True)
 class StudyWork:
-    """One study: its networks, and the bytes of preprocessing and decoding by precision."""
+    """Work of one study: its networks, and the bytes of preprocessing and decoding by precision."""
 
     pack: str
     models: tuple[ModelWork, ...]
@@ -96,7 +96,7 @@ class StudyWork:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Milliseconds of one stage on one device; `limit` is what the least comes from: compute or memory."""
+    """Milliseconds of one stage on one device; `limit` is "compute" or "memory"."""
 
     stage: str
     at_least_ms: float
@@ -108,17 +108,17 @@ def kernel_bytes(pack: Pack, batches: dict[str, int]) -> dict[str, int]:
     """Bytes that preprocessing reads and writes, and that decoding reads, by precision.
 
     Args:
-        pack: whose inputs are cut, from slices of 384² (sagittal) and 320² (axial) pixels of 16 bits.
-        batches: inputs of one study by the model's name.
+        pack: defines the inputs. They are cut from slices of 384² (sagittal) and 320² (axial) 16-bit pixels.
+        batches: number of inputs of one study, by model.
     """
     moved = {}
     for precision in PRECISIONS:
         dtype = np.float32 if precision == "fp32" else np.float16
         total = 0
         for cut in study_input_batches(pack):
-            # Descriptors and sizes alone are looked at: no pixel is needed.
-            whole = preprocess_workload(cut, np.zeros(0, np.uint16), dtype).bytes
-            total += whole * batches[cut.name] // len(cut.sets)
+            # Only descriptors and sizes are evaluated, so no pixels are needed.
+            whole = preprocess_workload(cut, np.zeros(0, np.uint16), dtype).moved_bytes
+            total += whole * batches[cut.name] // len(cut.slices)
             spec, output = pack.models[cut.name].input, pack.models[cut.name].output
             if output.kind == "heatmaps":
                 pixels = (spec.height // output.stride) * (spec.width // output.stride)
@@ -128,14 +128,14 @@ def kernel_bytes(pack: Pack, batches: dict[str, int]) -> dict[str, int]:
 
 
 def stage_times(study: StudyWork, device: GpuSpec, precision: str) -> tuple[StageTime, ...]:
-    """Every stage of a study on one device, preprocessing and decoding first, together."""
+    """Times of the stages of a study on one device: preprocessing with decoding, then each network."""
     seconds = study.kernel_bytes[precision] / (device.gigabytes_a_second * 1e9)
     kernels = StageTime("kernels", seconds * 1e3, seconds * 1e3, "memory")
     return (kernels, *(_model_time(model, device, precision) for model in study.models))
 
 
 def study_time(stages: Sequence[StageTime]) -> StageTime:
-    """One study: its stages one after another."""
+    """Time of one study: the sum of its stages, with the limit of the slowest."""
     slowest = max(stages, key=lambda stage: stage.at_least_ms)
     return StageTime(
         "study",
@@ -163,14 +163,14 @@ def _model_time(model: ModelWork, device: GpuSpec, precision: str) -> StageTime:
         moved = (layer.weights + model.batch * (layer.inputs + layer.outputs)) * width
         unfused += max(computing(layer.multiply_adds), moved / bandwidth)
     limit = "compute" if compute >= memory else "memory"
-    # A network of few operators may move less in them than its edges, at their width, would.
+    # Inputs and outputs may be wider than activations, so a network of few operators may move less unfused.
     least = max(compute, memory)
     return StageTime(model.name, least * 1e3, max(unfused, least) * 1e3, limit)
 
 
 @dataclass(frozen=True)
 class KernelComparison:
-    """A measured time beside what the bytes it moved take at full bandwidth, in microseconds."""
+    """Measured time of a kernel and the time of its bytes at full bandwidth, in microseconds."""
 
     name: str
     by: str
@@ -179,10 +179,10 @@ class KernelComparison:
 
 
 def compare_with_measured(record: dict[str, Any]) -> tuple[GpuSpec, tuple[KernelComparison, ...]]:
-    """Set a record of `bench kernels` beside what is computed for its device.
+    """Compare a record of `bench kernels` with the times computed for its device.
 
     Raises:
-        ValueError: it is no such record, or of a GPU that is not among `GPU_SPECS`.
+        ValueError: the record is invalid, or its GPU is not in `GPU_SPECS`.
     """
     try:
         gpu = str(record["machine"].get("gpu", ""))
@@ -206,7 +206,7 @@ def compare_with_measured(record: dict[str, Any]) -> tuple[GpuSpec, tuple[Kernel
 
 
 def work_lines(study: StudyWork) -> list[str]:
-    """What one study costs, whatever it runs on."""
+    """Table of the work of one study, independent of the device."""
     rows = [f"{'':10} {'inputs':>6} {'GMAC':>8} {'weights, M':>11} {'activations, M':>15}"]
     for model in study.models:
         macs = model.multiply_adds * model.batch / 1e9
@@ -219,7 +219,7 @@ def work_lines(study: StudyWork) -> list[str]:
 
 
 def time_lines(study: StudyWork, devices: Sequence[GpuSpec] = GPU_SPECS) -> list[str]:
-    """Milliseconds of one study by device and precision, as a table of text."""
+    """Table of the milliseconds of one study, by device and precision."""
     assumed = [model.name for model in study.models if model.int8_share is None]
     star = "*" if assumed else ""
     head = " ".join(f"{name.upper() + (star if name == 'int8' else ''):>18}" for name in PRECISIONS)
@@ -237,7 +237,7 @@ def time_lines(study: StudyWork, devices: Sequence[GpuSpec] = GPU_SPECS) -> list
 
 
 def stage_lines(study: StudyWork, device: GpuSpec) -> list[str]:
-    """Milliseconds of each stage on one device, and what the least of them comes from."""
+    """Table of the milliseconds of each stage on one device, with what limits it."""
     by_precision = [stage_times(study, device, precision) for precision in PRECISIONS]
     rows = [f"{device.name:36}" + " ".join(f"{name.upper():>18} {'limit':>8}" for name in PRECISIONS)]
     for stages in (*zip(*by_precision, strict=True), tuple(map(study_time, by_precision))):
@@ -247,7 +247,7 @@ def stage_lines(study: StudyWork, device: GpuSpec) -> list[str]:
 
 
 def source_lines(devices: Sequence[GpuSpec] = GPU_SPECS) -> list[str]:
-    """What each device does at most, and where its figures are from."""
+    """Table of the peak rates of each device, with their sources."""
     head = f"{'SMs':>4} {'GHz':>6} {'FP32':>7} {'FP16':>7} {'INT8':>7} {'GB/s':>7}"
     rows = [f"{'10¹² operations a second, dense':36} {head}"]
     for device in devices:
@@ -261,7 +261,7 @@ def source_lines(devices: Sequence[GpuSpec] = GPU_SPECS) -> list[str]:
 
 
 def comparison_lines(device: GpuSpec, comparisons: Sequence[KernelComparison]) -> list[str]:
-    """Computed beside measured, as a table of text."""
+    """Table of computed and measured times."""
     rows = [f"{device.name + ', microseconds':48} {'by':8} {'computed':>9} {'measured':>9} {'reached':>8}"]
     for item in comparisons:
         share = f"{item.computed_us / item.measured_us:.0%}"
@@ -274,7 +274,7 @@ def comparison_lines(device: GpuSpec, comparisons: Sequence[KernelComparison]) -
 def roofline_record(
     study: StudyWork, compared: Sequence[tuple[GpuSpec, Sequence[KernelComparison]]]
 ) -> dict[str, Any]:
-    """Everything as data for a JSON file."""
+    """JSON object of all work, times and comparisons."""
     return {
         "notice": NOTICE,
         "pack": study.pack,
@@ -310,10 +310,10 @@ def roofline_record(
 
 
 def read_kernel_record(path: Path) -> dict[str, Any]:
-    """A record of measurements.
+    """Read a record of `bench kernels`.
 
     Raises:
-        ValueError: it cannot be read, or is no JSON object.
+        ValueError: the file cannot be read, or is no JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,9 +1,9 @@
-"""How long a study takes, how much memory, how fast the command starts: the figures a buyer asks for first.
+"""Measure the time of a study, peak memory, and the start-up time of the command.
 
     python -m stenosis_trt.bench.speed.study_time --studies 10 --out study_time.json
 
-Phantoms are made, graded twice in processes of their own (the first run warms the page cache), and the second
-run's `run.json` is read. Times of a shared machine vary: compare figures of one run with one another.
+Phantoms are rendered and graded twice in new processes; the first run warms the page cache, and `run.json` of
+the second is evaluated. Times vary on shared machines: compare only figures of one run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _seconds(*arguments: object) -> float:
 
 
 def measure(studies: int, folder: Path) -> dict[str, Any]:
-    """Grade `studies` phantoms made below `folder` and return the figures; times in seconds."""
+    """Render `studies` phantoms below `folder`, grade them, and return the figures; times in seconds."""
     write_studies(folder / "in", PhantomOptions(studies, _SEED, workers=2))
     _seconds("grade", folder / "in", "--out", folder / "cold")
     whole = _seconds("grade", folder / "in", "--out", folder / "warm")

@@ -7,7 +7,7 @@ import numpy as np
 from stenosis_trt.bench.phantom.shapes import ellipse
 from stenosis_trt.bench.phantom.spine import FOOT_END_MM, HEAD_END_MM, STEP_MM, curve_from_angles
 from stenosis_trt.bench.semisynthetic.canal import Canal
-from stenosis_trt.bench.semisynthetic.straight import GRID_MM, StraightenedSubject
+from stenosis_trt.bench.semisynthetic.straightened import GRID_MM, StraightenedSubject
 
 CORD_AP, CORD_TRANSVERSE, CORD_CENTRE = 7.4, 12.6, 0.4
 SAC_AP, SAC_TRANSVERSE = 13.0, 20.0

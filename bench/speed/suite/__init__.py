@@ -1,12 +1,10 @@
-"""What `stenosis-trt bench gpu-suite` is made of.
+"""Parts of `stenosis-trt bench gpu-suite`.
 
-figures      what is measured, with its spread, its clock and its limit
-pace         how often something is done to be timed
-sheet        what one scenario has measured so far
-system       what is measured: a pack, its plans, studies, and how a backend is opened
-copies       more studies than were made, by other identifiers
-utilisation  how busy the GPU is, as its driver counts
-report       record, table and summary of a run
+measurements  repeated calls, values with percentiles and limits, report of a scenario
+system        system under test: a pack, its plans, studies and backends
+copies        copies of studies with new identifiers
+utilisation   GPU utilisation by NVML
+report        JSON record, table and Markdown summary of a run
 
-and one module a scenario, or two: plans, answers, device_time, files, traffic, grader.
+The scenarios are in plans, answers, device_time, files, traffic and grader.
 """

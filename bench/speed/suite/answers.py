@@ -1,4 +1,4 @@
-"""Scenario: the GPU answers as the CPU does."""
+"""Scenario: compare the GPU's results with the CPU's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stenosis_trt.bench.speed.suite.figures import Limit, Measurement
-from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
+from stenosis_trt.bench.accuracy.agreement import error_statistics
+from stenosis_trt.bench.speed.suite.measurements import Limit, Measurement, ScenarioReport
 from stenosis_trt.bench.speed.suite.system import SystemUnderTest
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
@@ -23,15 +23,15 @@ from stenosis_trt.engine.records import LevelResult, StudyHeader, StudyResult
 from stenosis_trt.engine.support.hardware import usable_cores
 
 _JUDGED = ("fp32", "fp16")
-"""INT8 differs by more, and is behind a gate of its own, in the pack."""
+"""Precisions with limits. INT8 differs more, and has its own gate in the pack."""
 
 Graded = StudyResult | None
-"""None: it was refused."""
+"""Result of a study; None if it cannot be graded."""
 
 
 @dataclass
 class BackendAgreement:
-    """How two gradings of the same studies compare, level by level."""
+    """Level-by-level differences between two gradings of the same studies."""
 
     studies: int = 0
     levels: int = 0
@@ -42,7 +42,7 @@ class BackendAgreement:
     ratio_differences: list[float] = field(default_factory=list)
 
     def add(self, found: Graded, expected: Graded, levels: int) -> None:
-        """Compare one study, of so many levels. Where only one of them was graded, no level is the same."""
+        """Compare one study of `levels` levels. If only one of the two was graded, no level agrees."""
         self.studies += 1
         self.levels += levels
         if found is None or expected is None:
@@ -58,20 +58,18 @@ class BackendAgreement:
         else:
             self.points_in_one += one.point is not other.point
         if one.cord is not None and other.cord is not None:
-            difference = one.cord.compression_ratio - other.cord.compression_ratio
-            self.ratio_differences.append(abs(difference))
+            self.ratio_differences.append(one.cord.compression_ratio - other.cord.compression_ratio)
         else:
             self.ratios_in_one += one.cord is not other.cord
 
     def figures(self, precision: str) -> list[Measurement]:
-        """Grades, ratios and points; and where there is nothing to compare, since one of the two has none."""
+        """Measurements of grades, ratios and points, and of levels where only one of the two has a value."""
         judged = precision in _JUDGED
 
         def figure(name: str, value: float, unit: str, runs: int, limit: Limit) -> Measurement:
             held = limit if judged else None
             return Measurement(f"{precision}, {name}", value, unit, runs=runs, limit=held, about_results=True)
 
-        shifts, ratios = self.shifts_mm, self.ratio_differences
         few = Limit(at_most=0.5)
         found = [
             figure(name, 100 * count / self.levels, "%", self.levels, limit)
@@ -81,29 +79,25 @@ class BackendAgreement:
                 ("ratios in one of them alone", self.ratios_in_one, few),
             )
         ]
-        if ratios:
-            found.append(figure("largest ratio difference", max(ratios), "", len(ratios), Limit(0.003)))
-            found.append(
-                Measurement(
-                    f"{precision}, mean ratio difference", float(np.mean(ratios)), "", runs=len(ratios)
-                )
-            )
-        if shifts:
-            found.append(figure("largest level shift", max(shifts), "mm", len(shifts), Limit(0.3)))
-            found.append(
-                Measurement(f"{precision}, mean level shift", float(np.mean(shifts)), "mm", runs=len(shifts))
-            )
+        for name, unit, differences, limit in (
+            ("ratio difference", "", self.ratio_differences, Limit(at_most=0.003)),
+            ("level shift", "mm", self.shifts_mm, Limit(at_most=0.3)),
+        ):
+            runs, mean = len(differences), error_statistics(differences).mean_absolute_error
+            if mean is not None:
+                found.append(figure(f"largest {name}", max(map(abs, differences)), unit, runs, limit))
+                found.append(Measurement(f"{precision}, mean {name}", mean, unit, runs=runs))
         return found
 
 
-def result_agreement(system: SystemUnderTest, sheet: ScenarioReport) -> None:
-    """Grade the phantoms by the CPU, in the pack's own precision, and by the GPU in each."""
+def result_agreement(system: SystemUnderTest, report: ScenarioReport) -> None:
+    """Grade the phantoms on the CPU in the pack's own precision, and on the GPU in each precision."""
     folder = system.phantoms
     with DicomReader(workers=min(8, usable_cores())) as reader:
         scan = reader.scan([folder])
         headers = list(scan.studies)
         with closing(OnnxRuntimeBackend(system.pack)) as cpu:
-            sheet.say(f"{len(headers)} studies by the CPU")
+            report.say(f"{len(headers)} studies by the CPU")
             expected = _grade_all(reader, headers, system.pack, cpu)
         for precision in system.precisions:
             with system.backend(precision) as gpu:
@@ -112,8 +106,8 @@ def result_agreement(system: SystemUnderTest, sheet: ScenarioReport) -> None:
             for uid, result in expected.items():
                 agreement.add(found[uid], result, len(system.pack.models["levels"].output.names))
             for figure in agreement.figures(precision):
-                sheet.add(figure)
-    sheet.details |= {"studies": len(expected), "compared_with": "ONNX Runtime, the pack's own precision"}
+                report.add(figure)
+    report.details |= {"studies": len(expected), "compared_with": "ONNX Runtime, the pack's own precision"}
     if not any(expected.values()):
         raise RuntimeError("The CPU graded none of the phantoms: nothing was compared.")
 
@@ -121,7 +115,7 @@ def result_agreement(system: SystemUnderTest, sheet: ScenarioReport) -> None:
 def _grade_all(
     reader: DicomReader, headers: Sequence[StudyHeader], pack: Pack, backend: Backend
 ) -> dict[str, Graded]:
-    """Each study's result, by its UID."""
+    """Result of each study, by Study Instance UID."""
     graded: dict[str, Graded] = {}
     with closing(read_ahead(reader, deque(headers))) as studies:
         for read in studies:

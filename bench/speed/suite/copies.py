@@ -1,4 +1,4 @@
-"""More studies than were made: copies with other identifiers, which cost a copy and no computing."""
+"""Multiply studies by copying their files with new identifiers, which needs no rendering."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-_FIRST = 1000
-"""Copies are told apart by the last digits of a UID, which a turn's number replaces."""
+_FIRST_SUFFIX = 1000
+"""The last digits of a copy's UIDs are this number plus that of the copy."""
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 
 
 def copy_studies(source: Path, out: Path, count: int) -> None:
-    """Fill `out` with `count` studies: those below `source`, and then copies of them by turns.
+    """Fill `out` with `count` studies: those below `source`, then copies of them in turn.
 
-    Only explicit or implicit little endian, uncompressed: the identifiers are replaced in the bytes.
+    Identifiers are replaced in the bytes of the file: only uncompressed little endian is supported.
 
     Args:
-        source: a folder for each study.
-        out: folder, made where absent.
-        count: studies wanted, at most some thousand times those that there are.
+        source: a folder with one folder per study.
+        out: output folder, created if missing.
+        count: number of studies, at most about 9000 times those in `source`.
 
     Raises:
         OSError: `out` cannot be written.
-        ValueError: an identifier is too short to be told apart by its end.
+        ValueError: an identifier is too short for its last digits to be replaced.
     """
     folders = sorted(path for path in source.iterdir() if path.is_dir())
     for number in range(count):
@@ -36,10 +36,10 @@ def copy_studies(source: Path, out: Path, count: int) -> None:
 
 
 def _renamed(path: Path, turn: int) -> bytes:
-    """A file's content, with the last digits of its identifiers replaced."""
+    """Content of a file, with the last digits of its identifiers replaced."""
     data = path.read_bytes()
     header = dcmread(path, stop_before_pixels=True, specific_tags=list(_UIDS))
-    ending = str(_FIRST + turn)
+    ending = str(_FIRST_SUFFIX + turn)
     for name in _UIDS:
         uid = str(header.get(name, ""))
         if not uid:

@@ -1,7 +1,8 @@
-"""Scenario: the grader alone, by TensorRT, in the pipe, and by PyTorch where that is installed.
+"""Scenario: the grader's network alone in TensorRT, within the pipeline, and in PyTorch if installed.
 
-PyTorch runs EfficientNet_B5, the grader of the reference pack, with random weights and at the pack's input
-size: the same work, other answers. A pack's ONNX file it cannot run, and of another grader it is no peer.
+PyTorch cannot run a pack's ONNX file. It runs EfficientNet_B5, the grader of the reference pack, with random
+weights at the pack's input size: the same work with other results. The comparison is meaningless for a pack
+with another grader.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ from contextlib import ExitStack, closing, nullcontext
 from typing import Any
 
 from stenosis_trt.bench.speed.suite.device_time import DeviceTimer, requested_regions
-from stenosis_trt.bench.speed.suite.figures import EVENTS, Limit, Measurement, median_measurement
-from stenosis_trt.bench.speed.suite.pace import Repetition
-from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
-from stenosis_trt.bench.speed.suite.system import SystemUnderTest, computing_stream
+from stenosis_trt.bench.speed.suite.measurements import (
+    EVENTS,
+    Limit,
+    Measurement,
+    Repetition,
+    ScenarioReport,
+    median_measurement,
+)
+from stenosis_trt.bench.speed.suite.system import SystemUnderTest
 from stenosis_trt.engine.backends.base import Roi
 from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
@@ -29,56 +35,54 @@ from stenosis_trt.engine.trt.api import TensorRT
 from stenosis_trt.engine.trt.engine import LoadedPlan
 from stenosis_trt.engine.trt.flavours import FLAVOURS
 
-_SIDE = 456
-"""Pixels of the grader's input that the limits are for."""
-_ONE, _MANY = 1, 32
-_IN_A_ROW = 5
-"""Runs without a pause, for images a second: the host then launches ahead."""
-_IN_THE_PIPE = Limit(at_most=1.05)
-_AGAINST_PEER = Limit(at_least=2.0)
-_INT8 = Limit(at_least=1.2)
+_INPUT_SIZE = 456
+"""Width and height of the grader's input to which the limits apply."""
+_SMALL_BATCH, _LARGE_BATCH = 1, 32
+_BACK_TO_BACK = 5
+"""Runs per measurement of throughput, so that the host launches ahead."""
+_PIPELINE_LIMIT = Limit(at_most=1.05)
+_PEER_LIMIT = Limit(at_least=2.0)
+_INT8_LIMIT = Limit(at_least=1.2)
 _COMPILING_SECONDS = 90.0
-"""What compiling the network may take."""
+"""Upper estimate of the time to compile the network."""
 
 
-def grader(system: SystemUnderTest, sheet: ScenarioReport) -> None:
-    """Each precision at the smallest and the largest batch up to 32, then PyTorch at the same."""
+def grader(system: SystemUnderTest, report: ScenarioReport) -> None:
+    """Time each precision at the smallest batch and the largest up to 32, then PyTorch at the same."""
     model = system.pack.models["grader"]
-    at_full_size = model.input.size == (_SIDE, _SIDE)
-    sheet.details["input"] = list(model.input_shape)
+    at_full_size = model.input.size == (_INPUT_SIZE, _INPUT_SIZE)
+    report.details["input"] = list(model.input_shape)
     if not at_full_size:
-        sheet.note(
-            f"The pack's grader sees {model.input.width}² pixels; the limits are for {_SIDE}², so nothing is "
-            "held against them."
-        )
-    pace = system.options.repetition(200)
+        size = f"{model.input.width}² pixels instead of {_INPUT_SIZE}²"
+        report.note(f"The pack's grader has inputs of {size}: its limits do not apply.")
+    repeats = system.options.repetition(200)
     rates: dict[str, float] = {}
     batches: list[int] = []
     for precision in system.precisions:
         batches = _batches(system.plans(precision).plans["grader"].sidecar.batches)
         for batch in batches:
-            alone, rates[precision] = _plan_alone(system, sheet, precision, batch, pace)
-            in_pipe = _in_the_pipe(system, sheet, precision, batch, pace)
-            limit = _IN_THE_PIPE if at_full_size and (precision, batch) == ("fp16", _ONE) else None
+            alone, rates[precision] = _plan_alone(system, report, precision, batch, repeats)
+            in_pipeline = _in_pipeline(system, report, precision, batch, repeats)
+            limit = _PIPELINE_LIMIT if at_full_size and (precision, batch) == ("fp16", _SMALL_BATCH) else None
             name = f"{precision}, batch {batch}: in the pipe, of the plan alone"
-            sheet.add(Measurement(name, in_pipe / alone, "", limit=limit))
+            report.add(Measurement(name, in_pipeline / alone, "", limit=limit))
     if {"int8", "fp16"} <= set(rates):
-        limit = _INT8 if at_full_size else None
-        sheet.add(
+        limit = _INT8_LIMIT if at_full_size else None
+        report.add(
             Measurement(f"int8 of fp16, batch {batches[-1]}", rates["int8"] / rates["fp16"], "", limit=limit)
         )
-    _peers(system, sheet, batches, rates, at_full_size)
+    _peers(system, report, batches, rates, at_full_size)
 
 
 def _batches(built: Sequence[int]) -> list[int]:
-    """The smallest that was built, and the largest up to 32."""
-    return sorted({built[0], max([batch for batch in built if batch <= _MANY] or [built[0]])})
+    """The smallest batch of the plan, and its largest up to 32."""
+    return sorted({built[0], max([batch for batch in built if batch <= _LARGE_BATCH] or [built[0]])})
 
 
 def _plan_alone(
-    system: SystemUnderTest, sheet: ScenarioReport, precision: str, batch: int, pace: Repetition
+    system: SystemUnderTest, report: ScenarioReport, precision: str, batch: int, repeats: Repetition
 ) -> tuple[float, float]:
-    """The plan enqueued on a stream, and nothing else: milliseconds, and images a second back to back."""
+    """Time the plan alone on a stream; return milliseconds, and images per second back to back."""
     chosen = system.plans(precision)
     plan = chosen.plans["grader"]
     with ExitStack() as stack:
@@ -104,40 +108,40 @@ def _plan_alone(
         def enqueue() -> None:
             loaded.enqueue(batch, stream)
 
-        ways = {"enqueued": enqueue}
+        calls = {"enqueued": enqueue}
         try:
             graph = stack.enter_context(Graph(stream, enqueue))
-            ways["in a graph"] = lambda: graph.launch(stream)
+            calls["in a graph"] = lambda: graph.launch(stream)
         except (CudaError, TensorRTError) as error:
-            sheet.note(f"The plan of the grader in {precision} cannot be captured: {error.reason}")
+            report.note(f"The plan of the grader in {precision} cannot be captured: {error.reason}")
         with closing(DeviceTimer(device, stream)) as clock:
-            times = {way: clock.times(call, pace) for way, call in ways.items()}
-            fastest = min(times, key=lambda way: statistics.median(times[way]))
+            times = {kind: clock.times(call, repeats) for kind, call in calls.items()}
+            fastest = min(times, key=lambda kind: statistics.median(times[kind]))
 
             def row() -> None:
-                for _ in range(_IN_A_ROW):
-                    ways[fastest]()
+                for _ in range(_BACK_TO_BACK):
+                    calls[fastest]()
 
-            rows = clock.times(row, pace)
+            rows = clock.times(row, repeats)
     name = f"{precision}, batch {batch}: plan alone"
-    for way, taken in times.items():
-        sheet.add(median_measurement(f"{name}, {way}", taken, EVENTS))
-    rate = 1e3 * batch * _IN_A_ROW / statistics.median(rows)
-    sheet.add(Measurement(f"{name}, back to back", rate, "images/s", EVENTS, len(rows)))
+    for kind, taken in times.items():
+        report.add(median_measurement(f"{name}, {kind}", taken, EVENTS))
+    rate = 1e3 * batch * _BACK_TO_BACK / statistics.median(rows)
+    report.add(Measurement(f"{name}, back to back", rate, "images/s", EVENTS, len(rows)))
     return statistics.median(times[fastest]), rate
 
 
-def _in_the_pipe(
-    system: SystemUnderTest, sheet: ScenarioReport, precision: str, batch: int, pace: Repetition
+def _in_pipeline(
+    system: SystemUnderTest, report: ScenarioReport, precision: str, batch: int, repeats: Repetition
 ) -> float:
-    """Milliseconds of the same on the way of a study: regions cut, inferred, contrast found, all copied."""
+    """Milliseconds of the grader's stage in the pipeline: crop, infer, compute contrast, copy to the host."""
     study = system.loaded_study
-    with system.backend(precision) as backend, closing(DeviceTimer(*computing_stream(backend))) as clock:
+    with system.backend(precision) as backend, closing(DeviceTimer(backend.device, backend.stream)) as clock:
         rois = list(requested_regions(study, backend).rois["grader"])
         wanted: list[Roi] = [rois[number % len(rois)] for number in range(batch)]
         with closing(backend.load(study)) as loaded:
-            times = clock.times(lambda: [loaded.grade(wanted)], pace)
-    sheet.add(
+            times = clock.times(lambda: [loaded.grade(wanted)], repeats)
+    report.add(
         median_measurement(
             f"{precision}, batch {batch}: in the pipe, preprocess to probabilities", times, EVENTS
         )
@@ -147,33 +151,33 @@ def _in_the_pipe(
 
 def _peers(
     system: SystemUnderTest,
-    sheet: ScenarioReport,
+    report: ScenarioReport,
     batches: Sequence[int],
     rates: dict[str, float],
     at_full_size: bool,
 ) -> None:
     if importlib.util.find_spec("torch") is None or system.options.peer is None:
-        sheet.note("No peer: PyTorch is not installed.")
+        report.note("No peer: PyTorch is not installed.")
         return
     import torch
 
     if not torch.cuda.is_available():
-        sheet.note(f"No peer: PyTorch {torch.__version__} has no GPU here.")
+        report.note(f"No peer: PyTorch {torch.__version__} has no GPU here.")
         return
-    sheet.details["torch"] = torch.__version__
-    pace = system.options.repetition(200)
+    report.details["torch"] = torch.__version__
+    repeats = system.options.repetition(200)
     model = system.pack.models["grader"]
     network = system.options.peer(model.output_shape[0]).eval().cuda()
-    # The largest has a limit: where there is time for one, it is for that.
+    # The largest batch has a limit, so it comes first if time is short.
     for batch in reversed(batches):
         images = torch.zeros((batch, *model.input_shape), device="cuda")
-        for name, rate in _torch_rates(torch, network, images, pace, system, sheet):
-            sheet.add(Measurement(f"PyTorch {name}, batch {batch}", rate, "images/s", EVENTS, pace.runs))
+        for name, rate in _torch_rates(torch, network, images, repeats, system, report):
+            report.add(Measurement(f"PyTorch {name}, batch {batch}", rate, "images/s", EVENTS, repeats.runs))
             if name == _COMPILED and batch == batches[-1]:
                 of = system.main_precision
                 ours = rates[of]
-                limit = _AGAINST_PEER if at_full_size and of == "fp16" and batch == _MANY else None
-                sheet.add(
+                limit = _PEER_LIMIT if at_full_size and of == "fp16" and batch == _LARGE_BATCH else None
+                report.add(
                     Measurement(
                         f"TensorRT {of} of PyTorch {name}, batch {batch}", ours / rate, "", limit=limit
                     )
@@ -184,35 +188,40 @@ _COMPILED = "compiled, channels last, AMP FP16"
 
 
 def _torch_rates(
-    torch: Any, network: Any, images: Any, pace: Repetition, system: SystemUnderTest, sheet: ScenarioReport
+    torch: Any,
+    network: Any,
+    images: Any,
+    repeats: Repetition,
+    system: SystemUnderTest,
+    report: ScenarioReport,
 ) -> Iterator[tuple[str, float]]:
-    """Images a second of each way to run the network."""
+    """Yield images per second of each way to run the network."""
     half = torch.autocast("cuda", dtype=torch.float16)
     flat = images.contiguous(memory_format=torch.channels_last)
-    # Both change the network itself.
+    # `to` changes the network in place.
     plain = network.to(memory_format=torch.contiguous_format)
-    yield "eager, FP32 as it comes", _torch_rate(torch, plain, images, pace, nullcontext())
+    yield "eager, FP32 as it comes", _torch_rate(torch, plain, images, repeats, nullcontext())
     last = network.to(memory_format=torch.channels_last)
-    yield "eager, channels last, AMP FP16", _torch_rate(torch, last, flat, pace, half)
+    yield "eager, channels last, AMP FP16", _torch_rate(torch, last, flat, repeats, half)
     if system.seconds_left < _COMPILING_SECONDS:
-        sheet.note("PyTorch compiled: left out, compiling may take longer than there is time for.")
+        report.note("PyTorch compiled: skipped, since compilation may exceed the remaining time.")
         return
     try:
-        yield _COMPILED, _torch_rate(torch, torch.compile(last, dynamic=False), flat, pace, half)
-    except Exception as error:  # noqa: BLE001 - a peer's fault is to be told, and ends nothing of ours
-        sheet.note(f"PyTorch compiled: failed ({type(error).__name__}: {str(error)[:300]}).")
+        yield _COMPILED, _torch_rate(torch, torch.compile(last, dynamic=False), flat, repeats, half)
+    except Exception as error:  # noqa: BLE001 - a failing peer is noted and must not end the suite
+        report.note(f"PyTorch compiled: failed ({type(error).__name__}: {str(error)[:300]}).")
 
 
-def _torch_rate(torch: Any, network: Any, images: Any, pace: Repetition, precision: Any) -> float:
+def _torch_rate(torch: Any, network: Any, images: Any, repeats: Repetition, precision: Any) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def once() -> float:
         begin.record()
-        for _ in range(_IN_A_ROW):
+        for _ in range(_BACK_TO_BACK):
             network(images)
         end.record()
         end.synchronize()
         return float(begin.elapsed_time(end))
 
     with torch.inference_mode(), precision:
-        return 1e3 * len(images) * _IN_A_ROW / statistics.median(pace.repeat(once))
+        return 1e3 * len(images) * _BACK_TO_BACK / statistics.median(repeats.repeat(once))

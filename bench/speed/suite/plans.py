@@ -1,15 +1,14 @@
-"""Scenario: plans of the pack for this GPU, what each took to build, and how large it is."""
+"""Scenario: build the pack's plans for this GPU; build time and size of each."""
 
 from __future__ import annotations
 
-from stenosis_trt.bench.speed.suite.figures import WALL, Measurement
-from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
+from stenosis_trt.bench.speed.suite.measurements import WALL, Measurement, ScenarioReport
 from stenosis_trt.bench.speed.suite.system import SystemUnderTest
 
 
-def plans(system: SystemUnderTest, sheet: ScenarioReport) -> None:
-    """Build what is missing. A plan that was there has its build's time from its sidecar."""
-    sheet.details["plans"] = listed = []
+def plans(system: SystemUnderTest, report: ScenarioReport) -> None:
+    """Build missing plans. The build time of an existing plan is taken from its sidecar."""
+    report.details["plans"] = listed = []
     troubles = []
     for precision in system.precisions:
         for outcome in system.build(precision):
@@ -19,8 +18,8 @@ def plans(system: SystemUnderTest, sheet: ScenarioReport) -> None:
                 continue
             sidecar = outcome.plan.sidecar
             how = "there already, built in" if outcome.already_present else "built in"
-            sheet.add(Measurement(f"{name}, {how}", sidecar.build_seconds, "s", WALL))
-            sheet.add(Measurement(f"{name}, size", sidecar.plan_bytes / 1e6, "MB"))
+            report.add(Measurement(f"{name}, {how}", sidecar.build_seconds, "s", WALL))
+            report.add(Measurement(f"{name}, size", sidecar.plan_bytes / 1e6, "MB"))
             listed.append(
                 {
                     "model": outcome.model,

@@ -1,4 +1,4 @@
-"""A run's record as JSON keeps it, the short table of it, and its summary in Markdown."""
+"""JSON record, short table and Markdown summary of a run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Measurement
-from stenosis_trt.bench.speed.suite.sheet import ScenarioReport
+from stenosis_trt.bench.speed.suite.measurements import EVENTS, WALL, Measurement, ScenarioReport
 from stenosis_trt.bench.speed.suite.system import SystemUnderTest
 from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.runs.provenance import describe_machine, package_versions
@@ -20,8 +19,8 @@ from stenosis_trt.kernels.binaries import BinaryError, load_kernel_image
 
 MEASURED, SKIPPED, FAILED = "measured", "skipped", "failed"
 STAND_IN = (
-    "A program stood in for the GPU: the times are of this machine's processor, say nothing of any GPU, "
-    "and are not held against the limits."
+    "The GPU was simulated in software: times are those of this machine's processor and are not held against "
+    "limits."
 )
 _VERDICTS = {True: "passed", False: "FAILED", None: "not judged"}
 _SCHEMA = 1
@@ -29,11 +28,11 @@ _SCHEMA = 1
 
 @dataclass
 class Scenario:
-    """What became of one scenario. `reason` says why it was not measured, or not to its end."""
+    """Outcome of one scenario. `reason` says why it was skipped or failed."""
 
     name: str
     about: str
-    sheet: ScenarioReport
+    report: ScenarioReport
     status: str = MEASURED
     reason: str = ""
     seconds: float = 0.0
@@ -41,7 +40,7 @@ class Scenario:
 
 @dataclass
 class SuiteRun:
-    """A run so far: its scenarios, when it began, and whether it came to its end."""
+    """State of a run: its scenarios, start time, and whether it is finished."""
 
     system: SystemUnderTest
     started: str
@@ -51,28 +50,28 @@ class SuiteRun:
 
     @property
     def figures(self) -> Iterator[Measurement]:
-        """Of all scenarios."""
-        return (figure for scenario in self.scenarios for figure in scenario.sheet.figures)
+        """Measurements of all scenarios."""
+        return (figure for scenario in self.scenarios for figure in scenario.report.figures)
 
     @property
     def passed(self) -> bool:
-        """Whether no scenario failed, and what was computed keeps its limits."""
-        on_stand_in = self.system.on_stand_in
-        wrong = (item.about_results and item.passed(on_stand_in) is False for item in self.figures)
+        """True if no scenario failed and all results, as opposed to speeds, are within their limits."""
+        simulated = self.system.simulated
+        wrong = (item.about_results and item.passed(simulated) is False for item in self.figures)
         return not any(wrong) and all(item.status != FAILED for item in self.scenarios)
 
 
 def suite_record(run: SuiteRun) -> dict[str, Any]:
-    """All that is known of a run."""
+    """JSON object of a run."""
     system, options = run.system, run.system.options
-    on_stand_in = system.on_stand_in
+    simulated = system.simulated
     return {
         "schema": _SCHEMA,
         "started": run.started,
         "finished": run.finished,
         "seconds": round(run.seconds, 1),
         "passed": run.passed,
-        "stand_in": on_stand_in,
+        "stand_in": simulated,
         "command": options.command,
         "machine": {**describe_machine(), "jetson_release": jetson_release() or None},
         "gpu": _gpu(system),
@@ -95,9 +94,9 @@ def suite_record(run: SuiteRun) -> dict[str, Any]:
                 "status": item.status,
                 "reason": item.reason or None,
                 "seconds": round(item.seconds, 1),
-                "notes": item.sheet.notes,
-                "figures": [figure.record(on_stand_in) for figure in item.sheet.figures],
-                "details": item.sheet.details,
+                "notes": item.report.notes,
+                "figures": [figure.record(simulated) for figure in item.report.figures],
+                "details": item.report.details,
             }
             for item in run.scenarios
         },
@@ -134,7 +133,7 @@ def _flavour_version(name: str) -> str:
 
 
 def summary_lines(content: Mapping[str, Any]) -> Iterator[str]:
-    """The figures that are held against something, and what was not measured, as text."""
+    """Lines of text: the measurements that have a limit, and the scenarios that were not measured."""
     gpu, pack = content["gpu"], content["pack"]
     yield f"{gpu['name']}, CUDA {gpu['driver_cuda']}, pack {pack['name']} {pack['version']}"
     if content["stand_in"]:
@@ -150,7 +149,7 @@ def summary_lines(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def markdown_summary(content: Mapping[str, Any]) -> str:
-    """Everything that was measured, for a reader."""
+    """Markdown summary of all measurements."""
     parts = [*_head(content)]
     for name, scenario in content["scenarios"].items():
         parts += ["", f"## {name}", "", scenario["about"]]
@@ -173,7 +172,7 @@ def _head(content: Mapping[str, Any]) -> Iterator[str]:
         yield f"**{STAND_IN}**"
         yield ""
     if not content["finished"]:
-        yield "**The run did not come to its end.**"
+        yield "**The run did not finish.**"
         yield ""
     yield f"- `{content['command']}`, {content['started']}, {content['seconds']:g} s"
     yield (
@@ -187,7 +186,7 @@ def _head(content: Mapping[str, Any]) -> Iterator[str]:
     yield f"- precisions {', '.join(options['precisions'])}; plans for batches of {batches}"
     yield ""
     yield (
-        f"Values are medians where there are runs. {EVENTS}: on the device, between two events of the "
+        f"Values are medians over the runs. {EVENTS}: on the device, between two events of the "
         f"stream. {WALL.capitalize()}: from the call until its answer is on the host."
     )
 
@@ -211,5 +210,5 @@ def _table(figures: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _short(text: str | None) -> str:
-    """On one line."""
+    """Collapse whitespace to one line of at most 500 characters."""
     return " ".join((text or "").split())[:500]

@@ -1,4 +1,4 @@
-"""The system under test: a pack with its plans, studies, and the ways to open what computes them."""
+"""System under test: a pack with its plans, studies, and backends."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.bench.phantom.dicom_files import write_study
 from stenosis_trt.bench.speed.reading_time import large_study
 from stenosis_trt.bench.speed.suite.copies import copy_studies
-from stenosis_trt.bench.speed.suite.pace import Repetition
+from stenosis_trt.bench.speed.suite.measurements import Repetition
 from stenosis_trt.engine.backends.gpu.choice import choose_plans
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
-from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.grading.read_ahead import read_study
 from stenosis_trt.engine.packs.pack import Pack
@@ -32,33 +31,33 @@ from stenosis_trt.engine.support.workers import worker_pool
 from stenosis_trt.engine.trt.flavours import BuildSettings
 
 SEED = 515
-"""Of the phantoms: none that a model of the reference pack has seen."""
+"""Seed of the phantoms; the reference pack was not trained on it."""
 QUICK_SECONDS = 240.0
 _SECONDS_A_FIGURE, _QUICK_SECONDS_A_FIGURE = 20.0, 1.0
 
 PeerNetwork = Callable[[int], Any]
-"""Makes EfficientNet_B5 with this many classes, as a torch.nn.Module with random weights."""
+"""Builds EfficientNet_B5 with a number of classes, as a torch.nn.Module with random weights."""
 
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """What is measured, and how long.
+    """Options of a run.
 
     Attributes:
-        out: folder of the record; what is made on the way lies in `out`/work, and is found again.
-        pack: a pack's folder. It is copied, and plans are built in the copy.
-        precisions: to measure, of `PRECISIONS`; () for all that the pack has.
-        flavour: of TensorRT; None for what is installed and suits the GPU.
-        batches: that plans are built for.
-        studies: phantoms that are graded by GPU and CPU.
-        workers: numbers of reading processes.
-        gaps_seconds: of rest before a study.
+        out: folder of the record. Intermediate files are in `out`/work and are reused.
+        pack: folder of a pack. Plans are built in a copy of it.
+        precisions: precisions to measure; () for all that the pack has.
+        flavour: of TensorRT; None for the installed one that suits the GPU.
+        batches: batch sizes that plans are built for.
+        studies: number of phantoms graded by GPU and CPU.
+        workers: numbers of reader processes.
+        gaps_seconds: idle times before a study.
         scenarios: names; () for all.
-        quick: keep to `QUICK_SECONDS`: fewer runs, and what there is no time for is left out, and said.
-        command: what was typed, for the record.
-        phantoms: studies made before, a folder each, instead of `studies` that are made.
-        one_study: a study's folder, instead of the one that is made.
-        peer: None where there is no PyTorch.
+        quick: stop after `QUICK_SECONDS`: fewer runs, and notes on what is left out.
+        command: command line, for the record.
+        phantoms: folder of existing studies, instead of `studies` phantoms.
+        one_study: folder of an existing study, instead of the rendered one.
+        peer: None without PyTorch.
     """
 
     out: Path
@@ -77,55 +76,55 @@ class SuiteOptions:
     peer: PeerNetwork | None = field(default=None, compare=False)
 
     def repetition(self, runs: int, warm_up: int = 5) -> Repetition:
-        """How often something is timed, of which a full run is to have `runs`."""
+        """Repetitions of a call that is run `runs` times in a full run."""
         if self.quick:
             return Repetition(max(3, runs // 6), _QUICK_SECONDS_A_FIGURE, warm_up)
         return Repetition(runs, _SECONDS_A_FIGURE, warm_up)
 
 
 class SystemUnderTest:
-    """What scenarios measure on. Everything is made when it is first asked for.
+    """Pack, plans, studies and backends of the scenarios, created on first use.
 
     Attributes:
         options: see `SuiteOptions`.
-        driver: of this machine, with its GPUs.
+        driver: NVIDIA driver of this machine, with its GPUs.
     """
 
     def __init__(self, options: SuiteOptions) -> None:
-        """Nothing is opened yet."""
+        """Find the driver; nothing else is opened."""
         self.options = options
         self.driver: NvidiaDriver = query_nvidia_driver()
         self._start = time.monotonic()
         self._chosen: dict[str, ChosenPlans] = {}
 
     @property
-    def on_stand_in(self) -> bool:
-        """Whether a program stands in for the GPU, as in the tests."""
+    def simulated(self) -> bool:
+        """True if the GPU is simulated in software, as in the tests."""
         return any("stand-in" in gpu.name for gpu in self.driver.gpus)
 
     @property
     def seconds_left(self) -> float:
-        """Until the time of a quick run is over."""
+        """Time left of a quick run; infinite otherwise."""
         limit = QUICK_SECONDS if self.options.quick else float("inf")
         return limit - (time.monotonic() - self._start)
 
     @cached_property
     def work(self) -> Path:
-        """Folder of what is made on the way."""
+        """Folder of intermediate files."""
         path = self.options.out / "work"
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     @cached_property
     def pack(self) -> Pack:
-        """The copy of the pack, in which plans are built.
+        """Copy of the pack, in which plans are built.
 
         Raises:
-            PackError: it is none.
+            PackError: the pack cannot be loaded.
         """
         source = Pack.load(self.options.pack)
         if not source.path.is_dir():
-            # To build into a zip is refused, with what to do about it.
+            # Building into a zip is refused later, with advice.
             return source
         copy = self.work / f"pack-{source.sha256[:12]}"
         if not copy.is_dir():
@@ -137,16 +136,16 @@ class SystemUnderTest:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those that are measured."""
+        """Precisions to measure."""
         return self.options.precisions or self.pack.precisions
 
     @property
     def main_precision(self) -> str:
-        """The one that what is measured once is measured in: FP16 where it is among them."""
+        """Precision of scenarios that measure only one: FP16 if it is measured, else the first."""
         return "fp16" if "fp16" in self.precisions else self.precisions[0]
 
     def build(self, precision: str) -> list[BuildOutcome]:
-        """Build the plans of one precision that are missing.
+        """Build the missing plans of one precision.
 
         Raises:
             TensorRTError, PackError: see `build_plans`.
@@ -161,10 +160,10 @@ class SystemUnderTest:
         return list(build_plans(self.pack, request, self.driver, show_progress))
 
     def plans(self, precision: str) -> ChosenPlans:
-        """The plans of one precision, built where they are missing.
+        """Plans of one precision; missing ones are built.
 
         Raises:
-            TensorRTError, PackError, CudaError: they cannot be had; each says what to do.
+            TensorRTError, PackError, CudaError: plans cannot be built or chosen.
         """
         if precision not in self._chosen:
             for outcome in self.build(precision):
@@ -176,14 +175,14 @@ class SystemUnderTest:
 
     @contextmanager
     def backend(self, precision: str, options: GpuOptions | None = None) -> Iterator[TensorRtBackend]:
-        """The GPU backend, open while the context lasts."""
+        """Context of an open GPU backend."""
         chosen = self.plans(precision)
         with closing(TensorRtBackend(self.pack.in_precision(precision), chosen, options)) as backend:
             yield backend
 
     @cached_property
     def phantoms(self) -> Path:
-        """Folder of the studies that GPU and CPU grade."""
+        """Folder of the phantoms."""
         if self.options.phantoms is not None:
             return self.options.phantoms
         count = self.options.studies
@@ -197,7 +196,7 @@ class SystemUnderTest:
 
     @contextmanager
     def many_studies(self, count: int) -> Iterator[Path]:
-        """Folder of `count` studies, the phantoms and copies of them, while the context lasts."""
+        """Context of a temporary folder of `count` studies: the phantoms and copies of them."""
         source = self.phantoms
         folder = self.work / f"copies-{count}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -209,7 +208,7 @@ class SystemUnderTest:
 
     @cached_property
     def one_study(self) -> Path:
-        """Folder of what single studies are measured on: 15 sagittal and 30 axial slices of 512²."""
+        """Folder of the study that latency is measured on: 15 sagittal and 30 axial slices of 512²."""
         if self.options.one_study is not None:
             return self.options.one_study
         folder = self.work / "one_study"
@@ -218,7 +217,7 @@ class SystemUnderTest:
         return folder
 
     def make_studies(self, phantoms: bool = True, one_study: bool = True) -> None:
-        """Make these studies now, where they are to be made: the large one in a process beside the others."""
+        """Render missing studies now; the large one is rendered in a second process."""
         folder = self.work / "one_study"
         one_study = one_study and self.options.one_study is None and not folder.is_dir()
         with worker_pool(1) as workers:
@@ -230,18 +229,13 @@ class SystemUnderTest:
 
     @cached_property
     def loaded_study(self) -> LoadedStudy:
-        """The same study, read into arrays of its own."""
+        """The study of `one_study`, loaded into memory."""
         with DicomReader(workers=min(8, usable_cores())) as reader:
             (header,) = reader.scan([self.one_study]).studies
             read = read_study(reader, header)
         if read.study is None or read.problems:
             raise RuntimeError(f"The study cannot be read: {read.problems}")
         return read.study
-
-
-def computing_stream(backend: TensorRtBackend) -> tuple[Device, Stream]:
-    """The device, and the stream that a backend computes on: where events are to be recorded."""
-    return backend.device, backend.stream
 
 
 def _make_large_study(folder: Path) -> None:
@@ -252,7 +246,7 @@ def _make_large_study(folder: Path) -> None:
 
 
 def _studies_in(folder: Path) -> int:
-    """How many whole studies `write_studies` left there."""
+    """Number of complete studies that `write_studies` wrote to a folder."""
     try:
         with (folder / "truth.csv").open(newline="", encoding="utf-8") as rows:
             return len({row["study_uid"] for row in csv.DictReader(rows)})

@@ -1,7 +1,7 @@
-"""How busy the GPU is while something runs, as its driver counts: by NVML, where the driver has it.
+"""GPU utilisation during a run, sampled with NVML.
 
-NVML counts the share of the last moments (1/6 s to 1 s, by GPU) in which any kernel ran, not how much of the
-GPU it filled.
+NVML reports the share of the last sample period (1/6 s to 1 s, depending on the GPU) in which any kernel ran,
+not how many multiprocessors were busy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 
 _LIBRARY, _DRIVER = "libnvidia-ml.so.1", "libcuda.so.1"
-_SECONDS_BETWEEN = 0.05
+_SAMPLE_SECONDS = 0.05
 _BUS_BYTES = 32
 
 
@@ -23,24 +23,24 @@ class _Rates(ctypes.Structure):
 
 
 class GpuUtilisation:
-    """Asks every 50 ms while a `with` block lasts.
+    """Samples the utilisation every 50 ms during a `with` block.
 
     Attributes:
-        reason: why nothing can be asked; "" where it can.
-        samples: (time.perf_counter(), percent) of each answer.
+        reason: why utilisation is not available; "" if it is.
+        samples: (time.perf_counter(), percent).
     """
 
     def __init__(self, library: str = _LIBRARY, driver: str = _DRIVER) -> None:
-        """Find the first GPU of this process in NVML, by its place on the bus: NVML counts all there are."""
+        """Find the first GPU of this process in NVML by its PCI bus ID, since NVML lists all GPUs."""
         self.samples: list[tuple[float, int]] = []
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._ask, name="utilisation", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="utilisation", daemon=True)
         self._handle = ctypes.c_void_p()
         self._nvml: ctypes.CDLL | None = None
         self.reason = self._open(library, driver)
 
     def median(self, start: float, end: float) -> float | None:
-        """Percent, over the answers between two times of `time.perf_counter`; None where there are none."""
+        """Median percentage between two times of `time.perf_counter`; None without samples."""
         within = sorted(percent for when, percent in self.samples if start <= when <= end)
         return float(within[len(within) // 2]) if within else None
 
@@ -67,7 +67,7 @@ class GpuUtilisation:
         code = cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0)
         code = code or cuda.cuDeviceGetPCIBusId(bus, _BUS_BYTES, device)
         if code:
-            return f"the driver does not say where the GPU is (error {code})"
+            return f"the driver does not report the PCI bus ID of the GPU (error {code})"
         code = nvml.nvmlInit_v2()
         if code:
             return f"NVML does not start (error {code})"
@@ -75,12 +75,12 @@ class GpuUtilisation:
         code = nvml.nvmlDeviceGetHandleByPciBusId_v2(bus, ctypes.byref(self._handle))
         rates = _Rates()
         code = code or nvml.nvmlDeviceGetUtilizationRates(self._handle, ctypes.byref(rates))
-        # NVML_ERROR_NOT_SUPPORTED is 3: a Jetson, or a part of a GPU (MIG).
-        return f"NVML does not count this GPU (error {code})" if code else ""
+        # 3 is NVML_ERROR_NOT_SUPPORTED: a Jetson, or a MIG partition.
+        return f"NVML does not report the utilisation of this GPU (error {code})" if code else ""
 
-    def _ask(self) -> None:
+    def _sample(self) -> None:
         assert self._nvml is not None
         rates = _Rates()
-        while not self._end.wait(_SECONDS_BETWEEN):
+        while not self._end.wait(_SAMPLE_SECONDS):
             if self._nvml.nvmlDeviceGetUtilizationRates(self._handle, ctypes.byref(rates)) == 0:
                 self.samples.append((time.perf_counter(), rates.gpu))

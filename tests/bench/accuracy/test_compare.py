@@ -1,4 +1,4 @@
-"""The comparison of results with truth, on tables whose figures are known."""
+"""Comparison of results with truth, on tables with known statistics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stenosis_trt.bench.accuracy.compare import (
-    LevelPair,
-    RatioError,
-    compare_with_truth,
-    pair_levels,
-    quadratic_kappa,
-)
+from stenosis_trt.bench.accuracy.agreement import ErrorStatistics, quadratic_kappa
+from stenosis_trt.bench.accuracy.compare import LevelPair, compare_with_truth, pair_levels
 from stenosis_trt.engine.runs.table_files import CsvFormat, CsvTable
 from stenosis_trt.engine.runs.tables import RESULT_COLUMNS, Row
 
@@ -76,7 +71,7 @@ def test_a_level_whose_true_ratio_no_slice_shows_counts_for_its_grade_alone() ->
     figures = compare_with_truth(pairs)
     assert figures.accuracy == 1.0
     assert figures.ratio_bias == pytest.approx(0.03)
-    assert figures.ratio_error_by_true_grade[3] == RatioError(0, None, None)
+    assert figures.ratio_error_by_true_grade[3] == ErrorStatistics(0, None, None)
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> Path:
@@ -175,7 +170,7 @@ def test_the_ratios_error_is_given_for_each_true_grade() -> None:
     assert (none.measured, none.bias) == (2, pytest.approx(-0.01))
     assert none.mean_absolute_error == pytest.approx(0.03)
     assert (severe.measured, severe.bias) == (1, pytest.approx(0.1))
-    assert mild == moderate == RatioError(0, None, None)
+    assert mild == moderate == ErrorStatistics(0, None, None)
 
 
 def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -210,6 +205,13 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
     answer = _call(table, table)
     assert answer.returncode == 2
     assert "has no column study_uid" in answer.stderr
+
+
+def test_a_truth_without_any_grade_is_refused(tmp_path: Path) -> None:
+    truth = _write(tmp_path / "truth.csv", [_row("1", "C2/3", "", "", "")])
+    answer = _call(truth, truth)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("compare: The truth has no level with a grade.")
 
 
 def test_two_patients_rows_of_one_study_uid_are_refused(tmp_path: Path) -> None:

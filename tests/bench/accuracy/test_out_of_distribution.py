@@ -1,4 +1,4 @@
-"""Images that no pack may grade, shown to the whole pipe and to the grader alone."""
+"""Out-of-distribution images are rejected by the pipeline and by the grader alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from shared_data import shared_data
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.bench.accuracy import out_of_distribution as out_of_distribution
+from stenosis_trt.bench.accuracy import out_of_distribution
 from stenosis_trt.bench.accuracy.out_of_distribution import OOD_VOLUMES, evaluate_out_of_distribution
 
 
@@ -27,7 +27,7 @@ def test_no_study_of_another_region_or_contrast_is_graded_and_the_grader_alone_r
 def test_a_grader_with_a_class_for_other_things_is_judged_by_what_it_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limit that everything reaches: the tiny pack's grader has learnt nothing, and refuses all or none."""
+    """The tiny pack's grader is untrained: with an extreme threshold it refuses all regions or none."""
     monkeypatch.setattr(out_of_distribution, "_REGIONS", 4)
     everything = evaluate_out_of_distribution(
         shared_data("volumes").parent, write_tiny_pack(tmp_path / "all", True, 1e-6).path

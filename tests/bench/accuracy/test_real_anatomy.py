@@ -1,4 +1,4 @@
-"""Real volumes: marks and traced cords against the labels that come with them, and what is made of them."""
+"""Real volumes: marks and traced cords against the volumes' labels, and studies made from the volumes."""
 
 from __future__ import annotations
 

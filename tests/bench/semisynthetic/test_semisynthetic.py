@@ -1,4 +1,4 @@
-"""Real anatomy with made stenoses, on a subject whose canal is known exactly: how tissue gives way."""
+"""Semi-synthetic studies of a subject with an exactly known canal: deformation, truth, UIDs, cache."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from made_subject import (
 from stenosis_trt.bench.phantom.anatomy import DEFORMED_FRACTION, LevelTruth
 from stenosis_trt.bench.phantom.dicom_files import phantom_uid
 from stenosis_trt.bench.phantom.tissue_traits import sample_signals
-from stenosis_trt.bench.semisynthetic import straight
+from stenosis_trt.bench.semisynthetic import straightened
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume, trace_canal
 from stenosis_trt.bench.semisynthetic.deformation import Deformation
-from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
-from stenosis_trt.bench.semisynthetic.straight import StraightenedSubject, load_straightened
-from stenosis_trt.bench.semisynthetic.study import sample_semisynthetic
+from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource, sample_semisynthetic
+from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject, load_straightened
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS, Subject
 from stenosis_trt.bench.semisynthetic.tissue import RealTissues
 
@@ -320,7 +319,7 @@ def test_a_straight_volume_is_made_once_and_read_as_it_was(
         made.append(item.name)
         return subject
 
-    monkeypatch.setattr(straight, "straighten", straighten)
+    monkeypatch.setattr(straightened, "straighten", straighten)
     for _ in range(2):
         loaded = load_straightened(SUBJECTS["errsm_20"], tmp_path, tmp_path / "kept")
     assert made == ["errsm_20"]

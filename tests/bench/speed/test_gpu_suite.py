@@ -1,7 +1,4 @@
-"""`stenosis-trt bench gpu-suite` whole, on stand-ins for the driver and for TensorRT.
-
-Its figures then say nothing of a GPU, and it says so.
-"""
+"""The complete `stenosis-trt bench gpu-suite` with a simulated GPU; its record is labelled as simulated."""
 
 from __future__ import annotations
 
@@ -85,7 +82,7 @@ def test_one_command_measures_everything_and_labels_what_a_stand_in_gave(
 
     assert record["stand_in"]
     assert record["gpu"]["name"] == "stand-in for a GPU"
-    assert "A program stood in for the GPU" in done.stdout
+    assert "The GPU was simulated in software" in done.stdout
     assert "bench gpu-suite" in record["command"]
     assert record["versions"]["tensorrt"] == "10.3.0"
 
@@ -114,7 +111,7 @@ def test_one_command_measures_everything_and_labels_what_a_stand_in_gave(
     (summary,) = tmp_path.glob("gpu-suite-*.md")
     text = summary.read_text(encoding="utf-8")
     assert all(f"## {name}" in text for name in SCENARIOS)
-    assert "A program stood in for the GPU" in text
+    assert "The GPU was simulated in software" in text
     assert not list((tmp_path / "work").glob("copies-*"))
 
 

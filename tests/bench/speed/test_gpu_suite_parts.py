@@ -1,4 +1,4 @@
-"""What the GPU suite is made of, as far as it needs no GPU."""
+"""Parts of the GPU suite that need no GPU."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ from stenosis_trt.bench.speed import gpu_suite
 from stenosis_trt.bench.speed.suite import report
 from stenosis_trt.bench.speed.suite.answers import BackendAgreement
 from stenosis_trt.bench.speed.suite.copies import copy_studies
-from stenosis_trt.bench.speed.suite.figures import EVENTS, WALL, Limit, Measurement, median_measurement
-from stenosis_trt.bench.speed.suite.pace import Repetition
+from stenosis_trt.bench.speed.suite.measurements import (
+    EVENTS,
+    WALL,
+    Limit,
+    Measurement,
+    Repetition,
+    ScenarioReport,
+    ScenarioSkipped,
+    median_measurement,
+)
 from stenosis_trt.bench.speed.suite.report import (
     FAILED,
     SKIPPED,
@@ -32,7 +40,6 @@ from stenosis_trt.bench.speed.suite.report import (
     markdown_summary,
     summary_lines,
 )
-from stenosis_trt.bench.speed.suite.sheet import ScenarioReport, ScenarioSkipped
 from stenosis_trt.bench.speed.suite.system import SuiteOptions, SystemUnderTest
 from stenosis_trt.bench.speed.suite.utilisation import GpuUtilisation
 from stenosis_trt.engine.dicom.reader import DicomReader
@@ -54,18 +61,18 @@ def test_the_figure_of_many_runs_is_their_median_with_percentiles() -> None:
         "study", [float(value) for value in range(1, 102)], EVENTS, limit=Limit(at_most=50)
     )
     assert (figure.value, figure.p90, figure.p99, figure.runs) == (51.0, 91.0, 100.0, 101)
-    assert figure.passed(on_stand_in=False) is False
+    assert figure.passed(simulated=False) is False
 
 
-def test_a_stand_in_is_held_to_its_answers_and_not_to_its_speed() -> None:
+def test_a_simulated_gpu_is_judged_by_its_results_and_not_by_its_speed() -> None:
     slow = Measurement("study", 900.0, "ms", WALL, limit=Limit(at_most=5))
     wrong = Measurement("grades", 90.0, "%", limit=Limit(at_least=99.5), about_results=True)
     assert (slow.passed(False), slow.passed(True)) == (False, None)
     assert (wrong.passed(False), wrong.passed(True)) == (False, False)
-    assert slow.record(on_stand_in=True)["passed"] is None
+    assert slow.record(simulated=True)["passed"] is None
 
 
-def test_what_is_fast_is_done_as_often_as_asked_for_and_what_is_slow_as_time_allows() -> None:
+def test_a_call_is_repeated_as_often_as_asked_for_or_as_time_allows() -> None:
     counter = itertools.count()
     assert Repetition(20, 60.0, warm_up=5).repeat(lambda: next(counter)) == list(range(5, 25))
     slow = Repetition(20, 0.05, warm_up=5).repeat(lambda: time.sleep(0.03))
@@ -80,7 +87,7 @@ def test_gradings_that_are_the_same_agree_in_everything() -> None:
     assert figures["fp16, identical grades"].value == 100.0
     assert figures["fp16, largest ratio difference"].value == 0.0
     assert figures["fp16, largest level shift"].value == 0.0
-    assert all(figure.passed(on_stand_in=False) in (True, None) for figure in figures.values())
+    assert all(figure.passed(simulated=False) in (True, None) for figure in figures.values())
 
 
 def test_each_way_to_differ_from_the_cpu_breaks_a_limit_of_its_own() -> None:
@@ -97,7 +104,7 @@ def test_each_way_to_differ_from_the_cpu_breaks_a_limit_of_its_own() -> None:
     for broken, changed in ways.items():
         agreement = BackendAgreement()
         agreement.add(replace(same, levels=(changed, *others)), same, _LEVELS)
-        failed = [item.name for item in agreement.figures("fp16") if item.passed(on_stand_in=True) is False]
+        failed = [item.name for item in agreement.figures("fp16") if item.passed(simulated=True) is False]
         assert failed == [f"fp16, {broken}"]
 
 
@@ -108,7 +115,7 @@ def test_a_study_that_one_of_the_two_refuses_has_no_level_in_common() -> None:
     assert (agreement.studies, agreement.levels, agreement.same_grades) == (2, 12, 6)
 
 
-def test_int8_is_reported_and_held_against_nothing() -> None:
+def test_int8_is_reported_without_limits() -> None:
     agreement = BackendAgreement()
     agreement.add(None, result("1"), _LEVELS)
     assert all(figure.limit is None for figure in agreement.figures("int8"))
@@ -160,7 +167,7 @@ def _nvml(folder: Path, counted: bool) -> str:
     return str(folder / "nvml.so")
 
 
-def test_utilisation_is_what_nvml_counts_of_this_processes_gpu_while_something_runs(tmp_path: Path) -> None:
+def test_utilisation_is_sampled_with_nvml_for_the_gpu_of_this_process(tmp_path: Path) -> None:
     library = _nvml(tmp_path, counted=True)
     with GpuUtilisation(library, library) as utilisation:
         start = time.perf_counter()
@@ -173,7 +180,7 @@ def test_utilisation_is_what_nvml_counts_of_this_processes_gpu_while_something_r
     assert utilisation.median(end + 1, end + 2) is None
 
 
-def test_where_nothing_counts_the_reason_is_said(tmp_path: Path) -> None:
+def test_without_utilisation_by_nvml_the_reason_is_given(tmp_path: Path) -> None:
     library = _nvml(tmp_path, counted=False)
     with GpuUtilisation(library, library) as utilisation:
         time.sleep(0.1)
@@ -183,7 +190,7 @@ def test_where_nothing_counts_the_reason_is_said(tmp_path: Path) -> None:
 
 
 class _Driver(SystemUnderTest):
-    """A system of which nothing is opened: only what a record says of it."""
+    """A system with a given GPU name, on which no scenario opens anything."""
 
     def __init__(self, options: SuiteOptions, gpu: str) -> None:
         super().__init__(options)
@@ -226,7 +233,7 @@ def _suite(
 ) -> tuple[bool, list[str], dict[str, Any]]:
     scenarios = {measure.__name__.strip("_"): (measure, "About it.") for measure in measures}
     monkeypatch.setattr(gpu_suite, "SCENARIOS", scenarios)
-    monkeypatch.setattr(gpu_suite, "System", lambda given: _Driver(given, gpu))
+    monkeypatch.setattr(gpu_suite, "SystemUnderTest", lambda given: _Driver(given, gpu))
     passed, table = gpu_suite.run_suite(options)
     (written,) = options.out.glob("gpu-suite-*.json")
     return passed, table, json.loads(written.read_text())
@@ -269,7 +276,7 @@ def test_a_wrong_answer_of_a_stand_in_fails_the_run_too_and_its_speed_is_not_jud
     assert f"**{report.STAND_IN}**" in summary.read_text()
 
 
-def test_what_a_quick_run_has_no_time_for_is_left_out_and_said(
+def test_a_quick_run_skips_what_it_has_no_time_for_and_records_it(
     monkeypatch: pytest.MonkeyPatch, options: SuiteOptions
 ) -> None:
     monkeypatch.setattr(SystemUnderTest, "seconds_left", -1.0)
@@ -308,7 +315,7 @@ def test_the_summary_has_every_figure_with_its_clock_and_verdict(options: SuiteO
     run = SuiteRun(_Driver(options, "NVIDIA H200"), "2026-01-01", [Scenario("device", "About it.", sheet)])
     content = report.suite_record(run)
     assert "| study | 10 ms | 10.8 | 10.98 | 3 | CUDA events | ≤ 5 | FAILED |" in markdown_summary(content)
-    assert "The run did not come to its end." in markdown_summary(content)
+    assert "The run did not finish." in markdown_summary(content)
     assert next(iter(summary_lines(content))).startswith("NVIDIA H200, CUDA 13.0, pack tiny")
 
 

@@ -1,4 +1,4 @@
-"""The roofline: peaks are what their makers say, times follow from counts, and nothing measured is beaten."""
+"""The roofline: peaks match vendors' figures, times follow from counts, no measurement beats its bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.speed.devices import GPU_SPECS, PRECISIONS, GpuSpec
-from stenosis_trt.bench.speed.kernel_work import (
+from stenosis_trt.bench.speed.kernel_workloads import (
     AXIAL_SLICES,
     LEVEL_COUNT,
     SAGITTAL_SLICES,
@@ -110,7 +110,7 @@ def test_kernel_bytes_are_those_that_the_kernel_benchmark_counts() -> None:
 
     pack = Pack.load(reference_pack())
     pixels = study_pixels(np.random.default_rng(0))
-    cut = sum(preprocess_workload(item, pixels, np.float16).bytes for item in study_input_batches(pack))
+    cut = sum(preprocess_workload(item, pixels, np.float16).moved_bytes for item in study_input_batches(pack))
     heatmaps = 2 * (SAGITTAL_SLICES * 6 * 64 * 64 + AXIAL_SLICES * 4 * 64 * 64)
     moved = kernel_bytes(pack, {"levels": SAGITTAL_SLICES, "grader": LEVEL_COUNT, "cord": AXIAL_SLICES})
     assert moved["fp16"] == moved["int8"] == cut + heatmaps

@@ -1,4 +1,4 @@
-"""The problems that `bench.kernels` times: one large batch, and what one study needs."""
+"""Workloads of the kernel benchmark: one large batch, and the kernels of one study."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.kernels import launches
@@ -17,21 +18,19 @@ from stenosis_trt.kernels.descriptors import (
     preprocess_kernel,
     statistics_work,
 )
-from stenosis_trt.kernels.layouts import CORD, KEYPOINT, LEVEL_CHOICE, SELECTION, WINDOW
-
-FloatArray = npt.NDArray[np.float64]
+from stenosis_trt.kernels.layouts import CORD, KEYPOINT, SELECTION, WINDOW
 
 _SAGITTAL, _SAGITTAL_MM = (384, 384), 0.65
 _AXIAL, _AXIAL_MM = (320, 320), 0.55
 SAGITTAL_SLICES = 15
 LEVEL_COUNT = 6
 AXIAL_SLICES = 24
-"""What one study brings: sagittal slices, regions of the grader, axial slices that cross the canal."""
+"""Size of one study: sagittal slices, grader regions, and axial slices that cross the canal."""
 
 
 @dataclass(frozen=True)
 class KernelLaunch:
-    """A kernel and its arguments: names of `Work.arrays`, or plain numbers."""
+    """A kernel with its grids and arguments: names of `KernelWorkload.arrays`, or numbers."""
 
     kernel: str
     grids: launches.LaunchConfig
@@ -40,34 +39,33 @@ class KernelLaunch:
 
 @dataclass(frozen=True)
 class KernelWorkload:
-    """Launches that belong together.
+    """A sequence of kernel launches.
 
     Attributes:
-        name: what it is called in the results.
-        arrays: what kernels read and write, by name.
+        name: in the results.
+        arrays: input and output arrays by name.
         launches: in order.
-        bytes: that must move between device memory and the chip at least: each input read and each output
-            written once.
+        moved_bytes: minimum traffic of device memory: each input read and each output written once.
     """
 
     name: str
     arrays: dict[str, np.ndarray]
     launches: tuple[KernelLaunch, ...]
-    bytes: int
+    moved_bytes: int
 
 
 @dataclass(frozen=True)
 class InputBatch:
-    """Network inputs to be cut: `sets` of slices, one a channel, and the affine of each input."""
+    """Inputs of one model: the slices of each input's channels, each input's affine, and the input spec."""
 
     name: str
-    sets: tuple[tuple[SliceLayout, ...], ...]
+    slices: tuple[tuple[SliceLayout, ...], ...]
     affines: tuple[FloatArray, ...]
     spec: InputSpec
 
 
 def _centred(shape: tuple[int, int], spacing: float, spec: InputSpec) -> FloatArray:
-    """Affine of a region of `spec` around the middle of an image of square pixels, `spacing` mm wide."""
+    """Affine (2, 3) of a region of `spec` at the centre of an image with square pixels of `spacing` mm."""
     scale = spec.spacing_mm / spacing
     middle = (np.array([shape[1], shape[0]]) - 1) / 2
     half = (np.array([spec.width, spec.height]) - 1) / 2
@@ -79,27 +77,27 @@ def _slices(count: int, shape: tuple[int, int], first: int = 0) -> list[SliceLay
     return [SliceLayout(first + k * size, shape, shape[1], signed=False) for k in range(count)]
 
 
-def preprocess_workload(cut: InputBatch, pixels: np.ndarray, dtype: npt.DTypeLike) -> KernelWorkload:
-    """Windows and inputs of `cut` from the slices in `pixels`, the arena."""
-    spec, suffix = cut.spec, "f16" if np.dtype(dtype) == np.float16 else "f32"
-    cuts = _cuts(cut)
-    statistics = statistics_work(cuts, spec.window_percentiles)
-    table = describe_planes(cuts, spec.mean, spec.std)
-    kernel = preprocess_kernel(table, cuts)
-    out = np.zeros((len(cut.sets), spec.channels, *spec.size), dtype)
+def preprocess_workload(batch: InputBatch, pixels: np.ndarray, dtype: npt.DTypeLike) -> KernelWorkload:
+    """Compute windows and inputs of `batch` from the slices in `pixels`, the arena."""
+    spec, suffix = batch.spec, "f16" if np.dtype(dtype) == np.float16 else "f32"
+    regions = _region_batch(batch)
+    statistics = statistics_work(regions, spec.window_percentiles)
+    table = describe_planes(regions, spec.mean, spec.std)
+    kernel = preprocess_kernel(table, regions)
+    out = np.zeros((len(batch.slices), spec.channels, *spec.size), dtype)
     arrays = {
         "arena": pixels,
         "regions": statistics.regions,
         "requests": statistics.requests,
-        "selections": np.zeros(len(cut.sets), SELECTION),
-        "windows": np.zeros(len(cut.sets), WINDOW),
+        "selections": np.zeros(len(batch.slices), SELECTION),
+        "windows": np.zeros(len(batch.slices), WINDOW),
         "planes": table,
         "out": out,
     }
     names = ("arena", "regions", "requests", "selections", "windows")
     used = int((statistics.regions["rows"].astype(np.int64) * statistics.regions["columns"]).sum())
     return KernelWorkload(
-        cut.name,
+        batch.name,
         arrays,
         (
             KernelLaunch("order_statistics_upper", statistics.launch, names),
@@ -114,16 +112,16 @@ def preprocess_workload(cut: InputBatch, pixels: np.ndarray, dtype: npt.DTypeLik
     )
 
 
-def _cuts(cut: InputBatch) -> RegionBatch:
-    slices = list(dict.fromkeys(item for slices in cut.sets for item in slices))
+def _region_batch(batch: InputBatch) -> RegionBatch:
+    slices = list(dict.fromkeys(item for slices in batch.slices for item in slices))
     numbers = {item: number for number, item in enumerate(slices)}
-    picks = np.array([[numbers[item] for item in channels] for channels in cut.sets])
-    single_slice = cut.spec.channel_source == "slice"
-    return RegionBatch(slices, picks, np.array(cut.affines), cut.spec.size, single_slice)
+    indices = np.array([[numbers[item] for item in channels] for channels in batch.slices])
+    single_slice = batch.spec.channel_source == "slice"
+    return RegionBatch(slices, indices, np.array(batch.affines), batch.spec.size, single_slice)
 
 
 def large_batch(rng: np.random.Generator, dtype: npt.DTypeLike, count: int = 64) -> KernelWorkload:
-    """`count` slices of 512² to three channels of 456², the whole slice each."""
+    """Resample `count` whole slices of 512² to three channels of 456²."""
     shape = (512, 512)
     spec = InputSpec(
         height=456,
@@ -145,7 +143,7 @@ def large_batch(rng: np.random.Generator, dtype: npt.DTypeLike, count: int = 64)
 
 
 def study_input_batches(pack: Pack) -> tuple[InputBatch, InputBatch, InputBatch]:
-    """What one study needs for the models of a pack: levels, grader and cord."""
+    """Inputs of one study for the models of a pack: levels, grader and cord."""
     models = pack.models
     sagittal = _slices(SAGITTAL_SLICES, _SAGITTAL)
     axial = _slices(AXIAL_SLICES, _AXIAL, SAGITTAL_SLICES * _SAGITTAL[0] * _SAGITTAL[1])
@@ -156,7 +154,7 @@ def study_input_batches(pack: Pack) -> tuple[InputBatch, InputBatch, InputBatch]
     seen = neighbours if grader.channel_source == "neighbours" else (sagittal[middle],) * grader.channels
     regions = [_centred(_SAGITTAL, _SAGITTAL_MM, grader) for _ in range(LEVEL_COUNT)]
     for number, affine in enumerate(regions):
-        # The levels lie one below the other.
+        # Levels are 16 mm apart.
         affine[1, 2] += (number - (LEVEL_COUNT - 1) / 2) * 16.0 / _SAGITTAL_MM
     return (
         InputBatch(
@@ -176,85 +174,46 @@ def study_input_batches(pack: Pack) -> tuple[InputBatch, InputBatch, InputBatch]
 
 
 def study_pixels(rng: np.random.Generator) -> np.ndarray:
-    """The arena of one study: its sagittal slices, then its axial ones."""
+    """Arena of one study: its sagittal, then its axial slices, uint16 (N,)."""
     size = SAGITTAL_SLICES * _SAGITTAL[0] * _SAGITTAL[1] + AXIAL_SLICES * _AXIAL[0] * _AXIAL[1]
     return rng.integers(0, 4096, size).astype(np.uint16)
 
 
-def decode_workloads(
-    rng: np.random.Generator, dtype: npt.DTypeLike
-) -> tuple[KernelWorkload, KernelWorkload, KernelWorkload]:
-    """Levels and cords of one study from heatmaps, and the slice of maximal compression of each level."""
+def decode_workloads(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[KernelWorkload, KernelWorkload]:
+    """Decode the levels and the cords of one study from heatmaps."""
     suffix = "f16" if np.dtype(dtype) == np.float16 else "f32"
-    affine = np.eye(2, 3) * 4.0
-    frames = describe_frames(
-        np.array([affine] * max(SAGITTAL_SLICES, AXIAL_SLICES)),
-        np.array([np.eye(4)] * max(SAGITTAL_SLICES, AXIAL_SLICES)),
+    slices, axial = SAGITTAL_SLICES, AXIAL_SLICES
+    count = max(slices, axial)
+    frames = describe_frames(np.array([np.eye(2, 3) * 4.0] * count), np.array([np.eye(4)] * count))
+    levels = {
+        "heatmaps": rng.uniform(0, 1, (slices, LEVEL_COUNT, 64, 64)).astype(dtype),
+        "frames": frames[:slices],
+        "points": np.zeros((slices, LEVEL_COUNT), KEYPOINT),
+        "support": np.zeros((slices, LEVEL_COUNT, LEVEL_COUNT), np.float32),
+    }
+    cords = {
+        "heatmaps": rng.uniform(0, 1, (axial, 4, 64, 64)).astype(dtype),
+        "frames": frames[:axial],
+        "limits": launches.describe_limits(0.3, 60.0, (1.5, 12.0), (5.0, 20.0))[None],
+        "points": np.zeros((axial, 4), KEYPOINT),
+        "cords": np.zeros(axial, CORD),
+    }
+    decode = KernelLaunch(
+        f"decode_keypoints_{suffix}", launches.decode_launch(slices, LEVEL_COUNT), (*levels, 64, 64)
     )
-    limits = launches.describe_limits(0.3, 60.0, (1.5, 12.0), (5.0, 20.0))
-    levels = rng.uniform(0, 1, (SAGITTAL_SLICES, LEVEL_COUNT, 64, 64)).astype(dtype)
-    cords = rng.uniform(0, 1, (AXIAL_SLICES, 4, 64, 64)).astype(dtype)
-    arcs = np.linspace(-10, 100, AXIAL_SLICES).astype(np.float32)
-    points = KEYPOINT.itemsize
+    measure = KernelLaunch(f"cord_geometry_{suffix}", launches.cord_launch(axial), (*cords, 64, 64))
+
+    def moved(arrays: dict[str, np.ndarray], *outputs: str) -> int:
+        return sum(arrays[name].nbytes for name in ("heatmaps", *outputs))
+
     return (
-        KernelWorkload(
-            "levels",
-            {
-                "heatmaps": levels,
-                "frames": frames[:SAGITTAL_SLICES],
-                "points": np.zeros((SAGITTAL_SLICES, LEVEL_COUNT), KEYPOINT),
-                "support": np.zeros((SAGITTAL_SLICES, LEVEL_COUNT, LEVEL_COUNT), np.float32),
-            },
-            (
-                KernelLaunch(
-                    f"decode_keypoints_{suffix}",
-                    launches.decode_launch(SAGITTAL_SLICES, LEVEL_COUNT),
-                    ("heatmaps", "frames", "points", "support", 64, 64),
-                ),
-            ),
-            levels.nbytes + SAGITTAL_SLICES * LEVEL_COUNT * (points + 4 * LEVEL_COUNT),
-        ),
-        KernelWorkload(
-            "cord",
-            {
-                "heatmaps": cords,
-                "frames": frames[:AXIAL_SLICES],
-                "limits": limits[None],
-                "points": np.zeros((AXIAL_SLICES, 4), KEYPOINT),
-                "cords": np.zeros(AXIAL_SLICES, CORD),
-            },
-            (
-                KernelLaunch(
-                    f"cord_geometry_{suffix}",
-                    launches.cord_launch(AXIAL_SLICES),
-                    ("heatmaps", "frames", "limits", "points", "cords", 64, 64),
-                ),
-            ),
-            cords.nbytes + AXIAL_SLICES * (4 * points + CORD.itemsize),
-        ),
-        KernelWorkload(
-            "compression",
-            {
-                "cords": np.zeros(AXIAL_SLICES, CORD),
-                "arcs": arcs,
-                "level_arcs": np.linspace(0, 90, LEVEL_COUNT).astype(np.float32),
-                "reaches": np.full(LEVEL_COUNT, 6.0, np.float32),
-                "choices": np.zeros(LEVEL_COUNT, LEVEL_CHOICE),
-            },
-            (
-                KernelLaunch(
-                    "maximal_compression",
-                    launches.level_grids(LEVEL_COUNT),
-                    ("cords", "arcs", AXIAL_SLICES, "level_arcs", "reaches", "choices"),
-                ),
-            ),
-            AXIAL_SLICES * (CORD.itemsize + 4) + LEVEL_COUNT * LEVEL_CHOICE.itemsize,
-        ),
+        KernelWorkload("levels", levels, (decode,), moved(levels, "points", "support")),
+        KernelWorkload("cord", cords, (measure,), moved(cords, "points", "cords")),
     )
 
 
 def contrast_workload(rng: np.random.Generator, spec: InputSpec, dtype: npt.DTypeLike) -> KernelWorkload:
-    """The contrast of the grader's inputs of one study."""
+    """Compute the contrast of the grader's inputs of one study."""
     suffix = "f16" if np.dtype(dtype) == np.float16 else "f32"
     inputs = rng.uniform(-2, 2, (LEVEL_COUNT, spec.channels, *spec.size)).astype(dtype)
     arrays = {

@@ -1,7 +1,7 @@
-"""A volume in canal coordinates: straight, evenly bright, with the CSF at 1.
+"""Resample a volume to canal coordinates, with even brightness and CSF at 1.
 
-What the surface coil did is taken out, so that acquisitions can put their own coil in. The straight volume
-is made once a subject and kept on disk.
+The shading of the surface coil is removed, so that simulated acquisitions can apply their own coil. The
+result is computed once per subject and cached on disk.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from stenosis_trt.engine.support.atomic_files import atomic_write_binary
 GRID_MM = 0.5
 _U_MM = (-36.0, 36.0)
 _V_MM = (-75.0, 75.0)
-_END_MM = 12.0
-"""The straight volume goes on this far beyond the canal's ends; outside the volume it is unknown."""
+_EXTENSION_MM = 12.0
+"""Extension of the straightened volume beyond the ends of the canal."""
 
 _SHADING_MM = 22.0
-"""Deviation of the blur that follows the coil's shading and not the anatomy."""
-_BRIGHTEST = 1.7
-"""Fat next to the coil, in units of CSF; what is brighter is a vessel's inflow or an artefact."""
+"""Standard deviation of the blur that estimates the coil's shading."""
+_MAX_SIGNAL = 1.7
+"""Upper limit of the signal relative to CSF: fat next to the coil. Inflow and artefacts are brighter."""
 _EDGE_MM = 2.0
 _C4_C5 = 2
 _VERSION = 2
@@ -37,16 +37,16 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class StraightenedSubject:
-    """A subject's straight volume and its canal.
+    """Straightened volume of a subject, and its canal.
 
     Attributes:
         name: of the subject.
-        canal: see `Canal`; arc length 0 is at disc C4/5.
-        discs: arc length of C2/3 … T3/4, float64 (9,).
-        origin: (s, v, u) of the first grid point; points lie `GRID_MM` apart.
-        signal: CSF is 1, float32 (S, V, U).
-        known: 1 where the volume has data, 0 far outside, float16 (S, V, U).
-        tones: median signal of cord, marrow, disc and muscle.
+        canal: see `Canal`; arc length is 0 at disc C4/5.
+        discs: arc lengths of C2/3 … T3/4, float64 (9,).
+        origin: (s, v, u) of the first grid point in mm; the grid spacing is `GRID_MM`.
+        signal: relative to CSF, float32 (S, V, U).
+        known: weight of the data, 1 inside the volume and 0 outside, float16 (S, V, U).
+        tones: median signal of cord, marrow, disc and muscle, float64 (4,).
     """
 
     name: str
@@ -59,20 +59,20 @@ class StraightenedSubject:
 
 
 def straighten(subject: Subject, volumes: Path) -> StraightenedSubject:
-    """Make a subject's straight volume.
+    """Straighten a subject's volume.
 
     Args:
-        subject: marks and files.
-        volumes: folder with one folder a subject.
+        subject: marks and file name.
+        volumes: folder with one folder per subject.
 
     Raises:
-        OSError: the volume is not there.
+        OSError: the volume is missing.
     """
     volume = NiftiVolume(subject.path(volumes))
     points = subject.disc_points
     canal = trace_canal(volume, subject, points[_C4_C5])
     discs = canal.curve.to_canal(points)[:, 2]
-    s = np.arange(canal.first - _END_MM, canal.last + _END_MM, GRID_MM)
+    s = np.arange(canal.first - _EXTENSION_MM, canal.last + _EXTENSION_MM, GRID_MM)
     v, u = np.arange(*_V_MM, GRID_MM), np.arange(*_U_MM, GRID_MM)
     even = copy(volume)
     even.data = ndimage.spline_filter(_without_shading(volume.data), order=3).astype(np.float32)
@@ -84,7 +84,7 @@ def straighten(subject: Subject, volumes: Path) -> StraightenedSubject:
         signal[number] = ndimage.map_coordinates(even.data, voxels, order=3, prefilter=False)
         known[number] = _depth_inside(voxels, even.data.shape)
     bright = _csf(signal, canal, s, v, u)
-    signal = np.clip(signal / bright[:, None, None].astype(np.float32), 0.0, _BRIGHTEST)
+    signal = np.clip(signal / bright[:, None, None].astype(np.float32), 0.0, _MAX_SIGNAL)
     origin = np.array([s[0], v[0], u[0]])
     return StraightenedSubject(
         subject.name, canal, discs, origin, signal, known, _tones(signal, known, canal, discs, s, v, u)
@@ -92,7 +92,7 @@ def straighten(subject: Subject, volumes: Path) -> StraightenedSubject:
 
 
 def _without_shading(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Divided by a blurred copy, in which only the body counts."""
+    """Divide a volume by a copy blurred over the body's voxels."""
     body = (data > 0.25 * np.percentile(data, 90)).astype(np.float32)
     shading = ndimage.gaussian_filter(data * body, _SHADING_MM)
     weight = ndimage.gaussian_filter(body, _SHADING_MM)
@@ -101,7 +101,7 @@ def _without_shading(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _depth_inside(voxels: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """From 1 to 0 over the last `_EDGE_MM` before the volume's border, for voxels of about a millimetre."""
+    """Weight that falls from 1 to 0 over `_EDGE_MM` before the volume's border, for voxels of about 1 mm."""
     size = np.array(shape).reshape(3, 1, 1)
     border = np.minimum(voxels, size - 1 - voxels).min(axis=0)
     return np.asarray(np.clip(border / _EDGE_MM, 0.0, 1.0))
@@ -110,7 +110,7 @@ def _depth_inside(voxels: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 def _csf(
     signal: npt.NDArray[np.float32], canal: Canal, s: FloatArray, v: FloatArray, u: FloatArray
 ) -> FloatArray:
-    """CSF's signal along the canal: what the brightest tenth of the sac reaches, changing slowly."""
+    """Signal of CSF along the canal, float64 (S,): 90th percentile in the sac, smoothed."""
     row = canal.curve.index(s)
     near_v, near_u = np.abs(v) < 12, np.abs(u) < 14
     bright = np.empty(len(s))
@@ -133,7 +133,7 @@ def _tones(
     v: FloatArray,
     u: FloatArray,
 ) -> FloatArray:
-    """Median signal of cord, marrow, discs and muscle, of the cervical part."""
+    """Median signal of cord, marrow, discs and muscle between C2/3 and T1/2."""
     row = canal.curve.index(s)
     offset = np.abs(s[:, None] - discs).min(axis=1)[:, None, None]
     front = v[None, :, None] + canal.sac_ap[row][:, None, None] / 2
@@ -150,15 +150,15 @@ def _tones(
     return np.array([float(np.median(signal[region])) for region in regions])
 
 
-def load_straightened(subject: Subject, volumes: Path, kept: Path) -> StraightenedSubject:
-    """The straight volume of a subject from the folder where it is kept; made and put there if it is not.
+def load_straightened(subject: Subject, volumes: Path, folder: Path) -> StraightenedSubject:
+    """Load the straightened volume of a subject from the cache folder; compute and store it if missing.
 
     Raises:
-        OSError: neither it nor the volume is there.
+        OSError: both the cached file and the volume are missing.
     """
-    path = kept / f"{subject.name}-{_VERSION}.npz"
+    path = folder / f"{subject.name}-{_VERSION}.npz"
     if not path.exists():
-        kept.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         made = straighten(subject, volumes)
         with atomic_write_binary(path) as stream:
             np.savez(
