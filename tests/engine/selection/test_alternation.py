@@ -70,8 +70,8 @@ def test_one_stack_is_one_also_where_every_second_slice_lost_signal_or_was_moved
 @pytest.mark.parametrize(
     ("every_second", "reason"),
     [
-        (_inverted, "less like its neighbours"),
-        (_moved(20.0), "less like its neighbours"),
+        (_inverted, "less with its neighbours"),
+        (_moved(20.0), "less with its neighbours"),
         (lambda image: 0.5 * image, "2.0 times as bright"),
     ],
 )

@@ -170,7 +170,7 @@ def test_of_two_candidates_the_better_is_taken_and_the_other_told_why(
     choice = select_series(study(sagittal("1", **worse), sagittal("2")))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
-    assert _reasons(choice)["1"].startswith("another sagittal T2 series is taken: ")
+    assert _reasons(choice)["1"].startswith("another sagittal T2 series is selected: ")
     assert why in _reasons(choice)["1"]
 
 
@@ -202,7 +202,7 @@ def test_of_equal_candidates_the_repetition_is_taken(worse: dict[str, Any], bett
     choice = select_series(study(sagittal("1", **worse), sagittal("2", **better)))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
-    assert "taken again later" in _reasons(choice)["1"]
+    assert "acquired again later" in _reasons(choice)["1"]
 
 
 def test_of_the_stations_of_a_spine_the_uppermost_is_taken() -> None:
@@ -248,7 +248,7 @@ def test_of_two_volumes_of_one_series_the_choice_does_not_depend_on_their_order(
         choice = select_series(study(*order, axial("9")))
         assert choice.sagittal is one
         (reason,) = [verdict.reason for verdict in choice.decisions if verdict.series is two]
-        assert "as good" in reason
+        assert "equal in all criteria" in reason
         assert "echo time" in reason
 
 
@@ -282,7 +282,7 @@ def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., Serie
     for order in ((one, two), (two, one)):
         choice = select_series(study(*order, partner))
         assert one in (choice.sagittal, choice.axial)
-        assert "as good" in _reasons(choice)["2"]
+        assert "equal in all criteria" in _reasons(choice)["2"]
 
 
 @pytest.mark.parametrize(
@@ -405,9 +405,7 @@ def test_packs_of_another_frame_or_kind_are_not_joined(other: dict[str, Any]) ->
 
 
 def test_axial_slices_that_are_no_stack_are_warned_of() -> None:
-    choice = select_series(
-        study(sagittal("1"), axial("2", defect="two acquisitions run through one another"))
-    )
+    choice = select_series(study(sagittal("1"), axial("2", defect="two acquisitions are interleaved")))
     assert choice.axial is None
     assert choice.warnings == ("no_axial_series", "axial_slices_mixed")
 
