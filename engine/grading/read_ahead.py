@@ -16,7 +16,6 @@ import numpy as np
 from stenosis_trt.engine.dicom.errors import ReaderUnavailable
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
-from stenosis_trt.engine.dicom.uids import is_replacement
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.selection.alternation import alternating_slices_reason
 from stenosis_trt.engine.selection.select import SeriesSelection, select_series
@@ -266,7 +265,6 @@ def _load(
         *(("axial_slices_mixed",) if left_out else ()),
         *(("slices_unreadable",) if broken or selection.study.lost_files else ()),
         *(("sagittal_slice_gap",) if _has_gap(sagittal) else ()),
-        *(("uid_replaced",) if _has_replaced_uid(selection) else ()),
     )
     study = LoadedStudy(
         header=selection.study,
@@ -310,14 +308,6 @@ def _load_series(
 ) -> tuple[tuple[LoadedSlice, ...], tuple[Problem, ...]]:
     slices, problems = reader.load(series.frames, slot)
     return slices, tuple(replace(problem, study_uid=series.study_uid) for problem in problems)
-
-
-def _has_replaced_uid(selection: SeriesSelection) -> bool:
-    """Whether a UID that results name is the hash of what the header holds."""
-    chosen = [series for series in (selection.sagittal, selection.axial) if series is not None]
-    uids = [selection.study.study_uid, *(series.series_uid for series in chosen)]
-    uids.extend(frame.sop_instance_uid for series in chosen for frame in series.frames)
-    return any(map(is_replacement, uids))
 
 
 def _has_gap(slices: Sequence[LoadedSlice]) -> bool:

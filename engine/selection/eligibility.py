@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from stenosis_trt.engine.geometry import SlicePose
-from stenosis_trt.engine.records import Contrast, SeriesHeader
+from stenosis_trt.engine.records import MR_IMAGE_CLASSES, Contrast, SeriesHeader
 from stenosis_trt.engine.selection.keywords import (
     contrast_hint,
     description_text,
@@ -26,12 +26,6 @@ from stenosis_trt.engine.selection.keywords import (
 )
 
 SAGITTAL_ROLE, AXIAL_ROLE = "sagittal T2", "axial T2"
-
-_MR_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
-    "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image Storage
-    "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image Storage
-}
 
 # T2 weighting: long TE and, for spin echoes, long TR. In milliseconds. Cervical T2 TSE is run with
 # TE 80–130 and TR 2500–7000; 3-D TSE (SPACE, CUBE, VISTA) with TR from about 1000 and an effective TE
@@ -182,7 +176,7 @@ def _wrong_object(series: SeriesHeader) -> str:
     rules: tuple[tuple[bool, str], ...] = (
         (series.modality != "MR", f"its modality is {modality or 'not given'}, not MR"),
         (
-            bool(series.sop_class_uid) and series.sop_class_uid not in _MR_CLASSES,
+            bool(series.sop_class_uid) and series.sop_class_uid not in MR_IMAGE_CLASSES,
             "it is not an MR image object (screenshot, spectroscopy or other)",
         ),
         ("MOSAIC" in kinds, "its images are mosaics of many slices"),

@@ -1,4 +1,4 @@
-"""Slices of two series that were mixed, found by their pixels where no tag tells them apart."""
+"""Interleaved slices of two series are detected by their pixels if no attribute separates them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_slices_are_not_compared_with_those_of_another_tilt() -> None:
     assert alternating_slices_reason(_loaded(13, _inverted, tilt=5.0)) == ""
 
 
-def test_noise_alternates_in_nothing() -> None:
+def test_noise_does_not_alternate() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         slices = [

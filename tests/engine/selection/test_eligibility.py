@@ -1,4 +1,4 @@
-"""What one series can serve as, and the reason for one that cannot."""
+"""Eligibility of one series, and the reason if it has none."""
 
 from __future__ import annotations
 
@@ -155,9 +155,7 @@ def test_a_header_that_is_poor_or_odd_but_not_wrong_is_accepted(name: str) -> No
         ({"count": 20, "step": 0.0}, "only 1 sagittal slice (of 20 images)"),
     ],
 )
-def test_sampling_that_shows_no_canal_is_refused_with_its_reason(
-    changes: dict[str, Any], expected: str
-) -> None:
+def test_insufficient_sampling_is_refused_with_its_reason(changes: dict[str, Any], expected: str) -> None:
     judgement = check_series(sagittal("1", **changes))
     assert judgement.role == ""
     assert expected in judgement.reason
