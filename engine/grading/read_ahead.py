@@ -191,8 +191,8 @@ def read_study(
     seconds = time.perf_counter() - start
     if study is not None and on_read is not None and error is None:
         error = _exception_of(partial(on_read, study))
-    left_out = 0 if slot is None else slot.outside_slot
-    return ReadStudy(header, study, problems, seconds, left_out, error, index, attempts)
+    outside_slot = 0 if slot is None else slot.outside_slot
+    return ReadStudy(header, study, problems, seconds, outside_slot, error, index, attempts)
 
 
 def read_next_candidate(
@@ -258,11 +258,11 @@ def _load(
         reason = f"the sagittal slices are {_MIXED_REASON}: {mixed}."
         return FailedAttempt(selection.sagittal_index, Stage.CHOOSE, reason, _MIXED_ADVICE), broken
     packs, axial, more = _load_axial_series(reader, selection, slot)
-    left_out = any(problem.stage is Stage.CHOOSE for problem in more)
+    axial_mixed = any(problem.stage is Stage.CHOOSE for problem in more)
     broken = (*broken, *(problem for problem in more if problem.stage is not Stage.CHOOSE))
     warnings = (
         *selection.warnings,
-        *(("axial_slices_mixed",) if left_out else ()),
+        *(("axial_slices_mixed",) if axial_mixed else ()),
         *(("slices_unreadable",) if broken or selection.study.lost_files else ()),
         *(("sagittal_slice_gap",) if _has_gap(sagittal) else ()),
     )

@@ -134,10 +134,10 @@ def test_interleaved_stacks_without_distinguishing_attributes_are_refused_with_t
             content.ImagePositionPatient[0] += aside
         write(path, content)
     (found,) = _found(reader, tmp_path)
-    judged = check_series(found)
-    assert (judged.role, judged.reason) == ("", found.defect)
-    assert "two acquisitions are interleaved, and no attribute separates them" in judged.reason
-    assert f"{min(aside, 3.3 - aside):.2f}" in judged.reason
+    eligibility = check_series(found)
+    assert (eligibility.role, eligibility.reason) == ("", found.defect)
+    assert "two acquisitions are interleaved, and no attribute separates them" in eligibility.reason
+    assert f"{min(aside, 3.3 - aside):.2f}" in eligibility.reason
 
 
 def _plane(axes: list[float], axis: int) -> Tags:
