@@ -54,6 +54,13 @@ _DIGITS = 4
 _DIGITS_MM = 2
 """Hundredths of a millimetre: well below a pixel."""
 
+MR_IMAGE_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
+    "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image Storage
+    "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image Storage
+}
+"""SOP classes of MR images."""
+
 
 class Stage(str, Enum):
     """Where in the pipe a problem arose."""

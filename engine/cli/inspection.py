@@ -1,4 +1,4 @@
-"""The tables that `inspect` prints: every series, its role, and the reason. No identifier of the patient."""
+"""Tables of `inspect`: every series with its role and reason, without identifiers of the patient."""
 
 from __future__ import annotations
 
@@ -16,88 +16,88 @@ from stenosis_trt.engine.support.safe_text import escape_controls
 _COLUMNS = ("series", "plane", "slices", "description", "role", "reason")
 _FOLDED = ("description", "reason")
 _NO_ROLE = "–"
-_LISTED = 3
-"""Files with one reason that are named; of more, the first one and their number."""
-_LONGEST = 64
-"""Characters of a description: what the standard allows it (LO), and what a table has room for."""
+_MAX_LISTED = 3
+"""Largest number of files with the same reason that are listed; more are counted."""
+_MAX_DESCRIPTION = 64
+"""Longest description in characters, as for value representation LO (PS3.5, 6.2)."""
 
 
 def _printable(text: str) -> str:
-    """On one line and without control characters, which a terminal would obey."""
-    shown = "".join(c if c.isprintable() else " " for c in text[: _LONGEST + 1]).strip()
-    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+    """Return the text on one line, shortened, without control characters that a terminal would interpret."""
+    shown = "".join(c if c.isprintable() else " " for c in text[: _MAX_DESCRIPTION + 1]).strip()
+    return shown if len(shown) <= _MAX_DESCRIPTION else shown[: _MAX_DESCRIPTION - 1] + "…"
 
 
-def _cells(verdict: SeriesDecision) -> tuple[str, ...]:
-    frames = verdict.series.frames
+def _cells(decision: SeriesDecision) -> tuple[str, ...]:
+    frames = decision.series.frames
     pose = frames[0].pose if frames else None
     return (
         pose.orientation if pose is not None else "",
         str(len(frames)),
-        _printable(verdict.series.description),
-        verdict.role or _NO_ROLE,
-        verdict.reason,
+        _printable(decision.series.description),
+        decision.role or _NO_ROLE,
+        decision.reason,
     )
 
 
-def _rows(choice: SeriesSelection) -> Iterator[tuple[str, ...]]:
-    """One row a series, as text."""
-    for place, verdict in enumerate(choice.decisions, start=1):
-        yield str(place), *_cells(verdict)
+def _rows(selection: SeriesSelection) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of one row for each series."""
+    for place, decision in enumerate(selection.decisions, start=1):
+        yield str(place), *_cells(decision)
 
 
-def inspection_tables(choices: Iterable[SeriesSelection]) -> Iterator[Table]:
-    """Tables for a terminal, one a study under its folder; the series that would be graded stand out.
+def inspection_tables(selections: Iterable[SeriesSelection]) -> Iterator[Table]:
+    """Yield one table for each study, titled with its folder; the selected series are bold.
 
-    Folders and descriptions are put in as plain text: brackets in them are no markup.
+    Folders and descriptions are plain text, not Rich markup.
     """
-    for number, choice in enumerate(choices, start=1):
-        warnings = f" ({', '.join(choice.study.warnings)})" if choice.study.warnings else ""
-        title = Text(f"Study {number}: {escape_controls(choice.study.path)}{warnings}")
+    for number, selection in enumerate(selections, start=1):
+        warnings = f" ({', '.join(selection.study.warnings)})" if selection.study.warnings else ""
+        title = Text(f"Study {number}: {escape_controls(selection.study.path)}{warnings}")
         # Headings and roles are shown whole, however narrow the terminal is; the others are folded.
         columns = (Column(name, no_wrap=name not in _FOLDED, overflow="fold") for name in _COLUMNS)
         table = Table(*columns, title=title, title_justify="left")
-        for row in _rows(choice):
+        for row in _rows(selection):
             style = "dim" if row[_COLUMNS.index("role")] == _NO_ROLE else "bold"
             table.add_row(*(Text(cell) for cell in row), style=style)
         yield table
 
 
-def inspection_lines(choices: Iterable[SeriesSelection]) -> Iterator[str]:
-    """The same, tab-separated under a heading, for files and pipes; each line names its study."""
+def inspection_lines(selections: Iterable[SeriesSelection]) -> Iterator[str]:
+    """Yield the same rows tab-separated under a heading, for files and pipes."""
     yield "\t".join(("study", *_COLUMNS, "folder", "study_uid", "study_warnings"))
-    for number, choice in enumerate(choices, start=1):
-        study = choice.study
-        for row in _rows(choice):
+    for number, selection in enumerate(selections, start=1):
+        study = selection.study
+        for row in _rows(selection):
             told = escape_controls(study.path), study.study_uid, ";".join(study.warnings)
             yield "\t".join((str(number), *row, *told))
 
 
-def study_lines(choices: Iterable[SeriesSelection]) -> Iterator[str]:
-    """Of each study that cannot be graded, or with something to note, why: in the words of errors.csv."""
-    for number, choice in enumerate(choices, start=1):
-        warnings = ", ".join(choice.warnings)
-        if choice.problem is not None:
+def study_lines(selections: Iterable[SeriesSelection]) -> Iterator[str]:
+    """Yield a line for each study that cannot be graded or has warnings, worded as in errors.csv."""
+    for number, selection in enumerate(selections, start=1):
+        warnings = ", ".join(selection.warnings)
+        if selection.problem is not None:
             more = f" ({warnings})" if warnings else ""
-            yield f"Study {number}: {choice.problem.reason} {SEND_SAGITTAL}.{more}"
+            yield f"Study {number}: {selection.problem.reason} {SEND_SAGITTAL}.{more}"
         elif warnings:
             yield f"Study {number}: can be graded; {warnings}."
 
 
 def problem_lines(problems: Iterable[Problem]) -> Iterator[str]:
-    """Files that cannot be used, by reason, in the words of errors.csv; many with one reason are counted."""
+    """Yield the unusable files by reason, worded as in errors.csv; many with one reason are counted."""
     by_reason: dict[tuple[str, str], list[Problem]] = defaultdict(list)
     for problem in problems:
         by_reason[problem.reason, problem.advice].append(problem)
     for (reason, advice), alike in by_reason.items():
-        if len(alike) <= _LISTED:
+        if len(alike) <= _MAX_LISTED:
             yield from (f"{escape_controls(problem.path)}: {reason} {advice}" for problem in alike)
         else:
             yield f"{len(alike)} files, the first {escape_controls(alike[0].path)}: {reason} {advice}"
 
 
 def file_lines(studies: Iterable[StudyHeader], problems: Iterable[Problem]) -> Iterator[str]:
-    """The number of each file in its study, and of each that was reported, under a heading; tab-separated."""
+    """Yield the number of each file in its study and of each reported file, tab-separated under a heading."""
     yield "\t".join(("study", "file", "path"))
     for number, study in enumerate(studies, start=1):
         for place, path in enumerate(study_files(study), start=1):

@@ -1,12 +1,11 @@
-"""Messages between the reader and a reading process: numbered, of limited size, within a limited time.
+"""Messages between the reader and a reading process, with limits on size and time.
 
-A message is a header of 16 bytes (the number of the request that it belongs to and the length of its content,
-two unsigned 64-bit integers) and its content, pickled.
+A message has a header of 16 bytes (request number and content length, two big-endian unsigned 64-bit
+integers) and pickled content.
 
-A reading process parses files that may be hostile, so its answers are unpickled under a rule: they may hold
-plain values, the records of this package, and pixels, and nothing else that pickle could call. The rule keeps
-an answer from running code; it does not make a process harmless that a file has taken over, since that runs
-with the rights of the user.
+A reading process parses files that may be hostile, so its answers are unpickled with an allow-list: plain
+values, the records of this package and pixels. An answer can therefore not execute code. A file that takes
+over the reading process still has the rights of the user.
 """
 
 from __future__ import annotations
@@ -30,23 +29,22 @@ from stenosis_trt.engine.dicom.errors import DicomError
 
 _HEADER = struct.Struct(">QQ")
 _TIMEVAL = struct.Struct("@ll")
-_LONGEST_WAIT = 1 << 30
-_RECORDS = ("stenosis_trt.engine.records", "stenosis_trt.engine.geometry")
-_RECORDS_BELOW = "stenosis_trt.engine.dicom."
-_PATHS = {("pathlib", "PosixPath"), ("pathlib._local", "PosixPath")}
+_MAX_WAIT_SECONDS = 1 << 30
+_RECORD_MODULES = ("stenosis_trt.engine.records", "stenosis_trt.engine.geometry")
+_RECORD_PACKAGE = "stenosis_trt.engine.dicom."
+_PATH_CLASSES = {("pathlib", "PosixPath"), ("pathlib._local", "PosixPath")}
 _STORED = ("uint16", "int16")
 
 
 class MessageError(Exception):
-    """A message that cannot be: too long, cut off, or holding what it may not hold."""
+    """A message that is too long, truncated, or contains a type that is not allowed."""
 
 
 class Channel:
     """One end of a connected stream socket. For one thread at a time.
 
-    Its methods raise EOFError where the other end has gone, TimeoutError where the time is over, and OSError
-    for what else the system refuses. After any exception the channel is not used again: a part of a message
-    may be left in it.
+    Methods raise EOFError if the other end was closed, TimeoutError, or another OSError. Do not use the
+    channel after an exception: it may hold part of a message.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -57,7 +55,7 @@ class Channel:
         self._socket.close()
 
     def send(self, number: int, content: Any, seconds: float | None = None) -> None:
-        """Send one message within `seconds`, or however long it takes."""
+        """Send one message within `seconds`, or without time limit."""
         stream = io.BytesIO()
         stream.write(bytes(_HEADER.size))
         _Pickler(stream, protocol=5).dump(content)
@@ -75,15 +73,15 @@ class Channel:
         limit: int | None = None,
         load: Callable[[bytearray], Any] | None = None,
     ) -> tuple[int, Any]:
-        """Wait for one message, to its last byte.
+        """Receive one complete message.
 
         Args:
-            seconds: how long; None for however long it takes.
-            limit: the longest content, in bytes; no memory is taken for a longer one. None for any.
-            load: makes the content of its bytes; by default `pickle.loads`, for messages that are trusted.
+            seconds: time limit, or None.
+            limit: longest content in bytes, or None; no memory is allocated for a longer one.
+            load: deserialises the content; by default `pickle.loads`, for trusted messages.
 
         Returns:
-            The number of the request, and the content.
+            The number of the request and the content.
 
         Raises:
             MessageError: the content is longer than `limit`.
@@ -101,7 +99,7 @@ class Channel:
         while done < length:
             self._wait_until(deadline, socket.SO_RCVTIMEO)
             with suppress(BlockingIOError):
-                # In one call of the system, which ends early only when the time or the stream is over.
+                # One system call, which returns early only at the time limit or the end of the stream.
                 received = self._socket.recv_into(memoryview(content)[done:], 0, socket.MSG_WAITALL)
                 if not received:
                     raise EOFError
@@ -109,22 +107,22 @@ class Channel:
         return content
 
     def _wait_until(self, deadline: float | None, option: int) -> None:
-        """Have the system wait no longer than until `deadline`; it then gives what there is, or EAGAIN."""
+        """Set the socket's timeout to `deadline`; a call then returns partial data or fails with EAGAIN."""
         if deadline is None:
             return
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        seconds = min(int(left), _LONGEST_WAIT)
+        seconds = min(int(left), _MAX_WAIT_SECONDS)
         microseconds = max(1, int((left - int(left)) * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(seconds, microseconds))
 
 
 def unpickle_answer(content: bytearray) -> Any:
-    """Unpickle what a reading process answered.
+    """Unpickle the answer of a reading process.
 
     Raises:
-        MessageError: it holds what an answer may not hold, or is broken.
+        MessageError: the answer is broken or contains a type that is not allowed.
         MemoryError: there is not enough memory for it.
     """
     try:
@@ -136,10 +134,10 @@ def unpickle_answer(content: bytearray) -> Any:
 
 
 def stored_values(dtype: str, shape: tuple[int, ...], content: bytes | bytearray) -> npt.NDArray[Any]:
-    """Pixels out of a message: uint16 or int16 (rows, columns), in C order.
+    """Return the pixels of a message: uint16 or int16 (rows, columns), in C order.
 
     Raises:
-        ValueError: they cannot be pixels.
+        ValueError: dtype or shape are not those of pixels.
     """
     if dtype not in _STORED or len(shape) != 2:
         raise ValueError("An array in an answer is no image.")
@@ -152,7 +150,7 @@ class _Pickler(pickle.Pickler):
             content = pickle.PickleBuffer(np.ascontiguousarray(obj).data)
             return stored_values, (obj.dtype.name, obj.shape, content)
         if isinstance(obj, Enum):
-            # Some versions of Python pickle members as a call of getattr, which an answer may not make.
+            # Some Python versions pickle members as a call of getattr, which is not allowed in an answer.
             return type(obj), (obj.value,)
         return NotImplemented
 
@@ -161,15 +159,15 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == (__name__, stored_values.__name__):
             return stored_values
-        if module in _RECORDS or module.startswith(_RECORDS_BELOW) or (module, name) in _PATHS:
+        if module in _RECORD_MODULES or module.startswith(_RECORD_PACKAGE) or (module, name) in _PATH_CLASSES:
             found = vars(importlib.import_module(module)).get(name)
-            if (module, name) in _PATHS or _is_record(found, module):
+            if (module, name) in _PATH_CLASSES or _is_record(found, module):
                 return found
         raise pickle.UnpicklingError(f"{module}.{name} may not be in an answer.")
 
 
 def _is_record(found: Any, module: str) -> bool:
-    """Whether this is a class of `module` that holds values and does nothing."""
+    """Return True for a class of `module` that only holds values."""
     return (
         isinstance(found, type)
         and found.__module__ == module

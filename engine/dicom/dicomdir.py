@@ -1,4 +1,4 @@
-"""What a DICOMDIR lists (DICOM PS3.3, F.3.2.2). Runs in a reading process."""
+"""Files that a DICOMDIR references (DICOM PS3.3, F.3.2.2). Runs in a reading process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _WANTED = tag_table(["SpecificCharacterSet", "DirectoryRecordSequence", "Referen
 
 
 def list_dicomdir(path: Path, limits: ReadLimits) -> list[tuple[str, ...]]:
-    """The files that a DICOMDIR references, each as the parts of its path, in the DICOMDIR's order.
+    """Return the files that a DICOMDIR references, each as the components of its path, in order.
 
     Raises:
-        DicomError: the file is broken, or is no DICOMDIR.
+        DicomError: the file is broken or is not a DICOMDIR.
         OSError: the file cannot be read.
     """
     with open_part10(path, limits) as part:
         if part.sop_class != MediaStorageDirectoryStorage:
-            reason = "The file is called DICOMDIR and is none."
+            reason = "The file is named DICOMDIR but is not one."
             raise DicomError(Stage.FIND, reason, "Give the folder that holds the images.")
         elements = part.elements(_WANTED, FIRST_PIXEL_TAG)
     records = elements.items("DirectoryRecordSequence")

@@ -1,44 +1,32 @@
-"""Files that hold one image twice: copied, or sent again by another archive that changed other elements."""
+"""Duplicate images: copies of a file, and files sent again by an archive that changed other elements."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.records import Problem, Stage
+from stenosis_trt.engine.support.hashes import file_sha256
 
 SameImage = Callable[[FileHeader, FileHeader], bool]
-"""Whether two files with one SOP Instance UID hold one image; asked only where `have_same_description`
-holds."""
-
-_HASH_BYTES = 1 << 20
+"""Returns True if two files with one SOP Instance UID hold the same image."""
 
 
 def have_same_content(one: Path, other: Path) -> bool:
-    """Whether two files are equal, byte for byte."""
+    """Return True if two files are equal byte for byte."""
     try:
-        return one.stat().st_size == other.stat().st_size and _digest(one) == _digest(other)
+        return one.stat().st_size == other.stat().st_size and file_sha256(one) == file_sha256(other)
     except OSError:
-        # A file that has gone since cannot be shown to be the same.
+        # A file that was removed meanwhile cannot be compared.
         return False
 
 
-def _digest(path: Path) -> bytes:
-    total = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_HASH_BYTES):
-            total.update(block)
-    return total.digest()
-
-
 def have_same_description(one: FileHeader, other: FileHeader) -> bool:
-    """Whether all that a result depends on is the same in two headers, but for the pixels: series, frame of
-    reference, modality, and of each frame its place, rescale, contrast and what tells it from others."""
+    """Return True if two headers agree in all that a result depends on, apart from the pixels: series, frame
+    of reference, modality, and the pose, rescale, contrast and volume key of each frame."""
     alike = (
         "study_uid",
         "series_uid",
@@ -56,25 +44,19 @@ def have_same_description(one: FileHeader, other: FileHeader) -> bool:
     )
 
 
-def copies_problem(copies: Iterable[FileHeader]) -> list[Problem]:
-    """One harmless row a study for files whose images other files hold too."""
-    studies: dict[str, list[Path]] = defaultdict(list)
-    for header in copies:
-        studies[header.study_uid].append(header.path)
-    return [_copies_problem(uid, paths) for uid, paths in studies.items()]
-
-
-def _copies_problem(study_uid: str, paths: Sequence[Path]) -> Problem:
+def copies_problem(copies: Sequence[FileHeader]) -> Problem:
+    """Return one harmless Problem for files of one study whose images other files hold too."""
+    paths = [header.path for header in copies]
     if len(paths) == 1:
-        place, reason = paths[0], "The file holds an image that another file holds too, with the same pixels"
+        path, reason = paths[0], "The file holds an image that another file holds too, with the same pixels"
     else:
-        place = Path(os.path.commonpath(paths))
+        path = Path(os.path.commonpath(paths))
         reason = f"{len(paths)} files hold images that other files hold too, with the same pixels"
     return Problem(
-        str(place),
+        str(path),
         Stage.HEADER,
         f"{reason} and positions; other elements differ. The first of each is used.",
         "Nothing to do: no image is lost.",
-        study_uid,
+        copies[0].study_uid,
         harmless=True,
     )

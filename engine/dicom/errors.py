@@ -1,4 +1,4 @@
-"""What can go wrong in this package: with one file, or with reading as such."""
+"""Exceptions of reading: of one file, and of reading as a whole."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import Any
 from stenosis_trt.engine.errors import InputError
 from stenosis_trt.engine.records import Problem, Stage
 
+EXPORT_AGAIN = "Send or export the file again."
+
 
 class DicomError(InputError):
-    """A file, or something in it, that cannot be used.
+    """A file, or a part of it, that cannot be used.
 
-    `reason` and `advice` are one sentence each and hold no value from the header that could identify
-    a patient. `harmless` says that no image is lost with the file; `study_uid` is the study that lost
-    one, where the file still tells. `temporary` says that the fault may not be the file's: see `Problem`.
+    Attributes:
+        stage, reason, advice: see `Problem`; they contain no header value that could identify a patient.
+        harmless: no image is lost with the file.
+        study_uid: the study that lost an image, if the file could be read so far.
+        temporary: the cause may not be the file itself; see `Problem`.
     """
 
     def __init__(
@@ -34,7 +38,7 @@ class DicomError(InputError):
         return DicomError, values
 
     def problem(self, path: str) -> Problem:
-        """The row of errors.csv for this error in `path`."""
+        """Return the Problem of this error in the file `path`."""
         return Problem(
             path,
             self.stage,
@@ -46,9 +50,14 @@ class DicomError(InputError):
         )
 
 
+def header_error(reason: str, advice: str = EXPORT_AGAIN, harmless: bool = False) -> DicomError:
+    """Return the error of a file that cannot be used because of what its header or container holds."""
+    return DicomError(Stage.HEADER, reason, advice, harmless)
+
+
 class ArchiveFound(DicomError):
-    """The file is an archive of a kind that can be read; `kind` is one of `archives.READABLE`. It is unpacked
-    by the reader and becomes no row."""
+    """The file is a readable archive of type `kind`, see `archive_types`. The reader unpacks it and reports
+    no Problem."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(Stage.HEADER, f"The file is a {kind} archive.", "Unpack it and give the folder.")
@@ -59,14 +68,14 @@ class ArchiveFound(DicomError):
 
 
 class ReaderError(InputError):
-    """Nothing can be read at all: the reading process does not start, or there is no memory for it to write
-    pixels to. The message says what to do."""
+    """Nothing can be read: no reading process starts, or there is no shared memory for pixels. The message
+    says what to do."""
 
 
 class ReaderUnavailable(ReaderError):
-    """Nothing can be read now, for a reason that may pass: no process can be started, or the answer of one
-    does not fit into memory."""
+    """Nothing can be read at present: no reading process can be started, or its answer does not fit into
+    memory."""
 
     def of_file(self, stage: Stage) -> DicomError:
-        """The error of a file that could not be read for this."""
+        """Return the error of a file that could not be read for this reason."""
         return DicomError(stage, self.reason, self.advice, temporary=True)

@@ -1,4 +1,4 @@
-"""Which files there are: folders walked, files taken as they are, a DICOMDIR followed."""
+"""Search for files: folders are walked, a DICOMDIR is replaced by the files it references."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from stenosis_trt.engine.records import Problem, Stage
 from stenosis_trt.engine.support.safe_text import escape_controls
 
 _DICOMDIR_NAMES = ("dicomdir", "dicomdir.dcm")
-_CLASS = b"UI\x14\x00" + MediaStorageDirectoryStorage.encode()
-"""The element MediaStorageSOPClassUID of a DICOMDIR, which stands in a meta header."""
-_CLASS_WITHIN = 1024
+_DICOMDIR_CLASS = b"UI\x14\x00" + MediaStorageDirectoryStorage.encode()
+"""MediaStorageSOPClassUID of a DICOMDIR, as encoded in the file meta information."""
+_SEARCHED_BYTES = 1024
 _VERSION = re.compile(r";\d+$", re.ASCII)
 _MISSING = "There is no such file or folder."
 
 _Identity = tuple[int, int]
 
 References = list[tuple[str, ...]]
-"""Files that a DICOMDIR lists, each as the parts of its path below the DICOMDIR's folder."""
+"""Files that a DICOMDIR references, each as the components of its path below the DICOMDIR's folder."""
 
 
 def check_paths(paths: Sequence[Path], no_paths: bool = False) -> None:
@@ -46,18 +46,17 @@ def check_paths(paths: Sequence[Path], no_paths: bool = False) -> None:
 def find_files(
     paths: Sequence[Path], list_dicomdir: Callable[[Path], References | DicomError]
 ) -> Iterator[Path | Problem]:
-    """Every file below the given paths, each once, in sorted order.
+    """Yield every file below the given paths once, in sorted order.
 
-    Folders are walked to their end, through symbolic links too, each folder once. A DICOMDIR given by name
-    stands for the files it lists; one met in a walk is passed over, since the walk meets its files too.
+    Folders are walked recursively, each once, following symbolic links. A DICOMDIR among `paths` is replaced
+    by the files it references; one inside a folder is skipped, since its files are found anyway.
 
     Args:
         paths: folders, files, DICOMDIRs.
-        list_dicomdir: reads what a DICOMDIR lists.
+        list_dicomdir: reads the references of a DICOMDIR.
 
     Yields:
-        Paths to read, and a Problem for a path that does not exist or cannot be reached, and a folder that
-        cannot be listed.
+        Paths of files, and a Problem for each path that cannot be reached or folder that cannot be listed.
     """
     seen: set[_Identity] = set()
     walked: set[_Identity] = set()
@@ -75,17 +74,17 @@ def find_files(
 
 
 def _status(path: Path) -> os.stat_result | Problem:
-    """What the system says of a path, or why it says nothing."""
+    """Return the status of a path, or the Problem that prevents it."""
     try:
         return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         if os.path.islink(path):
-            return Problem(str(path), Stage.FIND, "The link leads to nothing.", "Copy what it stands for.")
+            return Problem(str(path), Stage.FIND, "The link is broken.", "Copy what it should point to.")
         return Problem(str(path), Stage.FIND, _MISSING, "Check the path.")
     except OSError as error:
         denied = isinstance(error, PermissionError)
         advice = "Give this user permission to read it and its folders." if denied else "Check the path."
-        return Problem(str(path), Stage.FIND, f"It cannot be reached ({error.strerror}).", advice)
+        return Problem(str(path), Stage.FIND, f"The path cannot be reached ({error.strerror}).", advice)
 
 
 def _identity(status: os.stat_result) -> _Identity:
@@ -107,14 +106,14 @@ def _find(
 
 
 def _is_dicomdir(path: Path) -> bool:
-    """Whether a file that was given is a DICOMDIR: by its name, or, called otherwise, by its SOP class."""
-    if _plain_name(path.name) in _DICOMDIR_NAMES:
+    """Return True if a file is a DICOMDIR, by its name or by its SOP class."""
+    if _normalised_name(path.name) in _DICOMDIR_NAMES:
         return True
     try:
         with path.open("rb") as stream:
-            return _CLASS in stream.read(_CLASS_WITHIN)
+            return _DICOMDIR_CLASS in stream.read(_SEARCHED_BYTES)
     except OSError:
-        # Why it cannot be read is said where its header is read.
+        # Reading its header reports the reason.
         return False
 
 
@@ -123,13 +122,13 @@ def _walk(folder: Path, walked: set[_Identity]) -> Iterator[Path | Problem]:
     for parent, folders, files in os.walk(folder, onerror=denied.append, followlinks=True):
         status = _status(Path(parent))
         if isinstance(status, Problem) or _identity(status) in walked:
-            # Gone meanwhile, a link back to a folder above, or a folder given twice.
+            # Removed meanwhile, a link to a parent folder, or a folder given twice.
             folders.clear()
             continue
         walked.add(_identity(status))
         folders.sort()
         for name in sorted(files):
-            if _plain_name(name) not in _DICOMDIR_NAMES:
+            if _normalised_name(name) not in _DICOMDIR_NAMES:
                 yield Path(parent) / name
     for error in denied:
         yield Problem(
@@ -141,7 +140,7 @@ def _walk(folder: Path, walked: set[_Identity]) -> Iterator[Path | Problem]:
 
 
 def _follow(path: Path, list_dicomdir: Callable[[Path], References | DicomError]) -> Iterator[Path | Problem]:
-    """Files that a DICOMDIR references, in its order."""
+    """Yield the files that a DICOMDIR references, in its order."""
     references = list_dicomdir(path)
     if isinstance(references, DicomError):
         yield references.problem(str(path))
@@ -158,7 +157,7 @@ def _follow(path: Path, list_dicomdir: Callable[[Path], References | DicomError]
         targets = folders.find(path.parent, parts) or [path.parent.joinpath(*parts)]
         if len(targets) > 1:
             names = " and ".join(target.name for target in targets[:2])
-            reason = f"The DICOMDIR lists this file, and {names} could both be it."
+            reason = f"The DICOMDIR lists this file, and {names} both match it."
             advice = "Give the folder instead of its DICOMDIR."
             yield Problem(str(path.parent.joinpath(*parts)), Stage.FIND, reason, advice)
             continue
@@ -170,37 +169,37 @@ def _follow(path: Path, list_dicomdir: Callable[[Path], References | DicomError]
             yield status
         else:
             reason = "The DICOMDIR lists this file, but it is not there."
-            yield Problem(str(target), Stage.FIND, reason, "Copy the medium again, whole.")
+            yield Problem(str(target), Stage.FIND, reason, "Copy the whole medium again.")
 
 
 class _Folders:
-    """Names in folders, found as a medium's file system may show them: in another case, with the ";1" of ISO
-    9660, with an ending that the export added."""
+    """Finds files by names that a file system or an export may have changed: another case, the version ";1"
+    of ISO 9660, or an added file extension."""
 
     def __init__(self) -> None:
         self._names: dict[Path, list[str]] = {}
 
     def find(self, folder: Path, parts: tuple[str, ...]) -> list[Path]:
-        """Files or folders below `folder` that the parts of a path may stand for: one, unless it is not clear
-        which, or none is there. Names that fit better leave out those that fit less."""
+        """Return the files below `folder` that match the components of a path best: one, none, or several if
+        the match is ambiguous."""
         for number, part in enumerate(parts):
             if os.path.lexists(folder / part):
                 folder /= part
                 continue
             last = number == len(parts) - 1
-            found = self._alike(folder, part, with_ending=last)
+            found = self._similar_names(folder, part, with_ending=last)
             if len(found) != 1:
                 return found if last else []
             folder = found[0]
         return [folder]
 
-    def _alike(self, folder: Path, part: str, with_ending: bool) -> list[Path]:
+    def _similar_names(self, folder: Path, part: str, with_ending: bool) -> list[Path]:
         if folder not in self._names:
             self._names[folder] = _listed(folder)
-        names, wanted = self._names[folder], _plain_name(part)
-        found = [name for name in names if _plain_name(name) == wanted]
+        names, wanted = self._names[folder], _normalised_name(part)
+        found = [name for name in names if _normalised_name(name) == wanted]
         if not found and with_ending:
-            found = [name for name in names if _stem(name) == wanted or _stem(part) == _plain_name(name)]
+            found = [name for name in names if _stem(name) == wanted or _stem(part) == _normalised_name(name)]
         return [folder / name for name in found]
 
 
@@ -208,15 +207,15 @@ def _listed(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except OSError:
-        # That it is not there is said of each file in it.
+        # Each file in it is reported as missing.
         return []
 
 
-def _plain_name(name: str) -> str:
-    """In one case, without the version that ISO 9660 puts behind a name and the point of an empty ending."""
+def _normalised_name(name: str) -> str:
+    """Return the name without case, ISO 9660 version and trailing dots."""
     return _VERSION.sub("", name).rstrip(".").casefold()
 
 
 def _stem(name: str) -> str:
-    """The same, without an ending."""
-    return _plain_name(name).rpartition(".")[0]
+    """Return the plain name without its file extension."""
+    return _normalised_name(name).rpartition(".")[0]

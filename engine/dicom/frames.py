@@ -1,6 +1,6 @@
-"""What a header says of each of its frames: where it lies, how it is scaled, what it belongs to.
+"""Attributes of one frame: pose, rescale, contrast and the key of its volume.
 
-Enhanced objects say it in functional groups, per frame or shared; classic ones in the dataset itself
+Enhanced objects store them in functional groups, per frame or shared; classic ones in the dataset itself
 (DICOM PS3.3, C.7.6.16 and C.8.13).
 """
 
@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from stenosis_trt.engine.dicom.elements import Elements
+from stenosis_trt.engine.dicom.errors import EXPORT_AGAIN
 from stenosis_trt.engine.dicom.layout import PixelLayout
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.records import Contrast
 
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
-# Functional group → what is read from it.
+# Functional group → the keywords read from it.
 _GROUPS = {
     "PlanePositionSequence": ("ImagePositionPatient",),
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
@@ -67,17 +68,22 @@ FRAME_KEYWORDS = (
 )
 
 _TIME = re.compile(r"(\d{2}(?:\d{2}){0,2})(\.\d*)?", re.ASCII)
+_GEOMETRY = (
+    ("PlanePositionSequence", "ImagePositionPatient", "position", 3),
+    ("PlaneOrientationSequence", "ImageOrientationPatient", "orientation", 6),
+    ("PixelMeasuresSequence", "PixelSpacing", "pixel spacing", 2),
+)
+_NUMBERS = {2: "two", 3: "three", 6: "six"}
 _AXES_TOLERANCE = 5e-3
-"""How far the axes may be from unit length and from square: directions with three decimals still pass."""
-_FARTHEST = 10_000.0
-_FINEST, _COARSEST = 0.01, 20.0
-"""mm: no scanner reaches farther, and no image of a patient is finer or coarser. Numbers beyond are no
-measurements, and lengths of 1e200 mm cannot be computed with."""
+"""Tolerance of unit length and orthogonality; direction cosines with three decimals pass."""
+_MAX_POSITION_MM = 10_000.0
+_MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 20.0
+"""mm: bounds of position and pixel spacing. Values beyond are not measurements and could overflow."""
 _PULSES = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}
 
 
 class VolumeKey(NamedTuple):
-    """What tells images of one place apart, the most telling first."""
+    """Attributes that distinguish images at the same position, the most significant first."""
 
     echo_time_ms: float | None
     kind: tuple[str, ...]
@@ -91,54 +97,72 @@ class VolumeKey(NamedTuple):
 
 
 class Frame:
-    """Looks a frame's values up: in its own functional groups, the shared ones, or the dataset."""
+    """Looks up the attributes of a frame: in its own functional groups, the shared ones, or the dataset."""
 
     def __init__(self, dataset: Elements, index: int) -> None:
         self._dataset = dataset
         own, shared = dataset.items(_PER_FRAME), dataset.items(_SHARED)
         self._groups = (*own[index : index + 1], *shared[:1])
 
-    def _places(self, group: str) -> Iterator[Elements]:
+    def _sources(self, group: str) -> Iterator[Elements]:
         for groups in self._groups:
             yield from groups.items(group)[:1]
         yield self._dataset
 
     def numbers(self, group: str, keyword: str) -> tuple[float, ...]:
-        """Numbers from a functional group or, under the same keyword, the dataset; () where none are."""
-        for place in self._places(group):
-            if keyword in place.values:
-                return place.numbers(keyword)
+        """Return numbers from a functional group or, with the same keyword, the dataset; () if absent."""
+        for source in self._sources(group):
+            if keyword in source.values:
+                return source.numbers(keyword)
         return ()
 
-    def written(self, group: str, keyword: str) -> bytes:
-        """The value field that `numbers` reads; b"" where there is none."""
-        found = (place.values[keyword][1] for place in self._places(group) if keyword in place.values)
-        return next(found, b"")
+    def missing_geometry(self) -> tuple[str, str]:
+        """Return reason and advice for a frame whose `pose` is None."""
+        for group, keyword, name, count in _GEOMETRY:
+            found = (source.values[keyword][1] for source in self._sources(group) if keyword in source.values)
+            raw = next(found, b"")
+            reason = f"The header has no usable {name}: {keyword}"
+            if not raw.strip(b" \0"):
+                advice = "Export the scanner's original images, not copies of the screen."
+                return f"{reason} is absent.", advice
+            if len(self.numbers(group, keyword)) == count:
+                continue
+            if b"," in raw:
+                advice = "Export it again with decimal points in its numbers."
+                return f"{reason} has commas that may not be decimal points.", advice
+            return f"{reason} is not {_NUMBERS[count]} numbers.", EXPORT_AGAIN
+        reason = (
+            "The header has no usable position, orientation or pixel spacing: its numbers are implausible."
+        )
+        return reason, "Export the scanner's original images."
 
     def number(self, group: str, keyword: str, classic: str = "") -> float | None:
-        """One number; `classic` is its keyword in the dataset where that differs."""
+        """Return one number; `classic` is its keyword in classic objects if that differs."""
         found = self.numbers(group, keyword)
         if found:
             return found[0]
         return self._dataset.number(classic) if classic else None
 
     def texts(self, group: str, keyword: str, classic: str) -> tuple[str, ...]:
-        """Texts from a functional group, or from the dataset under the keyword `classic`."""
-        for place in self._places(group):
-            if found := place.texts(keyword):
+        """Return texts from a functional group, or from the dataset with the keyword `classic`."""
+        for source in self._sources(group):
+            if found := source.texts(keyword):
                 return found
         return self._dataset.texts(classic)
 
     def pose(self, layout: PixelLayout) -> SlicePose | None:
-        """Where the frame lies, or None where the header does not say so usably."""
+        """Return the pose of the frame, or None if the header has no usable position, axes or spacing."""
         position = self.numbers("PlanePositionSequence", "ImagePositionPatient")
         axes = self.numbers("PlaneOrientationSequence", "ImageOrientationPatient")
         spacing = self.numbers("PixelMeasuresSequence", "PixelSpacing")
         if len(position) != 3 or len(axes) != 6 or len(spacing) != 2:
             return None
-        if max(map(abs, position)) > _FARTHEST or not _FINEST <= min(spacing) <= max(spacing) <= _COARSEST:
+        if (
+            max(map(abs, position)) > _MAX_POSITION_MM
+            or not _MIN_SPACING_MM <= min(spacing) <= max(spacing) <= _MAX_SPACING_MM
+        ):
             return None
-        directions = _square(axes)
+        directions = _orthonormal(axes)
         if directions is None:
             return None
         thickness = self.number("PixelMeasuresSequence", "SliceThickness")
@@ -154,23 +178,23 @@ class Frame:
         )
 
     def rescale(self, inverted: bool) -> tuple[float, float]:
-        """Slope and intercept; both negated for MONOCHROME1, so that a higher value is always brighter.
+        """Return slope and intercept, both negated for MONOCHROME1: a higher value is always brighter.
 
-        An MR image need not have a rescale; a slope of 0 would make it blank and counts as none.
+        The rescale is optional in MR images; a slope of 0 is treated as absent.
         """
         slope = self.number("PixelValueTransformationSequence", "RescaleSlope") or 1.0
         intercept = self.number("PixelValueTransformationSequence", "RescaleIntercept") or 0.0
         return (-slope, -intercept) if inverted else (slope, intercept)
 
     def anatomy(self) -> str:
-        """What the coded anatomic region is called; "" where there is none."""
-        for place in self._places("FrameAnatomySequence"):
-            for region in place.items("AnatomicRegionSequence")[:1]:
+        """Return the meaning of the coded anatomic region, or ""."""
+        for source in self._sources("FrameAnatomySequence"):
+            for region in source.items("AnatomicRegionSequence")[:1]:
                 return region.text("CodeMeaning")
         return ""
 
     def volume_key(self) -> VolumeKey:
-        """What tells this frame from others at its place."""
+        """Return the attributes that distinguish this frame from others at the same position."""
         stack = self.texts("FrameContentSequence", "StackID", "StackID")
         acquisition = self.number("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber")
         temporal = self.number("FrameContentSequence", "TemporalPositionIndex", "TemporalPositionIdentifier")
@@ -187,19 +211,19 @@ class Frame:
         )
 
     def acquired(self) -> float | None:
-        """When the frame was acquired, as the number YYYYMMDDhhmmss: for comparing, and for nothing else.
+        """Return the acquisition time as the number YYYYMMDDhhmmss, for comparison only.
 
-        Without a date it is hhmmss; None where no time is given.
+        Without a date it is hhmmss; without a time it is None.
         """
         stamp = self.texts("FrameContentSequence", "FrameAcquisitionDateTime", "AcquisitionDateTime")
         texts = self._dataset.text
-        found = _moment(stamp[0][:8], stamp[0][8:]) if stamp else None
+        found = _timestamp(stamp[0][:8], stamp[0][8:]) if stamp else None
         if found is None:
-            found = _moment(texts("AcquisitionDate"), texts("AcquisitionTime"))
-        return found if found is not None else _moment(texts("SeriesDate"), texts("SeriesTime"))
+            found = _timestamp(texts("AcquisitionDate"), texts("AcquisitionTime"))
+        return found if found is not None else _timestamp(texts("SeriesDate"), texts("SeriesTime"))
 
     def contrast(self) -> Contrast:
-        """Contrast as this frame has it."""
+        """Return the contrast parameters of this frame."""
         dataset, timing = self._dataset, "MRTimingAndRelatedParametersSequence"
         key = self.volume_key()
         train = self.number(timing, "EchoTrainLength")
@@ -223,8 +247,8 @@ class Frame:
         )
 
 
-def _moment(date: str, time: str) -> float | None:
-    """A date and a time of day (DICOM PS3.5, 6.2: DA and TM) as one number."""
+def _timestamp(date: str, time: str) -> float | None:
+    """Return a date and a time of day (DICOM PS3.5, 6.2: DA and TM) as one number."""
     digits, clock = date.replace(".", ""), _TIME.match(time.replace(":", ""))
     if clock is None:
         return None
@@ -233,8 +257,8 @@ def _moment(date: str, time: str) -> float | None:
     return day * 1e6 + float(whole.ljust(6, "0") + (fraction or ""))
 
 
-def _square(axes: tuple[float, ...]) -> tuple[Vector, Vector] | None:
-    """Row and column direction as unit vectors at right angles; None where they are far from that."""
+def _orthonormal(axes: tuple[float, ...]) -> tuple[Vector, Vector] | None:
+    """Return row and column direction as orthonormal vectors, or None if they deviate too far from that."""
     row, column = axes[:3], axes[3:]
     across, down = math.hypot(*row), math.hypot(*column)
     product = math.fsum(a * b for a, b in zip(row, column, strict=True))

@@ -1,7 +1,7 @@
-"""One file's header: what series it belongs to, and where each of its frames lies.
+"""Header of one file: its study and series, and the pose and contrast of each frame.
 
-Everything before the pixels is read, under limits; the pixels stay on disk. Both classic objects (one
-image a file) and enhanced multi-frame objects come out as the same records.
+Everything before the pixel data is read, under limits. Classic objects (one image a file) and enhanced
+multi-frame objects give the same records.
 """
 
 from __future__ import annotations
@@ -12,24 +12,21 @@ from typing import NamedTuple
 
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from stenosis_trt.engine.dicom.bare import is_uid
 from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, tag_table
-from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.dicom.errors import DicomError, header_error
 from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, Frame, VolumeKey
 from stenosis_trt.engine.dicom.layout import (
     LAYOUT_KEYWORDS,
-    MR_CLASSES,
     PixelLayout,
     is_lossy,
     no_image,
     pixel_layout,
 )
 from stenosis_trt.engine.dicom.limits import ReadLimits
-from stenosis_trt.engine.dicom.missing_geometry import missing_geometry
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.dicom.patient_identity import PATIENT_KEYWORDS, PatientIdentity, read_patient
-from stenosis_trt.engine.dicom.uids import safe_uid
-from stenosis_trt.engine.records import Contrast, FrameHeader, Stage
+from stenosis_trt.engine.dicom.uids import is_uid, safe_uid
+from stenosis_trt.engine.records import MR_IMAGE_CLASSES, Contrast, FrameHeader
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _WANTED = tag_table(
@@ -54,7 +51,7 @@ _WANTED = tag_table(
 
 
 class FoundFrame(NamedTuple):
-    """One frame of a file, with what tells its volume apart and its contrast."""
+    """One frame of a file, with its volume key and contrast."""
 
     header: FrameHeader
     volume: VolumeKey
@@ -63,7 +60,7 @@ class FoundFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class FileHeader:
-    """What one file says, before files are joined to series."""
+    """Header of one file, before files are grouped into series."""
 
     study_uid: str
     series_uid: str
@@ -86,15 +83,15 @@ class FileHeader:
 
 
 def read_header(path: Path, limits: ReadLimits, identity_key: bytes | None = None) -> FileHeader:
-    """Read what one file says about itself.
+    """Read the header of a file.
 
     Args:
         path: the file.
-        limits: of reading.
-        identity_key: of the digests in `patient`; None for one that is drawn for this process.
+        limits: limits of reading.
+        identity_key: key of the digests in `patient`; by default a random one of this process.
 
     Raises:
-        DicomError: the file cannot be used, with the reason and what to do.
+        DicomError: the file cannot be used.
         OSError: the file cannot be read.
     """
     with open_part10(path, limits) as part:
@@ -116,7 +113,7 @@ def _file_header(
     uids = [_uid(elements, keyword) for keyword in _UIDS]
     for keyword, uid in zip(_UIDS, uids, strict=True):
         if not uid:
-            raise _error(f"The header has no {keyword}.")
+            raise header_error(f"The header has no {keyword}.")
     sop_class = elements.text("SOPClassUID")
     number = elements.number("SeriesNumber")
     return FileHeader(
@@ -142,8 +139,7 @@ def _file_header(
 
 
 def _uid(elements: Elements, keyword: str) -> str:
-    """A UID that is safe to write. What made decimal commas of all points of a file made them of its UIDs'
-    too."""
+    """Return a UID that is safe to write. A writer with decimal commas may use commas in UIDs too."""
     text = elements.text(keyword)
     if "," in text and is_uid(text.replace(",", ".")):
         return text.replace(",", ".")
@@ -151,29 +147,23 @@ def _uid(elements: Elements, keyword: str) -> str:
 
 
 def _modality(stated: str, sop_class: str) -> str:
-    """The modality; MR where the SOP class says so and the element is absent or odd (" mr", "MRI")."""
+    """Return the modality: MR if the SOP class says so and the element is absent or odd (" mr", "MRI")."""
     stated = stated.upper()
-    return "MR" if sop_class in MR_CLASSES and (not stated or stated.startswith("MR")) else stated
-
-
-def _error(reason: str) -> DicomError:
-    return DicomError(Stage.HEADER, reason, "Send or export the file again.")
+    return "MR" if sop_class in MR_IMAGE_CLASSES and (not stated or stated.startswith("MR")) else stated
 
 
 def _not_an_image(part: Part10, elements: Elements) -> DicomError:
-    """Why there is no image: the object is of another kind, or its header was cut off."""
+    """Return the error of a file without image: another kind of object, or a truncated header."""
     sop_class = part.sop_class or elements.text("SOPClassUID")
     if sop_class == MediaStorageDirectoryStorage:
         advice = "Give the DICOMDIR by itself, or the folder that holds its files."
-        return DicomError(
-            Stage.HEADER, "The file is a DICOMDIR, which holds no image itself.", advice, harmless=True
-        )
+        return header_error("The file is a DICOMDIR, which holds no image itself.", advice, harmless=True)
     if UID(sop_class).keyword.endswith("ImageStorage"):
-        return _error("The file is an image by its class, but its header is cut off or lacks its size.")
-    # A code, which cannot name a patient; but whatever is printed is made fit for it.
+        return header_error("The file is an image by its class, but its header is cut off or lacks its size.")
+    # Modality is a code, but a broken file may hold anything there.
     modality = "".join(c for c in elements.text("Modality") if c.isalnum())[:16] or "unknown"
     reason = f"The file holds no image (modality {modality})."
-    return DicomError(Stage.HEADER, reason, "Nothing to do: it is skipped.", harmless=True)
+    return header_error(reason, "Nothing to do: it is skipped.", harmless=True)
 
 
 def _frames(
@@ -181,9 +171,9 @@ def _frames(
 ) -> tuple[FoundFrame, ...]:
     told = len(elements.items("PerFrameFunctionalGroupsSequence"))
     if told != layout.frames and (told or layout.frames > 1):
-        reason = f"The file has {layout.frames} frames, but its header says of {told} where they lie."
+        reason = f"The file has {layout.frames} frames, but its header gives positions for {told}."
         raise no_image(sop_class, reason, "Export the scanner's original images.")
-    # Most frames share key and contrast; each is kept once, so that a scan of many files stays small.
+    # Most frames share key and contrast: keep one instance of each, to save memory in large scans.
     volumes: dict[VolumeKey, VolumeKey] = {}
     contrasts: dict[Contrast, Contrast] = {}
     found = []
@@ -191,8 +181,8 @@ def _frames(
         frame = Frame(elements, index)
         pose = frame.pose(layout)
         if pose is None:
-            raise no_image(sop_class, *missing_geometry(frame))
-        # An object with functional groups is multi-frame by its class, also where it has a single frame.
+            raise no_image(sop_class, *frame.missing_geometry())
+        # An object with functional groups is multi-frame by its class, even with a single frame.
         number = index + 1 if told else None
         header = FrameHeader(path, index, uid, pose, *frame.rescale(layout.inverted), frame_number=number)
         volume, contrast = frame.volume_key(), frame.contrast()

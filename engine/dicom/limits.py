@@ -1,4 +1,4 @@
-"""How much of anything a file may have. Checked before memory is taken."""
+"""Limits on the size of files and their contents, checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """Limits of reading; a file beyond one is refused and reported.
+    """Limits of reading; a file beyond one is rejected and reported.
 
     Attributes:
         max_file_bytes: size on disk. Enhanced MR objects of a spine have tens of MB.
-        max_frame_pixels: rows × columns. MR images are at most 2048²; this leaves four times as many.
-        max_frames: frames in one file.
-        max_pixel_bytes: rows × columns × frames × bytes a pixel of one file, decoded.
-        max_series_bytes: the slices of one series that is to be graded, decoded, 2 bytes a pixel. Two series
-            of two studies are in memory at once, and one as floating point: under this cap a run was measured
-            to stay below 1.5 GB. An isotropic volume of a neck has 75 MB.
-        max_inflated_bytes: a deflated file's dataset, inflated.
-        max_archive_bytes: all that is unpacked of one zip or tar archive, archives within it included. The
-            exam of a neck has 50 to 300 MB.
-        max_archive_expansion: bytes unpacked a byte of an archive, once they are more than 256 MiB. Images
-            shrink to a third, empty ones to a hundredth.
+        max_frame_pixels: rows × columns. MR images have at most 2048²; the default is four times as many.
+        max_frames: frames of one file.
+        max_pixel_bytes: decoded size of one file: rows × columns × frames × bytes per pixel.
+        max_series_bytes: decoded size of one selected series, 2 bytes per pixel. Series of two studies are in
+            memory at once, one of them as floating point: with the default a run stays below 1.5 GB
+            (measured). An isotropic cervical volume has 75 MB.
+        max_inflated_bytes: inflated size of a deflated dataset.
+        max_archive_bytes: unpacked size of one archive, nested archives included. A cervical examination has
+            50 to 300 MB.
+        max_archive_expansion: ratio of unpacked to packed size, checked above 256 MiB. Images compress to a
+            third, empty ones to a hundredth.
         max_archive_members: files in one archive.
-        max_header_bytes: everything before the pixels. Enhanced MR objects take up to 10 kB a frame.
-        max_sequence_depth: sequences one within the other. Enhanced MR objects have five.
+        max_header_bytes: everything before the pixel data. Enhanced MR objects have up to 10 kB a frame.
+        max_sequence_depth: nesting of sequences. Enhanced MR objects have five levels.
         max_items: items of all sequences that are read. Enhanced MR objects have about ten a frame.
-        decode_memory_bytes: address space that a reading process may take beyond what it has at its start;
-            a codec that asks for more fails with a MemoryError in its own process. It must leave room for
-            a whole file's pixels and for one decoded frame.
+        decode_memory_bytes: address space of a reading process beyond that at its start; a codec that
+            requests more fails with a MemoryError in its process. It must hold the pixels of a file and one
+            decoded frame.
         timeout_seconds: longest wait for one answer of a reading process.
     """
 
@@ -59,7 +59,7 @@ class ReadLimits:
 
 
 def raise_limit(name: str, needed: int) -> str:
-    """The advice for what is over a limit: the setting, with a value under which `needed` fits."""
+    """Return the advice for an exceeded limit: the option with a value that admits `needed`."""
     return f"Raise it with --limit {name}={_suggestion(name, needed)}."
 
 
@@ -72,10 +72,10 @@ def _suggestion(name: str, needed: int) -> str:
 
 
 def limits_from_settings(settings: Iterable[str]) -> ReadLimits:
-    """Limits with some set as "name=value", where bytes may be counted in KiB, MiB and GiB.
+    """Return limits with some set as "name=value"; bytes may have the unit KiB, MiB or GiB.
 
     Raises:
-        ValueError: there is no such limit, or it cannot have this value; the message says what can be.
+        ValueError: there is no such limit or the value is invalid; the message says what is allowed.
     """
     kinds = {field.name: field.type for field in fields(ReadLimits)}
     values: dict[str, float] = {}

@@ -1,9 +1,8 @@
-"""Pixel padding: pixels that were never acquired, which no window, statistic or network may take for signal.
+"""Replacement of pixel padding: pixels without signal that must not affect windows, statistics or networks.
 
-They are given the slice's own black once, where it is decoded: the CPU's path and the kernels then read the
-same bytes, and need no mask. Black is the first percentile of the other pixels (the 99th where higher stored
-values are darker): padding lies at the low end of the windows, as the outside of an image does, and does not
-move that end.
+Padding is replaced by the black of the slice when it is decoded, so that the CPU path and the kernels read
+the same bytes and need no mask. Black is the first percentile of the other pixels (the 99th if higher stored
+values are darker): it lies at the low end of the windows, as air does, and does not shift that end.
 """
 
 from __future__ import annotations
@@ -22,34 +21,33 @@ Mask = npt.NDArray[np.bool_]
 PADDING_KEYWORDS = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 
 _BLACK_PERCENTILE = 1.0
-_BLACK_ALREADY = 1 / 8
-"""Padding that is darker than black by at most this share of the other pixels' range stays as it is: zeros
-around an image are the same with the attribute and without."""
+_MAX_DARKER_SHARE = 1 / 8
+"""Padding darker than black by at most this share of the other pixels' range is kept: zeros around an image
+are treated alike with and without the attribute."""
 
-_BORDER_SHARE = 0.01
-"""Share of the slice's outermost pixels that undeclared padding takes at least."""
-_IMAGE_SHARE = 0.1
-"""Share of the slice that must be left for something to be its padding."""
+_MIN_BORDER_SHARE = 0.01
+"""Least share of the slice's border pixels that undeclared padding has."""
+_MIN_IMAGE_SHARE = 0.1
+"""Least share of the slice that is not padding."""
 
 
 @dataclass(frozen=True)
 class Padding:
-    """Declared padding: the 16 bits of PixelPaddingValue and PixelPaddingRangeLimit, or of the value twice.
+    """Declared padding: the 16 bits of PixelPaddingValue and of PixelPaddingRangeLimit (or the value again).
 
-    Their value representation is US or SS and often the wrong one of the two. They are read as pixels are, by
-    PixelRepresentation (DICOM PS3.3, C.7.5.1.1.2).
+    Their value representation, US or SS, is often wrong; PixelRepresentation decides (PS3.3, C.7.5.1.1.2).
     """
 
     value: int
     limit: int
 
     def mask(self, stored: Stored, cells: npt.NDArray[np.generic], bits: int) -> Mask:
-        """Which pixels are padding, bool (rows, columns).
+        """Return the mask of padding, bool (rows, columns).
 
         Args:
-            stored: decoded values.
-            cells: the same pixels with all bits that were allocated.
-            bits: how many are stored. Padding beyond their range is looked for in `cells`.
+            stored: stored values.
+            cells: the same pixels with all allocated bits.
+            bits: BitsStored. Padding outside their range is searched in `cells`.
         """
         signed = stored.dtype == np.int16
         low, high = sorted(_as_number(raw, signed) for raw in (self.value, self.limit))
@@ -62,7 +60,7 @@ class Padding:
 
 
 def declared_padding(elements: Elements) -> Padding | None:
-    """What a header declares, from elements that include PADDING_KEYWORDS; None where it has no value."""
+    """Return the declared padding, from elements that include PADDING_KEYWORDS, or None."""
     value, limit = (_raw_bits(elements, keyword) for keyword in PADDING_KEYWORDS)
     if value is None:
         return None
@@ -76,19 +74,19 @@ def without_padding(
     bits: int,
     higher_is_darker: bool,
 ) -> Stored:
-    """A slice whose padding, declared or recognised, is black.
+    """Return a slice with its padding, declared or recognised, set to black.
 
     Args:
-        stored: decoded values, uint16 or int16 (rows, columns). It may be written to.
+        stored: stored values, uint16 or int16 (rows, columns); may be modified.
         cells, bits: see `Padding.mask`.
-        padding: what the header declares.
-        higher_is_darker: whether a higher stored value is darker: MONOCHROME1, or a negative rescale slope.
+        padding: the declared padding.
+        higher_is_darker: True for MONOCHROME1 or a negative rescale slope.
     """
     if padding is not None:
         _blacken(stored, padding.mask(stored, cells, bits), higher_is_darker)
     for value in (int(stored.min()), int(stored.max())):
         if value == 0 and not higher_is_darker:
-            # The black of an image without padding.
+            # The background of an image without padding.
             continue
         mask = _undeclared(stored, value)
         if mask is not None:
@@ -97,30 +95,30 @@ def without_padding(
 
 
 def _undeclared(stored: Stored, value: int) -> Mask | None:
-    """Where an extreme value is padding though no header says so, or None.
+    """Return the mask of an extreme value if it is undeclared padding, else None.
 
-    It has to lie at the border, and no other pixel in the half of the slice's range that is nearest to it.
-    Signal has no such gap: where it is saturated, other pixels lie just below.
+    Padding lies at the border, and no other pixel is in the half of the value range next to it. Signal has no
+    such gap: below saturated pixels there are others of similar value.
     """
     edges = np.concatenate([stored[0], stored[-1], stored[:, 0], stored[:, -1]])
-    if np.count_nonzero(edges == value) < _BORDER_SHARE * edges.size:
+    if np.count_nonzero(edges == value) < _MIN_BORDER_SHARE * edges.size:
         return None
     low, high = int(stored.min()), int(stored.max())
     mask = np.asarray(stored == value)
     others = stored[~mask]
-    if others.size < _IMAGE_SHARE * stored.size or others.min() == others.max():
+    if others.size < _MIN_IMAGE_SHARE * stored.size or others.min() == others.max():
         return None
     nearest = int(others.min()) if value == low else int(others.max())
     return mask if 2 * abs(nearest - value) > high - low else None
 
 
 def _blacken(stored: Stored, mask: Mask, higher_is_darker: bool) -> None:
-    """Give the pixels of a mask the slice's black."""
+    """Set the pixels of a mask to the black of the slice."""
     if not mask.any():
         return
     others = stored[~mask]
     if not others.size:
-        # An empty slice is of one value. Else the header declares the image itself to be padding.
+        # A constant slice is empty. Otherwise the declared range covers the image and is ignored.
         if (stored == stored[0, 0]).all():
             stored[:] = np.iinfo(stored.dtype).max if higher_is_darker else 0
         return
@@ -129,7 +127,7 @@ def _blacken(stored: Stored, mask: Mask, higher_is_darker: bool) -> None:
         rank = others.size - 1 - rank
     black = int(np.partition(others, rank)[rank])
     padding = stored[mask]
-    room = _BLACK_ALREADY * (int(others.max()) - int(others.min()))
+    room = _MAX_DARKER_SHARE * (int(others.max()) - int(others.min()))
     darker = int(padding.min()) - black if higher_is_darker else black - int(padding.max())
     farthest = int(padding.max()) - black if higher_is_darker else black - int(padding.min())
     if darker < 0 or farthest > room:
@@ -137,7 +135,7 @@ def _blacken(stored: Stored, mask: Mask, higher_is_darker: bool) -> None:
 
 
 def _raw_bits(elements: Elements, keyword: str) -> int | None:
-    """The value's 16 bits, whatever its value representation; None where there is none that could be it."""
+    """Return the lower 16 bits of a value of 2 or 4 bytes, else None."""
     _, raw = elements.values.get(keyword, (b"", b""))
     kind = {2: "H", 4: "L"}.get(len(raw))
     return None if kind is None else int(struct.unpack(elements.byte_order + kind, raw)[0]) & 0xFFFF

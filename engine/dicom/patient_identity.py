@@ -1,7 +1,7 @@
-"""What a header says of its patient, as keyed digests.
+"""Keyed digests of the patient attributes of a header.
 
-Only the digests leave the reading process. Their key is drawn at random for each run, so they can be
-compared within the run and reveal nothing afterwards.
+Only the digests leave the reading process. Their key is random for each run: they are comparable within the
+run and reveal nothing afterwards.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from stenosis_trt.engine.dicom.elements import Elements
 PATIENT_KEYWORDS = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
 
 _DIGEST_BYTES = 16
-_NO_NAMES = {
+_PLACEHOLDERS = {
     *("anon", "anonym", "anonymous", "anonymised", "anonymized", "anonymize", "anonymise"),
     *("deidentified", "identified", "de", "removed", "redacted", "unknown", "none", "null", "noname"),
     *("na", "no", "name", "id", "noid", "patient", "subject"),
 }
-"""Words that software for de-identification writes in place of a name or an identifier."""
+"""Words that de-identification software writes in place of a name or an identifier."""
 _WORD = re.compile(r"[^\W_]+")
 _BIRTH_DATE = re.compile(r"\d{8}", re.ASCII)
 _PROCESS_KEY = os.urandom(32)
 
 
 class PatientIdentity(NamedTuple):
-    """Digests of what a file says of its patient; b"" for what it does not say.
+    """Keyed digests of a file's patient attributes; b"" if an attribute is absent.
 
     `names` are the alphabetic, ideographic and phonetic representation (DICOM PS3.5, 6.2: PN).
     """
@@ -41,20 +41,20 @@ class PatientIdentity(NamedTuple):
 
     @property
     def named(self) -> bool:
-        """Whether it says anything that belongs to one patient."""
+        """True if there is an identifier or a name."""
         return bool(self.id) or any(self.names)
 
     @property
     def identified(self) -> bool:
-        """Whether it says enough to identify a patient: an identifier, or name and birth date."""
+        """True if the attributes identify a patient: an identifier, or name and birth date."""
         return bool(self.id) or (any(self.names) and bool(self.birth_date))
 
 
 def read_patient(elements: Elements, key: bytes | None = None) -> PatientIdentity:
-    """What a header says of its patient, as digests under `key`, or under one that is drawn for this process.
+    """Return digests of a header's patient attributes with `key`, by default a random one of this process.
 
-    Differences that are none of patients are taken out first: padding, case, the order of a name's words and
-    its empty components. Leading zeros of an identifier are part of it.
+    Values are normalised first: padding, case, and order and empty components of a name do not matter.
+    Leading zeros of an identifier do.
     """
     key = _PROCESS_KEY if key is None else key
     groups = [*_text(elements, "PatientName").split("="), "", "", ""][:3]
@@ -71,7 +71,7 @@ def _text(elements: Elements, keyword: str) -> str:
     try:
         return elements.text(keyword)
     except (ValueError, LookupError):
-        # In no character set that is known: its bytes can be compared as well.
+        # Unknown character set: compare the bytes.
         return elements.values[keyword][1].decode("latin-1")
 
 
@@ -83,15 +83,15 @@ def _plain(text: str) -> str:
 def _identifier(text: str) -> str:
     plain = _plain(text)
     words = _WORD.findall(plain)
-    return "" if not words or set(words) <= _NO_NAMES else plain
+    return "" if not words or set(words) <= _PLACEHOLDERS else plain
 
 
 def _name(text: str) -> str:
-    """Family and given name in any order, without accents; "" for what stands in place of a name."""
+    """Return family and given name in sorted order without diacritics, or "" for a placeholder."""
     family_and_given = " ".join(text.split("^")[:2]) if "^" in text else text
     letters = unicodedata.normalize("NFKD", _plain(family_and_given))
     words = _WORD.findall("".join(c for c in letters if not unicodedata.combining(c)))
-    return "" if set(words) <= _NO_NAMES else " ".join(sorted(words))
+    return "" if set(words) <= _PLACEHOLDERS else " ".join(sorted(words))
 
 
 def _digest(text: str, kind: str, key: bytes) -> bytes:

@@ -17,39 +17,39 @@ from stenosis_trt.engine.dicom.patient_identity import PatientIdentity
 STUDY_UID_SHARED = "study_uid_shared"
 """Warning: another patient's images have the same Study Instance UID."""
 IDENTITY_UNKNOWN = "patient_identity_unknown"
-"""Warning: some images name no patient, and are taken for this one's by their folders."""
+"""Warning: some images name no patient and are assigned to this one by their folders."""
 NAMES_DIFFER = "patient_names_differ"
-"""Warning: the images agree in the PatientID and not in the patient's name, or not in the birth date."""
+"""Warning: images with one PatientID differ in the patient's name or birth date."""
 
 SERIES_REPEATED = "series_repeated"
-"""Warning: folders repeat one another's series under other UIDs: two exports, or patients with one ID."""
+"""Warning: folders repeat the series of others with other UIDs: two exports, or patients with one ID."""
 
-_SEVERAL_SERIES = 2
+_MIN_REPEATED_SERIES = 2
 
 
 @dataclass(frozen=True)
 class PatientFiles:
-    """The files of one study and one patient, with the warnings that their study gets."""
+    """The files of one study and one patient, with the warnings of the study."""
 
     files: tuple[FileHeader, ...]
     warnings: tuple[str, ...]
 
 
 def split_by_patient(files: Sequence[FileHeader]) -> list[PatientFiles]:
-    """Tell apart the patients whose files have one Study Instance UID.
+    """Separate the patients whose files have one Study Instance UID.
 
-    Files are of one patient where their PatientIDs are equal and their issuers do not differ; where one has
-    no PatientID, where names and birth dates do not differ. Equal PatientIDs with another name and another
-    birth date are two patients: software for de-identification writes the same PatientID for all. Files that
-    name no patient, or do not say which of several, belong where their folders belong. Folders are one
-    patient's unless two of them hold a series of the same number and plane, as those of two studies do and
-    those of one study do not. So a study without any identity stays whole, be it in a folder a series.
+    Files belong to one patient if their PatientIDs are equal and their issuers do not differ, or, if one has
+    no PatientID, if names and birth dates do not differ. Equal PatientIDs with different name and different
+    birth date are two patients, since some de-identification software writes one PatientID for all. Files
+    that name no patient, or not unambiguously, are assigned by their folders. Folders belong to one patient
+    unless two of them hold a series of the same number and plane, as two studies do. A study without any
+    identity thus stays whole, even with one folder per series.
 
     Args:
-        files: of one Study Instance UID.
+        files: files of one Study Instance UID.
 
     Returns:
-        One entry a patient, in the order of their first paths.
+        One entry per patient, in the order of their first paths.
     """
     by_patient: dict[PatientIdentity, list[FileHeader]] = defaultdict(list)
     for file in files:
@@ -80,7 +80,7 @@ def split_by_patient(files: Sequence[FileHeader]) -> list[PatientFiles]:
 def _clusters(
     by_patient: dict[PatientIdentity, list[FileHeader]],
 ) -> tuple[list[list[PatientIdentity]], list[PatientIdentity]]:
-    """What files say of their patients, joined to one list a patient; and what says too little for that."""
+    """Return the identities, grouped by patient, and those that cannot be assigned."""
 
     def fullest_first(patient: PatientIdentity) -> tuple[bool, bool, bool, bool, str]:
         first = min(str(file.path) for file in by_patient[patient])
@@ -124,7 +124,7 @@ def _dates_differ(one: PatientIdentity, other: PatientIdentity) -> bool:
 
 
 def _owner(part: Sequence[FileHeader], named: Sequence[Sequence[FileHeader]]) -> int | None:
-    """Which of the patients these files belong to, or None."""
+    """Return the index of the patient that files without identity belong to, or None."""
     said = {file.patient for file in part}
     depths: dict[int, int] = {}
     for number, members in enumerate(named):
@@ -144,7 +144,7 @@ def _shared_depth(one: Path, other: Path) -> int:
 
 
 def _by_folder(files: Sequence[FileHeader]) -> list[list[FileHeader]]:
-    """The files as one patient's, or a list for each folder where folders repeat one another's series."""
+    """Return all files as one list, or one list per folder if folders repeat the series of others."""
     if not files:
         return []
     folders = {file.path.parent for file in files}
@@ -159,16 +159,16 @@ def _by_folder(files: Sequence[FileHeader]) -> list[list[FileHeader]]:
 
 
 def _repeats(one: Iterable[FileHeader], other: Iterable[FileHeader]) -> bool:
-    """Whether both hold series of the same numbers and planes under different UIDs, as two studies do.
+    """Return True if both hold series of the same number and plane with different UIDs, as two studies do.
 
-    Where series have no number, two of the same descriptions and planes count.
+    For series without number, two of the same descriptions and planes are required.
     """
     mine, theirs = _signatures(one), _signatures(other)
     if set().union(*mine.values()) & set().union(*theirs.values()):
-        # Files of one series in two folders: a medium that was written in portions.
+        # One series in two folders: an export in portions.
         return False
     common = mine.keys() & theirs.keys()
-    return any(number is not None for number, _, _ in common) or len(common) >= _SEVERAL_SERIES
+    return any(number is not None for number, _, _ in common) or len(common) >= _MIN_REPEATED_SERIES
 
 
 def _signatures(files: Iterable[FileHeader]) -> dict[tuple[int | None, str, int], set[str]]:

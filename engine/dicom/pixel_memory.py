@@ -1,19 +1,17 @@
-"""Memory into which the reading processes write pixels, and which a GPU can copy from as it is.
+"""Shared memory for pixels: reading processes write to it, and a GPU can copy from it directly.
 
-One block, divided into slots; a slot holds the slices of one study. The reading processes have the block as
-an open descriptor and not in their address space: they decode in memory of their own, and write each frame to
-where the reader asked for it.
+One block is divided into slots, each for the slices of one study. The reading processes have the block as an
+open descriptor, not in their address space: they decode into their own memory and write each frame to the
+offset that the reader reserved.
 
-What that protects from: a codec that writes where it should not reaches no other frame's pixels. A process
-that dies leaves at most its own frame half written, and that is not handed out. The block can be made neither
-shorter nor longer, and the reader looks at nothing but what it reserved, whatever a process answers.
+Protection: a codec that writes out of bounds cannot reach the pixels of other frames. A process that dies
+leaves at most its own frame incomplete, which is not used. The size of the block is sealed, and the reader
+accesses only what it reserved, whatever a process answers. A slot is reused only when no process can still
+write to it: each request was answered, or its process was stopped and waited for (`ReadingProcess.stop`),
+after which none of its threads and system calls is running.
 
-A slot is given to the next study only when no process can still write to it for the last one: whoever asked
-for a frame has its answer, or has stopped the process and waited for its end (`ReadingProcess.stop`). Once
-the system reports that end, all threads of the process are gone and none of its system calls is under way.
-
-What it does not protect from: a file that takes over a process, by a fault of a codec, could write to all of
-the block, and has worse to do: the process runs with the rights of the user.
+Not protected: a file that takes over a reading process by a fault of a codec can write to the whole block;
+the process has the rights of the user.
 """
 
 from __future__ import annotations
@@ -34,13 +32,13 @@ from stenosis_trt.engine.dicom.errors import DicomError, ReaderError
 from stenosis_trt.engine.records import Stage
 
 ALIGNMENT = 256
-"""Bytes. Every frame begins at a multiple: what copies and kernels of GPUs like best."""
+"""Bytes. Frames start at multiples of it, for fast GPU copies and kernels."""
 
 _STORED = ("uint16", "int16")
 
 
 class ReservedFrame(NamedTuple):
-    """Room for one frame: its first byte, from the block's beginning on, and an array of unknown content."""
+    """Memory reserved for one frame: its offset in the block, and an uninitialised array."""
 
     offset: int
     view: npt.NDArray[Any]
@@ -48,8 +46,7 @@ class ReservedFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class WrittenFrame:
-    """A reading process's answer: the frame is at `offset`, where it was asked for, as `dtype` in C order of
-    `shape`."""
+    """Answer of a reading process: the frame was written to `offset`, in C order."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -57,13 +54,12 @@ class WrittenFrame:
 
 
 class PixelSlot:
-    """A part of the block for the frames of one study, one after the other. For one thread at a time.
+    """A part of the block for the frames of one study. For one thread at a time.
 
     Attributes:
-        start: its first byte, from the block's beginning on.
-        nbytes: its size.
-        outside_slot: frames since the last `reset` that were read and did not fit: each has an array of its
-        own.
+        start: offset in the block.
+        nbytes: size in bytes.
+        outside_slot: frames read since the last `reset` that did not fit and have an array of their own.
     """
 
     def __init__(self, block: npt.NDArray[np.uint8], start: int, nbytes: int) -> None:
@@ -72,7 +68,7 @@ class PixelSlot:
         self.start, self.nbytes, self.outside_slot = start, nbytes, 0
 
     def reserve(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> ReservedFrame | None:
-        """Reserve room for an array; None where what is left does not hold it."""
+        """Reserve memory for an array; return None if it does not fit into the rest of the slot."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size > self.nbytes - self._used:
             return None
@@ -81,14 +77,14 @@ class PixelSlot:
         return ReservedFrame(offset, self._block[offset : offset + size].view(dtype).reshape(shape))
 
     def add_release_wait(self, wait: Callable[[], None]) -> None:
-        """Have the next `reset` call `wait` first: it returns once a copy that is under way has ended."""
+        """Let the next `reset` call `wait` first, which returns when a copy from the slot has ended."""
         self._waits.append(wait)
 
     def reset(self) -> None:
-        """Make all of it free. What was placed is overwritten from now on.
+        """Release all reserved memory, after the waits added by `add_release_wait`.
 
         Raises:
-            Whatever a `wait` given to `hold` raises; then the slot is as before, and not free.
+            Exception: what a wait raises; the slot is then not released.
         """
         while self._waits:
             self._waits[-1]()
@@ -97,30 +93,29 @@ class PixelSlot:
 
 
 class PixelMemory:
-    """A block shared with the reading processes, in slots. Use it as a context manager, around its reader.
+    """A block of memory shared with the reading processes. Use it as a context manager, around its reader.
 
-    All of it is taken at once, so that reading takes no more later, and it begins at a page. It stays where
-    it is as long as there is an array that shows a part of it, also after `close`: whoever page-locks it
-    keeps `array` until that is undone.
+    The block is allocated at once, page-aligned, and stays mapped while an array refers to a part of it, even
+    after `close`: keep `array` as long as the memory is page-locked.
 
     Attributes:
-        array: all of it, uint8 (bytes,).
+        array: the block, uint8 (bytes,).
         slots: its parts, of equal size.
     """
 
     def __init__(self, slot_bytes: int, slots: int = 2) -> None:
-        """Take memory for `slots` slots of `slot_bytes` bytes each, rounded up to whole pages.
+        """Allocate `slots` slots of `slot_bytes` bytes each, rounded up to whole pages.
 
         Raises:
-            ValueError: no slot, or none with anything in it.
-            ReaderError: the system cannot share memory, or has not as much.
+            ValueError: `slots` or `slot_bytes` is less than 1.
+            ReaderError: the system does not support shared memory, or has not enough of it.
         """
         if slot_bytes < 1 or slots < 1:
             raise ValueError(f"{slots} slots of {slot_bytes} bytes were asked for. Ask for at least 1 of 1.")
         size = _rounded_up(slot_bytes, mmap.PAGESIZE)
         self._descriptor, mapping = _shared(slots * size)
         self._close = weakref.finalize(self, os.close, self._descriptor)
-        # The mapping goes with the last array that shows a part of it.
+        # The mapping is removed with the last array that refers to it.
         self.array: npt.NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)
         self.slots = tuple(PixelSlot(self.array, number * size, size) for number in range(slots))
 
@@ -133,15 +128,15 @@ class PixelMemory:
         self.close()
 
     def close(self) -> None:
-        """Share it with no more processes. Arrays that lie in it stay valid."""
+        """Close the descriptor. Existing arrays stay valid."""
         self._close()
 
     @property
     def descriptor(self) -> int:
-        """What a process writes to it by.
+        """Descriptor that a reading process writes to.
 
         Raises:
-            ReaderError: it was closed.
+            ReaderError: the memory was closed.
         """
         if not self._close.alive:
             raise ReaderError("The pixel memory was closed before its reader.", "Close the reader first.")
@@ -149,25 +144,25 @@ class PixelMemory:
 
     @property
     def address(self) -> int:
-        """Where it begins, for the CPU."""
+        """Address of the block on the CPU."""
         return _address(self.array)
 
     def offset_of(self, array: npt.NDArray[Any]) -> int | None:
-        """A contiguous array's first byte, from the block's beginning on; None where it lies elsewhere."""
+        """Return the offset of a contiguous array in the block, or None if it lies elsewhere."""
         offset = _address(array) - self.address
         return offset if 0 <= offset <= self.array.nbytes - array.nbytes else None
 
     def slot_of(self, array: npt.NDArray[Any]) -> PixelSlot | None:
-        """The slot that an array lies in; None where it lies elsewhere."""
+        """Return the slot that an array lies in, or None if it lies elsewhere."""
         offset = self.offset_of(array)
         return None if offset is None else self.slots[offset // self.slots[0].nbytes]
 
 
 def write_frame(descriptor: int, offset: int, capacity: int, stored: npt.NDArray[Any]) -> WrittenFrame | None:
-    """Write a frame to the block, from a reading process. None where it takes more than `capacity` bytes.
+    """Write a frame to the block, in a reading process; return None if it exceeds `capacity` bytes.
 
     Raises:
-        DicomError: the system refused.
+        DicomError: the system call failed.
     """
     if stored.nbytes > capacity:
         return None
@@ -184,45 +179,49 @@ def write_frame(descriptor: int, offset: int, capacity: int, stored: npt.NDArray
     return WrittenFrame(stored.dtype.name, stored.shape, start)
 
 
-def written_frame(place: ReservedFrame, written: WrittenFrame) -> npt.NDArray[Any] | DicomError:
-    """The frame that a reading process says it wrote to `place`.
+def written_frame(reserved: ReservedFrame, written: WrittenFrame) -> npt.NDArray[Any] | DicomError:
+    """Return the frame that a reading process reports as written.
+
+    Args:
+        reserved: the memory reserved for the frame.
+        written: the answer of the process.
 
     Returns:
-        A part of the place, uint16 or int16 (rows, columns); a DicomError where the frame cannot be there,
-        since it was written elsewhere, is something else, or is too large.
+        A view of the reserved memory, uint16 or int16 (rows, columns); a DicomError if offset, dtype or shape
+        are invalid.
     """
     shape = written.shape
-    known = written.offset == place.offset
-    known = known and written.dtype in _STORED and isinstance(shape, tuple) and len(shape) == 2
-    known = known and all(type(length) is int and length > 0 for length in shape)
-    if not known or math.prod(shape) * 2 > place.view.nbytes:
+    valid = written.offset == reserved.offset
+    valid = valid and written.dtype in _STORED and isinstance(shape, tuple) and len(shape) == 2
+    valid = valid and all(type(length) is int and length > 0 for length in shape)
+    if not valid or math.prod(shape) * 2 > reserved.view.nbytes:
         return invalid_answer_error()
-    room: npt.NDArray[Any] = place.view.reshape(-1).view(written.dtype)
-    return room[: math.prod(shape)].reshape(shape)
+    pixels: npt.NDArray[Any] = reserved.view.reshape(-1).view(written.dtype)
+    return pixels[: math.prod(shape)].reshape(shape)
 
 
 def invalid_answer_error(stage: Stage = Stage.PIXELS) -> DicomError:
-    """What is said of a file whose reading process answered what cannot be."""
-    reason = "The process that read the file gave an answer that cannot be."
+    """Return the error of a file whose reading process gave an invalid answer."""
+    reason = "The reading process returned an invalid answer for the file."
     return DicomError(stage, reason, "The file is broken: send or export it again.", temporary=True)
 
 
 def _shared(size: int) -> tuple[int, mmap.mmap]:
-    """A file in memory: its descriptor, and its content.
+    """Create a file in memory; return its descriptor and mapping.
 
-    All of it is there, and it can become neither longer nor shorter: with a shorter one, a look at what is
-    gone would end the program.
+    It is fully allocated and its size is sealed: access beyond the end of a truncated file would kill the
+    program.
     """
     if not hasattr(os, "memfd_create"):
         raise ReaderError(
             "Memory cannot be shared with the processes that read files: Python has no memfd_create here.",
             "Use Linux and a Python that was built with glibc 2.27 or later, or --device cpu.",
         )
-    # It is where memfd_create is.
+    # Available wherever memfd_create is.
     import fcntl
 
     if size > os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2:
-        # The system would go on trying, and end programs to have it.
+        # The system would swap and kill other programs to provide it.
         reason = f"{size} bytes for pixels are more than half of the machine's memory."
         raise ReaderError(reason, "Ask for less.")
     descriptor = os.memfd_create("stenosis-trt-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -235,7 +234,7 @@ def _shared(size: int) -> tuple[int, mmap.mmap]:
         return descriptor, mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     except OSError as error:
         os.close(descriptor)
-        reason = f"{size} bytes for pixels cannot be had ({error.strerror})."
+        reason = f"{size} bytes for pixels cannot be allocated ({error.strerror})."
         raise ReaderError(reason, "Free memory, or ask for less.") from error
 
 

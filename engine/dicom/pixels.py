@@ -1,4 +1,4 @@
-"""Pixels of single frames, as stored values. Runs in a reading process, under its memory limit."""
+"""Decoding of single frames to stored values. Runs in a reading process, under its memory limit."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ from pydicom.uid import (
 )
 
 from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, tag_table
-from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.dicom.errors import EXPORT_AGAIN, DicomError
 from stenosis_trt.engine.dicom.frames import Frame
 from stenosis_trt.engine.dicom.jpeg import JpegFrame, decode_lossy, frame_header
 from stenosis_trt.engine.dicom.layout import DECODERS, LAYOUT_KEYWORDS, PixelLayout, pixel_layout
 from stenosis_trt.engine.dicom.limits import ReadLimits
-from stenosis_trt.engine.dicom.padding import PADDING_KEYWORDS, declared_padding, without_padding
+from stenosis_trt.engine.dicom.padding import PADDING_KEYWORDS, Stored, declared_padding, without_padding
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.records import Stage
-
-Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 
 _RESCALE = (
     "PerFrameFunctionalGroupsSequence",
@@ -43,17 +41,17 @@ _RESCALE = (
 _WANTED = tag_table((*LAYOUT_KEYWORDS, *PADDING_KEYWORDS, *_RESCALE))
 _JPEG2000_START = b"\xff\x4f\xff\x51"
 
-_LONGEST_COMPRESSED, _SHORT = 2, 1 << 16
-"""A codec makes an image longer by a few per cent at most. In RLE each byte more may become 64."""
+_MAX_COMPRESSED_RATIO, _COMPRESSED_MARGIN_BYTES = 2, 1 << 16
+"""A codec lengthens an image by a few per cent at most. In RLE each byte more may expand to 64."""
 
 
-_DECODING_BYTES_A_PIXEL = 32
-"""Twice what the codec that takes most was measured to take: JPEG 2000 in GDCM 16, RLE 8, JPEG-LS 7."""
+_DECODER_BYTES_PER_PIXEL = 32
+"""Twice the largest measured value: JPEG 2000 in GDCM takes 16 bytes, RLE 8, JPEG-LS 7."""
 
 
 @dataclass(frozen=True)
 class OpenPixels:
-    """The pixels of one open file, to be decoded frame by frame. `elements` include _WANTED."""
+    """The pixel data of an open file, decoded frame by frame. `elements` include _WANTED."""
 
     part: Part10
     layout: PixelLayout
@@ -61,19 +59,19 @@ class OpenPixels:
     decode_memory_bytes: int
 
     def decode(self, index: int) -> Stored:
-        """Decode one frame, 0-based.
+        """Decode the frame `index`, counted from 0.
 
         Returns:
-            Stored values, uint16 or int16 (rows, columns): bits that are not stored are cleared, signed
-            values have their sign extended, and pixel padding is black (see `padding`).
+            Stored values, uint16 or int16 (rows, columns): unused bits are cleared, signed values
+            sign-extended, and pixel padding is black (see `padding`).
 
         Raises:
-            DicomError: a compressed frame that contradicts the header.
+            DicomError: a compressed frame contradicts the header.
             MemoryError, and whatever a codec raises on broken input: see `reading_process`.
         """
         syntax = UID(self.part.transfer_syntax)
         if syntax == DeflatedExplicitVRLittleEndian:
-            # It was inflated when it was opened.
+            # Inflated on opening.
             syntax = ExplicitVRLittleEndian
         cells = self._decompress(index, syntax) if syntax.is_encapsulated else self._array(index, syntax)
         layout = self.layout
@@ -83,14 +81,12 @@ class OpenPixels:
         )
 
     def _decompress(self, index: int, syntax: UID) -> npt.NDArray[np.generic]:
-        """One frame of a compressed file."""
+        """Decode one frame of a compressed file."""
         data = self._codestream(index)
         header = frame_header(data)
         self._check_size(data, header)
-        if header is not None and header.unreadable:
-            reason = (
-                f"The pixels are compressed by JPEG with {header.unreadable}, which no decoder here reads."
-            )
+        if header is not None and (feature := header.unsupported_feature):
+            reason = f"The pixels are compressed by JPEG with {feature}, which no decoder supports."
             raise DicomError(Stage.PIXELS, reason, "Export the file as explicit VR little endian.")
         try:
             if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and header is not None:
@@ -98,11 +94,11 @@ class OpenPixels:
                 return decode_lossy(data, header, syntax, self.layout.bits_stored, self.layout.signed)
             return self._array(index, syntax)
         except (RuntimeError, ValueError, NotImplementedError) as error:
-            # What pydicom raises when the decoder has failed, or gave other pixels than it should.
+            # pydicom raises these if the decoder failed or returned unexpected pixels.
             raise self._cannot_decode(syntax) from error
 
     def _array(self, index: int, syntax: UID) -> npt.NDArray[np.generic]:
-        self.part.stream.seek(self.layout.place.start)
+        self.part.stream.seek(self.layout.pixel_data.value_offset)
         try:
             array, _ = get_decoder(syntax).as_array(
                 self.part.stream,
@@ -116,14 +112,14 @@ class OpenPixels:
         return np.asarray(array)
 
     def _cannot_decode(self, syntax: UID) -> DicomError:
-        """What is told of a frame that its decoder refuses.
+        """Return the error of a frame that its decoder rejects.
 
-        Codecs do not tell a lack of memory from damage, so the limit is named where a frame is near it.
+        Codecs do not distinguish lack of memory from damage, so the limit is named if a frame is close to it.
         """
         if not syntax.is_encapsulated:
             return _broken(f"The pixels cannot be read as {syntax.name}.")
         reason = f"The compressed pixels cannot be decoded: the data of {syntax.name} are broken"
-        if self.layout.rows * self.layout.columns * _DECODING_BYTES_A_PIXEL > self.decode_memory_bytes:
+        if self.layout.rows * self.layout.columns * _DECODER_BYTES_PER_PIXEL > self.decode_memory_bytes:
             return DicomError(
                 Stage.PIXELS,
                 f"{reason}, or need more than the limit.",
@@ -143,28 +139,28 @@ class OpenPixels:
             "bits_stored": layout.bits_stored,
             "pixel_representation": int(layout.signed),
             "pixel_keyword": "PixelData",
-            # Done below: pydicom's own correction takes bit 0 for the lowest one, whatever HighBit says.
+            # Done in `_stored`: pydicom's correction ignores HighBit.
             "correct_unused_bits": False,
-            # In implicit files the representation is not written; it is OW by definition (PS3.5, A.1).
-            "pixel_vr": layout.place.form.decode() or "OW",
+            # In implicit VR it is OW by definition (PS3.5, A.1).
+            "pixel_vr": layout.pixel_data.vr.decode() or "OW",
         }
         if layout.offsets is not None and syntax.is_encapsulated:
             options["extended_offsets"] = layout.offsets
         return options
 
     def _codestream(self, index: int) -> bytes:
-        """The compressed bytes of one frame."""
+        """Return the compressed bytes of one frame."""
         layout = self.layout
-        self.part.stream.seek(layout.place.start)
+        self.part.stream.seek(layout.pixel_data.value_offset)
         data: bytes = get_frame(
             self.part.stream, index, number_of_frames=layout.frames, extended_offsets=layout.offsets
         )
-        if layout.frame_bytes * _LONGEST_COMPRESSED + _SHORT < len(data):
+        if layout.frame_bytes * _MAX_COMPRESSED_RATIO + _COMPRESSED_MARGIN_BYTES < len(data):
             raise _broken("The compressed image is far longer than the image itself.")
         return data
 
     def _check_size(self, data: bytes, header: JpegFrame | None) -> None:
-        """Refuse a JPEG, JPEG-LS or JPEG 2000 frame that claims another size than the header."""
+        """Raise if a JPEG, JPEG-LS or JPEG 2000 frame has another size than the header states."""
         layout = self.layout
         size = _jpeg2000_size(data)
         if header is not None:
@@ -176,14 +172,14 @@ class OpenPixels:
             )
 
     def _check_bits(self, header: JpegFrame) -> None:
-        """Refuse a JPEG frame whose values cannot be those that the header describes."""
+        """Raise if the bits of a JPEG frame contradict the header."""
         layout = self.layout
         stored = layout.bits_stored
         fits = header.bits in (8, 12, 16) and (header.bits == 8) == (stored <= 8)
         if header.bits == stored == 16:
             reason = "The pixels are compressed by JPEG with loss and 16 bits, which JPEG does not define."
             raise DicomError(Stage.PIXELS, reason, "Export the file as explicit VR little endian.")
-        # Of signed values the sign's place has to be known.
+        # The position of the sign bit must be known for signed values.
         if not fits or (layout.signed and header.bits not in (stored, 16)):
             raise _broken(f"The compressed image has {header.bits} bits a pixel, its header says {stored}.")
 
@@ -203,12 +199,11 @@ def open_pixels(path: Path, limits: ReadLimits) -> Iterator[OpenPixels]:
 
 
 def _broken(reason: str) -> DicomError:
-    return DicomError(Stage.PIXELS, reason, "Send or export the file again.")
+    return DicomError(Stage.PIXELS, reason, EXPORT_AGAIN)
 
 
 def _jpeg2000_size(data: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, components) that a JPEG 2000 codestream claims (ISO 15444-1 A.5.1); None where there is
-    none."""
+    """Return (rows, columns, components) of a JPEG 2000 codestream (ISO 15444-1, A.5.1), or None."""
     start = data.find(_JPEG2000_START, 0, 4096)
     if start < 0 or len(data) < start + 42:
         return None
@@ -217,9 +212,9 @@ def _jpeg2000_size(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _stored(array: npt.NDArray[np.generic], layout: PixelLayout) -> Stored:
-    """Stored bits only, moved down to bit 0, as uint16 or, sign extended, int16."""
+    """Return the stored bits shifted down to bit 0, as uint16 or sign-extended int16."""
     bits = layout.bits_stored
-    # A view, not a conversion, so that the sign of a signed codec's output becomes plain bits.
+    # A view, not a conversion: keeps the sign bits of a signed codec's output.
     raw: npt.NDArray[np.uint16] = array.view(array.dtype.str.replace("i", "u")).astype(np.uint16)
     raw >>= layout.high_bit + 1 - bits
     raw &= (1 << bits) - 1

@@ -1,4 +1,4 @@
-"""The reader's side of a reading process: started when needed, replaced when lost."""
+"""Client of a reading process: starts it when needed and replaces it when it is lost."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 
 _MODULE = "stenosis_trt.engine.dicom.reading_process"
 _START_SECONDS = 60.0
-"""A start takes 0.3 s from a warm disk; a cold one on a slow machine has been seen to take ten."""
+"""Time limit of a start, which takes 0.3 s from a warm and up to 10 s from a cold disk."""
 _END_SECONDS = 1.0
 _START_WAITS = (0.5, 2.0)
-"""Seconds before the second and the third try to start a process."""
+"""Seconds before the second and third attempt to start a process."""
 _COMPUTED_SHARE = 0.5
-"""A process that computed for this share of the time limit was kept by its file, and by nothing else."""
+"""Share of CPU time within the time limit above which the file itself is the cause of a timeout."""
 _TEXT_FACTOR, _FRAME_BYTES = 4, 4096
-"""Bounds of an answer: of its text, in bytes a byte of the header; of a frame's record, in bytes."""
+"""Bounds of an answer: bytes of text per byte of the header, and bytes of the record of one frame."""
 
 
 class ProcessLost(Exception):
-    """The reading process died, did not answer in time, or answered what cannot be.
+    """The reading process died, did not answer in time, or gave an invalid answer.
 
     Attributes:
         hung: it did not answer in time.
-        wrong: it answered what cannot be.
-        computed: it hung, and computed for most of the time: another try would end alike.
+        wrong: its answer was invalid.
+        computed: it hung and computed most of the time, so that another attempt would hang too.
     """
 
     def __init__(self, hung: bool, wrong: bool = False, computed: bool = False) -> None:
@@ -47,12 +47,12 @@ class ProcessLost(Exception):
 
 
 class ReadingProcess:
-    """One reading process, started on first use and again after it was lost. For one thread at a time.
+    """A reading process, started on first use and again after it was lost. For one thread at a time.
 
     Args:
-        limits: of reading.
-        memory: shared with the process.
-        sleep: waits between tries to start it; tests put another in its place.
+        limits: limits of reading.
+        memory: pixel memory shared with the process.
+        sleep: waits between attempts to start it; replaced in tests.
     """
 
     def __init__(
@@ -68,23 +68,23 @@ class ReadingProcess:
         self._numbers = itertools.count(1)
         self._closed = False
         self.has_run = False
-        """Whether one could be started."""
+        """True once a process could be started."""
         self.peak_memory_bytes = 0
         """Largest resident memory of the processes that have ended."""
 
     @property
     def pid(self) -> int | None:
-        """Its process id, or None where none runs."""
+        """Process id, or None if no process runs."""
         return None if self._process is None else self._process.pid
 
     def ask(self, kind: str, *arguments: Any) -> list[Any]:
-        """Send a request and wait for all its answers.
+        """Send a request and return all its answers.
 
-        Each answer carries the number of its request. After any exception the process is stopped: what it had
-        still to answer must not be taken for the answer to the next request.
+        Each answer carries the number of its request. After an exception the process is stopped, so that no
+        late answer is taken for the answer to the next request.
 
         Raises:
-            ProcessLost: the process died, took too long, or answered what cannot be; the next request starts
+            ProcessLost: the process died, took too long, or gave an invalid answer; the next request starts
                 another.
             ReaderUnavailable: no process can be started, or there is no memory for the answer.
             ReaderError: the reader was closed.
@@ -96,7 +96,7 @@ class ReadingProcess:
         try:
             channel.send(number, (kind, *arguments), seconds)
             while True:
-                belongs, answer = channel.receive(seconds, _longest_answer(self._limits), unpickle_answer)
+                belongs, answer = channel.receive(seconds, _max_answer_bytes(self._limits), unpickle_answer)
                 if belongs != number:
                     raise MessageError(f"Request {number} was answered with one to {belongs}.")
                 if answer is None:
@@ -123,7 +123,7 @@ class ReadingProcess:
             raise
 
     def _start(self) -> Channel:
-        """Start a process; again after a while where it cannot be started."""
+        """Start a process, with several attempts."""
         for wait in (*_START_WAITS, None):
             if self._closed:
                 raise ReaderError("The reader was closed while it was reading.", "Open another.")
@@ -148,7 +148,7 @@ class ReadingProcess:
                 "Close other programs, or allow this user more processes, memory and files; then try again.",
             ) from error
         try:
-            channel.receive(_START_SECONDS, _longest_answer(self._limits), unpickle_answer)
+            channel.receive(_START_SECONDS, _max_answer_bytes(self._limits), unpickle_answer)
         except (EOFError, OSError, MessageError) as error:
             code = self._ended_with()
             channel.close()
@@ -164,12 +164,12 @@ class ReadingProcess:
         return channel
 
     def _spawn(self, shared: list[int]) -> tuple[subprocess.Popen[bytes], Channel]:
-        """A process, and the channel to it. What was opened for it is closed where it cannot be started."""
+        """Start a process and connect to it. On failure all descriptors opened for it are closed."""
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as undo:
             undo.callback(ours.close)
             lifeline, self._lifeline = os.pipe()
-            undo.callback(self._cut_lifeline)
+            undo.callback(self._close_lifeline)
             limits = json.dumps(asdict(self._limits))
             connected = str(theirs.fileno()), str(lifeline), limits, *map(str, shared)
             try:
@@ -178,10 +178,10 @@ class ReadingProcess:
                     pass_fds=[theirs.fileno(), lifeline, *shared],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    # Codecs and pydicom write warnings there that may quote the header.
+                    # Warnings of codecs and pydicom may quote the header.
                     stderr=subprocess.DEVNULL,
-                    # In the root folder nothing of the user's can be taken for a module: a folder named `dl`
-                    # where a program runs keeps gdcm from being imported.
+                    # The root folder has no user files that shadow modules: a folder named `dl` in the
+                    # working directory prevents the import of gdcm.
                     cwd="/",
                     env=_environment(),
                 )
@@ -191,10 +191,10 @@ class ReadingProcess:
         return process, Channel(ours.detach())
 
     def _ended_with(self) -> str:
-        """How a process that did not start has ended, in words."""
+        """Describe how a process that did not start has ended."""
         process = self._process
         try:
-            # It closes its end of the channel a little before it has ended.
+            # The process closes its end of the channel shortly before it ends.
             code = None if process is None else process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             code = None
@@ -203,55 +203,55 @@ class ReadingProcess:
         return f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
 
     def _cpu_seconds(self) -> float:
-        """CPU time that the process has taken."""
+        """Return the CPU time of the process in seconds."""
         pid = self.pid
         if pid is None:
             return 0.0
-        # What clock_getcpuclockid(3) gives for a process on Linux. One that has ended may have none.
+        # The clock id of clock_getcpuclockid(3) on Linux. A process that has ended may have none.
         with suppress(OSError):
             return time.clock_gettime((~pid << 3) | 2)
         return 0.0
 
-    def _cut_lifeline(self) -> None:
+    def _close_lifeline(self) -> None:
         lifeline, self._lifeline = self._lifeline, None
         if lifeline is not None:
             os.close(lifeline)
 
     def stop(self) -> None:
-        """End the process and wait for its end; the next request starts another.
+        """Kill the process and wait for its end; the next request starts another.
 
-        It may be writing to shared memory. Once the wait is over none of its threads runs, and no write of
-        its is under way: the memory can be given to the next study.
+        Afterwards no thread of the process runs and no write to shared memory is in progress, so that the
+        memory can be reused.
         """
         if self._process is not None:
             self.peak_memory_bytes = max(self.peak_memory_bytes, _peak_memory_bytes(self._process.pid))
         process, channel = self._process, self._channel
         if process is not None:
-            # First: where another thread waits for an answer, this ends its wait.
+            # First, so that a thread that waits for an answer returns.
             process.kill()
         if channel is not None:
             channel.close()
-        self._cut_lifeline()
+        self._close_lifeline()
         if process is not None:
             process.wait()
         self._channel = self._process = None
 
     def close(self) -> None:
-        """End the process for good."""
+        """Stop the process; no other is started."""
         self._closed = True
         self.stop()
 
 
-def _longest_answer(limits: ReadLimits) -> int:
-    """The most bytes that the answer for one file or frame can have; a longer one is not received."""
+def _max_answer_bytes(limits: ReadLimits) -> int:
+    """Return the largest size in bytes of an answer for one file or frame; a longer one is rejected."""
     header = _TEXT_FACTOR * limits.max_header_bytes + _FRAME_BYTES * limits.max_frames
     return max(header, 2 * limits.max_frame_pixels) + (1 << 16)
 
 
 def _peak_memory_bytes(pid: int) -> int:
-    """Largest resident memory of a running process; 0 of one that is gone.
+    """Return the peak resident memory of a running process, or 0 if it has ended.
 
-    The system's own count for children (RUSAGE_CHILDREN) holds what the parent had when it started them.
+    RUSAGE_CHILDREN would include the memory of the parent at the time of the fork.
     """
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
@@ -263,6 +263,6 @@ def _peak_memory_bytes(pid: int) -> int:
 def _environment() -> dict[str, str]:
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     if search := environment.get("PYTHONPATH"):
-        # Relative entries would mean something else in the folder that the process works in.
+        # Relative entries would refer to the working directory of the process.
         environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, search.split(os.pathsep)))
     return environment

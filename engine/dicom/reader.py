@@ -1,7 +1,7 @@
-"""The door to DICOM: scan paths to studies, then load the slices of a chosen series.
+"""Reader of DICOM files: scans paths for studies, then loads the slices of selected series.
 
-All reading happens in processes of its own (see `reading_process`). One that dies or hangs is replaced; the
-file it was on becomes a Problem, and the others are read as if nothing had been.
+Files are read in separate processes (see `reading_process`). A process that dies or hangs is replaced; its
+file becomes a Problem, and the other files are read normally.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from stenosis_trt.engine.dicom.answers import ask_process, lost_error, lost_frames_error
 from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember
 from stenosis_trt.engine.dicom.duplicates import have_same_description
 from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError, ReaderUnavailable
@@ -35,20 +36,20 @@ from stenosis_trt.engine.dicom.pixel_memory import (
 )
 from stenosis_trt.engine.dicom.process import ProcessLost, ReadingProcess
 from stenosis_trt.engine.dicom.series import build_studies
-from stenosis_trt.engine.dicom.unpacked import UnpackedArchives, members_of
+from stenosis_trt.engine.dicom.unpacked_archives import UnpackedArchives, members_of
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Problem, Stage, StudyHeader
 
-_FILES_A_REQUEST = 64
-"""A request and its answer take 0.2 ms beside the reading; shared by 64 files, that is nothing."""
+_FILES_PER_REQUEST = 64
+"""Files per request; amortises the 0.2 ms round trip."""
 
 _IDENTITY_KEY_BYTES = 32
 _STORED = np.uint16
-"""What a pixel is decoded to, or int16, which takes as much."""
-_FRAMES_A_REQUEST = 8
-"""Files of one frame that share a request whose answer holds no pixels. It takes about as long as decoding a
-file of 512² pixels that are not compressed."""
-_LOST_A_FILE = 3
-"""Frames of one file that may end a process before the file is given up: each costs two starts."""
+"""Type of decoded pixels; int16 has the same size."""
+_FRAMES_PER_REQUEST = 8
+"""Single-frame files per request if the pixels go to shared memory. The round trip takes about as long as
+decoding an uncompressed file of 512² pixels."""
+_MAX_CRASHES_PER_FILE = 3
+"""Processes that one file may crash before it is given up; each crash costs two starts."""
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
@@ -56,8 +57,8 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True)
 class Scan:
-    """What a scan found: studies, a Problem for each unusable file, and how many files were looked at. The
-    files of an archive count instead of it."""
+    """Result of a scan: studies, a Problem for each unusable file, and the number of files, where an archive
+    counts as the files in it."""
 
     studies: tuple[StudyHeader, ...]
     problems: tuple[Problem, ...]
@@ -65,31 +66,32 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A frame to be decoded, and its place in shared memory, where it has one."""
+class _FrameRequest:
+    """A frame to decode, and the shared memory reserved for it, if any."""
 
     frame: FrameHeader
-    place: ReservedFrame | None
+    reserved: ReservedFrame | None
 
     @property
     def room(self) -> tuple[int, int] | None:
-        """The same for the reading process: the first byte, and how many there are."""
-        return None if self.place is None else (self.place.offset, self.place.view.nbytes)
+        """Offset and size in bytes of the reserved memory, for the reading process."""
+        return None if self.reserved is None else (self.reserved.offset, self.reserved.view.nbytes)
 
 
-_File = tuple[Path, list[_Wanted]]
+_File = tuple[Path, list[_FrameRequest]]
 
 
 class DicomReader:
-    """Reads DICOM files in `workers` processes, under `limits`. Use it as a context manager.
+    """Reads DICOM files in separate processes. Use it as a context manager. Thread-safe.
 
-    Archives are unpacked into a temporary folder, which lasts until the reader is closed.
+    Faults of files are returned as Problems. Methods raise ReaderError if no reading process can be started;
+    once one was started, `scan` returns a Problem for each file that could not be read for this reason.
+    Archives are unpacked into a temporary folder, which is removed when the reader is closed.
 
-    With `memory`, slices can be decoded into its slots; it has to be open as long as the reader.
-
-    Its methods may be called from several threads. They raise ReaderError where no reading process can be
-    started; whatever is wrong with a file is a Problem. `scan` makes a Problem of each file, too, that it
-    cannot read for want of a process, once one could be started.
+    Args:
+        limits: limits of reading.
+        workers: number of reading processes.
+        memory: pixel memory that slices can be decoded into; must stay open as long as the reader.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class DicomReader:
             raise ValueError(f"{workers} reading processes were asked for. Ask for at least 1.")
         self.limits = limits or ReadLimits()
         self._workers, self._memory = workers, memory
-        # The same for all reading processes, and in no file: digests under it tell nothing after this run.
+        # Shared by all reading processes and never stored: digests reveal nothing after this run.
         self._identity_key = os.urandom(_IDENTITY_KEY_BYTES)
         self._unpacked = UnpackedArchives()
         self._processes = [ReadingProcess(self.limits, memory) for _ in range(workers)]
@@ -116,19 +118,19 @@ class DicomReader:
         self.close()
 
     def close(self) -> None:
-        """End the reading processes, and remove what was unpacked of archives. What is being read by another
-        thread ends with a ReaderError."""
+        """Stop the reading processes and remove unpacked archives. A read in another thread raises
+        ReaderError."""
         for process in self._processes:
             process.close()
         self._unpacked.close()
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Largest resident memory of a reading process, of those that have ended."""
+        """Peak resident memory of the reading processes that have ended."""
         return max(process.peak_memory_bytes for process in self._processes)
 
     def scan(self, paths: Sequence[Path], progress: Callable[[int], None] | None = None) -> Scan:
-        """Find and read the headers of all files below `paths`; no pixels.
+        """Read the headers of all files below `paths`, without pixels.
 
         Args:
             paths: folders, files, DICOMDIRs, archives.
@@ -155,11 +157,11 @@ class DicomReader:
                 else:
                     headers.append(answer)
                 done += 1
-                if progress and done % _FILES_A_REQUEST == 0:
+                if progress and done % _FILES_PER_REQUEST == 0:
                     progress(done)
 
         read(files)
-        for (archive, _), answers in self._each(self._unpack, list(archives)):
+        for (archive, _), answers in self._map_ordered(self._unpack, list(archives)):
             members, refused = members_of(archive, answers)
             problems.extend(refused)
             read(self._unpacked.add(archive, members))
@@ -178,17 +180,17 @@ class DicomReader:
         """Decode frames.
 
         Args:
-            frames: what to decode.
-            slot: of the reader's memory: where to put the pixels, behind what is there. Frames that do not
-                fit get arrays of their own, as all do without a slot, and are counted in its `left_out`. Once
-                this returns or raises, no process writes to the slot.
+            frames: frames to decode.
+            slot: slot of the reader's memory to which the pixels are appended. Frames that do not fit get
+                their own arrays, as all do without a slot, and are counted in `outside_slot`. No process
+                writes to the slot after this method has returned or raised.
 
         Returns:
-            The slices that could be decoded, in the order of `frames`, and a Problem for each file of which
-            something could not; or one Problem and no slice, where all together are over the limit.
+            The decoded slices in the order of `frames`, and a Problem for each file with a frame that could
+            not be decoded; or one Problem and no slice if the series exceeds `max_series_bytes`.
 
         Raises:
-            ValueError: the slot is of another memory.
+            ValueError: the slot belongs to another memory.
             ReaderError: no reading process can be started.
         """
         if slot is not None and (self._memory is None or slot not in self._memory.slots):
@@ -200,14 +202,14 @@ class DicomReader:
             advice = raise_limit("max_series_bytes", size)
             problem = Problem(str(frames[0].path.parent), Stage.PIXELS, reason, advice)
             return (), self._unpacked.problems([problem])
-        files: dict[Path, list[_Wanted]] = {}
+        files: dict[Path, list[_FrameRequest]] = {}
         for frame in frames:
-            files.setdefault(frame.path, []).append(_Wanted(frame, _place(frame, slot)))
+            files.setdefault(frame.path, []).append(_FrameRequest(frame, _reserve(frame, slot)))
         decoded: dict[tuple[Path, int], Any] = {}
         problems: list[Problem] = []
-        for chunk, found in self._each(self._files, _chunks(files, self._workers)):
+        for chunk, found in self._map_ordered(self._decode_files, _chunks(files, self._workers)):
             for (path, members), answers in zip(chunk, found, strict=True):
-                error = _lost_frames(answers, len(members))
+                error = lost_frames_error(answers, len(members))
                 if error:
                     problems.append(error.problem(self._unpacked.shown(path)))
                 for wanted, answer in zip(members, answers, strict=False):
@@ -227,17 +229,17 @@ class DicomReader:
             answer: References | DicomError = self._ask("dicomdir", path)[0]
             return answer
         except ProcessLost as lost:
-            return _lost(lost, Stage.FIND)
+            return lost_error(lost, Stage.FIND)
         except ReaderUnavailable as error:
-            return self._unread(error).of_file(Stage.FIND)
+            return self._require_started(error).of_file(Stage.FIND)
 
     def _each_header(self, files: Sequence[Path]) -> Iterator[tuple[Path, FileHeader | DicomError]]:
-        chunks = [list(files[k : k + _FILES_A_REQUEST]) for k in range(0, len(files), _FILES_A_REQUEST)]
-        for chunk, answers in self._each(self._headers, chunks):
+        chunks = [list(files[k : k + _FILES_PER_REQUEST]) for k in range(0, len(files), _FILES_PER_REQUEST)]
+        for chunk, answers in self._map_ordered(self._headers, chunks):
             yield from zip(chunk, answers, strict=True)
 
     def _unpack(self, found: tuple[Path, str]) -> list[ArchiveMember | RefusedMember | DicomError]:
-        """The files of an archive, unpacked, and what is wrong with others."""
+        """Unpack an archive; return its members and the errors of those that were not unpacked."""
         path, kind = found
         try:
             folder = self._unpacked.new_folder(path)
@@ -249,15 +251,15 @@ class DicomReader:
         try:
             answers = self._ask("archive", path, kind, folder)
         except ProcessLost as lost:
-            answers = [_lost(lost, Stage.HEADER)]
+            answers = [lost_error(lost, Stage.HEADER)]
         except ReaderUnavailable as error:
-            answers = [self._unread(error).of_file(Stage.HEADER)]
+            answers = [self._require_started(error).of_file(Stage.HEADER)]
         if answers and isinstance(answers[-1], DicomError):
             self._unpacked.discard(folder)
         return answers
 
     def _same_image(self, one: FileHeader, other: FileHeader) -> bool:
-        """Whether two files hold one image, in the same place and with the same pixels."""
+        """Return True if two files hold the same image: equal description and equal pixels."""
         if not have_same_description(one, other):
             return False
         try:
@@ -272,27 +274,26 @@ class DicomReader:
             return answers
         except ProcessLost as lost:
             if len(paths) == 1:
-                return [_lost(lost, Stage.HEADER)]
+                return [lost_error(lost, Stage.HEADER)]
         except ReaderUnavailable as error:
-            return [self._unread(error).of_file(Stage.HEADER)] * len(paths)
-        # One of the files ended the process: each gets a request of its own.
+            return [self._require_started(error).of_file(Stage.HEADER)] * len(paths)
+        # One of the files crashed the process: request each separately.
         return [answer for path in paths for answer in self._headers([path])]
 
-    def _unread(self, error: ReaderUnavailable) -> ReaderUnavailable:
-        """Why files are not read now; raised where nothing could ever be read here."""
+    def _require_started(self, error: ReaderUnavailable) -> ReaderUnavailable:
+        """Return the error, or raise it if no process has ever run."""
         if not any(process.has_run for process in self._processes):
             raise error
         return error
 
-    def _files(self, chunk: list[_File]) -> list[list[Any]]:
-        """The answers for the frames of each file."""
-        answers = self._images(chunk) if len(chunk) > 1 else None
-        # Where one of the files ended the process, each gets a request of its own.
-        return [self._pixels(*file) for file in chunk] if answers is None else answers
+    def _decode_files(self, chunk: list[_File]) -> list[list[Any]]:
+        """Decode the frames of several files; return the answers of each."""
+        answers = self._decode_single_frames(chunk) if len(chunk) > 1 else None
+        # If one of the files crashed the process, request each separately.
+        return [self._decode_file(*file) for file in chunk] if answers is None else answers
 
-    def _images(self, chunk: list[_File]) -> list[list[Any]] | None:
-        """The same by one request, for files of which one frame each is wanted; None where the process was
-        lost."""
+    def _decode_single_frames(self, chunk: list[_File]) -> list[list[Any]] | None:
+        """Decode one frame of each file with a single request; return None if the process was lost."""
         frames = [(path, wanted) for path, (wanted,) in chunk]
         try:
             (answers,) = self._ask(
@@ -300,38 +301,37 @@ class DicomReader:
             )
         except ProcessLost:
             return None
-        return [[_received(wanted, answer)] for (_, wanted), answer in zip(frames, answers, strict=True)]
+        return [[_frame_result(wanted, answer)] for (_, wanted), answer in zip(frames, answers, strict=True)]
 
-    def _pixels(self, path: Path, frames: list[_Wanted]) -> list[Any]:
-        whole, lost = self._decoded(path, frames)
+    def _decode_file(self, path: Path, frames: list[_FrameRequest]) -> list[Any]:
+        whole, lost = self._decode(path, frames)
         if lost is None or lost.hung or len(frames) == 1:
             return whole
-        # One of the frames ended the process: each gets a request of its own, until too many have.
+        # One of the frames crashed the process: request each separately, until too many crash it.
         answers: list[Any] = []
-        left = _LOST_A_FILE
+        left = _MAX_CRASHES_PER_FILE
         for frame in frames:
-            found, lost = self._decoded(path, [frame]) if left else (whole, None)
+            found, lost = self._decode(path, [frame]) if left else (whole, None)
             left -= lost is not None
             answers.extend(found)
         return answers
 
-    def _decoded(self, path: Path, frames: list[_Wanted]) -> tuple[list[Any], ProcessLost | None]:
+    def _decode(self, path: Path, frames: list[_FrameRequest]) -> tuple[list[Any], ProcessLost | None]:
         try:
             answers = self._ask("pixels", path, [(wanted.frame.index, wanted.room) for wanted in frames])
-            return [_received(*pair) for pair in zip(frames, answers, strict=False)], None
+            return [_frame_result(*pair) for pair in zip(frames, answers, strict=False)], None
         except ProcessLost as lost:
-            return [_lost(lost, Stage.PIXELS)], lost
+            return [lost_error(lost, Stage.PIXELS)], lost
 
     def _ask(self, kind: str, *arguments: Any) -> list[Any]:
-        """Ask a free process; once more where it was lost and the file need not be why: something else may
-        have ended it, or kept it from going on."""
+        """Send a request to a free process; repeat it once if something else may have ended the process."""
         with self._process() as process:
             try:
-                return _asked(process, kind, *arguments)
+                return ask_process(process, kind, *arguments)
             except ProcessLost as lost:
                 if lost.computed:
                     raise
-                return _asked(process, kind, *arguments)
+                return ask_process(process, kind, *arguments)
 
     @contextmanager
     def _process(self) -> Iterator[ReadingProcess]:
@@ -341,11 +341,11 @@ class DicomReader:
         finally:
             self._free.put(process)
 
-    def _each(
+    def _map_ordered(
         self, read: Callable[[_Request], _Answer], requests: Iterable[_Request]
     ) -> Iterator[tuple[_Request, _Answer]]:
-        """Each request with its answer, in order; not many more are under way than there are processes, so
-        that an interrupt is soon obeyed and answers do not pile up."""
+        """Yield each request with its answer, in order. Few more requests than processes are pending, so that
+        interrupts take effect soon and answers do not accumulate."""
         pending: deque[tuple[_Request, Future[_Answer]]] = deque()
         with ThreadPoolExecutor(self._workers, thread_name_prefix="dicom") as pool:
             try:
@@ -358,7 +358,7 @@ class DicomReader:
                     done, future = pending.popleft()
                     yield done, future.result()
             except KeyboardInterrupt:
-                # The pool waits for what is being read, which may take as long as its time limit.
+                # Closing ends the reads in progress; the pool would wait for them, up to the time limit.
                 self.close()
                 raise
             finally:
@@ -366,41 +366,13 @@ class DicomReader:
                     future.cancel()
 
 
-def _asked(process: ReadingProcess, kind: str, *arguments: Any) -> list[Any]:
-    """The answers of a process, of the kind that was asked for; one that answers otherwise is lost."""
-    answers = process.ask(kind, *arguments)
-    if not _ANSWERS[kind](arguments, answers):
-        process.stop()
-        raise ProcessLost(hung=False, wrong=True)
-    return answers
-
-
-def _are(answers: Any, count: int, *kinds: type) -> bool:
-    """Whether these are `count` answers, each of one of `kinds`."""
-    return (
-        isinstance(answers, list) and len(answers) == count and all(isinstance(one, kinds) for one in answers)
-    )
-
-
-_PIXELS = (np.ndarray, WrittenFrame, DicomError)
-_ANSWERS: dict[str, Callable[[Sequence[Any], list[Any]], bool]] = {
-    "dicomdir": lambda asked, found: _are(found, 1, list, DicomError),
-    "headers": lambda asked, found: len(found) == 1 and _are(found[0], len(asked[0]), FileHeader, DicomError),
-    "images": lambda asked, found: len(found) == 1 and _are(found[0], len(asked[0]), *_PIXELS),
-    "pixels": lambda asked, found: _are(found, len(asked[1]), *_PIXELS) or _are(found, 1, DicomError),
-    "archive": lambda asked, found: _are(found, len(found), ArchiveMember, RefusedMember, DicomError),
-    "same_pixels": lambda asked, found: _are(found, 1, bool),
-}
-"""What the answers to each request must be: arguments and answers → whether they are."""
-
-
-def _chunks(files: dict[Path, list[_Wanted]], workers: int) -> Iterator[list[_File]]:
-    """The files in requests. Those of one frame that has a place share one, but few enough that all processes
-    have something to do."""
-    most = min(_FRAMES_A_REQUEST, -(-len(files) // workers))
+def _chunks(files: dict[Path, list[_FrameRequest]], workers: int) -> Iterator[list[_File]]:
+    """Yield the files of each request. Single frames with reserved memory share a request, but not so many
+    that a process is idle."""
+    most = min(_FRAMES_PER_REQUEST, -(-len(files) // workers))
     chunk: list[_File] = []
     for file in files.items():
-        small = len(file[1]) == 1 and file[1][0].place is not None
+        small = len(file[1]) == 1 and file[1][0].reserved is not None
         if chunk and (not small or len(chunk) >= most):
             yield chunk
             chunk = []
@@ -412,34 +384,15 @@ def _chunks(files: dict[Path, list[_Wanted]], workers: int) -> Iterator[list[_Fi
         yield chunk
 
 
-def _place(frame: FrameHeader, slot: PixelSlot | None) -> ReservedFrame | None:
-    """Room for a frame by what its header said when it was scanned."""
+def _reserve(frame: FrameHeader, slot: PixelSlot | None) -> ReservedFrame | None:
+    """Reserve memory for a frame by the size in its header."""
     if slot is None or frame.pose is None:
         return None
     return slot.reserve((frame.pose.rows, frame.pose.columns), _STORED)
 
 
-def _received(wanted: _Wanted, answer: Any) -> Any:
-    """The pixels of a frame, or the DicomError that it has none for."""
+def _frame_result(wanted: _FrameRequest, answer: Any) -> Any:
+    """Return the pixels of a frame, or its DicomError."""
     if not isinstance(answer, WrittenFrame):
         return answer
-    return invalid_answer_error() if wanted.place is None else written_frame(wanted.place, answer)
-
-
-def _lost(lost: ProcessLost, stage: Stage) -> DicomError:
-    if lost.wrong:
-        return invalid_answer_error(stage)
-    what = "took longer than the limit" if lost.hung else "ended the process that did it"
-    setting = "timeout_seconds" if lost.hung else "decode_memory_bytes"
-    advice = f"The file is broken: send or export it again. If it is whole, raise --limit {setting}."
-    return DicomError(stage, f"Reading the file {what}.", advice, temporary=True)
-
-
-def _lost_frames(answers: Sequence[Any], frames: int) -> DicomError | None:
-    """One row for a file, however many of its frames are lost."""
-    errors = [answer for answer in answers if isinstance(answer, DicomError)]
-    if not errors or len(errors) == len(answers):
-        return errors[0] if errors else None
-    first = errors[0]
-    reason = f"{len(errors)} of {frames} frames cannot be decoded: {first.reason}"
-    return DicomError(first.stage, reason, first.advice, temporary=any(error.temporary for error in errors))
+    return invalid_answer_error() if wanted.reserved is None else written_frame(wanted.reserved, answer)

@@ -1,9 +1,9 @@
 """A reading process: answers requests for headers and pixels until its channel is closed.
 
-Started by `process` as `python -m stenosis_trt.engine.dicom.reading_process CHANNEL LIFELINE LIMITS [MEMORY]`
-with descriptors of the channel, of a pipe that nobody writes to and that is closed when the program ends, and
-of a `PixelMemory`. It runs under a cap of its address space, so that a codec that asks for
-too much, or crashes, takes nothing else with it. Shared memory is not mapped: the cap need not allow for it.
+`process` starts it as `python -m stenosis_trt.engine.dicom.reading_process CHANNEL LIFELINE LIMITS [MEMORY]`
+with the descriptors of the channel, of a pipe whose closing tells that the program has ended, and of a
+`PixelMemory`. Its address space is limited, so that a codec that requests too much memory or crashes affects
+nothing else. The shared memory is not mapped and does not count.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ import numpy as np
 from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember, unpack
 from stenosis_trt.engine.dicom.channel import Channel
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
-from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError
+from stenosis_trt.engine.dicom.errors import EXPORT_AGAIN, ArchiveFound, DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
+from stenosis_trt.engine.dicom.padding import Stored
 from stenosis_trt.engine.dicom.pixel_memory import WrittenFrame, write_frame
-from stenosis_trt.engine.dicom.pixels import OpenPixels, Stored, open_pixels
+from stenosis_trt.engine.dicom.pixels import OpenPixels, open_pixels
 from stenosis_trt.engine.records import Stage
 
 READY = "ready"
 END = None
-"""Follows the last answer to a request."""
+"""Sent after the last answer to a request."""
 
-_EXPORT_AGAIN = "Send or export the file again."
 _LARGEST_ADDRESS_SPACE, _PROBE_BYTES = 1 << 47, 1 << 20
-"""Bytes that a process can have at most, and how exactly its size is found without /proc."""
+"""Largest address space of a process, and the precision with which its size is determined without /proc."""
 
 
 def describe(error: BaseException, stage: Stage, limits: ReadLimits) -> DicomError:
-    """What went wrong with a file, in words, whatever was raised.
+    """Return the DicomError for any exception raised while a file was read.
 
-    No text of the error itself is passed on: it may quote the header.
+    The text of the exception is dropped, since it may quote the header.
     """
     if isinstance(error, ArchiveFound):
         return error
@@ -53,12 +53,14 @@ def describe(error: BaseException, stage: Stage, limits: ReadLimits) -> DicomErr
         return DicomError(stage, error.reason, error.advice, error.harmless, error.study_uid)
     if isinstance(error, FileNotFoundError):
         return DicomError(
-            stage, "The file went away while it was read.", "Grade the folder once copying is done."
+            stage, "The file was removed while it was read.", "Grade the folder once copying is done."
         )
     if isinstance(error, PermissionError):
-        return DicomError(stage, "The file may not be read.", "Give this user permission to read it.")
+        return DicomError(
+            stage, "Permission to read the file is denied.", "Give this user permission to read it."
+        )
     if isinstance(error, IsADirectoryError):
-        return DicomError(stage, "A folder stands where a file was.", "Grade the folder again.")
+        return DicomError(stage, "The file was replaced by a folder.", "Grade the folder again.")
     if isinstance(error, MemoryError):
         advice = raise_limit("decode_memory_bytes", 2 * limits.decode_memory_bytes)
         return DicomError(stage, "Reading the file takes more memory than the limit.", advice)
@@ -66,13 +68,13 @@ def describe(error: BaseException, stage: Stage, limits: ReadLimits) -> DicomErr
         return DicomError(
             stage, f"The file cannot be read ({error.strerror or type(error).__name__}).", "Check the disk."
         )
-    return DicomError(stage, f"The file is broken ({type(error).__name__}).", _EXPORT_AGAIN)
+    return DicomError(stage, f"The file is broken ({type(error).__name__}).", EXPORT_AGAIN)
 
 
 def headers(
     paths: Sequence[Path], identity_key: bytes, limits: ReadLimits
 ) -> Iterator[list[FileHeader | DicomError]]:
-    """All headers in one answer; what they say of the patient only as digests under `identity_key`."""
+    """Answer with all headers; patient attributes are digests with `identity_key`."""
     yield [_header(path, identity_key, limits) for path in paths]
 
 
@@ -84,20 +86,20 @@ def _header(path: Path, identity_key: bytes, limits: ReadLimits) -> FileHeader |
 
 
 Room = tuple[int, int] | None
-"""Where a frame's pixels go in shared memory: its first byte there, and how many it may take."""
+"""Offset and size in bytes of the shared memory reserved for a frame, or None."""
 
 
 def pixels(
     memory: int | None, path: Path, frames: Sequence[tuple[int, Room]], limits: ReadLimits
 ) -> Iterator[Stored | WrittenFrame | DicomError]:
-    """One answer a frame, or a single one where the file as a whole cannot be used.
+    """Answer once for each frame, or once if the file as a whole cannot be used.
 
     Args:
-        memory: descriptor of the shared memory, or None where there is none.
+        memory: descriptor of the shared memory, or None.
         path: the file.
-        frames: the index of each frame, 0-based, and its room. One without, or for which it is too small, is
-            answered with its pixels.
-        limits: of the file.
+        frames: index of each frame, counted from 0, and its room. The answer to a frame that does not fit
+            into its room, or has none, contains the pixels.
+        limits: limits of reading.
     """
     try:
         with open_pixels(path, limits) as opened:
@@ -110,7 +112,7 @@ def pixels(
 def images(
     memory: int | None, files: Sequence[tuple[Path, int, Room]], limits: ReadLimits
 ) -> Iterator[list[Stored | WrittenFrame | DicomError]]:
-    """What `pixels` answers for files of which one frame each is wanted, in one answer."""
+    """Answer once with the frames of several files, one frame each; see `pixels`."""
     yield [next(pixels(memory, path, [(index, room)], limits)) for path, index, room in files]
 
 
@@ -126,7 +128,7 @@ def _frame(
 
 
 def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] | DicomError]:
-    """What a DICOMDIR lists, in one answer."""
+    """Answer with the references of a DICOMDIR."""
     try:
         yield list_dicomdir(path, limits)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
@@ -134,7 +136,7 @@ def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] |
 
 
 def _address_space_bytes() -> int:
-    """Size of this process's address space, also where /proc is not mounted."""
+    """Return the size of this process's address space, even if /proc is not mounted."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
     except OSError:
@@ -142,7 +144,7 @@ def _address_space_bytes() -> int:
 
 
 def _probed_address_space_bytes() -> int:
-    """The lowest limit of the address space under which a page can still be mapped."""
+    """Return the lowest limit of the address space under which a page can be mapped."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     too_low, enough = 0, _LARGEST_ADDRESS_SPACE if hard == resource.RLIM_INFINITY else hard
     try:
@@ -162,7 +164,7 @@ def _probed_address_space_bytes() -> int:
 def archive(
     path: Path, kind: str, folder: Path, limits: ReadLimits
 ) -> Iterator[ArchiveMember | RefusedMember | DicomError]:
-    """What `unpack` yields, an answer each; a DicomError where nothing of the archive is to be used."""
+    """Answer with each item that `unpack` yields; with a DicomError if the archive must not be used."""
     try:
         yield from unpack(path, kind, folder, limits)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
@@ -170,12 +172,11 @@ def archive(
 
 
 def same_pixels(one: Path, other: Path, frames: int, limits: ReadLimits) -> Iterator[bool]:
-    """Whether two files of so many frames hold the same stored values, in one answer; False where one of them
-    cannot be decoded."""
+    """Answer whether `frames` frames of two files have equal stored values; no if one cannot be decoded."""
     try:
         with open_pixels(one, limits) as first, open_pixels(other, limits) as second:
             yield all(np.array_equal(first.decode(k), second.decode(k)) for k in range(frames))
-    except Exception:  # noqa: BLE001 - what cannot be compared is not the same
+    except Exception:  # noqa: BLE001 - a broken file may raise anything; then the files are not equal
         yield False
 
 
@@ -183,27 +184,27 @@ def _cap_memory(extra: int) -> None:
     cap = _address_space_bytes() + extra
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (cap if hard == resource.RLIM_INFINITY else min(cap, hard), hard))
-    # A codec that crashes must not leave a patient's image in a core file.
+    # A crash must not leave patient data in a core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _end_with(lifeline: int) -> None:
-    """Have the system end this process when the other end of `lifeline` is closed, also in the middle of a
-    decoder. Where the system cannot, the process ends when it next answers."""
+def _end_with_lifeline(lifeline: int) -> None:
+    """Let the system end this process when the other end of `lifeline` is closed, even within a decoder. If
+    that is not supported, the process ends with its next answer."""
     with suppress(OSError):
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-        # The system then sends SIGIO when the pipe's state changes; by default that ends a process.
+        # The system then sends SIGIO when the pipe is closed, which ends the process by default.
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def main() -> None:
-    """Serve requests `(kind, *arguments)` on the channel; every answer has its request's number."""
-    # A terminal sends signals to the program's group, and a scheduler to all processes of a job; the reader
-    # decides when this one ends. A session of its own would take it out of what `nice` is relative to.
+    """Serve requests `(kind, *arguments)` on the channel; each answer carries the number of its request."""
+    # Terminals signal the process group and schedulers all processes of a job, but the reader decides when
+    # this process ends. A new session would change the scheduling group that `nice` refers to.
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    _end_with(int(sys.argv[2]))
+    _end_with_lifeline(int(sys.argv[2]))
     channel = Channel(int(sys.argv[1]))
     limits = ReadLimits(**json.loads(sys.argv[3]))
     memory = int(sys.argv[4]) if len(sys.argv) > 4 else None
@@ -219,7 +220,7 @@ def main() -> None:
                 channel.send(request, answer)
             channel.send(request, END)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        # The reader has gone.
+        # The reader has closed the channel.
         return
 
 

@@ -1,4 +1,4 @@
-"""Files joined to studies and series: patients told apart, duplicates left out."""
+"""Grouping of files into studies and series: separates patients and drops duplicates."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from stenosis_trt.engine.dicom.duplicates import SameImage, copies_problem, have
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.patients import split_by_patient
 from stenosis_trt.engine.dicom.stack_geometry import StackMember
+from stenosis_trt.engine.dicom.uids import is_replacement
 from stenosis_trt.engine.dicom.volumes import Volume, split_volumes
 from stenosis_trt.engine.records import Problem, SeriesHeader, Stage, StudyHeader
 
 SOP_UID_SHARED = "sop_uid_shared"
-"""Warning: images in different places have one SOP Instance UID, so that it names no single slice."""
+"""Warning: images at different positions share a SOP Instance UID, which thus identifies no single slice."""
 SERIES_UID_PER_SLICE = "series_uid_per_slice"
-"""Warning: slices with a Series Instance UID each were joined to a stack."""
+"""Warning: slices with one Series Instance UID each were joined to a stack."""
+UID_REPLACED = "uid_replaced"
+"""Warning: a UID of the study is invalid; its hash takes its place."""
 
-_FEWEST_SINGLES = 5
-"""Images with a Series Instance UID each that make a stack: what a series of the fewest slices has."""
+_MIN_SINGLE_IMAGES = 5
+"""Least number of images with one Series Instance UID each that are joined to a stack."""
 
 
 def build_studies(
@@ -27,21 +30,21 @@ def build_studies(
 ) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
     """Group files by study, patient and series.
 
-    Patients that share a Study Instance UID have a study each (see `patients`). Frames of a series are
+    Patients that share a Study Instance UID get one study each (see `patients`). Frames of a series are
     ordered by position along their mean normal, never by instance number. Different contrasts, planes and
-    acquisitions of one series, and several images in one place, make several volumes: a SeriesHeader each,
-    with the same UID (see `volumes`). Slices of different tilt stay one series. Slices with a Series
-    Instance UID each are joined where they agree in all else.
+    acquisitions of one series, and several images at one position, are separate volumes: one SeriesHeader
+    each, with the same UID (see `volumes`). Slices of different tilt stay one series. Slices with one Series
+    Instance UID each are joined if they agree in all else.
 
     Args:
-        headers: of all files.
-        same_image: whether two files that differ hold the same image.
+        headers: headers of all files.
+        same_image: compares files that are not equal.
 
     Returns:
-        Studies in order of UID and of their first paths, and a Problem for each file whose SOP Instance UID
-        another one of its study has, in the same place and with different content; the first of them is kept.
-        Equal copies are dropped silently, and copies of the same image in which other elements differ have
-        one harmless Problem a study.
+        Studies ordered by UID and first path, and a Problem for each file whose SOP Instance UID and position
+        another file of its study has with different content; the first of them is kept. Equal copies are
+        dropped without a Problem; copies of an image in which other elements differ have one harmless Problem
+        per study.
     """
     by_study: dict[str, list[FileHeader]] = defaultdict(list)
     for header in headers:
@@ -57,6 +60,7 @@ def build_studies(
                 *patient.warnings,
                 *((SOP_UID_SHARED,) if len({file.sop_instance_uid for file in kept}) < len(kept) else ()),
                 *((SERIES_UID_PER_SLICE,) if joined else ()),
+                *((UID_REPLACED,) if any(map(_has_replaced_uid, kept)) else ()),
             )
             key = uid if number == 1 else f"{uid}#{number}"
             studies.append(StudyHeader(uid, _common_folder(series), series, key=key, warnings=warnings))
@@ -66,11 +70,11 @@ def build_studies(
 def _without_duplicates(
     files: Sequence[FileHeader], same_image: SameImage
 ) -> tuple[list[FileHeader], list[Problem]]:
-    """The files of one study and patient without second copies; images in other places are none."""
+    """Return the files of one study and patient without duplicates, and the problems of the others."""
     first: dict[Hashable, FileHeader] = {}
     problems, copies = [], []
     for header in files:
-        earlier = first.setdefault((header.sop_instance_uid, _place(header)), header)
+        earlier = first.setdefault((header.sop_instance_uid, _rounded_poses(header)), header)
         if earlier is header or have_same_content(earlier.path, header.path):
             continue
         if same_image(earlier, header):
@@ -85,11 +89,18 @@ def _without_duplicates(
                 header.study_uid,
             )
         )
-    return list(first.values()), [*problems, *copies_problem(copies)]
+    if copies:
+        problems.append(copies_problem(copies))
+    return list(first.values()), problems
 
 
-def _place(header: FileHeader) -> Hashable:
-    """Where a file's first and last frames lie, to a tenth of a millimetre."""
+def _has_replaced_uid(header: FileHeader) -> bool:
+    """Return True if a UID that results contain is the hash of an invalid one."""
+    return any(map(is_replacement, (header.study_uid, header.series_uid, header.sop_instance_uid)))
+
+
+def _rounded_poses(header: FileHeader) -> Hashable:
+    """Return the poses of a file's first and last frame, rounded to 0.1 mm."""
     poses = [frame.header.pose for frame in (header.frames[0], header.frames[-1])]
     return tuple(
         tuple(round(value, 1) for value in (*pose.origin, *pose.row_direction, *pose.column_direction))
@@ -99,13 +110,13 @@ def _place(header: FileHeader) -> Hashable:
 
 
 def _all_series(files: Sequence[FileHeader]) -> tuple[tuple[SeriesHeader, ...], bool]:
-    """The volumes of all series of a study, and whether slices with a UID each were joined."""
+    """Return the volumes of all series of a study, and whether series of one image were joined."""
     members: dict[tuple[str, str], list[StackMember]] = defaultdict(list)
     for file in files:
         members[file.series_uid, file.frame_of_reference_uid].extend(
             StackMember(frame, file) for frame in file.frames
         )
-    singles, joined = _joined_singles([group for group in members.values() if len(group) == 1])
+    singles, joined = _join_single_images([group for group in members.values() if len(group) == 1])
     volumes = [
         volume
         for _, group in sorted(members.items(), key=lambda item: item[0])
@@ -115,21 +126,21 @@ def _all_series(files: Sequence[FileHeader]) -> tuple[tuple[SeriesHeader, ...], 
     return tuple(_header(volume) for volume in ordered), joined
 
 
-def _joined_singles(groups: Sequence[list[StackMember]]) -> tuple[list[Volume], bool]:
-    """Volumes of series of one image each, and whether some were joined.
+def _join_single_images(groups: Sequence[list[StackMember]]) -> tuple[list[Volume], bool]:
+    """Return the volumes of series of one image each, and whether some were joined.
 
-    Images that agree in all but their Series Instance UIDs are one stack, where no two of them lie in one
-    place and they do not run through one another. Where they cannot be joined, each says so.
+    Images that agree in all but their Series Instance UIDs are one stack unless two of them share a position
+    or they are interleaved. If they cannot be joined, each gets a defect.
     """
     alike: dict[Hashable, list[StackMember]] = defaultdict(list)
     for (member,) in groups:
-        alike[_kind(member)].append(member)
+        alike[_stack_attributes(member)].append(member)
     volumes, joined = [], False
     for members in alike.values():
         reason = ""
-        if len(members) >= _FEWEST_SINGLES:
+        if len(members) >= _MIN_SINGLE_IMAGES:
             found = split_volumes(members)
-            reason = _why_apart(members, found)
+            reason = _join_blocker(members, found)
             if not reason:
                 volumes.extend(found)
                 joined = True
@@ -138,8 +149,8 @@ def _joined_singles(groups: Sequence[list[StackMember]]) -> tuple[list[Volume], 
     return volumes, joined
 
 
-def _kind(member: StackMember) -> Hashable:
-    """What images of one stack have in common; their frame of reference is looked at afterwards."""
+def _stack_attributes(member: StackMember) -> Hashable:
+    """Return the attributes that the images of one stack share, except the frame of reference."""
     file, pose = member.file, member.pose
     return (
         (file.modality, file.sop_class_uid, file.series_number, file.description, file.protocol),
@@ -149,8 +160,8 @@ def _kind(member: StackMember) -> Hashable:
     )
 
 
-def _why_apart(members: Sequence[StackMember], found: Sequence[Volume]) -> str:
-    """Why images with a Series Instance UID each cannot be joined to the one stack that was found, or ""."""
+def _join_blocker(members: Sequence[StackMember], found: Sequence[Volume]) -> str:
+    """Return why images with one Series Instance UID each cannot be joined to one stack, or ""."""
     file = members[0].file
     begin = f"each of {len(members)} images like it has a Series Instance UID of its own, and "
     if len({member.file.frame_of_reference_uid for member in members}) > 1:
@@ -158,12 +169,12 @@ def _why_apart(members: Sequence[StackMember], found: Sequence[Volume]) -> str:
     if file.series_number is None and not file.description:
         return begin + "neither series number nor description says which belong together"
     if len(found) > 1 or found[0].defect:
-        return begin + "several lie in one place or run through one another, so that they are not one stack"
+        return begin + "several share a position or are interleaved, so that they are not one stack"
     return ""
 
 
 def _header(volume: Volume) -> SeriesHeader:
-    """What a volume says of itself is what its first frame says."""
+    """Return the header of a volume, with the attributes of its first frame."""
     first = volume.members[0]
     file = first.file
     times = [member.frame.volume.acquired for member in volume.members]

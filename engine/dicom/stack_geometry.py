@@ -1,4 +1,4 @@
-"""Frames of one series, and how they lie to one another."""
+"""Geometry of the frames of one series."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from stenosis_trt.engine.dicom.header import FileHeader, FoundFrame
 from stenosis_trt.engine.geometry import FloatArray, SlicePose
 
 SAME_PLACE_MM = 0.05
-"""Images closer than this lie in one place: a tenth of a pixel, and far above rounding in headers."""
+"""Images closer than this share a position: a tenth of a pixel, and far above rounding in headers."""
 SAME_PLACE_COSINE = 0.9999
 _SAME_STATION_MM = 20.0
-"""Stacks of one place are shifted less, if at all; stations of a spine lie ten times as far apart."""
+"""Largest in-plane shift of stacks of one region; stations of a spine are ten times as far apart."""
 _PARALLEL_DEGREES = 2.0
 
 
 @dataclass(frozen=True)
 class StackMember:
-    """One frame of a series, and the file that it is in."""
+    """A frame of a series and the header of its file."""
 
     frame: FoundFrame
     file: FileHeader
 
     @property
     def pose(self) -> SlicePose:
-        """Where it lies."""
+        """Pose of the frame."""
         if self.frame.header.pose is None:
-            raise ValueError("A frame without a pose reached the series; the header stage refuses those.")
+            raise ValueError("A frame without a pose reached the series; `read_header` rejects those.")
         return self.frame.header.pose
 
 
@@ -41,8 +41,8 @@ Group = list[StackMember]
 class Geometry:
     """Centres `(N, 3)`, normals `(N, 3)` and positions `(N,)` along the mean normal, in mm."""
 
-    # They repeat what SlicePose offers, for many poses at once: its properties keep what they computed, which
-    # would triple the memory that a scan of many files takes.
+    # Computed for all poses at once, not by SlicePose: its cached properties would triple the memory of a
+    # scan.
     def __init__(self, members: Group) -> None:
         self._members = members
         poses = [member.pose for member in members]
@@ -57,7 +57,7 @@ class Geometry:
         self.normals: FloatArray = np.asarray(np.cross(rows, columns), dtype=np.float64)
         turned = np.where(self.normals @ self.normals[0] < 0, -1.0, 1.0)[:, None] * self.normals
         mean = turned.mean(axis=0)
-        # Turned to point to the patient's left, back or head.
+        # Points to the patient's left, back or head.
         mean = mean * np.sign(mean[int(np.argmax(np.abs(mean)))])
         self.along: FloatArray = np.asarray(self.centres @ mean)
         length = float(np.linalg.norm(mean))
@@ -66,30 +66,30 @@ class Geometry:
         self.axial = int(np.argmax(np.abs(mean))) == 2
 
     def ordered(self) -> Group:
-        """The members in order of position."""
+        """Return the members in order of position."""
         return [self._members[index] for index in np.argsort(self.along, kind="stable").tolist()]
 
-    def place_labels(self) -> list[int]:
-        """Number the planes; frames in one plane have one number."""
+    def position_labels(self) -> list[int]:
+        """Return a label for each frame; frames at one position share a label."""
         along, centres, normals = self.along, self.centres, self.normals
-        places = [0] * len(along)
-        # One frame of each place that is not yet too far behind along the direction.
-        open_places: list[int] = []
+        labels = [0] * len(along)
+        # One frame of each position within SAME_PLACE_MM along the normal.
+        nearby: list[int] = []
         for index in np.argsort(along, kind="stable").tolist():
-            open_places = [other for other in open_places if along[index] - along[other] <= SAME_PLACE_MM]
-            for other in open_places:
+            nearby = [other for other in nearby if along[index] - along[other] <= SAME_PLACE_MM]
+            for other in nearby:
                 near = np.abs(centres[index] - centres[other]).max() <= SAME_PLACE_MM
                 if near and abs(normals[index] @ normals[other]) >= SAME_PLACE_COSINE:
-                    places[index] = places[other]
+                    labels[index] = labels[other]
                     break
             else:
-                places[index] = index
-                open_places.append(index)
-        return places
+                labels[index] = index
+                nearby.append(index)
+        return labels
 
 
 def group_by_label(members: Group, labels: Iterable[Hashable]) -> list[Group]:
-    """Members with one label each, in the order in which labels come first."""
+    """Group members by their labels, in the order of first occurrence."""
     groups: dict[Hashable, Group] = defaultdict(list)
     for member, label in zip(members, labels, strict=True):
         groups[label].append(member)
@@ -97,7 +97,7 @@ def group_by_label(members: Group, labels: Iterable[Hashable]) -> list[Group]:
 
 
 def tilt_labels(members: Group, degrees: float) -> list[int]:
-    """Number directions of the normal; those that a chain of steps below `degrees` joins have one number."""
+    """Return a label for each member's normal; normals connected by steps below `degrees` share a label."""
     rounded, inverse = np.unique(np.round(Geometry(members).normals, 4), axis=0, return_inverse=True)
     every = rounded / np.linalg.norm(rounded, axis=1, keepdims=True)
     numbers = np.full(len(every), -1)
@@ -115,7 +115,7 @@ def tilt_labels(members: Group, degrees: float) -> list[int]:
 
 
 def station_labels(geometry: Geometry) -> npt.NDArray[np.int64]:
-    """Number the places within the plane: centres far apart have different numbers."""
+    """Return a label for each in-plane position, `(N,)`: centres far apart have different labels."""
     normal = geometry.normals[0]
     within = geometry.centres - np.outer(geometry.centres @ normal, normal)
     stations = np.full(len(within), -1)

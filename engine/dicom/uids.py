@@ -1,8 +1,8 @@
-"""Unique identifiers as headers hold them, made safe to write.
+"""Unique identifiers, made safe to write.
 
-Real UIDs are sloppy: components begin with a zero, or more than 64 characters are taken. Some systems put
-names, paths or formulas there. What is no UID is replaced by its hash, the same text always by the same, so
-files still belong together.
+Many UIDs violate the standard slightly, by leading zeros or more than 64 characters. Some systems write
+names, paths or formulas in their place. These are replaced by their hash, equal texts by equal hashes, so
+that the files of a study stay together.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from __future__ import annotations
 import hashlib
 import re
 
-_UID = re.compile(r"[0-9.]{1,64}")
+_VALID_UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+", re.ASCII)
+_SAFE_UID = re.compile(r"[0-9.]{1,64}")
 _HASHED = "hash:"
 _DIGITS = 32
-"""128 bits: no two texts of a run share them."""
+"""128 bits, enough to exclude collisions."""
+
+
+def is_uid(text: str) -> bool:
+    """Return True if a text is a valid UID (DICOM PS3.5, 9.1)."""
+    return len(text) <= 64 and _VALID_UID.fullmatch(text) is not None
 
 
 def safe_uid(text: str) -> str:
-    """The UID as it is if it consists of at most 64 digits and dots (PS3.5, 9.1); else "hash:" and the first
-    128 bits of its SHA-256. An empty text stays empty."""
-    if not text or _UID.fullmatch(text):
+    """Return a UID of at most 64 digits and dots (PS3.5, 9.1) unchanged, any other text as "hash:" with the
+    first 128 bits of its SHA-256. An empty text stays empty."""
+    if not text or _SAFE_UID.fullmatch(text):
         return text
     return _HASHED + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
 

@@ -1,8 +1,7 @@
-"""Values of data elements as text and numbers, where they are written as the standard has it and where not.
+"""Decoding of element values to text and numbers (DICOM PS3.5, 6.1 and 6.2).
 
-What other readers accept is accepted: padding by NULs and blanks on either side, decimal strings that are
-longer than allowed, a trailing backslash, decimal commas. What could be read in two ways is no value.
-Encoding: DICOM PS3.5, 6.1 and 6.2.
+Common deviations from the standard are accepted: padding by NULs and blanks on either side, decimal strings
+that are too long, a trailing backslash, decimal commas. Ambiguous values are rejected.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ from functools import cache
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 
 _TEXT_DELIMITERS = set(b"\t\n\f\r\\")
-"""After each of them a text is in its first character set again (PS3.5, 6.1.2.5.3)."""
-_LONGEST_NUMBER = 64
-"""Bytes. The standard allows 16; writers that print all digits of a float take about 25."""
+"""Each resets a text to its first character set (PS3.5, 6.1.2.5.3)."""
+_MAX_NUMBER_BYTES = 64
+"""Bytes. The standard allows 16; writers that print all digits of a float need about 25."""
 _PADDING = b" \0\t\r\n"
 _NUMBER = re.compile(rb"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 _THOUSANDS = re.compile(rb"[+-]?[1-9]\d{0,2},\d{3}")
-"""One comma that may stand for the decimal point or group thousands: "1,234", but not "0,234" or "1,5"."""
+"""A comma that may be a decimal point or a thousands separator: "1,234", but not "0,234" or "1,5"."""
 
 
 def commas_are_decimal_points(values: Iterable[bytes]) -> bool:
-    """Whether commas stand for the decimal point in the decimal strings of one file, by all that have one.
+    """Return True if commas are decimal points in the decimal strings of one file.
 
-    At least one of them can be nothing else ("0,7", "-101,25"), and none is used in another way ("1,234.5",
-    "0.7,0.7"). Where all could be either ("1,234"), it is not decided, and the answer is no.
+    At least one comma must be unambiguous ("0,7", "-101,25") and none used otherwise ("1,234.5", "0.7,0.7").
+    If all are ambiguous ("1,234"), the result is False.
     """
     decided = False
     for raw in values:
         for part in raw.split(b"\\"):
-            number = part.strip(_PADDING)[: _LONGEST_NUMBER + 1]
+            number = part.strip(_PADDING)[: _MAX_NUMBER_BYTES + 1]
             if b"," not in number:
                 continue
             if b"." in raw or not _NUMBER.fullmatch(number):
@@ -43,14 +42,14 @@ def commas_are_decimal_points(values: Iterable[bytes]) -> bool:
 
 
 def parse_decimals(raw: bytes, decimal_commas: bool) -> list[float]:
-    """The numbers of a decimal or integer string; empty values at its end are padding.
+    """Return the numbers of a decimal or integer string; trailing empty values are padding.
 
     Args:
-        raw: the value field.
-        decimal_commas: whether a comma stands for the decimal point.
+        raw: raw value.
+        decimal_commas: True if commas are decimal points.
 
     Raises:
-        ValueError: one of the values is no number, or has a comma that is no decimal point.
+        ValueError: a value is not a number, or has a comma that is not a decimal point.
     """
     parts = [part.strip(_PADDING) for part in raw.split(b"\\")]
     while len(parts) > 1 and not parts[-1]:
@@ -58,31 +57,30 @@ def parse_decimals(raw: bytes, decimal_commas: bool) -> list[float]:
     found = []
     for part in parts:
         if (
-            len(part) > _LONGEST_NUMBER
+            len(part) > _MAX_NUMBER_BYTES
             or not _NUMBER.fullmatch(part)
             or (b"," in part and not decimal_commas)
         ):
-            raise ValueError("The value is no number.")
+            raise ValueError("The value is not a number.")
         found.append(float(part.replace(b",", b".")))
     return found
 
 
 @cache
 def _allowed_codecs() -> frozenset[str]:
-    """Python's codecs for the character sets of DICOM, by whatever name a file calls them. pydicom would take
-    any codec of Python's for a character set, those that are none and those that take long included."""
+    """Return the names of Python's codecs for the character sets of DICOM. pydicom accepts any Python codec,
+    even slow ones and those that are not character sets."""
     return frozenset(codecs.lookup(name).name for name in python_encoding.values())
 
 
 def decode_text(raw: bytes, charsets: Sequence[str]) -> str:
-    """A value as text by the file's SpecificCharacterSet. Never raises.
+    """Decode a text by the file's SpecificCharacterSet. Never raises.
 
-    Where the character sets are none, or the bytes are not in them, the bytes outside of ASCII are shown as
-    `\\xe4`, so that the rest can be read; in ISO 8859-1 where no character set is given and in UTF-8 where
-    they are valid UTF-8.
+    Without a character set it is UTF-8 if the bytes are valid UTF-8, else ISO 8859-1. If a character set is
+    unknown or the bytes are not valid in it, bytes outside ASCII are escaped as `\\xe4`.
     """
     if not charsets:
-        # Without a character set only ASCII is allowed; this is what most writers mean by the rest.
+        # The standard allows only ASCII then; most writers that use more mean UTF-8.
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:

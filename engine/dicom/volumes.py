@@ -1,8 +1,8 @@
-"""One series to stacks of slices: what differs is told apart first, then what lies in one place.
+"""Splitting of one series into volumes: stacks of slices of one plane, contrast, station and acquisition.
 
-In turn: the plane, what no stack has two of (echo, repetition and inversion time, pulse sequence, image type,
-number and description of the series), stations, acquisitions that run through one another, and images in one
-place. What runs through another stack and differs from it in no tag has a `defect`.
+The splits, in this order: plane; contrast (echo, repetition and inversion time, pulse sequence, image type,
+series number and description); station; interleaved acquisitions; images at one position. Interleaved stacks
+that no attribute separates are a volume with a `defect`.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from stenosis_trt.engine.dicom.stack_geometry import (
 )
 
 _SAME_PLANE_DEGREES = 30.0
-"""Slices of one series are tilted against their neighbours by less: packs follow discs in steps up to 20°."""
-_STACK = 5
-"""Slices: fewer are a reference image or a pack, not a series that got among another."""
+"""Tilt between neighbours from which slices are in another plane; disc-parallel packs differ by up to 20°."""
+_MIN_STACK_SLICES = 5
+"""Least number of slices of a stack; fewer are a reference image or a pack."""
 _ECHO_TIME_RATIO, _REPETITION_TIME_RATIO, _INVERSION_TIME_RATIO = 1.05, 1.2, 1.1
-"""Times that differ by less are one: rounding, and a repetition time that follows breath or pulse."""
+"""Ratios below which times are equal: rounding, and repetition times triggered by respiration or pulse."""
 _TIME_ROUNDING_MS = 1.0
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One stack of slices in order of position; `defect` says why it is none, "" where it is one."""
+    """Slices in order of position; `defect` says why they are not one stack, "" if they are."""
 
     members: tuple[StackMember, ...]
     defect: str = ""
 
 
 def split_volumes(members: Sequence[StackMember]) -> list[Volume]:
-    """The volumes of one series in one frame of reference. Each member is in exactly one of them."""
+    """Split one series with one frame of reference into volumes. Each member is in exactly one of them."""
     return [
         volume
         for plane in _planes(list(members))
@@ -57,7 +57,7 @@ def split_volumes(members: Sequence[StackMember]) -> list[Volume]:
 def _stacks(members: Group) -> list[Volume]:
     found = []
     for group in separate_interleaved(members):
-        for volume in _same_places(group):
+        for volume in _same_positions(group):
             ordered = Geometry(volume).ordered()
             found.append(Volume(tuple(ordered), interleaving_defect(ordered)))
     return found
@@ -67,9 +67,9 @@ def _stacks(members: Group) -> list[Volume]:
 
 
 def _planes(members: Group) -> list[Group]:
-    """Series of several planes; a single one where the others are references or all are a localizer's."""
+    """Split by plane, unless the other planes are reference images or the series is a localizer."""
     groups = group_by_label(members, tilt_labels(members, _SAME_PLANE_DEGREES))
-    stacks = [group for group in groups if len(group) >= _STACK]
+    stacks = [group for group in groups if len(group) >= _MIN_STACK_SLICES]
     if len(stacks) < 2:
         return [members]
     localizer = len(stacks) > 2 and len({_protocol(member) for member in members}) == 1
@@ -77,7 +77,7 @@ def _planes(members: Group) -> list[Group]:
 
 
 def _protocol(member: StackMember) -> Hashable:
-    """What the planes of a localizer have in common."""
+    """Return the attributes that the planes of a localizer share."""
     pose, tags, file = member.pose, member.frame.contrast, member.file
     size = pose.rows, pose.columns, pose.row_spacing, pose.column_spacing, pose.thickness
     return size, tags, member.frame.volume.kind, file.series_number, file.description
@@ -87,13 +87,13 @@ def _protocol(member: StackMember) -> Hashable:
 
 
 def _contrasts(members: Group) -> list[Group]:
-    """Series of several contrasts: by times and pulse sequence always; by what the images and the series are
-    called where each is a stack of its own, since one image of a series may be called otherwise."""
+    """Split by times and pulse sequence; and by image type, series number and description if each part is a
+    stack, since a single image of a series may be labelled differently."""
     tags = [member.frame.contrast for member in members]
     labels = zip(
         _time_labels([tag.echo_time_ms for tag in tags], _ECHO_TIME_RATIO),
         _time_labels([tag.repetition_time_ms for tag in tags], _REPETITION_TIME_RATIO),
-        # Without an inversion pulse some headers say 0 and some nothing.
+        # Without inversion pulse the time is 0 or absent.
         _time_labels([tag.inversion_time_ms or 0.0 for tag in tags], _INVERSION_TIME_RATIO),
         [tag.scanning_sequence for tag in tags],
         strict=True,
@@ -105,18 +105,18 @@ def _contrasts(members: Group) -> list[Group]:
         lambda member: member.file.description,
     )
     for name in names:
-        groups = [part for group in groups for part in _if_stacks(group, name)]
+        groups = [part for group in groups for part in _split_if_stacks(group, name)]
     return groups
 
 
-def _if_stacks(members: Group, name: Callable[[StackMember], Hashable]) -> list[Group]:
+def _split_if_stacks(members: Group, name: Callable[[StackMember], Hashable]) -> list[Group]:
     groups = group_by_label(members, map(name, members))
-    return groups if min(map(len, groups)) >= _STACK else [members]
+    return groups if min(map(len, groups)) >= _MIN_STACK_SLICES else [members]
 
 
 def _time_labels(values: Sequence[float | None], ratio: float) -> list[int | None]:
-    """Number times; those that a chain of steps below `ratio` joins have one number. An image without a time
-    is one of the others where these have a single one."""
+    """Return a label for each time; times connected by steps below `ratio` share a label. An absent time gets
+    the label of the others if these have only one."""
     numbers: dict[float, int] = {}
     number, before = 0, None
     for value in sorted({value for value in values if value is not None}):
@@ -132,10 +132,9 @@ def _time_labels(values: Sequence[float | None], ratio: float) -> list[int | Non
 
 
 def _stations(members: Group) -> list[Group]:
-    """Stations of a series: stacks in the same planes that lie beside one another.
+    """Split by station: stacks in the same planes, side by side, of a spine longer than one image.
 
-    A spine that is longer than one image is taken in several. Slices whose planes differ are one station,
-    however they are shifted: packs that follow the discs are.
+    Slices whose planes differ, as packs parallel to the discs do, are one station.
     """
     geometry = Geometry(members)
     along = geometry.along
@@ -147,27 +146,26 @@ def _stations(members: Group) -> list[Group]:
     return group_by_label(members, stations.tolist()) if beside.any() else [members]
 
 
-# Images in one place
+# Images at one position
 
 
-def _same_places(members: Group) -> list[Group]:
-    """One list if no two frames share a place; else one for each of the volumes that share places.
+def _same_positions(members: Group) -> list[Group]:
+    """Split volumes that share positions, so that no two frames of a group have the same position.
 
-    They are told apart by the first values of their keys that do it: values by which no volume has two
-    frames in one place, and one volume has every place. A second reading of a few slices is not told apart by
-    acquisition numbers that also count groups of slices. What no value tells apart, the order of files
-    does.
+    They are separated by the leading values of their volume keys with which no group has two frames at one
+    position and one group has all positions. The second condition excludes acquisition numbers that count
+    groups of slices when a few slices were acquired twice. If no values suffice, the file order decides.
     """
-    place = dict(zip(map(id, members), Geometry(members).place_labels(), strict=True))
-    count = len(set(place.values()))
+    labels = dict(zip(map(id, members), Geometry(members).position_labels(), strict=True))
+    count = len(set(labels.values()))
     if count == len(members):
         return [members]
-    columns = _varying(members, place)
+    columns = _varying_columns(members, labels)
     for used in range(1, len(columns) + 1):
         volumes = group_by_label(
             members, [tuple(m.frame.volume[column] for column in columns[:used]) for m in members]
         )
-        sizes = [len({place[id(member)] for member in volume}) for volume in volumes]
+        sizes = [len({labels[id(member)] for member in volume}) for volume in volumes]
         if max(sizes) == count and all(
             size == len(volume) for size, volume in zip(sizes, volumes, strict=True)
         ):
@@ -175,24 +173,24 @@ def _same_places(members: Group) -> list[Group]:
     met: Counter[int] = Counter()
     found: dict[int, Group] = defaultdict(list)
     for member in sorted(members, key=lambda m: [_sortable(m.frame.volume[column]) for column in columns]):
-        found[met[place[id(member)]]].append(member)
-        met[place[id(member)]] += 1
+        found[met[labels[id(member)]]].append(member)
+        met[labels[id(member)]] += 1
     return list(found.values())
 
 
 def _sortable(value: Hashable) -> tuple[bool, Any]:
-    """A value of a key, which may be None."""
+    """Return a sort key for a value that may be None."""
     return value is not None, value
 
 
-def _varying(members: Group, place: dict[int, int]) -> list[int]:
-    """Positions in the key whose values differ within a place."""
-    at_place: dict[int, Group] = defaultdict(list)
+def _varying_columns(members: Group, labels: dict[int, int]) -> list[int]:
+    """Return the columns of the volume key whose values differ at one position."""
+    at_position: dict[int, Group] = defaultdict(list)
     for member in members:
-        at_place[place[id(member)]].append(member)
+        at_position[labels[id(member)]].append(member)
     width = len(members[0].frame.volume)
     return [
         column
         for column in range(width)
-        if any(len({member.frame.volume[column] for member in group}) > 1 for group in at_place.values())
+        if any(len({member.frame.volume[column] for member in group}) > 1 for group in at_position.values())
     ]

@@ -1,4 +1,4 @@
-"""From the header of a study to its decoded slices, the next study being read while one is computed."""
+"""Loading of studies: selects and decodes their series, and reads the next study while one is computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import numpy as np
 from stenosis_trt.engine.dicom.errors import ReaderUnavailable
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
-from stenosis_trt.engine.dicom.uids import is_replacement
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.selection.alternation import alternating_slices_reason
 from stenosis_trt.engine.selection.select import SeriesSelection, select_series
@@ -24,21 +23,21 @@ from stenosis_trt.engine.selection.select import SeriesSelection, select_series
 _LOG = logging.getLogger(__name__)
 
 _STUDIES_AHEAD = 1
-"""One is enough to hide reading behind computing; each more would hold another study's pixels in memory."""
+"""One hides reading behind computing; each more would keep another study's pixels in memory."""
 _SLOTS = _STUDIES_AHEAD + 1
-"""What reading ahead needs: those of the studies that are read, and the one of the study that is computed."""
+"""Slots that reading ahead needs: one for each study read ahead and one for the study being computed."""
 _MINIMUM_SAGITTAL_SLICES = 5
-_MOST_TRIES = 4
-"""Sagittal series of a study that are tried: more than that many T2 series are a study of something else."""
-_MIXED = "of two contrasts, or the patient moved between them"
-_SEND_APART = "Send each series with a Series Instance UID of its own, or a series without motion."
+_MAX_ATTEMPTS = 4
+"""Sagittal series of a study that are attempted before it is given up."""
+_MIXED_REASON = "of two contrasts, or the patient moved between them"
+_MIXED_ADVICE = "Send each series with a Series Instance UID of its own, or a series without motion."
 _GAP_FACTOR = 1.7
-"""Neighbouring slices farther apart than this many median steps have one missing between them."""
+"""Median steps between neighbouring slices above which a slice is missing."""
 
 
 @dataclass(frozen=True)
 class FailedAttempt:
-    """A sagittal series that could not be graded: its index in the study, and at which stage and why."""
+    """A sagittal series that could not be graded: its index in the study, the stage and the reason."""
 
     index: int
     stage: Stage
@@ -48,19 +47,18 @@ class FailedAttempt:
 
 @dataclass(frozen=True)
 class ReadStudy:
-    """A study ready to be graded, or None with the problems that keep it from being.
+    """A study whose slices were loaded, or the problems that prevent it from being graded.
 
     Attributes:
-        header: which study it is.
-        study: its slices.
-        problems: of a study that can be graded, those of its single files.
-        seconds: what reading took, without `on_read`.
-        outside_slot: slices that did not fit in the slot that the study was given.
-        index: of the sagittal series in the study's header.
-        attempts: sagittal series that were tried before this one.
-        upload_error: what `on_read` raised; or what held the slot, when it was to be free: then the study
-            lies in
-            arrays of its own. Its slices can be used all the same. To be looked at before the study is.
+        header: header of the study.
+        study: the loaded study, or None if it cannot be graded.
+        problems: problems of single files, or of the study if `study` is None.
+        seconds: duration of reading, without `on_read`.
+        outside_slot: number of slices that did not fit into the slot.
+        upload_error: exception raised by `on_read` or while waiting for the slot; the slices stay valid.
+            Check it before grading.
+        index: index of the sagittal series in the study's header.
+        attempts: sagittal series that were attempted before this one.
     """
 
     header: StudyHeader
@@ -74,13 +72,13 @@ class ReadStudy:
 
 
 OnRead = Callable[[LoadedStudy], object]
-"""Called with each study that can be graded, in the thread that read it, before the next one is read."""
+"""Called with each study that can be graded, in the reading thread, before the next one is read."""
 
 
 def internal_error_problem(header: StudyHeader, stage: Stage, error: Exception) -> Problem:
-    """The Problem of a study on which the program itself failed; the traceback goes to the debug log.
+    """Return the Problem of a study on which the program itself failed, and log the traceback at debug level.
 
-    The error's own text is left out: it may quote the header. To be called while the exception is handled.
+    Call it while the exception is handled. The error's text is left out, since it may quote the header.
     """
     _LOG.debug("%s failed", stage.value, exc_info=True)
     return Problem(
@@ -99,29 +97,30 @@ def read_ahead(
     slots: Sequence[PixelSlot] = (),
     on_read: OnRead | None = None,
 ) -> Generator[ReadStudy, None, None]:
-    """Each study, loaded; the next one is being read while the caller works on this one.
+    """Yield each study, loaded, while one thread reads the next.
 
-    One thread reads the studies, in their order. To ask for a study is to say that the one before is done
-    with, and it is what lets the study after the one asked for be read. With two slots, A and B:
+    Asking for a study releases the previous one and starts the reading of the one after. With two slots, A
+    and B:
 
-        the caller                 the thread that reads
+        caller                     reading thread
         asks for study 1, waits    1 into A, on_read(1)
         works on 1                 2 into B, on_read(2)
-        asks for 2: 1 is done      if it is not yet done with that, the caller waits
-        works on 2                 waits for what holds A, 3 into A, on_read(3)
+        asks for 2, releases 1     (the caller waits until 2 is read)
+        works on 2                 waits until A is released, 3 into A, on_read(3)
 
-    So a study's slices stay as they are from before `on_read` until the caller asks for the next study. What
-    copies from them for longer holds the slot (`PixelSlot.hold`). Once the generator is closed, nothing is
-    read any more; `on_read` may have been called with a study that was not handed out.
+    The slices of a study are valid from `on_read` until the caller asks for the next study; a copy that takes
+    longer delays the reuse of the slot with `PixelSlot.add_release_wait`. Closing the generator ends reading;
+    `on_read` may have been called with a study that was not yielded.
 
     Args:
         reader: decodes the slices.
-        studies: emptied on the way, so that no more headers are kept than are still needed.
-        slots: of the reader's memory, where slices are put, in turn; with none they get arrays of their own.
-        on_read: see there. What it raises is handed out with the study.
+        studies: headers; consumed, so that memory is freed as early as possible.
+        slots: slots of the reader's memory that receive the slices in turn; without any, each slice has its
+            own array.
+        on_read: called with each loaded study; what it raises is `ReadStudy.upload_error`.
 
     Raises:
-        ValueError: a single slot: a study would be read into it while another, in it too, is worked on.
+        ValueError: only one slot was given.
     """
     if slots and len(slots) < _SLOTS:
         raise ValueError(f"Reading ahead takes {_SLOTS} slots, and {len(slots)} was given.")
@@ -130,15 +129,15 @@ def read_ahead(
     with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
         try:
             while studies:
-                # The caller is done with all that was handed out, and studies ahead have at most all slots
-                # but one. That one is the next in turn.
+                # The caller has released all yielded studies, and those read ahead occupy at most all slots
+                # but the next one.
                 pending.append(pool.submit(read_study, reader, studies.popleft(), next(turns), on_read))
                 if len(pending) > _STUDIES_AHEAD:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         except KeyboardInterrupt:
-            # The pool waits for the study that is being read, which may take as long as its time limit.
+            # Closing the reader ends the read in progress; the pool would wait for it, up to its time limit.
             reader.close()
             raise
         finally:
@@ -151,37 +150,39 @@ def read_study(
     header: StudyHeader,
     slot: PixelSlot | None = None,
     on_read: OnRead | None = None,
-    tries: tuple[FailedAttempt, ...] = (),
+    attempts: tuple[FailedAttempt, ...] = (),
 ) -> ReadStudy:
-    """Choose the series of a study and load them, into `slot`, which is reset before. Whatever goes wrong is
-    among the problems, or is the `error`. Where too few slices of the chosen series can be read, the next one
-    is taken."""
+    """Select the series of a study and load them into `slot`, which is reset first.
+
+    If the sagittal series cannot be graded, the next best is loaded. Errors are returned as `problems` or
+    `upload_error`, not raised.
+    """
     start = time.perf_counter()
-    error = None if slot is None else _error_of(slot.reset)
+    error = None if slot is None else _exception_of(slot.reset)
     if error is not None:
-        # Something may still copy from it.
+        # A copy from the slot may still be running.
         slot = None
     stage = Stage.CHOOSE
     study: LoadedStudy | None = None
     problems: tuple[Problem, ...] = ()
     index = -1
     try:
-        while study is None and len(tries) < _MOST_TRIES:
+        while study is None and len(attempts) < _MAX_ATTEMPTS:
             stage = Stage.CHOOSE
-            choice = select_series(header, [item.index for item in tries])
-            if choice.problem is not None:
-                problems = problems if tries else (choice.problem,)
+            selection = select_series(header, [item.index for item in attempts])
+            if selection.problem is not None:
+                problems = problems if attempts else (selection.problem,)
                 break
-            index, stage = choice.sagittal_index, Stage.PIXELS
-            loaded, broken = _load(reader, choice, slot)
+            index, stage = selection.sagittal_index, Stage.PIXELS
+            loaded, broken = _load(reader, selection, slot)
             problems = (*problems, *broken)
             if isinstance(loaded, FailedAttempt):
-                tries = (*tries, loaded)
+                attempts = (*attempts, loaded)
             else:
-                second = ("sagittal_second_choice",) if tries else ()
+                second = ("sagittal_second_choice",) if attempts else ()
                 study = replace(loaded, warnings=(*loaded.warnings, *second))
-        if study is None and tries:
-            problems = (*problems, ungradable_problem(header, tries))
+        if study is None and attempts:
+            problems = (*problems, ungradable_problem(header, attempts))
     except ReaderUnavailable as failure:
         reason = f"cannot grade: {failure.reason}"
         problems = (Problem(header.path, stage, reason, failure.advice, header.study_uid, of_study=True),)
@@ -189,38 +190,37 @@ def read_study(
         problems = (internal_error_problem(header, stage, failure),)
     seconds = time.perf_counter() - start
     if study is not None and on_read is not None and error is None:
-        error = _error_of(partial(on_read, study))
-    left_out = 0 if slot is None else slot.outside_slot
-    return ReadStudy(header, study, problems, seconds, left_out, error, index, tries)
+        error = _exception_of(partial(on_read, study))
+    outside_slot = 0 if slot is None else slot.outside_slot
+    return ReadStudy(header, study, problems, seconds, outside_slot, error, index, attempts)
 
 
 def read_next_candidate(
     reader: DicomReader, read: ReadStudy, stage: Stage, reason: str, advice: str
 ) -> ReadStudy:
-    """The same study with its next best sagittal series, once no cervical spine was recognised in one.
+    """Load the next best sagittal series of a study in which no cervical spine was recognised.
 
-    Its problems include those of `read`. Where no series is left, the last of them says of each why it could
-    not be graded.
+    The problems include those of `read`. If no series is left, the last problem gives the reason of each.
     """
-    tries = (*read.attempts, FailedAttempt(read.index, stage, reason, advice))
-    again = read_study(reader, read.header, tries=tries)
+    attempts = (*read.attempts, FailedAttempt(read.index, stage, reason, advice))
+    again = read_study(reader, read.header, attempts=attempts)
     problems = tuple(dict.fromkeys((*read.problems, *again.problems)))
     return replace(again, problems=problems, seconds=read.seconds + again.seconds)
 
 
-def ungradable_problem(header: StudyHeader, tries: Sequence[FailedAttempt]) -> Problem:
-    """Why a study cannot be graded, of each series that was tried."""
-    last = tries[-1]
-    if len(tries) == 1:
+def ungradable_problem(header: StudyHeader, attempts: Sequence[FailedAttempt]) -> Problem:
+    """Return the Problem of a study that cannot be graded, with the reason of each attempted series."""
+    last = attempts[-1]
+    if len(attempts) == 1:
         reason = f"cannot grade: {last.reason}"
     else:
-        told = "; ".join(f"series {item.index + 1}: {item.reason.rstrip('.')}" for item in tries)
-        reason = f"cannot grade: {len(tries)} sagittal T2 series were tried ({told})."
+        told = "; ".join(f"series {item.index + 1}: {item.reason.rstrip('.')}" for item in attempts)
+        reason = f"cannot grade: {len(attempts)} sagittal T2 series were tried ({told})."
     return Problem(header.path, last.stage, reason, last.advice, header.study_uid, of_study=True)
 
 
 def attempt_warnings(read: ReadStudy) -> tuple[Problem, ...]:
-    """Of a study that was graded: the series that were tried before, as problems that lose nothing."""
+    """Return a harmless Problem for each series that was attempted before the one that was graded."""
     advice = "Nothing to do: another sagittal series of the study was graded."
     return tuple(
         Problem(
@@ -235,8 +235,8 @@ def attempt_warnings(read: ReadStudy) -> tuple[Problem, ...]:
     )
 
 
-def _error_of(call: Callable[[], object]) -> Exception | None:
-    """What a call raises, to be handed out with the study."""
+def _exception_of(call: Callable[[], object]) -> Exception | None:
+    """Return the exception that a call raises, or None."""
     try:
         call()
     except Exception as error:  # noqa: BLE001 - one study's fault must not end the batch
@@ -245,35 +245,34 @@ def _error_of(call: Callable[[], object]) -> Exception | None:
 
 
 def _load(
-    reader: DicomReader, choice: SeriesSelection, slot: PixelSlot | None
+    reader: DicomReader, selection: SeriesSelection, slot: PixelSlot | None
 ) -> tuple[LoadedStudy | FailedAttempt, tuple[Problem, ...]]:
-    """The chosen series, or why the sagittal one cannot be graded; and the problems of single files."""
-    if choice.sagittal is None:
-        raise ValueError("A study without a sagittal series was chosen without a problem.")
-    sagittal, broken = _load_series(reader, choice.sagittal, slot)
+    """Load the selected series; return the study, or the failed sagittal series, and problems of files."""
+    if selection.sagittal is None:
+        raise ValueError("The selection has neither a sagittal series nor a problem.")
+    sagittal, broken = _load_series(reader, selection.sagittal, slot)
     if len(sagittal) < _MINIMUM_SAGITTAL_SLICES:
         reason = f"only {len(sagittal)} sagittal slices could be read."
-        return FailedAttempt(choice.sagittal_index, Stage.PIXELS, reason, "Send the study again."), broken
+        return FailedAttempt(selection.sagittal_index, Stage.PIXELS, reason, "Send the study again."), broken
     if mixed := alternating_slices_reason(sagittal):
-        reason = f"the sagittal slices are {_MIXED}: {mixed}."
-        return FailedAttempt(choice.sagittal_index, Stage.CHOOSE, reason, _SEND_APART), broken
-    packs, axial, more = _load_axial(reader, choice, slot)
-    left_out = any(problem.stage is Stage.CHOOSE for problem in more)
+        reason = f"the sagittal slices are {_MIXED_REASON}: {mixed}."
+        return FailedAttempt(selection.sagittal_index, Stage.CHOOSE, reason, _MIXED_ADVICE), broken
+    packs, axial, more = _load_axial_series(reader, selection, slot)
+    axial_mixed = any(problem.stage is Stage.CHOOSE for problem in more)
     broken = (*broken, *(problem for problem in more if problem.stage is not Stage.CHOOSE))
     warnings = (
-        *choice.warnings,
-        *(("axial_slices_mixed",) if left_out else ()),
-        *(("slices_unreadable",) if broken or choice.study.lost_files else ()),
+        *selection.warnings,
+        *(("axial_slices_mixed",) if axial_mixed else ()),
+        *(("slices_unreadable",) if broken or selection.study.lost_files else ()),
         *(("sagittal_slice_gap",) if _has_gap(sagittal) else ()),
-        *(("uid_replaced",) if _has_replaced_uid(choice) else ()),
     )
     study = LoadedStudy(
-        header=choice.study,
-        sagittal_series=choice.sagittal,
+        header=selection.study,
+        sagittal_series=selection.sagittal,
         sagittal=sagittal,
         axial_series=packs[0] if packs else None,
         axial=tuple(item for slices in axial for item in slices),
-        same_frame_of_reference=choice.same_frame_of_reference,
+        same_frame_of_reference=selection.same_frame_of_reference,
         warnings=warnings,
         axial_packs=tuple(packs[1:]),
         axial_series_index=tuple(k for k, slices in enumerate(axial) for _ in slices)
@@ -283,20 +282,20 @@ def _load(
     return study, (*broken, *(problem for problem in more if problem.stage is Stage.CHOOSE))
 
 
-def _load_axial(
-    reader: DicomReader, choice: SeriesSelection, slot: PixelSlot | None
+def _load_axial_series(
+    reader: DicomReader, selection: SeriesSelection, slot: PixelSlot | None
 ) -> tuple[list[SeriesHeader], list[tuple[LoadedSlice, ...]], tuple[Problem, ...]]:
-    """The axial series that can be used, the slices of each, and the problems of files and of series that are
-    left out since their slices alternate."""
+    """Load the axial series; return those that are used, the slices of each, and the problems of files and of
+    series left out because their slices alternate."""
     packs, loaded = [], []
     problems: tuple[Problem, ...] = ()
-    for pack in () if choice.axial is None else (choice.axial, *choice.axial_packs):
+    for pack in () if selection.axial is None else (selection.axial, *selection.axial_packs):
         slices, broken = _load_series(reader, pack, slot)
         problems = (*problems, *broken)
         if mixed := alternating_slices_reason(slices):
-            study = choice.study
-            reason = f"The axial series is left out: its slices are {_MIXED}: {mixed}."
-            mix = Problem(study.path, Stage.CHOOSE, reason, _SEND_APART, study.study_uid)
+            study = selection.study
+            reason = f"The axial series is left out: its slices are {_MIXED_REASON}: {mixed}."
+            mix = Problem(study.path, Stage.CHOOSE, reason, _MIXED_ADVICE, study.study_uid)
             problems = (*problems, mix)
             continue
         packs.append(pack)
@@ -309,14 +308,6 @@ def _load_series(
 ) -> tuple[tuple[LoadedSlice, ...], tuple[Problem, ...]]:
     slices, problems = reader.load(series.frames, slot)
     return slices, tuple(replace(problem, study_uid=series.study_uid) for problem in problems)
-
-
-def _has_replaced_uid(choice: SeriesSelection) -> bool:
-    """Whether a UID that results name is the hash of what the header holds."""
-    chosen = [series for series in (choice.sagittal, choice.axial) if series is not None]
-    uids = [choice.study.study_uid, *(series.series_uid for series in chosen)]
-    uids.extend(frame.sop_instance_uid for series in chosen for frame in series.frames)
-    return any(map(is_replacement, uids))
 
 
 def _has_gap(slices: Sequence[LoadedSlice]) -> bool:

@@ -1,9 +1,9 @@
-"""What one series can serve as: sagittal T2, axial T2, or nothing, with the reason.
+"""Eligibility of one series as sagittal or axial T2, from its header alone, with the reason if it has none.
 
-Five checks in turn: kind of object, body region, geometry, contrast, and whether it is one stack of slices.
-Tags decide; words settle what the tags leave open, and overrule them only where tags cannot tell (a STIR's
-echo and repetition times are a T2's).
-BodyPartExamined alone refuses nothing; only together with a description that says the same does it.
+Five checks, in this order: kind of object, body region, geometry, contrast, and whether the slices are one
+stack. Header elements take precedence over descriptions; descriptions decide where elements are missing or
+cannot distinguish contrasts (STIR has the echo and repetition times of a T2). BodyPartExamined excludes a
+series only if the description names another region too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from stenosis_trt.engine.geometry import SlicePose
-from stenosis_trt.engine.records import Contrast, SeriesHeader
+from stenosis_trt.engine.records import MR_IMAGE_CLASSES, Contrast, SeriesHeader
 from stenosis_trt.engine.selection.keywords import (
     contrast_hint,
     description_text,
@@ -27,12 +27,6 @@ from stenosis_trt.engine.selection.keywords import (
 
 SAGITTAL_ROLE, AXIAL_ROLE = "sagittal T2", "axial T2"
 
-_MR_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
-    "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image Storage
-    "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image Storage
-}
-
 # T2 weighting: long TE and, for spin echoes, long TR. In milliseconds. Cervical T2 TSE is run with
 # TE 80–130 and TR 2500–7000; 3-D TSE (SPACE, CUBE, VISTA) with TR from about 1000 and an effective TE
 # from about 60, or a nominal one of several hundred.
@@ -40,18 +34,18 @@ _T2_ECHO_TIME = 60.0
 _T2_REPETITION_TIME = 1000.0
 _PD_ECHO_TIME = 45.0
 _FLUID_ECHO_TIME = 250.0
-"""Beyond it a 2-D spin echo shows fluid alone, as myelography wants; the cord (T2 about 80 ms) is gone."""
+"""Longest TE of a 2-D spin echo. Beyond it only fluid has signal (myelography); the cord's T2 is 80 ms."""
 _INVERSION_TIME = 80.0
-"""Inversion pulses at or above this null fat (STIR: 85 at 0.2 T to 230 at 3 T) or CSF (FLAIR: from 1500)."""
+"""Shortest TI that nulls fat (STIR: 85 at 0.2 T to 230 at 3 T) or CSF (FLAIR: from 1500)."""
 _STIR_LONGEST, _FLAIR_SHORTEST = 400.0, 1500.0
 
-# Siemens names the pulse sequence where ScanningSequence may have been stripped: *tse2d1_17, *fl2d1, *spcir_…
+# Siemens sequence names, used if ScanningSequence was removed: *tse2d1_17, *fl2d1, *spcir_…
 _SEQUENCE_NAMES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^\*?q?(t?fl|t?fi|me|ci|de)[23]d", re.IGNORECASE), "GR"),
     (re.compile(r"^\*?(ep|re_)", re.IGNORECASE), "EP"),
     (re.compile(r"^\*?(tir|spcir|ir)", re.IGNORECASE), "IR"),
 )
-# Values of ImageType that name a contrast: the flavours of enhanced MR (PS3.3 C.8.13.3.1.1).
+# ImageType values of enhanced MR objects that name a contrast (PS3.3, C.8.13.3.1.1).
 _FLAVOURS = {
     "T1": "T1",
     "STIR": "STIR",
@@ -63,28 +57,28 @@ _FLAVOURS = {
 }
 
 MINIMUM_SLICES = 5
-_MINIMUM_OF_A_PACK = 2
-"""Slices: one alone cannot be told from a scout or a repeated slice."""
+_MINIMUM_PACK_SLICES = 2
+"""Slices. A single one may be a scout or a repeated slice."""
 _MAXIMUM_SPACING = {SAGITTAL_ROLE: 1.5, AXIAL_ROLE: 1.2}
-"""In-plane, mm: coarser pixels show neither cord nor CSF beside it."""
+"""In-plane, mm. Coarser pixels do not resolve the cord and the CSF around it."""
 _MINIMUM_FIELD = {SAGITTAL_ROLE: 110.0, AXIAL_ROLE: 45.0}
-"""mm, head to foot or the shorter side: five levels are 80 mm long; cord and canal are 25 mm wide, and some
-of what is around must be seen."""
+"""Field of view in mm: head to foot (sagittal; five levels are 80 mm long), shorter side (axial; the canal is
+25 mm wide, and its surroundings must be visible)."""
 _MINIMUM_COVERAGE = {SAGITTAL_ROLE: 12.0, AXIAL_ROLE: 8.0}
-"""mm across the slices: the cord's width; one disc with its edges."""
+"""mm across the slices: the width of the cord (sagittal), one disc with its edges (axial)."""
 _MAXIMUM_STEP = {SAGITTAL_ROLE: 6.0, AXIAL_ROLE: 12.0}
-"""mm between slices: the cord is 13 mm wide, and between discs lie 16 mm."""
+"""mm between slices: the cord is 13 mm wide, discs are 16 mm apart."""
 _MAXIMUM_TILT = {SAGITTAL_ROLE: 30.0, AXIAL_ROLE: 40.0}
-"""Degrees. Axial slices follow the discs, whose tilt to the patient's axis reaches this in lordosis."""
+"""Degrees. Axial slices are parallel to the discs, which are tilted up to this angle in lordosis."""
 _MAJORITY = 2 / 3
-"""Of the slices: a reference image, or a pack at the steepest disc, makes a series no other. A localizer has
-about as many slices in each of its planes."""
+"""Least share of slices in the plane of a role. A series may include a reference image or a steep pack; a
+localizer has about as many slices in each of its planes."""
 _AXES = {SAGITTAL_ROLE: 0, AXIAL_ROLE: 2}
 _PLANES = ("sagittal", "coronal", "axial")
 _SAME_POSITION = 0.05
-"""mm: slices closer than this along the normal lie in one plane."""
+"""mm. Slices closer than this along the normal share a plane."""
 
-# Hints that count even where TE and TR are a T2's, because TE and TR do not tell these from it.
+# Contrasts that TE and TR do not distinguish from T2: the description overrules them.
 _OVERRULING_HINTS = {
     "a localizer",
     "STIR",
@@ -98,11 +92,15 @@ _OVERRULING_HINTS = {
 
 @dataclass(frozen=True)
 class Eligibility:
-    """The role of a series, or "" and the reason; `checks_passed` counts the checks it passed.
+    """Result of `check_series`.
 
-    `series` is what is left of it once slices in another plane are left out: itself, where there are none.
-    `is_pack` tells of one without a role that it is an axial T2 of too few slices: a pack through one disc,
-    which can be joined with others.
+    Attributes:
+        role: SAGITTAL_ROLE, AXIAL_ROLE, or "" if the series is not eligible.
+        reason: why it is not eligible, or "".
+        checks_passed: number of checks that it passed.
+        series: the series without slices in another plane.
+        is_pack: True if it has no role only because it is an axial T2 with too few slices: a pack through
+            one disc, which can be combined with others.
     """
 
     role: str
@@ -113,12 +111,12 @@ class Eligibility:
 
 
 def check_series(series: SeriesHeader) -> Eligibility:
-    """What a series can serve as, from its header alone."""
+    """Check whether a series is eligible as sagittal or axial T2."""
     role, wrong_geometry, kept = _role_by_geometry(series)
     checks: tuple[Callable[[], str], ...] = (
         lambda: _wrong_object(series),
         lambda: _wrong_region(series),
-        # What is no stack has no geometry to be judged; that is said once all else is right.
+        # The geometry of slices that are not one stack means nothing; the last check reports the defect.
         lambda: "" if series.defect else wrong_geometry,
         lambda: _wrong_contrast(series),
         lambda: series.defect,
@@ -131,44 +129,44 @@ def check_series(series: SeriesHeader) -> Eligibility:
 
 
 def _is_pack(series: SeriesHeader, reason: str) -> bool:
-    """Whether a series refused for this reason is an axial one with nothing wrong but too few slices."""
+    """Return True if the only fault of an ineligible series is too few axial slices."""
     faults = _sampling_faults(series, AXIAL_ROLE) if slice_poses(series) else []
     return (
-        count_positions(series) >= _MINIMUM_OF_A_PACK
+        count_positions(series) >= _MINIMUM_PACK_SLICES
         and reason in [text for text, _ in faults]
         and all(too_little for _, too_little in faults)
     )
 
 
 def slice_poses(series: SeriesHeader) -> list[SlicePose]:
-    """Poses of the frames that have one, in their order."""
+    """Return the poses of the frames that have one, in order."""
     return [frame.pose for frame in series.frames if frame.pose is not None]
 
 
 def _distances(found: Sequence[SlicePose]) -> list[float]:
-    """From each plane to the next along its normal, mm; images in one plane count once."""
+    """Return the distances in mm between consecutive planes; images in one plane count once."""
     every = (abs(float(b.to_pixels(a.centre)[2])) for a, b in pairwise(found))
     return [distance for distance in every if distance > _SAME_POSITION]
 
 
 def slice_step(series: SeriesHeader) -> float:
-    """Median distance of neighbouring planes along the normal, mm; 0 for a single one."""
+    """Return the median distance in mm between consecutive planes; 0 for a single plane."""
     return float(np.median(_distances(slice_poses(series)) or [0.0]))
 
 
 def count_positions(series: SeriesHeader) -> int:
-    """In how many planes the slices lie."""
+    """Return the number of distinct slice planes."""
     return 1 + len(_distances(slice_poses(series)))
 
 
 def image_height(pose: SlicePose) -> float:
-    """Extent of an image along the patient's axis, mm, whichever way its rows run."""
+    """Return the extent of an image in mm along the patient's head-foot axis."""
     across = abs(pose.row_direction[2]) * pose.columns * pose.column_spacing
     return across + abs(pose.column_direction[2]) * pose.rows * pose.row_spacing
 
 
 def positive_or_none(value: float | None) -> float | None:
-    """A time of the header, or None where it is absent or the 0 that stands for absent."""
+    """Return a time from the header, or None if it is absent or 0, which some writers use for absent."""
     return value if value is not None and value > 0 else None
 
 
@@ -178,7 +176,7 @@ def _wrong_object(series: SeriesHeader) -> str:
     rules: tuple[tuple[bool, str], ...] = (
         (series.modality != "MR", f"its modality is {modality or 'not given'}, not MR"),
         (
-            bool(series.sop_class_uid) and series.sop_class_uid not in _MR_CLASSES,
+            bool(series.sop_class_uid) and series.sop_class_uid not in MR_IMAGE_CLASSES,
             "it is not an MR image object (screenshot, spectroscopy or other)",
         ),
         ("MOSAIC" in kinds, "its images are mosaics of many slices"),
@@ -190,7 +188,7 @@ def _wrong_object(series: SeriesHeader) -> str:
         ),
         (bool(kinds & {"SUB", "SUBTRACTION"}), "it is a subtraction"),
         (bool(kinds & {"P", "PHASE", "PHASE MAP"}) and "M" not in kinds, "it is a phase image"),
-        (bool(kinds & {"FAT", "F"}), "it is the fat image of a Dixon split"),
+        (bool(kinds & {"FAT", "F"}), "it is the fat image of a Dixon acquisition"),
         (bool(kinds & {"OPP_PHASE", "OUT_PHASE", "OP"}), "it is an opposed-phase image"),
     )
     return next((reason for holds, reason in rules if holds), "")
@@ -208,8 +206,8 @@ def _tilt(pose: SlicePose, axis: int) -> float:
 
 
 def _role_by_geometry(series: SeriesHeader) -> tuple[str, str, SeriesHeader]:
-    """The role that planes, size and spacing allow, or "" and why they allow none; and the series without
-    the slices that lie in another plane."""
+    """Return the role that the geometry allows or "", the reason if it is "", and the series without slices
+    in another plane."""
     found = slice_poses(series)
     if not found:
         return "", "its images have no usable position", series
@@ -240,7 +238,7 @@ def _wrong_sampling(series: SeriesHeader, role: str) -> str:
 
 
 def _sampling_faults(series: SeriesHeader, role: str) -> list[tuple[str, bool]]:
-    """What is wrong with size and spacing for a role, and whether that is only too little of it."""
+    """Return the sampling faults for a role; each with True if more slices would mend it."""
     found, distance, planes = slice_poses(series), slice_step(series), count_positions(series)
     spacing = max(max(pose.row_spacing, pose.column_spacing) for pose in found)
     field = min(
@@ -264,7 +262,7 @@ def _sampling_faults(series: SeriesHeader, role: str) -> list[tuple[str, bool]]:
 
 
 def _wrong_contrast(series: SeriesHeader) -> str:
-    """Why the contrast is not that of a T2 spin echo, or ""."""
+    """Return why the contrast is not that of a T2 spin echo, or ""."""
     tags = series.contrast
     return (
         _wrong_sequence(tags)
@@ -275,7 +273,7 @@ def _wrong_contrast(series: SeriesHeader) -> str:
 
 
 def _sequence(tags: Contrast) -> set[str]:
-    """ScanningSequence, or where it is absent what the sequence's name stands for."""
+    """Return ScanningSequence, or the codes derived from the sequence name if it is absent."""
     stated = {part.upper() for part in tags.scanning_sequence}
     return stated or {code for pattern, code in _SEQUENCE_NAMES if pattern.search(tags.sequence_name)}
 

@@ -1,8 +1,8 @@
-"""What the words of a header hint at: the body region, the contrast, fat suppression, contrast agent.
+"""Keywords of series descriptions: body region, contrast, fat suppression and contrast agent.
 
-Descriptions are typed by people, in many languages and by many habits: English, German, French, Spanish,
-Italian, Portuguese, Polish, Russian, Turkish, Chinese, Japanese and Korean are read. A word that means two
-things is left out. Nothing here decides alone: see `series_role` for what weighs how much.
+Descriptions are free text. English, German, French, Spanish, Italian, Portuguese, Polish, Russian, Turkish,
+Chinese, Japanese and Korean are recognised; ambiguous words are left out. These functions only report what a
+text says: `eligibility` and `ranking` decide what follows from it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import unicodedata
 from stenosis_trt.engine.records import SeriesHeader
 
 _LETTERS = str.maketrans({"ı": "i", "ł": "l", "ß": "ss", "ø": "o", "đ": "d", "_": " "})
-"""Letters that Unicode does not decompose into one of ASCII and an accent."""
+"""Letters that Unicode does not decompose into an ASCII letter and a diacritic."""
 
 
 def normalise_text(text: str) -> str:
-    """Lower case, without accents, words parted by spaces instead of underscores.
+    """Return the text in lower case, without diacritics, with spaces in place of underscores.
 
-    Korean syllables are composed again, so that they compare as they are written.
+    Korean syllables are recomposed, so that they match as they are written.
     """
     decomposed = unicodedata.normalize("NFKD", text.lower())
     bare = "".join(c for c in decomposed if not unicodedata.combining(c))
@@ -27,7 +27,7 @@ def normalise_text(text: str) -> str:
 
 
 def _any_of(*patterns: str) -> re.Pattern[str]:
-    """One pattern for all, each brought into the form that `normalise_text` gives to the text."""
+    """Return one pattern of all alternatives, each normalised like the text."""
     return re.compile("|".join(normalise_text(pattern) for pattern in patterns))
 
 
@@ -70,8 +70,8 @@ _REGIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("trunk", re.compile(r"chest|breast|abdom|liver|kidney|renal|heart|cardia")),
     ("limb", re.compile(r"knee|shoulder|\bhips?\b|wrist|elbow|ankle|\bfoot\b|\bhand\b|femur|tibia|humerus")),
 )
-# The neck of the womb or of the femur is no neck: cervix, szyjka, шейка, cuello uterino, 宫颈, 股骨颈.
-# Left out, since they mean more: 경부 (also of the womb), 목 and 首 (also in the words for wrist).
+# Not the neck, but that of the uterus or femur: cervix, szyjka, шейка, cuello uterino, 宫颈, 股骨颈.
+# Left out as ambiguous: 경부 (also of the uterus), 목 and 首 (also in the words for wrist).
 _NOT_OF_WOMB_OR_FEMUR = r"(?! (uter|femor|de))"
 _NECK = _any_of(
     r"cerv(?!eau|el|ix|ice\b)|\bct?[ -]?spine|\bc[ -]?sp\b|neck",
@@ -81,20 +81,20 @@ _NECK = _any_of(
     r"(?<![宫宮骨])[颈頸頚]|けい椎|경추|경수",
 )
 
-# Vertebrae as technologists give them, from and to: "C2-C7", "C3/4", "C7-T1", "C2 bis Th2"; never upwards,
-# since "T2 - C2" is a weighting and a vertebra. Cyrillic С and Т look the same and are typed as often.
+# Ranges of vertebrae: "C2-C7", "C3/4", "C7-T1", "C2 bis Th2"; never upwards, since "T2 - C2" is a weighting
+# and a vertebra. Cyrillic С and Т look like the Latin letters and are as common.
 _CERVICAL, _THORACIC, _LUMBAR = r"[cс] ?\d", r"(?:th|[tтd]) ?\d{1,2}", r"[lл] ?\d"
 _TO = r" ?(?:[-–/]|\b(?:to|bis|au|al|do|по)\b) ?"
 _SPANS = (
     rf"{_CERVICAL}(?:{_TO}(?:[cс]?\d|{_THORACIC}|{_LUMBAR})(?!\d))+",
     rf"{_THORACIC}(?:{_TO}(?:{_THORACIC}|{_LUMBAR})(?!\d))+",
-    # With a space alone, where that leaves a weighting to follow.
+    # Separated by a space only: accepted if a weighting follows.
     rf"[cс]\d (?:[cс]\d|{_THORACIC})(?=.*[tт][12](?!\d))",
 )
 _FROM_TO = re.compile(rf"(?<![a-zа-я\d])(?:{'|'.join(_SPANS)})(?![a-zа-я\d])")
-# "C7 T1" may be a disc, or a weighting after a vertebra: neither is read from it.
+# "C7 T1" may be a disc or a weighting after a vertebra; it counts as neither.
 _NO_VERTEBRA = r"(?<![ctст]\d[-/ ])"
-# A fat image is one half of a split; "T2 FAT" alone is short for saturated fat.
+# A fat image is one part of a Dixon acquisition; "T2 FAT" alone is short for fat saturation.
 _SPLIT = r"(dixon|\bideal\b|\bflex\b)"
 _NOT_SUPPRESSED = r"(?![ -]?(sat|sup))"
 _CONTRASTS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -135,7 +135,7 @@ _FAT = (
     r"жироподав\w*|подав\w* (сигнала )?(от )?жир\w*|yağ bask\w*",
     r"[压壓抑]脂|脂肪抑制|脂肪饱和|脂肪飽和|지방 ?(억제|소거|포화)",
 )
-"""Fat that is named at all is mostly named because it is dark; a fat image is told before."""
+"""Any mention of fat counts as fat suppression; fat images are excluded earlier, by `contrast_hint`."""
 _WITHOUT_SUPPRESSION = _any_of(
     rf"\b(no|non|not|without|w/?o|ohne|sans|sin|senza|sem|bez|без)[ -]*({'|'.join(_FAT)})",
     rf"[无無不非]({_FAT[-1]})",
@@ -144,7 +144,7 @@ _WITHOUT_SUPPRESSION = _any_of(
 )
 _FAT_SUPPRESSED = _any_of(*_FAT, r"fat[ -]?(sat|sup)", r"\bspa?ir\b|\bwater\b|dixon.*\bw\b")
 
-# Only together with a word that says "after" or "with": alone, contrast may be the image's.
+# The agent counts only after a word for "after" or "with": "contrast" alone may mean image contrast.
 _AFTER = (
     r"(\b(post|with|w/|after|mit|nach|con|avec|apr[eè]s|com|ap[oó]s|dopo|tras|z|po|с|после) ?-?"
     r"|\+ ?)(de |m\. )?"
@@ -158,52 +158,52 @@ _CONTRAST_AGENT = _any_of(
 
 
 def description_text(series: SeriesHeader) -> str:
-    """What a series is called, in plain form: its description, or its protocol where nothing is described.
+    """Return the normalised series description, or the protocol name if the description is empty.
 
-    The protocol of some vendors is the name of the whole examination ("C-SPINE W STIR"), which says nothing
-    of the contrast of one series.
+    Some vendors put the name of the whole examination into the protocol name ("C-SPINE W STIR"), which does
+    not describe the contrast of one series.
     """
     return normalise_text(series.description) or normalise_text(series.protocol)
 
 
 def header_text(series: SeriesHeader) -> str:
-    """Description and protocol, parted by a bar: where an examination's name counts too."""
+    """Return the normalised series description and protocol name, separated by a bar."""
     return f"{normalise_text(series.description)} | {normalise_text(series.protocol)}"
 
 
 def names_neck(text: str) -> bool:
-    """Whether a plain text names the neck."""
+    """Return True if a normalised text names the neck."""
     return bool(_NECK.search(text))
 
 
 def other_region(text: str) -> str:
-    """The region a plain text names, or ""; one that names the neck, alone or with another, names none."""
+    """Return the region that a normalised text names, or "" if it names none or also names the neck."""
     if names_neck(text):
         return ""
     return next((name for name, pattern in _REGIONS if pattern.search(text)), "")
 
 
 def _without_vertebrae(text: str) -> str:
-    """The text without vertebrae from and to, in which T1 and T2 are no weightings."""
+    """Return the text without ranges of vertebrae, whose T1 and T2 are not weightings."""
     return _FROM_TO.sub(" ", text)
 
 
 def contrast_hint(text: str) -> str:
-    """The contrast other than T2 that a plain text names, or ""."""
+    """Return the contrast other than T2 that a normalised text names, or ""."""
     text = _without_vertebrae(text)
     return next((name for name, pattern in _CONTRASTS if pattern.search(text)), "")
 
 
 def says_t2(text: str) -> bool:
-    """Whether a plain text names T2 (not T2*, and not the vertebra)."""
+    """Return True if a normalised text names T2 weighting (not T2*, not the vertebra T2)."""
     return bool(_T2.search(_without_vertebrae(text)))
 
 
 def says_fat_suppressed(text: str) -> bool:
-    """Whether a plain text says that fat is dark: suppressed, or the water image of a Dixon split."""
+    """Return True if a normalised text says that fat is suppressed, or names a Dixon water image."""
     return bool(_FAT_SUPPRESSED.search(_WITHOUT_SUPPRESSION.sub(" ", text)))
 
 
 def says_contrast_agent(text: str) -> bool:
-    """Whether a plain text says that contrast agent was given."""
+    """Return True if a normalised text says that contrast agent was given."""
     return bool(_CONTRAST_AGENT.search(text))

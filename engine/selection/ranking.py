@@ -1,4 +1,4 @@
-"""What makes one candidate for a role better than another, the most important first."""
+"""Criteria that rank the candidates for a role, the most important first."""
 
 from __future__ import annotations
 
@@ -28,42 +28,40 @@ from stenosis_trt.engine.selection.keywords import (
 )
 
 _USEFUL_HEIGHT = 160.0
-"""mm: C2 to T1 with what is beside them; a taller image of the same pixels shows no more of the neck."""
+"""mm from above C2 to below T1; a taller field of view shows no more of the neck."""
 _USEFUL_WIDTH = 36.0
-"""mm across sagittal slices: both edges of the canal with room for a curved spine."""
+"""mm across sagittal slices: both edges of the canal, with a margin for a curved spine."""
 _USEFUL_LENGTH = 110.0
 """mm across axial slices: C2/3 to C7/T1."""
 _COVERAGE_STEP = 8.0
-"""mm: candidates that differ by less, about half a level, cover the same."""
+"""mm, about half a level: coverage is compared in these steps."""
 _USUAL_ECHO_TIMES = 80.0, 130.0
 _ECHO_TIME_STEP = 10.0
-"""ms: echo times of cervical T2 TSE, and what makes a difference to them."""
+"""ms: range of echo times of cervical T2 TSE, and the step in which deviations from it are compared."""
 NECK_DEPTH_MM = 200.0
-"""mm from an image's upper edge down to C7/T1 at the most, with the neck at the top of a whole-spine image or
-in the middle of one of its own."""
-_ANOTHER_STATION = 60.0
-"""mm between upper edges: stations of a spine are farther apart, and images of one place never so far."""
-_SAME_PLACE = 20.0
-"""mm between centres: a repetition is planned like what it repeats."""
+"""Largest distance in mm from the upper edge of a whole-spine or cervical image to C7/T1."""
+_MIN_STATION_SHIFT = 60.0
+"""mm between upper edges: stations of a spine are farther apart, images of one region are closer."""
+_MAX_REPETITION_SHIFT = 20.0
+"""Largest distance in mm between the centres of a series and its repetition."""
 
 
 @dataclass(frozen=True)
 class RankingCriterion:
-    """One thing that makes a candidate better; `reason_if_worse` is what is said of the one with the
-    lower value."""
+    """One criterion; a higher value is better. `reason_if_worse` is reported for the candidate that loses."""
 
     reason_if_worse: str
     value: float
 
 
-def _common_merits(series: SeriesHeader) -> list[RankingCriterion]:
+def _common_criteria(series: SeriesHeader) -> list[RankingCriterion]:
     text = description_text(series)
     return [
         RankingCriterion("its header names another region", -float(names_other_region(series))),
         RankingCriterion(
             "it is a derived image", -float("DERIVED" in {part.upper() for part in series.image_type})
         ),
-        RankingCriterion("it was taken after contrast agent", -float(after_contrast_agent(series))),
+        RankingCriterion("it was acquired after contrast agent", -float(after_contrast_agent(series))),
         RankingCriterion("its fat is suppressed", -float(is_fat_suppressed(series))),
         RankingCriterion(
             "it is a 3-D acquisition, unlike what the models learnt from", -float(series.acquisition_3d)
@@ -74,36 +72,36 @@ def _common_merits(series: SeriesHeader) -> list[RankingCriterion]:
 
 
 def is_same_kind(one: SeriesHeader, other: SeriesHeader) -> bool:
-    """Whether two series of one role are alike in region, contrast and kind of acquisition."""
-    mine, theirs = _common_merits(one), _common_merits(other)
-    return [merit.value for merit in mine] == [merit.value for merit in theirs]
+    """Return True if two series agree in region, contrast and kind of acquisition."""
+    mine, theirs = _common_criteria(one), _common_criteria(other)
+    return [criterion.value for criterion in mine] == [criterion.value for criterion in theirs]
 
 
-def _fine_merits(
+def _fine_criteria(
     series: SeriesHeader, covered: float, rivals: Sequence[SeriesHeader]
 ) -> list[RankingCriterion]:
     pose = slice_poses(series)[0]
     return [
         RankingCriterion("it covers less", round(covered / _COVERAGE_STEP)),
-        RankingCriterion("its echo time is farther from the usual", -_unusual_echo_time(series)),
+        RankingCriterion("its echo time is farther from the usual", -_echo_time_deviation(series)),
         RankingCriterion("its pixels are larger", -round(max(pose.row_spacing, pose.column_spacing), 1)),
         RankingCriterion("it has fewer slices", float(count_positions(series))),
         RankingCriterion("another lies nearer to the head", -float(_is_below(series, rivals))),
         RankingCriterion(
-            "it was taken again later", -float(any(_repeats(other, series) for other in rivals))
+            "it was acquired again later", -float(any(_was_repeated(other, series) for other in rivals))
         ),
     ]
 
 
 def _is_below(series: SeriesHeader, rivals: Sequence[SeriesHeader]) -> bool:
-    """Whether another one is clearly nearer to the head, as the upper station of a spine is."""
+    """Return True if a rival lies clearly nearer to the head, as the upper station of a spine does."""
     edge = _upper_edge(series)
     others = (other for other in rivals if same_frame_of_reference(other, series))
-    return any(_upper_edge(other) - edge > _ANOTHER_STATION for other in others)
+    return any(_upper_edge(other) - edge > _MIN_STATION_SHIFT for other in others)
 
 
 def _upper_edge(series: SeriesHeader) -> float:
-    """mm along the patient's axis, of the slice in the middle."""
+    """Return the head-foot coordinate in mm of the upper edge of the middle slice."""
     middle = _middle(series)
     corners = [(x, y) for x in (0, middle.columns - 1) for y in (0, middle.rows - 1)]
     return float(middle.to_patient(corners)[:, 2].max())
@@ -113,10 +111,10 @@ def _middle(series: SeriesHeader) -> SlicePose:
     return slice_poses(series)[len(slice_poses(series)) // 2]
 
 
-def _repeats(later: SeriesHeader, series: SeriesHeader) -> bool:
-    """Whether one was taken after the other of the same place, as far as the headers say."""
+def _was_repeated(later: SeriesHeader, series: SeriesHeader) -> bool:
+    """Return True if the headers say that `later` was acquired after `series`, of the same region."""
     apart = np.abs(_middle(later).centre - _middle(series).centre).max()
-    if same_frame_of_reference(later, series) and apart > _SAME_PLACE:
+    if same_frame_of_reference(later, series) and apart > _MAX_REPETITION_SHIFT:
         return False
     if later.acquired is not None and series.acquired is not None:
         return later.acquired > series.acquired
@@ -125,11 +123,11 @@ def _repeats(later: SeriesHeader, series: SeriesHeader) -> bool:
     return False
 
 
-def _unusual_echo_time(series: SeriesHeader) -> float:
-    """How many steps the echo time is away from the usual ones; 0 where it says nothing."""
+def _echo_time_deviation(series: SeriesHeader) -> float:
+    """Return the distance in steps of the echo time from the usual range; 0 if it is not informative."""
     echo = positive_or_none(series.contrast.echo_time_ms)
     if echo is None or series.acquisition_3d:
-        # That of a 3-D acquisition is nominal.
+        # The echo time of a 3-D acquisition is nominal.
         return 0.0
     shortest, longest = _USUAL_ECHO_TIMES
     return round(max(shortest - echo, echo - longest, 0.0) / _ECHO_TIME_STEP)
@@ -138,40 +136,40 @@ def _unusual_echo_time(series: SeriesHeader) -> float:
 def sagittal_criteria(
     series: SeriesHeader, rivals: Sequence[SeriesHeader], axials: Sequence[SeriesHeader]
 ) -> list[RankingCriterion]:
-    """Most important first. A series that an axial one can be matched to gives more than one without."""
+    """Return the criteria of a sagittal candidate; one that axial slices can be matched to is preferred."""
     matched = any(
         same_frame_of_reference(series, axial) and count_slices_within(axial, series) for axial in axials
     )
     tall = min(image_height(slice_poses(series)[0]), _USEFUL_HEIGHT)
     wide = min(count_positions(series) * slice_step(series), _USEFUL_WIDTH)
     return [
-        *_common_merits(series),
+        *_common_criteria(series),
         RankingCriterion("no axial T2 series can be matched to it", float(matched)),
-        *_fine_merits(series, tall + wide, rivals),
+        *_fine_criteria(series, tall + wide, rivals),
     ]
 
 
 def axial_criteria(
     series: SeriesHeader, rivals: Sequence[SeriesHeader], sagittal: SeriesHeader | None
 ) -> list[RankingCriterion]:
-    """Most important first. Slices count where they lie within the sagittal image."""
+    """Return the criteria of an axial candidate; only slices within the sagittal image count as coverage."""
     matched = sagittal is not None and same_frame_of_reference(sagittal, series)
     slices = count_slices_within(series, sagittal) if matched and sagittal else count_positions(series)
     return [
         RankingCriterion("its frame of reference differs from the sagittal's", float(matched)),
-        *_common_merits(series),
-        *_fine_merits(series, min(slices * slice_step(series), _USEFUL_LENGTH), rivals),
+        *_common_criteria(series),
+        *_fine_criteria(series, min(slices * slice_step(series), _USEFUL_LENGTH), rivals),
     ]
 
 
 def tie_breaker(series: SeriesHeader) -> tuple[str, float, str, int]:
-    """What orders candidates that are equal otherwise. Volumes of one series share its UID."""
+    """Return a key that orders otherwise equal candidates; volumes of one series share its UID."""
     first = series.frames[0]
     return series.series_uid, series.contrast.echo_time_ms or 0.0, first.sop_instance_uid, first.index
 
 
 def count_slices_within(axial: SeriesHeader, sagittal: SeriesHeader) -> int:
-    """How many axial slices have their centre in that part of the middle sagittal image where the neck is."""
+    """Return how many axial slices have their centre in the neck part of the middle sagittal image."""
     middle, lowest = _middle(sagittal), _upper_edge(sagittal) - NECK_DEPTH_MM
     inside = 0
     for pose in slice_poses(axial):
@@ -182,23 +180,23 @@ def count_slices_within(axial: SeriesHeader, sagittal: SeriesHeader) -> int:
 
 
 def names_other_region(series: SeriesHeader) -> bool:
-    """Whether the description names another region, or BodyPartExamined does and no word names the neck."""
+    """Return True if the description names another region, or BodyPartExamined does and no text the neck."""
     by_tag = other_region(normalise_text(series.body_part)) and not names_neck(header_text(series))
     return bool(by_tag or other_region(description_text(series)))
 
 
 def is_fat_suppressed(series: SeriesHeader) -> bool:
-    """Whether fat is dark, by image type or description."""
+    """Return True if the image type or the description says that fat is suppressed."""
     by_type = {part.upper() for part in series.image_type} & {"WATER", "W"}
     return bool(by_type) or says_fat_suppressed(description_text(series))
 
 
 def after_contrast_agent(series: SeriesHeader) -> bool:
-    """Whether contrast agent was given before, by the header's tags or the description."""
+    """Return True if the header or the description says that contrast agent was given."""
     return series.contrast.contrast_agent or says_contrast_agent(description_text(series))
 
 
 def same_frame_of_reference(one: SeriesHeader, other: SeriesHeader) -> bool:
-    """Whether positions of the two can be compared."""
+    """Return True if two series have one frame of reference, so that their positions are comparable."""
     uid = one.frame_of_reference_uid
     return bool(uid) and uid == other.frame_of_reference_uid

@@ -19,12 +19,12 @@ from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.grading.read_ahead import read_ahead
 from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.support.atomic_files import staged_directory
+from stenosis_trt.engine.support.hashes import file_sha256
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.export.errors import StudiesError
 from stenosis_trt.kernels.binaries import cache_folder
 
 _TRUTH = "truth.csv"
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def content_hash(studies: Path) -> str:
     dicomdir = studies.is_file() and studies.name.upper().startswith("DICOMDIR")
     found = find_files([studies.parent if dicomdir else studies], lambda _: [])
     files = [path for path in found if isinstance(path, Path)]
-    hashes = sorted(_file_hash(path) for path in (*files, *([studies] if dicomdir else [])))
+    hashes = sorted(file_sha256(path) for path in (*files, *([studies] if dicomdir else [])))
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
@@ -142,11 +142,3 @@ def _phantom_sources() -> str:
     """Hash of the code that makes phantoms: those of another version are other phantoms."""
     sources = sorted(Path(phantom.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

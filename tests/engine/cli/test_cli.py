@@ -202,7 +202,7 @@ def test_inspect_shows_what_is_in_a_path_and_obeys_nothing_of_it(tmp_path: Path)
     of_paths = [line for line in answer.stderr.splitlines() if line.startswith("/")]
     lines = {line.split(": ")[0].rsplit("/", 1)[1]: line for line in of_paths}
     assert set(lines) == {"M\\udcfcller.txt", "a\\nb\\x1b[31mred.txt", "link"}
-    assert "The link leads to nothing." in lines["link"]
+    assert "The link is broken." in lines["link"]
 
 
 def test_inspecting_a_folder_without_a_study_says_so(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `inspect` shows: every series with its reason, nothing of the patient, nothing a terminal obeys."""
+"""`inspect` shows every series with its reason, no patient identifier and no control characters."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_no_identifier_of_the_patient_is_shown() -> None:
     assert "SECRET" not in "".join(inspection_lines([choice]))
 
 
-def test_brackets_in_a_description_are_shown_and_not_obeyed() -> None:
+def test_brackets_in_a_description_are_not_markup() -> None:
     choice = select_series(study(sagittal("1", description="t2 [bold]sag[/red] [FS]")))
     assert "t2 [bold]sag[/red] [FS]" in _shown(choice)
 
@@ -75,7 +75,7 @@ def test_control_characters_of_a_folder_are_made_visible() -> None:
     assert row["folder"] == "/in\\x1b[2J/M\\udcfcller\\tx y"
 
 
-def test_an_endless_description_is_cut() -> None:
+def test_a_long_description_is_shortened() -> None:
     (row,) = _plain(select_series(study(sagittal("1", description="t2 " + "x" * 10_000))))
     assert len(row["description"]) == 64
     assert row["description"].endswith("…")
@@ -117,7 +117,7 @@ def test_a_refused_study_has_the_reason_of_errors_csv_and_no_advice_to_inspect_i
     assert "inspect" not in line
 
 
-def test_a_study_uid_that_patients_share_is_said_in_table_and_lines() -> None:
+def test_a_study_uid_shared_by_patients_is_shown_in_table_and_lines() -> None:
     choice = select_series(replace(study(sagittal("1"), axial("2")), warnings=("study_uid_shared",)))
     assert "study_uid_shared" in _shown(choice)
     assert [row["study_warnings"] for row in _plain(choice)] == ["study_uid_shared"] * 2

@@ -1,4 +1,4 @@
-"""Archives are read as folders are, under limits, or refused as a whole with the reason."""
+"""Archives are read like folders, under limits, or rejected as a whole with the reason."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_paths_of_files_in_an_archive_are_shown_with_the_archives(
     assert str(temporary) not in repr(scan.problems) + scan.studies[0].path
 
 
-def test_what_was_unpacked_is_private_and_gone_in_the_end(
+def test_unpacked_files_are_private_and_removed_at_the_end(
     files: dict[str, bytes], tmp_path: Path, temporary: Path
 ) -> None:
     _zip(tmp_path / "in" / "a.zip", files)
@@ -210,7 +210,7 @@ def _cut(path: Path) -> None:
 
 _WRONG: dict[str, tuple[str, Callable[[Path], None], str, str]] = {
     "encrypted": ("zip", _encrypted, "The zip archive is encrypted.", "password"),
-    "deflate64": ("zip", _method, "by a method that is not read", "Unpack it"),
+    "deflate64": ("zip", _method, "by an unsupported method", "Unpack it"),
     "zip cut off": ("zip", _cut, "broken or cut off", "again"),
     "tar cut off": ("tar", _cut, "broken or cut off", "again"),
     "tar.gz cut off": ("tar.gz", _cut, "broken or cut off", "again"),
@@ -245,7 +245,7 @@ def test_a_tar_that_ends_between_two_files_is_cut_off(
     assert "cut off" in reader.scan([path]).problems[0].reason
 
 
-def test_a_file_that_is_broken_within_its_zip_costs_itself(
+def test_a_broken_member_of_a_zip_loses_only_itself(
     reader: DicomReader, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     path = _zip(tmp_path / "in" / "a.zip", files, zipfile.ZIP_STORED)
@@ -309,7 +309,7 @@ def test_a_bomb_is_given_up_by_how_far_it_expands(tmp_path: Path, monkeypatch: p
     assert limits_from_settings([error.value.advice.split("--limit ")[1].removesuffix(".")])
 
 
-def test_members_that_are_no_dicom_are_looked_at_and_not_unpacked(
+def test_members_that_are_not_dicom_are_not_unpacked(
     reader: DicomReader, tmp_path: Path, temporary: Path
 ) -> None:
     before = _kept(temporary)
@@ -320,7 +320,7 @@ def test_members_that_are_no_dicom_are_looked_at_and_not_unpacked(
     assert _kept(temporary) == before
 
 
-def test_an_archive_in_an_archive_in_an_archive_is_said(
+def test_an_archive_nested_twice_is_reported(
     reader: DicomReader, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     inner = _zip(tmp_path / "x", files).read_bytes()
@@ -354,7 +354,7 @@ def test_a_viewers_own_archives_beside_the_images_are_harmless(
         (b"\x1f\x9d\x90", "compress"),
     ],
 )
-def test_an_archive_of_a_kind_that_is_not_read_is_said_to_be_one(
+def test_an_unsupported_archive_is_reported_as_one(
     start: bytes, name: str, reader: DicomReader, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes(start + b"\x55" * 1000)
@@ -377,7 +377,7 @@ def test_a_full_disk_refuses_the_archive_and_says_where(
     assert "TMPDIR" in answers[-1].advice
 
 
-def test_a_temporary_folder_that_cannot_be_made_is_said(
+def test_a_temporary_folder_that_cannot_be_created_is_reported(
     files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(**_: object) -> object:

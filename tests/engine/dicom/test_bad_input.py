@@ -1,4 +1,4 @@
-"""Every kind of bad input costs its own file and no more, with one row that says what to do."""
+"""Every kind of bad input loses only its own file and gives one Problem that says what to do."""
 
 from __future__ import annotations
 
@@ -188,7 +188,10 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "one spacing": (_with(PixelSpacing=[0.8]), "spacing"),
     "spacing that is no number": (_spacing_in_words, "spacing"),
     "skew axes": (_with(ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]), "orientation"),
-    "fewer frames than claimed": (_with(NumberOfFrames=3, PixelData=b"\0" * 256**2 * 6), "where they lie"),
+    "fewer frames than claimed": (
+        _with(NumberOfFrames=3, PixelData=b"\0" * 256**2 * 6),
+        "gives positions for",
+    ),
     "a position beyond the scanner": (_with(ImagePositionPatient=[1e4, 1e200, 0.0]), "usable position"),
     "pixels of a picometre": (_with(PixelSpacing=[1e-9, 1e-9]), "spacing"),
     "pixels of a metre": (_with(PixelSpacing=[1000.0, 1000.0]), "spacing"),
@@ -213,7 +216,7 @@ def _read(reader: DicomReader, folder: Path) -> tuple[int, list[Problem]]:
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
 @pytest.mark.parametrize("name", CASES)
-def test_a_bad_file_costs_itself_and_nothing_else(name: str, reader: DicomReader, tmp_path: Path) -> None:
+def test_a_bad_file_loses_only_itself(name: str, reader: DicomReader, tmp_path: Path) -> None:
     make, words = CASES[name]
     folder = tmp_path / "in"
     series(folder, slices=5)
@@ -245,7 +248,7 @@ def test_a_jpeg_2000_that_lost_its_end_is_refused(
     assert "cannot be decoded" in problems[0].reason
 
 
-def test_a_frame_on_which_a_decoder_panics_costs_itself(reader: DicomReader, tmp_path: Path) -> None:
+def test_a_frame_on_which_a_decoder_panics_loses_only_itself(reader: DicomReader, tmp_path: Path) -> None:
     """A decoder written in Rust panics on an index out of range; that is no Exception in Python."""
     content = enhanced([3.3 * number for number in range(9)])
     frames = [_rle_frame(number) for number in range(9)]
@@ -315,7 +318,7 @@ def test_a_file_without_permission_is_reported() -> None:
     assert [isinstance(answer, DicomError) for answer in answers] == [True, False, False]
     for error in (answers[0], pixels):
         assert isinstance(error, DicomError)
-        assert error.reason == "The file may not be read."
+        assert error.reason == "Permission to read the file is denied."
         assert not error.harmless
 
 
@@ -323,15 +326,15 @@ def test_a_file_without_permission_is_reported() -> None:
     ("error", "words"),
     [
         (BaseException("SECRET-ID"), "broken (BaseException)"),
-        (PermissionError(13, "denied"), "may not be read"),
-        (FileNotFoundError(2, "gone"), "went away"),
-        (IsADirectoryError(21, "folder"), "folder stands"),
+        (PermissionError(13, "denied"), "Permission to read the file is denied"),
+        (FileNotFoundError(2, "gone"), "was removed"),
+        (IsADirectoryError(21, "folder"), "replaced by a folder"),
         (MemoryError(), "more memory"),
         (OSError(5, "Input/output error"), "(Input/output error)"),
         (struct.error("SECRET-ID"), "broken (error)"),
     ],
 )
-def test_each_kind_of_failure_has_its_words(error: Exception, words: str) -> None:
+def test_each_kind_of_failure_has_its_reason(error: Exception, words: str) -> None:
     described = reading_process.describe(error, Stage.PIXELS, ReadLimits())
     assert words in described.reason
     assert "SECRET" not in described.reason
@@ -346,7 +349,7 @@ def test_a_file_that_disappears_between_header_and_pixels_is_reported(
     slices, problems = reader.load(scan.studies[0].series[0].frames)
     assert len(slices) == 4
     assert [Path(problem.path) for problem in problems] == [paths[3]]
-    assert "went away" in problems[0].reason
+    assert "was removed" in problems[0].reason
 
 
 def test_a_path_that_does_not_exist_is_reported(reader: DicomReader, tmp_path: Path) -> None:
@@ -366,7 +369,7 @@ def test_a_file_that_disappears_between_walk_and_header_is_reported(
     monkeypatch.setattr("stenosis_trt.engine.dicom.reader.find_files", find)
     scan = reader.scan([tmp_path])
     assert [Path(problem.path) for problem in scan.problems] == [paths[1]]
-    assert "went away" in scan.problems[0].reason
+    assert "was removed" in scan.problems[0].reason
     assert len(scan.studies[0].series[0].frames) == 2
 
 
@@ -377,10 +380,10 @@ def test_a_folder_in_place_of_a_file_is_reported(reader: DicomReader, tmp_path: 
     paths[1].mkdir()
     slices, problems = reader.load(frames)
     assert len(slices) == 2
-    assert [problem.reason for problem in problems] == ["A folder stands where a file was."]
+    assert [problem.reason for problem in problems] == ["The file was replaced by a folder."]
 
 
-def test_what_is_no_regular_file_is_not_waited_for(reader: DicomReader, tmp_path: Path) -> None:
+def test_a_special_file_does_not_block_the_reader(reader: DicomReader, tmp_path: Path) -> None:
     series(tmp_path, slices=3)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
@@ -474,7 +477,7 @@ def test_limits_are_settings_that_must_be_positive() -> None:
         ({"max_series_bytes": 300_000}, "--limit max_series_bytes=1MiB."),
     ],
 )
-def test_what_is_over_a_limit_is_told_how_to_raise_it_and_can(
+def test_the_advice_for_an_exceeded_limit_admits_the_file(
     limits: dict[str, int], advice: str, tmp_path: Path
 ) -> None:
     series(tmp_path, slices=5)
@@ -518,6 +521,6 @@ def test_limits_are_set_by_name() -> None:
         ("timeout_seconds=nan", "number"),
     ],
 )
-def test_a_limit_that_is_set_wrongly_is_refused_with_what_would_be_right(setting: str, words: str) -> None:
+def test_an_invalid_limit_is_rejected_with_the_allowed_values(setting: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         limits_from_settings([setting])

@@ -1,4 +1,4 @@
-"""One image in two files: harmless where place and pixels are the same, and not where they differ."""
+"""One image in two files: harmless if pose and pixels are equal, a Problem if they differ."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _other_names(content: Dataset) -> None:
 @pytest.mark.parametrize(
     "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, JPEGLSLossless]
 )
-def test_images_that_another_archive_sent_again_are_one_harmless_row(
+def test_images_sent_again_by_another_archive_are_one_harmless_problem(
     syntax: str, reader: DicomReader, tmp_path: Path
 ) -> None:
     series(tmp_path / "a", 5)

@@ -1,4 +1,4 @@
-"""The element reader agrees with pydicom on real files, and stays within its limits on broken ones."""
+"""The element reader agrees with pydicom on real files and keeps to its limits on broken ones."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_each_encoding_of_nested_sequences_reads_the_same(
     assert found.stopped_at.tag == 0x7FE00010
 
 
-def test_a_sequence_nobody_asked_for_is_stepped_over_whatever_its_encoding(tmp_path: Path) -> None:
+def test_an_unrequested_sequence_is_skipped_in_every_encoding(tmp_path: Path) -> None:
     content = dataset(0)
     content.add_new(0x00091001, "UN", b"\x55" * 300_000)
     content.ReferencedImageSequence = [pydicom.Dataset(), pydicom.Dataset()]
@@ -133,7 +133,7 @@ def test_a_value_that_is_no_number_reads_as_absent() -> None:
     assert elements.number("Columns") is None
 
 
-def test_a_header_that_goes_on_and_on_is_refused_before_it_is_in_memory() -> None:
+def test_an_endless_header_is_rejected_before_it_is_in_memory() -> None:
     limits = ReadLimits(max_header_bytes=1 << 20)
     element = struct.pack("<HH2sH", 0x0009, 0x0001, b"SH", 0)
     stream = io.BytesIO(element * (1 << 18))
@@ -191,6 +191,6 @@ def test_damaged_headers_are_read_or_refused_but_raise_nothing_else(syntax: str,
     assert all(reason.endswith(".") for reason in reasons)
 
 
-def test_keywords_outside_the_dictionary_are_a_mistake() -> None:
+def test_keywords_outside_the_dictionary_raise() -> None:
     with pytest.raises(ValueError, match="NoSuchThing"):
         tag_table(["NoSuchThing"])

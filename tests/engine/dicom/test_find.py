@@ -1,4 +1,4 @@
-"""Which files are found: nested folders, links, DICOMDIRs."""
+"""Search for files: nested folders, links, DICOMDIRs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_path_that_may_not_be_looked_at_is_a_problem(closed: Path) -> None:
     (found,) = _find(closed / "1")
     assert isinstance(found, Problem)
-    assert (found.reason, found.harmless) == ("It cannot be reached (Permission denied).", False)
+    assert (found.reason, found.harmless) == ("The path cannot be reached (Permission denied).", False)
     assert "permission" in found.advice
 
 
@@ -99,14 +99,14 @@ def test_a_name_that_is_too_long_is_a_problem(tmp_path: Path) -> None:
     assert found[1:] == [tmp_path / "a"]
 
 
-def test_a_link_that_leads_nowhere_is_a_problem_of_its_own(tmp_path: Path) -> None:
+def test_a_broken_link_has_its_own_reason(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "gone")
     for given in (tmp_path / "in", tmp_path / "in" / "link"):
         (found,) = _find(given)
         assert isinstance(found, Problem)
         assert found.path == str(tmp_path / "in" / "link")
-        assert found.reason == "The link leads to nothing."
+        assert found.reason == "The link is broken."
 
 
 def test_a_folder_that_cannot_be_listed_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_names_of_a_dicomdir_are_found_in_lower_case(reader: DicomReader, tmp_pa
         (["A" * 300], "cannot be reached"),
     ],
 )
-def test_what_a_dicomdir_names_wrongly_is_a_problem(
+def test_a_wrong_reference_of_a_dicomdir_is_a_problem(
     reference: list[str], words: str, reader: DicomReader, tmp_path: Path
 ) -> None:
     _touch(tmp_path / "secret")
@@ -200,7 +200,7 @@ def test_a_dicomdir_without_images_or_broken_is_a_problem(reader: DicomReader, t
 def test_an_image_called_dicomdir_is_not_followed(reader: DicomReader, tmp_path: Path) -> None:
     (path,) = series(tmp_path, 1)
     scan = reader.scan([path.rename(tmp_path / "DICOMDIR")])
-    assert [problem.reason for problem in scan.problems] == ["The file is called DICOMDIR and is none."]
+    assert [problem.reason for problem in scan.problems] == ["The file is named DICOMDIR but is not one."]
 
 
 @pytest.mark.parametrize(
@@ -225,16 +225,14 @@ def test_files_of_a_dicomdir_are_found_in_another_case_with_another_ending_and_w
     assert (scan.files, scan.problems) == (1, ())
 
 
-def test_a_name_of_a_dicomdir_that_several_files_could_have_is_said(
-    reader: DicomReader, tmp_path: Path
-) -> None:
+def test_an_ambiguous_reference_of_a_dicomdir_is_a_problem(reader: DicomReader, tmp_path: Path) -> None:
     series(tmp_path / "plain", 2)
     (tmp_path / "IMAGES").mkdir()
     (tmp_path / "plain" / "000.dcm").rename(tmp_path / "IMAGES" / "IM0.dcm")
     (tmp_path / "plain" / "001.dcm").rename(tmp_path / "IMAGES" / "IM0.ima")
     scan = reader.scan([_dicomdir(tmp_path / "DICOMDIR", ["IMAGES", "IM0"])])
     assert [problem.reason for problem in scan.problems] == [
-        "The DICOMDIR lists this file, and IM0.dcm and IM0.ima could both be it."
+        "The DICOMDIR lists this file, and IM0.dcm and IM0.ima both match it."
     ]
 
 

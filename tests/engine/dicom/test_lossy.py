@@ -1,4 +1,4 @@
-"""Images compressed with loss, and by High-Throughput JPEG 2000: decoded, warned of, or refused by name."""
+"""Lossy compression and High-Throughput JPEG 2000: decoded, flagged, or rejected by name."""
 
 from __future__ import annotations
 
@@ -130,10 +130,10 @@ def test_jpeg_that_lost_its_end_is_refused(kept: float, reader: DicomReader, tmp
     )
 
 
-def test_a_kind_of_jpeg_that_no_decoder_reads_is_said(reader: DicomReader, tmp_path: Path) -> None:
+def test_an_unsupported_jpeg_process_is_named(reader: DicomReader, tmp_path: Path) -> None:
     arithmetic = _JPEG12.replace(b"\xff\xc1", b"\xff\xc9", 1)
     problem = _refusal(reader, _file(tmp_path / "a.dcm", arithmetic, JPEGExtended12Bit))
-    assert "arithmetic coding, which no decoder here reads" in problem.reason
+    assert "arithmetic coding, which no decoder supports" in problem.reason
     assert "explicit VR little endian" in problem.advice
 
 
@@ -240,7 +240,7 @@ def test_memory_is_named_only_where_a_frame_is_near_the_limit(tmp_path: Path) ->
         (RLELossless, "", False),
     ],
 )
-def test_loss_is_told_by_the_transfer_syntax_and_by_the_header(syntax: str, stated: str, lossy: bool) -> None:
+def test_loss_is_determined_by_transfer_syntax_and_header(syntax: str, stated: str, lossy: bool) -> None:
     assert is_lossy(syntax, stated) is lossy
 
 

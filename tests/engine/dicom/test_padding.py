@@ -1,4 +1,4 @@
-"""Pixel padding is black wherever it stands in a header, and where no header tells of it."""
+"""Pixel padding becomes black, wherever it is declared and if it is not declared at all."""
 
 from __future__ import annotations
 
@@ -251,9 +251,7 @@ def test_padding_is_black_in_shared_memory_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"\x01\x02\x03\x04\x05\x06"])
-def test_a_padding_value_that_is_none_is_not_looked_at(
-    reader: DicomReader, tmp_path: Path, value: bytes
-) -> None:
+def test_an_invalid_padding_value_is_ignored(reader: DicomReader, tmp_path: Path, value: bytes) -> None:
     values = _anatomy()
     content = _image(values, 16, False)
     content.add_new(0x00280120, "UN", value)

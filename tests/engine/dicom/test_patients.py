@@ -1,4 +1,4 @@
-"""Whose files a study holds: one Study Instance UID, one patient or several."""
+"""Files of one Study Instance UID, of one patient or of several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory shared with reading processes: where frames lie in it, how long it stays, what is refused."""
+"""Memory shared with reading processes: offsets of frames, lifetime, rejected answers."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_an_answer_that_cannot_be_shows_nothing(memory: PixelMemory, dtype: str,
     assert place is not None
     answer = written_frame(place, WrittenFrame(dtype, shape, place.offset))
     assert isinstance(answer, DicomError)
-    assert "an answer that cannot be" in answer.reason
+    assert "an invalid answer" in answer.reason
 
 
 def test_a_python_without_memfd_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,9 @@ def test_memory_that_the_system_refuses_is_said_and_leaves_nothing_behind(
 
     before = _descriptors()
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(ReaderError, match=r"8192 bytes for pixels cannot be had \(No space left on device\)"):
+    with pytest.raises(
+        ReaderError, match=r"8192 bytes for pixels cannot be allocated \(No space left on device\)"
+    ):
         PixelMemory(_PAGE)
     assert _descriptors() == before
 

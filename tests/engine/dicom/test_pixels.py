@@ -1,4 +1,4 @@
-"""Pixels come out as stored values, whatever they are encoded in."""
+"""Pixels are decoded to stored values from every encoding."""
 
 from __future__ import annotations
 

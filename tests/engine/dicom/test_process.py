@@ -1,4 +1,4 @@
-"""A reading process that is lost, late or wrong: what it still had to answer is never taken for an answer."""
+"""A reading process that is lost, late or wrong: its late answers are never used."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_answers_of_another_kind_become_the_problem_of_the_file(
                 slices, problems = reader.load(scan.studies[0].series[0].frames)
                 assert slices == ()
     assert {problem.reason for problem in problems} == {
-        "The process that read the file gave an answer that cannot be."
+        "The reading process returned an invalid answer for the file."
     }
     assert len(problems) == (1 if kind == "dicomdir" else 2)
 
@@ -178,11 +178,11 @@ def test_a_frame_that_was_written_elsewhere_is_not_taken(
 ) -> None:
     """A late answer names the place of an earlier request."""
     lines = """
-def write(memory, offset, capacity, stored, real=reading_process.write):
+def write_frame(memory, offset, capacity, stored, real=reading_process.write_frame):
     written = real(memory, offset, capacity, stored)
-    return Written(written.dtype, written.shape, offset - 131072) if stored[0, 0] == 3 else written
+    return WrittenFrame(written.dtype, written.shape, offset - 131072) if stored[0, 0] == 3 else written
 
-reading_process.write = write
+reading_process.write_frame = write_frame
 """
     alter(tmp_path, monkeypatch, lines)
     with PixelMemory(1 << 20) as memory, DicomReader(memory=memory) as reader:
@@ -270,7 +270,7 @@ def test_files_that_no_process_could_be_started_for_are_reported_and_the_others_
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_module, "_START_WAITS", ())
-    monkeypatch.setattr("stenosis_trt.engine.dicom.reader._FILES_A_REQUEST", 1)
+    monkeypatch.setattr("stenosis_trt.engine.dicom.reader._FILES_PER_REQUEST", 1)
     with DicomReader() as reader:
         reader.scan(files[:1])
         pid = reader._processes[0].pid

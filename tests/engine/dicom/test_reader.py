@@ -1,4 +1,4 @@
-"""The reading processes: replaced when lost, never blamed on a file that did nothing, none left behind."""
+"""Reading processes are replaced when lost, only the faulty file is blamed, and none is left running."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ class _Deadly:
     real = staticmethod(process_module.ReadingProcess.ask)
 
 
-@pytest.mark.parametrize(("hung", "words"), [(False, "ended the process"), (True, "longer than the limit")])
+@pytest.mark.parametrize(
+    ("hung", "words"), [(False, "crashed the reading process"), (True, "longer than the limit")]
+)
 def test_a_file_that_ends_its_process_is_found_among_many(
     hung: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +94,7 @@ def test_a_frame_that_ends_its_process_costs_itself(tmp_path: Path, monkeypatch:
         slices, problems = reader.load(frames)
     assert [item.frame.index for item in slices] == [0, 1, 2, 3, 5, 6, 7, 8]
     assert [problem.reason for problem in problems] == [
-        "1 of 9 frames cannot be decoded: Reading the file ended the process that did it."
+        "1 of 9 frames cannot be decoded: Reading the file crashed the reading process."
     ]
 
 
@@ -239,7 +241,7 @@ def test_threads_may_share_a_reader(many: Path) -> None:
 
 
 def test_a_scan_that_is_interrupted_reads_little_more(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "_FILES_A_REQUEST", 2)
+    monkeypatch.setattr(reader_module, "_FILES_PER_REQUEST", 2)
     asked: list[str] = []
     real = process_module.ReadingProcess.ask
 

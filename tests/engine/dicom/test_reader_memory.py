@@ -1,4 +1,4 @@
-"""Slices decoded into shared memory: the same as without, in their place, whatever becomes of a process."""
+"""Slices decoded into shared memory equal those decoded without, even if a process is lost."""
 
 from __future__ import annotations
 
@@ -153,13 +153,13 @@ def test_a_broken_file_costs_itself(reader: DicomReader, memory: PixelMemory, tm
 
 
 _DIES = """
-def write(memory, offset, capacity, stored, real=reading_process.write):
+def write_frame(memory, offset, capacity, stored, real=reading_process.write_frame):
     if stored[0, 0] == 4095:
         real(memory, offset, capacity, stored[:128])
         os.kill(os.getpid(), signal.SIGKILL)
     return real(memory, offset, capacity, stored)
 
-reading_process.write = write
+reading_process.write_frame = write_frame
 """
 
 
@@ -180,27 +180,27 @@ def test_a_process_that_dies_while_it_writes_costs_its_frame(
     assert [int(item.stored.max()) for item in slices] == [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
     assert all(memory.slot_of(item.stored) is memory.slots[0] for item in slices)
     assert [problem.path for problem in problems] == [str(paths[7])]
-    assert "ended the process" in problems[0].reason
+    assert "crashed the reading process" in problems[0].reason
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        "Written('uint16', (257, 256), arguments[1])",
-        "Written('uint8', (9, 9), arguments[1])",
-        "Written('uint16', (-1, 256), arguments[1])",
+        "WrittenFrame('uint16', (257, 256), arguments[1])",
+        "WrittenFrame('uint8', (9, 9), arguments[1])",
+        "WrittenFrame('uint16', (-1, 256), arguments[1])",
     ],
 )
 def test_what_a_process_says_it_wrote_elsewhere_is_not_looked_at(
     answer: str, memory: PixelMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series(tmp_path / "in", 3)
-    alter(tmp_path, monkeypatch, f"reading_process.write = lambda *arguments: {answer}")
+    alter(tmp_path, monkeypatch, f"reading_process.write_frame = lambda *arguments: {answer}")
     with DicomReader(memory=memory) as reader:
         slices, problems = reader.load(_frames(reader, tmp_path / "in"), memory.slots[0])
     assert slices == ()
     assert [problem.reason for problem in problems] == [
-        "The process that read the file gave an answer that cannot be."
+        "The reading process returned an invalid answer for the file."
     ] * 3
 
 
@@ -212,7 +212,7 @@ def test_a_process_that_says_it_wrote_what_had_no_place_is_not_believed(
     monkeypatch.setattr(DicomReader, "_ask", lambda *arguments: [WrittenFrame("uint16", (2, 2), 0)])
     slices, problems = reader.load(frames)
     assert slices == ()
-    assert "cannot be" in problems[0].reason
+    assert "invalid answer" in problems[0].reason
 
 
 def test_a_process_that_is_started_again_writes_to_the_same_memory(

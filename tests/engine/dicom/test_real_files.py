@@ -1,4 +1,4 @@
-"""Real files of many vendors: what the manifest says of them must come out."""
+"""Real files of many vendors give what their manifest states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files joined to series: order by position, volumes told apart, duplicates."""
+"""Grouping of files into series: order by position, volumes, duplicates."""
 
 from __future__ import annotations
 
@@ -137,16 +137,16 @@ def test_magnitude_and_phase_are_two_volumes_with_their_own_image_type(
     assert sorted(item.image_type[2] for item in found) == ["M", "P"]
 
 
-def test_dynamics_that_nothing_tells_apart_are_taken_by_order(reader: DicomReader, tmp_path: Path) -> None:
+def test_dynamics_without_distinguishing_attributes_are_separated_by_order(
+    reader: DicomReader, tmp_path: Path
+) -> None:
     _write(tmp_path, 12, lambda number: {"ImagePositionPatient": [3.3 * (number % 4), 0.0, 0.0]})
     found = _scan(reader, tmp_path)
     names = [{int(frame.path.stem) // 4 for frame in item.frames} for item in found]
     assert names == [{0}, {1}, {2}]
 
 
-def test_dynamics_are_told_apart_by_their_times_whatever_their_files_are_called(
-    reader: DicomReader, tmp_path: Path
-) -> None:
+def test_dynamics_are_separated_by_their_times_not_file_names(reader: DicomReader, tmp_path: Path) -> None:
     """Every slice has a time of its own; the second reading came after the whole of the first."""
 
     def tags(number: int) -> dict[str, object]:
@@ -197,7 +197,7 @@ def test_two_stations_in_one_series_are_two_volumes(reader: DicomReader, tmp_pat
     assert all(len(set(_along(item, 2))) == 1 for item in found)
 
 
-def test_slices_read_twice_do_not_tear_a_series_apart(reader: DicomReader, tmp_path: Path) -> None:
+def test_slices_acquired_twice_do_not_split_a_series(reader: DicomReader, tmp_path: Path) -> None:
     """Odd and even slices were two acquisitions, and one slice was repeated in a third."""
 
     def tags(number: int) -> dict[str, object]:
@@ -270,7 +270,7 @@ def test_the_same_images_in_two_studies_belong_to_both(reader: DicomReader, tmp_
     assert [len(found.frames) for found in _scan(reader, tmp_path)] == [4, 4]
 
 
-def test_equal_copies_are_dropped_without_a_word(reader: DicomReader, tmp_path: Path) -> None:
+def test_equal_copies_are_dropped_silently(reader: DicomReader, tmp_path: Path) -> None:
     for path in series(tmp_path / "one", 4):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (found,) = _scan(reader, tmp_path)

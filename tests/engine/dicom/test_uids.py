@@ -1,4 +1,4 @@
-"""UIDs that are none, which are replaced by their hash; numbers of frames that share a UID."""
+"""Invalid UIDs are replaced by their hash; frames that share a UID have numbers."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def test_a_uid_is_left_as_it_is_even_where_it_is_sloppy(uid: str) -> None:
 @pytest.mark.parametrize(
     "text", ["=cmd|'/C calc'!A0", "1.2\x1b[2J", "ANON_01", "1." + "2" * 63, "1.2\n", "１.２"]
 )
-def test_what_is_no_uid_becomes_its_hash(text: str) -> None:
+def test_an_invalid_uid_becomes_its_hash(text: str) -> None:
     assert safe_uid(text) == safe_uid(text) != safe_uid(text + "1")
     assert safe_uid(text).startswith("hash:")
     assert len(safe_uid(text)) == len("hash:") + 32
     assert is_replacement(safe_uid(text))
 
 
-def test_a_hash_is_not_taken_for_one_that_a_header_holds() -> None:
+def test_a_hash_in_a_header_is_hashed_again() -> None:
     assert safe_uid(safe_uid("ANON")) != safe_uid("ANON")
 
 
-def test_files_of_a_study_whose_uids_are_none_stay_together_and_are_flagged(
+def test_files_of_a_study_with_invalid_uids_stay_together_and_are_flagged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config.settings, "writing_validation_mode", config.IGNORE)
@@ -56,6 +56,8 @@ def test_files_of_a_study_whose_uids_are_none_stay_together_and_are_flagged(
     uids = {study.study_uid, found.series_uid, *(frame.sop_instance_uid for frame in found.frames)}
     assert len(uids) == 9
     assert all(map(is_replacement, uids))
+    # `inspect` shows the warnings of the study before anything is graded.
+    assert "uid_replaced" in study.warnings
     assert read.study is not None
     assert "uid_replaced" in read.study.warnings
 

@@ -1,4 +1,4 @@
-"""One series to stacks of slices: planes, contrasts and acquisitions told apart before positions are."""
+"""Splitting of a series into volumes: by plane, contrast and acquisition before position."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_two_contrasts_of_one_series_are_two_volumes_wherever_they_lie(
         lambda number: {"SliceThickness": 3.1},
     ],
 )
-def test_two_acquisitions_that_run_through_one_another_are_told_apart_by_any_tag(
+def test_interleaved_acquisitions_are_separated_by_any_attribute(
     change: Tags, aside: float, reader: DicomReader, tmp_path: Path
 ) -> None:
     _two(tmp_path, aside, lambda number: {"AcquisitionTime": "120000", **change(number)})
@@ -123,7 +123,7 @@ def test_a_stack_that_was_planned_again_with_another_tilt_is_a_volume_of_its_own
 
 
 @pytest.mark.parametrize("aside", [0.36, 1.2, 1.65, 2.94])
-def test_what_runs_through_another_stack_and_differs_in_no_tag_is_refused_with_that_reason(
+def test_interleaved_stacks_without_distinguishing_attributes_are_refused_with_that_reason(
     aside: float, reader: DicomReader, tmp_path: Path
 ) -> None:
     _two(tmp_path, aside, lambda number: {})
@@ -134,10 +134,10 @@ def test_what_runs_through_another_stack_and_differs_in_no_tag_is_refused_with_t
             content.ImagePositionPatient[0] += aside
         write(path, content)
     (found,) = _found(reader, tmp_path)
-    judged = check_series(found)
-    assert (judged.role, judged.reason) == ("", found.defect)
-    assert "two acquisitions run through one another, and no tag tells them apart" in judged.reason
-    assert f"{min(aside, 3.3 - aside):.2f}" in judged.reason
+    eligibility = check_series(found)
+    assert (eligibility.role, eligibility.reason) == ("", found.defect)
+    assert "two acquisitions are interleaved, and no attribute separates them" in eligibility.reason
+    assert f"{min(aside, 3.3 - aside):.2f}" in eligibility.reason
 
 
 def _plane(axes: list[float], axis: int) -> Tags:
@@ -194,7 +194,7 @@ def test_a_localizer_of_three_planes_stays_one_series_and_three_series_with_one_
         lambda number: {"ImagePositionPatient": [2.0 * number, -100.0, 100.0]},
     ],
 )
-def test_what_one_acquisition_may_vary_keeps_its_slices_together(
+def test_variations_within_one_acquisition_do_not_split_it(
     tags: Tags, reader: DicomReader, tmp_path: Path
 ) -> None:
     _slices(tmp_path, 12, tags)
@@ -240,7 +240,7 @@ def test_slices_with_a_series_uid_each_are_joined_where_they_agree_in_all_else(
         ),
         (
             lambda number: {"ImagePositionPatient": [3.3 * (number // 2), 0.0, 0.0]},
-            "several lie in one place",
+            "several share a position",
         ),
         (lambda number: {"SeriesDescription": ""}, "neither series number nor description"),
     ],
@@ -358,9 +358,7 @@ def test_every_frame_is_in_exactly_one_volume_of_one_study(headers: list[FileHea
 
 @settings(deadline=None, max_examples=12)
 @given(_files(), st.randoms(use_true_random=False))
-def test_the_order_in_which_files_are_found_changes_nothing_that_is_named(
-    headers: list[FileHeader], random: object
-) -> None:
+def test_the_order_of_files_does_not_change_the_result(headers: list[FileHeader], random: object) -> None:
     shuffled = list(headers)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     first, second = build_studies(headers, _differ)[0], build_studies(shuffled, _differ)[0]

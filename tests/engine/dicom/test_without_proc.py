@@ -1,4 +1,4 @@
-"""Where /proc is not mounted, reading is capped all the same, and nothing untrue is recorded."""
+"""Without /proc, memory is limited all the same, and no wrong value is recorded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_memory_is_capped_without_proc() -> None:
     assert (done.returncode, done.stdout) == (0, "capped\n"), done.stderr
 
 
-def test_the_probe_keeps_to_a_hard_limit_that_is_there() -> None:
+def test_the_probe_respects_an_existing_hard_limit() -> None:
     script = "import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))" + _WITHOUT_PROC
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "capped\n"), done.stderr

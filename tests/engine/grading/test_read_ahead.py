@@ -1,4 +1,4 @@
-"""Reading ahead: which study lies in which slot, how long it stays there, what the hook's failure becomes."""
+"""Reading ahead: the slot of each study, its lifetime, and failures of the `on_read` hook."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _note_resets(slot: PixelSlot, name: str, log: _Log) -> None:
     slot.reset = noted  # type: ignore[method-assign]
 
 
-def test_a_slot_that_is_held_is_not_read_into(reader: DicomReader, memory: PixelMemory, folder: Path) -> None:
+def test_a_held_slot_is_not_overwritten(reader: DicomReader, memory: PixelMemory, folder: Path) -> None:
     log, copied, waits = _Log(), threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -158,7 +158,7 @@ def test_a_slot_that_is_held_is_not_read_into(reader: DicomReader, memory: Pixel
         assert _values(second) == {2}
 
 
-def test_what_keeps_a_slot_from_being_free_comes_with_the_study(
+def test_an_error_while_waiting_for_a_slot_is_returned_with_the_study(
     reader: DicomReader, memory: PixelMemory, folder: Path
 ) -> None:
     called: list[int] = []
@@ -182,7 +182,7 @@ def test_what_keeps_a_slot_from_being_free_comes_with_the_study(
         assert 3 not in called
 
 
-def test_what_the_hook_raises_comes_with_its_study_and_the_next_ones_are_read(
+def test_an_error_of_the_hook_is_returned_with_its_study_and_the_next_ones_are_read(
     reader: DicomReader, memory: PixelMemory, folder: Path
 ) -> None:
     def on_read(study: LoadedStudy) -> None:
@@ -211,7 +211,7 @@ def test_the_hook_is_called_in_the_thread_that_reads(
     assert threads == {"read_0"}
 
 
-def test_a_study_that_cannot_be_graded_is_not_shown_to_the_hook(
+def test_the_hook_is_not_called_for_a_study_that_cannot_be_graded(
     reader: DicomReader, memory: PixelMemory, folder: Path
 ) -> None:
     header = _headers(reader, folder)[0]

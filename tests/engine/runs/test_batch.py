@@ -504,7 +504,7 @@ def test_a_study_with_a_broken_slice_is_done_until_limits_or_decoders_are_others
 @pytest.mark.parametrize(
     ("does", "reason"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "ended the process"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "crashed the reading process"),
         ("os.kill(os.getpid(), signal.SIGSTOP)", "longer than the limit"),
     ],
 )

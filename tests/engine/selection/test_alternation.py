@@ -1,4 +1,4 @@
-"""Slices of two series that were mixed, found by their pixels where no tag tells them apart."""
+"""Interleaved slices of two series are detected by their pixels if no attribute separates them."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_one_stack_is_one_also_where_every_second_slice_lost_signal_or_was_moved
 @pytest.mark.parametrize(
     ("every_second", "reason"),
     [
-        (_inverted, "less like its neighbours"),
-        (_moved(20.0), "less like its neighbours"),
+        (_inverted, "less with its neighbours"),
+        (_moved(20.0), "less with its neighbours"),
         (lambda image: 0.5 * image, "2.0 times as bright"),
     ],
 )
@@ -84,7 +84,7 @@ def test_slices_are_not_compared_with_those_of_another_tilt() -> None:
     assert alternating_slices_reason(_loaded(13, _inverted, tilt=5.0)) == ""
 
 
-def test_noise_alternates_in_nothing() -> None:
+def test_noise_does_not_alternate() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         slices = [

@@ -1,4 +1,4 @@
-"""What one series can serve as, and the reason for one that cannot."""
+"""Eligibility of one series, and the reason if it has none."""
 
 from __future__ import annotations
 
@@ -124,23 +124,23 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_series_that_is_no_t2_of_the_neck_is_refused_with_its_reason(name: str) -> None:
     changes, expected = REFUSED[name]
-    judgement = check_series(sagittal("1", **changes))
-    assert judgement.role == ""
-    assert expected in judgement.reason
+    eligibility = check_series(sagittal("1", **changes))
+    assert eligibility.role == ""
+    assert expected in eligibility.reason
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_the_same_holds_for_axial_series(name: str) -> None:
     changes, expected = REFUSED[name]
-    judgement = check_series(axial("1", **changes))
-    assert judgement.role == ""
-    assert expected in judgement.reason
+    eligibility = check_series(axial("1", **changes))
+    assert eligibility.role == ""
+    assert expected in eligibility.reason
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_a_header_that_is_poor_or_odd_but_not_wrong_is_accepted(name: str) -> None:
-    judgement = check_series(sagittal("1", **ACCEPTED[name]))
-    assert (judgement.role, judgement.reason) == (SAGITTAL_ROLE, "")
+    eligibility = check_series(sagittal("1", **ACCEPTED[name]))
+    assert (eligibility.role, eligibility.reason) == (SAGITTAL_ROLE, "")
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,10 @@ def test_a_header_that_is_poor_or_odd_but_not_wrong_is_accepted(name: str) -> No
         ({"count": 20, "step": 0.0}, "only 1 sagittal slice (of 20 images)"),
     ],
 )
-def test_sampling_that_shows_no_canal_is_refused_with_its_reason(
-    changes: dict[str, Any], expected: str
-) -> None:
-    judgement = check_series(sagittal("1", **changes))
-    assert judgement.role == ""
-    assert expected in judgement.reason
+def test_insufficient_sampling_is_refused_with_its_reason(changes: dict[str, Any], expected: str) -> None:
+    eligibility = check_series(sagittal("1", **changes))
+    assert eligibility.role == ""
+    assert expected in eligibility.reason
 
 
 @pytest.mark.parametrize("plane", ["coronal", "oblique"])

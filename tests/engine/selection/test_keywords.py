@@ -1,4 +1,4 @@
-"""What descriptions in many languages say: region, weighting, suppressed fat, contrast agent, localizer."""
+"""Keywords in descriptions of many languages: region, weighting, fat suppression, agent, localizer."""
 
 from __future__ import annotations
 

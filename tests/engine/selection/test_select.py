@@ -1,4 +1,4 @@
-"""Which series of a study are taken, which of several, and what is said of the others."""
+"""Selection of the series of a study, and the reasons for the others."""
 
 from __future__ import annotations
 
@@ -163,14 +163,14 @@ def test_the_axial_series_with_more_slices_within_the_sagittal_image_is_taken() 
         ({"count": 12}, "fewer slices"),
     ],
 )
-def test_of_two_candidates_the_better_is_taken_and_the_other_told_why(
+def test_the_better_of_two_candidates_is_selected_and_the_other_has_the_reason(
     worse: dict[str, Any], why: str
 ) -> None:
     # The worse one has the lower UID and comes first, so that neither can have decided.
     choice = select_series(study(sagittal("1", **worse), sagittal("2")))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
-    assert _reasons(choice)["1"].startswith("another sagittal T2 series is taken: ")
+    assert _reasons(choice)["1"].startswith("another sagittal T2 series is selected: ")
     assert why in _reasons(choice)["1"]
 
 
@@ -202,7 +202,7 @@ def test_of_equal_candidates_the_repetition_is_taken(worse: dict[str, Any], bett
     choice = select_series(study(sagittal("1", **worse), sagittal("2", **better)))
     assert choice.sagittal is not None
     assert choice.sagittal.series_uid == "2"
-    assert "taken again later" in _reasons(choice)["1"]
+    assert "acquired again later" in _reasons(choice)["1"]
 
 
 def test_of_the_stations_of_a_spine_the_uppermost_is_taken() -> None:
@@ -248,7 +248,7 @@ def test_of_two_volumes_of_one_series_the_choice_does_not_depend_on_their_order(
         choice = select_series(study(*order, axial("9")))
         assert choice.sagittal is one
         (reason,) = [verdict.reason for verdict in choice.decisions if verdict.series is two]
-        assert "as good" in reason
+        assert "equal in all criteria" in reason
         assert "echo time" in reason
 
 
@@ -282,7 +282,7 @@ def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., Serie
     for order in ((one, two), (two, one)):
         choice = select_series(study(*order, partner))
         assert one in (choice.sagittal, choice.axial)
-        assert "as good" in _reasons(choice)["2"]
+        assert "equal in all criteria" in _reasons(choice)["2"]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., Serie
         ({"step": 1.0, "count": 40}, "thin_slices"),
     ],
 )
-def test_what_is_odd_about_the_only_candidate_is_flagged(changes: dict[str, Any], warning: str) -> None:
+def test_peculiarities_of_the_only_candidate_are_flagged(changes: dict[str, Any], warning: str) -> None:
     choice = select_series(study(sagittal("1", **changes), axial("2")))
     assert choice.problem is None
     assert choice.warnings == (warning,)
@@ -336,7 +336,7 @@ def _write(folder: Path, name: str, orientation: list[float] | None = None, **ta
         write(folder / name / f"{number}.dcm", content)
 
 
-def test_a_study_of_files_is_chosen_from_by_its_headers(tmp_path: Path) -> None:
+def test_series_of_files_are_selected_by_their_headers(tmp_path: Path) -> None:
     _write(tmp_path, "t2_sag", SeriesDescription="sag", InversionTime=0)
     _write(tmp_path, "t1_sag", SeriesDescription="sag", EchoTime=11.0, RepetitionTime=550.0)
     _write(tmp_path, "stir_sag", SeriesDescription="sag", InversionTime=160.0)
@@ -404,10 +404,8 @@ def test_packs_of_another_frame_or_kind_are_not_joined(other: dict[str, Any]) ->
     assert _axials(choice) == ["2"]
 
 
-def test_axial_slices_that_are_no_stack_are_warned_of() -> None:
-    choice = select_series(
-        study(sagittal("1"), axial("2", defect="two acquisitions run through one another"))
-    )
+def test_axial_slices_that_are_not_one_stack_are_flagged() -> None:
+    choice = select_series(study(sagittal("1"), axial("2", defect="two acquisitions are interleaved")))
     assert choice.axial is None
     assert choice.warnings == ("no_axial_series", "axial_slices_mixed")
 

@@ -1,4 +1,4 @@
-"""Where archives are unpacked to, and what their files are called: the reader's side of `archives`."""
+"""Folder of unpacked archives and the names of their files: the reader's side of `archives`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.records import Problem, StudyHeader
 
 _SEPARATOR = "!/"
-"""Between an archive's path and the name of a file in it."""
+"""Separates the path of an archive from the name of a member."""
 
 
 class UnpackedArchives:
-    """A private temporary folder with the files of archives, made when it is needed and removed by `close`.
+    """A temporary folder in TMPDIR with the files of archives, created on demand and removed by `close`.
 
-    The files hold patients' images, so the folder is open to nobody else (mode 0700). It lies where TMPDIR
-    says.
+    The folder is private (mode 0700), since its files hold patient data.
     """
 
     def __init__(self) -> None:
@@ -32,10 +31,10 @@ class UnpackedArchives:
         self._names: dict[Path, str] = {}
 
     def new_folder(self, archive: Path) -> Path:
-        """An empty folder for the files of one archive. May be called from several threads.
+        """Create an empty folder for the files of one archive. Thread-safe.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the folder cannot be created.
         """
         with self._lock:
             if self._folder is None:
@@ -46,27 +45,27 @@ class UnpackedArchives:
         return folder
 
     def add(self, archive: Path, members: Iterable[ArchiveMember]) -> list[Path]:
-        """Remember what files were called in their archive; returns where they lie."""
+        """Register the members of an archive; return the paths they were unpacked to."""
         found = {member.path: unpacked_member_path(archive, member.name) for member in members}
         self._names |= found
         return list(found)
 
     def discard(self, folder: Path) -> None:
-        """Remove what was unpacked of an archive that is refused."""
+        """Remove the files of an archive that is rejected."""
         shutil.rmtree(folder, ignore_errors=True)
 
     def shown(self, path: Path) -> str:
-        """How a path is shown: "archive.zip!/folder/file" for a file that was unpacked."""
+        """Return the path to report: "archive.zip!/folder/file" for an unpacked file."""
         return self._names.get(path, str(path))
 
     def problems(self, found: Sequence[Problem]) -> tuple[Problem, ...]:
-        """Problems with their paths as they are shown."""
+        """Return problems with the paths to report."""
         if not self._names:
             return tuple(found)
         return tuple(replace(problem, path=self._shown_place(Path(problem.path))) for problem in found)
 
     def studies(self, found: Sequence[StudyHeader]) -> tuple[StudyHeader, ...]:
-        """Studies with the paths of their archives: of what is partly in one, the common folder."""
+        """Return studies with the path of their archive, or the common folder if they are partly in one."""
         if not self._names:
             return tuple(found)
         return tuple(replace(study, path=self._place(study)) for study in found)
@@ -89,8 +88,7 @@ class UnpackedArchives:
 def members_of(
     archive: Path, answers: Sequence[ArchiveMember | RefusedMember | DicomError]
 ) -> tuple[list[ArchiveMember], list[Problem]]:
-    """The files that were unpacked of an archive, and a Problem for each other one; where the archive is
-    refused as a whole, that Problem alone."""
+    """Return the unpacked members and a Problem for each other one, or the Problem of a rejected archive."""
     members: list[ArchiveMember] = []
     problems: list[Problem] = []
     for answer in answers:
@@ -104,5 +102,5 @@ def members_of(
 
 
 def unpacked_member_path(archive: Path, name: str) -> str:
-    """How a file in an archive is shown."""
+    """Return the path to report for a member of an archive."""
     return f"{archive}{_SEPARATOR}{name}"

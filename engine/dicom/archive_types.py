@@ -1,4 +1,4 @@
-"""Archives, told from other files by their first bytes."""
+"""Recognition of archives by their first bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError
 from stenosis_trt.engine.records import Stage
 
 ARCHIVE_MAGIC_BYTES = 512
-"""How much of a file tells what kind of archive it is: the first block of a tar."""
+"""Bytes needed to recognise an archive: the first block of a tar."""
 
 ZIP, TAR, GZIP, BZIP2, XZ = "zip", "tar", "gzip", "bzip2", "xz"
 READABLE_ARCHIVES = {
@@ -15,7 +15,7 @@ READABLE_ARCHIVES = {
     BZIP2: (b"BZh",),
     XZ: (b"\xfd7zXZ\0",),
 }
-"""Kinds of archives that are read, tar beside them, and what they begin with."""
+"""Magic bytes of the archive types that are read, besides tar."""
 _OTHERS = {
     "7-Zip": b"7z\xbc\xaf\x27\x1c",
     "RAR": b"Rar!\x1a\x07",
@@ -26,11 +26,11 @@ _TAR_MARK, _TAR_MARK_AT = b"ustar", 257
 
 
 def archive_kind(start: bytes, name: str) -> str:
-    """One of the kinds that are read, or "". The old form of tar has no mark and is told by its name.
+    """Return the type of a readable archive, or "". Old tar files have no magic and are recognised by name.
 
     Args:
         start: the first `ARCHIVE_MAGIC_BYTES` of the file, or all of a shorter one.
-        name: of the file.
+        name: name of the file.
     """
     if start[_TAR_MARK_AT:].startswith(_TAR_MARK) or (len(start) >= 512 and name.lower().endswith(".tar")):
         return TAR
@@ -38,15 +38,15 @@ def archive_kind(start: bytes, name: str) -> str:
 
 
 def check_no_archive(start: bytes, name: str) -> None:
-    """Raise what has to be said of an archive; see `archive_kind` for the arguments.
+    """Raise if a file is an archive; the arguments are those of `archive_kind`.
 
     Raises:
-        ArchiveFound: it is one of a kind that is read.
-        DicomError: it is one of another kind. Studies may be in it, so it is not harmless.
+        ArchiveFound: the archive can be read.
+        DicomError: the archive cannot be read. It may hold studies, so the error is not harmless.
     """
     if kind := archive_kind(start, name):
         raise ArchiveFound(kind)
     for kind, mark in _OTHERS.items():
         if start.startswith(mark):
-            reason = f"The file is a {kind} archive, which is not read."
+            reason = f"The file is a {kind} archive, which is not supported."
             raise DicomError(Stage.HEADER, reason, "Unpack it and give the folder with its files.")
