@@ -227,7 +227,7 @@ def test_a_huge_signature_is_not_read(folder: Path, maker: Pair) -> None:
         Pack.load(folder, maker.trust)
 
 
-def test_what_is_read_later_is_what_was_signed(folder: Path, maker: Pair) -> None:
+def test_files_exchanged_after_loading_are_refused(folder: Path, maker: Pair) -> None:
     """A model that is exchanged after loading, and the manifest with it."""
     pack = Pack.load(folder, maker.trust)
     shutil.copy(folder / "levels.onnx", folder / "cord.onnx")
