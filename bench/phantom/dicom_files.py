@@ -32,7 +32,7 @@ TRANSFER_SYNTAXES: dict[str, UID] = {
     "jpeg-ls": JPEGLSLossless,
     "jpeg2000": JPEG2000Lossless,
 }
-"""Names that `--syntax` takes."""
+"""Names that `--transfer-syntax` takes."""
 
 _COMPRESSED = {RLELossless, JPEGLSLossless, JPEG2000Lossless}
 

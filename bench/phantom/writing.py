@@ -218,7 +218,8 @@ def _is_whole_slice(path: Path, study: PhantomStudy, series: PlannedSeries, opti
         )
     if syntax != TRANSFER_SYNTAXES[options.transfer_syntax]:
         raise ResumeError(
-            f"{path} is written as {syntax.name}. Give the --syntax that was given first, or another folder."
+            f"{path} is written as {syntax.name}. Give the --transfer-syntax that was given first, "
+            "or another folder."
         )
     if syntax.is_encapsulated:
         return True

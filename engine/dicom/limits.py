@@ -60,7 +60,7 @@ class ReadLimits:
 
 def raise_limit(name: str, needed: int) -> str:
     """The advice for what is over a limit: the setting, with a value under which `needed` fits."""
-    return f"Raise it with --limit {name}={_suggestion(name, needed)}."
+    return f"Raise it with --read-limit {name}={_suggestion(name, needed)}."
 
 
 def _suggestion(name: str, needed: int) -> str:

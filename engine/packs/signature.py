@@ -25,7 +25,7 @@ _SCHEMA = 1
 _ALGORITHM = "Ed25519"
 _SIGN_ADVICE = (
     "Get it from who signs it, or vouch for it yourself, once you know that it is as its maker left it: "
-    "stenosis-trt sign PACK --key KEY"
+    "stenosis-trt sign PACK --signing-key KEY"
 )
 _CHANGED_ADVICE = "Do not use it, and get it again from its maker."
 _OTHER_KEY_ADVICE = "Give the public key of its signer if you trust them; otherwise do not use it."
