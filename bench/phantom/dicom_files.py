@@ -32,7 +32,7 @@ TRANSFER_SYNTAXES: dict[str, UID] = {
     "jpeg-ls": JPEGLSLossless,
     "jpeg2000": JPEG2000Lossless,
 }
-"""Transfer syntaxes by the values of `--syntax`."""
+"""Names that `--transfer-syntax` takes."""
 
 _COMPRESSED = {RLELossless, JPEGLSLossless, JPEG2000Lossless}
 

@@ -227,7 +227,8 @@ def _is_complete_slice(
         )
     if syntax != TRANSFER_SYNTAXES[options.transfer_syntax]:
         raise ResumeError(
-            f"{path} is written as {syntax.name}. Give the --syntax that was given first, or another folder."
+            f"{path} is written as {syntax.name}. Give the --transfer-syntax that was given first, "
+            "or another folder."
         )
     if syntax.is_encapsulated:
         return True

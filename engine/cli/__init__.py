@@ -1,4 +1,4 @@
-"""The command `stenosis-trt`: one module a command. The only room that imports `bench` and `export`."""
+"""The command `stenosis-trt`, with one module per command. Only this package imports `bench` and `export`."""
 
 from stenosis_trt.engine.cli.app import app, main
 

@@ -1,140 +1,36 @@
-"""The command `stenosis-trt bench gpu-suite`. It parses, calls, prints."""
+"""The command group `stenosis-trt bench`, and its command `kernels`."""
 
 from __future__ import annotations
 
-import importlib.util
-import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from stenosis_trt.engine.cli.errors import (
-    EXIT_INCOMPLETE,
-    EXIT_INTERRUPTED,
-    exit_on_error,
-    exit_on_invalid_value,
-    fail,
-)
-from stenosis_trt.engine.cli.options import FlavourOption, PackOption
+from stenosis_trt.engine.cli.errors import exit_on_error
+from stenosis_trt.engine.cli.gpu_suite import gpu_suite
+from stenosis_trt.engine.cli.options import PackOption
+from stenosis_trt.engine.cli.roofline import roofline
 
-if TYPE_CHECKING:
-    from stenosis_trt.bench.speed.suite.system import SuiteOptions
-
-_QUICK_STUDIES, _STUDIES = 16, 100
-_QUICK_BATCHES, _BATCHES = "1,6,16,32", "1,2,4,6,8,16,32"
-_QUICK_GAPS, _GAPS = (0.0, 0.1, 1.0), (0.0, 0.1, 1.0, 10.0)
+bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
+bench_app.command(short_help="Compute lower bounds of the time per study.")(roofline)
+bench_app.command("gpu-suite", short_help="Run all measurements of this GPU, offline.")(gpu_suite)
 
 
-def gpu_suite(
-    out: Annotated[Path, typer.Option(help="Folder for the record, and for what is made on the way.")],
+@bench_app.command(short_help="Time each device kernel, and other libraries.")
+def kernels(
+    out: Annotated[Path, typer.Option(help="Folder for the JSON file.")] = Path(),
     pack: PackOption = None,
-    precision: Annotated[
-        str, typer.Option(help="fp32, fp16, int8, with commas. [default: all that the pack has]")
-    ] = "",
-    flavour: FlavourOption = None,
-    scenario: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Measure this alone; repeatable. [default: all]")
-    ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Less of everything, in four minutes; what has no time is left out."),
-    ] = False,
-    studies: Annotated[
-        int | None, typer.Option(min=1, help="Phantoms that GPU and CPU grade. [default: 100; quick: 16]")
-    ] = None,
-    batch: Annotated[
-        str, typer.Option(help=f"Batches to build for. [default: {_BATCHES}; quick: {_QUICK_BATCHES}]")
-    ] = "",
-    workers: Annotated[str, typer.Option(help="Numbers of reading processes, with commas.")] = "1,2,4,8",
-    gap: Annotated[
-        list[float] | None,
-        typer.Option(min=0.0, metavar="SECONDS", help="Rest before a study; repeatable. [default: 0 to 10]"),
-    ] = None,
-    phantoms: Annotated[
-        Path | None, typer.Option(help="Studies to take instead of making some, a folder each.")
-    ] = None,
-    one_study: Annotated[
-        Path | None, typer.Option(help="Study to measure single studies on, instead of making one.")
-    ] = None,
-    prepare: Annotated[
-        bool, typer.Option("--prepare", help="Only make the studies, on any machine, and leave.")
-    ] = False,
+    peers: Annotated[bool, typer.Option(help="Also time PyTorch and CuPy if they are installed.")] = True,
 ) -> None:
-    """Build plans, compare the GPU's answers with the CPU's, measure, and write everything to OUT.
-
-    Needs no network. Exit code 0: the answers are within their limits; 1: they are not, or something could
-    not be measured; 2: wrong usage, no pack, or no GPU. How fast it is changes no exit code.
-    """
-    from stenosis_trt.bench.speed.gpu_suite import SCENARIOS, make_studies
-    from stenosis_trt.bench.speed.suite.system import SuiteOptions
-    from stenosis_trt.engine.cli.build_options import parse_batches, parse_names
-    from stenosis_trt.engine.packs.pack import PRECISIONS, reference_pack
-
-    for what, given, known in (
-        ("scenario", scenario or [], tuple(SCENARIOS)),
-        ("precision", parse_names(precision), PRECISIONS),
-    ):
-        for name in given:
-            if name not in known:
-                fail(f"There is no {what} {name!r}. Give one of {', '.join(known)}.")
-    for path in (phantoms, one_study):
-        if path is not None and not path.is_dir():
-            fail(f"There is no folder {path}. Give one with studies.")
-    with exit_on_invalid_value():
-        options = SuiteOptions(
-            out=out,
-            pack=pack or reference_pack(),
-            precisions=parse_names(precision),
-            flavour=flavour,
-            batches=parse_batches(batch or (_QUICK_BATCHES if quick else _BATCHES)),
-            studies=studies or (_QUICK_STUDIES if quick else _STUDIES),
-            workers=_counts(workers),
-            gaps_seconds=tuple(gap) if gap else (_QUICK_GAPS if quick else _GAPS),
-            scenarios=tuple(name for name in SCENARIOS if name in scenario) if scenario else (),
-            quick=quick,
-            command=shlex.join(["stenosis-trt", *sys.argv[1:]]),
-            phantoms=phantoms,
-            one_study=one_study,
-            peer=_efficientnet if importlib.util.find_spec("torch") else None,
-        )
-    try:
-        if prepare:
-            typer.echo(f"Made: {make_studies(options)}. Take it along as a folder of --out.", err=True)
-            return
-        _run(options)
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. What was measured is in {out}.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except OSError as error:
-        fail(f"{error.filename or out} cannot be used ({error.strerror}). Give another folder.")
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    """(1, 8) of "8,1".
-
-    Raises:
-        ValueError: something in it is no number of processes.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise ValueError(f"{text!r} are no numbers of processes. Give some, such as --workers 1,8.")
-    return tuple(sorted({int(part) for part in parts}))
-
-
-def _run(options: SuiteOptions) -> None:
-    from stenosis_trt.bench.speed.gpu_suite import run_suite
+    """Time each device kernel; compare with the bytes it must move, other libraries and the CPU."""
+    from stenosis_trt.bench.speed.kernels import run_kernel_benchmark, table_lines
+    from stenosis_trt.engine.packs.pack import open_pack
 
     with exit_on_error():
-        passed, table = run_suite(options)
-    for line in table:
+        models = open_pack(pack)
+    figures, without_gpu = run_kernel_benchmark(out, models, peers)
+    for line in table_lines(figures):
         typer.echo(line)
-    raise typer.Exit(0 if passed else EXIT_INCOMPLETE)
-
-
-def _efficientnet(classes: int) -> Any:
-    """The grader's network, with random weights, for a peer to run."""
-    from stenosis_trt.export.models.efficientnet import EfficientNetB5
-
-    return EfficientNetB5(classes)
+    if without_gpu:
+        typer.echo(f"No figures of a GPU: {without_gpu}", err=True)

@@ -1,4 +1,4 @@
-"""The command `stenosis-trt build`. As thin as the others: it parses, calls one function, prints."""
+"""The command `stenosis-trt build`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from stenosis_trt.engine.cli.errors import (
     exit_on_error,
     exit_on_invalid_value,
 )
-from stenosis_trt.engine.cli.sign import RequireSignatureOption, SignOption, read_trusted_keys, signing_key
+from stenosis_trt.engine.cli.options import (
+    SigningKeyOption,
+    TrustedKeyOption,
+    parse_batches,
+    parse_capabilities,
+    parse_names,
+    parse_size,
+)
+from stenosis_trt.engine.cli.sign import read_signing_key, read_trusted_keys
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.packs.signature import TrustedKeys
@@ -25,59 +33,55 @@ def build(
         Path | None, typer.Argument(help="Model pack's folder. [default: the reference pack]")
     ] = None,
     flavour: Annotated[
-        str | None, typer.Option(help="tensorrt or tensorrt-rtx. [default: what is installed]")
+        str | None, typer.Option(help="tensorrt or tensorrt-rtx. [default: the installed one]")
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="Of fp32, fp16 and int8, with commas. [default: all in the pack]")
+        str, typer.Option(help="Comma-separated: fp32, fp16, int8. [default: all in the pack]")
     ] = "",
-    model: Annotated[str, typer.Option(help="Of levels, grader and cord, with commas. [default: all]")] = "",
-    batch: Annotated[str, typer.Option(help="Batches to build for, with commas.")] = "1,2,4,6,8,16,32",
+    model: Annotated[str, typer.Option(help="Comma-separated: levels, grader, cord. [default: all]")] = "",
+    batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,2,4,6,8,16,32",
     builder_level: Annotated[
-        int | None, typer.Option(help="0 to 5: slower to build, faster to run. [default: TensorRT's]")
+        int | None, typer.Option(help="Builder optimization level, 0 to 5. [default: TensorRT's]")
     ] = None,
     workspace: Annotated[
-        str, typer.Option(help="Scratch memory a plan may take, such as 2GiB. [default: all]")
+        str, typer.Option(help="Limit of scratch memory of a plan, such as 2GiB. [default: all memory]")
     ] = "",
-    tf32: Annotated[bool, typer.Option("--tf32", help="Let FP32 plans compute in TF32.")] = False,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Allow TF32 in FP32 plans.")] = False,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="For later versions of TensorRT too.")
+        bool,
+        typer.Option("--version-compatible", help="Build plans that later versions of TensorRT also load."),
     ] = False,
     hardware_compatible: Annotated[
-        str, typer.Option(help="For other GPUs too: same-compute-capability or ampere-plus.")
+        str, typer.Option(help="Build plans for other GPUs too: same-compute-capability or ampere-plus.")
     ] = "",
     compute_capability: Annotated[
-        str, typer.Option(help="TensorRT-RTX: GPUs to build for, such as 8.6,8.9. [default: 8.0 and later]")
+        str,
+        typer.Option(
+            help="TensorRT-RTX: compute capabilities of the GPUs, such as 8.6,8.9. [default: 8.0 and later]"
+        ),
     ] = "",
     dla_core: Annotated[
-        int | None, typer.Option(help="Deep learning accelerator of a Jetson to run on.")
+        int | None, typer.Option(help="Number of the Jetson's deep learning accelerator to run on.")
     ] = None,
     detailed: Annotated[
-        bool, typer.Option("--detailed", help="Keep details of layers for profilers.")
+        bool, typer.Option("--detailed-profiling", help="Keep details of layers for profilers.")
     ] = False,
-    timing_cache: Annotated[
-        bool, typer.Option(help="Keep measurements of layers for the next build.")
-    ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Build also what is there already.")] = False,
-    sign: SignOption = None,
-    require_signature: RequireSignatureOption = None,
+    timing_cache: Annotated[bool, typer.Option(help="Keep timings of layers for later builds.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Rebuild plans that exist.")] = False,
+    signing_key: SigningKeyOption = None,
+    trusted_key: TrustedKeyOption = None,
 ) -> None:
-    """Build TensorRT plans of a pack's models into the pack, for this machine's GPU or ahead of time.
+    """Build TensorRT plans in a pack, for this machine's GPU or ahead of time.
 
-    With --sign, what is there and not signed with that key is built again: a signature vouches for them.
-    Exit code 0: all are there; 1: some could not be built; 2: wrong usage, no TensorRT or no such pack.
+    With --signing-key, existing plans that are not signed with this key are rebuilt.
+    Exit code 0: all plans exist; 1: some could not be built; 2: wrong usage, no TensorRT or no such pack.
     """
-    from stenosis_trt.engine.cli.build_options import (
-        parse_batches,
-        parse_capabilities,
-        parse_names,
-        parse_size,
-    )
     from stenosis_trt.engine.plans.build import BuildRequest
     from stenosis_trt.engine.trt.flavours import BuildSettings
 
     with exit_on_error():
-        key = None if sign is None else signing_key(sign)
-        trust = read_trusted_keys(require_signature)
+        key = None if signing_key is None else read_signing_key(signing_key)
+        trust = read_trusted_keys(trusted_key)
     with exit_on_invalid_value():
         settings = BuildSettings(
             batches=parse_batches(batch),
@@ -102,14 +106,14 @@ def _build(pack: Path | None, request: BuildRequest, trust: TrustedKeys | None) 
     from stenosis_trt.engine.support.hardware import query_nvidia_driver
     from stenosis_trt.engine.support.progress import show_progress
 
-    troubles = 0
+    failures = 0
     try:
         with exit_on_error():
             found = open_pack(pack, trust)
             for outcome in build_plans(found, request, query_nvidia_driver(), show_progress):
                 typer.echo(build_outcome_line(outcome), err=bool(outcome.reason))
-                troubles += bool(outcome.reason)
+                failures += bool(outcome.reason)
     except KeyboardInterrupt:
         typer.echo("Interrupted. The plans that were finished are in the pack.", err=True)
         return EXIT_INTERRUPTED
-    return EXIT_INCOMPLETE if troubles else 0
+    return EXIT_INCOMPLETE if failures else 0

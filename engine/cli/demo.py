@@ -1,39 +1,70 @@
-"""The demonstration: three phantoms, graded, beside their truth."""
+"""The command `stenosis-trt demo`: three phantoms, graded, beside their truth."""
 
 from __future__ import annotations
 
 import csv
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
-from rich import box
-from rich.table import Table
+import typer
 
-from stenosis_trt.bench.phantom import PhantomOptions, write_studies
-from stenosis_trt.engine.errors import OutputError
-from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
-from stenosis_trt.engine.runs.outputs import RESULTS_CSV
-from stenosis_trt.engine.support.messages import print_output, rich_console
-from stenosis_trt.engine.support.progress import show_progress
+from stenosis_trt.engine.cli.errors import EXIT_INTERRUPTED, exit_on_error
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _STUDIES = 3
 _SEED = 2025
 
 
-def run_demo(folder: Path) -> int:
-    """Make three studies below `folder`, grade them and print the table.
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the studies and results. [default: a temporary folder]")
+    ] = None,
+) -> None:
+    """Write three synthetic studies, grade them and print the results beside the truth."""
+    try:
+        with exit_on_error():
+            if out is not None:
+                code = _run(out)
+            else:
+                with TemporaryDirectory(prefix="stenosis-demo-") as folder:
+                    code = _run(Path(folder))
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        code = EXIT_INTERRUPTED
+    raise typer.Exit(code)
+
+
+def _run(folder: Path) -> int:
+    """Write three studies below `folder`, grade them and print the table.
 
     Returns:
         The exit code of grading.
 
     Raises:
-        OutputError: `folder` is not empty, or cannot be written.
-        PackError: the installation has no reference pack that can be used.
+        OutputError: `folder` is not empty or cannot be written.
+        PackError: the reference pack is missing or not usable.
     """
+    from stenosis_trt.bench.phantom import PhantomOptions, write_studies
+    from stenosis_trt.engine.errors import OutputError
+    from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
+    from stenosis_trt.engine.runs.outputs import RESULTS_CSV
+    from stenosis_trt.engine.support.messages import print_output, rich_console
+    from stenosis_trt.engine.support.progress import show_progress
+
     studies, results = folder / "studies", folder / "results"
     workers = min(_STUDIES, len(os.sched_getaffinity(0)))
     try:
-        _refuse_content(folder, results / RESULTS_CSV)
+        if folder.exists() and any(folder.iterdir()):
+            earlier = results / RESULTS_CSV
+            held = f"an earlier demonstration, with its results in {earlier}"
+            raise OutputError(
+                f"{folder} already holds {held if earlier.exists() else 'other files'}.",
+                "Give demo a new or empty folder with --out.",
+            )
         with show_progress("Making phantoms", "studies") as progress:
             truth = write_studies(studies, PhantomOptions(_STUDIES, _SEED, workers=workers), progress.advance)
     except OSError as error:
@@ -47,31 +78,19 @@ def run_demo(folder: Path) -> int:
     return outcome.exit_code
 
 
-def _refuse_content(folder: Path, results: Path) -> None:
-    """Say before any work is done that the folder is in use, and by what."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    held = f"an earlier demonstration, with its results in {results}" if results.exists() else "other files"
-    raise OutputError(f"{folder} already holds {held}.", "Give demo a new or empty folder with --out.")
-
-
 def _table(results: Path, truth: Path) -> Table:
+    """Build the table of the results of each level beside its truth, from the two CSV files."""
+    from rich import box
+    from rich.table import Table
+
     with truth.open(newline="", encoding="utf-8") as stream:
         known = {(row["study_uid"], row["level"]): row for row in csv.DictReader(stream)}
-    columns = (
-        "study",
-        "level",
-        "Kang\ngrade",
-        "true\ngrade",
-        "p",
-        "ratio",
-        "true\nratio",
-        "AP mm",
-        "warnings",
-    )
-    # Without lines between columns the longest warning fits into 80 of them.
+    columns = ("study", "level", "Kang\ngrade", "true\ngrade", "p", "ratio", "true\nratio")
+    # Without lines between columns, the longest warning fits into 80 columns.
     title = "Cervical stenosis: three phantom studies (ratio: AP/transverse)"
-    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        *columns, "AP mm", "warnings", title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
+    )
     with results.open(newline="", encoding="utf-8") as stream:
         numbers: dict[str, int] = {}
         for row in csv.DictReader(stream):

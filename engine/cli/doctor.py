@@ -1,4 +1,4 @@
-"""What this machine has, what `grade` would take, and what to install for something better."""
+"""The command `stenosis-trt doctor`: what this machine has, what `grade` would use, what to install."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
-from stenosis_trt.engine.backends.selection import choose_backend
-from stenosis_trt.engine.errors import DeviceError, PackError, TensorRTError
-from stenosis_trt.engine.packs.pack import open_pack
-from stenosis_trt.engine.plans.sidecar import RuntimeTarget
-from stenosis_trt.engine.plans.store import build_command, iter_readable_plans, load_blocker
-from stenosis_trt.engine.runs.provenance import package_versions
+import typer
+
+from stenosis_trt.engine.cli.errors import exit_on_error, fail
+from stenosis_trt.engine.cli.options import DeviceOption, PackOption
 from stenosis_trt.engine.support.hardware import (
     NvidiaDriver,
     board_name,
@@ -26,18 +23,27 @@ from stenosis_trt.engine.support.hardware import (
     usable_cores,
 )
 from stenosis_trt.engine.support.messages import line_width
-from stenosis_trt.engine.support.versions import package_version
-from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
-from stenosis_trt.engine.trt.flavours import FLAVOURS
 
 _GIB = 1 << 30
 _NAME_COLUMNS = 17
 _TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 
 
+def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
+    """Show what this machine has, what `grade` would use and why, and what to install for more."""
+    from stenosis_trt.engine.backends.selection import check_device
+
+    with exit_on_error():
+        check_device(device)
+    if pack is not None and not pack.exists():
+        fail(f"There is no pack at {pack}. Give a pack's folder or zip.")
+    for line in report_lines(collect_findings(pack, device)):
+        typer.echo(line)
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `advice` is empty where nothing needs doing."""
+    """An entry of the report. `advice` is empty if nothing needs to be done."""
 
     name: str
     value: str
@@ -45,36 +51,40 @@ class Finding:
 
 
 def collect_findings(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ...]:
-    """Everything that bears on how studies would be graded here.
+    """Examine what determines how studies are graded on this machine.
 
     Args:
-        pack: a pack to look at besides the reference pack.
+        pack: a pack to examine besides the reference pack.
         device: as `grade --device`.
     """
+    from stenosis_trt.engine.runs.provenance import package_versions
+    from stenosis_trt.engine.support.versions import package_version
+
+    versions = package_versions()
+    onnxruntime = package_version("onnxruntime")
     driver, release = query_nvidia_driver(), jetson_release()
     tensorrt = tensorrt_versions()
     return (
-        Finding(
-            "version",
-            f"stenosis-trt {package_versions()['stenosis-trt']} on Python {package_versions()['python']}",
-        ),
+        Finding("version", f"stenosis-trt {versions['stenosis-trt']} on Python {versions['python']}"),
         Finding("CPU", f"{processor_name()}, {usable_cores()} cores to use"),
         Finding("memory", f"{memory_bytes() / _GIB:.1f} GiB"),
         *([Finding("Jetson", f"{board_name()}, Jetson Linux {release}")] if release else []),
         *gpu_findings(driver, on_jetson=bool(release)),
         Finding("TensorRT", ", ".join(tensorrt) or "not installed"),
         Finding("PyCUDA", package_version("pycuda")),
-        _onnxruntime(),
-        _pack("reference pack", None),
-        *([_pack("pack", pack)] if pack else []),
+        Finding(
+            "ONNX Runtime", onnxruntime, "pip install onnxruntime" if onnxruntime == "not installed" else ""
+        ),
+        _pack_finding("reference pack", None),
+        *([_pack_finding("pack", pack)] if pack else []),
         *plan_findings(pack, driver),
-        _decision(device, pack),
+        _backend_finding(device, pack),
         gpu_requirements(driver, bool(tensorrt), on_jetson=bool(release)),
     )
 
 
 def report_lines(findings: Iterable[Finding]) -> Iterator[str]:
-    """The report, line by line: broken between words for a terminal, and not at all for a file or pipe."""
+    """Yield the lines of the report, wrapped between words on a terminal and not wrapped otherwise."""
     blank = " " * (_NAME_COLUMNS + 1)
     wrap = partial(textwrap.wrap, width=line_width(), break_long_words=False, break_on_hyphens=False)
     for finding in findings:
@@ -86,7 +96,7 @@ def report_lines(findings: Iterable[Finding]) -> Iterator[str]:
 
 
 def gpu_findings(driver: NvidiaDriver, on_jetson: bool) -> Iterator[Finding]:
-    """The driver and each GPU it gives."""
+    """Yield findings on the NVIDIA driver and each GPU."""
     if driver.cuda_version is None:
         advice = "" if on_jetson else "Install NVIDIA's driver if this machine has an NVIDIA GPU."
         yield Finding("GPU driver", driver.unavailable_reason, advice)
@@ -103,7 +113,9 @@ def gpu_findings(driver: NvidiaDriver, on_jetson: bool) -> Iterator[Finding]:
 
 
 def tensorrt_versions() -> list[str]:
-    """TensorRT and TensorRT-RTX as installed: by distribution, else by the module that can be imported."""
+    """Return the installed distributions of TensorRT and TensorRT-RTX, or else the importable modules."""
+    from importlib import metadata
+
     found = {
         f"{distribution.name} {distribution.version}"
         for distribution in metadata.distributions()
@@ -115,7 +127,14 @@ def tensorrt_versions() -> list[str]:
 
 
 def plan_findings(path: Path | None, driver: NvidiaDriver) -> Iterator[Finding]:
-    """The plans of a pack (None for the reference pack) that each installed flavour may load here."""
+    """Yield which plans of a pack (None: the reference pack) each installed flavour can load here."""
+    from stenosis_trt.engine.errors import PackError, TensorRTError
+    from stenosis_trt.engine.packs.pack import open_pack
+    from stenosis_trt.engine.plans.sidecar import RuntimeTarget
+    from stenosis_trt.engine.plans.store import build_command, iter_readable_plans, load_blocker
+    from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
+    from stenosis_trt.engine.trt.flavours import FLAVOURS
+
     name = "TensorRT plans"
     try:
         pack = open_pack(path)
@@ -145,7 +164,7 @@ def plan_findings(path: Path | None, driver: NvidiaDriver) -> Iterator[Finding]:
 
 
 def gpu_requirements(driver: NvidiaDriver, has_tensorrt: bool, on_jetson: bool) -> Finding:
-    """What grading on a GPU needs that is not here."""
+    """Return what grading on a GPU needs and this machine lacks."""
     missing = []
     if not driver.gpus:
         missing.append("an NVIDIA GPU with its driver")
@@ -163,12 +182,10 @@ def gpu_requirements(driver: NvidiaDriver, has_tensorrt: bool, on_jetson: bool) 
     return Finding("GPU grading", "what it needs is here, plans aside")
 
 
-def _onnxruntime() -> Finding:
-    version = package_version("onnxruntime")
-    return Finding("ONNX Runtime", version, "" if version != "not installed" else "pip install onnxruntime")
+def _pack_finding(name: str, path: Path | None) -> Finding:
+    from stenosis_trt.engine.errors import PackError
+    from stenosis_trt.engine.packs.pack import open_pack
 
-
-def _pack(name: str, path: Path | None) -> Finding:
     try:
         pack = open_pack(path)
     except PackError as error:
@@ -176,7 +193,11 @@ def _pack(name: str, path: Path | None) -> Finding:
     return Finding(name, f"{pack.name} {pack.version} ({pack.sha256[:12]}): {pack.intended_use}")
 
 
-def _decision(device: str, path: Path | None) -> Finding:
+def _backend_finding(device: str, path: Path | None) -> Finding:
+    from stenosis_trt.engine.backends.selection import choose_backend
+    from stenosis_trt.engine.errors import DeviceError, PackError
+    from stenosis_trt.engine.packs.pack import open_pack
+
     try:
         decision = choose_backend(device, open_pack(path))
     except (DeviceError, PackError) as error:

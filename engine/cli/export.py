@@ -1,7 +1,4 @@
-"""The command `stenosis-trt export`. As thin as the others; all it does needs the extra `export`.
-
-With --precision it goes on as `quantise` does, from a pack that nobody else sees.
-"""
+"""The command `stenosis-trt export`. With --precision it continues like `quantise`, from a temporary pack."""
 
 from __future__ import annotations
 
@@ -23,8 +20,9 @@ from stenosis_trt.engine.cli.errors import (
     needs_package,
     refuse_unused_options,
 )
+from stenosis_trt.engine.cli.options import SigningKeyOption, parse_names
 from stenosis_trt.engine.cli.quantise import quantise_and_report
-from stenosis_trt.engine.cli.sign import SignOption, signed_by_line, signing_key
+from stenosis_trt.engine.cli.sign import read_signing_key, signed_by_line
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.packs.keys import PrivateKey
@@ -32,84 +30,99 @@ if TYPE_CHECKING:
     from stenosis_trt.export.precision.quantise import QuantiseOptions
 
 _NEEDS = "`export` needs {}, which is not installed: pip install 'stenosis-trt[export]'"
-_FILE = "A checkpoint (safetensors or PyTorch) or an .onnx file"
+_FILE = "Checkpoint (safetensors or PyTorch) or .onnx file"
 
 
 def export(
     grader: Annotated[Path, typer.Option(help=f"{_FILE} of the grader.")],
-    levels: Annotated[Path, typer.Option(help="The same of the network that finds the levels.")],
-    cord: Annotated[Path, typer.Option(help="The same of the network that measures the cord.")],
-    out: Annotated[Path, typer.Option(help="Folder of the pack; new.")],
+    levels: Annotated[Path, typer.Option(help="The same for the network that finds the levels.")],
+    cord: Annotated[Path, typer.Option(help="The same for the network that measures the cord.")],
+    out: Annotated[Path, typer.Option(help="New folder for the pack.")],
     spec: Annotated[
         Path | None,
-        typer.Option(help="TOML file that says what goes in and comes out; `reference` takes the example."),
+        typer.Option(
+            help="TOML file with the input and output of each model, or `reference` for the example."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Over the spec: grader.input.size=[456,456]; repeatable."
+            "--set", metavar="KEY=VALUE", help="Override the spec: grader.input.size=[456,456]; repeatable."
         ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the pack. [default: the spec's, or unknown]")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--licence", "--license", help="Licence of the models, likewise.")
+        str | None, typer.Option("--licence", "--license", help="Licence of the models. [default: as --name]")
     ] = None,
-    intended_use: Annotated[str | None, typer.Option(help="What the models are for, likewise.")] = None,
-    ignore: Annotated[
+    intended_use: Annotated[
+        str | None, typer.Option(help="Intended use of the models. [default: as --name]")
+    ] = None,
+    ignore_key: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Not to be read though it lies beside the weights; repeatable."),
+        typer.Option(metavar="NAME", help="Entry of a checkpoint beside its weights to ignore; repeatable."),
     ] = None,
-    check: Annotated[
-        Path | None, typer.Option(help="Studies to check the export with. [default: phantoms]")
+    check_studies: Annotated[
+        Path | None, typer.Option(help="Studies to compare model and checkpoint on. [default: phantoms]")
     ] = None,
     precision: Annotated[
         str,
         typer.Option(
-            help="Go on as `quantise` does: fp16, int8, or both with a comma. [default: FP32 alone]"
+            help="Also convert as `quantise` does; comma-separated: fp16, int8. [default: FP32 only]"
         ),
     ] = "",
-    calibrate: Annotated[
-        Path | None, typer.Option(help="With --precision: studies to calibrate on. [default: 8 phantoms]")
-    ] = None,
-    validate: Annotated[
+    calibration_studies: Annotated[
         Path | None,
-        typer.Option(help="With --precision: studies to compare with FP32 on. [default: 20 phantoms]"),
+        typer.Option(help="With --precision: studies to calibrate INT8 on. [default: 8 phantoms]"),
     ] = None,
-    calibrator: Annotated[
+    validation_studies: Annotated[
+        Path | None, typer.Option(help="With --precision: studies of the gate. [default: 20 phantoms]")
+    ] = None,
+    calibration_method: Annotated[
         str | None,
-        typer.Option(help="With --precision, of INT8: entropy, max or percentile. [default: entropy]"),
+        typer.Option(help="With --precision: entropy, max or percentile. [default: entropy]"),
     ] = None,
-    sign: SignOption = None,
+    signing_key: SigningKeyOption = None,
 ) -> None:
-    """Make a model pack of trained checkpoints, and check it against them.
+    """Convert trained checkpoints to a model pack, and compare the models with the checkpoints.
 
-    Exit code 0: the pack is there; 1: it is, without a precision that the gate refused; 2: a checkpoint or
-    the spec cannot be used, or the outcome differs.
+    Exit code 0: the pack was written; 1: it was, without a precision that failed the gate; 2: a checkpoint
+    or the spec cannot be used, or a model differs from its checkpoint.
     """
     from stenosis_trt.engine.support.atomic_files import check_writable
 
     try:
         with exit_on_error():
-            # The key comes first: minutes of work must not end at a passphrase.
-            key = None if sign is None else signing_key(sign)
+            # The key is read first, so that a wrong passphrase ends the command before minutes of work.
+            key = None if signing_key is None else read_signing_key(signing_key)
             checkpoints = {"grader": grader, "levels": levels, "cord": cord}
             texts = {"name": name, "licence": licence, "intended_use": intended_use}
-            told = [f"pack.{entry}={_toml_text(text)}" for entry, text in texts.items() if text is not None]
-            asked = _Asked(checkpoints, spec, [*(settings or []), *told], check, ignore or [])
+            overrides = [
+                f"pack.{entry}={_toml_text(text)}" for entry, text in texts.items() if text is not None
+            ]
+            request = _ExportRequest(
+                checkpoints, spec, [*(settings or []), *overrides], check_studies, ignore_key or []
+            )
             if precision:
-                options = _quantise_options(precision, calibrator, calibrate, validate, key)
+                options = _quantise_options(
+                    precision, calibration_method, calibration_studies, validation_studies, key
+                )
                 if out.exists():
                     fail(f"{out} is there already. Give a new folder with --out, or remove it.")
                 check_writable(out)
                 with TemporaryDirectory(prefix="stenosis-export-") as folder:
-                    plain = _export(asked, Path(folder) / "pack", None)
+                    plain = _export(request, Path(folder) / "pack", None)
                     raise typer.Exit(quantise_and_report(plain, out, options))
             refuse_unused_options(
-                "--precision", {"calibrate": calibrate, "validate": validate, "calibrator": calibrator}
+                "--precision",
+                {
+                    "calibration-studies": calibration_studies,
+                    "validation-studies": validation_studies,
+                    "calibration-method": calibration_method,
+                },
             )
-            made = _export(asked, out, key)
+            made = _export(request, out, key)
     except OSError as error:
         fail_with_os_error(error)
     except MemoryError as error:
@@ -123,55 +136,55 @@ def export(
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What is to be exported: files by model, the spec and what is put over it, studies to check with."""
+class _ExportRequest:
+    """Checkpoints by model, the spec and its overrides, studies to check with, ignored entries."""
 
     checkpoints: dict[str, Path]
     spec: Path | None
     settings: list[str]
-    check: Path | None
-    ignored: list[str]
+    check_studies: Path | None
+    ignored_keys: list[str]
 
 
 def _toml_text(text: str) -> str:
-    """A text as TOML writes it: nothing in it is taken for a number."""
+    """Quote a text as a TOML string, so that it is not read as a number."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def _export(asked: _Asked, out: Path, key: PrivateKey | None) -> Pack:
+def _export(request: _ExportRequest, out: Path, key: PrivateKey | None) -> Pack:
     with needs_package(_NEEDS):
         from stenosis_trt.export.packs.export import export_pack
         from stenosis_trt.export.spec_file import read_spec
-    _must_exist(asked.check, "--check")
-    spec = read_spec(asked.spec, asked.settings)
-    return export_pack(asked.checkpoints, spec, out, asked.check, typer.echo, key, asked.ignored)
+    _must_exist(request.check_studies, "--check-studies")
+    spec = read_spec(request.spec, request.settings)
+    return export_pack(
+        request.checkpoints, spec, out, request.check_studies, typer.echo, key, request.ignored_keys
+    )
 
 
 def _quantise_options(
     precision: str,
-    calibrator: str | None,
-    calibrate: Path | None,
-    validate: Path | None,
+    calibration_method: str | None,
+    calibration_studies: Path | None,
+    validation_studies: Path | None,
     key: PrivateKey | None,
 ) -> QuantiseOptions:
-    """What comes after the export, checked before it: minutes of work must not end at a typing error."""
-    from stenosis_trt.engine.cli.build_options import parse_names
-
+    """Check the options of the conversion before the export, which takes minutes."""
     with needs_package(_NEEDS):
         from stenosis_trt.export.precision.convert import Int8Options, require_modelopt
         from stenosis_trt.export.precision.quantise import QuantiseOptions
-    _must_exist(calibrate, "--calibrate")
-    _must_exist(validate, "--validate")
+    _must_exist(calibration_studies, "--calibration-studies")
+    _must_exist(validation_studies, "--validation-studies")
     require_modelopt()
     if parse_names(precision) == ("fp16",):
-        refuse_unused_options("int8 in --precision", {"calibrator": calibrator})
+        refuse_unused_options("int8 in --precision", {"calibration-method": calibration_method})
     with exit_on_invalid_value():
-        int8 = Int8Options() if calibrator is None else Int8Options(calibrator)
+        int8 = Int8Options() if calibration_method is None else Int8Options(calibration_method)
         return QuantiseOptions(
             parse_names(precision),
             int8,
-            calibration_studies=calibrate,
-            validation_studies=validate,
+            calibration_studies=calibration_studies,
+            validation_studies=validation_studies,
             signing_key=key,
         )
 

@@ -16,10 +16,11 @@ from stenosis_trt.engine.cli.options import (
     PackOption,
     PathsArgument,
     PrecisionOption,
+    TrustedKeyOption,
     WorkersOption,
     read_limits,
 )
-from stenosis_trt.engine.cli.sign import RequireSignatureOption, read_trusted_keys
+from stenosis_trt.engine.cli.sign import read_trusted_keys
 
 
 def grade(
@@ -44,7 +45,7 @@ def grade(
         ),
     ] = None,
     limit: LimitOption = None,
-    require_signature: RequireSignatureOption = None,
+    trusted_key: TrustedKeyOption = None,
     flavour: FlavourOption = None,
     build: Annotated[bool, typer.Option("--build", help="Build plans for the GPU that are missing.")] = False,
     cpu_if_gpu_fails: Annotated[
@@ -76,7 +77,7 @@ def grade(
 
     with exit_on_error():
         check_paths(paths, no_paths)
-        trust = read_trusted_keys(require_signature)
+        trust = read_trusted_keys(trusted_key)
     with exit_on_invalid_value():
         limits = read_limits(limit)
         form = CsvFormat(None if csv_for_excel is None else parse_decimal_mark(csv_for_excel))

@@ -1,7 +1,8 @@
-"""Options that several commands have, and values of them."""
+"""Options that several commands share, and parsers of option values."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.dicom.limits import ReadLimits
+    from stenosis_trt.engine.trt.flavours import Capability
 
 PathsArgument = Annotated[
     list[Path], typer.Argument(help="Folders, files, DICOMDIRs or archives.", show_default=False)
@@ -21,30 +23,88 @@ PrecisionOption = Annotated[
     str, typer.Option(help="fp32, fp16, int8, or auto: FP16 on a GPU that has such plans, else FP32.")
 ]
 FlavourOption = Annotated[
-    str | None, typer.Option(help="tensorrt or tensorrt-rtx. [default: what is installed and has plans]")
+    str | None, typer.Option(help="tensorrt or tensorrt-rtx. [default: the installed one that has plans]")
 ]
 WorkersOption = Annotated[
     int,
-    typer.Option(
-        min=1, help="Processes that read files; one is enough unless storage is slow or a GPU computes."
-    ),
+    typer.Option(min=1, help="Processes that read files. More than one helps with slow storage or a GPU."),
 ]
 NoPathsOption = Annotated[
     bool,
-    typer.Option("--no-paths", help="Write numbers and hashes in place of paths, which may name patients."),
+    typer.Option("--no-paths", help="Write numbers and hashes instead of paths, which may name patients."),
 ]
 LimitOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help="A limit of reading, such as max_file_bytes=4GiB; repeatable."),
+    typer.Option(
+        "--read-limit",
+        metavar="NAME=VALUE",
+        help="Limit for reading files, such as max_file_bytes=4GiB; repeatable.",
+    ),
 ]
+SigningKeyOption = Annotated[
+    Path | None,
+    typer.Option(metavar="KEY", help="Sign the written files with this private key (Ed25519, PEM)."),
+]
+TrustedKeyOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trusted-key",
+        metavar="PUB",
+        help="Require the signature of this public key (PEM) on the pack and its plans; repeatable.",
+    ),
+]
+
+_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def read_limits(settings: list[str] | None) -> ReadLimits:
-    """The limits of reading, with these settings.
+    """Return the read limits with the values of `--read-limit`.
 
     Raises:
-        ValueError: a setting is none, or has no such value.
+        ValueError: the name or the value of a limit is not valid.
     """
     from stenosis_trt.engine.dicom.limits import limits_from_settings
 
     return limits_from_settings(settings or [])
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list: unique names in the order of their first occurrence."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def parse_batches(text: str) -> tuple[int, ...]:
+    """Parse batch sizes: "8,1" is (1, 8).
+
+    Raises:
+        ValueError: an item is not a whole number.
+    """
+    for part in parse_names(text):
+        if not re.fullmatch(r"[0-9]{1,9}", part):
+            raise ValueError(f"{part!r} is no batch. Give whole numbers, such as --batch 1,8.")
+    return tuple(sorted({int(part) for part in parse_names(text)}))
+
+
+def parse_capabilities(text: str) -> tuple[Capability, ...]:
+    """Parse compute capabilities: "8.9,8.6" is ((8, 6), (8, 9)).
+
+    Raises:
+        ValueError: an item is not a compute capability.
+    """
+    from stenosis_trt.engine.trt.flavours import parse_capability
+
+    return tuple(sorted({parse_capability(part) for part in parse_names(text)}))
+
+
+def parse_size(text: str) -> int | None:
+    """Parse "2GiB", "512MiB" or "1048576" as bytes; "" is None.
+
+    Raises:
+        ValueError: the text is not a size.
+    """
+    if not text.strip():
+        return None
+    found = re.fullmatch(r"([0-9]{1,18})(KiB|MiB|GiB)?", text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no size. Give a whole number, alone or with KiB, MiB or GiB.")
+    return int(found[1]) * _UNITS[found[2] or ""]

@@ -1,4 +1,4 @@
-"""The command `stenosis-trt quantise`, and the gate that `verify --validate` repeats."""
+"""The command `stenosis-trt quantise`, and the reports of the gate for `export` and `verify`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,8 @@ from stenosis_trt.engine.cli.errors import (
     needs_package,
     refuse_unused_options,
 )
-from stenosis_trt.engine.cli.sign import (
-    RequireSignatureOption,
-    SignOption,
-    read_trusted_keys,
-    signed_by_line,
-    signing_key,
-)
+from stenosis_trt.engine.cli.options import SigningKeyOption, TrustedKeyOption, parse_names
+from stenosis_trt.engine.cli.sign import read_signing_key, read_trusted_keys, signed_by_line
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.packs.pack import Pack
@@ -35,55 +30,53 @@ if TYPE_CHECKING:
 
 
 def quantise(
-    out: Annotated[Path, typer.Option(help="New folder for the pack with what passed the gate.")],
+    out: Annotated[
+        Path, typer.Option(help="New folder for the pack with the precisions that pass the gate.")
+    ],
     pack: Annotated[
         Path | None, typer.Argument(help="Model pack: a folder or a zip. [default: the reference pack]")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp16, int8, or both with a comma.")] = "fp16,int8",
-    calibrate: Annotated[
-        Path | None, typer.Option(help="Studies to calibrate on. [default: 8 phantoms]")
+    precision: Annotated[str, typer.Option(help="Comma-separated: fp16, int8.")] = "fp16,int8",
+    calibration_studies: Annotated[
+        Path | None, typer.Option(help="Studies to calibrate INT8 on. [default: 8 phantoms]")
     ] = None,
-    validate: Annotated[
-        Path | None, typer.Option(help="Studies to compare with FP32 on. [default: 20 phantoms]")
+    validation_studies: Annotated[
+        Path | None, typer.Option(help="Studies of the gate, compared with FP32. [default: 20 phantoms]")
     ] = None,
-    calibrator: Annotated[
-        str | None, typer.Option(help="Of INT8: entropy, max or percentile. [default: entropy]")
+    calibration_method: Annotated[
+        str | None, typer.Option(help="entropy, max or percentile. [default: entropy]")
     ] = None,
     percentile: Annotated[
-        float | None, typer.Option(help="Of the calibrator of that name. [default: 99.99]")
+        float | None, typer.Option(help="Of --calibration-method percentile. [default: 99.99]")
     ] = None,
-    elsewhere: Annotated[
+    high_precision_dtype: Annotated[
+        str | None,
+        typer.Option(help="Type of layers not in INT8: fp16, or fp32 for GPUs without FP16. [default: fp16]"),
+    ] = None,
+    calibration_inputs: Annotated[int, typer.Option(min=1, help="Calibration inputs per model.")] = 64,
+    squeeze_excite_rewrite: Annotated[
         str | None,
         typer.Option(
-            help="What runs between INT8 layers: fp16, or fp32 for machines without FP16. [default: fp16]"
-        ),
-    ] = None,
-    inputs: Annotated[int, typer.Option(min=1, help="Inputs of each model to calibrate on.")] = 64,
-    rewrite: Annotated[
-        str | None,
-        typer.Option(
-            help="Squeeze-excite out of INT8: on, off, or auto: off where the gate says so. [default: auto]"
+            help="Keep squeeze-excite out of INT8: on, off, or auto: off if the gate fails. [default: auto]"
         ),
     ] = None,
     search: Annotated[
-        bool, typer.Option("--search", help="Where INT8 fails, search for the blocks to leave out of it.")
+        bool, typer.Option("--search", help="If INT8 fails the gate, search for blocks to leave out of it.")
     ] = False,
-    time_budget: Annotated[
-        float | None, typer.Option(help="Minutes that a search may take. [default: 60]", show_default=False)
+    search_minutes: Annotated[
+        float | None, typer.Option(help="Time limit of the search. [default: 60]", show_default=False)
     ] = None,
-    trail: Annotated[
+    search_log: Annotated[
         Path | None,
-        typer.Option(help="Folder of a search's trail, which it goes on from. [default: OUT.search]"),
+        typer.Option(help="Folder of the log that a search continues from. [default: OUT.search]"),
     ] = None,
-    sign: SignOption = None,
-    require_signature: RequireSignatureOption = None,
+    signing_key: SigningKeyOption = None,
+    trusted_key: TrustedKeyOption = None,
 ) -> None:
-    """Make FP16 and INT8 of a pack's models, and publish those that grade as FP32 does.
+    """Convert the models of a pack to FP16 and INT8, and keep the precisions that grade like FP32.
 
-    Exit code 0: all passed the gate; 1: some did not and were left out; 2: wrong usage or no usable pack.
+    Exit code 0: all passed the gate; 1: some failed and were left out; 2: wrong usage or no usable pack.
     """
-    from stenosis_trt.engine.cli.build_options import parse_names
-
     with exit_on_export_error():
         from stenosis_trt.engine.packs.pack import open_pack
         from stenosis_trt.export.precision.convert import Int8Options
@@ -91,36 +84,51 @@ def quantise(
         from stenosis_trt.export.precision.rewrites import REWRITE_MODES
         from stenosis_trt.export.precision.search import DEFAULT_MINUTES, SearchOptions
 
-        if not search and (time_budget is not None or trail is not None):
-            fail("--time-budget and --trail are of a search. Give --search as well.")
-        how: dict[str, Any] = {"calibrator": calibrator, "percentile": percentile, "elsewhere": elsewhere}
+        if not search and (search_minutes is not None or search_log is not None):
+            fail("--search-minutes and --search-log are options of a search. Give --search as well.")
         if parse_names(precision) == ("fp16",):
-            refuse_unused_options("int8 in --precision", {**how, "rewrite": rewrite})
-        if calibrator != "percentile":
-            refuse_unused_options("--calibrator percentile", {"percentile": percentile})
+            refuse_unused_options(
+                "int8 in --precision",
+                {
+                    "calibration-method": calibration_method,
+                    "percentile": percentile,
+                    "high-precision-dtype": high_precision_dtype,
+                    "squeeze-excite-rewrite": squeeze_excite_rewrite,
+                },
+            )
+        if calibration_method != "percentile":
+            refuse_unused_options("--calibration-method percentile", {"percentile": percentile})
+        given: dict[str, Any] = {
+            "calibrator": calibration_method,
+            "percentile": percentile,
+            "high_precision_dtype": high_precision_dtype,
+        }
         with exit_on_invalid_value():
-            int8 = Int8Options(**{name: value for name, value in how.items() if value is not None})
-            kept_in = trail or out.with_name(f"{out.name}.search")
-            minutes = DEFAULT_MINUTES if time_budget is None else time_budget
+            int8 = Int8Options(**{name: value for name, value in given.items() if value is not None})
+            log_folder = search_log or out.with_name(f"{out.name}.search")
+            minutes = DEFAULT_MINUTES if search_minutes is None else search_minutes
             options = QuantiseOptions(
                 parse_names(precision),
                 int8,
-                calibration_inputs=inputs,
-                calibration_studies=calibrate,
-                validation_studies=validate,
-                squeeze_excite_rewrite=rewrite or REWRITE_MODES[0],
-                search=SearchOptions(kept_in, minutes) if search else None,
-                signing_key=None if sign is None else signing_key(sign),
+                calibration_inputs=calibration_inputs,
+                calibration_studies=calibration_studies,
+                validation_studies=validation_studies,
+                squeeze_excite_rewrite=squeeze_excite_rewrite or REWRITE_MODES[0],
+                search=SearchOptions(log_folder, minutes) if search else None,
+                signing_key=None if signing_key is None else read_signing_key(signing_key),
             )
-        loaded = open_pack(pack, read_trusted_keys(require_signature))
+        loaded = open_pack(pack, read_trusted_keys(trusted_key))
     raise typer.Exit(quantise_and_report(loaded, out, options))
 
 
 def quantise_and_report(pack: Pack, out: Path, options: QuantiseOptions) -> int:
-    """Write a pack with the precisions that pass to `out`, print what the gate found, give the exit code.
+    """Write a pack with the precisions that pass the gate to `out`, and print the results of the gate.
+
+    Returns:
+        The exit code.
 
     Raises:
-        typer.Exit: it cannot be done; why was printed.
+        typer.Exit: the pack cannot be converted; the reason was printed.
     """
     with exit_on_export_error():
         from stenosis_trt.export.precision.quantise import quantise_pack
@@ -131,8 +139,8 @@ def quantise_and_report(pack: Pack, out: Path, options: QuantiseOptions) -> int:
             if options.search is None or not options.search.log_folder.exists():
                 raise
             typer.echo(
-                f"Interrupted. No pack was written; the trail is in {options.search.log_folder}, "
-                "and the same command goes on from it.",
+                f"Interrupted. No pack was written. The search log is in {options.search.log_folder}; "
+                "the same command continues from it.",
                 err=True,
             )
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -144,31 +152,33 @@ def quantise_and_report(pack: Pack, out: Path, options: QuantiseOptions) -> int:
     if int8 is not None and not int8.passed:
         typer.echo(int8_advice(searched=options.search is not None))
     for name in found.without_rewrites:
-        typer.echo(f"{name} was made without rewrites: with them it does not pass the gate.")
+        typer.echo(f"{name} was converted without the squeeze-excite rewrite: with it, it fails the gate.")
     kept = ", ".join(found.pack.precisions)
-    typer.echo(f"{out} holds {kept}. SHA-256 {found.pack.sha256}", err=True)
+    typer.echo(f"{out} contains {kept}. SHA-256 {found.pack.sha256}", err=True)
     if options.signing_key is not None:
         typer.echo(signed_by_line(options.signing_key), err=True)
     return 0 if all(outcome.passed for outcome in found.outcomes.values()) else EXIT_INCOMPLETE
 
 
 def int8_advice(searched: bool) -> str:
-    """What to do about INT8 that the gate refused."""
+    """Return advice for INT8 models that failed the gate."""
     first = "" if searched else "Search for the blocks to leave out of it (--search). "
-    also = "Train" if searched else "Where that is not enough, train"
+    also = "Train" if searched else "If that is not enough, train"
     return (
         f"{first}{also} the network's last steps as INT8: "
-        "python -m stenosis_trt.export.training.train --as-int8 0.2 does it for networks of this project."
+        "python -m stenosis_trt.export.training.train --as-int8 0.2 does this for networks of this project."
     )
 
 
-def search_lines(record: Mapping[str, Any] | None, trail: Path) -> Iterator[str]:
-    """What came of a search, for a person."""
+def search_lines(record: Mapping[str, Any] | None, log_folder: Path) -> Iterator[str]:
+    """Yield the lines that report a search."""
     if record is None:
         yield "int8 was not searched: it passes as it is."
         return
-    tried = f"{record['candidates_on_validation']} candidates were held against the validation studies"
-    ended = "" if record["in_time"] else " The time was over before the search was; more may be possible."
+    tried = (
+        f"{record['candidates_on_validation']} candidates were compared with FP32 on the validation studies"
+    )
+    ended = "" if record["in_time"] else " The time ran out before the search ended; more may be possible."
     if record["found"]:
         yield f"int8 was searched: {tried}.{ended}"
     else:
@@ -181,24 +191,24 @@ def search_lines(record: Mapping[str, Any] | None, trail: Path) -> Iterator[str]
         failed, on = record["elsewhere"]["failed"], record["elsewhere"]["on"]
         figures = ", ".join(f"{figure} fails by {excess:.4g}" for figure, excess in failed.items())
         verdict = f"{figures}: it may have passed by chance" if failed else "nothing fails"
-        yield f"  On {on}, which it was not searched on, {verdict}."
-    yield f"  Trail: {trail}"
+        yield f"  On {on}, which the search did not use, {verdict}."
+    yield f"  Search log: {log_folder}"
 
 
-def report_gate(pack: Pack, validate: Path) -> bool:
-    """Repeat the gate for each precision in a pack, print it, and say whether all passed."""
+def report_gate(pack: Pack, studies: Path) -> bool:
+    """Repeat the gate for each precision of a pack, print the results, and return True if all pass."""
     with exit_on_export_error():
         from stenosis_trt.export.precision.quantise import repeat_gate
 
-        outcomes = repeat_gate(pack, validate)
+        outcomes = repeat_gate(pack, studies)
     if not outcomes:
-        typer.echo("The pack holds nothing but FP32: there is nothing to compare with it.")
+        typer.echo("The pack contains only FP32: there is nothing to compare.")
     _print(outcomes, {})
     return all(outcome.passed for outcome in outcomes.values())
 
 
 def variant_lines(pack: Pack) -> Iterator[str]:
-    """The variants of a pack, one a line."""
+    """Yield one line per variant of a pack."""
     for name, model in pack.models.items():
         for precision, variant in model.variants.items():
             verdict = "passed the gate" if variant.passed else "did NOT pass the gate"

@@ -1,4 +1,4 @@
-"""The command `stenosis-trt bench roofline`. As thin as the others: it parses, calls, prints."""
+"""The command `stenosis-trt bench roofline`."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ if TYPE_CHECKING:
 
 def roofline(
     pack: PackOption = None,
-    slices: Annotated[int, typer.Option(min=1, help="Sagittal slices of a study.")] = 15,
-    levels: Annotated[int, typer.Option(min=1, help="Disc levels that are graded.")] = 6,
-    cords: Annotated[int, typer.Option(min=1, help="Axial slices that are measured.")] = 30,
+    sagittal_slices: Annotated[int, typer.Option(min=1, help="Sagittal slices of a study.")] = 15,
+    levels: Annotated[int, typer.Option(min=1, help="Disc levels graded in a study.")] = 6,
+    axial_slices: Annotated[int, typer.Option(min=1, help="Axial slices measured in a study.")] = 30,
     device: Annotated[
         str,
-        typer.Option(help="Show the stages on the devices with this in their name. [default: all, in total]"),
+        typer.Option(
+            help="Show stages on devices whose name contains this. [default: totals of all devices]"
+        ),
     ] = "",
-    measured: Annotated[
-        list[Path] | None, typer.Option(help="A record of `bench kernels` to compare with; repeatable.")
+    compare_with: Annotated[
+        list[Path] | None, typer.Option(help="JSON file of `bench kernels` to compare with; repeatable.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write everything to this file too.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
     sources: Annotated[
-        bool, typer.Option("--sources", help="Show what each device does at most, and where that is from.")
+        bool, typer.Option("--sources", help="Show the peak rates of each device and their sources.")
     ] = False,
 ) -> None:
-    """Compute what no device can beat: a study's multiply-adds and bytes against what hardware does at most.
+    """Compute lower bounds of the time per study from its operations, its bytes and hardware peak rates.
 
-    Computed, not measured, and without a GPU. Exit code 2: no usable pack, or onnx is not installed.
+    Nothing is measured and no GPU is needed. Exit code 2: no usable pack, or onnx is not installed.
     """
     from stenosis_trt.bench.speed.devices import GPU_SPECS
     from stenosis_trt.bench.speed.roofline import (
@@ -50,8 +52,8 @@ def roofline(
     shown = [item for item in GPU_SPECS if device.lower() in item.name.lower()]
     if not shown:
         fail(f"No device is called {device}. There are {', '.join(item.name for item in GPU_SPECS)}.")
-    compared = [_compared(path) for path in measured or []]
-    study = _study(pack, {"levels": slices, "grader": levels, "cord": cords})
+    compared = [_compared(path) for path in compare_with or []]
+    study = _study(pack, {"levels": sagittal_slices, "grader": levels, "cord": axial_slices})
     typer.echo(f"{NOTICE} Pack {study.pack}, one study.")
     tables = [work_lines(study), time_lines(study, shown)]
     tables += [stage_lines(study, item) for item in shown if device]

@@ -1,4 +1,4 @@
-"""The command `stenosis-trt sign`, and the options of others that sign, or that require a signature."""
+"""The command `stenosis-trt sign`, and reading keys and reporting signatures for other commands."""
 
 from __future__ import annotations
 
@@ -16,23 +16,15 @@ if TYPE_CHECKING:
     from stenosis_trt.engine.packs.pack import Pack
     from stenosis_trt.engine.packs.signature import TrustedKeys
 
-SignOption = Annotated[
-    Path | None, typer.Option(metavar="KEY", help="Private key to sign with what is written (Ed25519, PEM).")
-]
-RequireSignatureOption = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="PUB", help="Public key of who must have signed the pack (PEM); repeatable."),
-]
-
 
 def sign(
     pack: Annotated[Path, typer.Argument(help="Model pack's folder.", show_default=False)],
-    key: Annotated[Path, typer.Option(metavar="KEY", help="Private key (Ed25519, PEM).")],
+    signing_key: Annotated[Path, typer.Option(metavar="KEY", help="Private key (Ed25519, PEM).")],
 ) -> None:
-    """Sign a pack that is there, and the plans in it, once every hash was found right.
+    """Sign a pack and its plans after every hash was verified.
 
-    Sign only what you have from where you trust: a signature says that you vouch for it.
-    Exit code 0: all is signed; 1: a plan is not what the pack or its sidecar says; 2: no such key or pack.
+    Sign only what comes from a source that you trust: with the signature you vouch for it.
+    Exit code 0: all is signed; 1: a plan does not match the pack or its sidecar; 2: no such key or pack.
     """
     from stenosis_trt.engine.packs.files import MANIFEST
     from stenosis_trt.engine.packs.pack import Pack
@@ -40,7 +32,7 @@ def sign(
 
     left = 0
     with exit_on_error():
-        private = signing_key(key)
+        private = read_signing_key(signing_key)
         found = Pack.load(pack)
         sign_pack(found, private)
         typer.echo(f"{MANIFEST} of {found.name} {found.version}: signed by {private.public.fingerprint}")
@@ -50,11 +42,11 @@ def sign(
     raise typer.Exit(EXIT_INCOMPLETE if left else 0)
 
 
-def signing_key(path: Path) -> PrivateKey:
-    """The private key in a file; its passphrase comes from the environment, or is asked for.
+def read_signing_key(path: Path) -> PrivateKey:
+    """Read a private key, with the passphrase from the environment or a prompt.
 
     Raises:
-        SignatureError: as `read_private_key`, or nobody can be asked.
+        SignatureError: see `read_private_key`; or there is no terminal to ask for the passphrase.
     """
     from stenosis_trt.engine.packs.keys import read_private_key
 
@@ -65,27 +57,26 @@ def signing_key(path: Path) -> PrivateKey:
 
 
 def read_trusted_keys(paths: list[Path] | None) -> TrustedKeys | None:
-    """The public keys in files, as those whose signature is required; None for no paths.
+    """Read the public keys of which one must have signed a pack; None if no signature is required.
 
     Raises:
-        SignatureError: as `read_public_key`.
+        SignatureError: see `read_public_key`.
     """
     if not paths:
         return None
     from stenosis_trt.engine.packs.keys import read_public_key
     from stenosis_trt.engine.packs.signature import TrustedKeys
 
-    # A key that is given twice is one.
     return TrustedKeys(tuple(dict.fromkeys(read_public_key(path) for path in paths)))
 
 
 def signed_by_line(key: PrivateKey) -> str:
-    """A line that says by whom something was signed."""
+    """Return the line that reports the key of a new signature."""
     return f"Signed by {key.public.fingerprint}"
 
 
 def signature_line(pack: Pack) -> str:
-    """A line that says by whom a pack was signed, and whether that was checked."""
+    """Return the line that reports who signed a pack, and whether the signature was verified."""
     from stenosis_trt.engine.packs.files import MANIFEST, read_optional_file
     from stenosis_trt.engine.packs.signature import (
         MAXIMUM_SIGNATURE_BYTES,
@@ -102,7 +93,7 @@ def signature_line(pack: Pack) -> str:
         return "Not signed"
     found = parse_signature(SignedFile.PACK, text)
     named = "in a form that cannot be read" if found is None else f"by {found.fingerprint}, as it says"
-    return f"Signed {named}; not checked: give --key with the public key"
+    return f"Signed {named}; not checked: give --trusted-key with the public key"
 
 
 def _passphrase(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The command `stenosis-trt verify`. As thin as the others: it parses, calls, prints."""
+"""The command `stenosis-trt verify`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stenosis_trt.engine.cli.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, exit_on_error
+from stenosis_trt.engine.cli.options import TrustedKeyOption
 from stenosis_trt.engine.cli.quantise import exit_on_export_error, report_gate, variant_lines
 from stenosis_trt.engine.cli.sign import read_trusted_keys, signature_line
 
@@ -23,28 +24,23 @@ if TYPE_CHECKING:
 
 def verify(
     pack: Annotated[Path | None, typer.Argument(help="Model pack. [default: the reference pack]")] = None,
-    validate: Annotated[
-        Path | None, typer.Option(help="Studies on which FP16 and INT8 are compared with FP32 again.")
+    validation_studies: Annotated[
+        Path | None, typer.Option(help="Studies to repeat the gate on: FP16 and INT8 against FP32.")
     ] = None,
     parity: Annotated[
         bool,
-        typer.Option(
-            "--parity", help="Compare answers of FP16, INT8 and of plans with FP32's, and record the plans'."
-        ),
+        typer.Option("--parity", help="Compare FP16, INT8 and plans with FP32; record the outcome of plans."),
     ] = False,
     inspect: Annotated[
-        bool, typer.Option("--inspect", help="Show what Polygraphy sees in each file and plan.")
+        bool, typer.Option("--inspect", help="Print Polygraphy's summary of each model and plan.")
     ] = False,
-    key: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PUB", help="Public key of who must have signed it and its plans; repeatable."),
-    ] = None,
+    trusted_key: TrustedKeyOption = None,
 ) -> None:
-    """Check that a pack is whole, that each file is what its manifest names, and that each model runs.
+    """Check that a pack is complete, that its files have the hashes of its manifest, and that its models run.
 
-    Plans are checked too. Inputs for --parity are cut from the studies of --validate, or from phantoms.
-    Exit code 0: all is well; 1: a precision no longer passes the gate, or a plan is changed, stale or answers
-    otherwise; 2: the pack cannot be used.
+    Plans are checked too. Inputs for --parity are cut from --validation-studies, or from phantoms.
+    Exit code 0: all checks pass; 1: a precision fails the gate, or a plan is changed, stale or differs from
+    FP32; 2: the pack cannot be used.
     """
     from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
     from stenosis_trt.engine.packs.pack import open_pack
@@ -52,7 +48,7 @@ def verify(
     from stenosis_trt.engine.support.hardware import query_nvidia_driver
 
     with exit_on_error():
-        found = open_pack(pack, read_trusted_keys(key))
+        found = open_pack(pack, read_trusted_keys(trusted_key))
         for precision in found.precisions:
             OnnxRuntimeBackend(found.in_precision(precision)).close()
     typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")
@@ -73,14 +69,14 @@ def verify(
     if inspect:
         _inspect(found, plans)
     if parity:
-        well &= _compare(found, plans, validate)
-    if validate is not None:
-        well &= report_gate(found, validate)
+        well &= _compare(found, plans, validation_studies)
+    if validation_studies is not None:
+        well &= report_gate(found, validation_studies)
     raise typer.Exit(0 if well else EXIT_INCOMPLETE)
 
 
 def _compare(pack: Pack, plans: Sequence[PlanState], studies: Path | None) -> bool:
-    """Compare a pack's variants and the plans that can be loaded with FP32, and say whether all answer so."""
+    """Compare variants and loadable plans with FP32, print the outcomes, and return True if all agree."""
     loadable = [(state.plan, state.target) for state in plans if state.plan and state.target]
     if not loadable and not any(model.variants for model in pack.models.values()):
         typer.echo(
@@ -107,7 +103,7 @@ def _compare(pack: Pack, plans: Sequence[PlanState], studies: Path | None) -> bo
 def _compare_plan(
     pack: Pack, plan: StoredPlan, here: RuntimeTarget, inputs: Float32Array, source: str
 ) -> bool:
-    """Compare one plan and record what was found; where it cannot be compared, say why and record nothing."""
+    """Compare a plan with FP32 and record the outcome in its sidecar; return True if it agrees."""
     from stenosis_trt.engine.errors import TensorRTError
     from stenosis_trt.engine.plans.store import record_measurement
     from stenosis_trt.engine.trt.api import TensorRT
@@ -139,7 +135,7 @@ def _show(found: ParityResult) -> bool:
 
 
 def _inspect(pack: Pack, plans: Sequence[PlanState]) -> None:
-    """Print Polygraphy's summaries. A plan that cannot be loaded here cannot be looked into either."""
+    """Print Polygraphy's summaries of the models, and of the plans that can be loaded here."""
     with exit_on_export_error():
         from stenosis_trt.engine.plans.store import model_files, read_model_file
         from stenosis_trt.engine.trt.api import TensorRT

@@ -123,7 +123,7 @@ class OpenPixels:
             return DicomError(
                 Stage.PIXELS,
                 f"{reason}, or need more than the limit.",
-                "Send or export the file again; if it is whole, raise --limit decode_memory_bytes.",
+                "Send or export the file again; if it is whole, raise --read-limit decode_memory_bytes.",
             )
         return _broken(f"{reason}.")
 

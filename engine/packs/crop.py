@@ -1,9 +1,8 @@
-"""Which part of a slice a network sees, and the way back from its pixels to the patient.
+"""Affines between the pixels of a network's input, those of the slice it is cut from, and the patient.
 
-A network's input has canonical axes whatever way the scanner stored the slice: on sagittal planes x runs to
-the back and y to the feet, on axial planes x runs to the patient's left and y to the back. The axes taken
-are the image's own, whichever lie nearest, with their sign: nothing is rotated, so an affine only scales,
-flips and swaps.
+Inputs have canonical axes, however the scanner stored the slice: on sagittal planes x points posterior and y
+inferior, on axial planes x points to the patient's left and y posterior. They are the axes of the image that
+lie nearest, with their sign, so an affine scales, flips and swaps, but never rotates.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _CANONICAL_AXES = {
 
 
 def _canonical_directions(poses: Sequence[SlicePose], plane: str) -> tuple[FloatArray, FloatArray]:
-    """Unit vectors in the patient along the output's x and y, from the images' own axes, each (N, 3)."""
+    """Unit vectors along x and y of the input in patient coordinates, each (N, 3)."""
     row = np.array([pose.row_direction for pose in poses])
     column = np.array([pose.column_direction for pose in poses])
     wanted_x, wanted_y = _CANONICAL_AXES[plane]
@@ -37,8 +36,7 @@ def _canonical_directions(poses: Sequence[SlicePose], plane: str) -> tuple[Float
 
 
 def channel_slices(nearest: int, slices: int, spec: InputSpec) -> tuple[int, ...]:
-    """Which of a stack's slices the channels show around the nearest one. Where the stack ends, its last one
-    stands in."""
+    """Return the index of the slice of each channel around the nearest slice, clamped to the stack."""
     if spec.channel_source == "slice":
         return (nearest,) * spec.channels
     half = spec.channels // 2
@@ -46,21 +44,21 @@ def channel_slices(nearest: int, slices: int, spec: InputSpec) -> tuple[int, ...
 
 
 def slice_rois(poses: Sequence[SlicePose], centres: npt.ArrayLike, spec: InputSpec) -> FloatArray:
-    """Affines of N regions, each in a slice around a patient point.
+    """Compute the affines of N regions, each in its slice around its centre.
 
     Args:
-        poses: N slices, one at least.
-        centres: LPS, mm, (N, 3); the foot of each on its plane, moved by `spec.centre_offset_mm` along the
-            output's axes, comes to lie at ((width − 1) / 2, (height − 1) / 2).
+        poses: N ≥ 1 slices.
+        centres: patient points, LPS, mm, (N, 3). The projection of each to its slice, moved by
+            `spec.centre_offset_mm`, maps to the input's centre ((width − 1) / 2, (height − 1) / 2).
         spec: size and spacing of the network's input.
 
     Returns:
-        float64 (N, 2, 3): output pixel (x, y) → source pixel (column, row).
+        float64 (N, 2, 3): input pixel (x, y) → source pixel (column, row).
     """
     x, y = _canonical_directions(poses, spec.plane)
     to_pixel = np.array([pose.patient_to_pixel[:2] for pose in poses])
     linear = to_pixel[:, :, :3] @ np.stack([x, y], axis=2) * spec.spacing_mm
-    # The image's axes are unit vectors of the plane; what is left beside the main entries is rounding.
+    # The axes are those of the image: entries beside the main ones are rounding errors.
     largest = np.abs(linear).max(axis=(1, 2), keepdims=True)
     linear[np.abs(linear) < 1e-9 * largest] = 0.0
     moved = np.asarray(centres) + spec.centre_offset_mm[0] * x + spec.centre_offset_mm[1] * y
@@ -70,23 +68,23 @@ def slice_rois(poses: Sequence[SlicePose], centres: npt.ArrayLike, spec: InputSp
 
 
 def slice_roi(pose: SlicePose, centre: npt.ArrayLike, spec: InputSpec) -> FloatArray:
-    """The affine of one region, float64 (2, 3): see `slice_rois`."""
+    """Compute the affine of one region, float64 (2, 3); see `slice_rois`."""
     affine: FloatArray = slice_rois([pose], np.asarray(centre)[None], spec)[0]
     return affine
 
 
 def crop_to_source(affine: FloatArray, xy: npt.ArrayLike) -> FloatArray:
-    """Output pixels (..., 2) → source pixels (..., 2) as (column, row)."""
+    """Map input pixels (..., 2) to source pixels (..., 2) as (column, row)."""
     return np.asarray(np.asarray(xy) @ affine[:, :2].T + affine[:, 2], dtype=np.float64)
 
 
 def crop_to_patient(pose: SlicePose, affine: FloatArray, xy: npt.ArrayLike) -> FloatArray:
-    """Output pixels (..., 2) → patient points (..., 3), LPS, mm."""
+    """Map input pixels (..., 2) to patient points (..., 3), LPS, mm."""
     return pose.to_patient(crop_to_source(affine, xy))
 
 
 def heatmap_to_input(xy: npt.ArrayLike, stride: int) -> FloatArray:
-    """Heatmap pixels → network input pixels; heatmap pixel h covers inputs stride·h to stride·(h + 1) − 1."""
+    """Map heatmap pixels to input pixels; heatmap pixel h covers inputs stride·h to stride·(h + 1) − 1."""
     return np.asarray((np.asarray(xy, dtype=np.float64) + 0.5) * stride - 0.5)
 
 

@@ -1,4 +1,4 @@
-"""The files of a pack, wherever it lies: a folder, or one zip of it. Nothing outside of it is read."""
+"""Reading the files of a pack from a folder or a zip. No file outside the pack is read."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ MAXIMUM_MANIFEST_BYTES = 4 << 20
 MAXIMUM_MODEL_BYTES = 1 << 30
 """EfficientNet-B5 in FP32 has 113 MB; protobuf ends at 2 GiB."""
 
-_MAX_RATIO = 20
-_FREE_BYTES = 16 << 20
-"""How far a file of a zip may inflate, from this size on. Weights deflate to half, rounded ones to a quarter
-of their size."""
+_MAX_INFLATION = 20
+_MIN_CHECKED_BYTES = 16 << 20
+"""Smaller zip members may inflate further. Deflate reduces weights to a half, rounded ones to a quarter."""
 _READ_BYTES = 1 << 20
-"""Read from a zip at once. Its directory has to fit in: 46 bytes and a name for each file."""
+"""Size limit of one read from a zip, and so of its directory: 46 bytes and a name for each file."""
 
 
 def read_file(path: Path, name: str, limit: int) -> bytes:
-    """A pack's file by its name in the manifest.
+    """Read a file of a pack.
 
     Args:
-        path: the pack's folder, or a zip of the folder or of what lies in it.
-        name: relative to the pack, with slashes.
-        limit: bytes; a larger file is refused.
+        path: the pack's folder, or a zip of the folder or of its contents.
+        name: as in the manifest: relative to the pack, with slashes.
+        limit: size limit in bytes.
 
     Raises:
-        PackError: the name leaves the pack, or the file is missing, too large or cannot be read.
+        PackError: the name points outside the pack, or the file is missing, larger than `limit` or
+            unreadable.
     """
-    with _told(path, name):
+    with _as_pack_error(path, name):
         return _read(path, name, limit)
 
 
 def read_optional_file(path: Path, name: str, limit: int) -> bytes | None:
-    """As `read_file`; None where the pack has no such file."""
-    with _told(path, name):
+    """Read a file of a pack as `read_file` does; None if the pack has no such file."""
+    with _as_pack_error(path, name):
         try:
             return _read(path, name, limit)
         except (FileNotFoundError, KeyError):
@@ -54,37 +54,37 @@ def read_optional_file(path: Path, name: str, limit: int) -> bytes | None:
 
 
 def read_regular_file(path: Path, limit: int) -> bytes:
-    """A file's first `limit` + 1 bytes at most: more than `limit` says that it is over the limit.
+    """Read at most `limit` + 1 bytes of a file: a result longer than `limit` means that it is too large.
 
     Raises:
-        OSError: it cannot be read, or is no regular file: a FIFO or a device could be waited for for ever.
+        OSError: the file cannot be read, or is not a regular file (reading a FIFO or a device may block).
     """
     with _open_regular(path) as stream:
         return stream.read(min(os.fstat(stream.fileno()).st_size, limit) + 1)
 
 
 @contextmanager
-def _told(path: Path, name: str) -> Iterator[None]:
-    """What keeps a file from being read, in the words of a `PackError`."""
+def _as_pack_error(path: Path, name: str) -> Iterator[None]:
+    """Turn any error while reading a file into a `PackError`."""
     try:
         yield
-    # A RuntimeError is what zipfile raises on a password; the others, on archives that contradict themselves.
+    # zipfile raises RuntimeError for encrypted members, and the others for inconsistent archives.
     except (
         *(OSError, KeyError, RuntimeError, ValueError, EOFError, OverflowError),
         *(struct.error, zipfile.BadZipFile, zlib.error),
     ) as error:
-        why = str(error) if isinstance(error, _Unfit) else type(error).__name__
+        why = str(error) if isinstance(error, _UnacceptableFile) else type(error).__name__
         raise PackError(
-            f"{_shown(name)} of the pack {path} cannot be read ({why}).",
+            f"{_printable(name)} of the pack {path} cannot be read ({why}).",
             "Give the folder or zip of a model pack with --pack.",
         ) from error
 
 
-class _Unfit(OSError):
-    """Something that is there and is not read. The message says what it is."""
+class _UnacceptableFile(OSError):
+    """A file that exists but is not acceptable. The message says why."""
 
 
-def _shown(name: str) -> str:
+def _printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
@@ -99,31 +99,27 @@ def _read(path: Path, name: str, limit: int) -> bytes:
             size = os.fstat(stream.fileno()).st_size
             data = stream.read(size) if size <= limit else b""
     else:
-        with _open_regular(path) as stream, zipfile.ZipFile(cast(BinaryIO, _ShortReads(stream))) as archive:
+        with _open_regular(path) as stream, zipfile.ZipFile(cast(BinaryIO, _BoundedReads(stream))) as archive:
             entry = archive.getinfo(_top_folder(archive) + str(parts))
             size = entry.file_size
-            data = _member(path, archive, entry) if size <= limit else b""
+            data = _read_member(path, archive, entry) if size <= limit else b""
     if size > limit:
         raise PackError(f"{name} of the pack {path} has {size} bytes, over {limit}.", "Do not use this pack.")
     return data
 
 
 def _open_regular(path: Path) -> BinaryIO:
-    """A regular file opened to read. Opening does not wait, as it would for who writes into a FIFO."""
+    """Open a regular file without blocking, as opening a FIFO would."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     stream = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         stream.close()
-        raise _Unfit("it is no regular file")
+        raise _UnacceptableFile("it is no regular file")
     return stream
 
 
 def _refuse_links_out(folder: Path, name: str, file: Path) -> None:
-    """A link within a pack may lead to another of its files, and to nothing else.
-
-    Raises:
-        PackError: it leads out of the pack.
-    """
+    """Raise PackError if `file` is a symbolic link that leads out of the pack."""
     if not file.resolve().is_relative_to(folder.resolve()):
         raise PackError(
             f"{name} of the pack {folder} is a link to a file outside the pack.",
@@ -131,8 +127,8 @@ def _refuse_links_out(folder: Path, name: str, file: Path) -> None:
         )
 
 
-def _member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """A file of a zip, its size and how far it inflates known to be bounded."""
+def _read_member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Read a member of a zip after checking its compression method and ratio."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise PackError(
             f"{entry.filename} of the pack {path} is compressed by a method that is not read "
@@ -140,10 +136,10 @@ def _member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> byt
             "Make the zip with stored or deflated files: python -m zipfile -c NEW.zip PACK/",
         )
     packed = min(entry.compress_size, path.stat().st_size)
-    if entry.file_size > max(_FREE_BYTES, _MAX_RATIO * packed):
+    if entry.file_size > max(_MIN_CHECKED_BYTES, _MAX_INFLATION * packed):
         raise PackError(
             f"{entry.filename} of the pack {path} inflates from {packed} to {entry.file_size} "
-            f"bytes, over {_MAX_RATIO} times as many, as weights do not.",
+            f"bytes, over {_MAX_INFLATION} times as many, as weights do not.",
             "Do not use this pack; if you know what is in it, unpack it and give its folder.",
         )
     with archive.open(entry) as stream:
@@ -153,11 +149,11 @@ def _member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> byt
     return b"".join(parts)
 
 
-class _ShortReads(io.RawIOBase):
-    """A file of which no more than a part is read at once.
+class _BoundedReads(io.RawIOBase):
+    """A file that refuses to read more than `_READ_BYTES` at once.
 
-    zipfile reads an archive's directory in one piece, of whatever size the archive says, and makes an object
-    of each entry before anybody can count them.
+    zipfile reads the directory of an archive in one piece, of the size that the archive states, and creates
+    an object for each entry before they can be counted.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -167,7 +163,7 @@ class _ShortReads(io.RawIOBase):
         """See `io.RawIOBase`."""
         data = self._stream.read(size if 0 <= size <= _READ_BYTES else _READ_BYTES + 1)
         if len(data) > _READ_BYTES:
-            raise _Unfit(f"its directory has more than {_READ_BYTES} bytes")
+            raise _UnacceptableFile(f"its directory has more than {_READ_BYTES} bytes")
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
@@ -188,6 +184,6 @@ class _ShortReads(io.RawIOBase):
 
 
 def _top_folder(archive: zipfile.ZipFile) -> str:
-    """The one folder that holds everything, with its slash, as archivers pack a folder; "" if none does."""
+    """Return the single top-level folder of a zip with its slash; "" if there is none."""
     tops = {name.partition("/")[0] for name in archive.namelist()} - {"__MACOSX"}
     return f"{tops.pop()}/" if len(tops) == 1 and tops != {MANIFEST} else ""

@@ -1,4 +1,4 @@
-"""The declared schema of pack.json, and what its entries become."""
+"""The schema of pack.json, and the conversion of its entries to specifications."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _File = Annotated[SingleLine, Field(max_length=255)]
 
 
 class InputEntry(StrictModel):
-    """What a model's input is cut from; see `InputSpec`."""
+    """Input of a model; see `InputSpec`."""
 
     height: _Pixels
     width: _Pixels
@@ -44,7 +44,7 @@ class InputEntry(StrictModel):
 
 
 class OutputEntry(StrictModel):
-    """What comes out of a model; see `OutputSpec`."""
+    """Output of a model; see `OutputSpec`."""
 
     kind: SingleLine
     names: _Names
@@ -63,7 +63,7 @@ class VariantEntry(StrictModel):
 
 
 class ModelEntry(StrictModel):
-    """One model; see `ModelSpec`."""
+    """A model; see `ModelSpec`."""
 
     file: _File
     sha256: Sha256
@@ -74,10 +74,10 @@ class ModelEntry(StrictModel):
     variants: Annotated[dict[SingleLine, VariantEntry], Field(max_length=16)] = Field(default_factory=dict)
 
     def to_spec(self, name: str) -> ModelSpec:
-        """The entry as the model `name`.
+        """Convert the entry to the specification of the model `name`.
 
         Raises:
-            PackError: the pipe cannot use such a model.
+            PackError: the pipeline cannot use the model; see `ModelSpec`.
         """
         return ModelSpec(
             name=name,
@@ -92,7 +92,7 @@ class ModelEntry(StrictModel):
 
 
 class ModelEntries(StrictModel):
-    """The models that the pipe uses; others may stand beside them."""
+    """The models that the pipeline uses. A pack may contain others."""
 
     model_config = _OPEN
 
@@ -102,7 +102,7 @@ class ModelEntries(StrictModel):
 
 
 class Manifest(StrictModel):
-    """pack.json. What else stands beside these entries is for people, and nothing reads it."""
+    """Content of pack.json. Other entries are allowed, and ignored."""
 
     model_config = _OPEN
 
@@ -117,7 +117,7 @@ class Manifest(StrictModel):
 
 
 class _Outline(StrictModel):
-    """What has to be known of a pack before the rest of it is looked at."""
+    """The part of pack.json that is checked first, for messages that name the schema or a missing model."""
 
     model_config = _OPEN
 
@@ -129,19 +129,19 @@ _MANIFEST, _OUTLINE = TypeAdapter(Manifest), TypeAdapter(_Outline)
 
 
 def read_schema_and_models(text: bytes) -> tuple[int, Mapping[str, Any]]:
-    """The schema that a manifest is of, and its models by name, unchecked.
+    """Return the schema version of a manifest, and its models by name, which are not validated.
 
     Raises:
-        JsonError: it is no JSON, or has neither.
+        JsonError: the text is not JSON, or lacks one of them.
     """
     outline = read_json(_OUTLINE, text)
     return outline.schema_, outline.models
 
 
 def read_manifest(text: bytes) -> Manifest:
-    """The content of pack.json.
+    """Parse and validate the content of pack.json.
 
     Raises:
-        JsonError: it is no JSON, or an entry is missing, of another type or not finite.
+        JsonError: the text is not JSON, or an entry is missing, of a wrong type or not finite.
     """
     return read_json(_MANIFEST, text)

@@ -1,4 +1,4 @@
-"""What a pack says of its models: what each is for, what goes in and what comes out, and its variants."""
+"""Specifications of the models of a pack: role, input, output and variants in other precisions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ CHANNEL_SOURCES = ("slice", "neighbours")
 OUTPUT_KINDS = ("classes", "heatmaps")
 
 OTHER_CLASS = "other"
-"""The class of a grader whose probability says that a region is unlike all that it was trained to grade: a
-background class, learnt from outliers (Hendrycks et al., ICLR 2019; Mohseni et al., AAAI 2020)."""
+"""Optional class of a grader for regions unlike its training data: a background class trained on outliers
+(Hendrycks et al., ICLR 2019; Mohseni et al., AAAI 2020)."""
 
 DEFAULT_MAXIMUM_OTHER = 0.5
-"""The limit of a pack that has the class and says nothing: from there on it is likelier than all grades
-together."""
+"""Limit where a pack has the class and sets none: from 0.5 on it is likelier than all grades together."""
 
 
 @dataclass(frozen=True)
 class ModelRole:
-    """What the pipe takes a model for. Its outputs are used by their place, so their names must be these.
+    """What the pipeline requires of a model.
 
-    `channel_sources` are those that the pipe can cut for it; `optional_names` may follow, all or none.
+    Attributes:
+        kind, plane, channel_sources: accepted values of `OutputSpec.kind`, `InputSpec.plane` and
+            `InputSpec.channel_source`.
+        names: names of the outputs. The pipeline uses outputs by their position.
+        optional_names: names that may follow, all or none of them.
     """
 
     kind: str
@@ -38,13 +41,13 @@ class ModelRole:
 
     @property
     def accepted_names(self) -> tuple[tuple[str, ...], ...]:
-        """The names that a model's outputs may have, in their order."""
+        """Accepted values of `OutputSpec.names`."""
         further = ((*self.names, *self.optional_names),) if self.optional_names else ()
         return (self.names, *further)
 
     @property
     def accepted_names_text(self) -> str:
-        """`accepted_names` for a person."""
+        """`accepted_names` as text for messages."""
         return ", or ".join(", ".join(names) for names in self.accepted_names)
 
 
@@ -56,21 +59,30 @@ MODEL_ROLES: Mapping[str, ModelRole] = {
 MODEL_NAMES = tuple(MODEL_ROLES)
 
 
+def _require(reason: str, advice: str, *rules: tuple[bool, str]) -> None:
+    """Raise PackError with the first of (holds, rule) that does not hold."""
+    for holds, rule in rules:
+        if not holds:
+            raise PackError(f"{reason}: {rule}.", advice)
+
+
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network's input is cut from and how. Shared by training, calibration, CPU and GPU.
+    """How the input of a network is cut from slices, in training, calibration and on both devices.
 
     Attributes:
         height, width: pixels.
-        spacing_mm: mm a pixel, the same along both axes; the region is size × spacing.
+        spacing_mm: mm per pixel along both axes; the region measures size × spacing.
         channels: 1 or more.
         channel_source: "slice" (each channel the same slice) or "neighbours" (an odd number of slices
             around the level).
         plane: "sagittal" or "axial".
-        window_percentiles: of the source pixels in the region, mapped to 0 and 1.
-        mean, std: one a channel, applied after the window.
-        centre_offset_mm: from the point that a region belongs to, to the region's centre, along the
-            output's x and y.
+        window_percentiles: percentiles of the source pixels in the region that map to 0 and 1.
+        mean, std: one value per channel; (value - mean) / std is applied after the window.
+        centre_offset_mm: offset (x, y) of the region's centre from its point, along the axes of the input.
+
+    Raises:
+        PackError: a value is out of range; the reason has the rule.
     """
 
     height: int
@@ -87,7 +99,9 @@ class InputSpec:
     def __post_init__(self) -> None:
         low, high = self.window_percentiles
         numbers = (self.spacing_mm, *self.mean, *self.std, *self.centre_offset_mm)
-        checks = (
+        _require(
+            "An input specification is not valid",
+            "Correct it in pack.json.",
             (all(map(math.isfinite, numbers)), "every number must be finite"),
             (self.height > 0 and self.width > 0, "size must be positive"),
             (self.spacing_mm > 0, "spacing_mm must be positive"),
@@ -99,9 +113,6 @@ class InputSpec:
             (len(self.mean) == len(self.std) == self.channels, "mean and std need one value a channel"),
             (all(value > 0 for value in self.std), "std must be positive"),
         )
-        for holds, rule in checks:
-            if not holds:
-                raise PackError(f"An input specification is not valid: {rule}.", "Correct it in pack.json.")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,17 +122,19 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What comes out of a network.
+    """Meaning of the output of a network.
 
     Attributes:
         kind: "classes" (probabilities, (N, len(names))) or "heatmaps" ((N, len(names), H / stride,
             W / stride), values in [0, 1]).
         names: classes or points, in the order of the output.
-        stride: input pixels for one heatmap pixel; 1 for classes.
-        minimum_confidence: a peak below it is no point; a probability below it earns a warning.
-        maximum_other: of the class `OTHER_CLASS`: from this probability on there is no grade.
-            `DEFAULT_MAXIMUM_OTHER`
-            where it is not given; None where there is no such class.
+        stride: input pixels per heatmap pixel; 1 for classes.
+        minimum_confidence: heatmap peaks below it are discarded; grades below it get a warning.
+        maximum_other: no grade is given from this probability of `OTHER_CLASS` on. None without that class;
+            with it, `DEFAULT_MAXIMUM_OTHER` by default.
+
+    Raises:
+        PackError: a value is out of range; the reason has the rule.
     """
 
     kind: str
@@ -133,33 +146,27 @@ class OutputSpec:
     def __post_init__(self) -> None:
         if self.maximum_other is None and OTHER_CLASS in self.names:
             object.__setattr__(self, "maximum_other", DEFAULT_MAXIMUM_OTHER)
-        checks = (
+        limit = self.maximum_other
+        _require(
+            "An output specification is not valid",
+            "Correct it in pack.json.",
             (self.kind in OUTPUT_KINDS, f"kind must be one of {OUTPUT_KINDS}"),
             (len(self.names) > 0, "names must not be empty"),
             (self.stride >= 1, "stride must be at least 1"),
             (0 <= self.minimum_confidence <= 1, "minimum_confidence must lie in 0 to 1"),
-            (
-                self.maximum_other is None or OTHER_CLASS in self.names,
-                f"maximum_other needs a class named {OTHER_CLASS}",
-            ),
-            (
-                self.maximum_other is None or 0 < self.maximum_other <= 1,
-                "maximum_other must be above 0 and at most 1",
-            ),
+            (limit is None or OTHER_CLASS in self.names, f"maximum_other needs a class named {OTHER_CLASS}"),
+            (limit is None or 0 < limit <= 1, "maximum_other must be above 0 and at most 1"),
         )
-        for holds, rule in checks:
-            if not holds:
-                raise PackError(f"An output specification is not valid: {rule}.", "Correct it in pack.json.")
 
     def to_dict(self) -> dict[str, Any]:
-        """What pack.json keeps of it. Nothing is said of a class that there is not: hashes of packs without
-        it stay what they were."""
+        """Return the entry of pack.json. A `maximum_other` of None is left out, so that hashes of packs
+        without the class do not change."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class ModelVariant:
-    """A model in another precision. `gate` is what it was measured against and the outcome, as data."""
+    """A model in another precision. `gate` is the record of the gate: studies, limits, figures, outcome."""
 
     file: str
     sha256: str
@@ -168,18 +175,22 @@ class ModelVariant:
 
     @property
     def passed(self) -> bool:
-        """Whether the gate found that it grades as the model itself does."""
+        """True if the variant passed the gate: its results agree with those of the model in FP32."""
         return self.gate.get("passed") is True
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model of a pack. `file` is relative to the pack; `metrics` are those of the pack's maker.
+    """A model of a pack.
 
-    `variants` holds the same model in other precisions, by their names.
+    Attributes:
+        name: its role, one of `MODEL_NAMES`.
+        file: relative to the pack.
+        metrics: reported by the maker of the pack.
+        variants: the same model in other precisions, by precision.
 
     Raises:
-        PackError: the pipe cannot use such a model as `name`; see `MODEL_ROLES`.
+        PackError: the pipeline cannot use the model as `name`; see `MODEL_ROLES`.
     """
 
     name: str
@@ -194,7 +205,9 @@ class ModelSpec:
     def __post_init__(self) -> None:
         role, source, result = MODEL_ROLES[self.name], self.input, self.output
         stride = result.stride
-        checks = (
+        _require(
+            f"The model {self.name} is not one that can be used",
+            "Export it with such outputs and inputs, and say so in pack.json.",
             (result.kind == role.kind, f"its output's kind must be {role.kind}, not {result.kind}"),
             (source.plane == role.plane, f"its input's plane must be {role.plane}, not {source.plane}"),
             (
@@ -208,16 +221,10 @@ class ModelSpec:
             (stride == 1 or result.kind == "heatmaps", "the stride of classes must be 1"),
             (source.height % stride == source.width % stride == 0, "its stride must divide its input's size"),
         )
-        for holds, rule in checks:
-            if not holds:
-                raise PackError(
-                    f"The model {self.name} is not one that can be used: {rule}.",
-                    "Export it with such outputs and inputs, and say so in pack.json.",
-                )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one input."""
+        """Shape of one input: (C, H, W)."""
         return self.input.channels, self.input.height, self.input.width
 
     @property

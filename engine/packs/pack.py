@@ -1,7 +1,7 @@
-"""The model pack: a folder, or one zip of it, that carries everything a run needs, and nothing from a pickle.
+"""The model pack: a folder or a zip with `pack.json` and the ONNX models, and no pickle.
 
-`pack.json` names each model's file with its SHA-256, what its input looks like and what comes out. A file is
-read only after its hash was found right.
+`pack.json` has the file, the SHA-256, the input and the output of each model. The content of a file is used
+only after its hash was verified.
 """
 
 from __future__ import annotations
@@ -36,21 +36,24 @@ from stenosis_trt.engine.packs.signature import (
 from stenosis_trt.engine.support.json_schema import JsonError
 
 SCHEMA = 1
-"""Version of pack.json's layout that this release reads and writes."""
+"""Version of the layout of pack.json that this release reads and writes."""
 
 REFERENCE = "reference"
 PRECISIONS = ("fp32", "fp16", "int8")
-"""What a pack's models can be had in: "fp32" is each model's own file, the others are its variants."""
+"""Precisions of models: "fp32" is the file of the model itself, the others are its variants."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A pack whose files were found to be what its manifest says.
+    """A model pack whose files have the hashes that its manifest states.
 
     Attributes:
-        sha256: of pack.json, which holds the hashes of all models: it identifies the pack.
-        trust: whose signatures are required, of the pack and of its plans; None for nobody's.
-        signed_by: fingerprint of the one of these keys that signed the pack; "" where none is required.
+        path: the pack's folder or zip.
+        sha256: hash of pack.json, which contains the hashes of all models: it identifies the pack.
+        card: model card facts, not interpreted.
+        models: specifications by name; see `MODEL_NAMES`.
+        trust: keys of which one must have signed the pack and each plan; None if no signature is required.
+        signed_by: fingerprint of the key in `trust` that signed the pack; "" if none is required.
     """
 
     path: Path
@@ -66,16 +69,15 @@ class Pack:
 
     @classmethod
     def load(cls, path: Path, trust: TrustedKeys | None = None) -> Pack:
-        """Read a pack and check every file's hash.
+        """Read a pack and verify the hash of every model.
 
         Args:
-            path: a pack's folder, or a zip of the folder or of what lies in it.
-            trust: whose signature is required; it is checked before anything is made of pack.json.
+            path: a pack's folder, or a zip of the folder or of its contents.
+            trust: keys of which one must have signed the pack, verified before pack.json is parsed.
 
         Raises:
-            PackError: nothing there, not a pack, a schema of another version, a missing model, one that is
-                not what the pipe needs, a name that leaves the pack, or a file whose hash differs; or nobody
-                who is trusted signed it.
+            PackError: there is no pack, its schema is of another version, a model is missing or not usable,
+                a name points outside the pack, a hash differs, or no trusted key signed the pack.
         """
         manifest = read_file(path, MANIFEST, MAXIMUM_MANIFEST_BYTES)
         signed_by = "" if trust is None else _signer(path, manifest, trust)
@@ -89,16 +91,15 @@ class Pack:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those of `PRECISIONS` that every model can be had in."""
+        """The items of `PRECISIONS` in which every model is available."""
         models = self.models.values()
         return (PRECISIONS[0], *(p for p in PRECISIONS[1:] if all(p in m.variants for m in models)))
 
     def in_precision(self, precision: str) -> Pack:
-        """The pack with each model's variant in the model's place; "fp32" is the pack as it is.
+        """Return the pack with each model replaced by its variant; for "fp32" the pack itself.
 
         Raises:
-            PackError: there is no such precision, a model has no such variant, or one that did not pass
-                its gate.
+            PackError: the precision is unknown, or a model has no such variant or one that failed the gate.
         """
         if precision not in PRECISIONS:
             raise PackError(f"There is no precision {precision!r}.", f"Give one of {', '.join(PRECISIONS)}.")
@@ -122,10 +123,10 @@ class Pack:
         return replace(self, models=chosen)
 
     def read_manifest(self) -> bytes:
-        """pack.json, read again and found to be the one that was loaded.
+        """Read pack.json again.
 
         Raises:
-            PackError: it is missing or was changed.
+            PackError: the file is missing or was changed since the pack was loaded.
         """
         data = read_file(self.path, MANIFEST, MAXIMUM_MANIFEST_BYTES)
         if hashlib.sha256(data).hexdigest() != self.sha256:
@@ -136,19 +137,19 @@ class Pack:
         return data
 
     def read_model(self, name: str) -> bytes:
-        """The model's file, read once and checked against its hash.
+        """Read the ONNX file of a model and verify its hash.
 
         Raises:
             PackError: the file is missing or was changed.
         """
-        return self._checked(self.models[name].file, self.models[name].sha256)
+        return self._read_verified(self.models[name].file, self.models[name].sha256)
 
     def read_variant(self, name: str, precision: str) -> bytes:
-        """The file of a model's variant, as `read_model`."""
+        """Read the ONNX file of a variant as `read_model` does."""
         variant = self.models[name].variants[precision]
-        return self._checked(variant.file, variant.sha256)
+        return self._read_verified(variant.file, variant.sha256)
 
-    def _checked(self, file: str, sha256: str) -> bytes:
+    def _read_verified(self, file: str, sha256: str) -> bytes:
         data = read_file(self.path, file, MAXIMUM_MODEL_BYTES)
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
@@ -158,14 +159,14 @@ class Pack:
                 "Get the pack again from its maker; do not edit its files.",
             )
         try:
-            elsewhere = has_external_data(data)
+            external = has_external_data(data)
         except OnnxEncodingError as error:
             raise PackError(
                 f"{file} of pack {self.name} is not encoded as an ONNX model is: {error}. Whether it keeps "
                 "weights in other files cannot be told.",
                 "Export the model again, with the package onnx or PyTorch.",
             ) from error
-        if elsewhere:
+        if external:
             raise PackError(
                 f"{file} of pack {self.name} keeps weights in other files, which no hash vouches for.",
                 "Export the model with its weights in the file itself.",
@@ -177,8 +178,7 @@ def open_pack(pack: str | os.PathLike[str] | None = None, trust: TrustedKeys | N
     """Load a pack by its path.
 
     Args:
-        pack: a folder or a zip; None or "reference" for the pack that comes with this package, unless there
-            is a file or folder of that name.
+        pack: a folder or a zip. None or "reference" (if no such file exists) is the reference pack.
         trust: see `Pack.load`.
 
     Raises:
@@ -190,7 +190,7 @@ def open_pack(pack: str | os.PathLike[str] | None = None, trust: TrustedKeys | N
 
 
 def reference_pack() -> Path:
-    """The pack that comes with this package: trained on synthetic data, for trying and measuring.
+    """Return the path of the reference pack: trained on synthetic data, for tests and measurements.
 
     Raises:
         PackError: the package was built without it.
@@ -232,9 +232,9 @@ def _parse(path: Path, manifest: bytes) -> Pack:
 
 
 def _signer(path: Path, manifest: bytes, trust: TrustedKeys) -> str:
-    """Fingerprint of the trusted key that signed a pack's manifest."""
+    """Return the fingerprint of the trusted key that signed a manifest, or raise PackError."""
     signature = read_optional_file(path, MANIFEST + SIGNATURE_SUFFIX, MAXIMUM_SIGNATURE_BYTES)
-    verdict = trust.verify_signature(SignedFile.PACK, manifest, signature)
-    if verdict.key is None:
-        raise PackError(f"{MANIFEST} of the pack {path} {verdict.reason}.", verdict.advice)
-    return verdict.key.fingerprint
+    check = trust.verify_signature(SignedFile.PACK, manifest, signature)
+    if check.key is None:
+        raise PackError(f"{MANIFEST} of the pack {path} {check.reason}.", check.advice)
+    return check.key.fingerprint

@@ -283,7 +283,7 @@ def build_command(pack: Pack, flavour: str, precision: str = "", *settings: str)
         f"--flavour {flavour}" if flavour else "",
         f"--precision {precision}" if precision else "",
         *settings,
-        "--sign KEY" if pack.trust is not None else "",
+        "--signing-key KEY" if pack.trust is not None else "",
     ]
     return " ".join(filter(None, parts))
 

@@ -90,7 +90,7 @@ class BuildSettings:
         if self.dla_core is not None:
             yield f"--dla-core {self.dla_core}"
         if self.detailed:
-            yield "--detailed"
+            yield "--detailed-profiling"
 
 
 @dataclass(frozen=True)

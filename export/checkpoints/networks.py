@@ -60,7 +60,7 @@ def load_network(
     Args:
         path: safetensors, or what `torch.save` wrote.
         declaration: what the spec says of it; classes take EfficientNet-B5, heatmaps `KeypointNet`.
-        ignored: names of `--ignore`.
+        ignored: names of `--ignore-key`.
 
     Raises:
         CheckpointError: the file cannot be read, is not of such a network, leaves open what the spec has to

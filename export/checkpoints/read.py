@@ -74,7 +74,7 @@ class WeightsChoice:
         role: the model, for the options that messages name.
         weights: which set to take where there are several, by what stands around its names.
         temperature: what the logits are to be divided by; None for what the set of weights itself says.
-        ignored_keys: names of `--ignore`.
+        ignored_keys: names of `--ignore-key`.
     """
 
     role: str = "…"
@@ -240,7 +240,7 @@ def match_weights(
         weights: what was found.
         expected: a state dict under the checkpoint's names.
         network: what it is called in messages.
-        ignored: names of `--ignore`.
+        ignored: names of `--ignore-key`.
 
     Raises:
         CheckpointError: a tensor is missing, has another shape, or nothing in the network is called so.

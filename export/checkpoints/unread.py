@@ -38,7 +38,7 @@ _DEPTH = 6
 
 
 class IgnoredKeys:
-    """Names that were given with `--ignore`: each stands for itself and for what is below it."""
+    """Names that were given with `--ignore-key`: each stands for itself and for what is below it."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
         self.names = tuple(names)
@@ -89,7 +89,7 @@ def ignore_options(names: Sequence[str], weights: str) -> str:
             shared += 1
         roots.setdefault(".".join(parts[: shared + 1]), []).append(name)
     shown = (below[0] if len(below) == 1 else root for root, below in roots.items())
-    return " ".join(f"--ignore {shlex.quote(name)}" for name in shown)
+    return " ".join(f"--ignore-key {shlex.quote(name)}" for name in shown)
 
 
 def _leaves(value: Any, place: str, copies: Sequence[str], depth: int) -> Iterator[tuple[str, Any]]:

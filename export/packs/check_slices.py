@@ -58,7 +58,7 @@ def slice_inputs(
     if not loaded:
         raise ExportError(
             f"No study in {studies} can be used to check the export. `stenosis-trt inspect` says why; "
-            "leave out --check to take phantoms."
+            "leave out --check-studies to take phantoms."
         )
     inputs = {}
     for name, spec in specs.items():

@@ -87,9 +87,9 @@ def export_pack(
         report(f"{name}: {_described(models[name].facts)}")
     if left_out.unused:
         raise ExportError(
-            f"No checkpoint has {', '.join(left_out.unused)} beside its weights. Leave out --ignore of it."
+            f"No checkpoint has {', '.join(left_out.unused)} beside its weights. Leave out that --ignore-key."
         )
-    studies = "phantoms" if check is None else "studies given with --check"
+    studies = "phantoms" if check is None else "studies given with --check-studies"
     with TemporaryDirectory(prefix="stenosis-export-") as folder:
         # The run-time itself opens and tries the models, and cuts the slices they are checked on.
         trial = write_pack(Path(folder) / "pack", _content(spec, models, {}, {}))

@@ -53,8 +53,18 @@ def _suite(
     process: dict[str, str], phantoms: Path, out: Path, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     script = "from stenosis_trt.engine.cli.app import main; main()"
-    options = ["--phantoms", str(phantoms), "--one-study", str(phantoms / "study_0001"), "--quick"]
-    options += ["--flavour", "tensorrt", "--batch", "6,8", "--workers", "1", "--gap", "0", *arguments]
+    options = ["--existing-studies", str(phantoms), "--single-study", str(phantoms / "study_0001"), "--quick"]
+    options += [
+        "--flavour",
+        "tensorrt",
+        "--batch",
+        "6,8",
+        "--workers",
+        "1",
+        "--idle-seconds",
+        "0",
+        *arguments,
+    ]
     command = [sys.executable, "-c", script, "bench", "gpu-suite", "--out", str(out), *options]
     return subprocess.run(command, env=process, capture_output=True, text=True, check=False, timeout=600)
 

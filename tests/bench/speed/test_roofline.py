@@ -139,7 +139,7 @@ def test_a_record_that_cannot_be_compared_is_refused_with_the_reason(
 ) -> None:
     path = tmp_path / "record.json"
     path.write_text(content, encoding="utf-8")
-    answer = _call("--measured", path)
+    answer = _call("--compare-with", path)
     assert answer.returncode == 2
     assert reason in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -147,7 +147,7 @@ def test_a_record_that_cannot_be_compared_is_refused_with_the_reason(
 
 def test_the_command_prints_a_table_that_says_it_is_computed(tmp_path: Path) -> None:
     out = tmp_path / "roofline.json"
-    answer = _call("--json", out, "--measured", MEASURED, "--sources")
+    answer = _call("--json", out, "--compare-with", MEASURED, "--sources")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("Computed, not measured.")
     for device in GPU_SPECS:
@@ -168,7 +168,7 @@ def test_the_command_prints_a_table_that_says_it_is_computed(tmp_path: Path) -> 
 def test_more_slices_cost_more_and_one_device_shows_its_stages(tmp_path: Path) -> None:
     def levels_fp16(slices: int) -> float:
         out = tmp_path / f"{slices}.json"
-        answer = _call("--slices", slices, "--device", "agx orin", "--json", out)
+        answer = _call("--sagittal-slices", slices, "--device", "agx orin", "--json", out)
         assert answer.returncode == 0, answer.stderr
         assert "  grader " in answer.stdout
         assert "Thor" not in answer.stdout

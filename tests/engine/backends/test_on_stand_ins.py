@@ -199,18 +199,18 @@ def test_plans_have_to_be_signed_where_a_signature_is_required(
 ) -> None:
     folder, keys = tmp_path / "pack", write_pair(tmp_path)
     shutil.copytree(pack, folder, ignore=shutil.ignore_patterns("plans"))
-    assert _call(stand_ins, "sign", folder, "--key", keys.private).returncode == 0
+    assert _call(stand_ins, "sign", folder, "--signing-key", keys.private).returncode == 0
     shutil.copytree(pack / "plans", folder / "plans")
-    options = ("--device", "gpu", "--require-signature", str(keys.public))
+    options = ("--device", "gpu", "--trusted-key", str(keys.public))
     refused = _grade(stand_ins, phantoms, folder, tmp_path / "out", *options)
     assert refused.returncode == 2
     assert "levels.plan: its sidecar is not signed" in refused.stderr
-    assert "--precision fp32 --sign KEY" in refused.stderr
+    assert "--precision fp32 --signing-key KEY" in refused.stderr
     assert not (tmp_path / "out").exists()
     unsigned = _grade(stand_ins, phantoms, folder, tmp_path / "out", *options, "--build")
     assert unsigned.returncode == 2
     assert "there is no key to do that with" in unsigned.stderr
-    assert _call(stand_ins, "sign", folder, "--key", keys.private).returncode == 0
+    assert _call(stand_ins, "sign", folder, "--signing-key", keys.private).returncode == 0
     done = _grade(stand_ins, phantoms, folder, tmp_path / "out", *options, "--build")
     assert done.returncode == 0, done.stderr
 

@@ -84,8 +84,8 @@ def test_the_gpu_is_never_replaced_by_the_cpu(tmp_path: Path, pack: Path) -> Non
     [
         (["--device", "tpu"], "no device 'tpu'"),
         (["--pack", "/nowhere"], "cannot be read"),
-        (["--limit", "max_size=3"], "Give one of max_file_bytes"),
-        (["--limit", "max_frames=-3"], "positive"),
+        (["--read-limit", "max_size=3"], "Give one of max_file_bytes"),
+        (["--read-limit", "max_frames=-3"], "positive"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -179,12 +179,12 @@ def test_inspect_shows_roles_and_reasons_and_no_identifier(tmp_path: Path) -> No
 def test_what_is_over_a_limit_can_be_read_once_the_advice_is_followed(tmp_path: Path, pack: Path) -> None:
     series(tmp_path / "in", 7)
     limit = "max_file_bytes=1KiB"
-    answer = _call("inspect", tmp_path / "in", "--limit", limit)
+    answer = _call("inspect", tmp_path / "in", "--read-limit", limit)
     assert answer.returncode == 1
     advice = answer.stderr.split("Raise it with ")[1].splitlines()[0].removesuffix(".").split()
-    assert _call("inspect", tmp_path / "in", "--limit", limit, *advice).returncode == 0
+    assert _call("inspect", tmp_path / "in", "--read-limit", limit, *advice).returncode == 0
     answer = _call(
-        "grade", tmp_path / "in", "--out", tmp_path / "o", "--pack", pack, "--limit", limit, *advice
+        "grade", tmp_path / "in", "--out", tmp_path / "o", "--pack", pack, "--read-limit", limit, *advice
     )
     assert "1 could not be graded" in answer.stderr
     assert json.loads((tmp_path / "o" / "run.json").read_text())["options"]["limits"]["max_file_bytes"] > 1024
@@ -211,7 +211,7 @@ def test_inspecting_a_folder_without_a_study_says_so(tmp_path: Path) -> None:
 
 
 def test_phantom_names_the_syntaxes_it_knows(tmp_path: Path) -> None:
-    answer = _call("phantom", tmp_path, "--studies", 1, "--syntax", "zip")
+    answer = _call("phantom", tmp_path, "--studies", 1, "--transfer-syntax", "zip")
     assert answer.returncode == 2
     shown = _call("phantom", "--help").stdout
     for name in TRANSFER_SYNTAXES:

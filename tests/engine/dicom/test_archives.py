@@ -275,7 +275,7 @@ def test_an_archive_over_a_limit_is_refused_and_told_how_to_raise_it(
     (problem,) = scan.problems
     assert not problem.harmless
     assert setting in problem.advice
-    assert limits_from_settings([problem.advice.split("--limit ")[1].removesuffix(".")])
+    assert limits_from_settings([problem.advice.split("--read-limit ")[1].removesuffix(".")])
 
 
 @pytest.mark.parametrize("kind", ["zip", "gz"])
@@ -306,7 +306,7 @@ def test_a_bomb_is_given_up_by_how_far_it_expands(tmp_path: Path, monkeypatch: p
     (tmp_path / "unpacked").mkdir()
     with pytest.raises(DicomError, match="more than 100 times its size") as error:
         list(archives.unpack(path, "zip", tmp_path / "unpacked", ReadLimits()))
-    assert limits_from_settings([error.value.advice.split("--limit ")[1].removesuffix(".")])
+    assert limits_from_settings([error.value.advice.split("--read-limit ")[1].removesuffix(".")])
 
 
 def test_members_that_are_not_dicom_are_not_unpacked(

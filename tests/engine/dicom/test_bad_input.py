@@ -471,10 +471,10 @@ def test_limits_are_settings_that_must_be_positive() -> None:
 @pytest.mark.parametrize(
     ("limits", "advice"),
     [
-        ({"max_file_bytes": 1000}, "--limit max_file_bytes=256KiB."),
-        ({"max_frame_pixels": 1000}, "--limit max_frame_pixels=65536."),
-        ({"max_pixel_bytes": 1000}, "--limit max_pixel_bytes=128KiB."),
-        ({"max_series_bytes": 300_000}, "--limit max_series_bytes=1MiB."),
+        ({"max_file_bytes": 1000}, "--read-limit max_file_bytes=256KiB."),
+        ({"max_frame_pixels": 1000}, "--read-limit max_frame_pixels=65536."),
+        ({"max_pixel_bytes": 1000}, "--read-limit max_pixel_bytes=128KiB."),
+        ({"max_series_bytes": 300_000}, "--read-limit max_series_bytes=1MiB."),
     ],
 )
 def test_the_advice_for_an_exceeded_limit_admits_the_file(
@@ -485,7 +485,7 @@ def test_the_advice_for_an_exceeded_limit_admits_the_file(
         count, problems = _read(reader, tmp_path)
     assert count == 0
     assert advice in problems[0].advice
-    setting = problems[0].advice.split("--limit ")[1].removesuffix(".")
+    setting = problems[0].advice.split("--read-limit ")[1].removesuffix(".")
     with DicomReader(limits_from_settings([setting])) as reader:
         assert _read(reader, tmp_path) == (5, [])
 

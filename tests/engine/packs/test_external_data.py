@@ -19,7 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.errors import PackError
-from stenosis_trt.engine.packs.external_data import _ENTERED, _PLAIN, OnnxEncodingError, has_external_data
+from stenosis_trt.engine.packs.external_data import (
+    _PARSED_FIELDS,
+    _SKIPPED_FIELDS,
+    OnnxEncodingError,
+    has_external_data,
+)
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 
@@ -170,13 +175,13 @@ def test_messages_nested_deeper_than_protobuf_goes_are_refused() -> None:
 
 def test_the_fields_that_are_known_are_those_of_onnx() -> None:
     """A field that onnx gets is refused until it stands in the table."""
-    for name, plain in _PLAIN.items():
-        known = {**dict.fromkeys(plain), **_ENTERED[name]}
+    for name, plain in _SKIPPED_FIELDS.items():
+        known = {**dict.fromkeys(plain), **_PARSED_FIELDS[name]}
         fields = getattr(onnx, name).DESCRIPTOR.fields
         assert set(known) == {field.number for field in fields}
         for field in fields:
             kind = field.message_type.name if field.message_type else None
-            assert known[field.number] == (kind if kind in _PLAIN else None), (name, field.name)
+            assert known[field.number] == (kind if kind in _SKIPPED_FIELDS else None), (name, field.name)
 
 
 def _found_by_onnx(message: Any) -> bool:
@@ -223,7 +228,7 @@ def test_whatever_onnx_finds_in_a_model_as_it_was_changed_is_found_or_refused(
     assert not _found_by_onnx(model)
 
 
-def test_a_pack_with_a_model_that_cannot_be_told_says_so(tmp_path: Path) -> None:
+def test_a_pack_with_a_model_of_unknown_encoding_is_refused(tmp_path: Path) -> None:
     folder = _with_cord(tmp_path / "pack", _hidden(_number((7 << 3 | 2) + (1 << 32))))
     with pytest.raises(
         PackError, match=r"cord\.onnx of pack tiny is not encoded as an ONNX model is: .*told"
@@ -241,7 +246,7 @@ def _with_cord(folder: Path, data: bytes) -> Path:
     return folder
 
 
-def test_a_pack_with_such_a_model_is_refused_though_its_hash_is_right(tmp_path: Path) -> None:
+def test_a_pack_with_external_data_is_refused_though_its_hash_is_right(tmp_path: Path) -> None:
     folder = _with_cord(tmp_path / "pack", _as_initializer(_tensor(True)).SerializeToString())
     with pytest.raises(PackError, match=r"cord\.onnx of pack tiny keeps weights in other files"):
         Pack.load(folder)

@@ -20,7 +20,7 @@ from stenosis_trt.engine.packs.keys import read_private_key, read_public_key
 NEW_KEY_COMMAND = "openssl genpkey -algorithm ed25519 -out KEY.pem"
 
 
-def test_what_a_private_key_signs_its_public_key_finds_signed(tmp_path: Path) -> None:
+def test_a_public_key_verifies_what_its_private_key_signed(tmp_path: Path) -> None:
     pair, other = write_pair(tmp_path), write_pair(tmp_path, "other")
     signature = pair.key.sign(b"a message")
     assert pair.public_key.verify(signature, b"a message")
@@ -51,7 +51,7 @@ def test_keys_are_read_as_openssl_writes_them(tmp_path: Path, passphrase: str) -
     assert not key.readable_by_others
 
 
-def test_a_wrong_passphrase_is_told_as_that(tmp_path: Path) -> None:
+def test_a_wrong_passphrase_is_reported(tmp_path: Path) -> None:
     pair = write_pair(tmp_path, passphrase="correct horse")
     assert read_private_key(pair.private, lambda: "correct horse").public == pair.public_key
     for wrong in ("battery", ""):
@@ -113,7 +113,7 @@ def test_a_key_that_is_not_there_and_one_that_is_huge_are_refused(tmp_path: Path
         read_private_key(huge, nobody)
 
 
-def test_without_cryptography_what_to_install_is_said(tmp_path: Path) -> None:
+def test_without_cryptography_the_error_names_the_extra_to_install(tmp_path: Path) -> None:
     pair = write_pair(tmp_path)
     script = (
         "import sys\n"

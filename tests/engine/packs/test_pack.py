@@ -149,7 +149,7 @@ def test_a_grader_may_have_a_class_for_what_is_unlike_its_training(
 
 
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.1, float("nan")])
-def test_a_limit_that_is_none_is_refused(limit: float) -> None:
+def test_a_limit_out_of_range_is_refused(limit: float) -> None:
     with pytest.raises(PackError, match="maximum_other must be above 0 and at most 1"):
         OutputSpec("classes", ("0", "1", "2", "3", "other"), 1, 0.5, limit)
 

@@ -217,7 +217,7 @@ def test_an_unsigned_pack_is_refused_before_anything_else_of_it_is_read(folder: 
     (folder / MANIFEST).write_text("{")
     with pytest.raises(PackError, match="is not signed") as caught:
         Pack.load(folder, maker.trust)
-    assert "stenosis-trt sign PACK --key KEY" in caught.value.advice
+    assert "stenosis-trt sign PACK --signing-key KEY" in caught.value.advice
 
 
 def test_a_huge_signature_is_not_read(folder: Path, maker: Pair) -> None:
@@ -227,7 +227,7 @@ def test_a_huge_signature_is_not_read(folder: Path, maker: Pair) -> None:
         Pack.load(folder, maker.trust)
 
 
-def test_what_is_read_later_is_what_was_signed(folder: Path, maker: Pair) -> None:
+def test_files_exchanged_after_loading_are_refused(folder: Path, maker: Pair) -> None:
     """A model that is exchanged after loading, and the manifest with it."""
     pack = Pack.load(folder, maker.trust)
     shutil.copy(folder / "levels.onnx", folder / "cord.onnx")
@@ -269,7 +269,7 @@ def _refused(pack: Pack, name: str) -> None:
         read_plan(pack, find_plan(pack, model, "fp32", ADA))
     assert f"{PLANS}/{model}.plan" in caught.value.reason
     assert "stenosis-trt build" in caught.value.advice
-    assert caught.value.advice.endswith("--sign KEY")
+    assert caught.value.advice.endswith("--signing-key KEY")
     other = {"grader": "levels", "levels": "grader"}[model]
     assert read_plan(pack, find_plan(pack, other, "fp32", ADA)) == DATA
 

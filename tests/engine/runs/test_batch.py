@@ -599,7 +599,7 @@ def test_a_sagittal_series_over_the_limit_is_not_graded_and_says_how(tmp_path: P
     assert (outcome.graded, outcome.failed) == (0, 1)
     first, last = _rows(tmp_path / "out" / "errors.csv")
     assert "over the limit" in first["reason"]
-    assert first["what_to_do"] == "Raise it with --limit max_series_bytes=1MiB."
+    assert first["what_to_do"] == "Raise it with --read-limit max_series_bytes=1MiB."
     assert last["reason"].startswith("cannot grade: ")
 
 

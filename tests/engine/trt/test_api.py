@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typed_models import NO_GPU, SHAPE, grader, needs_rtx, unknown_operator
 
-from stenosis_trt.engine.cli.build_options import parse_batches, parse_capabilities, parse_names, parse_size
+from stenosis_trt.engine.cli.options import parse_batches, parse_capabilities, parse_names, parse_size
 from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
@@ -257,7 +257,7 @@ def test_settings_are_told_as_the_options_that_give_them() -> None:
         "--hardware-compatible ampere-plus",
         "--compute-capability 8.6,8.9",
         "--dla-core 0",
-        "--detailed",
+        "--detailed-profiling",
     ]
 
 

@@ -92,7 +92,7 @@ def test_a_temperature_in_the_network_itself_divides_its_logits(tmp_path: Path, 
 
 def test_of_two_temperatures_neither_is_taken(tmp_path: Path, cord: KeypointNet) -> None:
     wrapped = TemperatureScaled(TemperatureScaled(cord, 2.0), 3.0)
-    with pytest.raises(CheckpointError, match=r"several temperatures: .*--ignore"):
+    with pytest.raises(CheckpointError, match=r"several temperatures: .*--ignore-key"):
         _load(_saved(tmp_path / "c.pt", wrapped.state_dict()))
 
 
@@ -105,7 +105,7 @@ def test_a_temperature_outside_the_set_of_weights_is_asked_about_with_both_answe
         _load(path)
     told = str(caught.value)
     setting = re.search(r"--set (cord\.checkpoint\.temperature=1\.75)", told)
-    ignored = re.search(r"--ignore (\S+)", told)
+    ignored = re.search(r"--ignore-key (\S+)", told)
     assert setting
     assert ignored
     divided = _load(path, setting[1])
@@ -142,7 +142,7 @@ def test_what_may_be_a_parameter_stops_the_export_until_it_is_ignored(
     path = _saved(tmp_path / "c.pt", {"model": cord.state_dict(), "epoch": 3, **beside})
     with pytest.raises(CheckpointError, match="which nothing reads and which may change") as caught:
         _load(path)
-    assert re.findall(r"--ignore (\S+)", str(caught.value)) == names
+    assert re.findall(r"--ignore-key (\S+)", str(caught.value)) == names
     assert torch.equal(_logits(_load(path, ignored=tuple(names)).network), _logits(cord))
 
 
@@ -152,7 +152,9 @@ def test_tensors_beside_the_weights_are_named_by_what_they_have_in_common(
     content = {f"model.net.{name}": value for name, value in cord.state_dict().items()}
     content |= {"model.aux.weight": torch.ones(1), "model.aux.bias": torch.ones(1), "head.w": torch.ones(1)}
     path = _saved(tmp_path / "c.pt", {"state_dict": content})
-    with pytest.raises(CheckpointError, match=r"--ignore state_dict.model.aux --ignore state_dict.head.w$"):
+    with pytest.raises(
+        CheckpointError, match=r"--ignore-key state_dict.model.aux --ignore-key state_dict.head.w$"
+    ):
         _load(path)
     loaded = _load(path, ignored=("state_dict.model.aux", "state_dict.head.w"))
     assert torch.equal(_logits(loaded.network), _logits(cord))
@@ -161,7 +163,7 @@ def test_tensors_beside_the_weights_are_named_by_what_they_have_in_common(
 
 def test_a_layer_more_than_the_network_has_may_be_ignored_by_name(tmp_path: Path, cord: KeypointNet) -> None:
     path = _saved(tmp_path / "c.pt", {**cord.state_dict(), "aux.weight": torch.ones(1)})
-    with pytest.raises(CheckpointError, match=r"nothing called aux.weight.*--ignore aux.weight$"):
+    with pytest.raises(CheckpointError, match=r"nothing called aux.weight.*--ignore-key aux.weight$"):
         _load(path)
     assert torch.equal(_logits(_load(path, ignored=("aux",)).network), _logits(cord))
 

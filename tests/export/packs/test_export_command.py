@@ -479,7 +479,7 @@ def test_onnx_files_become_a_pack_that_is_checked_on_the_studies_given(
     spec, lines = read_spec(reference_spec(), _ECHOES), list[str]()
     pack = export_pack(onnx_files, spec, tmp_path / "pack", tmp_path / "studies", lines.append)
     assert pack.card["exported_from"]["levels"]["network"] == "ONNX"
-    assert pack.card["export_check"]["slices_of"] == "studies given with --check"
+    assert pack.card["export_check"]["slices_of"] == "studies given with --check-studies"
     assert [line.split(":")[0] for line in lines] == [*pack.models, *pack.models]
     assert all("slices of studies" in line for line in lines[3:])
 
@@ -550,7 +550,7 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
         "--spec",
         "reference",
         *settings,
-        "--check",
+        "--check-studies",
         phantoms.folder,
     ]
     answer = _call(*command, "--out", tmp_path / out, prelude=prelude)
@@ -618,7 +618,7 @@ def test_a_network_that_answers_everything_alike_is_refused(
     ("extra", "reason"),
     [
         (["--spec", "gone.toml"], "cannot be read"),
-        (["--spec", "reference", "--check", "gone"], "There are no studies at gone"),
+        (["--spec", "reference", "--check-studies", "gone"], "There are no studies at gone"),
         (["--spec", "reference", "--levels", "gone.pt"], "There is no checkpoint at gone.pt"),
         (["--spec", "reference", "--levels", "gone.onnx"], "gone.onnx is not there"),
     ],
@@ -668,13 +668,25 @@ def test_export_goes_on_to_other_precisions_as_quantise_does(
     ("arguments", "words"),
     [
         (["--precision", "int4"], "There is no precision int4"),
-        (["--precision", "int8", "--calibrator", "mean"], "no calibrator 'mean'"),
-        (["--precision", "int8", "--calibrate", "/absent"], "no studies at /absent.*--calibrate"),
-        (["--precision", "fp16", "--validate", "/absent"], "no studies at /absent.*--validate"),
+        (["--precision", "int8", "--calibration-method", "mean"], "no calibrator 'mean'"),
+        (
+            ["--precision", "int8", "--calibration-studies", "/absent"],
+            "no studies at /absent.*--calibration-studies",
+        ),
+        (
+            ["--precision", "fp16", "--validation-studies", "/absent"],
+            "no studies at /absent.*--validation-studies",
+        ),
         (["--precision", "fp16", "--out", "."], "is there already"),
-        (["--precision", "fp16", "--calibrator", "max"], "Nothing reads --calibrator without int8"),
-        (["--validate", "/absent"], "Nothing reads --validate without --precision"),
-        (["--calibrator", "max", "--calibrate", "."], "--calibrate and --calibrator without --precision"),
+        (
+            ["--precision", "fp16", "--calibration-method", "max"],
+            "Nothing reads --calibration-method without int8",
+        ),
+        (["--validation-studies", "/absent"], "Nothing reads --validation-studies without --precision"),
+        (
+            ["--calibration-method", "max", "--calibration-studies", "."],
+            "--calibration-studies and --calibration-method without --precision",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_precision_is_said_before_anything_is_exported(

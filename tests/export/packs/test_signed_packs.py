@@ -111,11 +111,11 @@ def test_export_signs_what_it_writes(tmp_path: Path, pair: Pair) -> None:
     answer = _call(
         "export",
         *arguments,
-        "--check",
+        "--check-studies",
         tmp_path / "studies",
         "--out",
         tmp_path / "pack",
-        "--sign",
+        "--signing-key",
         pair.private,
     )
     assert answer.returncode == 0, answer.stderr
@@ -128,7 +128,7 @@ def test_a_key_that_cannot_be_used_is_told_before_any_work_is_done(tmp_path: Pat
     tiny, absent = write_tiny_pack(tmp_path / "tiny"), tmp_path / "absent.pem"
     files = [item for name in tiny.models for item in (f"--{name}", tiny.path / f"{name}.onnx")]
     arguments = [tiny.path] if command == "quantise" else [*files, "--spec", "reference"]
-    answer = _call(command, *arguments, "--out", tmp_path / "new", "--sign", absent)
+    answer = _call(command, *arguments, "--out", tmp_path / "new", "--signing-key", absent)
     assert answer.returncode == 2
     (line,) = answer.stderr.splitlines()
     assert f"The key {absent} cannot be read" in line

@@ -294,7 +294,7 @@ def test_a_pack_is_not_written_over_another(published: Pack) -> None:
 
 def test_verify_shows_the_variants_and_repeats_the_gate(published: Pack, phantoms: StudyCollection) -> None:
     """One phantom has too few levels and patients for the gate: it fails on that, and on nothing else."""
-    command = ["verify", str(published.path), "--validate", str(phantoms.folder)]
+    command = ["verify", str(published.path), "--validation-studies", str(phantoms.folder)]
     answer = CliRunner().invoke(app, command)
     assert "cord in fp16: cord.fp16.onnx, passed the gate on one phantom" in answer.output
     assert "fp16 FAILS the gate" in answer.output
@@ -323,12 +323,12 @@ def test_the_precision_that_graded_is_recorded(
     ("arguments", "words"),
     [
         (["--precision", "int4"], "There is no precision int4"),
-        (["--calibrator", "mean"], "no calibrator 'mean'"),
-        (["--calibrate", "/absent"], "nothing at /absent"),
-        (["--percentile", "99.9"], "Nothing reads --percentile without --calibrator percentile"),
+        (["--calibration-method", "mean"], "no calibrator 'mean'"),
+        (["--calibration-studies", "/absent"], "nothing at /absent"),
+        (["--percentile", "99.9"], "Nothing reads --percentile without --calibration-method percentile"),
         (
-            ["--precision", "fp16", "--calibrator", "max", "--rewrite", "off"],
-            "Nothing reads --calibrator and --rewrite without int8",
+            ["--precision", "fp16", "--calibration-method", "max", "--squeeze-excite-rewrite", "off"],
+            "Nothing reads --calibration-method and --squeeze-excite-rewrite without int8",
         ),
     ],
 )

@@ -253,9 +253,9 @@ def test_a_pack_is_written_with_what_the_search_found(
     share = result.record["quantised_share"]["cord"]
     assert pack.models["cord"].variants["int8"].metrics["quantised_share"] == share
     first, *lines = search_lines(found.search, kept)
-    assert "candidates were held against the validation studies" in first
+    assert "candidates were compared with FP32 on the validation studies" in first
     assert result.record["elsewhere"] == {"on": "two phantoms", "levels": 12, "failed": {}}
-    assert any("which it was not searched on, nothing fails" in line for line in lines)
+    assert any("which the search did not use, nothing fails" in line for line in lines)
     assert any(f"cord: {share:.1%}" in line and "smooth.1" in line for line in lines)
 
 
@@ -342,9 +342,9 @@ def test_the_gate_says_the_same_whether_it_knows_the_models_or_not(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--trail", "T"], "Give --search as well"),
+        (["--search-log", "T"], "Give --search as well"),
         (["--search", "--precision", "fp16"], "Only INT8 is searched"),
-        (["--search", "--time-budget", "0"], "cannot take 0 minutes"),
+        (["--search", "--search-minutes", "0"], "cannot take 0 minutes"),
     ],
 )
 def test_wrong_options_of_a_search_are_one_line(
