@@ -54,7 +54,7 @@ def lost_error(lost: ProcessLost, stage: Stage) -> DicomError:
         return invalid_answer_error(stage)
     what = "took longer than the limit" if lost.hung else "crashed the reading process"
     setting = "timeout_seconds" if lost.hung else "decode_memory_bytes"
-    advice = f"The file is broken: send or export it again. If it is whole, raise --limit {setting}."
+    advice = f"The file is broken: send or export it again. If it is whole, raise --read-limit {setting}."
     return DicomError(stage, f"Reading the file {what}.", advice, temporary=True)
 
 

@@ -59,13 +59,8 @@ class ReadLimits:
 
 
 def raise_limit(name: str, needed: int) -> str:
-<<<<<<< HEAD
     """Return the advice for an exceeded limit: the option with a value that admits `needed`."""
-    return f"Raise it with --limit {name}={_suggestion(name, needed)}."
-=======
-    """The advice for what is over a limit: the setting, with a value under which `needed` fits."""
     return f"Raise it with --read-limit {name}={_suggestion(name, needed)}."
->>>>>>> p7-cli
 
 
 def _suggestion(name: str, needed: int) -> str:

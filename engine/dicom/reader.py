@@ -395,27 +395,4 @@ def _frame_result(wanted: _FrameRequest, answer: Any) -> Any:
     """Return the pixels of a frame, or its DicomError."""
     if not isinstance(answer, WrittenFrame):
         return answer
-<<<<<<< HEAD
     return invalid_answer_error() if wanted.reserved is None else written_frame(wanted.reserved, answer)
-=======
-    return invalid_answer_error() if wanted.place is None else written_frame(wanted.place, answer)
-
-
-def _lost(lost: ProcessLost, stage: Stage) -> DicomError:
-    if lost.wrong:
-        return invalid_answer_error(stage)
-    what = "took longer than the limit" if lost.hung else "ended the process that did it"
-    setting = "timeout_seconds" if lost.hung else "decode_memory_bytes"
-    advice = f"The file is broken: send or export it again. If it is whole, raise --read-limit {setting}."
-    return DicomError(stage, f"Reading the file {what}.", advice, temporary=True)
-
-
-def _lost_frames(answers: Sequence[Any], frames: int) -> DicomError | None:
-    """One row for a file, however many of its frames are lost."""
-    errors = [answer for answer in answers if isinstance(answer, DicomError)]
-    if not errors or len(errors) == len(answers):
-        return errors[0] if errors else None
-    first = errors[0]
-    reason = f"{len(errors)} of {frames} frames cannot be decoded: {first.reason}"
-    return DicomError(first.stage, reason, first.advice, temporary=any(error.temporary for error in errors))
->>>>>>> p7-cli
