@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, also after a kill or a power cut."""
+"""Atomic writes of files and directories: after a kill or power cut a path has its old or its new content."""
 
 from __future__ import annotations
 
@@ -14,77 +14,71 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO, TextIO
 
 PARTIAL_SUFFIX = ".part"
-"""Ending of a file that is still being written."""
+"""Suffix of files that are being written."""
 _REPLACED = ".replaced"
-"""Ending of a folder that stands aside while another takes its place."""
+"""Suffix of the old directory while `replace_directory` moves the new one into place."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
-"""What renameat2 fails with where the system or the file system cannot exchange names."""
+"""Error numbers of renameat2 on systems and file systems that cannot exchange two names."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[TextIO]:
-    """A UTF-8 text stream whose content takes the place of `path` once the context ends well.
+    """Open a UTF-8 text stream whose content replaces `path` when the context exits without an exception.
 
-    The content is on the disk before it gets its name, and the name before the context ends. If the context
-    ends with an exception, `path` stays as it was. Characters that UTF-8 cannot hold (bytes of a file name
-    that are not UTF-8) are written as backslash escapes.
+    The content is synced to the disk before it is renamed to `path`, and the rename before the context exits.
+    Surrogates, which stand for the bytes of a file name that are not UTF-8, become backslash escapes.
 
     Raises:
-        OSError: the folder is not there or not writable, or the disk is full; `path` stays as it was.
+        OSError: the directory does not exist or is not writable, or the disk is full; `path` is unchanged.
     """
     with atomic_write_binary(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
         try:
             yield text
         finally:
-            # Hands the text on, and leaves the stream open for what its own context does with it.
+            # Flushes the text and leaves `stream` open: its own context syncs and closes it.
             text.detach()
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` as `atomic_write` does."""
+    """Write `text` to `path`; see `atomic_write`."""
     with atomic_write(path) as stream:
         stream.write(text)
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` as `atomic_write` does text.
-
-    Raises:
-        OSError: as there.
-    """
+    """Write `data` to `path`; see `atomic_write`."""
     with atomic_write_binary(path) as stream:
         stream.write(data)
 
 
 def check_writable(path: Path) -> None:
-    """Find out before long work whether a new file or folder can be made at `path`. Nothing is made.
+    """Check, before long work, that a file or directory can be created at `path`. Nothing is created.
 
     Raises:
-        OSError: it cannot, as far as the system tells beforehand.
+        OSError: the nearest existing parent is no directory, or not writable.
     """
-    place = next(folder for folder in path.absolute().parents if folder.exists())
-    wrong = (
-        errno.ENOTDIR
-        if not place.is_dir()
-        else errno.EACCES
-        if not os.access(place, os.W_OK | os.X_OK)
-        else 0
-    )
-    if wrong:
-        raise OSError(wrong, os.strerror(wrong), str(place))
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    number = 0
+    if not parent.is_dir():
+        number = errno.ENOTDIR
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number:
+        raise OSError(number, os.strerror(number), str(parent))
 
 
 @contextmanager
 def staged_directory(path: Path) -> Iterator[Path]:
-    """Where to make a folder that then takes the place of `path`, by `os.replace`; nothing of it stays else.
+    """Give a path at which to build a directory that the caller then renames to `path`.
 
-    It is not there yet, on the disk of `path`, and nobody else's: process numbers repeat, in containers
-    at each start, and what a killed run left must not stop the next.
+    The path does not exist yet and is on the file system of `path`. What is left there when the context exits
+    is removed. Its parent has a random name, since process ids repeat (in containers at each start) and the
+    remains of a killed run must not stop the next one.
 
     Raises:
-        OSError: the folder of `path` cannot be made or written to.
+        OSError: the parent directory of `path` cannot be created or written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX, dir=path.parent) as work:
@@ -92,14 +86,13 @@ def staged_directory(path: Path) -> Iterator[Path]:
 
 
 def replace_directory(new: Path, place: Path) -> None:
-    """Put the folder `new` in the place of another, which is removed.
+    """Replace the directory `place` with the directory `new`, and remove the old one.
 
-    The names are exchanged in one step (renameat2 of Linux), so that `place` always holds one of the two.
-    On file systems that cannot do so the old folder stands aside in between: if the program is killed there,
-    `recover_directory` brings it back.
+    Linux's renameat2 exchanges the names in one step, so that `place` always exists. File systems that cannot
+    do this rename the old directory first: if the program is killed then, `recover_directory` restores it.
 
     Raises:
-        OSError: the system refused; `place` stays as it was.
+        OSError: a rename failed; `place` is unchanged.
     """
     if not _exchange(new, place):
         aside = _aside(place)
@@ -118,10 +111,10 @@ def replace_directory(new: Path, place: Path) -> None:
 
 
 def recover_directory(place: Path) -> None:
-    """Bring back the folder that a killed `replace_directory` left aside, where nothing has its place.
+    """Restore the old directory after a kill in `replace_directory`, where `place` does not exist.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: the rename failed.
     """
     aside = _aside(place)
     if aside.is_dir() and not os.path.lexists(place):
@@ -133,10 +126,10 @@ def _aside(place: Path) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; False where that is not offered.
+    """Exchange two paths in one step; return False where the system cannot.
 
     Raises:
-        OSError: the system refused for another reason.
+        OSError: the exchange failed for another reason.
     """
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
@@ -151,11 +144,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 @contextmanager
 def atomic_write_binary(path: Path) -> Iterator[BinaryIO]:
-    """`atomic_write` for a stream of bytes.
-
-    Raises:
-        OSError: as there.
-    """
+    """Open a binary stream whose content replaces `path`; see `atomic_write`."""
     part = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
         with part.open("wb") as stream:
@@ -170,7 +159,7 @@ def atomic_write_binary(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename lasts only once its folder is on the disk."""
+    """Sync a directory to the disk, without which a rename in it may be lost at a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""What this machine computes with: processor, memory, NVIDIA driver and GPUs.
+"""Description of this machine: processor, memory, NVIDIA driver and GPUs.
 
-Nothing heavy is imported: the driver is asked through ctypes, and no GPU context is made.
+It imports nothing heavy, calls the driver through ctypes and creates no CUDA context.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Gpu:
 
 @dataclass(frozen=True)
 class NvidiaDriver:
-    """NVIDIA's driver.
+    """The NVIDIA driver and its GPUs.
 
     Attributes:
-        cuda_version: newest CUDA it offers, (major, minor); None where there is no driver.
-        gpus: those it gives this process.
-        unavailable_reason: why there is no GPU to use, or "".
+        cuda_version: newest CUDA version that the driver supports, (major, minor); None without a driver.
+        gpus: the GPUs visible to this process.
+        unavailable_reason: why no GPU can be used; "" if one can.
     """
 
     cuda_version: tuple[int, int] | None
@@ -47,7 +47,7 @@ class NvidiaDriver:
 
 
 def processor_name() -> str:
-    """The processor's name as the kernel gives it, or else its board's or architecture's."""
+    """Return the processor's name from /proc/cpuinfo, else the name of the board or architecture."""
     if _CPUINFO.is_file():
         for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.lower().startswith("model name"):
@@ -56,24 +56,24 @@ def processor_name() -> str:
 
 
 def board_name() -> str:
-    """The board's name where the kernel gives one, as on a Jetson; else ""."""
+    """Return the board's name from the device tree, as on a Jetson; "" without one."""
     return _BOARD.read_text(encoding="utf-8", errors="replace").strip("\0\n ") if _BOARD.is_file() else ""
 
 
 def usable_cores() -> int:
-    """Cores this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 def memory_bytes() -> int:
-    """Main memory of the machine."""
+    """Return the size of the machine's main memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def jetson_release(file: Path = _TEGRA_RELEASE) -> str:
-    """Release of Jetson Linux, such as "36.4.3"; "" on any other machine.
+    """Return the release of Jetson Linux, such as "36.4.3"; "" on any other machine.
 
-    The file's first line reads `# R36 (release), REVISION: 4.3, GCID: …`.
+    The first line of the file is `# R36 (release), REVISION: 4.3, GCID: …`.
     """
     if not file.is_file():
         return ""
@@ -83,7 +83,7 @@ def jetson_release(file: Path = _TEGRA_RELEASE) -> str:
 
 
 def query_nvidia_driver(library: str = _DRIVER) -> NvidiaDriver:
-    """Ask NVIDIA's driver what there is."""
+    """Query the NVIDIA driver for its CUDA version and GPUs."""
     try:
         cuda = ctypes.CDLL(library)
     except OSError:

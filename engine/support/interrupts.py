@@ -1,5 +1,7 @@
-"""Signals that end a program before its work is done: SIGINT (Ctrl-C), SIGTERM (`docker stop`, the time limit
-of Slurm) and SIGHUP (a lost connection). All three end it as Ctrl-C does: by a KeyboardInterrupt."""
+"""Handling of SIGINT (Ctrl-C), SIGTERM (`docker stop`, Slurm's time limit) and SIGHUP (a lost connection).
+
+All three raise a KeyboardInterrupt, so that a run that is ended writes its tables first.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,23 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ONE_EVENT_SECONDS = 1.0
-"""Signals of one event come together: `timeout` and a shell whose terminal is gone send theirs twice."""
+_SAME_EVENT_SECONDS = 1.0
+"""Signals this close together count as one: `timeout`, and a shell that loses its terminal, send two."""
 
 
-class Ended(KeyboardInterrupt):
-    """A signal asked the program to end; which one is the message."""
+class EndedBySignal(KeyboardInterrupt):
+    """Exception raised by the signal handler; its message names the signal."""
 
     def __init__(self, number: int) -> None:
         name = signal.Signals(number).name
         super().__init__("Interrupted" if number == signal.SIGINT else f"Ended by {name}")
 
 
-class _First:
-    """Which signal came first. A second one, of another event, ends the program at once."""
+class _FirstSignal:
+    """Signal handler that calls `act` for the first signal and ends the process at a later one.
+
+    `number` and `time` are those of the first signal; `number` is 0 before it.
+    """
 
     def __init__(self, act: Callable[[int], object]) -> None:
         self._act = act
@@ -35,53 +40,53 @@ class _First:
         if not self.number:
             self.number, self.time = number, time.monotonic()
             self._act(number)
-        elif time.monotonic() - self.time > _ONE_EVENT_SECONDS:
+        elif time.monotonic() - self.time > _SAME_EVENT_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
 
 def _raise(number: int) -> None:
-    raise Ended(number)
+    raise EndedBySignal(number)
 
 
 def install_signal_handlers() -> Callable[[], int]:
-    """Have the first of SIGNALS raise `Ended` in the main thread, from where it is, and a later one end the
-    program at once. A signal that is ignored (`nohup`, a background job of a shell) stays ignored.
+    """Install handlers that raise `EndedBySignal` in the main thread; a second signal ends the process.
+
+    A signal that is ignored (`nohup`, a background job of a shell) stays ignored.
 
     Returns:
-        A function that gives the exit code of a program that was ended: 128 + the signal, 0 if none came.
+        A function that gives the exit code: 128 + the number of the first signal, 0 if there was none.
     """
-    first = _First(_raise)
+    handler = _FirstSignal(_raise)
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, first)
-    return lambda: 128 + first.number if first.number else 0
+            signal.signal(number, handler)
+    return lambda: 128 + handler.number if handler.number else 0
 
 
 @contextmanager
-def defer_signals(note: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold signals back that would raise an exception; they raise it when the context ends.
+def defer_signals(on_signal: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Defer signals that raise an exception until the context exits. A second signal ends the process.
 
-    A second one, of another event, ends the program at once. Outside the main thread, where no signal raises,
-    nothing is done.
+    Outside the main thread, where no signal raises, this does nothing.
 
     Args:
-        note: called when a signal comes.
+        on_signal: called when a signal arrives.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[int] = []
+    deferred: list[int] = []
 
-    def hold(number: int) -> None:
-        held.append(number)
-        note()
+    def defer(number: int) -> None:
+        deferred.append(number)
+        on_signal()
 
     before = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
-    first = _First(hold)
+    first = _FirstSignal(defer)
     for handler in before.values():
-        if isinstance(handler, _First):
-            # One that came before this context began is the first.
+        if isinstance(handler, _FirstSignal):
+            # A signal that arrived before this context is the first one.
             first.number, first.time = handler.number, handler.time
     for number in before:
         signal.signal(number, first)
@@ -90,5 +95,5 @@ def defer_signals(note: Callable[[], object] = lambda: None) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if held:
-            before[signal.Signals(held[0])](held[0], None)
+        if deferred:
+            before[signal.Signals(deferred[0])](deferred[0], None)

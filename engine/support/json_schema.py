@@ -1,8 +1,7 @@
-"""JSON files of which the shape is not trusted, read through declared schemas.
+"""Validation of JSON from untrusted files against declared schemas.
 
-A schema is a pydantic model, or a dataclass with `STRICT_CONFIG` as its `__pydantic_config__`. Types are
-taken as they are written ("3" is no number), numbers have to be finite, and entries that nothing reads are
-refused.
+A schema is a pydantic model, or a dataclass with `STRICT_CONFIG` as its `__pydantic_config__`. Types are not
+coerced ("3" is not a number), numbers must be finite, and unknown keys are an error.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from pydantic import (
 
 STRICT_CONFIG = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-_SHOWN = 80
-"""Characters of an entry's name that are shown."""
+_MAX_ENTRY_CHARACTERS = 80
+"""Length to which the name of an entry is cut in messages."""
 
-Checked = TypeVar("Checked")
+_Content = TypeVar("_Content")
 
 
 class JsonError(ValueError):
-    """A text that is no JSON, or not of its schema.
+    """Error of a text that is not JSON, or does not match its schema.
 
     Attributes:
-        entry: where, as "models.cord.input.size"; "" for the whole text.
-        fault: what is wrong there, as pydantic says it.
-        is_json: whether the text is JSON at all.
+        entry: path of the faulty entry, such as "models.cord.input.size"; "" for the whole text.
+        fault: pydantic's message.
+        is_json: False if the text is not JSON at all.
     """
 
     def __init__(self, entry: str, fault: str, is_json: bool) -> None:
@@ -44,13 +43,13 @@ class JsonError(ValueError):
 
 
 class StrictModel(BaseModel):
-    """Base of schemas."""
+    """Base class of schemas."""
 
     model_config = STRICT_CONFIG
 
 
 def _finite(value: Any) -> Any:
-    """Refuse numbers that JSON has no word for, at any depth; the parser bounds how deep that is."""
+    """Raise ValueError for NaN and infinity at any depth. The parser limits the depth."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("numbers have to be finite")
     for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
@@ -59,26 +58,26 @@ def _finite(value: Any) -> Any:
 
 
 JsonObject = Annotated[Mapping[str, Any], AfterValidator(_finite)]
-"""A table of anything that JSON can hold."""
+"""A JSON object with any content."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 SingleLine = Annotated[
     str, StringConstraints(max_length=400, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
 ]
-"""A text without control characters."""
+"""A string without control characters."""
 LongText = Annotated[str, StringConstraints(max_length=20_000)]
 NumbersByName = Annotated[dict[SingleLine, float], Field(max_length=1000)]
 
 
-def read_json(schema: TypeAdapter[Checked], text: bytes | str) -> Checked:
-    """What a JSON text holds, checked against a schema.
+def read_json(schema: TypeAdapter[_Content], text: bytes | str) -> _Content:
+    """Parse a JSON text and validate it.
 
     Args:
-        schema: of what is wanted.
-        text: UTF-8; numbers, names and depth as hostile as may be.
+        schema: the type of the result.
+        text: untrusted UTF-8.
 
     Raises:
-        JsonError: it is no JSON, or not of the schema; the first fault is told.
+        JsonError: the text is not JSON, or does not match the schema; it has the first fault.
     """
     try:
         return schema.validate_json(text)
@@ -86,4 +85,4 @@ def read_json(schema: TypeAdapter[Checked], text: bytes | str) -> Checked:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         entry = ".".join(map(str, first["loc"])).encode("unicode_escape").decode()
         fault = first["msg"].removeprefix("Value error, ")
-        raise JsonError(entry[:_SHOWN], fault, first["type"] != "json_invalid") from None
+        raise JsonError(entry[:_MAX_ENTRY_CHARACTERS], fault, first["type"] != "json_invalid") from None

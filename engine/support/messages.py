@@ -1,8 +1,8 @@
-"""Progress, messages and tables for a person at a terminal. What a run keeps is not written here.
+"""Output to the terminal: messages, and the streams of the command line.
 
-The results are the product: a stream that is closed, or broken, or on a full disk must not end a run. So the
-command line puts streams in the place of its own that drop what they cannot write (`guard_streams`), and the
-engine writes nothing to a terminal but by this module.
+A stream that is closed, broken or on a full disk must not end a run, whose product is the result files. So
+`guard_streams` replaces sys.stdout and sys.stderr by streams that drop what they cannot write, and the engine
+prints through this module only.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-_NAMES = ("stdin", "stdout", "stderr")
-_NOBODY_READS = (errno.EPIPE, errno.EBADF)
+_STANDARD_DESCRIPTORS = (0, 1, 2)
+_NO_READER = (errno.EPIPE, errno.EBADF)
+"""Errors of a standard output that nobody reads: a pipe whose reader ended, a closed descriptor."""
 
 
 def print_message(text: str) -> None:
-    """Print a line on standard error, where that can be written."""
+    """Print a line on standard error; do nothing where that fails."""
     _write(sys.stderr, text)
 
 
 def print_output(text: str) -> None:
-    """Print a line on standard output, where that can be written."""
+    """Print a line on standard output; do nothing where that fails."""
     _write(sys.stdout, text)
 
 
@@ -38,12 +39,12 @@ def _write(stream: TextIO | None, text: str) -> None:
     try:
         print(text, file=stream, flush=True)
     except (OSError, ValueError):
-        # Broken, closed, or of an encoding that lacks a character: there is no other place to say it.
+        # Broken, closed, or its encoding lacks a character. There is no other stream to report it on.
         return
 
 
 def stderr_is_terminal() -> bool:
-    """Whether a person sees standard error."""
+    """Return True if standard error is a terminal."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except (OSError, ValueError):
@@ -51,13 +52,13 @@ def stderr_is_terminal() -> bool:
 
 
 def line_width() -> int:
-    """Columns of the terminal that standard output is; without one, more than any line has."""
+    """Return the width of the terminal on standard output in columns; sys.maxsize without a terminal."""
     terminal = sys.stdout is not None and sys.stdout.isatty()
     return shutil.get_terminal_size().columns if terminal else sys.maxsize
 
 
 def rich_console(stderr: bool = False) -> Console:
-    """Where rich draws: standard output, or standard error. What it is given is not taken for markup."""
+    """Return rich's console on standard output or standard error, without markup and emoji codes."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -65,14 +66,14 @@ def rich_console(stderr: bool = False) -> Console:
 
 
 def guard_streams() -> None:
-    """Put streams in the place of sys.stdout and sys.stderr that no write fails on; open what is closed.
+    """Replace sys.stdout and sys.stderr by streams whose writes do not fail, and open closed descriptors.
 
-    Descriptors 0 to 2 that are closed are opened on the null device: the next file that is opened would get
-    their number, and whatever a library prints would be written to it. Characters that the encoding lacks are
-    written as backslash escapes.
+    Descriptors 0 to 2 that are closed are opened on the null device: otherwise the next file that is opened
+    gets their number, and receives what a library prints. Characters that the encoding lacks become backslash
+    escapes.
     """
-    for number in range(len(_NAMES)):
-        _occupy(number)
+    for number in _STANDARD_DESCRIPTORS:
+        _open_if_closed(number)
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it stays open
     sys.stdout = _guarded(1, sys.stdout, line_buffering=os.isatty(1))
@@ -80,14 +81,14 @@ def guard_streams() -> None:
 
 
 def stdout_error() -> OSError | None:
-    """Why a part of standard output is lost that somebody wanted; None where nothing is."""
+    """Return the first error of writing to standard output; None where there is none, or no reader."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    error = raw.error if isinstance(raw, _Guarded) else None
-    return None if error is None or error.errno in _NOBODY_READS else error
+    error = raw.error if isinstance(raw, _LossyFile) else None
+    return None if error is None or error.errno in _NO_READER else error
 
 
-def _occupy(number: int) -> None:
-    """Open the null device as descriptor `number` where that is closed."""
+def _open_if_closed(number: int) -> None:
+    """Open the null device as descriptor `number` if that is closed."""
     try:
         fcntl.fcntl(number, fcntl.F_GETFD)
     except OSError:
@@ -99,8 +100,8 @@ def _occupy(number: int) -> None:
 
 
 def _guarded(number: int, stream: TextIO | None, line_buffering: bool) -> io.TextIOWrapper:
-    # With descriptor 1 or 2 closed Python starts without the stream, and a file may have the number since.
-    raw = _Guarded(os.devnull if stream is None else number, "w", closefd=stream is None)
+    # With descriptor 1 or 2 closed Python starts without the stream, and a file may have its number by now.
+    raw = _LossyFile(os.devnull if stream is None else number, "w", closefd=stream is None)
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=None if stream is None else stream.encoding,
@@ -110,14 +111,14 @@ def _guarded(number: int, stream: TextIO | None, line_buffering: bool) -> io.Tex
     )
 
 
-class _Guarded(io.FileIO):
-    """A file that drops what it cannot write. `error` is why it first did."""
+class _LossyFile(io.FileIO):
+    """File that drops what it cannot write. `error` is the first failure."""
 
     error: OSError | None = None
 
     def write(self, data: object) -> int:
         try:
-            # None where the descriptor is not blocking, and whoever reads is behind.
+            # None where the descriptor is non-blocking and its reader is slow.
             written = super().write(data)  # type: ignore[arg-type]
         except OSError as error:
             self.error = self.error or error

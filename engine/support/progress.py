@@ -1,4 +1,4 @@
-"""How far a run is: a bar with rate and time left on a terminal, plain lines elsewhere. On standard error."""
+"""Progress on standard error: a bar with rate and time left on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class Progress(Protocol):
-    """Counts what is done of a total."""
+    """Display of how much of a task is done."""
 
     def advance(self, done: int, total: int) -> None:
-        """`done` of `total` are finished; the total may be 0 while it is not known."""
+        """Show that `done` of `total` items are finished; `total` is 0 while it is unknown."""
         ...
 
 
 @contextmanager
 def show_progress(what: str, unit: str) -> Iterator[Progress]:
-    """Progress of one task, shown while the context lasts.
+    """Show the progress of a task while the context is open.
 
     Args:
-        what: the task, as a heading.
-        unit: what is counted, in the plural.
+        what: name of the task, as a heading.
+        unit: name of the items, in the plural.
     """
     if stderr_is_terminal():
         with _bar(what, unit) as bar:
@@ -37,7 +37,7 @@ def show_progress(what: str, unit: str) -> Iterator[Progress]:
 
 
 class _Lines:
-    """A line every few seconds, and one for the first and the last of a known total: fit for a log."""
+    """Progress as lines for a log: one every 5 s, and one each at the start and end of a known total."""
 
     def __init__(self, what: str, unit: str) -> None:
         self._what, self._unit = what, unit
@@ -87,5 +87,5 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
 
 
 def _rate(value: float) -> str:
-    """Two digits that mean something: studies pass one in seconds, files thousands a second."""
+    """Format a rate: two decimals below 10, none above."""
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"

@@ -1,4 +1,4 @@
-"""Text from headers and file systems made fit for tables, terminals and spreadsheets."""
+"""Escaping of text from headers and file systems, for tables, terminals and spreadsheets."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-_OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Unicode categories that are not shown but obeyed, or that have no glyph: control characters, format
-characters (among them those that turn the direction of writing), surrogates (bytes of a file name that are no
-UTF-8), line and paragraph separators."""
-_FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins with one of these is a formula to a spreadsheet, as CSV-injection lists name them."""
+_ESCAPED_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories without a glyph: control and format characters (which may reverse the direction of
+writing), surrogates (bytes of a file name that are not UTF-8), private and unassigned characters, line and
+paragraph separators."""
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""First characters with which a spreadsheet takes a cell for a formula (OWASP, CSV Injection)."""
 
 
 def escape_controls(text: str) -> str:
-    """The text with every character that a terminal would obey as its backslash escape."""
+    """Return the text with a backslash escape for each control character; see `_ESCAPED_CATEGORIES`."""
     if text.isprintable():
         return text
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _OBEYED else c for c in text)
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _ESCAPED_CATEGORIES else c for c in text)
 
 
 def escape_controls_in(value: Any) -> Any:
-    """The same for each string in dictionaries, lists and tuples of values."""
+    """Apply `escape_controls` to every string in nested mappings, lists and tuples."""
     if isinstance(value, str):
         return escape_controls(value)
     if isinstance(value, Mapping):
@@ -33,6 +33,6 @@ def escape_controls_in(value: Any) -> Any:
 
 
 def escape_formula(text: str) -> str:
-    """The text with an apostrophe before it where a spreadsheet would run it as a formula."""
+    """Return the text with a leading apostrophe if a spreadsheet would evaluate it as a formula."""
     # Some programs strip spaces first.
-    return f"'{text}" if text.lstrip(" \n").startswith(_FORMULA_MARKS) else text
+    return f"'{text}" if text.lstrip(" \n").startswith(_FORMULA_STARTS) else text

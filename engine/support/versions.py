@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def package_version(name: str) -> str:
-    """Version of an installed distribution, or "not installed"."""
+    """Return the version of an installed distribution, or "not installed"."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

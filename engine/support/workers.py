@@ -1,8 +1,8 @@
-"""Processes that share work and end with the process that started them, however that one ends.
+"""Pool of worker processes that end with their parent, even if that is killed.
 
-Each worker waits, in a thread of its own, for the end of a pipe whose other end the parent alone holds: the
-system closes it when the parent is killed, and the pool when it is left early. The worker then ends at once,
-whatever it computes. Interrupts (Ctrl-C) are the parent's to act on.
+A thread of each worker waits for the end of a pipe whose write end only the parent has. The kernel closes it
+when the parent is killed, and `worker_pool` when its context exits with an exception. The worker then exits
+at once. Workers ignore SIGINT (Ctrl-C), which the parent handles.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _Arguments = ParamSpec("_Arguments")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_ABANDONED = 1
-"""Exit code of a worker whose parent is gone or does not need it any more."""
+_EXIT_WITHOUT_PARENT = 1
+"""Exit code of a worker whose parent ended or left the pool's context early."""
 
 
 class WorkerPool:
-    """Hands calls to the processes of a pool; see `worker_pool`."""
+    """Runs calls in worker processes; see `worker_pool`."""
 
     def __init__(self, pool: ProcessPoolExecutor, count: int) -> None:
         self._pool, self._count = pool, count
@@ -35,13 +35,12 @@ class WorkerPool:
     def submit(
         self, call: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
     ) -> Future[_Result]:
-        """Have a worker call `call`, which must be importable, as all arguments and the result must be
-        picklable."""
-        with _interrupts_held_back():
+        """Run `call` in a worker. It must be importable, its arguments and its result picklable."""
+        with _sigint_blocked():
             return self._pool.submit(call, *args, **kwargs)
 
     def map_in_order(self, call: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-        """Results of a call for each item, in the items' order; as many at a time as there are workers."""
+        """Yield the results of `call` for each item, in order; at most one call per worker is pending."""
         waiting: deque[Future[_Result]] = deque()
         for item in items:
             if len(waiting) == self._count:
@@ -53,17 +52,17 @@ class WorkerPool:
 
 @contextmanager
 def worker_pool(count: int) -> Iterator[WorkerPool]:
-    """`count` fresh Python processes, started as they are needed.
+    """Give a pool of up to `count` new Python processes, which start when they are needed.
 
-    Where the context ends well, they have finished all that was submitted. Where it ends with an exception,
-    an interrupt included, they are ended in the middle of what they do, before the context is left.
+    When the context exits, all submitted calls have finished. If it exits with an exception, such as
+    KeyboardInterrupt, the workers are ended first, in the middle of their calls.
 
     Raises:
-        BrokenProcessPool: (from a future's result) a worker died, as for want of memory.
+        BrokenProcessPool: (from a future's result) a worker died, for example for lack of memory.
     """
     watched, held = Pipe(duplex=False)
     try:
-        with ProcessPoolExecutor(count, get_context("spawn"), _begin, (watched,)) as pool:
+        with ProcessPoolExecutor(count, get_context("spawn"), _start_worker, (watched,)) as pool:
             try:
                 yield WorkerPool(pool, count)
             except BaseException:
@@ -76,9 +75,11 @@ def worker_pool(count: int) -> Iterator[WorkerPool]:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Keep interrupts from the processes that start meanwhile: until they ignore them, each would print a
-    traceback. Whoever holds them back gets them at the end."""
+def _sigint_blocked() -> Iterator[None]:
+    """Block SIGINT, so that a worker that is starting, and does not ignore it yet, prints no traceback.
+
+    The parent receives a blocked SIGINT when the context exits.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
         yield
@@ -86,13 +87,13 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(watched: Connection) -> None:
-    """First call in each worker."""
+def _start_worker(watched: Connection) -> None:
+    """Set up a worker: ignore SIGINT, and exit when the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, args=(watched,), name="end with parent", daemon=True).start()
 
 
 def _end_with_parent(watched: Connection) -> None:
-    # Nothing is ever sent: there is something to read once the other end is closed.
+    # Nothing is sent: poll returns when the other end is closed.
     watched.poll(None)
-    os._exit(_ABANDONED)
+    os._exit(_EXIT_WITHOUT_PARENT)

@@ -177,7 +177,7 @@ def test_a_second_signal_ends_a_run_at_once(folder: Path, pack: Path, tmp_path: 
     deadline = time.monotonic() + 60
     while not mark.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(interrupts._ONE_EVENT_SECONDS + 0.3)
+    time.sleep(interrupts._SAME_EVENT_SECONDS + 0.3)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == -signal.SIGTERM
     deadline = time.monotonic() + 30

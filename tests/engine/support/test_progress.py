@@ -14,7 +14,7 @@ from stenosis_trt.engine.support import progress
 
 _RUN = """
 import time
-from stenosis_trt.engine.progress import show_progress
+from stenosis_trt.engine.support.progress import show_progress
 with show_progress("Grading", "studies") as shown:
     for done in range(9):
         time.sleep(0.15)
