@@ -10,14 +10,14 @@ import numpy.typing as npt
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.kernels import launches
-from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
     preprocess_kernel,
     statistics_work,
 )
-from stenosis_trt.kernels.layouts import CORD, KEYPOINT, LEVEL_CHOICE, SELECTION, WINDOW
+from stenosis_trt.kernels.layouts import CORD, KEYPOINT, SELECTION, WINDOW
+from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -181,20 +181,16 @@ def study_pixels(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 4096, size).astype(np.uint16)
 
 
-def decode_workloads(
-    rng: np.random.Generator, dtype: npt.DTypeLike
-) -> tuple[KernelWorkload, KernelWorkload, KernelWorkload]:
-    """Levels and cords of one study from heatmaps, and the slice of maximal compression of each level."""
+def decode_workloads(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[KernelWorkload, KernelWorkload]:
+    """Levels and cords of one study from heatmaps."""
     suffix = "f16" if np.dtype(dtype) == np.float16 else "f32"
     affine = np.eye(2, 3) * 4.0
     frames = describe_frames(
         np.array([affine] * max(SAGITTAL_SLICES, AXIAL_SLICES)),
         np.array([np.eye(4)] * max(SAGITTAL_SLICES, AXIAL_SLICES)),
     )
-    limits = launches.describe_limits(0.3, 60.0, (1.5, 12.0), (5.0, 20.0))
     levels = rng.uniform(0, 1, (SAGITTAL_SLICES, LEVEL_COUNT, 64, 64)).astype(dtype)
     cords = rng.uniform(0, 1, (AXIAL_SLICES, 4, 64, 64)).astype(dtype)
-    arcs = np.linspace(-10, 100, AXIAL_SLICES).astype(np.float32)
     points = KEYPOINT.itemsize
     return (
         KernelWorkload(
@@ -219,7 +215,6 @@ def decode_workloads(
             {
                 "heatmaps": cords,
                 "frames": frames[:AXIAL_SLICES],
-                "limits": limits[None],
                 "points": np.zeros((AXIAL_SLICES, 4), KEYPOINT),
                 "cords": np.zeros(AXIAL_SLICES, CORD),
             },
@@ -227,28 +222,10 @@ def decode_workloads(
                 KernelLaunch(
                     f"cord_geometry_{suffix}",
                     launches.cord_launch(AXIAL_SLICES),
-                    ("heatmaps", "frames", "limits", "points", "cords", 64, 64),
+                    ("heatmaps", "frames", "points", "cords", 64, 64),
                 ),
             ),
             cords.nbytes + AXIAL_SLICES * (4 * points + CORD.itemsize),
-        ),
-        KernelWorkload(
-            "compression",
-            {
-                "cords": np.zeros(AXIAL_SLICES, CORD),
-                "arcs": arcs,
-                "level_arcs": np.linspace(0, 90, LEVEL_COUNT).astype(np.float32),
-                "reaches": np.full(LEVEL_COUNT, 6.0, np.float32),
-                "choices": np.zeros(LEVEL_COUNT, LEVEL_CHOICE),
-            },
-            (
-                KernelLaunch(
-                    "maximal_compression",
-                    launches.level_grids(LEVEL_COUNT),
-                    ("cords", "arcs", AXIAL_SLICES, "level_arcs", "reaches", "choices"),
-                ),
-            ),
-            AXIAL_SLICES * (CORD.itemsize + 4) + LEVEL_COUNT * LEVEL_CHOICE.itemsize,
         ),
     )
 
@@ -259,10 +236,10 @@ def contrast_workload(rng: np.random.Generator, spec: InputSpec, dtype: npt.DTyp
     inputs = rng.uniform(-2, 2, (LEVEL_COUNT, spec.channels, *spec.size)).astype(dtype)
     arrays = {
         "inputs": inputs,
-        "deviations": np.array(spec.std, np.float32),
+        "stds": np.array(spec.std, np.float32),
         "contrasts": np.zeros(LEVEL_COUNT, np.float32),
     }
     pixels = spec.height * spec.width
-    arguments = ("inputs", "deviations", "contrasts", spec.channels, pixels)
+    arguments = ("inputs", "stds", "contrasts", spec.channels, pixels)
     launch = KernelLaunch(f"input_contrast_{suffix}", launches.contrast_launch(LEVEL_COUNT), arguments)
     return KernelWorkload("contrast", arrays, (launch,), inputs.nbytes + arrays["contrasts"].nbytes)

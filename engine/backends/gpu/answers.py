@@ -10,7 +10,6 @@ import numpy as np
 from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints
 from stenosis_trt.engine.backends.model_checks import check_confidence, check_output
 from stenosis_trt.engine.packs.models import ModelSpec
-from stenosis_trt.kernels.launches import NOT_CROSSING
 from stenosis_trt.kernels.reference import CordGeometry
 
 BatchArrays = Mapping[str, list[Any]]
@@ -60,7 +59,7 @@ def to_cords(model: ModelSpec, found: BatchArrays) -> Cords:
         ap_mm=cords["ap_mm"].astype(np.float64),
         transverse_mm=cords["transverse_mm"].astype(np.float64),
         compression_ratio=cords["ratio"].astype(np.float64),
-        crossing=(cords["flags"] & NOT_CROSSING) == 0,
+        crossing=cords["crossing"] != 0,
         angle_degrees=cords["angle_degrees"].astype(np.float64),
     )
     return Cords(keypoints, geometry)

@@ -22,7 +22,7 @@ from stenosis_trt.engine.cuda.device import Device, Event, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.memory import RegisteredMemory
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.kernels.cuts import SliceLayout
+from stenosis_trt.kernels.region_batch import SliceLayout
 
 SLOTS = 2
 SLOT_BYTES = 32 << 20

@@ -11,7 +11,6 @@ from stenosis_trt.engine.backends.base import Roi
 from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.packs.models import InputSpec, ModelSpec
 from stenosis_trt.engine.records import LoadedSlice
-from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout, regions_per_input, stored_window
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
@@ -20,6 +19,7 @@ from stenosis_trt.kernels.descriptors import (
 )
 from stenosis_trt.kernels.layouts import WINDOW
 from stenosis_trt.kernels.reference import RegionSource, region_window
+from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout, regions_per_input, stored_window
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def describe_inputs(
     )
     # One rescale in all channels of each input, else the device cannot find their windows.
     on_host = not cuts.has_uniform_rescale.all()
-    planes = describe_planes(cuts, spec.mean, spec.std, window_a_channel=on_host)
+    planes = describe_planes(cuts, spec.mean, spec.std, window_per_channel=on_host)
     frames = _frames(slices, cuts, model.output.stride) if model.output.kind == "heatmaps" else None
     kernel = preprocess_kernel(planes, cuts)
     if on_host:

@@ -32,13 +32,11 @@ from stenosis_trt.kernels.launches import (
     contrast_launch,
     cord_launch,
     decode_launch,
-    describe_limits,
     preprocess_launch,
     statistics_launch,
 )
 from stenosis_trt.kernels.layouts import (
     CORD,
-    CORD_LIMITS,
     FRAME,
     KEYPOINT,
     PLANE,
@@ -144,13 +142,10 @@ class ModelStage:
             "planes": (PLANE, most * self._planes),
             "frames": (FRAME, most),
             "windows": (WINDOW, most * spec.channels),
-            "limits": (CORD_LIMITS, 1),
-            "deviations": (np.float32, spec.channels),
+            "stds": (np.float32, spec.channels),
         }
         self._descriptors = MirroredArrays(device, told)
-        self._descriptors.host["deviations"][:] = spec.std
-        # What is doubtful about a cord is for engine/grading/cord.py to say, whatever measured it.
-        self._descriptors.host["limits"][:] = describe_limits(0.0, 0.0, (0.0, np.inf), (0.0, np.inf))
+        self._descriptors.host["stds"][:] = spec.std
         maps, outputs = model.output_shape[0], int(np.prod(plan.output_shape))
         heatmaps = model.output.kind == "heatmaps"
         found: dict[str, tuple[npt.DTypeLike, int]] = (
@@ -335,7 +330,7 @@ class ModelStage:
             channels = np.int32(self.model.input.channels), np.int32(height * width)
             contrast = found.address("contrast")
             kernel, grids = f"input_contrast_{suffix}", contrast_launch(way.batch)
-            self._launch(kernel, grids, self._input, told.address("deviations"), contrast, *channels)
+            self._launch(kernel, grids, self._input, told.address("stds"), contrast, *channels)
         else:
             self._decode(way.batch, self._heatmaps)
         found.download(stream)
@@ -347,9 +342,8 @@ class ModelStage:
         suffix = _suffix(self._plan.output_dtype)
         frames, points = told.address("frames"), found.address("points")
         if self._cords:
-            limits, cords = told.address("limits"), found.address("cords")
-            kernel = f"cord_geometry_{suffix}"
-            self._launch(kernel, cord_launch(batch), heatmaps, frames, limits, points, cords, *size)
+            kernel, cords = f"cord_geometry_{suffix}", found.address("cords")
+            self._launch(kernel, cord_launch(batch), heatmaps, frames, points, cords, *size)
         else:
             kernel, support = f"decode_keypoints_{suffix}", found.address("support")
             self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, support, *size)
