@@ -1,8 +1,8 @@
-"""The compiled kernels for a device: those shipped with the package, else compiled on this machine.
+"""Compiled kernels for a device: shipped with the package, or compiled on this machine with NVRTC.
 
-The rules are CUDA's. A cubin runs on devices of its own major compute capability and at least its own minor
-one; on Jetson's chips, and from them, only where both are the same. PTX runs on every device from its own
-capability on. A driver loads what toolkits up to its own version have made.
+CUDA's compatibility rules: a cubin runs on devices of its major compute capability and at least its minor
+one; a cubin of a Jetson runs only on the same capability, and a Jetson runs only its own. PTX runs on every
+device of at least its capability. A driver loads binaries of toolkits up to its own CUDA version.
 """
 
 from __future__ import annotations
@@ -11,26 +11,24 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from stenosis_trt.kernels.nvcc import Nvcc, NvccError, find_nvcc
 from stenosis_trt.kernels.nvrtc import Nvrtc, NvrtcError, find_nvrtc
 from stenosis_trt.kernels.sources import FLAGS, Sources, load_sources
 
 PREBUILT_FOLDER = Path(__file__).resolve().parent / "prebuilt"
-"""Where the shipped binaries lie, beside their manifest. (Named as this module, it hides that from mypy.)"""
+"""Folder of the shipped binaries and their manifest. (A folder named like this module hides it from mypy.)"""
 
 MANIFEST = "manifest.json"
 
 MIN_COMPUTE_CAPABILITY = (7, 5)
-"""Lowest compute capability that is supported: that of T4 and RTX 20."""
+"""Lowest supported compute capability: T4 and RTX 20."""
 
 _JETSON = {(7, 2), (8, 7), (10, 1), (11, 0)}
-"""Xavier, Orin, and Thor under its number in CUDA 12 and that in CUDA 13."""
+"""Xavier, Orin, and Thor as numbered by CUDA 12 and by CUDA 13."""
 
 _REBUILD = "rebuild with `python -m stenosis_trt.kernels.build_binaries`, or reinstall stenosis-trt"
 _DIGEST_DIGITS = 64
@@ -40,7 +38,7 @@ Version = tuple[int, int]
 
 
 class BinaryError(RuntimeError):
-    """There is no binary that may be used here. The message says why, and what to do."""
+    """No binary can be used on this machine. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,10 @@ class KernelImage:
     """A compiled module, ready to load.
 
     Attributes:
-        data: the cubin's or PTX's bytes.
-        kind: which of both.
-        architecture: what it was compiled for, such as "sm_87" or "compute_75".
-        origin: where it comes from, for the record of a run.
+        data: the cubin or PTX.
+        kind: "cubin" or "ptx".
+        architecture: target of the compilation, such as "sm_87" or "compute_75".
+        origin: description of its source, for the record of a run.
     """
 
     data: bytes
@@ -62,7 +60,7 @@ class KernelImage:
 
 @dataclass(frozen=True)
 class _Shipped:
-    """One image of the manifest. `capability` is the one it was compiled for."""
+    """One image of the manifest."""
 
     file: str
     sha256: str
@@ -88,14 +86,14 @@ class _Shipped:
 
 
 def load_kernel_image(capability: Version, driver_version: int) -> KernelImage:
-    """The kernels for a device: shipped, else from the cache or compiled here.
+    """Get the kernels for a device: shipped, from the cache, or compiled here.
 
     Args:
-        capability: the device's compute capability, (major, minor).
-        driver_version: newest CUDA that the driver offers, as cuDriverGetVersion has it (12060 is 12.6).
+        capability: compute capability of the device, (major, minor).
+        driver_version: CUDA version of the driver as cuDriverGetVersion returns it (12060 is 12.6).
 
     Raises:
-        BinaryError: the device is too old, or nothing shipped fits and nothing can compile.
+        BinaryError: the device is too old, or no shipped binary fits and none can be compiled.
     """
     _refuse_old(capability)
     try:
@@ -114,16 +112,16 @@ def load_kernel_image(capability: Version, driver_version: int) -> KernelImage:
 def choose_shipped(
     capability: Version, driver_version: int, *, folder: Path = PREBUILT_FOLDER, source: Sources | None = None
 ) -> KernelImage:
-    """The shipped image for a device: the nearest cubin that it runs, else PTX.
+    """Choose the shipped image for a device: the cubin of the nearest capability, else PTX.
 
     Args:
-        capability: the device's compute capability, (major, minor).
-        driver_version: newest CUDA that the driver offers, as cuDriverGetVersion has it (12060 is 12.6).
-        folder: of the binaries and their manifest.
-        source: what they must have been built from; None for the installed sources.
+        capability: compute capability of the device, (major, minor).
+        driver_version: CUDA version of the driver as cuDriverGetVersion returns it (12060 is 12.6).
+        folder: folder of the binaries and their manifest.
+        source: sources that they must be built from; None for the installed ones.
 
     Raises:
-        BinaryError: nothing shipped runs there, or it was not built from these sources, or is damaged.
+        BinaryError: no shipped image runs on the device, was built from these sources, or is intact.
     """
     _refuse_old(capability)
     source = source or load_sources()
@@ -160,16 +158,16 @@ def compile_image(
     cache: Path | None = None,
     source: Sources | None = None,
 ) -> KernelImage:
-    """The installed sources compiled for exactly this device with NVRTC or nvcc, or taken from the cache.
+    """Compile the kernels for exactly this device with NVRTC, or take them from the cache.
 
     Args:
-        capability: the device's compute capability, (major, minor).
-        driver_version: newest CUDA that the driver offers; newer compilers are left alone. None: any will do.
-        cache: folder of what was compiled before; None for the user's.
-        source: what to compile; None for the installed sources.
+        capability: compute capability of the device, (major, minor).
+        driver_version: CUDA version of the driver; newer compilers are not used. None to use any.
+        cache: folder of compiled images; None for the user's.
+        source: sources to compile; None for the installed ones.
 
     Raises:
-        BinaryError: no compiler here can do it; the message says which were tried and what to install.
+        BinaryError: no compiler succeeded; the message lists those tried and what to install.
     """
     _refuse_old(capability)
     source = source or load_sources()
@@ -182,33 +180,31 @@ def compile_image(
             continue
         path = cache / _key(source, compiler.name, architecture)
         origin = f"compiled here for {architecture} by {compiler.name}, sources {source.sha256[:12]}"
-        data = _kept(path)
+        data = _cached(path)
         if data is not None:
             return KernelImage(data, "cubin", architecture, f"{origin}, taken from the cache")
         try:
             data = compiler.compile(source, architecture, FLAGS).data
-        except (NvrtcError, NvccError) as error:
+        except NvrtcError as error:
             failures.append(str(error))
             continue
         try:
-            _keep(path, data)
+            _store(path, data)
         except OSError as error:
-            origin += f", not kept ({error.strerror})"
+            origin += f", not cached ({error.strerror})"
         return KernelImage(data, "cubin", architecture, origin)
-    raise BinaryError(
-        "; ".join([*(failures or ["there is neither NVRTC nor nvcc"]), _advice(driver_version)])
-    )
+    raise BinaryError("; ".join([*(failures or ["NVRTC is not installed"]), _advice(driver_version)]))
 
 
 def cache_folder() -> Path:
-    """This program's folder in the user's cache; it may not be there yet."""
+    """Folder of this program in the user's cache ($XDG_CACHE_HOME); it may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification has relative paths ignored.
+    # The XDG specification requires relative paths to be ignored.
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "stenosis-trt"
 
 
 def _shipped(folder: Path, source: Sources) -> list[_Shipped]:
-    """The manifest's images, once they are known to come from these sources and flags."""
+    """Read the images of the manifest and check that they were built from these sources and flags."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         built_from = manifest["source_sha256"]
@@ -242,34 +238,25 @@ def _dotted(version: Version) -> str:
     return "{}.{}".format(*version)
 
 
-def _compilers(failures: list[str]) -> Iterator[Nvrtc | Nvcc]:
-    """Compilers on this machine, NVRTC first, which needs no host compiler. Broken ones go to `failures`."""
-    makers: list[Callable[[], Nvrtc | Nvcc]] = [partial(Nvrtc, library) for library in find_nvrtc()]
-    path = find_nvcc()
-    if path is not None:
-        makers.append(partial(Nvcc, path))
-    for maker in makers:
-        compiler = _made(maker, failures)
-        if compiler is not None:
-            yield compiler
-
-
-def _made(maker: Callable[[], Nvrtc | Nvcc], failures: list[str]) -> Nvrtc | Nvcc | None:
-    try:
-        return maker()
-    except (NvrtcError, NvccError) as error:
-        failures.append(str(error))
-        return None
+def _compilers(failures: list[str]) -> Iterator[Nvrtc]:
+    """Usable NVRTC libraries of this machine. Errors of the others are appended to `failures`."""
+    for library in find_nvrtc():
+        try:
+            compiler = Nvrtc(library)
+        except NvrtcError as error:
+            failures.append(str(error))
+            continue
+        yield compiler
 
 
 def _key(source: Sources, compiler: str, architecture: str) -> str:
-    """File name in the cache: everything that the image depends on."""
+    """File name in the cache, from everything that the image depends on."""
     parts = "\0".join([source.sha256, compiler, architecture, *FLAGS])
     return f"{architecture}-{hashlib.sha256(parts.encode()).hexdigest()[:32]}.image"
 
 
-def _kept(path: Path) -> bytes | None:
-    """What `_keep` put there, or None where there is nothing, or not what was put there."""
+def _cached(path: Path) -> bytes | None:
+    """Read an image that `_store` wrote; None if it is missing or damaged."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -278,8 +265,8 @@ def _kept(path: Path) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest().encode() == digest else None
 
 
-def _keep(path: Path, data: bytes) -> None:
-    """Put an image into the cache behind its hash, whole or not at all."""
+def _store(path: Path, data: bytes) -> None:
+    """Write an image, preceded by its hash, atomically to the cache."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -295,8 +282,8 @@ def _keep(path: Path, data: bytes) -> None:
 
 def _advice(driver_version: int | None) -> str:
     if driver_version is None:
-        return "install a compiler: `pip install nvidia-cuda-nvrtc`"
+        return "install it: `pip install nvidia-cuda-nvrtc`"
     version = _version(driver_version)
-    # From 13 on, the packages' names tell no version.
+    # From 13 on, package names carry no version.
     package = "nvidia-cuda-nvrtc" if version >= (13, 0) else f"nvidia-cuda-nvrtc-cu{version[0]}"
-    return f"install a compiler that the driver takes: `pip install '{package}=={_dotted(version)}.*'`"
+    return f"install a version that the driver supports: `pip install '{package}=={_dotted(version)}.*'`"

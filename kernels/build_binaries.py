@@ -1,11 +1,11 @@
-"""Builds the shipped binaries of the kernels: `python -m stenosis_trt.kernels.build_binaries [--check]`.
+"""Build the shipped binaries of the kernels: `python -m stenosis_trt.kernels.build_binaries [--check]`.
 
-The toolkits are NVRTC wheels of exact versions. Those that are not in this Python's environment are fetched
-with pip into a cache folder outside the checkout: PyTorch pins other versions, so an extra could not bring
-them. NVRTC gives the same bytes for the same sources and flags, which is what `--check` relies on.
+The compilers are NVRTC wheels of exact versions. Those that this Python environment lacks are installed with
+pip into a cache folder outside the checkout, because PyTorch pins other versions. NVRTC is deterministic for
+given sources and flags, which `--check` relies on.
 
-The build fails for a kernel that spills, keeps anything else in local memory, or takes more registers than
-its budget.
+The build fails if the compiler warns, or a kernel uses local memory (spills, indexed arrays, calls) or more
+registers than its budget, by the report of ptxas.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from importlib import metadata
 from pathlib import Path
 
 from stenosis_trt.kernels.binaries import MANIFEST, PREBUILT_FOLDER, cache_folder
-from stenosis_trt.kernels.cubin import resources
 from stenosis_trt.kernels.nvrtc import Nvrtc, NvrtcError
 from stenosis_trt.kernels.sources import FLAGS, Sources, load_sources
 from stenosis_trt.kernels.sources import FOLDER as SOURCE_FOLDER
@@ -32,14 +32,13 @@ from stenosis_trt.kernels.sources import FOLDER as SOURCE_FOLDER
 COMMAND = "python -m stenosis_trt.kernels.build_binaries"
 
 REGISTER_BUDGET: Mapping[str, int] = {
-    "cord_geometry_f16": 48,
-    "cord_geometry_f32": 56,
-    # Compute capability 7.5 alone needs the last eight: it keeps the map's address across the barrier.
+    "cord_geometry_f16": 40,
+    "cord_geometry_f32": 40,
+    # Only compute capability 7.5 needs the last eight: it keeps the address of the map across the barrier.
     "decode_keypoints_f16": 48,
     "decode_keypoints_f32": 56,
     "input_contrast_f16": 40,
     "input_contrast_f32": 40,
-    "maximal_compression": 56,
     "order_statistics_lower": 48,
     "order_statistics_upper": 48,
     "preprocess_affine_f16": 40,
@@ -47,16 +46,25 @@ REGISTER_BUDGET: Mapping[str, int] = {
     "preprocess_f16": 72,
     "preprocess_f32": 72,
 }
-"""Most registers a thread of each kernel may take, on any architecture. They are handed out in eights."""
+"""Register budget per thread of each kernel, on any architecture. Registers are allocated in units of 8."""
+
+_PTXAS_KERNEL = re.compile(
+    r"ptxas info    : Compiling entry function '(\w+)' for '\w+'\n"
+    r"ptxas info    : Function properties for \1\n"
+    r"ptxas         \. +(\d+) bytes stack frame, \d+ bytes spill stores, \d+ bytes spill loads\n"
+    r"ptxas info    : Used (\d+) registers, used \d+ barriers(?:, (\d+) bytes cumulative stack size)?"
+    r"(?:, \d+ bytes (?:smem|cmem\[\d+\]))*\n"
+)
+_PTXAS_OTHER = re.compile(r"ptxas info    : (?:\d+ bytes gmem|Compile time).*\n")
 
 
 @dataclass(frozen=True)
 class Toolkit:
-    """A pinned NVRTC wheel, and what is built with it.
+    """A pinned NVRTC wheel and the architectures built with it.
 
     Attributes:
         package: name in the package index.
-        version: exact.
+        version: exact version.
         architectures: "sm_…" for a cubin, "compute_…" for PTX.
     """
 
@@ -65,8 +73,8 @@ class Toolkit:
     architectures: tuple[str, ...]
 
 
-# JetPack 6's own toolkit for all that it knows, because its driver loads nothing newer; for the rest the
-# first one that knows Thor as 11.0.
+# The toolkit of JetPack 6 for all architectures that it supports, because its driver loads nothing newer; for
+# the others the first one that numbers Thor 11.0.
 TOOLKITS = (
     Toolkit(
         "nvidia-cuda-nvrtc-cu12",
@@ -78,10 +86,10 @@ TOOLKITS = (
 
 
 def pinned_nvrtc(toolkit: Toolkit) -> Nvrtc:
-    """The pinned NVRTC: from this environment, else from the cache folder, else fetched into it.
+    """Load the pinned NVRTC: from this environment, or from the cache folder after installing it there.
 
     Raises:
-        NvrtcError: it cannot be fetched; the message ends with pip's.
+        NvrtcError: the wheel cannot be installed; the message ends with that of pip.
     """
     try:
         installed = metadata.distribution(toolkit.package)
@@ -95,20 +103,25 @@ def pinned_nvrtc(toolkit: Toolkit) -> Nvrtc:
     return Nvrtc(_library_below(folder / "nvidia"))
 
 
-def build_files(source: Sources, toolkits: tuple[Toolkit, ...] = TOOLKITS) -> dict[str, bytes]:
-    """Every image and the manifest, by file name.
+def build_files(source: Sources) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Compile every image.
+
+    Returns:
+        The images and the manifest by file name, and the compiler log of each image by architecture.
 
     Raises:
-        NvrtcError: a toolkit cannot be had, or the sources do not compile with it.
+        NvrtcError: a toolkit is not available, or the sources do not compile with it.
     """
     files: dict[str, bytes] = {}
+    logs: dict[str, str] = {}
     images = []
-    for toolkit in toolkits:
+    for toolkit in TOOLKITS:
         compiler = pinned_nvrtc(toolkit)
         for architecture in toolkit.architectures:
             kind = "cubin" if architecture.startswith("sm_") else "ptx"
             name = f"{architecture}.{kind}"
-            files[name] = compiler.compile(source, architecture, FLAGS).data
+            compiled = compiler.compile(source, architecture, FLAGS)
+            files[name], logs[architecture] = compiled.data, compiled.log
             images.append(
                 {
                     "file": name,
@@ -121,33 +134,58 @@ def build_files(source: Sources, toolkits: tuple[Toolkit, ...] = TOOLKITS) -> di
             )
     manifest = {"source_sha256": source.sha256, "images": images}
     files[MANIFEST] = (json.dumps(manifest, indent=2) + "\n").encode()
-    return files
+    return files, logs
 
 
-def resource_problems(name: str, image: bytes, budget: Mapping[str, int]) -> Iterator[str]:
-    """What is wrong with the resources of a cubin's kernels, one sentence each."""
-    found = resources(image)
-    for kernel, taken in found.items():
-        what = f"{name}: {kernel}"
-        registers = f"{taken.registers} registers"
-        if taken.stack_bytes:
+@dataclass(frozen=True)
+class Resources:
+    """Registers and bytes of local memory that a kernel uses per thread."""
+
+    registers: int
+    stack_bytes: int
+
+
+def ptxas_resources(log: str) -> tuple[dict[str, Resources], str]:
+    """Parse the report of `ptxas -v`.
+
+    Returns:
+        The resources of each kernel, in alphabetical order, and the part of the log that is no such report:
+        warnings, or output of a form that is unknown here.
+    """
+    log = f"{log}\n" if log else ""
+    found = {
+        name: Resources(int(registers), max(int(frame), int(total or 0)))
+        for name, frame, registers, total in _PTXAS_KERNEL.findall(log)
+    }
+    return dict(sorted(found.items())), _PTXAS_OTHER.sub("", _PTXAS_KERNEL.sub("", log)).strip()
+
+
+def resource_problems(architecture: str, log: str, budget: Mapping[str, int]) -> Iterator[str]:
+    """Problems with the kernels of one cubin, by its compiler log: one sentence each."""
+    found, other = ptxas_resources(log)
+    if other:
+        yield f"{architecture}: the compiler reports:\n{other}"
+    for kernel, used in found.items():
+        what = f"{architecture}: {kernel}"
+        registers = f"{used.registers} registers"
+        if used.stack_bytes:
             yield (
-                f"{what} keeps {taken.stack_bytes} bytes a thread in local memory: it spills registers, "
+                f"{what} uses {used.stack_bytes} bytes of local memory per thread: it spills registers, "
                 "indexes an array that is not unrolled, or calls a function; change the kernel"
             )
         if kernel not in budget:
-            yield f"{what} takes {registers} and has no budget: add it to REGISTER_BUDGET"
-        elif taken.registers > budget[kernel]:
+            yield f"{what} uses {registers} and has no budget: add it to REGISTER_BUDGET"
+        elif used.registers > budget[kernel]:
             yield (
-                f"{what} takes {registers} where its budget is {budget[kernel]}: change the kernel, "
+                f"{what} uses {registers}, more than its budget of {budget[kernel]}: change the kernel, "
                 "or the budget with a reason"
             )
     for kernel in sorted(budget.keys() - found.keys()):
-        yield f"{name} has no kernel {kernel}: remove it from REGISTER_BUDGET"
+        yield f"{architecture} has no kernel {kernel}: remove it from REGISTER_BUDGET"
 
 
 def stale_files(files: Mapping[str, bytes], folder: Path) -> Iterator[str]:
-    """Where a folder of binaries is not what was built, one sentence each."""
+    """Differences between a folder of binaries and the built files: one sentence each."""
     there = {path.name for path in folder.glob("*")} if folder.is_dir() else set()
     for name in sorted(files.keys() | there):
         if name not in there:
@@ -155,12 +193,12 @@ def stale_files(files: Mapping[str, bytes], folder: Path) -> Iterator[str]:
         elif name not in files:
             yield f"{name} is not built by this script"
         elif (folder / name).read_bytes() != files[name]:
-            yield f"{name} is not what the sources give"
+            yield f"{name} differs from what the sources give"
 
 
-def register_table(files: Mapping[str, bytes]) -> str:
-    """Registers of each kernel on each architecture, as text."""
-    cubins = {name.split(".")[0]: resources(data) for name, data in files.items() if name.endswith(".cubin")}
+def register_table(logs: Mapping[str, str]) -> str:
+    """Text table of the registers of each kernel on each architecture, from the compiler logs."""
+    cubins = {architecture: ptxas_resources(log)[0] for architecture, log in logs.items()}
     kernels = sorted({kernel for found in cubins.values() for kernel in found})
     width = max(map(len, kernels), default=0)
     lines = [" ".join([" " * width, *(f"{architecture:>7}" for architecture in cubins), " budget"])]
@@ -172,7 +210,7 @@ def register_table(files: Mapping[str, bytes]) -> str:
 
 
 def write_files(files: Mapping[str, bytes], folder: Path) -> None:
-    """Make a folder hold these images and no others; it is refused until the manifest, the last, is there."""
+    """Replace the content of a folder. The manifest is written last: without it the folder is rejected."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in (folder / MANIFEST, *folder.glob("*.cubin"), *folder.glob("*.ptx")):
         path.unlink(missing_ok=True)
@@ -183,21 +221,22 @@ def write_files(files: Mapping[str, bytes], folder: Path) -> None:
 def main(
     arguments: list[str] | None = None, *, source_folder: Path = SOURCE_FOLDER, folder: Path = PREBUILT_FOLDER
 ) -> int:
-    """The command. Returns the exit status: 0 built, or nothing to change; 1 not."""
+    """Run the command. Returns the exit status: 0 if the binaries were built or are current, else 1."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Build the shipped binaries of the kernels.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the binaries differ")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the binaries differ")
     options = parser.parse_args(arguments)
     try:
-        files = build_files(load_sources(source_folder))
+        files, logs = build_files(load_sources(source_folder))
     except (NvrtcError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(register_table(files))
+    # PTX is not assembled: ptxas reports nothing about it.
+    logs = {architecture: log for architecture, log in logs.items() if architecture.startswith("sm_")}
+    print(register_table(logs))
     problems = [
         problem
-        for name, data in files.items()
-        if name.endswith(".cubin")
-        for problem in resource_problems(name, data, REGISTER_BUDGET)
+        for architecture, log in logs.items()
+        for problem in resource_problems(architecture, log, REGISTER_BUDGET)
     ]
     if options.check:
         stale = list(stale_files(files, folder))
@@ -217,7 +256,7 @@ def _library_below(folder: Path) -> Path:
 
 
 def _fetch(toolkit: Toolkit, folder: Path) -> None:
-    """Install a wheel into a folder of its own, which appears whole or not at all."""
+    """Install a wheel into its own folder, atomically."""
     requirement = f"{toolkit.package}=={toolkit.version}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -241,7 +280,7 @@ def _fetch(toolkit: Toolkit, folder: Path) -> None:
             )
         os.replace(part, folder)
     except OSError:
-        # Another process was faster; its folder holds the same.
+        # Another process has installed the same.
         if not folder.is_dir():
             raise
     finally:

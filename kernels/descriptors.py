@@ -1,6 +1,6 @@
-"""What the kernels are told of regions and heatmaps: whole batches as arrays. No device is needed for it.
+"""Descriptor arrays of the kernels for regions and heatmaps. Needs no device.
 
-A batch is described at a time: a study waits while the host does it.
+Whole batches are vectorised because the study waits while the host computes them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.kernels.cuts import RegionBatch
 from stenosis_trt.kernels.launches import LaunchConfig, statistics_blocks, statistics_launch
 from stenosis_trt.kernels.layouts import FRAME, PLANE, RANK_REQUEST, REGION
 from stenosis_trt.kernels.reference import window_percentiles
+from stenosis_trt.kernels.region_batch import RegionBatch
 from stenosis_trt.kernels.regions import FloatArray, IntArray, box_counts, covered_pixels
-from stenosis_trt.kernels.table import COLUMNS, MOST_TAPS
+from stenosis_trt.kernels.table import COLUMNS_PER_THREAD, MAX_TAPS
 
 _FRACTION_BITS = 32
 _FARTHEST = float(1 << 30)
@@ -26,12 +26,12 @@ _POSITIONS = (
     ("tap_xx", "tap_yx"),
     ("tap_xy", "tap_yy"),
 )
-"""Fields of a PLANE that are positions, along x and y each."""
+"""Fields of a PLANE that hold fixed-point positions, (x, y) each."""
 
 
 @dataclass(frozen=True)
 class StatisticsWork:
-    """What both passes of `order_statistics` are given: REGION rows, and a RANK_REQUEST for each input."""
+    """Arguments of both passes of `order_statistics`: REGION rows, one RANK_REQUEST per input, the launch."""
 
     regions: np.ndarray
     requests: np.ndarray
@@ -39,76 +39,79 @@ class StatisticsWork:
 
 
 def statistics_work(
-    cuts: RegionBatch, percentiles: tuple[float, float], blocks: int | None = None
+    batch: RegionBatch, percentiles: tuple[float, float], blocks: int | None = None
 ) -> StatisticsWork:
-    """The windows of network inputs, each from the pixels in the bounding boxes of its channels' regions.
+    """Describe the search for the windows of network inputs, from the pixels in their bounding boxes.
 
-    Every channel counts, as in `region_window`; what several show together is read once. An input whose
-    region misses its image has the window (0, 0), of which `preprocess` makes the low end everywhere.
+    Every channel is counted, as in `region_window`; a slice that several channels share is read once. An
+    input whose region misses its image gets the window (0, 0), for which `preprocess` writes 0 everywhere.
 
     Args:
-        cuts: N inputs. There are N × `cuts.parts` regions.
-        percentiles: of the window's low and high end.
-        blocks: for each region, where the grid must not depend on the regions; else as many as suit them.
+        batch: N inputs with N × `batch.regions_per_input` regions.
+        percentiles: percentiles of the low and high end of the window.
+        blocks: blocks per region if the grid must not depend on the regions; None to choose them.
 
     Raises:
-        ValueError: the slices of an input differ in rescale or signedness (`cuts.one_kind`): such a window is
-            `region_window`'s to find.
+        ValueError: the slices of an input differ in rescale or signedness (see
+            `RegionBatch.has_uniform_rescale`); `region_window` finds such a window.
     """
-    if not cuts.has_uniform_rescale.all():
+    if not batch.has_uniform_rescale.all():
         raise ValueError("The slices of an input differ in rescale or sign. Find its window on the CPU.")
-    shown, (inputs, parts) = cuts.source_slices, cuts.source_slices.shape
-    extents = np.stack([shown["columns"], shown["rows"]], axis=-1)
-    first, last = covered_pixels(cuts.affines, cuts.size, extents)
+    slices, (inputs, parts) = batch.source_slices, batch.source_slices.shape
+    extents = np.stack([slices["columns"], slices["rows"]], axis=-1)
+    first, last = covered_pixels(batch.affines, batch.size, extents)
     covered = last - first + 1
     covered[(covered <= 0).any(axis=-1)] = 0
     columns, rows = covered[..., 0], covered[..., 1]
     regions = np.zeros((inputs, parts), dtype=REGION)
-    # Where a region misses its image nothing is read, wherever it begins.
-    regions["offset"] = shown["offset"] + first[..., 1] * shown["pitch"] + first[..., 0]
-    regions["rows"], regions["columns"], regions["pitch"] = rows, columns, shown["pitch"]
-    regions["set"], regions["sign"] = np.arange(inputs)[:, None], shown["sign"]
+    # A region that misses its image has no rows: its offset is never read.
+    regions["offset"] = slices["offset"] + first[..., 1] * slices["pitch"] + first[..., 0]
+    regions["rows"], regions["columns"], regions["pitch"] = rows, columns, slices["pitch"]
+    regions["set"], regions["sign"] = np.arange(inputs)[:, None], slices["sign"]
     if blocks is None:
         blocks = statistics_blocks(int(rows.max()))
     requests = np.zeros(inputs, dtype=RANK_REQUEST)
-    requests["rank"] = _ranks((rows * columns).sum(axis=1), cuts, percentiles)
+    requests["rank"] = _ranks((rows * columns).sum(axis=1), batch, percentiles)
     requests["blocks"] = blocks * parts
     return StatisticsWork(regions.ravel(), requests, statistics_launch(blocks, regions.size))
 
 
-def _ranks(counted: IntArray, cuts: RegionBatch, percentiles: tuple[float, float]) -> IntArray:
-    """Ranks of the window's two ends among the pixels that are counted for each input, (N, 2).
+def _ranks(counted: IntArray, batch: RegionBatch, percentiles: tuple[float, float]) -> IntArray:
+    """Ranks of the low and high end of the window among the counted pixels of each input, int64 (N, 2).
 
-    Where one region stands for several channels each pixel is worth that many.
+    If one region stands for several channels, each of its pixels counts that many times.
     """
-    worth = cuts.slice_indices.shape[1] // cuts.regions_per_input
+    worth = batch.slice_indices.shape[1] // batch.regions_per_input
     rising = np.array(window_percentiles(percentiles, 1.0)) / 100.0
     falling = np.array(window_percentiles(percentiles, -1.0)) / 100.0
-    wanted = np.where(cuts.source_slices["slope"][:, :1] > 0, rising, falling)
+    wanted = np.where(batch.source_slices["slope"][:, :1] > 0, rising, falling)
     last = np.maximum(counted * worth - 1, 0)[:, None]
     return np.asarray(np.rint(wanted * last).astype(np.int64) // worth)
 
 
 def describe_planes(
-    cuts: RegionBatch, mean: Sequence[float], std: Sequence[float], *, window_a_channel: bool = False
+    batch: RegionBatch, mean: Sequence[float], std: Sequence[float], *, window_per_channel: bool = False
 ) -> np.ndarray:
-    """PLANE rows, N × `cuts.parts`, of inputs that lie one behind the other in (N, C, height, width).
+    """PLANE rows of a batch that is written to an array (N, C, height, width).
 
     Args:
-        cuts: N inputs.
-        means, deviations: of the normalisation, one a channel.
-        window_a_channel: whether each channel has a window of its own, in the order of channels; else each
-            input has one.
+        batch: N inputs.
+        mean, std: normalisation of each channel.
+        window_per_channel: True if each channel has its own window, in the order of channels; else one
+            window per input.
+
+    Returns:
+        (N × `batch.regions_per_input`,) PLANE.
 
     Raises:
-        ValueError: an affine far outside its image.
+        ValueError: a region lies more than 2³⁰ pixels from its image.
     """
-    shown, parts = cuts.source_slices, cuts.regions_per_input
-    inputs, channels = cuts.slice_indices.shape
-    copies, pixels = channels // parts, cuts.size[0] * cuts.size[1]
-    affines = cuts.affines
-    # Output x may run along source rows: the kernel's axis x is the image's axis of rows then.
-    swapped = cuts.aligned & (np.abs(affines[:, 0, 1]) > np.abs(affines[:, 0, 0]))
+    slices, parts = batch.source_slices, batch.regions_per_input
+    inputs, channels = batch.slice_indices.shape
+    copies, pixels = channels // parts, batch.size[0] * batch.size[1]
+    affines = batch.affines
+    # If output x runs along source rows, the kernel's x axis is the row axis of the image.
+    swapped = batch.aligned & (np.abs(affines[:, 0, 1]) > np.abs(affines[:, 0, 0]))
     matrix = np.where(swapped[:, None, None], affines[:, ::-1], affines)
     step = matrix[:, :, :2]
     taps = box_counts(np.hypot(affines[:, 0, :2], affines[:, 1, :2]))
@@ -118,45 +121,45 @@ def describe_planes(
 
     planes = np.zeros((inputs, parts), dtype=PLANE)
     channel = np.arange(inputs * parts).reshape(inputs, parts) * copies
-    planes["offset"], planes["output"] = shown["offset"], channel * pixels
-    planes["window"] = channel if window_a_channel else np.arange(inputs)[:, None]
+    planes["offset"], planes["output"] = slices["offset"], channel * pixels
+    planes["window"] = channel if window_per_channel else np.arange(inputs)[:, None]
     for place, (name_x, name_y) in enumerate(_POSITIONS):
         planes[name_x], planes[name_y] = positions[:, None, 0, place], positions[:, None, 1, place]
     along = swapped[:, None]
-    planes["extent_x"] = np.where(along, shown["rows"], shown["columns"])
-    planes["extent_y"] = np.where(along, shown["columns"], shown["rows"])
-    planes["stride_x"] = np.where(along, shown["pitch"], 1)
-    planes["stride_y"] = np.where(along, 1, shown["pitch"])
+    planes["extent_x"] = np.where(along, slices["rows"], slices["columns"])
+    planes["extent_y"] = np.where(along, slices["columns"], slices["rows"])
+    planes["stride_x"] = np.where(along, slices["pitch"], 1)
+    planes["stride_y"] = np.where(along, 1, slices["pitch"])
     planes["taps_x"], planes["taps_y"] = taps[:, None, 0], taps[:, None, 1]
-    planes["sign"], planes["copies"] = shown["sign"], copies
+    planes["sign"], planes["copies"] = slices["sign"], copies
     planes["mean"][:, :, :copies] = np.asarray(mean).reshape(parts, copies)
     planes["scale"][:, :, :copies] = 1.0 / np.asarray(std).reshape(parts, copies)
     return planes.ravel()
 
 
 def _fixed(values: FloatArray) -> IntArray:
-    """Positions as fixed point with 32 fractional bits."""
+    """Positions as fixed-point numbers with 32 fractional bits."""
     farthest = np.abs(values).max()
     if not farthest < _FARTHEST:
         raise ValueError(f"A region lies {farthest:.3g} pixels away from its image, too far to be meant.")
     return np.asarray(np.rint(values * float(1 << _FRACTION_BITS)).astype(np.int64))
 
 
-def preprocess_kernel(planes: np.ndarray, cuts: RegionBatch) -> str:
-    """Which kernel makes the inputs `cuts` of `planes` (PLANE).
+def preprocess_kernel(planes: np.ndarray, batch: RegionBatch) -> str:
+    """Name of the kernel that resamples `batch`, described by `planes` (PLANE).
 
     Returns:
-        "preprocess", or "preprocess_affine" where an affine is turned, swaps axes or shrinks more than
-        fourfold, an image is only a few pixels wide, or the outputs' rows do not begin on whole pairs.
+        "preprocess", or "preprocess_affine" if an affine rotates, swaps axes or shrinks more than fourfold,
+        an image has at most `MAX_TAPS` columns, or the output width is odd.
     """
-    few = max(int(planes["taps_x"].max()), int(planes["taps_y"].max())) <= MOST_TAPS
-    along_rows = bool((planes["stride_x"] == 1).all()) and bool((planes["extent_x"] > MOST_TAPS).all())
-    suits = few and along_rows and cuts.size[1] % COLUMNS == 0 and bool(cuts.aligned.all())
+    few = max(int(planes["taps_x"].max()), int(planes["taps_y"].max())) <= MAX_TAPS
+    along_rows = bool((planes["stride_x"] == 1).all()) and bool((planes["extent_x"] > MAX_TAPS).all())
+    suits = few and along_rows and batch.size[1] % COLUMNS_PER_THREAD == 0 and bool(batch.aligned.all())
     return "preprocess" if suits else "preprocess_affine"
 
 
 def describe_frames(heatmap_to_source: FloatArray, pixel_to_patient: FloatArray) -> np.ndarray:
-    """FRAME rows, one an image.
+    """FRAME rows, one per image.
 
     Args:
         heatmap_to_source: heatmap pixel (x, y) → source pixel (column, row), (N, 2, 3).

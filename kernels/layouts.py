@@ -1,11 +1,11 @@
-"""The C structs of `cuda/types.cuh` as NumPy dtypes. A test compiles each offset and size against them."""
+"""NumPy dtypes of the C structs in `cuda/types.cuh`. A test compiles each offset and size against them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 MAX_COPIES = 4
-"""Channels that one plane can be copied to."""
+"""Largest number of output channels that one plane is written to."""
 
 REGION = np.dtype(
     [
@@ -74,22 +74,8 @@ CORD = np.dtype(
         ("transverse_mm", np.float32),
         ("ratio", np.float32),
         ("angle_degrees", np.float32),
-        ("confidence", np.float32),
-        ("flags", np.uint32),
-        ("unused", np.uint32, (2,)),
+        ("crossing", np.uint32),
     ]
-)
-CORD_LIMITS = np.dtype(
-    [
-        ("confidence", np.float32),
-        ("angle_degrees", np.float32),
-        ("ap_mm", np.float32, (2,)),
-        ("transverse_mm", np.float32, (2,)),
-        ("unused", np.uint32, (2,)),
-    ]
-)
-LEVEL_CHOICE = np.dtype(
-    [("slice", np.int32), ("ratio", np.float32), ("distance_mm", np.float32), ("flags", np.uint32)]
 )
 
 STRUCTS = {
@@ -101,7 +87,5 @@ STRUCTS = {
     "Frame": FRAME,
     "Keypoint": KEYPOINT,
     "Cord": CORD,
-    "CordLimits": CORD_LIMITS,
-    "LevelChoice": LEVEL_CHOICE,
 }
-"""Name in C++ → dtype."""
+"""Name of the C++ struct → dtype."""

@@ -1,6 +1,6 @@
-"""NVRTC, NVIDIA's compiler as a library, through ctypes: where it may lie, and compiling with it.
+"""ctypes binding of NVRTC, NVIDIA's run-time compiler: find libraries and compile the kernels.
 
-It needs neither a GPU nor a driver nor a host compiler. Several versions work side by side in one process.
+NVRTC needs neither a GPU nor a driver nor a host compiler. Several versions can be used in one process.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from stenosis_trt.kernels.sources import MAIN, Sources
 _LIBRARY = "libnvrtc.so.[0-9]*"
 _TOOLKIT_VARIABLES = ("CUDA_HOME", "CUDA_PATH")
 _TOOLKIT_FOLDER = "/usr/local/cuda"
-"""Where CUDA's own installers put, or link, the toolkit; JetPack does too."""
+"""Where the installers of CUDA and JetPack put or link the toolkit."""
 
 
 class NvrtcError(RuntimeError):
-    """NVRTC cannot be loaded, or did not do what it was asked."""
+    """NVRTC cannot be loaded, or one of its functions failed."""
 
 
 class CompilationError(NvrtcError):
-    """The sources do not compile. `log` is the compiler's."""
+    """The sources do not compile. `log` is the log of the compiler."""
 
     def __init__(self, message: str, log: str) -> None:
         super().__init__(f"{message}\n{log}" if log else message)
@@ -35,7 +35,7 @@ class CompilationError(NvrtcError):
 
 @dataclass(frozen=True)
 class CompiledImage:
-    """What came out: a cubin or PTX without its closing zero, and the compiler's log (warnings, ptxas -v)."""
+    """Output of a compilation: a cubin, or PTX without its final NUL; and the log (warnings, ptxas -v)."""
 
     data: bytes
     log: str
@@ -45,40 +45,40 @@ class Nvrtc:
     """One NVRTC library.
 
     Attributes:
-        path: what was loaded: a file, or a name that the system's loader knows.
-        name: "NVRTC" with its version.
-        version: of the toolkit it comes from, (major, minor).
-        architectures: compute capabilities it compiles for, such as (8, 7), ascending.
+        path: file of the library, or a name that the system's loader finds.
+        name: "NVRTC" and its version.
+        version: version of its CUDA toolkit, (major, minor).
+        architectures: supported compute capabilities such as (8, 7), ascending.
     """
 
     def __init__(self, path: Path | str) -> None:
         """Load a library.
 
         Raises:
-            NvrtcError: it cannot be loaded, or is no NVRTC.
+            NvrtcError: the library cannot be loaded or is not NVRTC.
         """
         self.path = str(path)
         try:
             self._library = ctypes.CDLL(self.path)
             self.version = self._version()
             self.name = "NVRTC {}.{}".format(*self.version)
-            # 13.x looks its builtins up by name alone and finds them only when they are loaded already.
+            # 13.x looks up its builtins by name only, and finds them only if they are already loaded.
             builtins = Path(self.path).with_name("libnvrtc-builtins.so.{}.{}".format(*self.version))
             if builtins.is_file():
                 ctypes.CDLL(str(builtins))
             self.architectures = self._architectures()
         except (OSError, AttributeError) as error:
             raise NvrtcError(
-                f"{self.path} cannot be used as NVRTC ({error}): install nvidia-cuda-nvrtc anew, "
-                "or name another library"
+                f"{self.path} cannot be used as NVRTC ({error}): reinstall nvidia-cuda-nvrtc, "
+                "or use another library"
             ) from error
 
     def compile(self, sources: Sources, architecture: str, flags: Sequence[str]) -> CompiledImage:
-        """Compile to a cubin ("sm_87") or to PTX ("compute_75").
+        """Compile to a cubin (architecture "sm_87") or to PTX ("compute_75").
 
         Raises:
-            CompilationError: the sources do not compile; the message ends with the compiler's log.
-            NvrtcError: NVRTC itself failed.
+            CompilationError: the sources do not compile; the message ends with the log of the compiler.
+            NvrtcError: a function of NVRTC failed.
         """
         program = ctypes.c_void_p()
         names = list(sources.headers)
@@ -137,9 +137,10 @@ class Nvrtc:
 
 
 def find_nvrtc() -> list[str]:
-    """NVRTC libraries on this machine, each once: of pip's wheels, of CUDA toolkits, of the system.
+    """Find NVRTC libraries without loading them: in pip wheels, CUDA toolkits and the system's library path.
 
-    Files that are there, or a name for the system's loader; nothing is loaded.
+    Returns:
+        Files, or a name for the system's loader; each library once.
     """
     places = [
         *((Path(entry), ("nvidia/*/lib",)) for entry in sys.path if entry),
@@ -155,12 +156,12 @@ def find_nvrtc() -> list[str]:
 
 
 def toolkit_folders() -> list[Path]:
-    """CUDA toolkits on this machine: those that the environment names, then the usual folder."""
+    """Folders of CUDA toolkits: those named by CUDA_HOME and CUDA_PATH, then the default one."""
     named = [os.environ[variable] for variable in _TOOLKIT_VARIABLES if os.environ.get(variable)]
     return [folder for folder in map(Path, [*named, _TOOLKIT_FOLDER]) if folder.is_dir()]
 
 
 def _strings(texts: Iterable[str]) -> ctypes.Array[ctypes.c_char_p]:
-    """A `const char*[]`."""
+    """Convert to a C array of `const char*`."""
     encoded = [text.encode() for text in texts]
     return (ctypes.c_char_p * len(encoded))(*encoded)

@@ -1,7 +1,7 @@
-"""The NumPy reference of each kernel: float64 inside, vectorised. Also the CPU path of the product.
+"""NumPy reference of each kernel, computed in float64. It is also the CPU path of the product.
 
-A region of a slice becomes a network input in five steps: rescale → window to [0, 1] → affine resampling
-→ mean and standard deviation → NCHW. Outside the image lies the window's low end, 0.
+A region of a slice becomes a network input in five steps: modality rescale → window to [0, 1] → affine
+resampling → normalisation by mean and standard deviation → NCHW. Outside the image the value is 0.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from stenosis_trt.kernels.regions import FloatArray, box_taps, is_aligned, reach
 Float32Array = npt.NDArray[np.float32]
 StoredPixels = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 Window = tuple[float, float]
-"""Real values that become 0 and 1."""
+"""Real values that map to 0 and 1."""
 
 HEATMAP_TOLERANCE = 1e-3
-"""How far outside of [0, 1] arithmetic of half precision may bring a value of a heatmap, or a probability."""
+"""Accepted deviation from [0, 1] of a heatmap value or probability, from arithmetic in half precision."""
 
 
 @dataclass(frozen=True)
 class RegionSource:
-    """One channel's source: stored values (rows, columns) and what turns them into real values."""
+    """Source of one channel: stored values (rows, columns) and modality rescale."""
 
     stored: StoredPixels
     slope: float = 1.0
@@ -35,14 +35,14 @@ class RegionSource:
 def order_statistics(images: Sequence[StoredPixels], percentiles: Sequence[float]) -> list[int]:
     """Exact percentiles of the stored values of all images together, by counting.
 
-    A percentile p of n values is the order statistic of rank round(p / 100 × (n − 1)), an existing value.
+    Percentile p of n values is the order statistic of rank round(p / 100 × (n − 1)), without interpolation.
 
     Args:
-        images: uint16 or int16 arrays of any shape, all of one dtype; together not empty.
+        images: uint16 or int16 arrays of any shape and one dtype; not all empty.
         percentiles: each in [0, 100].
 
     Returns:
-        One stored value a percentile.
+        One stored value per percentile.
     """
     dtype = images[0].dtype
     lowest = int(np.iinfo(dtype).min)
@@ -58,7 +58,7 @@ def order_statistics(images: Sequence[StoredPixels], percentiles: Sequence[float
 
 
 def window_percentiles(percentiles: tuple[float, float], slope: float) -> tuple[float, float]:
-    """Percentiles of stored values that are those of real ones: from above where the slope is negative."""
+    """Percentiles of stored values for percentiles of real ones: mirrored if the slope is negative."""
     low, high = percentiles
     return (low, high) if slope > 0 else (100.0 - low, 100.0 - high)
 
@@ -69,13 +69,12 @@ def region_window(
     size: tuple[int, int],
     percentiles: tuple[float, float],
 ) -> Window:
-    """Low and high end of a region's window: percentiles of the source pixels in its bounding box.
+    """Window of a region: percentiles of the source pixels in its bounding box, over all channels.
 
-    All channels count together. Channels whose rescale differs are brought to real values by ranking
-    the real values of each one's own order statistics, so a region with equal rescale everywhere is exact.
+    If the rescale of the channels differs, percentiles are taken of real values.
 
     Returns:
-        (low, high) in real values; (0, 0) where the region misses the image.
+        (low, high) in real values; (0, 0) if the region misses the image.
     """
     bounds = region_bounds(affine, size, sources[0].stored.shape)
     if bounds is None:
@@ -95,13 +94,13 @@ def region_window(
 def _axis_filter(
     scale: float, offset: float, outputs: int, inputs: int
 ) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """One axis of the separable filter: bilinear samples at the box prefilter's taps, averaged.
+    """One axis of the separable filter: the mean of bilinear samples at the taps of the box prefilter.
 
-    The taps lie at most one source pixel apart, so n of them reach n + 1 pixels.
+    The taps lie at most one source pixel apart, so n of them read n + 1 pixels.
 
     Returns:
-        Source pixels that each output is made of, int64 (outputs, taps + 1), and their weights of the same
-        shape; a pixel outside the image has weight 0 and the number of one inside.
+        Source pixels of each output, int64 (outputs, taps + 1), and their weights, same shape; pixels outside
+        the image have weight 0 and an index inside.
     """
     taps = box_taps(abs(scale))
     position = (np.arange(outputs)[:, None] + taps[None, :]) * scale + offset
@@ -129,7 +128,7 @@ def _resample_separable(unit: FloatArray, affine: FloatArray, size: tuple[int, i
 
 
 def _resample_gather(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """Resample with any affine: bilinear samples, averaged over the box prefilter's taps."""
+    """Resample with any affine: the mean of bilinear samples at the taps of the box prefilter."""
     height, width = size
     padded = np.pad(unit, 1)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
@@ -151,10 +150,10 @@ def _resample_gather(unit: FloatArray, affine: FloatArray, size: tuple[int, int]
 
 
 def resample(unit: FloatArray, affine: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """Bilinear resampling of `unit` (rows, columns) to `size`, with a box prefilter where it shrinks.
+    """Bilinear resampling of `unit` to `size`, with a box prefilter where the image shrinks.
 
-    Each output pixel is the mean of n × n bilinear samples spread over its area, n the number of source
-    pixels it spans along that axis, rounded up. Outside the image is 0.
+    Each output pixel is the mean of nₓ × nᵧ bilinear samples spread evenly over its area, n being the number
+    of source pixels that it spans along an axis, rounded up. Outside the image the value is 0.
 
     Args:
         unit: float64 (rows, columns).
@@ -176,14 +175,14 @@ def preprocess_region(
     window: Window,
     normalisation: tuple[Sequence[float], Sequence[float]],
 ) -> Float32Array:
-    """One network input from one region.
+    """Compute one network input from one region.
 
     Args:
-        sources: one a channel.
+        sources: one per channel.
         affine: output pixel (x, y) → source pixel (column, row), (2, 3); the same for all channels.
         size: output (height, width).
-        window: real values mapped to 0 and 1; all zeros where the two are equal.
-        normalisation: mean and standard deviation, one of each a channel.
+        window: real values that map to 0 and 1; if they are equal, all values are 0.
+        normalisation: mean and standard deviation of each channel.
 
     Returns:
         float32 (C, height, width).
@@ -200,7 +199,7 @@ def preprocess_region(
 def _windowed_region(
     source: RegionSource, affine: FloatArray, size: tuple[int, int], window: Window
 ) -> FloatArray:
-    """A region in its window, float64 (height, width). Only pixels that it reaches are made real values."""
+    """Resample a region in its window, float64 (height, width). Only pixels that it reads are rescaled."""
     low, high = window
     reached = reached_bounds(affine, size, source.stored.shape)
     if high == low or reached is None:
@@ -213,11 +212,11 @@ def _windowed_region(
 
 
 def input_contrast(batch: Float32Array, std: Sequence[float]) -> FloatArray:
-    """Standard deviation of each network input in its window, which runs from 0 to 1.
+    """Contrast: standard deviation of each network input in units of its window (0 to 1).
 
     Args:
         batch: normalised inputs (N, C, H, W).
-        std: what each channel was divided by.
+        std: standard deviation that each channel was divided by.
 
     Returns:
         float64 (N,).
@@ -227,14 +226,14 @@ def input_contrast(batch: Float32Array, std: Sequence[float]) -> FloatArray:
 
 
 def _numbers(heatmaps: npt.ArrayLike) -> npt.NDArray[np.floating]:
-    """Heatmaps in the precision they come in, NaN as 0: only what is read around peaks need be converted."""
+    """Heatmaps in their own precision, with NaN replaced by 0."""
     maps = np.asarray(heatmaps)
     missing = np.isnan(maps)
     return np.where(missing, maps.dtype.type(0), maps) if missing.any() else maps
 
 
 def _without_invalid(heatmaps: npt.ArrayLike) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
-    """Heatmaps, with zeros in those that have a value that is not finite or below 0; which these are."""
+    """Heatmaps with invalid ones (a value is not finite or below 0) set to 0, and their mask, bool (N, K)."""
     maps = np.asarray(heatmaps)
     valid = (maps.min(axis=(2, 3)) >= -HEATMAP_TOLERANCE) & np.isfinite(maps.max(axis=(2, 3)))
     return (maps if valid.all() else np.where(valid[:, :, None, None], maps, maps.dtype.type(0))), ~valid
@@ -247,11 +246,11 @@ def _peaks(maps: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.intp], npt.ND
 
 
 def keypoint_support(heatmaps: npt.ArrayLike) -> Float32Array:
-    """What every heatmap says of the places where all have their peaks.
+    """Height of every heatmap at the peaks of all heatmaps of an input.
 
     Args:
-        heatmaps: (N, K, h, w), values in [0, 1]; NaN counts as 0, and an invalid map (see `decode_keypoints`)
-            has its peak at the first pixel.
+        heatmaps: (N, K, h, w), values in [0, 1]; NaN counts as 0, and the peak of an invalid map (see
+            `decode_keypoints`) is its first pixel.
 
     Returns:
         float32 (N, K, K): [n, k, j] is the highest value of map k in the 3 × 3 pixels around map j's peak.
@@ -269,19 +268,19 @@ def keypoint_support(heatmaps: npt.ArrayLike) -> Float32Array:
 
 
 def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:
-    """Peak of each heatmap, refined below the pixel.
+    """Subpixel peak of each heatmap.
 
-    Along each axis the position is the vertex of the parabola through the peak and its two neighbours. The
-    shift is at most half a pixel; on the border there is none along that axis. The parabola through their
-    logarithms, exact for a Gaussian, finds the points of real heatmaps no better, nor does their centre of
-    mass: `stenosis_trt.bench.accuracy.subpixel` measures it.
+    Along each axis the position is the vertex of the parabola through the peak and its two neighbours, at
+    most half a pixel from the peak; on the border the shift is 0. On real heatmaps neither the parabola
+    through the logarithms, exact for a Gaussian, nor the centre of mass is more accurate: see
+    `stenosis_trt.bench.accuracy.subpixel`.
 
     Args:
         heatmaps: (N, K, h, w), values in [0, 1].
 
     Returns:
-        float32 (N, K, 3): x, y in heatmap pixels, and the peak's value. A map with a value that is not finite
-        or below 0 has (0, 0, NaN), so that it is not taken for one without a peak.
+        float32 (N, K, 3): x, y in heatmap pixels, and the value of the peak. An invalid map, one with a value
+        that is not finite or below 0, gives (0, 0, NaN), which no valid map does.
     """
     maps, invalid = _without_invalid(heatmaps)
     count, points, height, width = maps.shape
@@ -317,9 +316,9 @@ class CordGeometry:
 
     Attributes:
         ap_mm, transverse_mm: float64 (N,).
-        compression_ratio: AP ÷ transverse, float64 (N,); NaN where the transverse diameter is 0.
-        crossing: whether the two diameters cross, bool (N,).
-        angle_degrees: between the diameters, 0–90, float64 (N,); 0 where one has no length.
+        compression_ratio: AP ÷ transverse, float64 (N,); NaN if the transverse diameter is 0.
+        crossing: True if the diameters cross, bool (N,).
+        angle_degrees: angle between the diameters, 0–90, float64 (N,); 0 if one has no length.
     """
 
     ap_mm: FloatArray
@@ -332,11 +331,11 @@ class CordGeometry:
 def cord_geometry(points: npt.ArrayLike) -> CordGeometry:
     """Measure cords from their four points.
 
-    The compression ratio is the anteroposterior over the transverse diameter, as the Spinal Cord
-    Toolbox's `sct_detect_compression` has it.
+    The compression ratio is the anteroposterior over the transverse diameter, as in the Spinal Cord Toolbox's
+    `sct_detect_compression`.
 
     Args:
-        points: anterior, posterior, left, right in patient coordinates, mm, (N, 4, 3).
+        points: anterior, posterior, left and right point, patient coordinates in mm, (N, 4, 3).
     """
     corners = np.asarray(points, dtype=np.float64)
     ap, transverse = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 2]
@@ -345,8 +344,7 @@ def cord_geometry(points: npt.ArrayLike) -> CordGeometry:
     cosine = np.abs(np.sum(ap * transverse, axis=-1)) / np.where(product > 0, product, 1.0)
     angle = np.where(product > 0, np.degrees(np.arccos(np.clip(cosine, 0.0, 1.0))), 0.0)
 
-    # Solve anterior + a·ap = left + b·transverse in the least-squares sense; they cross where both
-    # parameters lie between the ends.
+    # Least-squares solution of anterior + a·ap = left + b·transverse: they cross if a and b lie in [0, 1].
     start = corners[:, 2] - corners[:, 0]
     aa, tt = np.sum(ap * ap, axis=-1), np.sum(transverse * transverse, axis=-1)
     at = np.sum(ap * transverse, axis=-1)
@@ -357,42 +355,3 @@ def cord_geometry(points: npt.ArrayLike) -> CordGeometry:
     within = (along_ap >= 0) & (along_ap <= 1) & (along_transverse >= 0) & (along_transverse <= 1)
     ratio = np.divide(ap_mm, transverse_mm, out=np.full_like(ap_mm, np.nan), where=transverse_mm > 0)
     return CordGeometry(ap_mm, transverse_mm, ratio, (determinant > 0) & within, angle)
-
-
-@dataclass(frozen=True)
-class LevelChoices:
-    """For each of L levels, the slice of maximal compression near it.
-
-    Attributes:
-        slices: index of the slice, int64 (L,); −1 where none is sound.
-        distance_mm: from the level to the nearest slice, sound or not, float64 (L,); infinite without slices.
-    """
-
-    slices: npt.NDArray[np.int64]
-    distance_mm: FloatArray
-
-
-def maximal_compression(
-    ratios: npt.ArrayLike,
-    sound: npt.ArrayLike,
-    arcs: npt.ArrayLike,
-    level_arcs: npt.ArrayLike,
-    reaches: npt.ArrayLike,
-) -> LevelChoices:
-    """The sound slice of lowest ratio within each level's reach; of equal ones the first.
-
-    Args:
-        ratios: compression ratio of N slices.
-        sound: which of them may be taken, bool (N,).
-        arcs: mm along the canal, (N,).
-        level_arcs: the same of L levels, (L,).
-        reaches: how far from its level a slice may lie, mm, (L,).
-    """
-    distance = np.abs(np.asarray(arcs, dtype=np.float64)[None, :] - np.asarray(level_arcs)[:, None])
-    nearest = distance.min(axis=1, initial=np.inf)
-    if distance.shape[1] == 0:
-        return LevelChoices(np.full(len(distance), -1), nearest)
-    usable = (distance <= np.asarray(reaches)[:, None]) & np.asarray(sound, dtype=bool)[None, :]
-    candidates = np.where(usable, np.asarray(ratios, dtype=np.float64)[None, :], np.inf)
-    lowest = candidates.argmin(axis=1)
-    return LevelChoices(np.where(np.isfinite(candidates.min(axis=1)), lowest, -1), nearest)

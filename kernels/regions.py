@@ -1,7 +1,7 @@
-"""Which pixels regions of slices cover and how finely they are sampled: one answer for reference and kernels.
+"""Geometry of regions, shared by the reference and the kernels: covered pixels and sampling density.
 
-A region is given by its affine, output pixel (x, y) → source pixel (column, row), float64 (2, 3), and its
-size in output pixels, (height, width).
+A region is an affine, output pixel (x, y) → source pixel (column, row), float64 (2, 3), and a size in
+output pixels, (height, width).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Bounds = tuple[slice, slice]
-"""Rows and columns."""
+"""Slices of rows and columns."""
 
 _ALIGNED = 1e-12
 
 
 def outlines(affines: FloatArray, size: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
-    """Lowest and highest (column, row) of the outlines of regions, (N, 2) each, from affines (N, 2, 3)."""
+    """Lowest and highest (column, row) of regions, (N, 2) each, from affines (N, 2, 3)."""
     height, width = size
     linear, offset = affines[:, :, :2], affines[:, :, 2]
     one, other = linear * -0.5, linear * np.array([width - 0.5, height - 0.5])
-    # Rounding keeps the order of sums: the lowest corner is the sum of what is lowest along each axis.
+    # Rounding is monotonic: the lowest corner is the sum of the lowest term along each axis.
     low, high = np.minimum(one, other), np.maximum(one, other)
     return low[:, :, 0] + low[:, :, 1] + offset, high[:, :, 0] + high[:, :, 1] + offset
 
@@ -35,18 +35,18 @@ def covered_pixels(
 
     Args:
         affines: (N, 2, 3).
-        size: of every region.
-        extents: columns and rows of the P images that each region is cut from, (N, P, 2).
+        size: size of every region.
+        extents: columns and rows of the P images of each region, (N, P, 2).
 
     Returns:
-        (N, P, 2) each; along an axis where a region misses its image, the last lies before the first.
+        (N, P, 2) each; if a region misses its image along an axis, the last lies before the first.
     """
     low, high = outlines(affines, size)
     return _within(np.ceil(low)[:, None], np.floor(high)[:, None], extents)
 
 
 def region_bounds(affine: FloatArray, size: tuple[int, int], shape: tuple[int, int]) -> Bounds | None:
-    """Source rows and columns that the region's bounding box covers, or None where it misses the image.
+    """Source rows and columns in the bounding box of a region, or None if it misses the image.
 
     Args:
         affine: (2, 3).
@@ -57,24 +57,24 @@ def region_bounds(affine: FloatArray, size: tuple[int, int], shape: tuple[int, i
 
 
 def reached_bounds(affine: FloatArray, size: tuple[int, int], shape: tuple[int, int]) -> Bounds | None:
-    """Source rows and columns that bilinear samples of the region reach, or None where there are none."""
+    """Source rows and columns that bilinear samples of a region read, or None if there are none."""
     low, high = outlines(affine[None], size)
     return _bounds(*_within(np.floor(low), np.floor(high) + 1, _extent(shape)))
 
 
 def box_counts(scales: FloatArray) -> IntArray:
-    """Samples of the box prefilter along axes on which an output pixel spans `scales` source pixels."""
+    """Samples of the box prefilter along axes where an output pixel spans `scales` source pixels."""
     return np.maximum(np.ceil(scales - 1e-9), 1).astype(np.int64)
 
 
 def box_taps(scale: float) -> FloatArray:
-    """Offsets, in output pixels, of the box prefilter's samples: as many as source pixels are skipped."""
+    """Offsets of the samples of the box prefilter, in output pixels."""
     count = int(box_counts(np.asarray(scale)))
     return np.asarray((np.arange(count) + 0.5) / count - 0.5)
 
 
 def are_aligned(affines: FloatArray) -> BoolArray:
-    """Whether affines (N, 2, 3) only scale, flip and swap axes, (N,)."""
+    """True for each affine (N, 2, 3) that only scales, flips and swaps axes, bool (N,)."""
     sizes = np.abs(affines[:, :, :2])
     diagonal = np.maximum(sizes[:, 0, 0], sizes[:, 1, 1])
     crossed = np.maximum(sizes[:, 0, 1], sizes[:, 1, 0])
@@ -82,7 +82,7 @@ def are_aligned(affines: FloatArray) -> BoolArray:
 
 
 def is_aligned(affine: FloatArray) -> bool:
-    """Whether an affine (2, 3) only scales, flips and swaps axes."""
+    """True if an affine (2, 3) only scales, flips and swaps axes."""
     return bool(are_aligned(affine[None])[0])
 
 
@@ -91,8 +91,8 @@ def _extent(shape: tuple[int, int]) -> IntArray:
 
 
 def _within(low: FloatArray, high: FloatArray, extents: IntArray) -> tuple[IntArray, IntArray]:
-    """Pixels from `low` to `high`, as far as images have them; (column, row) last."""
-    # Cut off before the cast, which is undefined for what no integer holds.
+    """First and last pixel from `low` to `high`, clipped to the images; last axis (column, row)."""
+    # Clip before the cast, which is undefined for values beyond int64.
     first = np.minimum(np.maximum(low, 0), extents).astype(np.int64)
     last = np.maximum(np.minimum(high, extents - 1), -1).astype(np.int64)
     return first, last

@@ -1,7 +1,7 @@
-"""The CUDA sources as one translation unit, their hash, and the flags that every compiler gets.
+"""The CUDA sources as one translation unit, their hash, and the compiler flags.
 
-The hash stands in the manifest of the shipped binaries and in the keys of the cache: code that was compiled
-from other sources is never launched.
+The hash is part of the manifest of the shipped binaries and of the cache keys, so that code compiled from
+other sources is never launched.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from functools import cached_property
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "cuda"
-"""Where the sources lie, in the checkout and in the installed package."""
+"""Folder of the sources, in the checkout and in the installed package."""
 
 MAIN = "kernels.cu"
 """The translation unit; it includes the headers (`*.cuh`) beside it by their bare names."""
 
-FLAGS = ("--std=c++17", "--fmad=false")
-"""Flags of every compilation, spelt so that nvcc and NVRTC both take them.
+FLAGS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
+"""NVRTC flags of every compilation.
 
-Products and sums are fused only where the source says `fmaf`: the CPU build of the tests then does the same
-arithmetic as the device.
+Products and sums are fused only by explicit `fmaf`, so that the CPU build of the tests computes what the
+device computes. With `-v`, ptxas reports the registers and stack of each kernel in the log.
 """
 
 
 @dataclass(frozen=True)
 class Sources:
-    """One translation unit: the text of the main file and of the headers, by the names they include."""
+    """One translation unit: text of the main file, and of the headers by include name."""
 
     main: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def sha256(self) -> str:
-        """Hash over names and contents in the order of the names, as hexadecimal digits."""
+        """SHA-256 over names and contents in order of names, hexadecimal."""
         digest = hashlib.sha256()
         for name, text in sorted({MAIN: self.main, **self.headers}.items()):
             for part in (name.encode(), text.encode()):
@@ -45,10 +45,10 @@ class Sources:
 
 
 def load_sources(folder: Path = FOLDER) -> Sources:
-    """The sources of a folder, as installed.
+    """Load the sources from a folder.
 
     Raises:
-        FileNotFoundError: the main file is not there; the message says how to mend it.
+        FileNotFoundError: the main file is missing; the message says what to do.
     """
     main = folder / MAIN
     if not main.is_file():
@@ -58,5 +58,5 @@ def load_sources(folder: Path = FOLDER) -> Sources:
 
 
 def _text(path: Path) -> str:
-    # Bytes as they are: newline translation would give one file two hashes.
+    # As bytes: newline translation would give the same file two hashes.
     return path.read_bytes().decode("utf-8")

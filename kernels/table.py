@@ -1,4 +1,4 @@
-"""The device kernels by name: what each takes, and its threads. The code is in `cuda/`."""
+"""Table of the device kernels: name, parameters and threads per block. Their code is in `cuda/`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import numpy.typing as npt
 
 from stenosis_trt.kernels.layouts import (
     CORD,
-    CORD_LIMITS,
     FRAME,
     KEYPOINT,
-    LEVEL_CHOICE,
     PLANE,
     RANK_REQUEST,
     REGION,
@@ -23,7 +21,7 @@ from stenosis_trt.kernels.layouts import (
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a kernel: the address of an array of `dtype`, or a plain number."""
+    """One kernel parameter: the address of an array of `dtype`, or a scalar if `array` is False."""
 
     name: str
     dtype: np.dtype[np.generic]
@@ -32,7 +30,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's entry point, its parameters in order, and the threads of a block."""
+    """A kernel's entry point, its parameters in order, and the maximum number of threads per block."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -59,14 +57,14 @@ _STATISTICS = (
 WARP = 32
 STATISTICS_THREADS = 256
 PREPROCESS_THREADS = 128
-COLUMNS = 2
-"""Output columns that one thread of `preprocess` makes."""
+COLUMNS_PER_THREAD = 2
+"""Output columns per thread of `preprocess`."""
 STRIP_ROWS = 32
-"""Output rows that one block of `preprocess` makes."""
-MOST_TAPS = 4
-"""Samples along one axis up to which `preprocess` is used; beyond them, `preprocess_affine`."""
-MOST_MAPS = 8
-"""Heatmaps of one image that `decode_keypoints` takes."""
+"""Output rows per block of `preprocess`."""
+MAX_TAPS = 4
+"""Largest number of box-filter samples per axis for `preprocess`; `preprocess_affine` takes any number."""
+MAX_MAPS = 8
+"""Largest number of heatmaps per image for `decode_keypoints`."""
 CORD_POINTS = 4
 CONTRAST_THREADS = 1024
 
@@ -80,27 +78,19 @@ def _all() -> list[Kernel]:
     ]
     for suffix, dtype in _PRECISIONS:
         planes = (_ARENA, _array("planes", PLANE), _array("windows", WINDOW), _array("out", dtype), *_SIZE)
-        maps = (_array("heatmaps", dtype), _array("frames", FRAME))
-        points, support = _array("points", KEYPOINT), _array("support", np.float32)
-        numbers = (_array("deviations", np.float32), _array("contrasts", np.float32))
+        maps = (_array("heatmaps", dtype), _array("frames", FRAME), _array("points", KEYPOINT))
+        numbers = (_array("stds", np.float32), _array("contrasts", np.float32))
         contrast = (_array("inputs", dtype), *numbers, _int("channels"), _int("pixels"))
-        cord = (*maps, _array("limits", CORD_LIMITS), points, _array("cords", CORD), *_SIZE)
+        decode = (*maps, _array("support", np.float32), *_SIZE)
+        cord = (*maps, _array("cords", CORD), *_SIZE)
         kernels += [
             Kernel(f"preprocess_{suffix}", planes, PREPROCESS_THREADS),
             Kernel(f"preprocess_affine_{suffix}", planes, PREPROCESS_THREADS),
-            Kernel(f"decode_keypoints_{suffix}", (*maps, points, support, *_SIZE), WARP * MOST_MAPS),
+            Kernel(f"decode_keypoints_{suffix}", decode, WARP * MAX_MAPS),
             Kernel(f"cord_geometry_{suffix}", cord, WARP * CORD_POINTS),
             Kernel(f"input_contrast_{suffix}", contrast, CONTRAST_THREADS),
         ]
-    compression = (
-        _array("cords", CORD),
-        _array("arcs", np.float32),
-        _int("slices"),
-        _array("level_arcs", np.float32),
-        _array("reaches", np.float32),
-        _array("choices", LEVEL_CHOICE),
-    )
-    return [*kernels, Kernel("maximal_compression", compression, WARP)]
+    return kernels
 
 
 KERNELS = {kernel.name: kernel for kernel in _all()}

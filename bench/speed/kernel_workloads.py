@@ -11,7 +11,6 @@ from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.kernels import launches
-from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
@@ -19,6 +18,7 @@ from stenosis_trt.kernels.descriptors import (
     statistics_work,
 )
 from stenosis_trt.kernels.layouts import CORD, KEYPOINT, SELECTION, WINDOW
+from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout
 
 _SAGITTAL, _SAGITTAL_MM = (384, 384), 0.65
 _AXIAL, _AXIAL_MM = (320, 320), 0.55
@@ -194,7 +194,6 @@ def decode_workloads(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Ke
     cords = {
         "heatmaps": rng.uniform(0, 1, (axial, 4, 64, 64)).astype(dtype),
         "frames": frames[:axial],
-        "limits": launches.describe_limits(0.3, 60.0, (1.5, 12.0), (5.0, 20.0))[None],
         "points": np.zeros((axial, 4), KEYPOINT),
         "cords": np.zeros(axial, CORD),
     }
@@ -218,10 +217,10 @@ def contrast_workload(rng: np.random.Generator, spec: InputSpec, dtype: npt.DTyp
     inputs = rng.uniform(-2, 2, (LEVEL_COUNT, spec.channels, *spec.size)).astype(dtype)
     arrays = {
         "inputs": inputs,
-        "deviations": np.array(spec.std, np.float32),
+        "stds": np.array(spec.std, np.float32),
         "contrasts": np.zeros(LEVEL_COUNT, np.float32),
     }
     pixels = spec.height * spec.width
-    arguments = ("inputs", "deviations", "contrasts", spec.channels, pixels)
+    arguments = ("inputs", "stds", "contrasts", spec.channels, pixels)
     launch = KernelLaunch(f"input_contrast_{suffix}", launches.contrast_launch(LEVEL_COUNT), arguments)
     return KernelWorkload("contrast", arrays, (launch,), inputs.nbytes + arrays["contrasts"].nbytes)

@@ -1,1 +1,1 @@
-"""Where the models run. One module per backend; `base` holds the interface."""
+"""Backends that run the models: one module each, and their interface in `base`."""

@@ -1,8 +1,8 @@
-"""What every backend offers. The pipe knows nothing else of where it runs.
+"""Interface of a backend, the only part of it that the pipeline knows.
 
-A study is loaded once. Then the levels are located, and with the regions that follow from them the grades and
-the cord are asked for, one after the other, before either answer is waited for: on a GPU the one is computed
-while the host describes the other.
+A study is loaded once. The levels are located first; grades and cord are then requested with regions derived
+from the levels, before waiting for either result, so that a GPU computes one while the host prepares the
+other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 @dataclass(frozen=True)
 class Roi:
-    """One network input to be cut.
+    """Region of interest: one network input to be resampled.
 
     Attributes:
         slices: index of the source slice of each channel.
@@ -43,8 +43,8 @@ class Keypoints:
     Attributes:
         points: LPS, mm, float64 (N, K, 3).
         confidence: height of each peak, float64 (N, K).
-        support: what each map says of the places of all peaks, float64 (N, K, K): [n, k, j] is the height of
-            map k at the peak of map j. None where it was not asked for.
+        support: height of each map at all peaks, float64 (N, K, K): [n, k, j] is the height of map k at the
+            peak of map j. None if not computed.
     """
 
     points: FloatArray
@@ -54,11 +54,11 @@ class Keypoints:
 
 @dataclass(frozen=True)
 class Grades:
-    """What the grader says of N inputs.
+    """Output of the grader for N inputs.
 
     Attributes:
         probabilities: float32 (N, classes).
-        contrast: standard deviation of each input in its window, which runs from 0 to 1; float64 (N,).
+        contrast: standard deviation of each input in units of its window (0 to 1), float64 (N,).
     """
 
     probabilities: Float32Array
@@ -67,23 +67,23 @@ class Grades:
 
 @dataclass(frozen=True)
 class Cords:
-    """The cord on N slices: its four points, in the order of the pack, and what follows from them."""
+    """The cord on N slices: its four points, in the order of the pack, and the measurements."""
 
     keypoints: Keypoints
     geometry: CordGeometry
 
 
 class Pending(Protocol[_T_co]):
-    """An answer that may still be computed."""
+    """A result that may still be computed."""
 
     def result(self) -> _T_co:
-        """Wait for it. What went wrong with it is raised here at the latest."""
+        """Wait for the result. Errors of its computation are raised here at the latest."""
         ...
 
 
 @dataclass(frozen=True)
 class Ready(Generic[_T_co]):
-    """An answer that is there."""
+    """A result that is already computed."""
 
     value: _T_co
 
@@ -93,85 +93,84 @@ class Ready(Generic[_T_co]):
 
 
 class BackendStudy(Protocol):
-    """A loaded study. Any number of regions may be asked for, also none.
+    """A loaded study. Its methods take any number of regions, including none.
 
-    Its methods raise ModelOutputError where a model answers what no model may.
+    They raise ModelOutputError if the output of a model is invalid.
     """
 
     def locate(self, rois: Sequence[Roi]) -> Pending[Keypoints]:
-        """What the model "levels" sees in regions of sagittal slices: one map a disc level."""
+        """Run the model "levels" on regions of sagittal slices: one keypoint per disc level."""
         ...
 
     def grade(self, rois: Sequence[Roi]) -> Pending[Grades]:
-        """What the model "grader" makes of regions of sagittal slices."""
+        """Run the model "grader" on regions of sagittal slices."""
         ...
 
     def measure(self, rois: Sequence[Roi]) -> Pending[Cords]:
-        """What the model "cord" sees in regions of axial slices, measured."""
+        """Run the model "cord" on regions of axial slices and measure the cord."""
         ...
 
     def close(self) -> None:
-        """Give back what the study takes. Answers that were not waited for are lost."""
+        """Release the resources of the study. Results that were not waited for are lost."""
         ...
 
 
 class ReadingSlot(Protocol):
-    """Where the slices of one study lie."""
+    """A part of the reading memory that holds the slices of one study."""
 
     def add_release_wait(self, wait: Callable[[], None]) -> None:
-        """Have `wait` called before another study is read into it."""
+        """Call `wait` before another study is read into the slot."""
         ...
 
 
 class ReadingMemory(Protocol):
-    """Memory that studies are read into.
+    """Memory that studies are decoded into.
 
     Attributes:
-        array: all of it, uint8 (bytes,).
+        array: the whole memory, uint8 (bytes,).
     """
 
     array: npt.NDArray[np.uint8]
 
     def offset_of(self, array: npt.NDArray[Any]) -> int | None:
-        """First byte of an array in it; None where that lies elsewhere."""
+        """Offset of an array in the memory, in bytes; None if it lies outside."""
         ...
 
     def slot_of(self, array: npt.NDArray[Any]) -> ReadingSlot | None:
-        """The slot that an array lies in; None where it lies elsewhere."""
+        """Slot that an array lies in; None if it lies outside."""
         ...
 
 
 class Backend(Protocol):
-    """Preprocessing, inference, decoding and measuring on one device. Only a backend holds state.
+    """Preprocessing, inference, decoding and measurement on one device.
 
     Attributes:
-        name: of the backend.
+        name: name of the backend.
     """
 
     name: str
 
     @property
     def reading_bytes(self) -> int:
-        """Size of the memory that each study is best read into, and that `set_reading_memory` is to be
-        given; 0 where arrays of their own are as good."""
+        """Bytes of reading memory per study for `set_reading_memory`; 0 if the backend does not use it."""
         ...
 
     def set_reading_memory(self, memory: ReadingMemory) -> None:
-        """Studies are read into this memory from now on. It stays until the backend is closed."""
+        """Announce the memory that studies are decoded into. It must outlive the backend."""
         ...
 
     def prefetch(self, study: LoadedStudy) -> None:
-        """A study is going to be loaded next. May be called on another thread, while one is computed."""
+        """Announce the study that is loaded next. May be called from another thread."""
         ...
 
     def load(self, study: LoadedStudy) -> BackendStudy:
-        """Have a study's slices where they are computed on. One study is loaded at a time."""
+        """Make the slices of a study available to the device. One study is loaded at a time."""
         ...
 
     def record(self) -> dict[str, Any]:
-        """What run.json keeps of how it computed."""
+        """Record of how it computed, for run.json."""
         ...
 
     def close(self) -> None:
-        """Give back what the backend holds. It is not used afterwards."""
+        """Release all resources. The backend cannot be used afterwards."""
         ...

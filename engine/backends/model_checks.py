@@ -1,8 +1,7 @@
-"""Whether a model is what its pack says: its tensors before it runs, its values whenever it has run.
+"""Checks of a model against its specification: its tensors when it is opened, its output after each run.
 
-A model that is wrong when it is opened is the pack's fault (`PackError`), and none can be graded. One that
-answers noise as it should and then gives invalid values for the images of a study concerns that study alone
-(`ModelOutputError`): the others can be graded.
+A model that fails when it is opened makes the pack unusable (`PackError`). A model that passes then and later
+gives invalid values for the images of a study affects that study only (`ModelOutputError`).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _STAGES = {"levels": Stage.LEVELS, "grader": Stage.GRADE, "cord": Stage.CORD}
 
 
 class ModelOutputError(StenosisError):
-    """A model answered the images of one study with values that no model may give.
+    """A model gave invalid values for the images of one study.
 
     Attributes:
         model: the specification of the model.
@@ -41,7 +40,7 @@ class ModelOutputError(StenosisError):
 
 
 def model_error(model: ModelSpec, fault: str) -> PackError:
-    """The PackError of a model with this fault."""
+    """Create the PackError for a model with this fault."""
     return PackError(f"{model.file} cannot be used as the model {model.name}: {fault}.", _ADVICE)
 
 
@@ -53,12 +52,12 @@ def check_tensor(
     Args:
         model: the specification.
         name: "input" or "output".
-        wanted: the shape without the batch.
-        shape: what the model says, with the batch; anything but an int is a size that is not fixed.
-        is_float32: whether its values are.
+        wanted: specified shape without the batch.
+        shape: shape in the model with the batch; an entry that is not an int is dynamic.
+        is_float32: True if the tensor is float32.
 
     Raises:
-        PackError: the type is another, a fixed size differs, or the batch is fixed.
+        PackError: the type or a fixed size differs, or the batch is fixed.
     """
     shown = f"its {name} is {_shown(shape)}, not {_shown(('batch', *wanted))}"
     if not is_float32:
@@ -72,11 +71,11 @@ def check_tensor(
 
 
 def check_values(model: ModelSpec, batch: Float32Array, output: Float32Array) -> None:
-    """Check what a model made of `batch`.
+    """Check the output of a model for `batch`.
 
     Raises:
         ModelOutputError: see `check_output`.
-        ValueError: the input was not finite, and the model is not to blame.
+        ValueError: the input is not finite.
     """
     if not np.isfinite(batch).all():
         raise ValueError(f"The input of the model {model.name} is not finite.")
@@ -84,11 +83,11 @@ def check_values(model: ModelSpec, batch: Float32Array, output: Float32Array) ->
 
 
 def check_output(model: ModelSpec, inputs: int, output: Float32Array) -> None:
-    """Check what a model made of so many inputs.
+    """Check the output of a model for `inputs` inputs.
 
     Raises:
-        ModelOutputError: the shape is not the specification's, a value is not finite or not in [0, 1], or the
-            probabilities of a row do not add up to 1.
+        ModelOutputError: the shape differs from the specification, a value is not finite or not in [0, 1], or
+            the probabilities of a row do not add up to 1.
     """
     wanted = (inputs, *model.output_shape)
     if output.shape != wanted:
@@ -102,9 +101,9 @@ def check_output(model: ModelSpec, inputs: int, output: Float32Array) -> None:
 
 
 def check_confidence(model: ModelSpec, confidence: Float32Array) -> None:
-    """Check the peaks of a model's heatmaps, where the heatmaps stay on the device.
+    """Check the peaks of heatmaps that stay on the device.
 
-    The kernels answer NaN for the peak of a map that has a value which is not finite or below zero: see
+    The kernels give a peak of NaN for a map with a value that is not finite or below 0: see
     `decode_keypoints`.
 
     Raises:
@@ -126,7 +125,7 @@ def _check_range(model: ModelSpec, values: Float32Array) -> None:
 
 
 def noise_batch(model: ModelSpec) -> Float32Array:
-    """Two images of noise, normalised as the model's input is: float32 (2, C, H, W)."""
+    """Two normalised images of noise as input of a model, float32 (2, C, H, W)."""
     image = np.random.default_rng(0).random((2, *model.input_shape), dtype=np.float32)
     mean, std = (np.array(value, np.float32)[:, None, None] for value in (model.input.mean, model.input.std))
     return (image - mean) / std

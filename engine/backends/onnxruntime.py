@@ -1,4 +1,4 @@
-"""The CPU backend: the kernels' NumPy reference, and ONNX Runtime for the models."""
+"""CPU backend: NumPy reference of the kernels, and ONNX Runtime for the models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, preprocess_region, region_window
 
 _MAX_BATCH = 16
-"""Inputs given to ONNX Runtime at once: activations of more would raise the peak of memory, not the speed."""
+"""Largest batch for ONNX Runtime: larger ones increase the peak memory but not the speed."""
 
 _ERRORS = (
     state.Fail,
@@ -35,25 +35,25 @@ _ERRORS = (
     state.NotImplemented,
     state.RuntimeException,
 )
-"""What ONNX Runtime raises on a file that is no model, or none that it can run."""
+"""Exceptions of ONNX Runtime for a file that is not a model, or that it cannot run."""
 _LONGEST = 200
-"""Characters of its messages that are shown: some quote the graph."""
+"""Characters of its messages that are quoted: some contain the graph."""
 _SILENT = 4
-"""Severity of what ONNX Runtime still writes to standard error: what fails is raised as well."""
+"""Minimum severity (fatal) that ONNX Runtime logs to standard error: failures are also raised."""
 
 
 class OnnxRuntimeBackend(StepwiseBackend):
     """Runs a pack's ONNX models on the CPU.
 
-    Every model is opened, compared with its specification and tried on noise at once, so that a pack that
-    cannot be used is found before the first study.
+    The constructor opens every model, checks it against its specification and runs it on noise, so that an
+    unusable pack is found before the first study.
 
     Args:
         pack: the models.
-        threads: threads within an operator; None takes all cores this process may use.
+        threads: threads per operator; None for all cores available to this process.
 
     Raises:
-        PackError: a model cannot be loaded or run, or is not what pack.json says.
+        PackError: a model cannot be loaded or run, or differs from pack.json.
     """
 
     name = "onnxruntime"
@@ -81,7 +81,7 @@ class OnnxRuntimeBackend(StepwiseBackend):
         """See `StepwiseBackend.infer`.
 
         Raises:
-            ModelOutputError: what came out is not what the model's specification says.
+            ModelOutputError: the output differs from the specification of the model.
         """
         session = self._sessions[model]
         name = session.get_inputs()[0].name
@@ -106,10 +106,10 @@ class OnnxRuntimeBackend(StepwiseBackend):
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
-        # Between studies the threads would otherwise spin and keep the reader from the cores.
+        # Otherwise idle threads spin and take the cores from the reader.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Quantised models are computed as they are written. What ONNX Runtime 1.32 makes of Q/DQ in half
-        # precision differs from that by up to 0.17 of a heatmap, and is no faster.
+        # Run quantised models as they are written. The Q/DQ rewrite of ONNX Runtime 1.32 in half precision
+        # changes heatmaps by up to 0.17, and is no faster.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             session = onnxruntime.InferenceSession(
@@ -134,10 +134,10 @@ class OnnxRuntimeBackend(StepwiseBackend):
         except _ERRORS as error:
             raise model_error(model, f"ONNX Runtime cannot run it ({_line(error)})") from error
         except ModelOutputError as error:
-            # What noise is answered with so, no study's images are to blame for.
+            # Invalid output for noise is a fault of the model, not of a study.
             raise model_error(model, error.fault) from error
 
 
 def _line(error: Exception) -> str:
-    """The message on one line, cut where it is long."""
+    """The message on one line, truncated."""
     return " ".join(str(error).split())[:_LONGEST]

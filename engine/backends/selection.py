@@ -1,4 +1,4 @@
-"""Which backend a run takes, and why."""
+"""Choose and open the backend of a run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ DEVICES = (AUTO, "cpu", "gpu")
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """A backend, and why it and no better one.
+    """A chosen backend and the reason for the choice.
 
     Attributes:
-        backend: its name.
-        reason: in words, for "because …".
-        advice: how to get a better one, or "".
-        precision: that the models run in.
-        details: of the GPU: flavour and version of TensorRT, and of each model's plan its file, hash and
-            precision; for run.json.
-        plans: that the GPU is used with; None on the CPU.
+        backend: name of the backend.
+        reason: reason for the choice, to follow "because".
+        advice: how to get a faster backend, or "".
+        precision: precision that the models run in.
+        details: for run.json, on a GPU: flavour and version of TensorRT, and file, hash and precision of the
+            plan of each model.
+        plans: plans to use on the GPU; None on the CPU.
     """
 
     backend: str
@@ -42,13 +42,13 @@ class BackendChoice:
 
     @property
     def fingerprint_fields(self) -> dict[str, str]:
-        """What of it can change results."""
+        """The properties that can affect results."""
         names = ("flavour", "version")
         return {"backend": self.backend, **{k: self.details[k] for k in names if k in self.details}}
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that no machine has.
+    """Check the name of a device.
 
     Raises:
         DeviceError: it is not one of `DEVICES`.
@@ -60,18 +60,18 @@ def check_device(device: str) -> None:
 def choose_backend(
     device: str, pack: Pack, precision: str = "fp32", gpu: GpuOptions | None = None
 ) -> BackendChoice:
-    """Choose a backend for `device`, one of `DEVICES`. No GPU is opened.
+    """Choose a backend without opening a GPU.
 
     Args:
-        device: "gpu" never falls back to the CPU.
-        pack: as it was loaded.
-        precision: one of the pack's, or "auto": on a GPU FP16, where the pack has models in it that passed
-            the gate and plans of them, else FP32; on the CPU FP32.
-        gpu: how a GPU is to be used.
+        device: one of `DEVICES`; "gpu" never falls back to the CPU.
+        pack: a loaded pack.
+        precision: a precision of the pack, or "auto": FP16 on a GPU if the pack has FP16 models that passed
+            the gate, and plans of them, else FP32; FP32 on the CPU.
+        gpu: options of the GPU.
 
     Raises:
-        DeviceError: there is no such device, or "gpu" was asked for and cannot be had.
-        PackError: plans were to be built, and the pack cannot be written to.
+        DeviceError: there is no such device, or "gpu" was requested and is not available.
+        PackError: plans are to be built, and the pack is not writable.
     """
     check_device(device)
     if device == "cpu":
@@ -111,16 +111,14 @@ def open_backend(
     threads: int | None = None,
     gpu: GpuOptions | None = None,
 ) -> tuple[Backend, BackendChoice]:
-    """Open the backend that `choose_backend` chooses; where "auto" chose a GPU that cannot be opened, the
-    CPU's.
+    """Open the backend that `choose_backend` chooses, or that of the CPU if "auto" fails to open the GPU.
 
     Args:
         pack, device, precision, gpu: see `choose_backend`.
-        threads: of the CPU's; None for all cores.
+        threads: threads of the CPU backend; None for all cores.
 
     Raises:
-        DeviceError, PackError: as `choose_backend`; or the GPU that was asked for cannot be opened; or a
-            model cannot
+        DeviceError, PackError: as `choose_backend`; or the requested GPU cannot be opened, or a model cannot
             be used.
     """
     decision = choose_backend(device, pack, precision, gpu)
@@ -141,19 +139,19 @@ def open_backend(
 
 
 def announce(decision: BackendChoice) -> None:
-    """Say which backend was taken, why, and how to get a better one."""
+    """Print the chosen backend, the reason, and how to get a faster one."""
     lines = [f"Backend: {decision.backend}, because {decision.reason}.", decision.advice]
     print_message(" ".join(filter(None, lines)))
 
 
 def _in_words(chosen: ChosenPlans) -> str:
-    """What plans are used: their folders' names have their precision."""
+    """Name the plans in use by their folders, which contain the precision."""
     folders = dict.fromkeys(plan.path.parent.name for plan in chosen.plans.values())
     return f"with the plans in {' and '.join(folders)}"
 
 
 def _choose(pack: Pack, precision: str, gpu: GpuOptions) -> tuple[str, ChosenPlans]:
-    """The precision and its plans. "auto" tries FP16, then FP32, and builds plans only of the last one."""
+    """Choose precision and plans. "auto" tries FP16, then FP32, and builds missing plans of FP32 only."""
     if precision == AUTO:
         if all("fp16" in model.variants and model.variants["fp16"].passed for model in pack.models.values()):
             with suppress(PlanError):
@@ -169,7 +167,7 @@ def _on_cpu_in(precision: str) -> str:
 def _on_cpu(error: CudaError | TensorRTError, precision: str) -> BackendChoice:
     reason = error.reason.rstrip(".")
     if isinstance(error, NoGpuError):
-        # Most machines have none: nothing is wrong, and nothing to be done.
+        # Most machines have no GPU: no advice is needed.
         return BackendChoice(
             "onnxruntime", f"{reason[:1].lower()}{reason[1:]}", precision=_on_cpu_in(precision)
         )

@@ -1,4 +1,4 @@
-"""A backend in three steps on the host, each of which can be watched or replaced: what runs on a CPU."""
+"""Base class of backends that preprocess, infer and decode in separate steps on the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stenosis_trt.kernels.reference import cord_geometry, input_contrast, keypoi
 
 
 class StepwiseBackend(ABC):
-    """A `Backend` whose studies are cut, inferred and decoded by methods of its own."""
+    """A `Backend` with one overridable method per step."""
 
     name: str
 
@@ -38,7 +38,7 @@ class StepwiseBackend(ABC):
 
     @abstractmethod
     def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
-        """Cut, window, resample and normalise: float32 (len(rois), C, H, W)."""
+        """Window, resample and normalise regions: float32 (len(rois), C, H, W)."""
 
     @abstractmethod
     def infer(self, model: str, batch: Float32Array) -> Float32Array:
@@ -47,7 +47,7 @@ class StepwiseBackend(ABC):
         Returns heatmaps (N, K, h, w) in [0, 1] or probabilities (N, classes), float32.
 
         Raises:
-            ModelOutputError: the model gives anything else.
+            ModelOutputError: the output is invalid.
         """
 
     @abstractmethod
@@ -78,7 +78,7 @@ class StepwiseBackend(ABC):
 
 
 class StepwiseStudy:
-    """See `BackendStudy`. Every answer is there when it is returned."""
+    """See `BackendStudy`. Every result is computed when it is returned."""
 
     def __init__(self, backend: StepwiseBackend, study: LoadedStudy) -> None:
         self._backend, self._study = backend, study
@@ -118,13 +118,13 @@ class StepwiseStudy:
 def patient_keypoints(
     slices: Sequence[LoadedSlice], rois: Sequence[Roi], decoded: Float32Array, stride: int
 ) -> Keypoints:
-    """Peaks in heatmaps → peaks in the patient.
+    """Transform peaks from heatmap pixels to patient coordinates.
 
     Args:
-        slices: of which the regions are; a region lies in the slice of its middle channel.
+        slices: source slices; a region lies in the slice of its middle channel.
         rois: N regions.
         decoded: x, y in heatmap pixels and confidence, (N, K, 3).
-        stride: input pixels a heatmap pixel.
+        stride: input pixels per heatmap pixel.
     """
     xy = heatmap_to_input(decoded[..., :2], stride)
     points = [

@@ -1,7 +1,7 @@
-"""The GPU backend: the kernels and TensorRT. Pixels go up once, a handful of numbers comes back.
+"""GPU backend: the kernels and TensorRT. Pixels are uploaded once; only results are downloaded.
 
-All of it runs on one stream. The host waits twice a study: for the levels, since the regions of the rest
-follow from them, and for the rest. What runs between those is in `engine/gpu`.
+All computation runs on one stream. The host waits twice per study: for the levels, from which the regions of
+grades and cord follow, and for those. The parts of the backend are in `backends/gpu`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints, ReadingMemory, Roi
-from stenosis_trt.engine.backends.gpu.answers import BatchArrays, to_cords, to_grades, to_keypoints
 from stenosis_trt.engine.backends.gpu.arena import Arena, PlacedStudy
 from stenosis_trt.engine.backends.gpu.inputs import PlacedSlice, describe_inputs
 from stenosis_trt.engine.backends.gpu.keep_warm import KeepWarm
 from stenosis_trt.engine.backends.gpu.memory import MemoryBudget
+from stenosis_trt.engine.backends.gpu.noise import central_roi, copy_into_memory, noise_study
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
+from stenosis_trt.engine.backends.gpu.results import BatchArrays, to_cords, to_grades, to_keypoints
 from stenosis_trt.engine.backends.gpu.stage import ModelStage, PendingBatch, StageResources
-from stenosis_trt.engine.backends.gpu.trial import central_roi, copy_into_memory, noise_study
 from stenosis_trt.engine.backends.model_checks import ModelOutputError, check_output
 from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
@@ -42,26 +42,26 @@ from stenosis_trt.kernels.launches import statistics_blocks
 _LOG = logging.getLogger(__name__)
 
 _FINE_SPACING_MM = 0.5
-"""Of images whose regions get as many blocks for their statistics as suit them; finer ones take longer."""
+"""Pixel spacing that the blocks of the statistics are chosen for; finer images take longer."""
 _FIRST_RUNS = 2
-"""At an address of pixels that is new: once as it is, once as it was captured."""
+"""Runs after which a batch is fast: one without a graph, one with it."""
 _TRIALS = 5
 
 _T = TypeVar("_T")
 
 
 class TensorRtBackend:
-    """Runs a pack's plans on a GPU.
+    """Runs the plans of a pack on a GPU.
 
-    Every plan is loaded, compared with the pack's specification, and every batch of it run on noise, so that
-    what cannot be used is found before the first study, and nothing is made while studies are graded.
+    The constructor loads every plan, checks it against the pack and runs every batch size on noise, so that
+    an unusable plan is found before the first study, and grading allocates nothing.
 
     Attributes:
-        name: "tensorrt", whatever the flavour.
-        notes: what is slower or other than it was meant to be, in words.
-        warm_up_seconds: what opening took.
-        device, stream: where it computes.
-        arena, budget: its memory.
+        name: "tensorrt" for both flavours.
+        notes: messages about what is slower or different than intended.
+        warm_up_seconds: duration of the constructor.
+        device, stream: device and stream of the computation.
+        arena, budget: device memory.
     """
 
     name = "tensorrt"
@@ -72,11 +72,11 @@ class TensorRtBackend:
         return self._slot_bytes
 
     def __init__(self, pack: Pack, chosen: ChosenPlans, options: GpuOptions | None = None) -> None:
-        """Open the GPU and make ready.
+        """Open the GPU and warm up.
 
         Raises:
-            CudaError: the GPU, PyCUDA or the kernels cannot be used, or there is not enough memory.
-            TensorRTError: a plan cannot be used, or answers what no model may.
+            CudaError: the GPU, PyCUDA or the kernels cannot be used, or memory is short.
+            TensorRTError: a plan cannot be used, or gives invalid output.
         """
         start = time.perf_counter()
         options = options or GpuOptions()
@@ -99,7 +99,7 @@ class TensorRtBackend:
         """See `Backend.load`.
 
         Raises:
-            CudaError: there is not enough memory, or the GPU is lost.
+            CudaError: memory is short, or the GPU is lost.
         """
         if self._keep_warm is not None:
             self._keep_warm.gpu_lock.acquire()
@@ -119,14 +119,15 @@ class TensorRtBackend:
         return GpuStudy(self, placed)
 
     def set_reading_memory(self, memory: ReadingMemory) -> None:
-        """See `Backend.set_reading_memory`. Where the GPU shares the machine's memory, what is read is
-        computed as it is, without a copy, if that is measured to be faster. Where it cannot be page-locked,
-        that is noted, and it is copied from as any other.
+        """See `Backend.set_reading_memory`.
+
+        If the GPU shares the memory of the host, kernels read it in place if that is measured to be faster.
+        If it cannot be page-locked, a note says so, and copies are slower.
 
         Raises:
             CudaError: the GPU is lost.
         """
-        with self._at_work():
+        with self._holding_gpu():
             try:
                 self.arena.set_reading_memory(memory)
             except CudaError as error:
@@ -142,14 +143,14 @@ class TensorRtBackend:
                 self.arena.mapped = mapped_ms < copied_ms
                 self._integrated = {"copied_ms": copied_ms, "mapped_ms": mapped_ms}
                 if self.arena.mapped:
-                    # At the arena's own address every batch was captured when the backend was opened.
+                    # Graphs for the address of the arena were captured by the constructor.
                     self._warm_up(study)
 
     def prefetch(self, study: LoadedStudy) -> None:
         """See `Backend.prefetch`.
 
         Raises:
-            CudaError: the driver refused.
+            CudaError: a driver call failed.
         """
         self.arena.prefetch(study)
 
@@ -158,18 +159,18 @@ class TensorRtBackend:
         try:
             self._resources.close()
         except CudaError as error:
-            # Whoever used the GPU has been told.
+            # The loss of the GPU was raised where it was used.
             if not error.device_lost:
                 raise
 
     def note(self, text: str) -> None:
-        """Keep something that a user should know, and log it once."""
+        """Add a message for the user, and log it once."""
         if text not in self.notes:
             self.notes.append(text)
             _LOG.warning("%s", text)
 
     def record(self) -> dict[str, Any]:
-        """What run.json keeps of how the GPU was used."""
+        """See `Backend.record`."""
         return {
             "gpu": self.device.name,
             "compute_capability": "{}.{}".format(*self.device.compute_capability),
@@ -185,18 +186,18 @@ class TensorRtBackend:
         }
 
     def stage(self, model: str) -> ModelStage:
-        """Where a model runs."""
+        """Stage of a model."""
         return self._stages[model]
 
     def release_gpu(self) -> None:
-        """Nobody works on the GPU any more: a study was closed, or could not be loaded."""
+        """Release the GPU after a study was closed or could not be loaded."""
         if self._keep_warm is not None:
             self._keep_warm.restart_timer()
             self._keep_warm.gpu_lock.release()
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """In which nobody else keeps the GPU warm."""
+    def _holding_gpu(self) -> Iterator[None]:
+        """Context manager in which the GPU is not kept warm by dummy work."""
         if self._keep_warm is not None:
             self._keep_warm.gpu_lock.acquire()
         try:
@@ -255,7 +256,7 @@ class TensorRtBackend:
         self.note(f"The GPU does not capture CUDA graphs here ({reason.rstrip('.')}): launched one by one.")
 
     def _warm_up(self, study: LoadedStudy) -> None:
-        """Run every batch of every model: once as it is, once as it was captured."""
+        """Run every batch size of every model: once without a graph, once with it."""
         for name, stage in self._stages.items():
             for batch in stage.batches:
                 for _ in range(_FIRST_RUNS):
@@ -263,7 +264,7 @@ class TensorRtBackend:
                     _check_noise(stage, batch)
 
     def _try(self, study: LoadedStudy, name: str, batch: int) -> None:
-        """Load a study and run one batch of one model, the same region over and over."""
+        """Load a study and run one batch of one model on copies of one region."""
         stage, placed = self._stages[name], self.arena.load(study)
         try:
             slices = placed.axial if name == "cord" else placed.sagittal
@@ -274,7 +275,7 @@ class TensorRtBackend:
             self.arena.release(placed)
 
     def _milliseconds(self, study: LoadedStudy, mapped: bool) -> float:
-        """Median of what a study takes with the largest batch of each model, copied or read as it is."""
+        """Median time for a study with the largest batch of each model, copied or read in place, in ms."""
         self.arena.mapped = mapped
         times = []
         for _ in range(_FIRST_RUNS + _TRIALS):
@@ -290,23 +291,23 @@ class GpuStudy:
 
     def __init__(self, backend: TensorRtBackend, placed: PlacedStudy) -> None:
         self._backend, self._placed = backend, placed
-        self._asked: list[PendingBatch] = []
+        self._submitted: list[PendingBatch] = []
         self._closed = False
 
-    def locate(self, rois: Sequence[Roi]) -> _Parts[Keypoints]:
+    def locate(self, rois: Sequence[Roi]) -> _PendingBatches[Keypoints]:
         """See `BackendStudy.locate`."""
-        answers = self._ask("levels", self._placed.sagittal, rois)
-        return _Parts(answers, partial(to_keypoints, self._backend.pack.models["levels"]))
+        batches = self._submit("levels", self._placed.sagittal, rois)
+        return _PendingBatches(batches, partial(to_keypoints, self._backend.pack.models["levels"]))
 
-    def grade(self, rois: Sequence[Roi]) -> _Parts[Grades]:
+    def grade(self, rois: Sequence[Roi]) -> _PendingBatches[Grades]:
         """See `BackendStudy.grade`."""
-        answers = self._ask("grader", self._placed.sagittal, rois)
-        return _Parts(answers, partial(to_grades, self._backend.pack.models["grader"]))
+        batches = self._submit("grader", self._placed.sagittal, rois)
+        return _PendingBatches(batches, partial(to_grades, self._backend.pack.models["grader"]))
 
-    def measure(self, rois: Sequence[Roi]) -> _Parts[Cords]:
+    def measure(self, rois: Sequence[Roi]) -> _PendingBatches[Cords]:
         """See `BackendStudy.measure`."""
-        answers = self._ask("cord", self._placed.axial, rois)
-        return _Parts(answers, partial(to_cords, self._backend.pack.models["cord"]))
+        batches = self._submit("cord", self._placed.axial, rois)
+        return _PendingBatches(batches, partial(to_cords, self._backend.pack.models["cord"]))
 
     def close(self) -> None:
         """See `BackendStudy.close`."""
@@ -314,51 +315,51 @@ class GpuStudy:
             return
         self._closed = True
         try:
-            for answer in self._asked:
-                # What nobody waited for is lost, and its error with it: there may be another one on its way.
+            for batch in self._submitted:
+                # Results that were not waited for are lost with their errors. Do not mask another exception.
                 with suppress(CudaError):
-                    answer.result()
+                    batch.result()
         finally:
             self._backend.arena.release(self._placed)
             self._backend.release_gpu()
 
-    def _ask(self, model: str, slices: Sequence[PlacedSlice], rois: Sequence[Roi]) -> list[PendingBatch]:
-        """Regions in as many batches as it takes."""
+    def _submit(self, model: str, slices: Sequence[PlacedSlice], rois: Sequence[Roi]) -> list[PendingBatch]:
+        """Submit regions in as many batches as necessary."""
         stage = self._backend.stage(model)
-        before = len(self._asked)
+        before = len(self._submitted)
         largest = stage.batches[-1]
         for first in range(0, len(rois), largest):
             part = rois[first : first + largest]
             batch = stage.batch_for(len(part))
             inputs = describe_inputs(slices, part, stage.model, batch, stage.statistics_blocks)
-            self._asked.append(stage.submit(inputs, batch, self._placed.address, self._placed.ready))
-        return self._asked[before:]
+            self._submitted.append(stage.submit(inputs, batch, self._placed.address, self._placed.ready))
+        return self._submitted[before:]
 
 
 @dataclass(frozen=True)
-class _Parts(Generic[_T]):
-    """An answer in parts. See `Pending`."""
+class _PendingBatches(Generic[_T]):
+    """Result of several batches. See `Pending`."""
 
-    answers: Sequence[PendingBatch]
+    batches: Sequence[PendingBatch]
     convert: Callable[[BatchArrays], _T]
 
     def result(self) -> _T:
         """See `Pending.result`."""
-        parts = [answer.result() for answer in self.answers]
+        parts = [batch.result() for batch in self.batches]
         names = parts[0] if parts else ()
         return self.convert({name: [part[name] for part in parts] for name in names})
 
 
 def _check_noise(stage: ModelStage, batch: int) -> None:
-    """Check all that a plan answered for a batch of noise.
+    """Check the raw outputs of a plan for a batch of noise.
 
     Raises:
-        TensorRTError: a value is one that no model may give.
+        TensorRTError: a value is invalid.
     """
     try:
         check_output(stage.model, batch, stage.network_outputs(batch))
     except ModelOutputError as error:
-        # Of the two, the plan is what was made for this GPU: the model may well be right on the CPU.
+        # Blame the plan, which was built for this GPU, rather than the model, which may be fine on the CPU.
         raise TensorRTError(
             f"The plan of {stage.model.name} gives invalid values for a batch of {batch} images of noise: "
             f"{error.fault}.",
@@ -367,7 +368,7 @@ def _check_noise(stage: ModelStage, batch: int) -> None:
 
 
 def _check_plan(model: ModelSpec, plan: LoadedPlan) -> None:
-    """Compare a plan's tensors with what the pack says of the model."""
+    """Check the tensors of a plan against the specification of the model in the pack."""
     for name, wanted, found in (
         ("input", model.input_shape, plan.input_shape),
         ("output", model.output_shape, plan.output_shape),

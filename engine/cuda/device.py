@@ -1,4 +1,4 @@
-"""The GPU through PyCUDA, of which this is the only importer, when a device is opened and not before.
+"""Devices, streams and events. The only module that imports PyCUDA, when a device is opened.
 
     with Device() as device, device.current():
         stream, module = Stream(device), Module(device, cubin)
@@ -8,9 +8,9 @@
         scaled.copy_to(pixels.array, stream)
         stream.synchronize()
 
-`cuda_memory`, `cuda_module` and `cuda_graph` have the rest. Everything is closed once: by `close`, by `with`,
-or at the latest with the device. What is given to a stream, or waits for one, is called inside
-`with device.current():`, on whatever thread; things can be made and closed anywhere.
+See `memory`, `module` and `graph` for the other resources. Resources are closed by `close`, by `with`, or at
+the latest with their device. Calls that enqueue work or wait for a stream must run inside
+`with device.current():`, on any thread; resources can be created and closed anywhere.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from typing import Any, TypeVar
 from stenosis_trt.engine.cuda.driver import CudaError, call_driver, error_from_message
 
 _NON_BLOCKING = 1
-"""CU_STREAM_NON_BLOCKING: independent of what other libraries do on the default stream."""
+"""CU_STREAM_NON_BLOCKING: no implicit synchronisation with the default stream."""
 _WITHOUT_TIMING = 2
 """CU_EVENT_DISABLE_TIMING."""
 _STREAM_PRIORITY, _STREAM_ATTRIBUTE_BYTES = 8, 64
-"""CU_STREAM_ATTRIBUTE_PRIORITY, and the size of CUstreamAttrValue, which begins with the priority."""
+"""CU_STREAM_ATTRIBUTE_PRIORITY, and the size of CUstreamAttrValue, whose first field is the priority."""
 
 _R = TypeVar("_R", bound="Resource")
 
 
 class Device:
-    """One GPU, by its primary context, which TensorRT and other libraries of the process use too.
+    """One GPU, used through its primary context, which TensorRT and other libraries share.
 
     Attributes:
-        name: as the driver gives it.
+        name: name that the driver reports.
         compute_capability: (major, minor).
-        driver_version: newest CUDA that the driver offers, 13000 for 13.0.
-        integrated: whether it shares the machine's memory, as on a Jetson.
-        multiprocessors: how many it has.
+        driver_version: CUDA version of the driver, 13000 for 13.0.
+        integrated: True if it shares the memory of the host, as on a Jetson.
+        multiprocessors: number of multiprocessors.
         pycuda: PyCUDA's `driver` module.
     """
 
     def __init__(self, ordinal: int = 0) -> None:
-        """Take hold of the `ordinal`-th GPU that this process is given.
+        """Open the `ordinal`-th GPU that is visible to this process.
 
         Raises:
-            CudaError: PyCUDA, the driver or the GPU is not there, and what to install.
+            CudaError: PyCUDA, the driver or the GPU is missing; the advice says what to install.
         """
         self.pycuda: Any = _pycuda()
         with pycuda_errors:
@@ -75,7 +75,7 @@ class Device:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make this the calling thread's device for the length of a `with` block. Blocks may be nested."""
+        """Context manager that makes this the device of the calling thread. Can be nested."""
         with self._lock:
             if not self._holders:
                 raise CudaError("The device is closed.", "Open it anew.")
@@ -92,22 +92,22 @@ class Device:
                 self._current -= 1
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of device memory: (free, total)."""
+        """Return the bytes of device memory, (free, total)."""
         with self.current(), pycuda_errors:
             free, total = self.pycuda.mem_get_info()
         return int(free), int(total)
 
     def synchronize(self) -> None:
-        """Wait for all work that was given to the device."""
+        """Wait for all enqueued work of the device."""
         with self.current(), pycuda_errors:
             self._context.synchronize()
 
     @contextmanager
     def creating(self) -> Iterator[None]:
-        """In which something of this device's is made.
+        """Context manager in which a resource of this device is created.
 
         Raises:
-            CudaError: the device is closed, the calling thread captures, or the driver refused.
+            CudaError: the device is closed, the calling thread is capturing, or a driver call failed.
         """
         if self._closed:
             raise CudaError("The device is closed.", "Open it anew.")
@@ -116,12 +116,12 @@ class Device:
             yield
 
     def register(self, resource: Resource) -> None:
-        """Close `resource` with the device, if it still is open then."""
+        """Close `resource` together with the device if it is still open then."""
         self._resources[next(self._numbers)] = resource
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        """In which the calling thread captures: `check_not_capturing` refuses."""
+        """Context manager in which the calling thread counts as capturing."""
         self._capturing_threads.add(threading.get_ident())
         try:
             yield
@@ -129,18 +129,17 @@ class Device:
             self._capturing_threads.remove(threading.get_ident())
 
     def check_not_capturing(self) -> None:
-        """Raise CudaError if the calling thread captures: to make or close something would spoil that."""
+        """Raise CudaError if the calling thread is capturing: creating or closing would invalidate that."""
         if threading.get_ident() in self._capturing_threads:
             raise CudaError("Nothing can be made or closed while work is captured.", "Do it before or after.")
 
     def close(self) -> None:
-        """Close what is still open, latest first, and let go of the context. Does nothing the second time.
+        """Close all open resources, latest first, and release the context. Idempotent.
 
-        Page-locked memory that the program still has views of stays, and the context with it, until the last
-        view goes.
+        Page-locked memory with remaining views keeps the context until the last view is deleted.
 
         Raises:
-            CudaError: the device is current on some thread, or the calling one captures.
+            CudaError: the device is current on some thread, or the calling thread is capturing.
         """
         if self._closed:
             return
@@ -149,21 +148,21 @@ class Device:
         for _, resource in sorted(self._resources.items(), reverse=True):
             resource.close()
         self._closed = True
-        self.drop()
+        self.release()
 
-    def hold(self) -> None:
-        """Keep the context beyond `close`, until `drop`."""
+    def retain(self) -> None:
+        """Keep the context beyond `close`, until `release`."""
         with self._lock:
             self._holders += 1
 
-    def drop(self) -> None:
-        """Undo a `hold`, or the device's own. The last one gives the context back."""
+    def release(self) -> None:
+        """Undo one `retain`, or the initial one. The last call releases the context."""
         with self._lock:
             self._holders -= 1
             if self._holders:
                 return
-        # PyCUDA leaves a context that it gives back on the driver's stack, and on any thread but its first
-        # gives it back only if it is current. So it is: for PyCUDA, but for the driver no more.
+        # PyCUDA detaches a context on other threads than its first only if it is current, and then leaves it
+        # on the driver's stack. So push it with PyCUDA, and pop it with the driver behind PyCUDA's back.
         self._context.push()
         call_driver("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
         self._context.detach()
@@ -176,24 +175,24 @@ class Device:
 
 
 class Resource:
-    """Something of a device's that is closed once.
+    """Base class of device resources with an idempotent `close()`.
 
     Attributes:
-        device: whose it is.
-        closed: whether it has been closed.
+        device: device that owns it.
+        closed: True once it has been closed.
     """
 
     def __init__(self, device: Device) -> None:
-        """Called by each kind once it has what is to be given back."""
+        """Register with the device. Subclasses call it once they have acquired the resource."""
         self.device = device
         self.closed = False
         device.register(self)
 
     def close(self) -> None:
-        """Give it back. Does nothing the second time.
+        """Release the resource. Idempotent.
 
         Raises:
-            CudaError: the calling thread captures.
+            CudaError: the calling thread is capturing.
         """
         if self.closed:
             return
@@ -223,18 +222,18 @@ class Resource:
 
 
 class Stream(Resource):
-    """Work of the device that is done in the order in which it is given.
+    """CUDA stream: work that the device executes in order.
 
     Attributes:
-        native: PyCUDA's.
-        handle: CUstream, as TensorRT takes it.
+        native: PyCUDA's stream.
+        handle: CUstream as an integer, for TensorRT.
     """
 
     def __init__(self, device: Device, high_priority: bool = False) -> None:
-        """With `high_priority`, its kernels go before those of other streams.
+        """Create a stream. With `high_priority`, its kernels are scheduled before those of other streams.
 
         Raises:
-            CudaError: the driver refused.
+            CudaError: a driver call failed.
         """
         with device.creating():
             self.native: Any = device.pycuda.Stream(_NON_BLOCKING)
@@ -249,19 +248,19 @@ class Stream(Resource):
 
     @property
     def done(self) -> bool:
-        """Whether all that was given has been done."""
+        """True if all enqueued work is finished."""
         self.check_open()
         with pycuda_errors:
             return bool(self.native.is_done())
 
     def synchronize(self) -> None:
-        """Wait until all that was given has been done. If something went wrong with it, raise CudaError."""
+        """Wait for all enqueued work. Raises CudaError if any of it failed."""
         self.check_open()
         with pycuda_errors:
             self.native.synchronize()
 
     def wait_for(self, event: Event) -> None:
-        """Do what is given from here on only after what was given before `event` was recorded."""
+        """Make work that is enqueued from now on wait for `event`."""
         self.check_open()
         event.check_open()
         with pycuda_errors:
@@ -270,7 +269,7 @@ class Stream(Resource):
 
     @contextmanager
     def recording_uses(self) -> Iterator[list[object]]:
-        """The list, as it fills, of what the work given in a `with` block refers to."""
+        """Context manager that yields a list of the objects that the enqueued work uses."""
         self._uses = uses = list[object]()
         try:
             yield uses
@@ -278,7 +277,7 @@ class Stream(Resource):
             self._uses = None
 
     def record_use(self, *uses: object) -> None:
-        """Called with what the work just given refers to."""
+        """Record the objects that the work just enqueued uses."""
         if self._uses is not None:
             self._uses.extend(uses)
 
@@ -287,17 +286,17 @@ class Stream(Resource):
 
 
 class Event(Resource):
-    """A point in the work of a stream.
+    """CUDA event: a point in the work of a stream.
 
     Attributes:
-        native: PyCUDA's.
+        native: PyCUDA's event.
     """
 
     def __init__(self, device: Device, timing: bool = True) -> None:
-        """Without `timing` it costs less, and has no time.
+        """Create an event. Without `timing` it is cheaper, and `elapsed_ms` fails.
 
         Raises:
-            CudaError: the driver refused.
+            CudaError: a driver call failed.
         """
         with device.creating():
             self.native: Any = device.pycuda.Event(0 if timing else _WITHOUT_TIMING)
@@ -305,13 +304,13 @@ class Event(Resource):
 
     @property
     def done(self) -> bool:
-        """Whether what was given before it was recorded has been done."""
+        """True if the work before the recorded point is finished."""
         self.check_open()
         with pycuda_errors:
             return bool(self.native.query())
 
     def record(self, stream: Stream) -> None:
-        """Mark the point that `stream` has been given work up to."""
+        """Record the current end of the work of `stream`."""
         self.check_open()
         stream.check_open()
         with pycuda_errors:
@@ -319,16 +318,16 @@ class Event(Resource):
         stream.record_use(self)
 
     def synchronize(self) -> None:
-        """Wait until what was given before it was recorded has been done."""
+        """Wait for the work before the recorded point."""
         self.check_open()
         with pycuda_errors:
             self.native.synchronize()
 
     def elapsed_ms(self, since: Event) -> float:
-        """Milliseconds from `since` to this; both have to be done.
+        """Milliseconds from the event `since` to this one.
 
         Raises:
-            CudaError: one of them is not done, was not recorded, or was made without timing.
+            CudaError: one of them is unfinished, not recorded, or created without timing.
         """
         self.check_open()
         since.check_open()
@@ -340,7 +339,7 @@ class Event(Resource):
 
 
 class _PycudaErrors:
-    """`with` block in which PyCUDA's errors become CudaError."""
+    """Context manager that converts PyCUDA's errors to CudaError."""
 
     def __enter__(self) -> None: ...
 
@@ -356,10 +355,10 @@ pycuda_errors = _PycudaErrors()
 
 @functools.cache
 def _pycuda() -> Any:
-    """PyCUDA's driver module, initialised.
+    """Import and initialise PyCUDA's driver module.
 
     Raises:
-        CudaError: it is not installed, it finds no driver, or the driver gives no GPU.
+        CudaError: it is not installed, there is no driver, or the driver has no GPU.
     """
     try:
         import pycuda.driver as pycuda

@@ -1,4 +1,4 @@
-"""NVIDIA's driver by ctypes: what its errors mean, and the calls that PyCUDA does not have."""
+"""ctypes binding of the CUDA driver: its errors, and the functions that PyCUDA lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stenosis_trt.engine.errors import DeviceError
 _LIBRARY = "libcuda.so.1"
 _PREFIX = "CUDA_ERROR_"
 _MOST_CODES = 1000
-"""The driver's error codes end with 999, CUDA_ERROR_UNKNOWN."""
+"""The largest error code is 999, CUDA_ERROR_UNKNOWN."""
 
 _handle, _handle_out = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
 _int_out = ctypes.POINTER(ctypes.c_int)
@@ -52,7 +52,7 @@ _LOST = frozenset(
         "UNKNOWN",
     )
 )
-"""After these, a process can do nothing more with the device; cuda.h says so for most of them."""
+"""Errors after which the process cannot use the device any more, by cuda.h."""
 
 _ADVICE = {
     "OUT_OF_MEMORY": "End other programs on the GPU (nvidia-smi lists them), or grade smaller batches.",
@@ -83,12 +83,12 @@ _ADVICE_OTHER = "Report it, with what was run."
 
 
 class CudaError(DeviceError):
-    """Something that could not be done with CUDA.
+    """A failure of CUDA.
 
     Attributes:
         reason: what went wrong.
         advice: what to install or to do.
-        code: the driver's name of its error, such as "CUDA_ERROR_OUT_OF_MEMORY"; "" if it is not its error.
+        code: name of the driver's error such as "CUDA_ERROR_OUT_OF_MEMORY"; "" if it is none.
     """
 
     def __init__(self, reason: str, advice: str, code: str = "") -> None:
@@ -97,24 +97,24 @@ class CudaError(DeviceError):
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether it was for lack of memory: what is there still works."""
+        """True if memory was short; existing resources still work."""
         return self.code == _PREFIX + "OUT_OF_MEMORY"
 
     @property
     def device_lost(self) -> bool:
-        """Whether this process can do nothing more on the GPU."""
+        """True if this process cannot use the GPU any more."""
         return self.code in _LOST
 
 
 def call_driver(name: str, *arguments: object) -> None:
-    """Call the driver.
+    """Call a function of the driver.
 
     Args:
-        name: one of those declared here.
+        name: a function declared in `_SIGNATURES`.
         arguments: as in cuda.h; handles as integers.
 
     Raises:
-        CudaError: the driver's answer was an error.
+        CudaError: the function returned an error.
     """
     code = _function(name)(*arguments)
     if code:
@@ -122,9 +122,9 @@ def call_driver(name: str, *arguments: object) -> None:
 
 
 def error_from_message(message: str) -> CudaError:
-    """The error that PyCUDA speaks of: "cuMemAlloc failed: out of memory - and more of it".
+    """Convert a message of PyCUDA, such as "cuMemAlloc failed: out of memory - details".
 
-    PyCUDA has the driver's text of the error and not its name, which is found by the text.
+    The message has the driver's description of the error but not its name, which is looked up.
     """
     routine, _, text = message.partition(" failed: ")
     for known, name in _names_by_text().items():
@@ -157,23 +157,23 @@ def _function(name: str) -> ctypes._NamedFuncPointer:
 
 
 def _name(code: int) -> str:
-    return _asked("cuGetErrorName", code) or f"{_PREFIX}{code}"
+    return _describe("cuGetErrorName", code) or f"{_PREFIX}{code}"
 
 
 def _text(code: int) -> str:
-    return _asked("cuGetErrorString", code) or "the driver has no name for it"
+    return _describe("cuGetErrorString", code) or "unknown error"
 
 
-def _asked(routine: str, code: int) -> str:
-    answer = ctypes.c_char_p()
-    refused = _library()[routine](ctypes.c_int(code), ctypes.byref(answer))
-    return "" if refused or not answer.value else answer.value.decode(errors="replace")
+def _describe(routine: str, code: int) -> str:
+    text = ctypes.c_char_p()
+    failed = _library()[routine](ctypes.c_int(code), ctypes.byref(text))
+    return "" if failed or not text.value else text.value.decode(errors="replace")
 
 
 @functools.cache
 def _names_by_text() -> dict[str, str]:
-    """The driver's names of its errors by its texts of them, the longest text first."""
+    """Names of the driver's errors by description, longest description first."""
     texts = {
-        text: _name(code) for code in range(1, _MOST_CODES) if (text := _asked("cuGetErrorString", code))
+        text: _name(code) for code in range(1, _MOST_CODES) if (text := _describe("cuGetErrorString", code))
     }
     return dict(sorted(texts.items(), key=lambda item: -len(item[0])))

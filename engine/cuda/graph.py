@@ -1,4 +1,4 @@
-"""CUDA graphs: work captured once, and given to a stream by a single call. PyCUDA does not have them."""
+"""CUDA graphs: work that is captured once and launched by one call. PyCUDA lacks them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allo
 
 
 class Graph(Resource):
-    """Captured work. It keeps alive what the work refers to, and is closed before that is.
+    """Captured work. It keeps the resources that the work uses alive, and must be closed before them.
 
-    Buffers and page-locked arrays are captured by their addresses: each launch works on what is in them then.
+    Buffers and page-locked arrays are captured by address: each launch uses their content at that time.
     """
 
     def __init__(self, stream: Stream, enqueue: Callable[[], None]) -> None:
-        """Capture what `enqueue` gives to `stream`, instead of doing it.
+        """Capture the work that `enqueue` gives to `stream`, without executing it.
 
         Args:
-            stream: on which it is captured; TensorRT is given its `handle`.
-            enqueue: called once, on this thread. It may launch, and copy from and to page-locked arrays, but
-                not allocate, wait, or copy other arrays. None of it is done yet when it returns.
+            stream: stream to capture on.
+            enqueue: called once on this thread. It may launch kernels and copy from and to page-locked
+                arrays, but not allocate, wait, or copy other arrays.
 
         Raises:
-            CudaError: the driver refused to capture it. The stream can be used as before.
+            CudaError: the driver cannot capture it. The stream remains usable.
         """
         with stream.device.current():
             with stream.recording_uses() as uses:
@@ -38,10 +38,10 @@ class Graph(Resource):
         super().__init__(stream.device)
 
     def launch(self, stream: Stream) -> None:
-        """Give the captured work to `stream`, inside `with device.current():`.
+        """Launch the captured work on `stream`, inside `with device.current():`.
 
         Raises:
-            CudaError: the graph, or something that its work refers to, is closed; or the driver refused.
+            CudaError: the graph or a resource that it uses is closed, or the launch failed.
         """
         self.check_open()
         for used in self._uses:
@@ -54,13 +54,13 @@ class Graph(Resource):
         try:
             call_driver("cuGraphExecDestroy", self._handle)
         except CudaError as error:
-            # Whoever used the device has been told.
+            # The loss of the device was raised where it was used.
             if not error.device_lost:
                 raise
 
 
 def _captured(stream: Stream, enqueue: Callable[[], None]) -> int:
-    """Handle of the graph of what `enqueue` gives to `stream`."""
+    """Capture the work of `enqueue` and return the handle of the graph."""
     with stream.device.capturing(), _no_collection():
         call_driver("cuStreamBeginCapture_v2", stream.handle, _THREAD_LOCAL)
         try:
@@ -75,7 +75,7 @@ def _captured(stream: Stream, enqueue: Callable[[], None]) -> int:
 
 
 def _abandon(stream: Stream) -> None:
-    """End a capture of which nothing is wanted, because of an error that is on its way: no second one is."""
+    """End a failed capture. Errors are suppressed: the one that ended it is already being raised."""
     graph = ctypes.c_void_p()
     try:
         call_driver("cuStreamEndCapture", stream.handle, ctypes.byref(graph))
@@ -86,7 +86,7 @@ def _abandon(stream: Stream) -> None:
 
 
 def _instantiated(graph: int, stream: Stream) -> int:
-    """Handle of what can be launched, already on the device. The graph itself is given back."""
+    """Instantiate a graph, upload it to the device and destroy the graph. Returns the executable handle."""
     executable = ctypes.c_void_p()
     try:
         call_driver("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, 0)
@@ -103,7 +103,7 @@ def _instantiated(graph: int, stream: Stream) -> int:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Collecting garbage might give memory of the device back, which spoils a capture."""
+    """Context manager without garbage collection, which might free device memory and invalidate a capture."""
     was_on = gc.isenabled()
     gc.disable()
     try:

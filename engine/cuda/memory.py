@@ -1,4 +1,4 @@
-"""Memory of the device, and page-locked memory of the machine."""
+"""Device memory and page-locked host memory."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _REGISTER_MAPPED = 2
 
 
 class DeviceBuffer(Resource):
-    """Memory of the device; what is in it at first is unknown.
+    """Device memory, uninitialised.
 
     Attributes:
-        nbytes: its size.
-        address: where it begins, on the device; a multiple of 256.
+        nbytes: size in bytes.
+        address: device address, a multiple of 256.
     """
 
     def __init__(self, device: Device, nbytes: int) -> None:
-        """Take `nbytes` bytes.
+        """Allocate `nbytes` bytes.
 
         Raises:
-            ValueError: none or fewer.
-            CudaError: the driver refused; `out_of_memory` where there are not as many.
+            ValueError: `nbytes` is less than 1.
+            CudaError: the allocation failed; `out_of_memory` is True if memory is short.
         """
         if nbytes < 1:
             raise ValueError(f"A buffer of {nbytes} bytes.")
@@ -41,13 +41,13 @@ class DeviceBuffer(Resource):
         super().__init__(device)
 
     def copy_from(self, array: npt.NDArray[Any], stream: Stream, offset: int = 0) -> None:
-        """Copy an array here, `offset` bytes from the beginning, in the order of `stream`.
+        """Copy an array to the buffer at `offset` bytes, asynchronously on `stream`.
 
-        A page-locked array may not be changed until that is done; of any other, the content is taken at once.
+        A page-locked array must not be modified until the copy is finished; any other array is read at once.
 
         Raises:
             ValueError: the array is not contiguous, or does not fit.
-            CudaError: the driver refused.
+            CudaError: a driver call failed.
         """
         self._check(array, offset, stream)
         with pycuda_errors:
@@ -55,13 +55,13 @@ class DeviceBuffer(Resource):
         stream.record_use(self, array)
 
     def copy_to(self, array: npt.NDArray[Any], stream: Stream, offset: int = 0) -> None:
-        """Fill an array from here, `offset` bytes from the beginning, in the order of `stream`.
+        """Fill an array from the buffer at `offset` bytes, asynchronously on `stream`.
 
-        A page-locked array is filled once that is done; for any other, the call waits for it.
+        The call waits for the copy unless the array is page-locked.
 
         Raises:
-            ValueError: the array is not contiguous or cannot be written, or there is not as much here.
-            CudaError: the driver refused.
+            ValueError: the array is not contiguous or not writeable, or exceeds the buffer.
+            CudaError: a driver call failed.
         """
         self._check(array, offset, stream)
         if not array.flags.writeable:
@@ -71,7 +71,7 @@ class DeviceBuffer(Resource):
         stream.record_use(self, array)
 
     def fill(self, byte: int, stream: Stream) -> None:
-        """Set every byte to `byte`, in the order of `stream`."""
+        """Set every byte to `byte`, asynchronously on `stream`."""
         self.check_open()
         stream.check_open()
         with pycuda_errors:
@@ -91,42 +91,42 @@ class DeviceBuffer(Resource):
 
 
 class HostArray(Resource):
-    """A NumPy array in page-locked memory, which is copied faster and while the program goes on.
+    """NumPy array in page-locked memory, which can be copied asynchronously.
 
-    Its memory is given back with the last view of it: by `close`, unless the program has kept a view.
+    Its memory is freed by `close`, or with the last remaining view of the array.
 
     Attributes:
-        address: where kernels find it, if it is mapped; else None.
+        address: device address if it is mapped, else None.
     """
 
     def __init__(
         self, device: Device, shape: int | tuple[int, ...], dtype: npt.DTypeLike, mapped: bool = False
     ) -> None:
-        """Make an array of unknown content.
+        """Allocate an uninitialised array.
 
         Args:
-            device: which copies from and to it.
-            shape, dtype: as of NumPy's arrays.
-            mapped: whether kernels may read and write it where it is, without a copy. That is worth it where
-                device and machine share their memory.
+            device: device that copies from and to it.
+            shape, dtype: as for `numpy.empty`.
+            mapped: map it into the address space of the device, so that kernels access it without a copy.
+                Fast if device and host share memory.
 
         Raises:
-            ValueError: there is nothing in an array of that shape.
-            CudaError: the driver refused.
+            ValueError: the array has no elements.
+            CudaError: a driver call failed.
         """
         if np.prod(shape) < 1:
             raise ValueError(f"There is nothing in an array of shape {shape}.")
         with device.creating():
             array = device.pycuda.pagelocked_empty(shape, dtype, mem_flags=_DEVICE_MAP if mapped else 0)
             self.address: int | None = int(array.base.get_device_pointer()) if mapped else None
-        device.hold()
+        device.retain()
         weakref.finalize(array, _free, array.base, device)
         self._array: npt.NDArray[Any] | None = array
         super().__init__(device)
 
     @property
     def array(self) -> npt.NDArray[Any]:
-        """The array, of the shape and dtype asked for."""
+        """The array."""
         self.check_open()
         assert self._array is not None
         return self._array
@@ -136,20 +136,19 @@ class HostArray(Resource):
 
 
 class RegisteredMemory(Resource):
-    """Memory that the program has already, page-locked while this is open: copied from faster and while the
-    program goes on, and read by kernels where it is.
+    """Page-locks an existing array while open: it can be copied asynchronously and read by kernels in place.
 
-    PyCUDA's own way (2026.1) does not get along with NumPy 2.
+    Calls the driver because PyCUDA's `register_host_memory` (2026.1) is incompatible with NumPy 2.
 
     Attributes:
-        address: where kernels find it.
+        address: device address of the array.
     """
 
     def __init__(self, device: Device, array: npt.NDArray[np.uint8]) -> None:
-        """Page-lock a contiguous array, which stays alive as long as this.
+        """Page-lock a contiguous array and keep a reference to it.
 
         Raises:
-            CudaError: the driver refused.
+            CudaError: a driver call failed.
         """
         start = array.__array_interface__["data"][0]
         address = ctypes.c_ulonglong()
@@ -167,13 +166,13 @@ class RegisteredMemory(Resource):
         try:
             call_driver("cuMemHostUnregister", self._start)
         except CudaError as error:
-            # Whoever used the device has been told.
+            # The loss of the device was raised where it was used.
             if not error.device_lost:
                 raise
 
 
 def _free(allocation: Any, device: Device) -> None:
-    """What is done when the last view of a page-locked array goes."""
+    """Finaliser of a page-locked array: runs when its last view is deleted."""
     with device.current():
         allocation.free()
-    device.drop()
+    device.release()

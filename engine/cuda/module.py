@@ -1,4 +1,4 @@
-"""Kernels: loaded from a binary, and launched with arguments laid out as C lays them out."""
+"""Kernel modules: load a binary and launch its kernels."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from stenosis_trt.engine.cuda.memory import DeviceBuffer, HostArray
 
 Grid = tuple[int, int, int]
 KernelArgument = np.generic | int | DeviceBuffer | HostArray
-"""By value: a NumPy scalar, also of a structure. By address: an int, a buffer, a mapped array."""
+"""By value: a NumPy scalar or aligned structure. By address: an int, a buffer or a mapped array."""
 
 
 @dataclass(frozen=True)
 class KernelAttributes:
-    """What the driver says of a kernel.
+    """Attributes of a kernel that the driver reports.
 
     Attributes:
-        name: its name.
-        registers: of a thread.
-        local_bytes: of a thread, in memory: what did not fit in registers.
-        max_threads: that a block may have.
+        name: name of the kernel.
+        registers: registers per thread.
+        local_bytes: local memory per thread, for spilled registers.
+        max_threads: largest number of threads per block.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Module(Resource):
     """A loaded cubin, fatbin or PTX."""
 
     def __init__(self, device: Device, image: bytes) -> None:
-        """Load the binary.
+        """Load a binary.
 
         Raises:
-            CudaError: the driver does not take it, or it is not for this GPU.
+            CudaError: the driver rejects it, or it is for another GPU.
         """
         with device.creating():
             self._native: Any = device.pycuda.module_from_buffer(image)
@@ -48,10 +48,10 @@ class Module(Resource):
         super().__init__(device)
 
     def kernel_attributes(self, name: str) -> KernelAttributes:
-        """Facts about the kernel `name`.
+        """Query the attributes of the kernel `name`.
 
         Raises:
-            CudaError: there is none.
+            CudaError: there is no such kernel.
         """
         with self.device.current(), pycuda_errors:
             native, attributes = self._function(name), self.device.pycuda.function_attribute
@@ -65,24 +65,24 @@ class Module(Resource):
     def launch(
         self, function: str, grid: Grid, block: Grid, arguments: tuple[KernelArgument, ...], stream: Stream
     ) -> None:
-        """Give a kernel to `stream`.
+        """Launch a kernel on `stream`.
 
         Args:
-            function: the kernel's name.
+            function: name of the kernel.
             grid: blocks in x, y, z.
-            block: threads of a block in x, y, z.
-            arguments: in the kernel's order, each of exactly its parameter's type.
-            stream: in whose order it is done.
+            block: threads per block in x, y, z.
+            arguments: in the order of the kernel's parameters, each of exactly their type.
+            stream: stream to enqueue it on.
 
         Raises:
-            CudaError: there is no such kernel, or the driver refused. What goes wrong while it runs is raised
-                by some later call, at the latest by waiting for the stream.
-            TypeError: an argument is of no type that a kernel takes.
+            CudaError: there is no such kernel, or the launch failed. Errors during execution are raised by a
+                later call, at the latest by synchronising the stream.
+            TypeError: an argument has a type that kernels cannot take.
         """
         stream.check_open()
         parameters = pack_arguments(arguments)
         with pycuda_errors:
-            # PyCUDA's own packing forgets how structures are aligned.
+            # PyCUDA's own packing ignores the alignment of structures.
             self._function(function)._launch_kernel(grid, block, parameters, 0, stream.native)
         stream.record_use(self, *(argument for argument in arguments if isinstance(argument, Resource)))
 
@@ -93,17 +93,17 @@ class Module(Resource):
         return self._functions[name]
 
     def _release(self) -> None:
-        # PyCUDA unloads a module when nothing refers to it any more, and functions do.
+        # PyCUDA unloads a module with its last reference, and functions hold one.
         self._functions.clear()
         self._native = None
 
 
 def pack_arguments(arguments: Iterable[KernelArgument]) -> bytes:
-    """A kernel's parameters in memory: each at the next multiple of its alignment, as in a structure of C.
+    """Lay out kernel arguments as a C structure: each at the next multiple of its alignment.
 
     Raises:
-        TypeError: an argument is of no type that a kernel takes.
-        CudaError: a buffer or array among them is closed.
+        TypeError: an argument has a type that kernels cannot take.
+        CudaError: a buffer or array is closed.
     """
     packed = bytearray()
     for position, argument in enumerate(arguments):

@@ -9,7 +9,6 @@ import numpy as np
 
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice
 from stenosis_trt.engine.records import CordMeasurement
-from stenosis_trt.kernels.reference import maximal_compression
 
 _REACH_MM = 6.0
 """A stenosis at a disc is looked for this far along the canal on either side, never past half the way to the
@@ -61,19 +60,12 @@ def match_levels(
             continue
         warnings = () if float(np.abs(arcs[near] - arc).min()) <= _GAP_MM else ("axial_slice_gap",)
         candidates = [measured[int(k)] for k in near]
-        choice = maximal_compression(
-            [item.compression_ratio for item in candidates],
-            [not item.warnings for item in candidates],
-            arcs[near],
-            [arc],
-            [reaches[level]],
-        )
-        chosen = int(choice.slices[0])
-        if chosen < 0:
+        valid = [item for item in candidates if not item.warnings]
+        if not valid:
             doubts = dict.fromkeys(warning for item in candidates for warning in item.warnings)
             matches[level] = LevelMatch(None, ("cord_not_measured", *doubts, *warnings))
             continue
-        matches[level] = LevelMatch(candidates[chosen], warnings)
+        matches[level] = LevelMatch(min(valid, key=lambda item: item.compression_ratio), warnings)
     return matches
 
 

@@ -1,4 +1,4 @@
-"""From a pack's ONNX files to plans for a GPU, each with its sidecar."""
+"""Build plans and their sidecars from the ONNX files of a pack."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ ShowProgress = Callable[[str, str], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build.
+    """Which plans to build, and how.
 
     Attributes:
-        flavour: its name; None for what is installed and suits this machine.
+        flavour: name of the flavour; None to choose one that is installed and suits this machine.
         precisions, models: () for all that the pack has.
-        settings: what each plan is built with.
-        force: also what is there already.
-        timing_cache: keep what was measured of layers, a file a GPU and version in the user's cache.
+        settings: build settings of each plan.
+        force: also rebuild existing plans.
+        timing_cache: keep layer timings in the user's cache, one file per GPU and version of TensorRT.
         signing_key: to sign each plan's sidecar with; what is there and not signed with it is built again.
 
     Raises:
@@ -81,8 +81,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What became of one plan: it is there, built now or `already_present` from before; or `reason` says
-    why not."""
+    """Outcome for one plan: built or `already_present`; if `plan` is None, `reason` says why not."""
 
     model: str
     precision: str
@@ -94,19 +93,19 @@ class BuildOutcome:
 def build_plans(
     pack: Pack, request: BuildRequest, driver: NvidiaDriver, show_progress: ShowProgress
 ) -> Iterator[BuildOutcome]:
-    """Build what was asked for, one plan after the other.
+    """Build the requested plans one after the other.
 
     Args:
-        pack: whose folder the plans go to.
-        request: what to build.
-        driver: of this machine, with its GPUs; the first is built for.
-        show_progress: as `stenosis_trt.engine.support.progress.show_progress`.
+        pack: pack to build from and write to.
+        request: which plans to build.
+        driver: NVIDIA driver and GPUs of this machine; plans are built for the first GPU.
+        show_progress: see `stenosis_trt.engine.support.progress.show_progress`.
 
     Raises:
         TensorRTError: no flavour is installed, or it cannot build for this machine or with these settings.
-        PackError: the pack is a zip or cannot be written to, or has nothing in the precisions asked for; or a
-            signature is required, and there is no key to sign its plans with.
-        KeyboardInterrupt: as of the user; what was built before is there.
+        PackError: the pack is a zip or not writable, or lacks a requested precision; or it requires
+            signatures and no key is given.
+        KeyboardInterrupt: the user interrupted; plans that were built before remain.
     """
     _writable(pack)
     if pack.trust is not None and request.signing_key is None:
@@ -120,7 +119,7 @@ def build_plans(
     wanted = _wanted(pack, request)
     tensorrt = TensorRT(flavour)
     there = () if request.force else tuple(iter_readable_plans(pack))
-    # To sign a plan that was found here would vouch for what somebody else may have put there.
+    # With a key, reuse only plans that it signed: signing an existing one would vouch for unknown content.
     mine = (
         pack
         if request.signing_key is None
@@ -128,7 +127,7 @@ def build_plans(
     )
     for model, precision, file in wanted:
         job = _Job(pack, model, precision, file, tensorrt, request, gpu, driver)
-        known = next((plan for plan in there if job.made(plan.sidecar) and _intact(mine, plan)), None)
+        known = next((plan for plan in there if job.matches(plan.sidecar) and _intact(mine, plan)), None)
         if known is not None:
             yield BuildOutcome(model, precision, known, already_present=True)
             continue
@@ -140,7 +139,7 @@ def build_plans(
 
 
 def build_outcome_line(outcome: BuildOutcome) -> str:
-    """One plan's outcome as a line for a person."""
+    """Format the outcome for one plan as a line of text."""
     what = f"{outcome.model} {outcome.precision}"
     if outcome.plan is None:
         return f"{what}: not built. {outcome.reason}"
@@ -150,11 +149,11 @@ def build_outcome_line(outcome: BuildOutcome) -> str:
 
 
 def check_precision(precision: str, network: ParsedNetwork) -> None:
-    """Hold what TensorRT parsed against what the pack calls the file: layers' types, and what is quantised.
+    """Check that the layer types of a parsed network agree with the precision that the pack declares.
 
     Raises:
-        TensorRTError: a file called FP32 or FP16 is something else, or one called INT8 quantises nothing; or
-            an input or output is not FP32.
+        TensorRTError: a file declared FP32 or FP16 is of another precision, one declared INT8 quantises
+            nothing, or an input or output is not FP32.
     """
     layers = network.layer_counts
     quantises = any(name.endswith("quantize") for name in layers)
@@ -180,7 +179,7 @@ def check_precision(precision: str, network: ParsedNetwork) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """One plan to be built."""
+    """Build of one plan."""
 
     pack: Pack
     model: str
@@ -191,8 +190,8 @@ class _Job:
     gpu: Gpu | None
     driver: NvidiaDriver
 
-    def made(self, sidecar: Sidecar) -> bool:
-        """Whether a plan is what this job would build."""
+    def matches(self, sidecar: Sidecar) -> bool:
+        """True if a plan is what this job would build."""
         return (
             (sidecar.model, sidecar.precision, sidecar.onnx_sha256)
             == (self.model, self.precision, self.file.sha256)
@@ -203,7 +202,7 @@ class _Job:
         )
 
     def run(self, progress: Progress) -> StoredPlan:
-        """Build it and put it into the pack."""
+        """Build the plan and write it to the pack."""
         spec = self.pack.models[self.model]
         require_passed_gate(self.pack, self.file)
         data = read_model_file(self.pack, self.model, self.file)
@@ -288,7 +287,7 @@ def _writable(pack: Pack) -> None:
 
 
 def _wanted(pack: Pack, request: BuildRequest) -> list[tuple[str, str, ModelFile]]:
-    """(model, precision, file) of each plan to build: of what was asked for, what the pack has."""
+    """(model, precision, file) of each requested plan that the pack has a file for."""
     have = {name: model_files(pack, name) for name in request.models or MODEL_NAMES}
     there = [precision for precision in PRECISIONS if any(precision in files for files in have.values())]
     for precision in request.precisions:

@@ -1,4 +1,4 @@
-"""What state each plan of a pack is in, and whether this machine may load it. Nothing is loaded."""
+"""State of each plan of a pack, and whether this machine can load it. Does not load plans."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ INTACT, STALE, CHANGED, UNTRUSTED = "intact", "stale", "changed", "not trusted"
 
 @dataclass(frozen=True)
 class PlanState:
-    """One plan of a pack.
+    """State of one plan.
 
     Attributes:
-        path: of its file.
-        state: `INTACT`; `STALE`, if the pack's model is another now or must not be graded with; `CHANGED`, if
-            plan and sidecar are not as they were written; `UNTRUSTED`, if nobody signed it who had to.
-        plan: None where there is no sidecar that says something.
+        path: file of the plan.
+        state: `INTACT`; `STALE` if it does not match the current model or failed its comparison; `CHANGED` if
+            plan or sidecar were modified; `UNTRUSTED` if a required signature is missing or invalid.
+        plan: the plan; None without a valid sidecar.
         reason: why it is not intact, or "".
-        load_blocker: why this machine may not load it, or "".
-        target: what would load it, where it may be loaded.
-        advice: what mends that, or "".
+        load_blocker: why this machine cannot load it, or "".
+        target: flavour and GPU that would load it, if it can be loaded.
+        advice: what to do about it, or "".
     """
 
     path: Path
@@ -52,31 +52,33 @@ class PlanState:
 
 
 def check_plans(pack: Pack, driver: NvidiaDriver) -> Iterator[PlanState]:
-    """Every plan that lies in a pack, in the order of their paths, with its hash checked.
+    """Check every plan of a pack, including its hash, in the order of their paths.
 
     Args:
-        pack: the pack, and whose signature its plans need.
-        driver: of this machine, with its GPUs; the first would load plans.
+        pack: the pack, with the keys whose signature its plans need.
+        driver: NVIDIA driver and GPUs of this machine; the first GPU would load plans.
 
     Raises:
         SignatureError: a signature is required, and `cryptography` is not installed.
     """
-    loaders = {name: _loader(name, driver) for name in installed_flavours()}
+    loaders = {name: _runtime_target(name, driver) for name in installed_flavours()}
     for path, plan in iter_plans(pack):
         if isinstance(plan, str):
-            yield PlanState(path, CHANGED, None, plan, advice=_anew(pack, path))
+            yield PlanState(path, CHANGED, None, plan, advice=_rebuild_by_path(pack, path))
             continue
         sidecar = plan.sidecar
         for state, reason in ((UNTRUSTED, signature_error(pack, plan)), (STALE, stale_reason(pack, plan))):
             if reason:
-                yield PlanState(path, state, plan, reason, advice=_mend(pack, sidecar))
+                yield PlanState(path, state, plan, reason, advice=_stale_advice(pack, sidecar))
                 break
         else:
-            yield _if_current(pack, plan, loaders.get(sidecar.flavour, f"{sidecar.flavour} is not installed"))
+            yield _current_state(
+                pack, plan, loaders.get(sidecar.flavour, f"{sidecar.flavour} is not installed")
+            )
 
 
-def _if_current(pack: Pack, plan: StoredPlan, loader: RuntimeTarget | str) -> PlanState:
-    """The state of a plan of the model as it is now. `loader` is what would load it, or why nothing does."""
+def _current_state(pack: Pack, plan: StoredPlan, loader: RuntimeTarget | str) -> PlanState:
+    """State of a plan that is not stale. `loader` is the target that would load it, or why there is none."""
     try:
         read_plan(pack, plan)
     except PlanError as error:
@@ -92,20 +94,20 @@ def _if_current(pack: Pack, plan: StoredPlan, loader: RuntimeTarget | str) -> Pl
 
 
 def state_lines(pack: Pack, found: PlanState) -> Iterator[str]:
-    """A plan's state for a person."""
+    """Format the state of a plan as lines of text."""
     name = found.path.relative_to(pack.path).as_posix()
     if found.state != INTACT or found.plan is None:
         yield f"  {name}: {found.state.upper()}: {found.reason}"
     else:
         here = f"cannot be loaded here: {found.load_blocker}" if found.load_blocker else "can be loaded here"
         sidecar = found.plan.sidecar
-        yield f"  {name}: intact, {sidecar.plan_bytes / 1e6:.1f} MB, {_proof(sidecar)}; {here}"
+        yield f"  {name}: intact, {sidecar.plan_bytes / 1e6:.1f} MB, {_comparison(sidecar)}; {here}"
     if found.advice:
         yield f"    {found.advice}"
 
 
-def _anew(pack: Pack, path: Path) -> str:
-    """What to do about a plan without a sidecar. What its place says is all that is known of it."""
+def _rebuild_by_path(pack: Pack, path: Path) -> str:
+    """Advice for a plan without a valid sidecar, from its path."""
     folder = path.parent.name
     flavour = max((name for name in FLAVOURS if folder.startswith(f"{name}-")), key=len, default="")
     precision = folder.rpartition("-")[2]
@@ -115,23 +117,23 @@ def _anew(pack: Pack, path: Path) -> str:
     return f"Remove it, or build it again, with the options it was built with: {command}"
 
 
-def _mend(pack: Pack, sidecar: Sidecar) -> str:
-    """What to do about a stale plan: building again mends it where the pack has such a model that passed."""
+def _stale_advice(pack: Pack, sidecar: Sidecar) -> str:
+    """Advice for a stale plan: rebuild it if the pack has such a model that passed its gate."""
     file = model_files(pack, sidecar.model).get(sidecar.precision)
     if file is None:
         return "Remove it and its sidecar."
     return rebuild_advice(pack, sidecar) if file.passed else "Make the file again: stenosis-trt quantise."
 
 
-def _proof(sidecar: Sidecar) -> str:
-    """What is known of its own answers; those of its ONNX file are pack.json's to tell."""
+def _comparison(sidecar: Sidecar) -> str:
+    """Whether the results of the plan itself were compared with FP32."""
     if sidecar.measured is None:
         return "not yet compared with FP32 on a GPU"
     return f"compared with FP32 on {sidecar.measured.get('gpu')}"
 
 
-def _loader(flavour: str, driver: NvidiaDriver) -> RuntimeTarget | str:
-    """What would load plans of a flavour here, or why nothing does."""
+def _runtime_target(flavour: str, driver: NvidiaDriver) -> RuntimeTarget | str:
+    """Target that would load plans of a flavour on this machine, or why there is none."""
     if not driver.gpus:
         return driver.unavailable_reason
     try:

@@ -1,4 +1,4 @@
-"""What is recorded beside a plan, and whether a machine may load such a plan."""
+"""Sidecars: the metadata beside a plan, and whether a machine can load the plan."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _SCHEMA = 2
 _CHECKSUM = "content_sha256"
 
 _Option = Annotated[str, StringConstraints(max_length=400, pattern=r"^--[a-z0-9-]+( [A-Za-z0-9.,-]+)?$")]
-"""An option of `stenosis-trt build`. It is printed as a command to be typed, and a sidecar may come from
-anybody."""
+"""An option of `stenosis-trt build`. Restricted because a sidecar is untrusted and options are printed as a
+command."""
 _Version = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9A-Za-z.+_-]+$")]
 _Capability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]$")]
 _MAX_PLAN_BYTES = 4 << 30
@@ -47,7 +47,7 @@ def _rising(batches: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class RuntimeTarget:
-    """What would load a plan: a flavour and its version, and the GPU."""
+    """The flavour and version of TensorRT and the GPU that would load a plan."""
 
     flavour: str
     version: str
@@ -57,25 +57,28 @@ class RuntimeTarget:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What is recorded of a plan.
+    """Metadata of a plan.
 
     Attributes:
-        model, precision: of which file of the pack; its hash is `onnx_sha256`.
-        spec_sha256: of what the pack says of the model's input and output.
-        pack_sha256: of pack.json when the plan was built, for the record: a pack that got another precision
-            since is still this plan's.
-        flavour, version: that built it, and that loads it.
-        compute_capabilities: that it runs on, "8.7"; with `newer_than` also those beyond that one.
-        gpu_name: of the GPU it was timed on, and is for unless the settings say more; None if on none.
-        driver: newest CUDA of that GPU's driver; None likewise.
-        batches: a profile each, in this order.
-        settings: what was not the default, as options of `stenosis-trt build`.
-        version_compatible, hardware_compatible, dla_core: those of the settings that decide who may load it.
-        layers: as TensorRT parsed them.
-        build_seconds, built_with: by which release of this program.
-        variant_gate: what pack.json said, when the plan was built, of comparing its ONNX file with FP32: on
-            what, the figures, and that it passed; None for the model itself, which is compared with.
-        measured: outcome of comparing the plan's own answers on a GPU; None while that was not done.
+        model, precision: ONNX file of the pack that it was built from, with hash `onnx_sha256`.
+        spec_sha256: hash of the input and output of the model in pack.json.
+        pack_sha256: hash of pack.json at build time, for the record only: it may change without making the
+            plan stale.
+        flavour, version: flavour and version of TensorRT that built it.
+        compute_capabilities: capabilities that it runs on, such as "8.7"; with `newer_than` also higher ones
+            than that.
+        gpu_name: GPU that it was built on, and is limited to unless the settings say otherwise; None if
+            built without a GPU.
+        driver: CUDA version of the driver of that GPU; None if built without a GPU.
+        batches: batch size of each profile, in order.
+        settings: options of `stenosis-trt build` that were not the default.
+        version_compatible, hardware_compatible, dla_core: settings that decide where it can be loaded.
+        layers: `ParsedNetwork.layer_counts`.
+        build_seconds: duration of the build.
+        built_with: release of this program.
+        variant_gate: record in pack.json, at build time, of the comparison of the ONNX file with FP32; None
+            for the model itself.
+        measured: record of the comparison of this plan's own results with FP32 on a GPU; None if not done.
     """
 
     model: SingleLine
@@ -106,16 +109,16 @@ class Sidecar:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT_CONFIG
 
     def text(self) -> str:
-        """The sidecar as its file holds it, with a checksum over all of it."""
+        """Serialise to the JSON of the file, with a checksum over the content."""
         content = asdict(self)
         return json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def parse(cls, text: str) -> Sidecar:
-        """A sidecar from its JSON.
+        """Parse a sidecar.
 
         Raises:
-            ValueError: it is none of this release, or was changed since it was written.
+            ValueError: it is not a sidecar of this release, or was modified.
         """
         try:
             table = read_json(_TABLE, text)
@@ -134,7 +137,7 @@ class Sidecar:
             raise ValueError(f"the sidecar does not say what it has to ({error})") from error
 
     def load_blocker(self, here: RuntimeTarget) -> str:
-        """Why this plan cannot be loaded there, or ""."""
+        """Why this plan cannot be loaded on a machine; "" if it can."""
         if self.flavour != here.flavour:
             return f"it is for {self.flavour}, not {here.flavour}"
         if self.version != here.version and not (
@@ -162,7 +165,7 @@ _SIDECAR = TypeAdapter(Sidecar)
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """Against damage and edits by hand; who means harm makes it anew, and is what signatures are for."""
+    """Checksum against damage and manual edits. It does not authenticate: signatures do."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Signing what is in a pack: pack.json, and the sidecars of its plans."""
+"""Sign a pack: pack.json and the sidecars of its plans."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stenosis_trt.engine.plans.store import StoredPlan, iter_plans, read_plan, s
 
 
 def sign_pack(pack: Pack, key: PrivateKey) -> None:
-    """Put a signature beside the manifest of a pack that was loaded, in place of one that was there.
+    """Sign the manifest of a loaded pack and replace an existing signature.
 
     Raises:
-        PackError: the pack is a zip or cannot be written to, or pack.json was changed since it was loaded.
+        PackError: the pack is a zip or not writable, or pack.json was modified since it was loaded.
     """
     if not pack.path.is_dir():
         raise PackError(
@@ -33,15 +33,15 @@ def sign_pack(pack: Pack, key: PrivateKey) -> None:
 
 
 def sign_plans(pack: Pack, key: PrivateKey) -> Iterator[tuple[Path, str]]:
-    """Sign the sidecar of each plan that it and the pack vouch for.
+    """Sign the sidecar of each plan that is intact and matches the pack.
 
     Yields:
-        Path of a plan, and why it was not signed, or "".
+        Path of a plan, and why it was not signed; "" if it was.
 
     Raises:
-        PackError: the pack cannot be written to.
+        PackError: the pack is not writable.
     """
-    # Whose signature a plan had until now is of no matter.
+    # Existing signatures do not matter.
     unsigned = replace(pack, trust=None)
     for path, plan in iter_plans(pack):
         trouble = plan if isinstance(plan, str) else _trouble(unsigned, plan)

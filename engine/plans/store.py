@@ -1,9 +1,9 @@
-"""Plans in a pack: where each lies, what its sidecar says, and which of them this machine may load.
+"""Plans in a pack: find, read, write and sign them, and decide which of them this machine can load.
 
-A plan lies at PACK/plans/<flavour>-<version>-<target>-<precision>/<model>.plan, its sidecar beside it at
-<model>.json. That is written last: without it there is no plan. A plan is code, and is read only if its hash
-is the one in its sidecar and, where the pack was opened with a signature required, a trusted key signed that,
-in <model>.json.sig. A target is the kinds of GPU a plan is for; one timed on a GPU names that one too.
+A plan is stored at PACK/plans/<flavour>-<version>-<target>-<precision>/<model>.plan, with its sidecar at
+<model>.json beside it. The sidecar is written last: a plan without one does not exist. A plan is code: it is
+read only if its hash equals that in the sidecar and, if the pack requires signatures, a trusted key signed
+the sidecar in <model>.json.sig. The target names the compute capabilities, and the GPU that it was built on.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MAX_SIDECAR_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An ONNX file of a pack, its SHA-256, and what pack.json says of its gate: None for the model itself."""
+    """An ONNX file of a pack, its SHA-256, and its gate in pack.json; None for the model itself."""
 
     file: str
     sha256: str
@@ -48,19 +48,19 @@ class ModelFile:
 
     @property
     def passed(self) -> bool:
-        """Whether it is the model itself, or passed its gate."""
+        """True if it is the model itself, or passed its gate."""
         return self.gate is None or self.gate.get("passed") is True
 
 
 @dataclass(frozen=True)
 class StoredPlan:
-    """A plan as its sidecar tells. Its own file is read, and its hash checked, by `read_plan`.
+    """A plan of a pack, described by its sidecar. `read_plan` reads the plan and checks its hash.
 
     Attributes:
-        path: of the plan.
-        sidecar: what `sidecar_bytes` says.
-        sidecar_bytes: the sidecar's file, as it was read: what a signature is of.
-        signature: the file with that; None where there is none.
+        path: file of the plan.
+        sidecar: parsed sidecar.
+        sidecar_bytes: content of the sidecar's file, which is signed.
+        signature: content of the signature file; None if there is none.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class StoredPlan:
 
 
 def model_files(pack: Pack, name: str) -> dict[str, ModelFile]:
-    """The ONNX files that a pack has of one model, by precision: its own, and its variants."""
+    """ONNX files of one model in a pack, by precision: the model itself and its variants."""
     model = pack.models[name]
     variants = {
         precision: ModelFile(variant.file, variant.sha256, variant.gate)
@@ -80,17 +80,17 @@ def model_files(pack: Pack, name: str) -> dict[str, ModelFile]:
 
 
 def read_model_file(pack: Pack, name: str, file: ModelFile) -> bytes:
-    """An ONNX file of a pack, once its hash was found right.
+    """Read an ONNX file of a pack and check its hash.
 
     Raises:
-        PackError: it is missing, was changed, or is outside the pack.
+        PackError: it is missing, was modified, or lies outside the pack.
     """
     model = replace(pack.models[name], file=file.file, sha256=file.sha256)
     return replace(pack, models={**pack.models, name: model}).read_model(name)
 
 
 def require_passed_gate(pack: Pack, file: ModelFile) -> None:
-    """Refuse a file that did not pass its gate.
+    """Check that an ONNX file passed its gate.
 
     Raises:
         PlanError: it did not.
@@ -103,7 +103,7 @@ def require_passed_gate(pack: Pack, file: ModelFile) -> None:
 
 
 def spec_sha256(model: ModelSpec) -> str:
-    """Hash of what a pack says of a model's input and output."""
+    """Hash of the input and output of a model in pack.json."""
     content = {"input": asdict(model.input), "output": model.output.to_dict()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -111,12 +111,12 @@ def spec_sha256(model: ModelSpec) -> str:
 def write_plan(
     pack: Pack, target: str, sidecar: Sidecar, data: bytes, key: PrivateKey | None = None
 ) -> StoredPlan:
-    """Put a plan into its pack, signed where a key is given.
+    """Write a plan and its sidecar to its pack, signed if a key is given.
 
-    At no time is there a sidecar of another plan beside it, or a signature of another sidecar.
+    At no time does a plan lie beside the sidecar of another, or a sidecar beside the signature of another.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: a file cannot be written.
     """
     name = f"{sidecar.flavour}-{sidecar.version}-{target}-{sidecar.precision}"
     path = pack.path / PLANS_FOLDER / name / f"{sidecar.model}.plan"
@@ -127,49 +127,50 @@ def write_plan(
 
 
 def record_measurement(plan: StoredPlan, outcome: Mapping[str, Any]) -> StoredPlan:
-    """Record in a plan's sidecar how its own answers compare with FP32's; `passed` is a truth value of it.
+    """Record the comparison of a plan's results with FP32 in its sidecar. `outcome` has a boolean `passed`.
 
-    The sidecar is another then than may have been signed: the plan is not signed any more.
+    The sidecar changes, so a signature is removed.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the sidecar cannot be written.
     """
     return _write_sidecar(plan.path, replace(plan.sidecar, measured=dict(outcome)), None)
 
 
 def sign_plan(plan: StoredPlan, key: PrivateKey) -> StoredPlan:
-    """Put a signature beside a plan's sidecar, of what was read of it, in place of one that was there.
+    """Sign the sidecar of a plan, as it was read, and replace an existing signature.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the signature cannot be written.
     """
     file = plan.path.with_suffix(".json")
     return replace(plan, signature=write_signature(file, SignedFile.PLAN, plan.sidecar_bytes, key))
 
 
 def iter_plans(pack: Pack) -> Iterator[tuple[Path, StoredPlan | str]]:
-    """Every place where a pack has a plan or what is left of one, and the plan or what is wrong with it.
+    """Iterate over all plans of a pack, complete or not, in the order of their paths.
 
-    In the order of their paths. Whether a plan is the one that its sidecar names is `read_plan`'s to find.
+    Yields:
+        The path, and the plan or what is wrong with it. Hashes of plans are checked by `read_plan` only.
     """
     folders = (pack.path / PLANS_FOLDER).iterdir() if (pack.path / PLANS_FOLDER).is_dir() else ()
     files = (path for folder in folders for path in folder.glob("*"))
     for path in sorted({path.with_suffix(".plan") for path in files if path.suffix in (".plan", ".json")}):
         try:
-            plan = _plan(path)
+            plan = _read_stored_plan(path)
         except ValueError as error:
             yield path, str(error)
             continue
-        yield path, plan if path.is_file() else "there is nothing but its sidecar"
+        yield path, plan if path.is_file() else "only its sidecar exists"
 
 
 def iter_readable_plans(pack: Pack) -> Iterator[StoredPlan]:
-    """Every plan that a pack has, in the order of their paths. What is none is passed over."""
+    """Iterate over the plans of a pack that have a valid sidecar, in the order of their paths."""
     return (plan for _, plan in iter_plans(pack) if isinstance(plan, StoredPlan))
 
 
 def signature_error(pack: Pack, plan: StoredPlan) -> str:
-    """Why nobody vouches for a plan whose signature is required to load it; "" if they do, or need not.
+    """Why the signature of a plan is not valid; "" if it is, or the pack requires none.
 
     Raises:
         SignatureError: a signature is required, and `cryptography` is not installed.
@@ -184,7 +185,7 @@ def signature_error(pack: Pack, plan: StoredPlan) -> str:
 
 
 def model_mismatch(pack: Pack, plan: StoredPlan) -> str:
-    """Why a plan is not of this pack's model as it is now; "" if it is."""
+    """Why a plan does not match the current model of the pack; "" if it does."""
     sidecar = plan.sidecar
     model = model_files(pack, sidecar.model).get(sidecar.precision)
     if model is None:
@@ -197,7 +198,7 @@ def model_mismatch(pack: Pack, plan: StoredPlan) -> str:
 
 
 def stale_reason(pack: Pack, plan: StoredPlan) -> str:
-    """Why a plan is not of this pack's model as it is now, or is not to be graded with; "" if it is."""
+    """Why a plan does not match the current model or did not pass its comparison with FP32; "" if it did."""
     foreign, sidecar = model_mismatch(pack, plan), plan.sidecar
     if foreign:
         return foreign
@@ -210,18 +211,18 @@ def stale_reason(pack: Pack, plan: StoredPlan) -> str:
 
 
 def load_blocker(pack: Pack, plan: StoredPlan, here: RuntimeTarget) -> str:
-    """Why a plan cannot be loaded there, is not of the pack's model, or is not trusted; "" if it may be."""
+    """Why a plan cannot be loaded on a machine: untrusted, stale or incompatible; "" if it can."""
     return signature_error(pack, plan) or stale_reason(pack, plan) or plan.sidecar.load_blocker(here)
 
 
 def find_plan(
     pack: Pack, model: str, precision: str, here: RuntimeTarget, on_dla: bool = False
 ) -> StoredPlan:
-    """The plan of a model to load here: the one timed on this GPU, else the one built for the fewest kinds.
+    """Find the plan of a model to load: one built on this GPU, else the one with the fewest targets.
 
     Raises:
-        PlanError: there is none that may be loaded; why not, and the command that builds one. Or the ONNX
-            file did not pass its gate.
+        PlanError: no plan can be loaded (the reason lists why, the advice has the command that builds one),
+            or the ONNX file did not pass its gate.
     """
     file = model_files(pack, model).get(precision)
     if file is not None:
@@ -242,7 +243,7 @@ def find_plan(
     }
     usable = [plan for plan in wanted if not refusals[str(plan.path)]]
     if usable:
-        return min(usable, key=lambda plan: (_breadth(plan.sidecar, here), str(plan.path)))
+        return min(usable, key=lambda plan: (_rank(plan.sidecar, here), str(plan.path)))
     reasons = "; ".join(f"{path}: {reason}" for path, reason in refusals.items())
     raise PlanError(
         f"The pack {pack.path} has no plan of {model} in {precision} for {here.gpu_name} with {here.flavour} "
@@ -252,13 +253,10 @@ def find_plan(
 
 
 def read_plan(pack: Pack, plan: StoredPlan) -> bytes:
-    """The plan itself, once its hash was found right.
-
-    The pack has to vouch for it by the hash of the model it was built from and, where a signature is
-    required, one of the trusted keys by having signed its sidecar.
+    """Read a plan after checking its signature (if required), the hash of its model and its own hash.
 
     Raises:
-        PlanError: they do not, or it cannot be read or was changed; and the command that builds it again.
+        PlanError: a check failed or the file cannot be read; the advice has the command that rebuilds it.
         SignatureError: a signature is required, and `cryptography` is not installed.
     """
     sidecar = plan.sidecar
@@ -276,7 +274,7 @@ def read_plan(pack: Pack, plan: StoredPlan) -> bytes:
 
 
 def build_command(pack: Pack, flavour: str, precision: str = "", *settings: str) -> str:
-    """The command that builds such plans; without a precision, those of all."""
+    """Command line that builds such plans; without `precision`, those of all precisions."""
     parts = [
         "stenosis-trt build",
         shlex.quote(str(pack.path)),
@@ -289,7 +287,7 @@ def build_command(pack: Pack, flavour: str, precision: str = "", *settings: str)
 
 
 def build_advice(pack: Pack, here: RuntimeTarget, precision: str, *settings: str) -> str:
-    """What gives such plans for a GPU that has none: the command, or that another flavour is needed."""
+    """Advice for a GPU without a plan: the build command, or which flavour to install."""
     flavour = FLAVOURS[here.flavour]
     if flavour.builds_without_gpu and not flavour.runs_on(here.compute_capability):
         if here.compute_capability not in flavour.targets:
@@ -301,7 +299,7 @@ def build_advice(pack: Pack, here: RuntimeTarget, precision: str, *settings: str
 
 
 def rebuild_advice(pack: Pack, sidecar: Sidecar) -> str:
-    """The command that builds a plan again as it was built, and where."""
+    """Advice with the command that rebuilds a plan with its settings, and on which GPU."""
     where = f" on a machine with {sidecar.gpu_name}" if sidecar.gpu_name else ""
     model = f"--model {sidecar.model}"
     command = build_command(pack, sidecar.flavour, sidecar.precision, model, *sidecar.settings)
@@ -309,10 +307,9 @@ def rebuild_advice(pack: Pack, sidecar: Sidecar) -> str:
 
 
 def target_name(settings: BuildSettings, gpu: Gpu | None) -> str:
-    """What a plan is for, in its folder's name: "any", "sm86+sm89", "sm87-orin", "sm80up-orin-dla0".
+    """Target in the folder name of a plan: "any", "sm86+sm89", "sm87-orin", "sm80up-orin-dla0".
 
-    A plan that is timed on a GPU names it: those of two GPUs of one kind lie apart in a pack that machines
-    share.
+    It contains the GPU that the plan was built on, so that machines that share a pack can have their own.
     """
     target = "+".join(f"sm{major}{minor}" for major, minor in settings.compute_capabilities) or "any"
     if gpu is not None:
@@ -323,11 +320,11 @@ def target_name(settings: BuildSettings, gpu: Gpu | None) -> str:
     return target if settings.dla_core is None else f"{target}-dla{settings.dla_core}"
 
 
-def _plan(path: Path) -> StoredPlan:
-    """A plan by its sidecar, and what signs that.
+def _read_stored_plan(path: Path) -> StoredPlan:
+    """Read the sidecar of a plan and its signature.
 
     Raises:
-        ValueError: there is no sidecar, or it is none of this plan; the message says which.
+        ValueError: there is no sidecar, or it belongs to another plan; the message says which.
     """
     place = path.with_suffix(".json")
     try:
@@ -350,7 +347,7 @@ def _plan(path: Path) -> StoredPlan:
 
 
 def _signature(sidecar: Path) -> bytes | None:
-    """What signs a sidecar, for `signature_error` to judge; None where nothing does."""
+    """Read the signature of a sidecar; None if there is none."""
     try:
         return read_regular_file(signature_path(sidecar), MAXIMUM_SIGNATURE_BYTES)
     except FileNotFoundError:
@@ -358,7 +355,7 @@ def _signature(sidecar: Path) -> bytes | None:
 
 
 def _write_sidecar(path: Path, sidecar: Sidecar, key: PrivateKey | None) -> StoredPlan:
-    """Put a sidecar beside its plan; a signature of the one before goes first."""
+    """Write the sidecar of a plan after removing an old signature."""
     file = path.with_suffix(".json")
     signature_path(file).unlink(missing_ok=True)
     plan = StoredPlan(path, sidecar, sidecar.text().encode())
@@ -366,6 +363,7 @@ def _write_sidecar(path: Path, sidecar: Sidecar, key: PrivateKey | None) -> Stor
     return plan if key is None else sign_plan(plan, key)
 
 
-def _breadth(sidecar: Sidecar, here: RuntimeTarget) -> tuple[bool, bool, int]:
+def _rank(sidecar: Sidecar, here: RuntimeTarget) -> tuple[bool, bool, int]:
+    """Sort key of plans: lower is more specific to the machine."""
     foreign = sidecar.gpu_name is not None and sidecar.gpu_name != here.gpu_name
     return foreign, sidecar.newer_than is not None, len(sidecar.compute_capabilities)

@@ -1,4 +1,4 @@
-"""Which flavour of TensorRT builds plans here, and for which GPU."""
+"""Choose the flavour of TensorRT that builds plans, and the GPU to build on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings, Flavour, f
 
 
 def choose_flavour(name: str | None, installed: tuple[str, ...], driver: NvidiaDriver) -> Flavour:
-    """The flavour asked for, or else the installed one; of two, TensorRT where there is a GPU.
+    """Choose the requested flavour, else the installed one; of two, TensorRT if there is a GPU.
 
     Raises:
         TensorRTError: it is not installed, or none is.
@@ -25,10 +25,10 @@ def choose_flavour(name: str | None, installed: tuple[str, ...], driver: NvidiaD
 
 
 def select_gpu(flavour: Flavour, settings: BuildSettings, driver: NvidiaDriver) -> Gpu | None:
-    """The GPU that plans are built on and for; None where they are built ahead of time.
+    """GPU that plans are built on and for; None if they are built ahead of time.
 
     Raises:
-        TensorRTError: the flavour needs a GPU and there is none, or it would build what this GPU cannot load.
+        TensorRTError: the flavour needs a GPU and there is none, or its plans would not run on this GPU.
     """
     if not flavour.builds_without_gpu:
         if not driver.gpus:

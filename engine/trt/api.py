@@ -1,7 +1,7 @@
-"""TensorRT and TensorRT-RTX, of which this is the only importer: find, parse, build, deserialise.
+"""Parse, build and deserialise with TensorRT or TensorRT-RTX. The only module that imports them.
 
-What the flavours differ in is data (`tensorrt_flavours`). One way for all versions from 10.3 on: a strongly
-typed network, so that precision is what the ONNX file says and nothing else.
+`flavours` describes how the flavours differ. Networks are strongly typed in all versions (10.3 and later), so
+that the ONNX file alone determines the precision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_ERRORS = 4
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """A serialised engine. `layers` as `ParsedNetwork.counts` gives them; `seconds` of the build alone."""
+    """A serialised engine, its `ParsedNetwork.layer_counts`, and the duration of the build in seconds."""
 
     data: bytes
     layers: Mapping[str, int]
@@ -35,20 +35,20 @@ class BuiltPlan:
 
 
 def installed_flavours() -> tuple[str, ...]:
-    """Names of the flavours that can be imported here; nothing is imported."""
+    """Names of the installed flavours, found without importing them."""
     return tuple(
         name for name, flavour in FLAVOURS.items() if any(map(importlib.util.find_spec, flavour.modules))
     )
 
 
 class TensorRT:
-    """One flavour, loaded. `version` is its own, such as "10.3.0" or "1.7.1.116"."""
+    """An imported flavour. `version` is that of its module, such as "10.3.0" or "1.7.1.116"."""
 
     def __init__(self, flavour: Flavour) -> None:
         """Import the flavour.
 
         Raises:
-            TensorRTError: it is not installed, or its libraries do not load; and what to install.
+            TensorRTError: it is not installed, or its libraries do not load; the advice says what to install.
         """
         self.flavour = flavour
         self._trt = _module(flavour)
@@ -56,17 +56,17 @@ class TensorRT:
         self._log = make_logger(self._trt)
 
     def parse_network(self, onnx: bytes) -> ParsedNetwork:
-        """What TensorRT understands of a model: the types of its tensors, and what is quantised.
+        """Parse a model and describe the types of its tensors and layers.
 
         Raises:
-            TensorRTError: TensorRT cannot take the model.
+            TensorRTError: TensorRT cannot parse the model.
         """
         builder = self._builder()
         network, _parser = self._parse(builder, onnx, on_dla=False)
         return describe_network(network)
 
     def register_module_name(self) -> None:
-        """Make the flavour importable under its own name, which TensorRT-RTX's wheels do not have."""
+        """Register the flavour in `sys.modules` under its own name, which TensorRT-RTX's wheels lack."""
         sys.modules.setdefault(self.flavour.modules[0], self._trt)
 
     def build(
@@ -80,15 +80,15 @@ class TensorRT:
         """Build one plan.
 
         Args:
-            onnx: the model's file.
-            shape: (C, H, W) of one input; the first dimension is the batch.
-            settings: what the flavour has; see `Flavour.check`.
-            timing_cache: file to read and write where the flavour has one; None to do without.
-            report: called with how far the build is, as (percent, 100).
+            onnx: content of the ONNX file.
+            shape: (C, H, W) of one input.
+            settings: settings that `Flavour.check` accepts.
+            timing_cache: file to read and update if the flavour supports it; None for no cache.
+            report: progress callback, called with (percent, 100).
 
         Raises:
-            TensorRTError: the model cannot be parsed or built, with TensorRT's own words.
-            KeyboardInterrupt: it was interrupted.
+            TensorRTError: the model cannot be parsed or built; the reason quotes TensorRT.
+            KeyboardInterrupt: the build was interrupted.
         """
         builder = self._builder()
         network, _parser = self._parse(builder, onnx, settings.dla_core is not None)
@@ -113,15 +113,15 @@ class TensorRT:
         return BuiltPlan(bytes(plan), describe_network(network).layer_counts, seconds)
 
     def deserialise(self, plan: bytes, host_code: bool = False) -> Any:
-        """The engine (`ICudaEngine`) of a plan whose hash was checked. A plan is code: take none unchecked.
+        """Deserialise a plan to an engine (`ICudaEngine`). A plan is code: check its hash before.
 
         Args:
-            plan: the file.
-            host_code: let it bring code that runs on the host, as a version-compatible plan does; whether it
-                is one stands in its sidecar.
+            plan: content of the file.
+            host_code: allow code that runs on the host, which a version-compatible plan contains; the sidecar
+                says whether it is one.
 
         Raises:
-            TensorRTError: there is no GPU, or it refuses the plan, with TensorRT's own words.
+            TensorRTError: there is no GPU, or TensorRT rejects the plan; the reason quotes TensorRT.
         """
         runtime = self._trt.Runtime(self._log)
         if host_code and self.flavour.version_compatible:
@@ -136,23 +136,23 @@ class TensorRT:
         return engine
 
     def execution_context(self, engine: Any) -> Any:
-        """A context (`IExecutionContext`) of an engine, at profile 0, without scratch memory as yet.
+        """Create a context (`IExecutionContext`) of an engine, at profile 0 and without scratch memory.
 
-        It keeps the engine, and the engine its runtime: they go in this order, whoever lets go first.
+        The context keeps a reference to the engine, and the engine to its runtime.
 
         Raises:
-            TensorRTError: there is not enough memory, or TensorRT refuses for another reason.
+            TensorRTError: memory is short, or TensorRT fails for another reason.
         """
         self._log.errors.clear()
         scratch = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.flavour.builds_without_gpu:
-            # TensorRT-RTX compiles kernels as it meets shapes. Left to itself it would do that behind the
-            # first runs, and a CUDA graph captured meanwhile would keep the kernels that stand in for them.
+            # TensorRT-RTX compiles kernels for new shapes, by default in the background of the first runs: a
+            # CUDA graph captured meanwhile would keep the generic kernels.
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(scratch)
             strategies = self._trt.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-            # Graphs of its own would be captured within those of the whole pipe.
+            # The whole pipeline is captured: no nested graphs.
             config.cuda_graph_strategy = self._trt.CudaGraphStrategy.DISABLED
             context = engine.create_execution_context(config)
         else:
@@ -164,11 +164,11 @@ class TensorRT:
         return context
 
     def clear_errors(self) -> None:
-        """From here on, `failure` tells what TensorRT says after this."""
+        """Discard logged errors, so that `make_error` quotes only later ones."""
         self._log.errors.clear()
 
     def make_error(self, what: str, advice: str) -> TensorRTError:
-        """The error to raise where TensorRT, say, "built no plan", with its own words of why."""
+        """Create the error for a failure such as "built no plan", quoting the errors that TensorRT logged."""
         said = "; ".join(self._log.errors[-_MOST_ERRORS:]) or "it gave no reason"
         return TensorRTError(f"{self.flavour.name} {self.version} {what}: {said}.", advice)
 
@@ -182,7 +182,7 @@ class TensorRT:
             ) from error
 
     def _parse(self, builder: Any, onnx: bytes, on_dla: bool) -> tuple[Any, Any]:
-        """The network, and the parser, which owns the weights."""
+        """Parse a model. Returns the network, and the parser, which owns the weights."""
         flags = 1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(flags)
         parser = self._trt.OnnxParser(network, self._log)
@@ -220,7 +220,7 @@ class TensorRT:
         if not settings.tf32:
             config.clear_flag(flags.TF32)
         if hasattr(flags, "REQUIRE_USER_ALLOCATION"):
-            # Without it TensorRT-RTX allocates while it runs, and cannot be captured into a CUDA graph.
+            # Otherwise TensorRT-RTX allocates at run time, which cannot be captured into a CUDA graph.
             config.set_flag(flags.REQUIRE_USER_ALLOCATION)
         if settings.builder_level is not None:
             config.builder_optimization_level = settings.builder_level
@@ -256,7 +256,7 @@ class TensorRT:
 
 
 def _module(flavour: Flavour) -> Any:
-    """The flavour's module. The imports are spelt out, so that they can be found."""
+    """Import the module of a flavour. The imports are literal, so that tools can find them."""
     try:
         if flavour.name == "tensorrt":
             import tensorrt
@@ -276,7 +276,7 @@ def _module(flavour: Flavour) -> Any:
 
 
 def _parser_error(error: Any) -> str:
-    """One error of the ONNX parser, with the node it is about."""
+    """Format an error of the ONNX parser with its node."""
     node, operator = error.node_name(), error.node_operator()
     code = str(error.code()).rpartition(".")[2].lower().replace("_", " ")
     said = error.desc()

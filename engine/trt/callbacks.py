@@ -1,4 +1,4 @@
-"""What TensorRT calls while it works: a logger and a progress monitor, made from a flavour's module."""
+"""Callbacks of TensorRT: logger and progress monitor, subclassed from a flavour's module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def make_logger(trt: Any) -> Any:
-    """A logger for TensorRT that hands on to `logging` and keeps errors, for the message of an exception."""
+    """Create a TensorRT logger that forwards to `logging` and collects errors for exception messages."""
     severity = trt.ILogger.Severity
     levels = {
         severity.INTERNAL_ERROR: logging.ERROR,
@@ -33,14 +33,14 @@ def make_logger(trt: Any) -> Any:
             if levels.get(level) == logging.ERROR:
                 self.errors.append(" ".join(text.split()).rstrip("."))
             if level in levels:
-                # Where nobody asked for logging, Python would print warnings: errors are in the exception.
+                # At most INFO: Python prints warnings if logging is not configured, and errors are raised.
                 _LOG.log(min(levels[level], logging.INFO), "%s", text)
 
     return Log()
 
 
 def make_progress_monitor(trt: Any, phases: BuildProgress, stopped: threading.Event) -> Any:
-    """A progress monitor that tells `phases`, and ends the build at its next step once `stopped` is set."""
+    """Create a progress monitor that updates `phases`, and aborts the build once `stopped` is set."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -62,8 +62,10 @@ def make_progress_monitor(trt: Any, phases: BuildProgress, stopped: threading.Ev
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets: no KeyboardInterrupt may be raised within TensorRT's calls into Python. The
-    context raises it at its end."""
+    """Context manager that yields an event set by Ctrl-C, and raises KeyboardInterrupt at its end.
+
+    TensorRT's calls into Python must not raise KeyboardInterrupt.
+    """
     stopped = threading.Event()
     with defer_signals(stopped.set):
         yield stopped

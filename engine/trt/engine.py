@@ -1,12 +1,12 @@
-"""A plan that is ready to run: deserialised, with one execution context for each batch that it was built for.
+"""A deserialised plan with one execution context per batch size.
 
     plan = LoadedPlan(TensorRT(FLAVOURS["tensorrt"]), data, (1, 8))
     scratch = DeviceBuffer(device, max(plan.scratch_bytes, 1))
     plan.prepare(8, images.address, answers.address, scratch.address, stream)
-    plan.enqueue(8, stream)                                  # once as it is,
-    graph = Graph(stream, lambda: plan.enqueue(8, stream))   # then captured, if wanted
+    plan.enqueue(8, stream)                                  # once uncaptured,
+    graph = Graph(stream, lambda: plan.enqueue(8, stream))   # then captured if desired
 
-Everything here is called inside `with device.current():`, by one thread at a time.
+Use it inside `with device.current():`, from one thread at a time.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.trt.api import TensorRT
 
 _DTYPES: dict[str, npt.DTypeLike] = {"FLOAT": np.float32, "HALF": np.float16}
-"""By TensorRT's names."""
+"""NumPy dtypes by TensorRT's names."""
 _BUILD_AGAIN = "Build it again: stenosis-trt build PACK --force."
 _LOOK = "See the reason; if it is the GPU's, nvidia-smi and the kernel's log have more."
 
 
 @dataclass(frozen=True)
 class _Addresses:
-    """Of a batch's input and output, and of the scratch memory, on the device."""
+    """Device addresses of the input, the output and the scratch memory of a batch."""
 
     input: int
     output: int
@@ -39,34 +39,33 @@ class _Addresses:
 class LoadedPlan:
     """A deserialised engine and its execution contexts.
 
-    What it does belongs to one stream: two runs of one batch may not go on at the same time, nor may two
-    contexts that share scratch memory.
+    Use it on one stream: runs of one batch, and contexts that share scratch memory, must not overlap.
 
     Attributes:
-        batches: rising; the sizes that can be run.
+        batches: supported batch sizes, ascending.
         input_shape: (C, H, W) of one input.
         input_dtype: float32 or float16.
-        output_shape: of the answer to one input: (classes,) or (points, H, W).
+        output_shape: shape of one output: (classes,) or (points, H, W).
         output_dtype: float32 or float16.
-        scratch_bytes: that `prepare` needs on the device, whatever the batch; may be 0. All plans that run on
-            one stream can share as much as the most demanding of them needs.
-        closed: whether it has been closed.
+        scratch_bytes: device memory that `prepare` needs for any batch; may be 0. Plans on one stream can
+            share it.
+        closed: True once it has been closed.
     """
 
     def __init__(
         self, tensorrt: TensorRT, plan: bytes, batches: tuple[int, ...], host_code: bool = False
     ) -> None:
-        """Deserialise a plan whose hash was checked: a plan is code.
+        """Deserialise a plan. A plan is code: check its hash before.
 
         Args:
-            tensorrt: of the flavour and version that the plan was built with.
-            plan: the file.
-            batches: that it was built for, in the order of its profiles, by its sidecar.
-            host_code: whether it is version-compatible, by its sidecar; see `TensorRT.deserialise`.
+            tensorrt: flavour and version that the plan was built with.
+            plan: content of the file.
+            batches: batch sizes of its profiles, in order, by its sidecar.
+            host_code: True if it is version-compatible, by its sidecar; see `TensorRT.deserialise`.
 
         Raises:
-            TensorRTError: TensorRT does not take the plan, memory is short (`out_of_memory`), or the plan has
-                other profiles, inputs or outputs than this.
+            TensorRTError: TensorRT rejects the plan, memory is short (`out_of_memory`), or its profiles,
+                inputs or outputs are not as expected.
         """
         self.closed = False
         self.batches = batches
@@ -79,7 +78,7 @@ class LoadedPlan:
         self.scratch_bytes = int(self._engine.device_memory_size_v2)
         self._contexts: dict[int, Any] = {}
         self._prepared: dict[int, _Addresses] = {}
-        # Where height and width are open in the network, only a context knows what comes out.
+        # If height and width are dynamic in the network, only a context knows the output shape.
         first = self._context(batches[0])
         self._set_shape(first, batches[0])
         self.output_shape = _output_shape(first, self._output, batches[0])
@@ -87,29 +86,29 @@ class LoadedPlan:
     def prepare(
         self, batch: int, input_address: int, output_address: int, scratch_address: int, stream: Stream
     ) -> None:
-        """Bind a batch to memory of the device; what may not happen in a capture happens here.
+        """Bind a batch to device memory. Must not be called while capturing.
 
-        The first time, that makes the batch's context, which takes memory. Later, only addresses are set, and
-        nothing is done where they are the same. What was captured before keeps the addresses of then.
+        The first call for a batch creates its context, which allocates memory; later calls only set addresses
+        that changed. Existing graphs keep the addresses that they were captured with.
 
-        After it, `enqueue` is to run once uncaptured before it is captured: TensorRT puts off until then what
-        it does for new shapes, and TensorRT-RTX compiles kernels for them by then, which takes its time.
+        Run `enqueue` once uncaptured afterwards, before capturing it: TensorRT defers work for new shapes
+        until then, and TensorRT-RTX compiles kernels for them.
 
         Args:
             batch: one of `batches`.
-            input_address: of (batch, *input_shape) contiguous values; a multiple of 256, as that of a
-                `DeviceBuffer` is.
-            output_address: of (batch, *output_shape), likewise.
-            scratch_address: of `scratch_bytes` bytes, likewise, that nothing else uses while the batch runs;
-                anything where `scratch_bytes` is 0.
-            stream: that the batch will run on.
+            input_address: address of (batch, *input_shape) contiguous values, a multiple of 256 like that of
+                a `DeviceBuffer`.
+            output_address: address of (batch, *output_shape) values, likewise.
+            scratch_address: address of `scratch_bytes` bytes, likewise, unused by others while the batch
+                runs; ignored if `scratch_bytes` is 0.
+            stream: stream that the batch will run on.
 
         Raises:
-            TensorRTError: there is not enough memory, or TensorRT refuses, with its own words.
-            CudaError: the calling thread captures.
+            TensorRTError: memory is short, or TensorRT fails; the reason quotes TensorRT.
+            CudaError: the calling thread is capturing.
             ValueError: the plan was not built for this batch, or is closed.
         """
-        self._check(batch)
+        self._check_usable(batch)
         stream.device.check_not_capturing()
         addresses = _Addresses(input_address, output_address, scratch_address)
         if self._prepared.get(batch) == addresses:
@@ -118,25 +117,28 @@ class LoadedPlan:
         if batch not in self._prepared:
             self._tensorrt.clear_errors()
             profile = self.batches.index(batch)
-            self._done(context.set_optimization_profile_async(profile, stream.handle), f"profile {profile}")
+            self._check_set(
+                context.set_optimization_profile_async(profile, stream.handle), f"profile {profile}"
+            )
             self._set_shape(context, batch)
         self._prepared.pop(batch, None)
         self._tensorrt.clear_errors()
         context.set_device_memory(scratch_address if self.scratch_bytes else 0, self.scratch_bytes)
         for name, address in ((self._input, input_address), (self._output, output_address)):
-            self._done(context.set_tensor_address(name, address), f"the address of {name!r}")
+            self._check_set(context.set_tensor_address(name, address), f"the address of {name!r}")
         self._prepared[batch] = addresses
 
     def enqueue(self, batch: int, stream: Stream) -> None:
-        """Give a prepared batch to `stream`: what is in the input then becomes the output.
+        """Enqueue the inference of a prepared batch on `stream`.
 
-        It can be captured into a `Graph`, which keeps this plan and refuses to be launched once it is closed.
+        It can be captured into a `Graph`, which keeps a reference to this plan and cannot be launched after
+        the plan is closed.
 
         Raises:
-            TensorRTError: TensorRT refused, with its own words.
+            TensorRTError: TensorRT fails; the reason quotes TensorRT.
             ValueError: the batch is not prepared, or the plan is closed.
         """
-        self._check(batch)
+        self._check_usable(batch)
         if batch not in self._prepared:
             raise ValueError(f"A batch of {batch} is not prepared.")
         self._tensorrt.clear_errors()
@@ -145,9 +147,9 @@ class LoadedPlan:
         stream.record_use(self)
 
     def close(self) -> None:
-        """Give everything back, once nothing of it runs any more. Does nothing the second time."""
+        """Release all resources. No batch may still run. Idempotent."""
         self.closed = True
-        # Contexts before the engine; the engine's runtime goes with it.
+        # Contexts before the engine; the engine releases its runtime.
         self._prepared.clear()
         self._contexts.clear()
         self._engine = None
@@ -158,7 +160,7 @@ class LoadedPlan:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _check(self, batch: int) -> None:
+    def _check_usable(self, batch: int) -> None:
         if self.closed:
             raise ValueError("This LoadedPlan is closed.")
         if batch not in self.batches:
@@ -174,15 +176,15 @@ class LoadedPlan:
     def _set_shape(self, context: Any, batch: int) -> None:
         self._tensorrt.clear_errors()
         shape = (batch, *self.input_shape)
-        self._done(context.set_input_shape(self._input, shape), f"the shape {shape}")
+        self._check_set(context.set_input_shape(self._input, shape), f"the shape {shape}")
 
-    def _done(self, done: bool, what: str) -> None:
+    def _check_set(self, done: bool, what: str) -> None:
         if not done:
             raise self._tensorrt.make_error(f"does not take {what}", _BUILD_AGAIN)
 
 
 def _tensor_names(engine: Any) -> tuple[str, str]:
-    """Of the one input and the one output."""
+    """Names of the single input and the single output."""
     names: dict[str, list[str]] = {"INPUT": [], "OUTPUT": []}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
@@ -197,7 +199,7 @@ def _tensor_names(engine: Any) -> tuple[str, str]:
 
 
 def _input_shape(engine: Any, name: str, batches: tuple[int, ...]) -> tuple[int, int, int]:
-    """(C, H, W), which the profiles have in common: the n-th is of exactly the n-th batch."""
+    """(C, H, W) of the profiles. The n-th profile must be of exactly the n-th batch size."""
     count = engine.num_optimization_profiles
     found = [
         [tuple(map(int, size)) for size in engine.get_tensor_profile_shape(name, k)] for k in range(count)
@@ -220,7 +222,7 @@ def _dtype(engine: Any, name: str) -> np.dtype[Any]:
 
 
 def _output_shape(context: Any, name: str, batch: int) -> tuple[int, ...]:
-    """Without the batch."""
+    """Output shape without the batch dimension."""
     shape = tuple(map(int, context.get_tensor_shape(name)))
     if shape[:1] != (batch,) or any(size < 1 for size in shape):
         raise TensorRTError(

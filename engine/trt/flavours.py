@@ -1,4 +1,4 @@
-"""What the two flavours of TensorRT can do, as data, and the settings of a plan. Imports neither."""
+"""Capabilities of the two flavours of TensorRT as data, and the build settings. Imports neither."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from dataclasses import dataclass
 from stenosis_trt.engine.errors import TensorRTError
 
 Capability = tuple[int, int]
-"""A GPU's compute capability, (8, 7) for 8.7."""
+"""Compute capability of a GPU, (8, 7) for 8.7."""
 
 DEFAULT_BATCHES = (1, 2, 4, 6, 8, 16, 32)
-"""A study has six levels; stacks have 12 to 30 slices."""
+"""Batch sizes: a study has 6 levels, and series have 12 to 30 slices."""
 
 HARDWARE_COMPATIBILITY_LEVELS = ("same-compute-capability", "ampere-plus")
-"""How far a plan of TensorRT may travel: to any GPU of the same compute capability, or of 8.0 and later."""
+"""GPUs that a plan of TensorRT runs on: the same compute capability, or any from 8.0 on."""
 
 LARGEST_BATCH = 4096
 
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What a plan is built with. Each batch gets an optimisation profile of its own, of exactly that size.
+    """Settings of a build. Each batch size gets an optimisation profile of exactly that size.
 
     Attributes:
-        batches: rising.
-        builder_level: 0 to 5, more being slower to build and faster to run; None for TensorRT's own choice.
-        workspace_bytes: scratch memory a plan may ask for; None for all of the GPU's.
-        tf32: let FP32 convolutions round their factors to 10 bits, faster from compute capability 8.0 on.
-        version_compatible: runs on later versions of TensorRT too.
-        hardware_compatible: one of `HARDWARE_COMPATIBILITY_LEVELS`, or "" for this GPU's model alone.
-        compute_capabilities: those to build for, rising; () for the flavour's own choice.
-        dla_core: deep learning accelerator to run on, the GPU doing what it cannot; None for the GPU alone.
-        detailed: keep what the engine inspector and profilers show of each layer.
+        batches: batch sizes, ascending.
+        builder_level: optimisation level 0 to 5, higher is slower to build; None for TensorRT's default.
+        workspace_bytes: limit of scratch memory; None for all memory of the GPU.
+        tf32: allow TF32 (10-bit mantissa) in FP32 convolutions, faster from compute capability 8.0 on.
+        version_compatible: build a plan that later versions of TensorRT can load.
+        hardware_compatible: one of `HARDWARE_COMPATIBILITY_LEVELS`, or "" for this GPU model only.
+        compute_capabilities: capabilities to build for, ascending; () for the flavour's default.
+        dla_core: DLA core to run on, with GPU fallback; None for the GPU only.
+        detailed: keep layer information for the engine inspector and profilers.
 
     Raises:
-        ValueError: a setting is out of range; the message says what can be.
+        ValueError: a setting is out of range; the message says what is valid.
     """
 
     batches: tuple[int, ...] = DEFAULT_BATCHES
@@ -72,7 +72,7 @@ class BuildSettings:
                 raise ValueError(rule)
 
     def command_options(self) -> Iterator[str]:
-        """Options of `stenosis-trt build` that give these settings, without those that are the default."""
+        """Options of `stenosis-trt build` for these settings, without defaults."""
         if self.batches != DEFAULT_BATCHES:
             yield f"--batch {','.join(map(str, self.batches))}"
         if self.builder_level is not None:
@@ -95,18 +95,18 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class Flavour:
-    """One flavour of TensorRT, and what it has.
+    """A flavour of TensorRT and its capabilities.
 
     Attributes:
-        name: as `build --flavour` takes it.
-        modules: to import, the first that is there.
-        install: what brings it.
-        builds_without_gpu: needs no GPU to build, and its plans run on several kinds.
-        timing_cache: can keep what it measured of each layer for the next build.
-        version_compatible, hardware_compatible, dla: has this option of `BuildSettings`.
-        targets: compute capabilities that can be asked for, where plans are built ahead.
-        default_targets: those of a plan for which none was asked for.
-        newer_than: such a plan runs on GPUs beyond this one as well.
+        name: value of `build --flavour`.
+        modules: names of its Python modules; the first one installed is imported.
+        install: how to install it.
+        builds_without_gpu: builds ahead of time without a GPU, for several compute capabilities.
+        timing_cache: supports a cache of layer timings.
+        version_compatible, hardware_compatible, dla: supports this option of `BuildSettings`.
+        targets: compute capabilities that can be built for ahead of time.
+        default_targets: compute capabilities of a plan if none are requested.
+        newer_than: such a plan also runs on GPUs of higher capability than this.
     """
 
     name: str
@@ -122,10 +122,10 @@ class Flavour:
     newer_than: Capability | None = None
 
     def check(self, settings: BuildSettings) -> None:
-        """Refuse settings that this flavour does not have.
+        """Check that this flavour supports the settings.
 
         Raises:
-            TensorRTError: and which one it is.
+            TensorRTError: it does not; the reason names the option.
         """
         unknown = [item for item in settings.compute_capabilities if item not in self.targets]
         asked = (
@@ -149,7 +149,7 @@ class Flavour:
             )
 
     def runs_on(self, capability: Capability, targets: tuple[Capability, ...] = ()) -> bool:
-        """Whether a plan built ahead for `targets` (() for the default) runs on such a GPU."""
+        """True if a plan built ahead of time for `targets` (() for the default) runs on such a GPU."""
         if targets:
             return capability in targets
         newer = self.newer_than is not None and capability > self.newer_than
@@ -170,9 +170,9 @@ FLAVOURS = {
             hardware_compatible=True,
             dla=True,
         ),
-        # As 1.7.1.116 behaves: deserialising on 9.0 is refused with the list of default_targets and ">12.0";
-        # its timing cache does nothing, hardware compatibility is said to be unsupported, and
-        # VERSION_COMPATIBLE fails for want of a library that is not part of it.
+        # Observed with 1.7.1.116: deserialising on 9.0 fails and lists default_targets and ">12.0"; the
+        # timing cache has no effect, hardware compatibility is unsupported, and VERSION_COMPATIBLE fails
+        # because the wheel lacks a library.
         Flavour(
             name="tensorrt-rtx",
             modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
@@ -191,15 +191,15 @@ FLAVOURS = {
 
 
 def format_capability(capability: Capability) -> str:
-    """ "8.7" of (8, 7)."""
+    """Format a compute capability: (8, 7) → "8.7"."""
     return "{}.{}".format(*capability)
 
 
 def parse_capability(text: str) -> Capability:
-    """(8, 7) of "8.7".
+    """Parse a compute capability: "8.7" → (8, 7).
 
     Raises:
-        ValueError: it is not such a text.
+        ValueError: the text is not a compute capability.
     """
     found = re.fullmatch(r"(\d{1,3})\.(\d)", text.strip())
     if found is None:

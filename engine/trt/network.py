@@ -1,4 +1,4 @@
-"""What TensorRT understood of an ONNX model: the types it will compute in, read off the parsed network."""
+"""Types that a parsed network computes in, as TensorRT understood the ONNX model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _QUANTISING = ("QUANTIZE", "DEQUANTIZE")
 
 @dataclass(frozen=True)
 class ParsedLayer:
-    """A layer that takes weights or quantises: its kind, such as "convolution", and the type it computes in.
+    """A layer with weights, or a Q/DQ layer: name, kind such as "convolution", and compute type.
 
-    That is "int8" where both its input and its weights were quantised, and "" for what quantises.
+    The compute type is "int8" if both input and weights were quantised, and "" for Q/DQ layers.
     """
 
     name: str
@@ -25,7 +25,7 @@ class ParsedLayer:
 
 @dataclass(frozen=True)
 class ParsedNetwork:
-    """A network as TensorRT understood it. `inputs` and `outputs` are the types of its tensors, by name."""
+    """A parsed network: types of inputs and outputs by tensor name, and its `ParsedLayer`s."""
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
@@ -33,13 +33,13 @@ class ParsedNetwork:
 
     @property
     def layer_counts(self) -> dict[str, int]:
-        """How often each kind of layer occurs, by kind and type: "convolution float32", "quantize"."""
+        """Number of layers by kind and compute type: "convolution float32", "quantize"."""
         kinds = Counter(f"{layer.kind} {layer.compute_type}".rstrip() for layer in self.layers)
         return dict(sorted(kinds.items()))
 
 
 def describe_network(network: Any) -> ParsedNetwork:
-    """A network (`INetworkDefinition`) of either flavour after parsing."""
+    """Describe a parsed network (`INetworkDefinition`) of either flavour."""
     layers = []
     quantised = set()
     for index in range(network.num_layers):
@@ -50,7 +50,7 @@ def describe_network(network: Any) -> ParsedNetwork:
             if kind == "DEQUANTIZE":
                 quantised.add(layer.get_output(0).name)
         elif kind in _LAYERS_WITH_WEIGHTS:
-            # Weights that are no constants of the layer's own are its second input.
+            # Weights that are not constants of the layer are its second input.
             factors = [layer.get_input(place) for place in range(min(2, layer.num_inputs))]
             int8 = len(factors) == 2 and all(factor.name in quantised for factor in factors)
             computes_in = "int8" if int8 else _type_name(factors[0].dtype)

@@ -1,4 +1,4 @@
-"""How far a build is, from the phases that TensorRT's progress monitor tells of."""
+"""Progress of a build in percent, from the nested phases of TensorRT's progress monitor."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ class _Phase:
 
 
 class BuildProgress:
-    """One share of the whole build out of phases within phases.
+    """Combines nested phases into one percentage, which never decreases.
 
-    A phase that runs within another counts as part of the step that the other is at. The share never falls.
-    Calls may come from any thread.
+    A nested phase counts as part of the current step of its parent. Thread-safe.
     """
 
     def __init__(self, report: Callable[[int, int], None]) -> None:
-        """`report(percent, 100)` is called when the percentage has risen."""
+        """`report(percent, 100)` is called whenever the percentage increases."""
         self._report = report
         self._phases: dict[str, _Phase] = {}
         self._percent = -1
         self._lock = threading.Lock()
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins."""
+        """Start a phase."""
         with self._lock:
             self._phases[name] = _Phase(max(steps, 1), parent)
             if parent in self._phases:
@@ -38,14 +37,14 @@ class BuildProgress:
         self._show()
 
     def step(self, name: str, index: int) -> None:
-        """Step `index` of a phase, counted from 0, is done."""
+        """Finish step `index` (0-based) of a phase."""
         with self._lock:
             if name in self._phases:
                 self._phases[name].done = index + 1
         self._show()
 
     def finish(self, name: str) -> None:
-        """A phase is over; one without a parent is the whole build."""
+        """Finish a phase; one without a parent is the whole build."""
         with self._lock:
             phase = self._phases.pop(name, None)
             if phase is not None and phase.parent in self._phases:

@@ -1,19 +1,19 @@
-// Heatmaps → peaks below the pixel → source pixels → patient millimetres; and, for the cord, its diameters.
+// Heatmaps → subpixel peaks → source pixels → patient coordinates in mm; for the cord also its diameters.
 //
-// Sub-pixel position: the vertex of the parabola through the peak and its two neighbours along each axis.
-// `stenosis_trt.bench.accuracy.subpixel` measures it against the other methods.
+// Subpixel position: vertex of the parabola through the peak and its two neighbours along each axis.
+// `stenosis_trt.bench.accuracy.subpixel` compares it with other methods.
 //
-// Roofline: every heatmap value is read once; what is written is 32 bytes a map.
+// Roofline: every heatmap value is read once; 32 bytes are written per map.
 #pragma once
 #include "types.cuh"
 
-// One warp a heatmap, one block an image.
+// One warp per heatmap, one block per image.
 constexpr int kMaxMaps = 8;
 constexpr int kCordPoints = 4;
 
 constexpr float kDegrees = 57.29577951308232f;
 
-// How far below 0 a value of a heatmap may lie: reference.HEATMAP_TOLERANCE.
+// Largest accepted deviation below 0 of a heatmap value: reference.HEATMAP_TOLERANCE.
 constexpr float kHeatmapTolerance = 1e-3f;
 constexpr float kLargestFloat = 3.4028235e38f;
 
@@ -23,8 +23,8 @@ struct Peak {
     float value;
     int index;
 
-    // Of equal values the first in the map is the peak. A value that no heatmap may have, NaN or below 0, makes the
-    // peak NaN, and no later value replaces that: comparisons with NaN are false.
+    // Of equal values the first in the map is the peak. An invalid value, NaN or below 0, makes the peak NaN, which no
+    // later value replaces because comparisons with NaN are false.
     __device__ __forceinline__ void offer(float other, int at) {
         const bool valid = other >= -kHeatmapTolerance;
         if (!valid || other > value || (other == value && at < index)) {
@@ -55,8 +55,8 @@ static __device__ __forceinline__ void offer_vector(Peak& peak, const Half* valu
     offer_pair(peak, eight.w, at + 6);
 }
 
-// The peak of one map, found by one warp; the same in every lane. A map with a value that no heatmap may have has a
-// peak of NaN at its first pixel: the host refuses it, and does not take it for a map without a peak.
+// Find the peak of one map with one warp; every lane ends with the result. A map with an invalid value has a peak of NaN
+// at its first pixel, so that the host rejects it instead of taking it for a map without a peak.
 template <class T>
 static __device__ __forceinline__ Peak find_peak(const T* __restrict__ map, int count) {
     constexpr int kVector = 16 / (int)sizeof(T);
@@ -83,14 +83,14 @@ static __device__ __forceinline__ Peak find_peak(const T* __restrict__ map, int 
     return peak;
 }
 
-// NaN counts as 0: it is told by the peak of its own map.
+// NaN counts as 0 here: the peak of its map reports it.
 template <class T>
 static __device__ __forceinline__ float map_value(const T* map, int at) {
     const float value = value_of(map[at]);
     return value == value ? value : 0.0f;
 }
 
-// Shift of the peak along one axis, whose neighbours lie `stride` apart: at most half a pixel; none at the border.
+// Subpixel shift of a peak along one axis, in pixels, −0.5 … 0.5; 0 at the border. Neighbours lie `stride` apart.
 template <class T>
 static __device__ __forceinline__ float shift(const T* map, float peak, int at, int stride, int place, int size) {
     if (place == 0 || place == size - 1) return 0.0f;
@@ -100,7 +100,7 @@ static __device__ __forceinline__ float shift(const T* map, float peak, int at, 
     return fminf(fmaxf(0.5f * (after - before) / curvature, -0.5f), 0.5f);
 }
 
-// `place` is the index of the peak's pixel.
+// Returns the keypoint of one map, and in `place` the index of the peak pixel.
 template <class T>
 static __device__ __forceinline__ Keypoint decode_map(
     const T* __restrict__ map, const Frame& frame, int height, int width, int& place) {
@@ -132,12 +132,7 @@ static __device__ __forceinline__ float dot(const Segment& a, const Segment& b) 
     return fmaf(a.d[0], b.d[0], fmaf(a.d[1], b.d[1], a.d[2] * b.d[2]));
 }
 
-// The lower of two confidences; NaN where either is.
-static __device__ __forceinline__ float lower_confidence(float one, float other) {
-    return one == one && !(one <= other) ? other : one;
-}
-
-// Length of the cross product: unlike 1 − cos² it keeps its digits where the two are nearly parallel.
+// Length of the cross product: unlike 1 − cos² it stays precise for nearly parallel segments.
 static __device__ __forceinline__ float cross_length(const Segment& a, const Segment& b) {
     const float x = fmaf(a.d[1], b.d[2], -a.d[2] * b.d[1]);
     const float y = fmaf(a.d[2], b.d[0], -a.d[0] * b.d[2]);
@@ -145,9 +140,9 @@ static __device__ __forceinline__ float cross_length(const Segment& a, const Seg
     return sqrtf(fmaf(x, x, fmaf(y, y, z * z)));
 }
 
-// Diameters, their ratio, and what is doubtful, from anterior, posterior, left and right. AP ÷ transverse is the
-// ratio of the Spinal Cord Toolbox's `sct_detect_compression`.
-static __device__ __forceinline__ Cord measure_cord(const Keypoint* points, const CordLimits& limits) {
+// Diameters of a cord from its anterior, posterior, left and right point. The ratio AP ÷ transverse is that of the
+// Spinal Cord Toolbox's `sct_detect_compression`.
+static __device__ __forceinline__ Cord measure_cord(const Keypoint* points) {
     const Segment ap(points[0], points[1]), transverse(points[2], points[3]), start(points[0], points[2]);
     const float aa = dot(ap, ap), tt = dot(transverse, transverse), at = dot(ap, transverse);
     const float cross = cross_length(ap, transverse);
@@ -156,28 +151,21 @@ static __device__ __forceinline__ Cord measure_cord(const Keypoint* points, cons
     cord.transverse_mm = sqrtf(tt);
     cord.ratio = tt > 0.0f ? cord.ap_mm / cord.transverse_mm : not_a_number();
     cord.angle_degrees = aa > 0.0f && tt > 0.0f ? atan2f(cross, fabsf(at)) * kDegrees : 0.0f;
-    cord.confidence = points[0].confidence;
-#pragma unroll
-    for (int k = 1; k < kCordPoints; ++k) cord.confidence = lower_confidence(cord.confidence, points[k].confidence);
-    // anterior + a · ap = left + b · transverse in the least-squares sense: they cross where a and b lie in 0 … 1.
+    // Least-squares solution of anterior + a · ap = left + b · transverse: the diameters cross if a and b lie in 0 … 1.
     const float sa = dot(start, ap), st = dot(start, transverse), determinant = cross * cross;
     const float along_ap = sa * tt - st * at, along_transverse = sa * at - st * aa;
     const bool crossing = determinant > 0.0f && along_ap >= 0.0f && along_ap <= determinant &&
                           along_transverse >= 0.0f && along_transverse <= determinant;
-    const bool plausible = cord.ap_mm >= limits.ap_mm[0] && cord.ap_mm <= limits.ap_mm[1] &&
-                           cord.transverse_mm >= limits.transverse_mm[0] && cord.transverse_mm <= limits.transverse_mm[1];
-    cord.flags = (cord.confidence >= limits.confidence ? 0u : kLowConfidence) | (crossing ? 0u : kNotCrossing) |
-                 (cord.angle_degrees < limits.angle_degrees ? kNotOrthogonal : 0u) | (plausible ? 0u : kImplausibleSize);
-    cord.unused[0] = cord.unused[1] = 0u;
+    cord.crossing = crossing ? 1u : 0u;
     return cord;
 }
 
-// The highest value in the 3 × 3 pixels around a place, as far as they lie in the map.
+// Highest value in the 3 × 3 neighbourhood of a pixel, clipped to the map.
 template <class T>
 static __device__ __forceinline__ float highest_around(const T* __restrict__ map, int place, int height, int width) {
     const int row = place / width, column = place % width;
     float highest = 0.0f;
-    // Nine reads a lane: not worth the registers that unrolling takes.
+    // Not unrolled: nine reads per lane are not worth the registers.
 #pragma unroll 1
     for (int y = max(row - 1, 0); y <= min(row + 1, height - 1); ++y)
 #pragma unroll 1
@@ -186,7 +174,7 @@ static __device__ __forceinline__ float highest_around(const T* __restrict__ map
     return highest;
 }
 
-// Grid: images; block: (32, maps an image). support[image][k][j] is what map k says of the peak of map j.
+// Grid: images; block: 32 threads per map. support[image][k][j] is the height of map k at the peak of map j.
 template <class T>
 static __device__ __forceinline__ void decode_image(
     const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points,
@@ -205,10 +193,10 @@ static __device__ __forceinline__ void decode_image(
     if (lane < maps) support[number * maps + lane] = highest_around(values, places[lane], height, width);
 }
 
-// The same, and the geometry of the four points, in one launch. Block: four warps.
+// Keypoints and the geometry of the four points in one launch. Grid: images; block: four warps.
 template <class T>
 static __device__ __forceinline__ void decode_cord(
-    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, CordLimits limits, Keypoint* __restrict__ points,
+    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points,
     Cord* __restrict__ cords, int height, int width) {
     __shared__ Keypoint corners[kCordPoints];
     const int map = threadIdx.x >> 5;
@@ -220,7 +208,7 @@ static __device__ __forceinline__ void decode_cord(
         corners[map] = point;
     }
     __syncthreads();
-    if (threadIdx.x == 0) cords[blockIdx.x] = measure_cord(corners, limits);
+    if (threadIdx.x == 0) cords[blockIdx.x] = measure_cord(corners);
 }
 
 KERNEL(32 * kMaxMaps) decode_keypoints_f32(
@@ -234,11 +222,11 @@ KERNEL(32 * kMaxMaps) decode_keypoints_f16(
 }
 
 KERNEL(32 * kCordPoints) cord_geometry_f32(
-    const float* heatmaps, const Frame* frames, const CordLimits* limits, Keypoint* points, Cord* cords, int height, int width) {
-    decode_cord(heatmaps, frames, *limits, points, cords, height, width);
+    const float* heatmaps, const Frame* frames, Keypoint* points, Cord* cords, int height, int width) {
+    decode_cord(heatmaps, frames, points, cords, height, width);
 }
 
 KERNEL(32 * kCordPoints) cord_geometry_f16(
-    const Half* heatmaps, const Frame* frames, const CordLimits* limits, Keypoint* points, Cord* cords, int height, int width) {
-    decode_cord(heatmaps, frames, *limits, points, cords, height, width);
+    const Half* heatmaps, const Frame* frames, Keypoint* points, Cord* cords, int height, int width) {
+    decode_cord(heatmaps, frames, points, cords, height, width);
 }

@@ -1,25 +1,25 @@
-// Standard deviation of each network input in its window, which runs from 0 to 1: how much contrast a network was
-// given. The normalisation's means move all values of a channel alike and are left where they are, as the reference
-// leaves them; its deviations are multiplied out.
+// Contrast: the standard deviation of each network input in units of its window (0 to 1). Each channel is multiplied by
+// the standard deviation of the normalisation; its mean is not added back, as in the reference.
 //
-// One pass. Each thread has the mean and the sum of squares about it of what it has read, eight values at a time by
-// the exact update for joined samples, and these are joined over the block in the same way. Nothing large is ever
-// subtracted from anything large, so a mean far from zero costs no digits: of inputs of 3 × 456² the CPU build is off by
-// 6 · 10⁻⁸, one unit of float32. Sums of squares about zero would have needed float64 or a second pass.
+// One pass with Chan's update for combined samples: a thread keeps count, mean and sum of squared deviations of what it
+// has read, eight values at a time, and the block combines the threads in the same way. No two large numbers are
+// subtracted, so a mean far from zero costs no precision: for inputs of 3 × 456² the CPU build is off by 6 · 10⁻⁸, one
+// unit of float32. Sums of squares about zero would need float64 or a second pass.
 //
-// Roofline: each value is read once, 2 or 4 bytes, mostly from L2, where `preprocess` has just left it. One block
-// an input, so the limit is what one multiprocessor draws from L2, some 64 bytes a clock: 0.62 M values of an input of
-// 3 × 456² take 11 µs in FP16 and 22 µs in FP32 at 1.75 GHz, all inputs of a study at once. Computed, not measured.
+// Roofline: each value is read once, 2 or 4 bytes, mostly from L2, where `preprocess` has just written it. One block
+// per input, so the bound is the L2 bandwidth of one multiprocessor, about 64 bytes per clock: 0.62 M values of an
+// input of 3 × 456² take 11 µs in FP16 and 22 µs in FP32 at 1.75 GHz, for all inputs of a study at once. Computed, not
+// measured.
 #pragma once
 #include "types.cuh"
 
 constexpr int kContrastThreads = 1024;
 constexpr int kContrastWarps = kContrastThreads / 32;
 
-// Values that a thread reads and joins at a time: one division for all of them.
+// Values that a thread reads and combines at a time: one division per group.
 constexpr int kGroup = 8;
 
-// A sample: how many values, their mean, and the sum of their squared distances from it.
+// Count, mean and sum of squared deviations of a sample.
 struct Moments {
     float count;
     float mean;
@@ -57,7 +57,7 @@ static __device__ __forceinline__ void read_group(const Half* from, float (&valu
     }
 }
 
-static __device__ __forceinline__ void join_group(Moments& moments, const float (&values)[kGroup], float deviation) {
+static __device__ __forceinline__ void join_group(Moments& moments, const float (&values)[kGroup], float std) {
     float sum = 0.0f, squares = 0.0f;
 #pragma unroll
     for (int k = 0; k < kGroup; ++k) sum += values[k];
@@ -67,12 +67,12 @@ static __device__ __forceinline__ void join_group(Moments& moments, const float 
         const float distance = values[k] - mean;
         squares = fmaf(distance, distance, squares);
     }
-    moments.join((float)kGroup, mean * deviation, squares * deviation * deviation);
+    moments.join((float)kGroup, mean * std, squares * std * std);
 }
 
-// One channel, by a whole block: groups where it is aligned, single values before and behind them.
+// Read one channel with a whole block: groups where it is aligned, single values before and after them.
 template <class T>
-static __device__ __forceinline__ void join_channel(Moments& moments, const T* channel, int pixels, float deviation) {
+static __device__ __forceinline__ void join_channel(Moments& moments, const T* channel, int pixels, float std) {
     constexpr int kVector = 16 / (int)sizeof(T);
     const int misaligned = (int)((unsigned long long)channel / sizeof(T)) & (kVector - 1);
     const int head = min(misaligned ? kVector - misaligned : 0, pixels);
@@ -80,14 +80,14 @@ static __device__ __forceinline__ void join_channel(Moments& moments, const T* c
     for (int at = head + (int)threadIdx.x * kGroup; at < tail; at += kContrastThreads * kGroup) {
         float values[kGroup];
         read_group(channel + at, values);
-        join_group(moments, values, deviation);
+        join_group(moments, values, std);
     }
     const int thread = threadIdx.x;
-    if (thread < head) moments.join(1.0f, value_of(channel[thread]) * deviation, 0.0f);
-    if (tail + thread < pixels) moments.join(1.0f, value_of(channel[tail + thread]) * deviation, 0.0f);
+    if (thread < head) moments.join(1.0f, value_of(channel[thread]) * std, 0.0f);
+    if (tail + thread < pixels) moments.join(1.0f, value_of(channel[tail + thread]) * std, 0.0f);
 }
 
-// What lane 0 has afterwards is the whole warp's.
+// Combine the lanes of a warp; lane 0 ends with the result.
 static __device__ __forceinline__ void join_warp(Moments& moments) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance >>= 1) {
@@ -101,14 +101,14 @@ static __device__ __forceinline__ void join_warp(Moments& moments) {
 // Grid: inputs; block: kContrastThreads.
 template <class T>
 static __device__ __forceinline__ void contrast_of_input(
-    const T* __restrict__ inputs, const float* __restrict__ deviations, float* __restrict__ contrasts, int channels,
+    const T* __restrict__ inputs, const float* __restrict__ stds, float* __restrict__ contrasts, int channels,
     int pixels) {
     __shared__ Moments warps[kContrastWarps];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const T* channel = inputs + (i64)blockIdx.x * channels * pixels;
     Moments moments = {0.0f, 0.0f, 0.0f};
     for (int number = 0; number < channels; ++number, channel += pixels)
-        join_channel(moments, channel, pixels, deviations[number]);
+        join_channel(moments, channel, pixels, stds[number]);
     join_warp(moments);
     if (lane == 0) warps[warp] = moments;
     __syncthreads();
@@ -119,11 +119,11 @@ static __device__ __forceinline__ void contrast_of_input(
 }
 
 KERNEL(kContrastThreads) input_contrast_f32(
-    const float* inputs, const float* deviations, float* contrasts, int channels, int pixels) {
-    contrast_of_input(inputs, deviations, contrasts, channels, pixels);
+    const float* inputs, const float* stds, float* contrasts, int channels, int pixels) {
+    contrast_of_input(inputs, stds, contrasts, channels, pixels);
 }
 
 KERNEL(kContrastThreads) input_contrast_f16(
-    const Half* inputs, const float* deviations, float* contrasts, int channels, int pixels) {
-    contrast_of_input(inputs, deviations, contrasts, channels, pixels);
+    const Half* inputs, const float* stds, float* contrasts, int channels, int pixels) {
+    contrast_of_input(inputs, stds, contrasts, channels, pixels);
 }

@@ -1,7 +1,6 @@
-// The one translation unit of all device code.
+// The single translation unit of the device code.
 #include "types.cuh"
 #include "order_statistics.cuh"
 #include "preprocess.cuh"
 #include "decode_keypoints.cuh"
-#include "maximal_compression.cuh"
 #include "input_contrast.cuh"

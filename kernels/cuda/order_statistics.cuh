@@ -1,21 +1,21 @@
-// Exact order statistics of 16-bit pixels by counting: the upper bytes first, then the lower bytes of the values
-// whose upper byte is the sought one. The image is read twice and never copied or sorted.
+// Exact order statistics of 16-bit pixels by radix counting: pass 0 counts upper bytes, pass 1 the lower bytes of the
+// values whose upper byte was selected. The image is read twice and is neither copied nor sorted.
 //
-// Roofline: 2 bytes a pixel and pass. The second pass finds the pixels of the first in L2 where they fit.
+// Roofline: 2 bytes per pixel and pass. The second pass reads from L2 if the pixels fit there.
 //
-// A set's regions are shared out to many blocks. Each counts in shared memory and adds to the set's counts; the
-// block that finishes last picks the bins, and leaves the counts at zero for the next call. A region may be empty; a
-// set without any pixel has the window (0, 0).
+// The regions of a set are distributed over many blocks. Each block counts in shared memory and adds to the counts of
+// the set; the last block to finish selects the bins and resets the counts to zero for the next call. A region may be
+// empty; a set without pixels has the window (0, 0).
 #pragma once
 #include "types.cuh"
 
 constexpr int kStatisticsThreads = 256;
 constexpr int kStatisticsWarps = kStatisticsThreads / 32;
 
-// Counts of one block. A histogram for each pair of warps keeps most of them from waiting for one another.
+// Histograms of one block: one per pair of warps reduces contention.
 constexpr int kHistograms = kStatisticsWarps / 2;
 
-// Pass 0 counts upper bytes. Pass 1 counts the lower bytes of the values in either statistic's bin.
+// Pass 0 counts upper bytes. Pass 1 counts the lower bytes of values in the bin of either statistic.
 template <int PASS>
 struct ByteCounter {
     u32 (*counts)[256];   // one histogram in pass 0, one for each statistic in pass 1
@@ -23,7 +23,7 @@ struct ByteCounter {
     u32 run_key;
     u32 run;
 
-    // Neighbouring pixels often have one key: a run of them is one addition.
+    // Neighbouring pixels often have equal keys: a run of them is added at once.
     __device__ __forceinline__ void add(u32 value) {
         if (PASS == 0) {
             const u32 key = value >> 8;
@@ -53,7 +53,7 @@ static __device__ __forceinline__ void count_pair(Counter& counter, u32 pair, u3
     counter.add((pair >> 16) ^ sign);
 }
 
-// One row, by one warp: 16 bytes a lane where the row is aligned, single pixels before and behind.
+// Count one row with one warp: 16 bytes per lane where the row is aligned, single pixels before and after.
 template <class Counter>
 static __device__ __forceinline__ void count_row(Counter& counter, const u16* row, int columns, u32 sign) {
     const int lane = threadIdx.x & 31;
@@ -74,7 +74,7 @@ static __device__ __forceinline__ void count_row(Counter& counter, const u16* ro
     if (tail + lane < columns) counter.add(row[tail + lane] ^ sign);
 }
 
-// The bin in which a rank falls, and what is left of the rank within it. Called by a whole block of 256 threads.
+// Find the bin that contains a rank, and the remaining rank within it. Called by a whole block of 256 threads.
 static __device__ __forceinline__ void pick_bin(u32 count, u32 rank, u32* bin, u32* rest) {
     __shared__ u32 warp_totals[kStatisticsWarps];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -94,7 +94,7 @@ static __device__ __forceinline__ void pick_bin(u32 count, u32 rank, u32* bin, u
     __syncthreads();
 }
 
-// One pass. Grid: (blocks a region, regions), 256 threads each.
+// One pass. Grid: (blocks per region, regions); block: 256 threads.
 template <int PASS>
 static __device__ __forceinline__ void statistics_pass(
     const u16* __restrict__ arena, const Region* __restrict__ regions, const RankRequest* __restrict__ requests,
@@ -109,7 +109,7 @@ static __device__ __forceinline__ void statistics_pass(
 
 #pragma unroll
     for (int table = 0; table < kTables; ++table) counts[table][thread] = 0u;
-    // No thread picks a bin where there is no pixel.
+    // Without pixels no thread selects a bin.
     if (thread < 4) picked[thread >> 1][thread & 1] = 0u;
     __syncthreads();
 
@@ -135,7 +135,7 @@ static __device__ __forceinline__ void statistics_pass(
         for (int k = 0; k < 2; ++k)
             if (counts[k % kTables][thread]) atomicAdd(&selection.counts[k][thread], counts[k % kTables][thread]);
     }
-    // All of this block's counts are seen before it is counted as done.
+    // Make the counts of this block visible before it is counted as done.
     __threadfence();
     __syncthreads();
     if (thread == 0)
@@ -144,7 +144,7 @@ static __device__ __forceinline__ void statistics_pass(
     if (!is_last) return;
 
     __threadfence();
-    // Read around the first-level cache, which may hold what was there before other blocks added to it.
+    // Atomic reads bypass the L1 cache, which may hold values from before other blocks added to them.
     u32 found[2];
     found[0] = atomicAdd(&selection.counts[0][thread], 0u);
     found[1] = PASS == 0 ? found[0] : atomicAdd(&selection.counts[1][thread], 0u);

@@ -1,25 +1,26 @@
-// Raw pixels → network input, in one pass: window → affine crop and resample with a box prefilter → mean and
-// standard deviation → channels. Outside the image lies the window's low end, 0. Every output element is written.
+// Raw pixels → network input in one pass: intensity window → affine crop and resampling with a box prefilter →
+// normalisation by mean and standard deviation → channels. Outside the image the value is 0, the low end of the window.
+// Every output element is written.
 //
-// The rescale to real values needs no arithmetic: the window's ends are stored values too, and slope and
-// intercept cancel in (value − low) / (high − low).
+// The modality rescale needs no arithmetic: the ends of the window are stored values too, so slope and intercept cancel
+// in (value − low) / (high − low).
 //
-// Roofline: 2 bytes a source pixel of the region, and 2 or 4 bytes an output element.
+// Roofline: 2 bytes per source pixel of the region, and 2 or 4 bytes per output element.
 #pragma once
 #include "types.cuh"
 
 constexpr int kPreprocessThreads = 128;
 
-// Output columns that one thread of `preprocess` makes, side by side: FP16 is then written 4 bytes at a time.
+// Adjacent output columns per thread of `preprocess`: FP16 is then written 4 bytes at a time.
 constexpr int kColumns = 2;
 
-// Output rows that one block makes. A taller strip shares more source rows; a lower one keeps more blocks busy.
+// Output rows per block. A taller strip shares more source rows; a lower one keeps more blocks busy.
 constexpr int kStripRows = 32;
 
-// Box prefilters of up to this many taps are done by weights kept in registers.
-constexpr int kMostTaps = 4;
+// `preprocess` keeps the weights of up to this many taps of the box prefilter in registers.
+constexpr int kMaxTaps = 4;
 
-// 2⁻²⁴, the weight of the lowest of the 24 fractional bits that a float holds.
+// 2⁻²⁴: weight of the lowest bit of a 24-bit fraction, which a float holds exactly.
 constexpr float kFixed24 = 1.0f / 16777216.0f;
 
 constexpr fixed32 kFixedOne = 1ll << 32;
@@ -32,7 +33,7 @@ static __device__ __forceinline__ float fraction(fixed32 position) {
 
 struct Ramp {
     float low;
-    float per_value;   // 0 where the window has no width: all is 0 then
+    float per_value;   // 0 if the window has no width: all output is 0 then
 
     __device__ __forceinline__ explicit Ramp(Window window) {
         low = window.low;
@@ -44,7 +45,7 @@ struct Ramp {
     }
 };
 
-// Mean and standard deviation of a plane's copies as value · scale + shift, in registers.
+// Normalisation of each copy of a plane as value · scale + shift, in registers.
 struct Normalisation {
     float scale[kMaxCopies];
     float shift[kMaxCopies];
@@ -64,16 +65,16 @@ struct Normalisation {
     }
 };
 
-// Weights of the source pixels base … base + TAPS along one axis for one output position: bilinear samples at
-// `taps` places, averaged. Pixels that no sample reaches have weight 0.
+// Weights of the source pixels base … base + TAPS along one axis for one output position: the mean of `taps` bilinear
+// samples. Pixels that no sample reaches have weight 0.
 template <int TAPS>
 static __device__ __forceinline__ void tap_weights(
     fixed32 first, fixed32 tap, int taps, int base, float (&weights)[TAPS + 1]) {
-    constexpr i64 kFar = (i64)(kMostTaps + 2) << 24;
+    constexpr i64 kFar = (i64)(kMaxTaps + 2) << 24;
 #pragma unroll
     for (int k = 0; k <= TAPS; ++k) weights[k] = 0.0f;
     for (int t = 0; t < taps; ++t) {
-        // From the base pixel, with the 24 fractional bits that a float holds.
+        // Relative to the base pixel, with the 24 fractional bits that a float holds.
         const i64 from_base = (first + t * tap - base * kFixedOne) >> 8;
         const int position = (int)(from_base < -kFar ? -kFar : from_base > kFar ? kFar : from_base);
 #pragma unroll
@@ -85,16 +86,16 @@ static __device__ __forceinline__ void tap_weights(
     for (int k = 0; k <= TAPS; ++k) weights[k] *= share;
 }
 
-// The lowest source pixel that a sample of one output position reaches. The samples lie at most one pixel apart, so
-// TAPS + 1 pixels from here on hold all of them.
+// Lowest source pixel that a sample of one output position reaches. Samples lie at most one pixel apart, so TAPS + 1
+// pixels from here on cover all of them.
 static __device__ __forceinline__ int first_pixel(fixed32 first, fixed32 tap, int taps) {
     const fixed32 last = first + (taps - 1) * tap;
     return whole(first < last ? first : last);
 }
 
-// First source row and weights of one output row. Few taps, the usual case, need one 16-byte read.
+// First source row and weights of one output row. Up to two taps, the usual case, need one 16-byte read.
 struct RowFilter {
-    float4 head;   // the source row's number, as bits, and three weights
+    float4 head;   // index of the source row, as bits, and three weights
     float4 tail;   // two more weights
 
     __device__ __forceinline__ int base() const { return (int)__float_as_uint(head.x); }
@@ -104,10 +105,10 @@ template <int TAPS>
 static __device__ __forceinline__ RowFilter row_filter(const Plane& plane, int row) {
     const fixed32 first = plane.first_y + row * plane.step_yy;
     const int base = first_pixel(first, plane.tap_yy, plane.taps_y);
-    float given[TAPS + 1], weights[kMostTaps + 1];
+    float given[TAPS + 1], weights[kMaxTaps + 1];
     tap_weights<TAPS>(first, plane.tap_yy, plane.taps_y, base, given);
 #pragma unroll
-    for (int k = 0; k <= kMostTaps; ++k) {
+    for (int k = 0; k <= kMaxTaps; ++k) {
         const bool inside = k <= TAPS && base + k >= 0 && base + k < plane.extent_y;
         weights[k] = inside ? given[k <= TAPS ? k : 0] : 0.0f;
     }
@@ -126,19 +127,19 @@ static __device__ __forceinline__ float filter_rows(const RowFilter& filter, con
     return value;
 }
 
-// One output column while the strip is made: where its source pixels begin, their weights, and the last TAPS + 1
-// source rows, filtered along x.
+// State of one output column of a strip: address and weights of its source pixels, and the last TAPS + 1 source rows,
+// filtered along x.
 template <int TAPS>
 struct Column {
     const u16* pixels;
     float weights[TAPS + 1];
     float rows[TAPS + 1];
-    u16 asked[TAPS + 1];
+    u16 loaded[TAPS + 1];
 
     __device__ __forceinline__ void place(const u16* source, const Plane& plane, int x) {
         const fixed32 first = plane.first_x + x * plane.step_xx;
         const int wanted = first_pixel(first, plane.tap_xx, plane.taps_x);
-        // Moved inside the image, where the pixels that are missed have no weight.
+        // Clamped to the image; pixels that the samples do not reach have weight 0.
         const int base = max(0, min(wanted, plane.extent_x - 1 - TAPS));
         tap_weights<TAPS>(first, plane.tap_xx, plane.taps_x, base, weights);
         pixels = source + base;
@@ -146,25 +147,25 @@ struct Column {
         for (int k = 0; k <= TAPS; ++k) rows[k] = 0.0f;
     }
 
-    // Ask for the pixels of the row that `pixels` points into.
-    __device__ __forceinline__ void ask() {
+    // Load the pixels of the row that `pixels` points into.
+    __device__ __forceinline__ void load() {
 #pragma unroll
-        for (int k = 0; k <= TAPS; ++k) asked[k] = __ldg(pixels + k);
+        for (int k = 0; k <= TAPS; ++k) loaded[k] = __ldg(pixels + k);
     }
 
-    // Filter what was asked for last along x, and put it behind the other rows.
-    __device__ __forceinline__ void take(Ramp ramp, u32 sign) {
-        float sum = weights[0] * ramp(asked[0] ^ sign);
+    // Filter the loaded pixels along x and append the result to the rows.
+    __device__ __forceinline__ void append_row(Ramp ramp, u32 sign) {
+        float sum = weights[0] * ramp(loaded[0] ^ sign);
 #pragma unroll
-        for (int k = 1; k <= TAPS; ++k) sum = fmaf(weights[k], ramp(asked[k] ^ sign), sum);
+        for (int k = 1; k <= TAPS; ++k) sum = fmaf(weights[k], ramp(loaded[k] ^ sign), sum);
 #pragma unroll
         for (int k = 0; k < TAPS; ++k) rows[k] = rows[k + 1];
         rows[TAPS] = sum;
     }
 };
 
-// Axes that are only scaled and flipped: the filter is separable. A thread goes through the source rows of its strip,
-// filters each along x once, and writes an output row when the last source row that it needs has come.
+// Axes that are only scaled and flipped: the filter is separable. A thread iterates over the source rows of its strip,
+// filters each along x once, and writes an output row once the last source row that it needs is filtered.
 template <class T, int TAPS>
 static __device__ __forceinline__ void preprocess_strip(
     const u16* __restrict__ arena, const Plane& plane, Ramp ramp, T* __restrict__ out, int height, int width,
@@ -184,8 +185,8 @@ static __device__ __forceinline__ void preprocess_strip(
     const u32 sign = plane.sign;
     const i64 channel = (i64)height * width;
 
-    // From the strip's row of lowest source position to that of the highest. Rows outside the image have no weight
-    // in any filter: one inside is read in their place.
+    // In ascending order of source rows. Rows outside the image have weight 0 in every filter: the nearest row inside is
+    // read in their place.
     const int direction = plane.step_yy >= 0 ? 1 : -1;
     int row = direction > 0 ? 0 : rows - 1;
     const int end = direction > 0 ? rows : -1;
@@ -196,17 +197,17 @@ static __device__ __forceinline__ void preprocess_strip(
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) {
         columns[c].pixels += (i64)max(0, min(source, last_row)) * pitch;
-        columns[c].ask();
+        columns[c].load();
     }
     while (true) {
 #pragma unroll
-        for (int c = 0; c < kColumns; ++c) columns[c].take(ramp, sign);
-        // The next row is on its way while this one is used.
+        for (int c = 0; c < kColumns; ++c) columns[c].append_row(ramp, sign);
+        // Prefetch the next row while this one is used.
         const bool inside = source >= 0 && source < last_row;
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) {
             if (inside) columns[c].pixels += pitch;
-            columns[c].ask();
+            columns[c].load();
         }
         while (filter.base() + TAPS == source) {
             const float a = filter_rows<TAPS>(filter, columns[0].rows), b = filter_rows<TAPS>(filter, columns[1].rows);

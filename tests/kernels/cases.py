@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.kernels import launches
-from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout
 from stenosis_trt.kernels.descriptors import describe_planes, preprocess_kernel, statistics_work
-from stenosis_trt.kernels.layouts import CORD, KEYPOINT, LEVEL_CHOICE, SELECTION, WINDOW
+from stenosis_trt.kernels.layouts import CORD, KEYPOINT, SELECTION, WINDOW
 from stenosis_trt.kernels.reference import RegionSource, StoredPixels
+from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout
 from stenosis_trt.kernels.regions import region_bounds
 
 from .runners import Runner
@@ -169,11 +169,16 @@ def run_statistics(
 
 
 def run_preprocess(
-    runner: Runner, arena: Arena, windows: np.ndarray, dtype: npt.DTypeLike, *, window_a_channel: bool = False
+    runner: Runner,
+    arena: Arena,
+    windows: np.ndarray,
+    dtype: npt.DTypeLike,
+    *,
+    window_per_channel: bool = False,
 ) -> np.ndarray:
     """Network inputs (N, 3, height, width)."""
     height, width = arena.cuts.size
-    table = describe_planes(arena.cuts, MEANS, DEVIATIONS, window_a_channel=window_a_channel)
+    table = describe_planes(arena.cuts, MEANS, DEVIATIONS, window_per_channel=window_per_channel)
     out = poisoned((len(arena.cuts.slice_indices), 3, height, width), dtype)
     kernel = preprocess_kernel(table, arena.cuts)
     suffix = "f16" if out.dtype == np.float16 else "f32"
@@ -183,20 +188,20 @@ def run_preprocess(
 
 
 def run_decode(
-    runner: Runner, heatmaps: np.ndarray, frames: np.ndarray, limits: np.ndarray | None = None
+    runner: Runner, heatmaps: np.ndarray, frames: np.ndarray, *, cord: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints (KEYPOINT) of heatmaps (N, K, h, w), and their support; with `limits` the cords (CORD)."""
+    """Keypoints (KEYPOINT) of heatmaps (N, K, h, w), and their support; or the cords (CORD) if `cord`."""
     count, maps, height, width = heatmaps.shape
     suffix = "f16" if heatmaps.dtype == np.float16 else "f32"
     points = poisoned((count, maps), KEYPOINT)
-    if limits is None:
+    if not cord:
         support = poisoned((count, maps, maps), np.float32)
         arguments = (heatmaps, frames, points, support, height, width)
         runner.run(f"decode_keypoints_{suffix}", launches.decode_launch(count, maps), arguments)
         return points, support
     cords = poisoned(count, CORD)
     grids = launches.cord_launch(count)
-    runner.run(f"cord_geometry_{suffix}", grids, (heatmaps, frames, limits, points, cords, height, width))
+    runner.run(f"cord_geometry_{suffix}", grids, (heatmaps, frames, points, cords, height, width))
     return points, cords
 
 
@@ -208,13 +213,3 @@ def run_contrast(runner: Runner, inputs: np.ndarray, deviations: np.ndarray) -> 
     arguments = (inputs, deviations.astype(np.float32), contrasts, channels, height * width)
     runner.run(f"input_contrast_{suffix}", launches.contrast_launch(count), arguments)
     return contrasts
-
-
-def run_maximal_compression(
-    runner: Runner, cords: np.ndarray, arcs: np.ndarray, level_arcs: np.ndarray, reaches: np.ndarray
-) -> np.ndarray:
-    """Choices (LEVEL_CHOICE) for every level."""
-    choices = poisoned(len(level_arcs), LEVEL_CHOICE)
-    arguments = (cords, arcs, len(arcs), level_arcs, reaches, choices)
-    runner.run("maximal_compression", launches.level_grids(len(level_arcs)), arguments)
-    return choices

@@ -5,19 +5,20 @@ from __future__ import annotations
 import ctypes.util
 import hashlib
 import json
-import stat
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from stenosis_trt.kernels import binaries, build_binaries, cubin, nvrtc, sources
+from stenosis_trt.kernels import binaries, build_binaries, nvrtc, sources
 from stenosis_trt.kernels.binaries import BinaryError, KernelImage
+from stenosis_trt.kernels.nvrtc import CompiledImage, NvrtcError
 from stenosis_trt.kernels.sources import FLAGS, Sources
 
 SOURCE = Sources('#include "half.cuh"\n', {"half.cuh": "// nothing\n"})
-"""Not the installed one; compiled by nothing but the fake nvcc."""
+"""Not the installed sources; compiled only by `_FakeNvrtc`."""
 
 SHIPPED = [
     ("12.6.85", ["sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "compute_75"]),
@@ -172,62 +173,48 @@ def test_the_sources_of_a_folder_are_the_main_file_and_the_headers_alone(tmp_pat
         sources.load_sources(tmp_path / "elsewhere")
 
 
-def _fake_nvcc(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, release: str = "12.6.85", script: str = ""
-) -> Callable[[], list[list[str]]]:
-    """Make a script the only compiler here. Returns what tells its calls so far, one list of arguments each.
+class _FakeNvrtc:
+    """An NVRTC that "compiles" to JSON of what it was given; `calls` counts its compilations."""
 
-    The "cubin" that it makes holds its arguments, the flags from outside and the files it was given.
-    """
-    calls = folder / "calls"
-    path = folder / "toolkit" / "bin" / "nvcc"
-    path.parent.mkdir(parents=True)
-    path.write_text(
-        f"#!{sys.executable}\n"
-        "import json, os, pathlib, sys\n"
-        f"with open({str(calls)!r}, 'a') as log: log.write(json.dumps(sys.argv[1:]) + '\\n')\n"
-        "if sys.argv[1:] == ['--version']:\n"
-        f"    print('Cuda compilation tools, release 0.0, V{release}'); sys.exit()\n"
-        f"{script}\n"
-        "files = {path.name: path.read_text() for path in pathlib.Path('.').iterdir()}\n"
-        "made = [sys.argv[1:], os.environ.get('NVCC_APPEND_FLAGS'), files]\n"
-        "pathlib.Path(sys.argv[sys.argv.index('--output-file') + 1]).write_text(json.dumps(made))\n",
-        encoding="utf-8",
-    )
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(binaries, "find_nvrtc", list)
-    monkeypatch.setattr(binaries, "find_nvcc", lambda: str(path))
+    def __init__(self, name: str = "NVRTC 12.6", version: tuple[int, int] = (12, 6), error: str = "") -> None:
+        self.name, self.version, self.calls, self._error = name, version, 0, error
+
+    def compile(self, source: Sources, architecture: str, flags: Sequence[str]) -> CompiledImage:
+        self.calls += 1
+        if self._error:
+            raise NvrtcError(self._error)
+        given = [architecture, list(flags), {sources.MAIN: source.main, **source.headers}]
+        return CompiledImage(json.dumps(given).encode(), "")
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, folder: Path, *compilers: _FakeNvrtc) -> None:
+    """Make these the only compilers of this machine, with an empty cache."""
+    by_path = {str(number): compiler for number, compiler in enumerate(compilers)}
+    monkeypatch.setattr(binaries, "find_nvrtc", lambda: list(by_path))
+    monkeypatch.setattr(binaries, "Nvrtc", by_path.__getitem__)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
 
 
-def _compilations(calls: list[list[str]]) -> int:
-    return sum(call != ["--version"] for call in calls)
-
-
-def test_nvcc_gets_the_sources_the_architecture_and_the_flags_and_nothing_from_outside(
+def test_the_compiler_gets_the_sources_the_architecture_and_the_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _fake_nvcc(monkeypatch, tmp_path)
-    monkeypatch.setenv("NVCC_APPEND_FLAGS", "--use_fast_math")
+    _use(monkeypatch, tmp_path, _FakeNvrtc())
     image = binaries.compile_image((8, 7), 12060, source=SOURCE)
 
-    arguments, outside, files = json.loads(image.data)
-    assert {"--cubin", "--gpu-architecture=sm_87", *FLAGS, sources.MAIN} <= set(arguments)
-    assert outside is None
-    assert files == {sources.MAIN: SOURCE.main, **SOURCE.headers}
+    assert json.loads(image.data) == ["sm_87", list(FLAGS), {sources.MAIN: SOURCE.main, **SOURCE.headers}]
     assert (image.kind, image.architecture) == ("cubin", "sm_87")
-    assert image.origin == f"compiled here for sm_87 by nvcc 12.6.85, sources {SOURCE.sha256[:12]}"
+    assert image.origin == f"compiled here for sm_87 by NVRTC 12.6, sources {SOURCE.sha256[:12]}"
 
 
 def test_what_was_compiled_before_is_taken_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = _fake_nvcc(monkeypatch, tmp_path)
+    compiler = _FakeNvrtc()
+    _use(monkeypatch, tmp_path, compiler)
     first = binaries.compile_image((8, 7), source=SOURCE)
     second = binaries.compile_image((8, 7), source=SOURCE)
 
-    assert _compilations(calls()) == 1
+    assert compiler.calls == 1
     assert second.data == first.data
     assert second.origin == f"{first.origin}, taken from the cache"
     assert [path.parent for path in (tmp_path / "cache").rglob("*.image")] == [
@@ -239,7 +226,8 @@ def test_what_was_compiled_before_is_taken_from_the_cache(
 def test_the_cache_is_not_asked_for_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    calls = _fake_nvcc(monkeypatch, tmp_path)
+    compiler = _FakeNvrtc()
+    _use(monkeypatch, tmp_path, compiler)
     binaries.compile_image((8, 7), source=SOURCE)
     source, capability = SOURCE, (8, 7)
     if change == "source":
@@ -251,28 +239,28 @@ def test_the_cache_is_not_asked_for_anything_else(
     elif change == "flags":
         monkeypatch.setattr(binaries, "FLAGS", (*FLAGS, "--restrict"))
     else:
-        (tmp_path / "newer").mkdir()
-        newer = _fake_nvcc(monkeypatch, tmp_path / "newer", "12.9.86")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        newer = _FakeNvrtc("NVRTC 12.9", (12, 9))
+        _use(monkeypatch, tmp_path, newer)
         binaries.compile_image(capability, source=source)
-        assert _compilations(newer()) == 1
+        assert newer.calls == 1
         return
     binaries.compile_image(capability, source=source)
-    assert _compilations(calls()) == 2
+    assert compiler.calls == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", b"x" * 500, None])
 def test_a_damaged_cache_entry_is_compiled_anew_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
 ) -> None:
-    calls = _fake_nvcc(monkeypatch, tmp_path)
+    compiler = _FakeNvrtc()
+    _use(monkeypatch, tmp_path, compiler)
     first = binaries.compile_image((8, 7), source=SOURCE)
     (entry,) = (tmp_path / "cache").rglob("*.image")
     content = entry.read_bytes()
     entry.write_bytes(content[:-1] if damage is None else damage)
 
     assert binaries.compile_image((8, 7), source=SOURCE).data == first.data
-    assert _compilations(calls()) == 2
+    assert compiler.calls == 2
     assert entry.read_bytes() == content
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]
 
@@ -280,11 +268,11 @@ def test_a_damaged_cache_entry_is_compiled_anew_and_replaced(
 def test_a_cache_that_cannot_be_written_costs_the_cache_and_not_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _fake_nvcc(monkeypatch, tmp_path)
+    _use(monkeypatch, tmp_path, _FakeNvrtc())
     (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
     image = binaries.compile_image((8, 7), source=SOURCE)
     assert image.data
-    assert ", not kept (" in image.origin
+    assert ", not cached (" in image.origin
 
 
 def test_the_cache_lies_where_the_user_wants_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -298,30 +286,25 @@ def test_the_cache_lies_where_the_user_wants_caches(monkeypatch: pytest.MonkeyPa
 def test_a_compiler_newer_than_the_driver_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = _fake_nvcc(monkeypatch, tmp_path, "13.0.88")
+    compiler = _FakeNvrtc("NVRTC 13.0", (13, 0))
+    _use(monkeypatch, tmp_path, compiler)
     with pytest.raises(BinaryError) as refused:
         binaries.compile_image((8, 7), 12060, source=SOURCE)
     assert str(refused.value) == (
-        "nvcc 13.0.88 is newer than the driver; install a compiler that the driver takes: "
+        "NVRTC 13.0 is newer than the driver; install a version that the driver supports: "
         "`pip install 'nvidia-cuda-nvrtc-cu12==12.6.*'`"
     )
-    assert _compilations(calls()) == 0
+    assert compiler.calls == 0
     assert binaries.compile_image((8, 7), 13000, source=SOURCE).data
 
 
-def test_what_nvcc_says_when_it_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _fake_nvcc(monkeypatch, tmp_path, script="sys.exit('nvcc fatal: no host compiler')")
-    with pytest.raises(
-        BinaryError, match=r"nvcc 12.6.85 does not compile kernels.cu for sm_87:\n.*no host compiler"
-    ):
+def test_the_error_of_a_compiler_that_fails_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _use(monkeypatch, tmp_path, _FakeNvrtc(error="kernels.cu does not compile:\nno such type"))
+    with pytest.raises(BinaryError, match=r"^kernels.cu does not compile:\nno such type; install"):
         binaries.compile_image((8, 7), 12060, source=SOURCE)
     assert not list((tmp_path / "cache").rglob("*.image"))
-
-
-def test_an_nvcc_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _fake_nvcc(monkeypatch, tmp_path, release="unknown")
-    with pytest.raises(BinaryError, match="does not tell its version as nvcc does: repair the CUDA toolkit"):
-        binaries.compile_image((8, 7), source=SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -337,42 +320,46 @@ def test_without_a_compiler_the_error_says_which_to_install(
     monkeypatch: pytest.MonkeyPatch, driver_version: int | None, package: str
 ) -> None:
     monkeypatch.setattr(binaries, "find_nvrtc", list)
-    monkeypatch.setattr(binaries, "find_nvcc", lambda: None)
     with pytest.raises(BinaryError) as refused:
         binaries.compile_image((8, 7), driver_version, source=SOURCE)
-    assert "there is neither NVRTC nor nvcc; install a compiler" in str(refused.value)
+    assert "NVRTC is not installed; install" in str(refused.value)
     assert f"`pip install {package}`" in str(refused.value)
 
 
-def test_a_broken_nvrtc_is_told_and_nvcc_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _fake_nvcc(monkeypatch, tmp_path)
+def test_a_broken_nvrtc_is_reported_and_the_next_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = tmp_path / "libnvrtc.so.12"
     broken.write_bytes(b"no library")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(binaries, "find_nvrtc", lambda: [str(broken)])
-    assert "nvcc 12.6.85" in binaries.compile_image((8, 7), source=SOURCE).origin
-    monkeypatch.setattr(binaries, "find_nvcc", lambda: None)
     with pytest.raises(BinaryError, match=r"libnvrtc\.so\.12 cannot be used as NVRTC"):
         binaries.compile_image((8, 7), source=SOURCE)
+    working, load = _FakeNvrtc(), nvrtc.Nvrtc
+    monkeypatch.setattr(binaries, "find_nvrtc", lambda: [str(broken), "working"])
+    monkeypatch.setattr(binaries, "Nvrtc", lambda path: working if path == "working" else load(path))
+    assert "NVRTC 12.6" in binaries.compile_image((8, 7), source=SOURCE).origin
 
 
 def test_a_device_gets_the_installed_binary_and_compiles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = _fake_nvcc(monkeypatch, tmp_path)
-    (tmp_path / "calls").touch()
+    compiler = _FakeNvrtc()
+    _use(monkeypatch, tmp_path, compiler)
     image = binaries.load_kernel_image((8, 7), 12060)
     assert image.origin.startswith("shipped cubin for sm_87 of CUDA 12.6")
-    assert set(cubin.resources(image.data)) == set(build_binaries.REGISTER_BUDGET)
-    assert calls() == []
+    sections = {name.decode() for name in re.findall(rb"\0\.text\.(\w+)", image.data)}
+    assert sections == set(build_binaries.REGISTER_BUDGET)
+    assert compiler.calls == 0
 
 
 def test_where_nothing_shipped_fits_the_image_is_compiled_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _fake_nvcc(monkeypatch, tmp_path, "12.2.140")
+    _use(monkeypatch, tmp_path, _FakeNvrtc("NVRTC 12.2", (12, 2)))
     image = binaries.load_kernel_image((8, 7), 12020)
     assert image.origin == (
-        f"compiled here for sm_87 by nvcc 12.2.140, sources {sources.load_sources().sha256[:12]}, because "
+        f"compiled here for sm_87 by NVRTC 12.2, sources {sources.load_sources().sha256[:12]}, because "
         "no shipped binary runs on compute capability 8.7 with a driver for CUDA 12.2"
     )
 
@@ -380,7 +367,7 @@ def test_where_nothing_shipped_fits_the_image_is_compiled_and_says_why(
 def test_where_the_shipped_are_stale_the_installed_sources_are_compiled_and_the_image_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _fake_nvcc(monkeypatch, tmp_path)
+    _use(monkeypatch, tmp_path, _FakeNvrtc())
     monkeypatch.setattr(binaries, "load_sources", lambda: SOURCE)
     image = binaries.load_kernel_image((8, 7), 12060)
     assert json.loads(image.data)[2][sources.MAIN] == SOURCE.main
@@ -390,7 +377,7 @@ def test_where_the_shipped_are_stale_the_installed_sources_are_compiled_and_the_
 def test_where_nothing_can_be_had_the_error_has_both_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _fake_nvcc(monkeypatch, tmp_path, "13.0.88")
+    _use(monkeypatch, tmp_path, _FakeNvrtc("NVRTC 13.0", (13, 0)))
     with pytest.raises(BinaryError) as refused:
         binaries.load_kernel_image((8, 7), 12020)
     for reason in ("no shipped binary runs on", "newer than the driver", "'nvidia-cuda-nvrtc-cu12==12.2.*'"):

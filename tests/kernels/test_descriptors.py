@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout, regions_per_input
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
     preprocess_kernel,
     statistics_work,
 )
+from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout, regions_per_input
 
 from .cases import DEVIATIONS, KINDS, MEANS, lay_out, random_batch
 

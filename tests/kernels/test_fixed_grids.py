@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stenosis_trt.kernels.cuts import RegionBatch, stored_window
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
     statistics_work,
 )
-from stenosis_trt.kernels.launches import describe_limits, statistics_blocks
+from stenosis_trt.kernels.launches import statistics_blocks
 from stenosis_trt.kernels.layouts import WINDOW
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
+from stenosis_trt.kernels.region_batch import RegionBatch, stored_window
 
 from .cases import (
     DEVIATIONS,
@@ -102,12 +102,11 @@ def test_real_heatmaps_of_a_padded_batch_are_decoded_as_alone(runner: Runner, dt
     rng = np.random.default_rng(3)
     heatmaps = rng.uniform(0, 1, (_REAL, 4, 21, 19)).astype(dtype)
     affines, poses = rng.normal(0, 3, (_REAL, 2, 3)), rng.normal(0, 1, (_REAL, 4, 4))
-    limits = describe_limits(0.3, 60.0, (1.5, 12.0), (5.0, 20.0))
     frames = describe_frames(affines, poses)
     padded_frames = describe_frames(affines[_PADDED], poses[_PADDED])
-    for given in (None, limits):
-        points, cords = run_decode(runner, heatmaps, frames, given)
-        padded_points, padded_cords = run_decode(runner, heatmaps[_PADDED], padded_frames, given)
+    for cord in (False, True):
+        points, cords = run_decode(runner, heatmaps, frames, cord=cord)
+        padded_points, padded_cords = run_decode(runner, heatmaps[_PADDED], padded_frames, cord=cord)
         np.testing.assert_array_equal(padded_points, points[_PADDED])
         if cords is not None and padded_cords is not None:
             # As bytes: a ratio may be no number.
@@ -158,5 +157,5 @@ def test_windows_of_single_channels_are_used_in_their_order(runner: Runner) -> N
         windows += [stored_window(item, window) for item in arena.cuts.slices]
         expected.append(preprocess_region(sources, place, batch.size, window, (MEANS, DEVIATIONS)))
     table = np.array(windows, WINDOW)
-    inputs = run_preprocess(runner, arena, table, np.float32, window_a_channel=True)
+    inputs = run_preprocess(runner, arena, table, np.float32, window_per_channel=True)
     assert np.abs(inputs - np.array(expected)).max() <= 1e-4

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import stenosis_trt.kernels
-from stenosis_trt.kernels import launches, table
+from stenosis_trt.kernels import table
 from stenosis_trt.kernels.layouts import MAX_COPIES, STRUCTS
 
 _CUDA = Path(stenosis_trt.kernels.__path__[0]) / "cuda"
@@ -51,16 +51,12 @@ def test_constants_agree(tmp_path: Path) -> None:
         "kMaxCopies": MAX_COPIES,
         "kStatisticsThreads": table.STATISTICS_THREADS,
         "kPreprocessThreads": table.PREPROCESS_THREADS,
-        "kColumns": table.COLUMNS,
+        "kColumns": table.COLUMNS_PER_THREAD,
         "kStripRows": table.STRIP_ROWS,
-        "kMostTaps": table.MOST_TAPS,
-        "kMaxMaps": table.MOST_MAPS,
+        "kMaxTaps": table.MAX_TAPS,
+        "kMaxMaps": table.MAX_MAPS,
         "kCordPoints": table.CORD_POINTS,
         "kContrastThreads": table.CONTRAST_THREADS,
-        "kLowConfidence": launches.LOW_CONFIDENCE,
-        "kNotCrossing": launches.NOT_CROSSING,
-        "kNotOrthogonal": launches.NOT_ORTHOGONAL,
-        "kImplausibleSize": launches.IMPLAUSIBLE_SIZE,
     }
     assert _compiles(
         tmp_path, "\n".join(f"static_assert({name} == {value});" for name, value in pairs.items())

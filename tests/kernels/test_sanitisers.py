@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from cuda_on_cpu import KERNELS_CU, Build, CpuKernels, Launch, compile_kernels, run_sanitised
 
-from stenosis_trt.kernels.launches import LaunchConfig, describe_limits
-from stenosis_trt.kernels.layouts import CORD, FRAME
+from stenosis_trt.kernels.launches import LaunchConfig
+from stenosis_trt.kernels.layouts import FRAME
 from stenosis_trt.kernels.table import KERNELS
 
 from .cases import (
@@ -21,7 +21,6 @@ from .cases import (
     random_batch,
     run_contrast,
     run_decode,
-    run_maximal_compression,
     run_preprocess,
     run_statistics,
 )
@@ -48,17 +47,13 @@ def _every_kernel(recorder: _Recorder) -> None:
             batch = random_batch(rng, count=2, shapes=(5, 40), kind=kind)
             arena = lay_out(rng, batch)
             run_preprocess(recorder, arena, run_statistics(recorder, arena, batch.percentiles), dtype)
-    limits = describe_limits(0.3, 60.0, (1.5, 12.0), (5.0, 20.0))
     for dtype in (np.float32, np.float16):
         heatmaps = rng.uniform(0, 1, (2, 4, 13, 17)).astype(dtype)
         frames = np.zeros(2, FRAME)
         run_decode(recorder, heatmaps, frames)
-        run_decode(recorder, heatmaps, frames, limits)
+        run_decode(recorder, heatmaps, frames, cord=True)
     for dtype in (np.float32, np.float16):
         run_contrast(recorder, rng.uniform(-2, 2, (2, 3, 9, 133)).astype(dtype), np.array([0.2, 0.3, 0.4]))
-    places = rng.uniform(0, 90, 40).astype(np.float32)
-    levels = np.linspace(0, 80, 6).astype(np.float32)
-    run_maximal_compression(recorder, np.zeros(40, CORD), places, levels, np.full(6, 6.0, np.float32))
 
 
 @pytest.mark.parametrize("build", [Build.ASAN, Build.TSAN])

@@ -70,7 +70,7 @@ ANY: dict[str, Kind] = {
     "_dtype.engine": Instance("ICudaEngine"),
     "_dtype.return": None,  # NumPy's
     "_output_shape.context": Instance("IExecutionContext"),
-    "understood.network": Instance("INetworkDefinition"),
+    "describe_network.network": Instance("INetworkDefinition"),
     "_type_name.dtype": Instance("DataType"),
 }
 """Parameters, answers and attributes of the type `Any`, by function or class."""

@@ -1,1 +1,1 @@
-"""What the GPU backend is made of: where pixels lie, what each network is given, and how it runs."""
+"""Parts of the GPU backend: device memory, kernel descriptors and model stages."""

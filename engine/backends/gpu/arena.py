@@ -1,8 +1,8 @@
-"""Where the pixels of studies lie for the kernels: one study is computed while the next is copied.
+"""Device memory for the pixels of studies: one study is computed while the next is copied.
 
-The arena is one piece of device memory in slots. A study's slices are copied into a free slot by a stream of
-their own, all at once where they were read into page-locked memory; what computes waits for the event behind
-the copy. Where machine and device share their memory, kernels can read what was read as it is.
+The arena is one allocation that is divided into slots. A separate stream copies the slices of a study to a
+free slot, in one copy if they lie in page-locked reading memory; the computation waits for an event after the
+copy. If host and device share memory, kernels can read the reading memory in place.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.engine.backends.base import ReadingMemory, ReadingSlot
-from stenosis_trt.engine.backends.gpu.block import align_up
 from stenosis_trt.engine.backends.gpu.inputs import PlacedSlice
 from stenosis_trt.engine.backends.gpu.memory import MemoryBudget
+from stenosis_trt.engine.backends.gpu.mirrored_arrays import align_up
 from stenosis_trt.engine.cuda.device import Device, Event, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.memory import RegisteredMemory
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.kernels.cuts import SliceLayout
+from stenosis_trt.kernels.region_batch import SliceLayout
 
 SLOTS = 2
 SLOT_BYTES = 32 << 20
-"""Of most studies: 15 sagittal and 30 axial slices of 512² take 24 MB."""
+"""Enough for most studies: 15 sagittal and 30 axial slices of 512² take 24 MB."""
 
 _PIXEL_BYTES = 2
 _PIXELS = "pixels of two studies"
@@ -34,8 +34,8 @@ _PIXELS = "pixels of two studies"
 
 @dataclass
 class _Slot:
-    """`study` is the one whose pixels are in it or on their way, or None; `used` while it is computed; `turn`
-    says which of two is there longer, 0 where it is empty."""
+    """A slot. `study` is the one whose pixels are or will be in it; `used` is True while it is computed;
+    `turn` orders the slots by age, 0 if empty."""
 
     first_byte: int
     ready: Event
@@ -45,19 +45,19 @@ class _Slot:
     turn: int = 0
 
     def empty(self) -> None:
-        """What is in it is nobody's."""
+        """Mark the slot as empty."""
         self.study, self.used, self.places, self.turn = None, False, (), 0
 
 
 @dataclass(frozen=True)
 class PlacedStudy:
-    """A study's slices with their places.
+    """The slices of a study with their layouts in the arena.
 
     Attributes:
-        sagittal, axial: its slices.
-        address: that the places' offsets count from.
-        ready: event behind the copy; None where nothing is copied.
-        slot: of the arena; None likewise.
+        sagittal, axial: slices of the two series.
+        address: device address that the offsets of the layouts refer to.
+        ready: event after the copy; None if nothing is copied.
+        slot: index of the slot; None if nothing is copied.
     """
 
     sagittal: tuple[PlacedSlice, ...]
@@ -68,22 +68,21 @@ class PlacedStudy:
 
 
 class Arena:
-    """Pixels of `SLOTS` studies on the device. Its methods may be called from several threads.
+    """Pixels of `SLOTS` studies on the device. Thread-safe.
 
     Attributes:
-        growth_count: how often a study was larger than its slot, so that all slots had to be made anew. What
-            knows
-            the address of a pixel forgets it then, also where `load` raised.
-        mapped: whether kernels read page-locked memory of the machine as it is.
-        copies: how many copies were made.
-        stream: that copies.
+        growth_count: number of reallocations for a study larger than its slot. Each invalidates all device
+            addresses of pixels, even if `load` raised.
+        mapped: True if kernels read the reading memory in place.
+        copies: number of copies.
+        stream: stream of the copies.
     """
 
     def __init__(self, device: Device, budget: MemoryBudget, slot_bytes: int = SLOT_BYTES) -> None:
-        """Take the memory.
+        """Allocate the memory.
 
         Raises:
-            CudaError: there is not as much.
+            CudaError: memory is short.
         """
         self._device, self._budget = device, budget
         self._lock = threading.Lock()
@@ -100,10 +99,10 @@ class Arena:
         self.growth_count = self.copies = 0
 
     def set_reading_memory(self, memory: ReadingMemory) -> None:
-        """Page-lock the memory that studies are read into.
+        """Page-lock the reading memory.
 
         Raises:
-            CudaError: the driver refused.
+            CudaError: a driver call failed.
         """
         with self._lock:
             if self._locked is not None:
@@ -111,35 +110,35 @@ class Arena:
             self._memory, self._locked = memory, RegisteredMemory(self._device, memory.array)
 
     def prefetch(self, study: LoadedStudy) -> None:
-        """Begin to copy a study that is loaded next, if there is room; else `load` will.
+        """Start to copy the study that is loaded next, if a slot is free; else `load` copies it.
 
-        Where both slots hold studies that were announced and not loaded, the earlier one is let go.
+        If both slots hold prefetched studies that were not loaded, the older one is replaced.
 
         Raises:
-            CudaError: the driver refused.
+            CudaError: a driver call failed.
         """
         with self._lock:
-            slot = self._room()
+            slot = self._free_slot()
             fits = not self._pixels.closed and _bytes_of(study) <= self._slot_bytes
-            if slot is not None and fits and not self._as_it_is(study):
+            if slot is not None and fits and not self._reads_in_layout(study):
                 self._copy(study, slot)
 
     def load(self, study: LoadedStudy) -> PlacedStudy:
-        """Have a study's pixels where kernels find them, or on their way there; `release` it afterwards.
+        """Make the pixels of a study accessible to kernels, after `PlacedStudy.ready`. Call `release` later.
 
         Raises:
-            CudaError: there is not as much memory, or the driver refused.
+            CudaError: memory is short, or a driver call failed.
         """
         with self._lock:
-            if self._as_it_is(study):
+            if self._reads_in_layout(study):
                 assert self._locked is not None
-                return _placed(study, self._in_memory(study, 0), self._locked.address, None, None)
+                return _placed(study, self._layouts_in_memory(study, 0), self._locked.address, None, None)
             slot = next((item for item in self._slots if item.study is study), None)
             if slot is None:
                 needed = max(_bytes_of(study), self._slot_bytes)
                 if needed > self._slot_bytes or self._pixels.closed:
                     self._grow(needed)
-                slot = self._room()
+                slot = self._free_slot()
                 if slot is None:
                     raise CudaError("Both slots of the arena are in use.", "Close a study before the next.")
                 self._copy(study, slot)
@@ -148,15 +147,15 @@ class Arena:
             return _placed(study, slot.places, self._pixels.address, slot.ready, number)
 
     def release(self, placed: PlacedStudy) -> None:
-        """Let another study have the slot. All that was computed of this one has been waited for."""
+        """Free the slot of a study. All work on it must be finished."""
         if placed.slot is not None:
             with self._lock:
                 self._slots[placed.slot].empty()
 
     def close(self) -> None:
-        """Give the memory back, once nothing is copied any more, or nothing can be."""
+        """Free the memory after pending copies have finished or failed."""
         with suppress(CudaError), self._device.current():
-            # Copies that nobody waited for. Whoever waits for one is told what went wrong with it.
+            # Errors of copies are raised where they are waited for.
             self.stream.synchronize()
         if self._locked is not None:
             self._locked.close()
@@ -165,17 +164,16 @@ class Arena:
         self._pixels.close()
         self.stream.close()
 
-    def _room(self) -> _Slot | None:
-        """A slot for a study: an empty one, or the one whose study waits longest to be loaded; None where
-        both are in use."""
+    def _free_slot(self) -> _Slot | None:
+        """Find a slot for a study: an empty one, else the oldest that is not in use; None if all are."""
         return min((item for item in self._slots if not item.used), key=lambda item: item.turn, default=None)
 
-    def _as_it_is(self, study: LoadedStudy) -> bool:
-        """Whether kernels read the study where it was read into."""
+    def _reads_in_layout(self, study: LoadedStudy) -> bool:
+        """True if kernels read the study in place."""
         return self.mapped and self._range(study) is not None
 
     def _range(self, study: LoadedStudy) -> tuple[int, int] | None:
-        """The study's bytes in the memory that it was read into; None where a slice lies elsewhere."""
+        """First and last byte of a study in the reading memory; None if a slice lies outside."""
         if self._memory is None:
             return None
         first, last = [], []
@@ -187,20 +185,20 @@ class Arena:
             last.append(offset + item.stored.nbytes)
         return min(first), max(last)
 
-    def _in_memory(self, study: LoadedStudy, moved: int) -> tuple[PlacedSlice, ...]:
-        """Places of slices as they lie in the memory that they were read into, so many bytes on."""
+    def _layouts_in_memory(self, study: LoadedStudy, moved: int) -> tuple[PlacedSlice, ...]:
+        """Slices with their layout in the reading memory, shifted by `moved` bytes."""
         assert self._memory is not None
         offsets = [self._memory.offset_of(item.stored) for item in _slices(study)]
         return tuple(
-            PlacedSlice(item, _place(item, offset + moved))
+            PlacedSlice(item, _layout(item, offset + moved))
             for item, offset in zip(_slices(study), offsets, strict=True)
             if offset is not None
         )
 
     def _copy(self, study: LoadedStudy, slot: _Slot) -> None:
-        """Give the copy of a study to the stream."""
+        """Enqueue the copy of a study."""
         together = self._range(study)
-        # Until all of it is on its way, the slot is no study's.
+        # The slot stays empty until all copies are enqueued.
         slot.empty()
         with self._device.current():
             if together is not None and together[1] - together[0] <= self._slot_bytes:
@@ -208,20 +206,20 @@ class Arena:
                 first, last = together
                 self._pixels.copy_from(self._memory.array[first:last], self.stream, slot.first_byte)
                 self.copies += 1
-                slot.places = self._in_memory(study, slot.first_byte - first)
+                slot.places = self._layouts_in_memory(study, slot.first_byte - first)
             else:
-                slot.places = _behind_one_another(study, slot.first_byte)
+                slot.places = _consecutive_layouts(study, slot.first_byte)
                 for item in slot.places:
                     stored = np.ascontiguousarray(item.slice.stored)
-                    self._pixels.copy_from(stored, self.stream, item.place.offset * _PIXEL_BYTES)
+                    self._pixels.copy_from(stored, self.stream, item.layout.offset * _PIXEL_BYTES)
                     self.copies += 1
             slot.ready.record(self.stream)
         slot.study, slot.turn = study, next(self._turns)
-        for reading in self._sources(study):
+        for reading in self._reading_slots(study):
             reading.add_release_wait(lambda: self._wait(slot.ready))
 
-    def _sources(self, study: LoadedStudy) -> set[ReadingSlot]:
-        """The slots that a study was read into: one, or none where it lies elsewhere as a whole."""
+    def _reading_slots(self, study: LoadedStudy) -> set[ReadingSlot]:
+        """Slots of the reading memory that hold slices of a study."""
         memory = self._memory
         if memory is None:
             return set()
@@ -233,9 +231,9 @@ class Arena:
             event.synchronize()
 
     def _grow(self, needed: int) -> None:
-        """Make slots that the study fits in. What was on its way to them is copied again when loaded.
+        """Reallocate the slots with a size of at least `needed`. Prefetched studies are copied again.
 
-        Where there is no memory for them, there are slots as before: the next study may be a smaller one.
+        If memory is short, slots of the old size are allocated: the next study may be smaller.
         """
         if any(slot.used for slot in self._slots):
             raise CudaError("The arena cannot grow while a study is computed.", "Close it before the next.")
@@ -244,12 +242,12 @@ class Arena:
         self.growth_count += 1
         self._pixels.close()
         try:
-            self._make(align_up(needed))
+            self._allocate(align_up(needed))
         except CudaError:
-            self._make(self._slot_bytes)
+            self._allocate(self._slot_bytes)
             raise
 
-    def _make(self, slot_bytes: int) -> None:
+    def _allocate(self, slot_bytes: int) -> None:
         self._pixels = self._budget.buffer(SLOTS * slot_bytes, _PIXELS)
         self._slot_bytes = slot_bytes
         for number, slot in enumerate(self._slots):
@@ -265,10 +263,10 @@ def _bytes_of(study: LoadedStudy) -> int:
     return sum(align_up(item.stored.nbytes) for item in _slices(study))
 
 
-def _behind_one_another(study: LoadedStudy, first_byte: int) -> tuple[PlacedSlice, ...]:
+def _consecutive_layouts(study: LoadedStudy, first_byte: int) -> tuple[PlacedSlice, ...]:
     places = []
     for item in _slices(study):
-        places.append(PlacedSlice(item, _place(item, first_byte)))
+        places.append(PlacedSlice(item, _layout(item, first_byte)))
         first_byte += align_up(item.stored.nbytes)
     return tuple(places)
 
@@ -284,7 +282,7 @@ def _placed(
     return PlacedStudy(places[:cut], places[cut:], address, ready, slot)
 
 
-def _place(item: LoadedSlice, first_byte: int) -> SliceLayout:
+def _layout(item: LoadedSlice, first_byte: int) -> SliceLayout:
     rows, columns = item.stored.shape
     return SliceLayout(
         offset=first_byte // _PIXEL_BYTES,

@@ -1,4 +1,4 @@
-"""Which plans a GPU is used with: of which flavour of TensorRT, and whether they are there."""
+"""Choose the flavour of TensorRT and the plans for the GPU of this machine."""
 
 from __future__ import annotations
 
@@ -21,28 +21,26 @@ from stenosis_trt.engine.trt.flavours import FLAVOURS, format_capability
 
 
 class NoGpuError(CudaError):
-    """This machine, or this process, has no GPU."""
+    """No GPU is visible to this process."""
 
 
 def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans:
-    """The plans of a pack that this machine's first GPU is used with.
+    """Choose plans of a pack for the first GPU of this machine.
 
-    Of two flavours of TensorRT that are installed, the first that has a plan for each model is taken,
-    TensorRT before TensorRT-RTX. Where neither has, the first one's that are missing are built, if that was
-    asked for; what may be loaded is left as it is, whatever it was built with.
+    Uses the first installed flavour with a loadable plan for each model, TensorRT before TensorRT-RTX. If
+    there is none and `options.build_missing_plans` is set, the missing plans of the first flavour are built.
 
     Args:
-        pack: as it was loaded.
-        precision: to grade in.
-        options: see `GpuOptions`.
+        pack: a loaded pack.
+        precision: precision to grade in.
+        options: options of the GPU.
 
     Raises:
         NoGpuError: there is no GPU.
-        CudaError: there is no PyCUDA.
-        TensorRTError: no flavour is installed that runs on this GPU, or it has no plans; the advice has the
-            command that builds them.
-        PackError: plans were to be built, and the pack cannot be written to, or they would not be signed as
-            it requires.
+        CudaError: PyCUDA is not installed.
+        TensorRTError: no flavour is installed that runs on this GPU, or there are no plans; the advice has
+            the command that builds them.
+        PackError: plans are to be built, and the pack is not writable or requires signatures.
     """
     driver = query_nvidia_driver()
     if not driver.gpus:
@@ -65,7 +63,7 @@ def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans
 
 
 def _flavours(wanted: str | None, driver: NvidiaDriver) -> list[str]:
-    """Names of the flavours that are installed and run on this GPU, one at least."""
+    """Names of the installed flavours that run on this GPU; at least one."""
     installed = [name for name in installed_flavours() if wanted in (None, name)]
     if not installed:
         names = list(FLAVOURS) if wanted is None else [wanted]
@@ -91,7 +89,7 @@ def _flavours(wanted: str | None, driver: NvidiaDriver) -> list[str]:
 def _plans_of(
     pack: Pack, flavour: str, precision: str, driver: NvidiaDriver, build: bool = False
 ) -> ChosenPlans:
-    """One flavour's plan for each model; what is missing is built first, if wanted."""
+    """Find the plan of a flavour for each model; build missing ones if `build`."""
     gpu = driver.gpus[0]
     here = RuntimeTarget(flavour, TensorRT(FLAVOURS[flavour]).version, gpu.name, gpu.compute_capability)
     plans = {}
@@ -109,7 +107,7 @@ def _plans_of(
 
 
 def _build(pack: Pack, request: BuildRequest, driver: NvidiaDriver) -> None:
-    """Build, and say so."""
+    """Build plans and print the outcome."""
     for outcome in build_plans(pack, request, driver, show_progress):
         if outcome.plan is None:
             raise TensorRTError(f"{outcome.model} {outcome.precision}: not built.", outcome.reason)

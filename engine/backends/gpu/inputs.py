@@ -1,4 +1,4 @@
-"""Regions of slices → what the kernels are told of them, padded to a batch that a plan was built for."""
+"""Describe regions of slices for the kernels, padded to a batch size of a plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from stenosis_trt.engine.backends.base import Roi
 from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.packs.models import InputSpec, ModelSpec
 from stenosis_trt.engine.records import LoadedSlice
-from stenosis_trt.kernels.cuts import RegionBatch, SliceLayout, regions_per_input, stored_window
 from stenosis_trt.kernels.descriptors import (
     describe_frames,
     describe_planes,
@@ -20,27 +19,28 @@ from stenosis_trt.kernels.descriptors import (
 )
 from stenosis_trt.kernels.layouts import WINDOW
 from stenosis_trt.kernels.reference import RegionSource, region_window
+from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout, regions_per_input, stored_window
 
 
 @dataclass(frozen=True)
 class PlacedSlice:
-    """A slice, and where its pixels lie in the arena."""
+    """A slice and the layout of its pixels in the arena."""
 
     slice: LoadedSlice
-    place: SliceLayout
+    layout: SliceLayout
 
 
 @dataclass(frozen=True)
 class DescribedInputs:
-    """A padded batch as the kernels take it.
+    """Descriptor arrays of a padded batch.
 
     Attributes:
-        count: inputs asked for; those behind them repeat the last.
-        regions, requests: for the windows, REGION and RANK_REQUEST; None where `windows` is given.
-        windows: found on the host, WINDOW; None where the device finds them.
+        count: number of requested inputs; the padding repeats the last one.
+        regions, requests: REGION and RANK_REQUEST for the windows; None if `windows` is given.
+        windows: WINDOW, computed on the host; None if the device computes them.
         planes: PLANE.
-        frames: FRAME, of heatmaps; None for classes.
-        kernel: that cuts them, without its precision.
+        frames: FRAME for heatmaps; None for classes.
+        kernel: name of the resampling kernel without its precision suffix.
     """
 
     count: int
@@ -53,7 +53,7 @@ class DescribedInputs:
 
 
 def planes_per_input(spec: InputSpec) -> int:
-    """Planes, and regions of the statistics, that each input has."""
+    """Number of planes, and of regions for the statistics, per input."""
     return regions_per_input(spec.channels, spec.channel_source == "slice")
 
 
@@ -63,27 +63,27 @@ def describe_inputs(
     """Describe 1 to `bucket` regions.
 
     Args:
-        slices: that the regions' indices are of.
-        rois: what to cut.
-        model: whose inputs they are.
-        bucket: inputs of the batch.
-        blocks: of the statistics' grid.
+        slices: slices that the indices of the regions refer to.
+        rois: regions to resample.
+        model: model that the inputs are for.
+        bucket: batch size to pad to.
+        blocks: blocks per region of the statistics.
 
     Raises:
-        ValueError: a region lies absurdly far from its image.
+        ValueError: a region lies too far from its image, see `describe_planes`.
     """
     spec = model.input
     padded = [*rois, *[rois[-1]] * (bucket - len(rois))]
     cuts = RegionBatch(
-        [item.place for item in slices],
+        [item.layout for item in slices],
         np.array([roi.slices for roi in padded]),
         np.array([roi.affine for roi in padded]),
         spec.size,
         single_slice=spec.channel_source == "slice",
     )
-    # One rescale in all channels of each input, else the device cannot find their windows.
+    # The device finds windows only for inputs whose channels share rescale and signedness.
     on_host = not cuts.has_uniform_rescale.all()
-    planes = describe_planes(cuts, spec.mean, spec.std, window_a_channel=on_host)
+    planes = describe_planes(cuts, spec.mean, spec.std, window_per_channel=on_host)
     frames = _frames(slices, cuts, model.output.stride) if model.output.kind == "heatmaps" else None
     kernel = preprocess_kernel(planes, cuts)
     if on_host:
@@ -94,15 +94,15 @@ def describe_inputs(
 
 
 def _windows(slices: Sequence[PlacedSlice], roi: Roi, spec: InputSpec) -> np.ndarray:
-    """WINDOW of each channel, from the pixels on the host."""
+    """WINDOW of each channel, computed on the host."""
     members = [slices[k] for k in roi.slices]
-    sources = [RegionSource(item.slice.stored, item.place.slope, item.place.intercept) for item in members]
+    sources = [RegionSource(item.slice.stored, item.layout.slope, item.layout.intercept) for item in members]
     window = region_window(sources, roi.affine, spec.size, spec.window_percentiles)
-    return np.array([stored_window(item.place, window) for item in members], dtype=WINDOW)
+    return np.array([stored_window(item.layout, window) for item in members], dtype=WINDOW)
 
 
 def _frames(slices: Sequence[PlacedSlice], cuts: RegionBatch, stride: int) -> np.ndarray:
-    """Where the pixels of the heatmaps lie: in the slice of the middle channel."""
+    """FRAME of each input: its heatmaps lie in the slice of the middle channel."""
     middle = cuts.slice_indices[:, cuts.slice_indices.shape[1] // 2]
     poses = np.array([slices[k].slice.pose.pixel_to_patient for k in middle])
     return describe_frames(_heatmap_to_source(cuts.affines, stride), poses)

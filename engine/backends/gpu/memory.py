@@ -1,4 +1,4 @@
-"""Memory of the device, taken under a ceiling that the user sets."""
+"""Accounting of device memory under a ceiling that the user sets."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ _MIB = 1 << 20
 
 
 class MemoryBudget:
-    """What may be taken of a device's memory.
+    """Budget of device memory.
 
     Attributes:
-        bytes_by_purpose: bytes so far, by what they are for.
+        bytes_by_purpose: reserved bytes by purpose.
     """
 
     def __init__(self, device: Device, ceiling_bytes: int | None = None) -> None:
-        """Without a ceiling, all that is free may be taken."""
+        """Without a ceiling, only the free memory limits allocations."""
         self._device, self._ceiling = device, ceiling_bytes
         self.bytes_by_purpose: dict[str, int] = {}
 
     @property
     def total_bytes(self) -> int:
-        """Bytes taken."""
+        """Total reserved bytes."""
         return sum(self.bytes_by_purpose.values())
 
     def reserve(self, nbytes: int, purpose: str) -> None:
-        """Count what something else takes, such as TensorRT for its weights; what was counted for the same
-        purpose before counts no more.
+        """Reserve memory that is allocated elsewhere, and replace an earlier reservation of this purpose.
 
         Raises:
-            CudaError: it would be more than the ceiling; `out_of_memory`.
+            CudaError: the ceiling would be exceeded; `out_of_memory`.
         """
         others = self.total_bytes - self.bytes_by_purpose.get(purpose, 0)
         if self._ceiling is not None and others + nbytes > self._ceiling:
@@ -46,10 +45,10 @@ class MemoryBudget:
         self.bytes_by_purpose[purpose] = nbytes
 
     def buffer(self, nbytes: int, purpose: str) -> DeviceBuffer:
-        """Take memory.
+        """Reserve and allocate memory.
 
         Raises:
-            CudaError: it would be more than the ceiling, or there is not as much; `out_of_memory`.
+            CudaError: the ceiling would be exceeded, or memory is short; `out_of_memory`.
         """
         self.reserve(nbytes, purpose)
         return DeviceBuffer(self._device, nbytes)

@@ -1,4 +1,4 @@
-"""How the GPU is used, and what it is used with."""
+"""Options of the GPU backend, and the plans that it uses."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from stenosis_trt.engine.plans.sidecar import RuntimeTarget
 from stenosis_trt.engine.plans.store import StoredPlan
 from stenosis_trt.engine.trt.flavours import FLAVOURS
 
-_LONGEST_REST_SECONDS = 86400.0
-"""A GPU that is to work once a day is not kept warm by that."""
+_MAX_IDLE_SECONDS = 86400.0
+"""Upper bound of `keep_warm_seconds`: one day."""
 
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """What a user may set.
+    """Options of the GPU backend.
 
     Attributes:
-        flavour: of TensorRT; None for the one that has plans.
-        build_missing_plans: make plans that are missing, on the spot.
-        graphs: capture what is launched into CUDA graphs.
-        high_priority: go before other programs' work on the same GPU.
-        memory_ceiling_bytes: of the GPU's memory; None for all that is free.
-        keep_warm_seconds: let the GPU work this long after its last work, again and again, so that it does
-            not clock down between studies; None to let it rest.
-        slot_bytes: of each of the two studies that are on the device at once, to begin with.
+        flavour: flavour of TensorRT; None for one that has plans.
+        build_missing_plans: build plans that are missing.
+        graphs: capture launches into CUDA graphs.
+        high_priority: use a stream of high priority.
+        memory_ceiling_bytes: limit of device memory; None for all free memory.
+        keep_warm_seconds: run dummy work after this idle time, so that the GPU does not clock down between
+            studies; None to let it idle.
+        slot_bytes: initial size of each of the two study slots on the device.
 
     Raises:
-        ValueError: there is no such flavour, or it cannot be waited that long.
+        ValueError: the flavour is unknown, or `keep_warm_seconds` is out of range.
     """
 
     flavour: str | None = None
@@ -45,15 +45,15 @@ class GpuOptions:
         if self.flavour is not None and self.flavour not in FLAVOURS:
             raise ValueError(f"There is no flavour {self.flavour!r}. Give one of {', '.join(FLAVOURS)}.")
         seconds = self.keep_warm_seconds
-        if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= _LONGEST_REST_SECONDS):
+        if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= _MAX_IDLE_SECONDS):
             raise ValueError(
-                f"A GPU cannot be kept warm every {seconds} seconds. Give 0 to {_LONGEST_REST_SECONDS:.0f}."
+                f"A GPU cannot be kept warm every {seconds} seconds. Give 0 to {_MAX_IDLE_SECONDS:.0f}."
             )
 
 
 @dataclass(frozen=True)
 class ChosenPlans:
-    """The plans of one flavour for this GPU, by model."""
+    """Plans of one flavour for this GPU, by model."""
 
     target: RuntimeTarget
     plans: Mapping[str, StoredPlan] = field(default_factory=dict)

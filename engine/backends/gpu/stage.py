@@ -1,9 +1,9 @@
-"""One network on the device, from pixels to a handful of numbers, in one go.
+"""One model on the device, from pixels to results.
 
-    descriptors up ─▶ windows ─▶ preprocess ─▶ TensorRT ─▶ decode, measure ─▶ numbers down
+    descriptors up ─▶ windows ─▶ preprocess ─▶ TensorRT ─▶ decode, measure ─▶ outputs down
 
-For each batch that the plan was built for, this is captured into a CUDA graph after its first run, and one
-call launches it from then on. Nothing is allocated once a batch has run.
+The first run of each batch size is captured into a CUDA graph that later runs launch with one call. Nothing
+is allocated after the first run.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.engine.backends.gpu.block import MirroredArrays
 from stenosis_trt.engine.backends.gpu.inputs import DescribedInputs, planes_per_input
 from stenosis_trt.engine.backends.gpu.memory import MemoryBudget
+from stenosis_trt.engine.backends.gpu.mirrored_arrays import MirroredArrays
 from stenosis_trt.engine.cuda.device import Device, Event, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.graph import Graph
@@ -32,13 +32,11 @@ from stenosis_trt.kernels.launches import (
     contrast_launch,
     cord_launch,
     decode_launch,
-    describe_limits,
     preprocess_launch,
     statistics_launch,
 )
 from stenosis_trt.kernels.layouts import (
     CORD,
-    CORD_LIMITS,
     FRAME,
     KEYPOINT,
     PLANE,
@@ -53,14 +51,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class StageResources:
-    """What the stages of a backend share. All of them run on one stream, one after the other.
+    """Resources that the stages of a backend share. All stages run on one stream.
 
     Attributes:
-        device, module, stream: with the kernels, and where they run.
-        scratch: memory that TensorRT works in.
-        budget: of the device's memory.
-        graphs: whether launches are captured.
-        refused: called with the reason when the driver refuses to capture.
+        device, module, stream: device, kernels and stream.
+        scratch: scratch memory of TensorRT.
+        budget: budget of device memory.
+        graphs: True to capture launches.
+        refused: called with the reason if the driver cannot capture.
     """
 
     device: Device
@@ -74,7 +72,7 @@ class StageResources:
 
 @dataclass(frozen=True)
 class _GraphKey:
-    """What a launch depends on, beside what is in memory: each has a graph of its own."""
+    """Key of a captured CUDA graph: batch, kernel, source of the windows, base address of the pixels."""
 
     batch: int
     kernel: str
@@ -83,18 +81,21 @@ class _GraphKey:
 
 
 class PendingBatch:
-    """What a stage was asked for. Its arrays are copies, and hold only what was asked for."""
+    """Result of a submitted batch, without padding."""
 
     def __init__(self, done: Event, results: Mapping[str, Array], count: int) -> None:
         self._done, self._results, self._count = done, results, count
         self._copied: dict[str, Array] | None = None
 
     def result(self) -> dict[str, Array]:
-        """Wait for it: "points" (KEYPOINT, (N, K)) with "support" (float32, (N, K, K)) or "cords" (CORD), or
-        "probabilities" and "contrast".
+        """Wait for the batch and return copies of its arrays.
+
+        Returns:
+            "points" (KEYPOINT, (N, K)) and "support" (float32, (N, K, K)) or "cords" (CORD, (N,)); or
+            "probabilities" and "contrast".
 
         Raises:
-            CudaError: something went wrong on the device.
+            CudaError: an error occurred on the device.
         """
         if self._copied is None:
             with self._done.device.current():
@@ -104,130 +105,125 @@ class PendingBatch:
 
 
 class ModelStage:
-    """See the module. One thread at a time; it is asked again only after the last answer was waited for,
-    which it does itself where nobody has.
+    """Runs one model. Use it from one thread at a time. A new batch waits for the previous one.
 
     Attributes:
-        model: what it runs.
-        batches: that it can run, rising.
-        statistics_blocks: of the statistics' grid, the same for every study.
+        model: specification of the model.
+        batches: batch sizes, ascending.
+        statistics_blocks: blocks per region of the statistics, the same for every study.
     """
 
     def __init__(
         self,
-        place: StageResources,
+        resources: StageResources,
         model: ModelSpec,
         plan: LoadedPlan,
         statistics_blocks: int,
         measures_cords: bool,
     ) -> None:
-        """Take what the largest batch needs.
+        """Allocate memory for the largest batch.
 
         Args:
-            place: where it runs.
-            model: what a pack says of the network.
-            plan: the network.
+            resources: shared resources.
+            model: specification of the model.
+            plan: plan of the model; closed by its owner.
             statistics_blocks: see `describe_inputs`.
-            measures_cords: whether its four points are a cord's, to be measured.
+            measures_cords: True if the keypoints are the four points of a cord, to be measured.
 
         Raises:
-            CudaError: there is not as much memory.
+            CudaError: memory is short.
         """
         self.model, self.batches, self.statistics_blocks = model, plan.batches, statistics_blocks
-        self._place, self._plan, self._cords = place, plan, measures_cords
-        spec, most = model.input, plan.batches[-1]
+        self._resources, self._plan, self._measures_cords = resources, plan, measures_cords
+        spec, largest = model.input, plan.batches[-1]
         self._planes = planes_per_input(spec)
-        device, budget = place.device, place.budget
-        told: dict[str, tuple[npt.DTypeLike, int]] = {
-            "regions": (REGION, most * self._planes),
-            "requests": (RANK_REQUEST, most),
-            "planes": (PLANE, most * self._planes),
-            "frames": (FRAME, most),
-            "windows": (WINDOW, most * spec.channels),
-            "limits": (CORD_LIMITS, 1),
-            "deviations": (np.float32, spec.channels),
+        device, budget = resources.device, resources.budget
+        descriptors: dict[str, tuple[npt.DTypeLike, int]] = {
+            "regions": (REGION, largest * self._planes),
+            "requests": (RANK_REQUEST, largest),
+            "planes": (PLANE, largest * self._planes),
+            "frames": (FRAME, largest),
+            "windows": (WINDOW, largest * spec.channels),
+            "stds": (np.float32, spec.channels),
         }
-        self._descriptors = MirroredArrays(device, told)
-        self._descriptors.host["deviations"][:] = spec.std
-        # What is doubtful about a cord is for engine/grading/cord.py to say, whatever measured it.
-        self._descriptors.host["limits"][:] = describe_limits(0.0, 0.0, (0.0, np.inf), (0.0, np.inf))
-        maps, outputs = model.output_shape[0], int(np.prod(plan.output_shape))
+        self._descriptors = MirroredArrays(device, descriptors)
+        self._descriptors.host["stds"][:] = spec.std
+        maps, values = model.output_shape[0], int(np.prod(plan.output_shape))
         heatmaps = model.output.kind == "heatmaps"
-        found: dict[str, tuple[npt.DTypeLike, int]] = (
-            {"points": (KEYPOINT, most * maps), **self._beside_points(most, maps)}
+        outputs: dict[str, tuple[npt.DTypeLike, int]] = (
+            {"points": (KEYPOINT, largest * maps), **self._keypoint_outputs(largest, maps)}
             if heatmaps
-            else {"probabilities": (plan.output_dtype, most * outputs), "contrast": (np.float32, most)}
+            else {"probabilities": (plan.output_dtype, largest * values), "contrast": (np.float32, largest)}
         )
-        self._outputs = MirroredArrays(device, found)
+        self._outputs = MirroredArrays(device, outputs)
         name = model.name
-        budget.reserve(self._descriptors.nbytes + self._outputs.nbytes, f"descriptions and answers of {name}")
-        inputs = most * int(np.prod(plan.input_shape)) * plan.input_dtype.itemsize
+        budget.reserve(self._descriptors.nbytes + self._outputs.nbytes, f"descriptors and outputs of {name}")
+        inputs = largest * int(np.prod(plan.input_shape)) * plan.input_dtype.itemsize
         self._input = budget.buffer(inputs, f"inputs of {name}")
         self._heatmaps: DeviceBuffer | None = None
         if heatmaps:
-            size = most * outputs * plan.output_dtype.itemsize
+            size = largest * values * plan.output_dtype.itemsize
             self._heatmaps = budget.buffer(size, f"heatmaps of {name}")
-        self._selections = budget.buffer(most * SELECTION.itemsize, f"statistics of {name}")
-        self._windows = budget.buffer(most * WINDOW.itemsize, f"windows of {name}")
+        self._selections = budget.buffer(largest * SELECTION.itemsize, f"statistics of {name}")
+        self._windows = budget.buffer(largest * WINDOW.itemsize, f"windows of {name}")
         with device.current():
-            self._selections.fill(0, place.stream)
+            self._selections.fill(0, resources.stream)
         self._done = Event(device, timing=False)
         self._graphs: dict[_GraphKey, Graph | None] = {}
         self._open: PendingBatch | None = None
         self._last: _GraphKey | None = None
 
     def batch_for(self, count: int) -> int:
-        """The smallest batch that holds `count` inputs, or else the largest."""
+        """The smallest batch size for `count` inputs, or the largest one."""
         return next((batch for batch in self.batches if batch >= count), self.batches[-1])
 
     def submit(self, inputs: DescribedInputs, batch: int, pixels: int, ready: Event | None) -> PendingBatch:
-        """Give a batch to the device.
+        """Enqueue a batch.
 
         Args:
-            inputs: described for this batch.
+            inputs: descriptors padded to `batch`.
             batch: one of `batches`.
-            pixels: address that the places of the slices count from.
-            ready: behind the copies of its pixels; None where they are there.
+            pixels: device address that the layouts of the slices refer to.
+            ready: event after the copies of the pixels; None if they are finished.
 
         Raises:
-            TensorRTError, CudaError: it was refused.
+            TensorRTError, CudaError: a call failed.
         """
         if self._open is not None:
-            # Its numbers would be written over.
+            # The outputs of the previous batch would be overwritten.
             self._open.result()
         self._describe(inputs)
-        way = _GraphKey(batch, inputs.kernel, inputs.windows is not None, pixels)
-        stream = self._place.stream
-        with self._place.device.current():
+        key = _GraphKey(batch, inputs.kernel, inputs.windows is not None, pixels)
+        stream = self._resources.stream
+        with self._resources.device.current():
             try:
                 if ready is not None:
                     stream.wait_for(ready)
-                self._launch_way(way)
+                self._launch_graph(key)
                 self._done.record(stream)
             except BaseException:
-                # What was given until then still reads pixels, and what is described here. The error that is
-                # on its way is the one to be told.
+                # Enqueued work still reads the pixels and descriptors. Do not mask the original error.
                 with suppress(CudaError):
                     stream.synchronize()
                 raise
-        self._last = way
+        self._last = key
         self._open = PendingBatch(self._done, self._results(), inputs.count)
         return self._open
 
     def replay_last(self) -> None:
-        """Repeat what was asked last, for nothing but the work, and wait for it. Answers may be written over.
+        """Re-run the last batch to keep clocks up, and wait for it. Its outputs may be overwritten.
 
         Raises:
-            CudaError: it was refused, or went wrong.
+            CudaError: a call failed.
         """
         if self._last is not None:
-            with self._place.device.current():
-                self._launch_way(self._last)
-                self._done.record(self._place.stream)
+            with self._resources.device.current():
+                self._launch_graph(self._last)
+                self._done.record(self._resources.stream)
                 self._done.synchronize()
 
     def invalidate_graphs(self) -> None:
-        """Pixels are not any more where they were: nothing that was captured or asked is repeated."""
+        """Discard graphs and the last batch because the pixels have moved."""
         self._last = None
         for graph in self._graphs.values():
             if graph is not None:
@@ -236,11 +232,11 @@ class ModelStage:
 
     @property
     def graph_count(self) -> int:
-        """How many ways were captured."""
+        """Number of captured graphs."""
         return sum(graph is not None for graph in self._graphs.values())
 
     def close(self) -> None:
-        """Give back what it took. The plan is not its own."""
+        """Free the memory and the graphs, but not the plan."""
         self._open = None
         self.invalidate_graphs()
         self._done.close()
@@ -252,110 +248,109 @@ class ModelStage:
         self._outputs.close()
 
     def network_outputs(self, count: int) -> Array:
-        """All that the network answered for the first `count` inputs of the last batch, (N, …), float32."""
+        """Raw outputs of the model for the first `count` inputs of the last batch, float32 (count, …)."""
         plan = self._plan
         values = np.empty((count, *plan.output_shape), plan.output_dtype)
         if self._heatmaps is None:
             values[:] = self._outputs.host["probabilities"].reshape(-1, *plan.output_shape)[:count]
             return values.astype(np.float32)
-        with self._place.device.current():
-            self._heatmaps.copy_to(values, self._place.stream)
-            self._place.stream.synchronize()
+        with self._resources.device.current():
+            self._heatmaps.copy_to(values, self._resources.stream)
+            self._resources.stream.synchronize()
         return values.astype(np.float32)
 
-    def _launch_way(self, way: _GraphKey) -> None:
-        """As it was captured; or as it is, and captured then."""
-        graph = self._graphs.get(way)
+    def _launch_graph(self, key: _GraphKey) -> None:
+        """Launch the graph of a batch; on the first run, launch without a graph and capture one."""
+        graph = self._graphs.get(key)
         if graph is not None:
-            graph.launch(self._place.stream)
+            graph.launch(self._resources.stream)
             return
-        output, scratch = self._output_address(), self._place.scratch.address
-        self._plan.prepare(way.batch, self._input.address, output, scratch, self._place.stream)
-        self._enqueue(way)
-        if self._place.graphs and way not in self._graphs:
-            self._graphs[way] = self._capture(way)
+        output, scratch = self._output_address(), self._resources.scratch.address
+        self._plan.prepare(key.batch, self._input.address, output, scratch, self._resources.stream)
+        self._enqueue(key)
+        if self._resources.graphs and key not in self._graphs:
+            self._graphs[key] = self._capture(key)
 
-    def _beside_points(self, most: int, maps: int) -> dict[str, tuple[npt.DTypeLike, int]]:
-        """What is found out about points: the cord that they are of, or what all maps say of them."""
-        if self._cords:
-            return {"cords": (CORD, most)}
-        return {"support": (np.float32, most * maps * maps)}
+    def _keypoint_outputs(self, largest: int, maps: int) -> dict[str, tuple[npt.DTypeLike, int]]:
+        """Outputs beside the points: measured cords, or the support of the points."""
+        if self._measures_cords:
+            return {"cords": (CORD, largest)}
+        return {"support": (np.float32, largest * maps * maps)}
 
     def _describe(self, inputs: DescribedInputs) -> None:
-        told = self._descriptors.host
+        descriptors = self._descriptors.host
         for name in ("regions", "requests", "windows", "planes", "frames"):
             values = getattr(inputs, name)
             if values is not None:
-                told[name][: len(values)] = values
+                descriptors[name][: len(values)] = values
 
     def _output_address(self) -> int:
         return self._heatmaps.address if self._heatmaps else self._outputs.address("probabilities")
 
     def _results(self) -> dict[str, Array]:
-        found = self._outputs.host
+        outputs = self._outputs.host
         if self._heatmaps is None:
             return {
-                "probabilities": found["probabilities"].reshape(-1, *self._plan.output_shape),
-                "contrast": found["contrast"],
+                "probabilities": outputs["probabilities"].reshape(-1, *self._plan.output_shape),
+                "contrast": outputs["contrast"],
             }
         maps = self.model.output_shape[0]
-        points = found["points"].reshape(-1, maps)
-        if self._cords:
-            return {"points": points, "cords": found["cords"]}
-        return {"points": points, "support": found["support"].reshape(-1, maps, maps)}
+        points = outputs["points"].reshape(-1, maps)
+        if self._measures_cords:
+            return {"points": points, "cords": outputs["cords"]}
+        return {"points": points, "support": outputs["support"].reshape(-1, maps, maps)}
 
-    def _capture(self, way: _GraphKey) -> Graph | None:
-        """A graph of what was just run as it is; None where the driver refuses."""
+    def _capture(self, key: _GraphKey) -> Graph | None:
+        """Capture a batch that was just run; None if the driver cannot."""
         try:
-            return Graph(self._place.stream, lambda: self._enqueue(way))
+            return Graph(self._resources.stream, lambda: self._enqueue(key))
         except (CudaError, TensorRTError) as error:
             if isinstance(error, CudaError) and error.device_lost:
                 raise
-            self._place.refused(error.reason)
+            self._resources.refused(error.reason)
             return None
 
-    def _enqueue(self, way: _GraphKey) -> None:
-        """All of a batch's work, in order."""
-        stream, told, found = self._place.stream, self._descriptors, self._outputs
-        told.upload(stream)
-        windows = told.address("windows") if way.windows_given else self._windows.address
-        if not way.windows_given:
-            grids = statistics_launch(self.statistics_blocks, way.batch * self._planes)
-            asked = (told.address("regions"), told.address("requests"))
+    def _enqueue(self, key: _GraphKey) -> None:
+        """Enqueue all work of a batch."""
+        stream, descriptors, outputs = self._resources.stream, self._descriptors, self._outputs
+        descriptors.upload(stream)
+        windows = descriptors.address("windows") if key.windows_given else self._windows.address
+        if not key.windows_given:
+            launch = statistics_launch(self.statistics_blocks, key.batch * self._planes)
+            requested = (descriptors.address("regions"), descriptors.address("requests"))
             for name in ("order_statistics_upper", "order_statistics_lower"):
-                self._launch(name, grids, way.pixels, *asked, self._selections, self._windows)
+                self._launch(name, launch, key.pixels, *requested, self._selections, self._windows)
         height, width = self.model.input.size
         size = (np.int32(height), np.int32(width))
-        grids = preprocess_launch(way.kernel, way.batch * self._planes, (height, width))
+        launch = preprocess_launch(key.kernel, key.batch * self._planes, (height, width))
         suffix = _suffix(self._plan.input_dtype)
-        planes = told.address("planes")
-        self._launch(f"{way.kernel}_{suffix}", grids, way.pixels, planes, windows, self._input, *size)
-        self._plan.enqueue(way.batch, stream)
+        planes = descriptors.address("planes")
+        self._launch(f"{key.kernel}_{suffix}", launch, key.pixels, planes, windows, self._input, *size)
+        self._plan.enqueue(key.batch, stream)
         if self._heatmaps is None:
             channels = np.int32(self.model.input.channels), np.int32(height * width)
-            contrast = found.address("contrast")
-            kernel, grids = f"input_contrast_{suffix}", contrast_launch(way.batch)
-            self._launch(kernel, grids, self._input, told.address("deviations"), contrast, *channels)
+            contrast = outputs.address("contrast")
+            kernel, launch = f"input_contrast_{suffix}", contrast_launch(key.batch)
+            self._launch(kernel, launch, self._input, descriptors.address("stds"), contrast, *channels)
         else:
-            self._decode(way.batch, self._heatmaps)
-        found.download(stream)
+            self._decode(key.batch, self._heatmaps)
+        outputs.download(stream)
 
     def _decode(self, batch: int, heatmaps: DeviceBuffer) -> None:
-        told, found = self._descriptors, self._outputs
+        descriptors, outputs = self._descriptors, self._outputs
         maps, height, width = self._plan.output_shape
         size = (np.int32(height), np.int32(width))
         suffix = _suffix(self._plan.output_dtype)
-        frames, points = told.address("frames"), found.address("points")
-        if self._cords:
-            limits, cords = told.address("limits"), found.address("cords")
-            kernel = f"cord_geometry_{suffix}"
-            self._launch(kernel, cord_launch(batch), heatmaps, frames, limits, points, cords, *size)
+        frames, points = descriptors.address("frames"), outputs.address("points")
+        if self._measures_cords:
+            kernel, cords = f"cord_geometry_{suffix}", outputs.address("cords")
+            self._launch(kernel, cord_launch(batch), heatmaps, frames, points, cords, *size)
         else:
-            kernel, support = f"decode_keypoints_{suffix}", found.address("support")
+            kernel, support = f"decode_keypoints_{suffix}", outputs.address("support")
             self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, support, *size)
 
-    def _launch(self, kernel: str, grids: LaunchConfig, *arguments: KernelArgument) -> None:
-        self._place.module.launch(kernel, grids.grid, grids.block, arguments, self._place.stream)
+    def _launch(self, kernel: str, launch: LaunchConfig, *arguments: KernelArgument) -> None:
+        self._resources.module.launch(kernel, launch.grid, launch.block, arguments, self._resources.stream)
 
 
 def _suffix(dtype: np.dtype[Any]) -> str:

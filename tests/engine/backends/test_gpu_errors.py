@@ -21,8 +21,8 @@ from gpu_backend import grading, plans_for, tiny_backend
 from made_study import hills, made_study
 from tiny_pack import write_tiny_pack
 
+from stenosis_trt.engine.backends.gpu.noise import copy_into_memory
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
-from stenosis_trt.engine.backends.gpu.trial import copy_into_memory
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.cuda.device import Device
 from stenosis_trt.engine.cuda.driver import CudaError

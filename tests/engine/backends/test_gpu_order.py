@@ -14,7 +14,7 @@ from fake_gpu import assert_nothing_is_left, count, on_the_fake_gpu
 from gpu_backend import grading, tiny_backend
 from made_study import hills, made_study
 
-from stenosis_trt.engine.backends.gpu.trial import copy_into_memory
+from stenosis_trt.engine.backends.gpu.noise import copy_into_memory
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 
 _STUDIES = 1000

@@ -24,7 +24,7 @@ from tiny_pack import write_tiny_pack
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.packs.pack import reference_pack
 
-_TESTS = Path(__file__).with_name("test_tensorrt_backend.py")
+_TESTS = Path(__file__).with_name("test_tensorrt.py")
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from tiny_pack import write_tiny_pack
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Backend, BackendStudy, Cords, Grades, Keypoints, Ready, Roi
 from stenosis_trt.engine.backends.gpu.choice import choose_plans
+from stenosis_trt.engine.backends.gpu.noise import copy_into_memory
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
-from stenosis_trt.engine.backends.gpu.trial import copy_into_memory
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend

@@ -109,7 +109,7 @@ def _not_json(pack: Path) -> None:
         (_append, "it is not the plan that its sidecar names"),
         (_edit_sidecar, "the sidecar was changed since it was written"),
         (_swap_hash, "the sidecar was changed since it was written"),
-        (_take_plan, "there is nothing but its sidecar"),
+        (_take_plan, "only its sidecar exists"),
         (_take_sidecar, "it has no sidecar: its build was interrupted, or someone removed it"),
         (_not_json, "the sidecar cannot be read (UnicodeDecodeError)"),
     ],

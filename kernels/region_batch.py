@@ -1,6 +1,6 @@
-"""Which slices network inputs are cut from, and where: whole batches as arrays.
+"""A batch of regions: the source slices and affines from which network inputs are resampled.
 
-The arena is one array of 16-bit pixels in which all source slices lie, each somewhere of its own.
+All source slices lie in one array of 16-bit pixels, the arena.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _SLICE = np.dtype(
 
 @dataclass(frozen=True)
 class SliceLayout:
-    """Where a slice lies in the arena, and what turns its stored values into real ones.
+    """Location of a slice in the arena and its modality rescale.
 
     Attributes:
-        offset: of its first pixel, in pixels.
+        offset: index of the first pixel.
         shape: (rows, columns).
         pitch: pixels from one row to the next.
-        signed: whether the stored 16 bits are int16.
-        slope, intercept: rescale.
+        signed: True if the stored 16-bit values are int16.
+        slope, intercept: modality rescale.
     """
 
     offset: int
@@ -50,36 +50,35 @@ class SliceLayout:
 
     @property
     def sign(self) -> int:
-        """What turns a stored value into one whose unsigned order is the order of values."""
+        """Mask that is XORed with a stored value so that unsigned comparison orders values."""
         return _SIGN if self.signed else 0
 
 
 def regions_per_input(channels: int, single_slice: bool) -> int:
-    """Regions and planes that each network input has: one for all channels, or one a channel.
+    """Number of regions and planes per network input: one for all channels, or one per channel.
 
     Args:
-        channels: of an input.
-        single_slice: whether all channels of an input show one slice.
+        channels: channels of an input.
+        single_slice: True if all channels of an input show the same slice.
     """
     return 1 if single_slice and channels <= MAX_COPIES else channels
 
 
 @dataclass(frozen=True)
 class RegionBatch:
-    """N network inputs of C channels and one size, to be cut from slices of one arena.
+    """N network inputs of C channels and equal size, resampled from slices of one arena.
 
     Attributes:
-        slices: the slices there are.
-        slice_indices: index of the slice of each channel, int64 (N, C).
+        slices: the source slices.
+        slice_indices: index in `slices` of each channel, int64 (N, C).
         affines: output pixel (x, y) → source pixel (column, row) for all channels of an input, float64
             (N, 2, 3).
-        size: of every input, (height, width).
-        single_slice: whether all channels of an input show one slice. It is a promise of the model, not of
-            these
-            inputs: grids depend on it.
+        size: (height, width) of every input.
+        single_slice: True if the model guarantees that all channels of an input show the same slice; launch
+            configurations depend on it.
 
     Raises:
-        ValueError: the promise is broken.
+        ValueError: `single_slice` is True and an input shows several slices.
     """
 
     slices: Sequence[SliceLayout]
@@ -96,12 +95,12 @@ class RegionBatch:
 
     @property
     def regions_per_input(self) -> int:
-        """See `regions_per_input`."""
+        """See the function `regions_per_input`."""
         return regions_per_input(self.slice_indices.shape[1], self.single_slice)
 
     @cached_property
     def source_slices(self) -> np.ndarray:
-        """The slice of each part as a row of a table, (N, parts)."""
+        """Structured array of the source slice of each region, (N, regions_per_input)."""
         rows = [
             (item.offset, *item.shape, item.pitch, item.sign, item.slope, item.intercept)
             for item in self.slices
@@ -110,12 +109,12 @@ class RegionBatch:
 
     @cached_property
     def aligned(self) -> BoolArray:
-        """Whether each affine only scales, flips and swaps axes, (N,)."""
+        """True for each affine that only scales, flips and swaps axes, bool (N,)."""
         return are_aligned(self.affines)
 
     @cached_property
     def has_uniform_rescale(self) -> BoolArray:
-        """Whether the slices of each input have one rescale and one signedness, (N,)."""
+        """True for each input whose slices share rescale and signedness, bool (N,)."""
         result = np.ones(len(self.slice_indices), dtype=np.bool_)
         for name in ("slope", "intercept", "sign"):
             values = self.source_slices[name]
@@ -124,6 +123,6 @@ class RegionBatch:
 
 
 def stored_window(source: SliceLayout, window: Window) -> tuple[float, float]:
-    """A window in real values as the kernels have it: in stored values, signed ones moved up by 2¹⁵."""
+    """Convert a window from real values to the biased stored values of the kernels (+2¹⁵ if signed)."""
     low, high = ((value - source.intercept) / source.slope + source.sign for value in window)
     return low, high

@@ -1,4 +1,4 @@
-"""Something for every model to look at before there is a study."""
+"""A study of noise, to run every model before the first study."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.backends.base import ReadingMemory, Roi
-from stenosis_trt.engine.backends.gpu.block import align_up
 from stenosis_trt.engine.backends.gpu.inputs import PlacedSlice
+from stenosis_trt.engine.backends.gpu.mirrored_arrays import align_up
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.packs.crop import slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
@@ -28,7 +28,7 @@ _SLICES = 2
 
 
 def central_roi(slices: Sequence[PlacedSlice], spec: InputSpec) -> Roi:
-    """The region in the middle of the first slice, with the others as its neighbours."""
+    """Region at the centre of the first slice, with the other slices as neighbours."""
     pose = slices[0].slice.pose
     indices = tuple(k % len(slices) for k in range(spec.channels))
     if spec.channel_source == "slice":
@@ -37,7 +37,7 @@ def central_roi(slices: Sequence[PlacedSlice], spec: InputSpec) -> Roi:
 
 
 def copy_into_memory(memory: ReadingMemory, study: LoadedStudy) -> LoadedStudy:
-    """The study with its pixels in the beginning of the memory, which has room for them."""
+    """Copy of a study whose pixels lie at the start of the memory, which must be large enough."""
     first = 0
 
     def moved(slices: tuple[LoadedSlice, ...]) -> tuple[LoadedSlice, ...]:
@@ -55,7 +55,7 @@ def copy_into_memory(memory: ReadingMemory, study: LoadedStudy) -> LoadedStudy:
 
 
 def noise_study(pack: Pack) -> LoadedStudy:
-    """Noise of the size that networks see, with axes that need no turning."""
+    """Create a study of noise in the size of the model inputs, with axis-aligned slices."""
     random = np.random.default_rng(0)
     axes = {"sagittal": ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)), "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))}
 

@@ -1,4 +1,4 @@
-"""What stages found, as the pipe wants it; whether a model may answer that is checked on the way."""
+"""Convert the outputs of model stages to the results of `backends.base`, and check them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints
 from stenosis_trt.engine.backends.model_checks import check_confidence, check_output
 from stenosis_trt.engine.packs.models import ModelSpec
-from stenosis_trt.kernels.launches import NOT_CROSSING
 from stenosis_trt.kernels.reference import CordGeometry
 
 BatchArrays = Mapping[str, list[Any]]
-"""Arrays of each part of a batch, by the names of `Answer.result`; empty where nothing was asked for."""
+"""Arrays of all batches by the names of `PendingBatch.result`; empty if there was no input."""
 
 
 def to_keypoints(model: ModelSpec, found: BatchArrays) -> Keypoints:
-    """Peaks of heatmaps.
+    """Convert the peaks of heatmaps.
 
     Raises:
-        ModelOutputError: a peak is not what a heatmap may have.
+        ModelOutputError: the value of a peak is invalid.
     """
     maps = model.output_shape[0]
     if not found:
@@ -33,10 +32,10 @@ def to_keypoints(model: ModelSpec, found: BatchArrays) -> Keypoints:
 
 
 def to_grades(model: ModelSpec, found: BatchArrays) -> Grades:
-    """Probabilities and contrast.
+    """Convert probabilities and contrast.
 
     Raises:
-        ModelOutputError: the probabilities are none.
+        ModelOutputError: the probabilities are invalid.
     """
     if not found:
         return Grades(np.zeros((0, *model.output_shape), np.float32), np.zeros(0))
@@ -46,7 +45,7 @@ def to_grades(model: ModelSpec, found: BatchArrays) -> Grades:
 
 
 def to_cords(model: ModelSpec, found: BatchArrays) -> Cords:
-    """Cords as the device measured them.
+    """Convert cords that the device measured.
 
     Raises:
         ModelOutputError: see `to_keypoints`.
@@ -60,7 +59,7 @@ def to_cords(model: ModelSpec, found: BatchArrays) -> Cords:
         ap_mm=cords["ap_mm"].astype(np.float64),
         transverse_mm=cords["transverse_mm"].astype(np.float64),
         compression_ratio=cords["ratio"].astype(np.float64),
-        crossing=(cords["flags"] & NOT_CROSSING) == 0,
+        crossing=cords["crossing"] != 0,
         angle_degrees=cords["angle_degrees"].astype(np.float64),
     )
     return Cords(keypoints, geometry)

@@ -1,4 +1,4 @@
-"""Named arrays that travel together between the machine and the device, in one copy."""
+"""Named arrays on host and device that are copied together."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from stenosis_trt.engine.cuda.device import Device, Stream
 from stenosis_trt.engine.cuda.memory import DeviceBuffer, HostArray
 
 ALIGNMENT = 256
-"""Bytes: what memory of the device begins on, and what TensorRT wants of a tensor's address."""
+"""Alignment of device allocations, and required of tensor addresses by TensorRT, in bytes."""
 
 
 def align_up(nbytes: int) -> int:
-    """The next multiple of `ALIGNMENT`."""
+    """Round up to a multiple of `ALIGNMENT`."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 class MirroredArrays:
-    """Arrays in page-locked memory, and room for the same on the device.
+    """Arrays in page-locked host memory with counterparts in one device allocation.
 
     Attributes:
-        host: each array, by its name.
-        nbytes: of all of them, on either side.
+        host: the host arrays by name.
+        nbytes: total size on either side.
     """
 
     def __init__(self, device: Device, fields: Mapping[str, tuple[npt.DTypeLike, int]]) -> None:
-        """Make an array of (dtype, elements) of each name, all zero on both sides' first copy.
+        """Allocate an array of (dtype, elements) per name. The host arrays are zero.
 
         Raises:
-            CudaError: there is not as much memory.
+            CudaError: memory is short.
         """
         self._offsets: dict[str, int] = {}
         self.nbytes = 0
@@ -49,19 +49,19 @@ class MirroredArrays:
             self.host[name] = whole[first : first + np.dtype(dtype).itemsize * count].view(dtype)
 
     def address(self, name: str) -> int:
-        """Where an array is on the device."""
+        """Device address of an array."""
         return self._device.address + self._offsets[name]
 
     def upload(self, stream: Stream) -> None:
-        """Copy all arrays to the device, in the order of `stream`."""
+        """Copy all arrays to the device, asynchronously on `stream`."""
         self._device.copy_from(self._pinned.array, stream)
 
     def download(self, stream: Stream) -> None:
-        """Copy all arrays from the device, in the order of `stream`."""
+        """Copy all arrays from the device, asynchronously on `stream`."""
         self._device.copy_to(self._pinned.array, stream)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self.host.clear()
         self._device.close()
         self._pinned.close()
