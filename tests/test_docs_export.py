@@ -50,7 +50,13 @@ def test_every_option_that_is_named_is_one_of_some_command_or_of_the_recipe() ->
     of_all = {option for parameter in program().params for option in parameter.opts}
     known = of_all.union(*_options().values(), command_line()._option_string_actions)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", _TEXT))
-    assert {"--calibration-method", "--high-precision-dtype", "--squeeze-excite-rewrite", "--signing-key", "--dla-core"} <= named
+    assert {
+        "--calibration-method",
+        "--high-precision-dtype",
+        "--squeeze-excite-rewrite",
+        "--signing-key",
+        "--dla-core",
+    } <= named
     assert named <= known
 
 
