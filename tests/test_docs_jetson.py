@@ -64,7 +64,7 @@ def test_every_call_in_the_document_is_one_that_the_program_takes() -> None:
         ("/opt/stenosis-trt/venv/bin/stenosis-trt grade A --ouput B", "grade has no --ouput"),
         ("docker run --rm stenosis-trt:jetpack6 bild", "there is no command 'bild'"),
         ("stenosis-trt bench roofline --gpu x", "roofline has no --gpu"),
-        ("stenosis-trt bench --measured x", "bench has no --measured"),
+        ("stenosis-trt bench --compare-with x", "bench has no --compare-with"),
     ],
 )
 def test_a_call_that_the_program_does_not_take_is_found(line: str, trouble: str) -> None:
