@@ -23,9 +23,9 @@ from stenosis_trt.export.checkpoints.read import (
     match_weights,
 )
 from stenosis_trt.export.checkpoints.unread import IgnoredKeys
-from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5, EfficientNetVariant
 from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.spec_file import CheckpointDeclaration, ModelDeclaration
 
 _CLASSES = "name its classes in the spec"

@@ -24,7 +24,7 @@ from stenosis_trt.export.checkpoints.unread import (
     is_training_state,
     possible_parameters,
 )
-from stenosis_trt.export.models.confidence import TEMPERATURE
+from stenosis_trt.export.models.temperature import TEMPERATURE
 
 KEYPOINT_ANCHOR = "stages.0.0.0.weight"
 """The tensor by which this project's keypoint network is known."""

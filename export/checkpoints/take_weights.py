@@ -25,7 +25,7 @@ import torch
 
 from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.export.checkpoints.plain_data import PickledArray, safe_global
-from stenosis_trt.export.models.confidence import TEMPERATURE
+from stenosis_trt.export.models.temperature import TEMPERATURE
 
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 _DEPTH = 64

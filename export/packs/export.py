@@ -30,7 +30,7 @@ from stenosis_trt.export.onnx.from_torch import (
     export_network,
     torch_inference,
 )
-from stenosis_trt.export.packs.check_slices import random_inputs, slice_inputs
+from stenosis_trt.export.packs.check_inputs import random_inputs, slice_inputs
 from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
 from stenosis_trt.export.spec_file import UNKNOWN, ExportSpec, ModelDeclaration
 

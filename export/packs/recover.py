@@ -29,12 +29,12 @@ from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.errors import ExportError
-from stenosis_trt.export.models.confidence import TEMPERATURE, TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.models.temperature import TEMPERATURE, TemperatureScaled
 from stenosis_trt.export.onnx.from_torch import torch_inference
 from stenosis_trt.export.onnx.graphs import fold_fp16_weights, run_model
-from stenosis_trt.export.packs.check_slices import random_inputs
+from stenosis_trt.export.packs.check_inputs import random_inputs
 
 TOLERANCE = 1e-4
 """Largest error of a network with recovered weights: ONNX Runtime and PyTorch sum in another order."""

@@ -32,7 +32,7 @@ from stenosis_trt.export.onnx.graphs import (
     run_model,
     set_activation_scales,
 )
-from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 
 CALIBRATION_METHODS = ("entropy", "max", "percentile")
 HIGH_PRECISION_DTYPES = ("fp16", "fp32")

@@ -28,7 +28,7 @@ from stenosis_trt.export.precision.agreement import (
     level_pairs,
     level_shifts,
 )
-from stenosis_trt.export.precision.known_models import CachedInference
+from stenosis_trt.export.precision.cached_inference import CachedInference
 
 LEVELS_COMPARED, PATIENTS_COMPARED = "levels compared", "patients compared"
 SAMPLE_SIZE_CHECKS = (LEVELS_COMPARED, PATIENTS_COMPARED)

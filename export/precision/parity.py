@@ -27,7 +27,7 @@ from stenosis_trt.export.onnx.comparator import (
     run_inputs,
 )
 from stenosis_trt.export.precision.calibration import record_inputs
-from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 from stenosis_trt.export.precision.studies import PhantomSet, loaded_studies, resolve_studies
 
 PARITY_LIMITS: Mapping[str, float] = {"fp32": 60.0, "fp16": 40.0, "int8": 10.0}

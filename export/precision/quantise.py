@@ -28,6 +28,7 @@ from stenosis_trt.export.precision.convert import (
     to_fp16,
     to_int8,
 )
+from stenosis_trt.export.precision.evaluation import SearchTask
 from stenosis_trt.export.precision.gate import Gate, GateLimits, GateResult
 from stenosis_trt.export.precision.rewrites import REWRITE_MODES, RewrittenModel, rewrite_squeeze_excite
 from stenosis_trt.export.precision.search import SearchOptions, search_mixed_precision
@@ -38,7 +39,6 @@ from stenosis_trt.export.precision.studies import (
     loaded_studies,
     resolve_studies,
 )
-from stenosis_trt.export.precision.trials import SearchTask
 
 CONVERTIBLE_PRECISIONS = PRECISIONS[1:]
 _VERSIONS = ("stenosis-trt", "nvidia-modelopt", "onnx", "onnxruntime")

@@ -19,7 +19,7 @@ import onnx
 
 from stenosis_trt.export.onnx.graphs import Float32Array, quantised_share
 from stenosis_trt.export.precision.convert import ConvertedModel, with_error_metrics
-from stenosis_trt.export.precision.mixed import unquantise_nodes
+from stenosis_trt.export.precision.unquantise import unquantise_nodes
 
 REWRITE_MODES = ("auto", "on", "off")
 """Of INT8: with the rewrites, and without where the gate refuses those; with them; without."""

@@ -21,11 +21,11 @@ from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel
+from stenosis_trt.export.precision.evaluation import BlockId, CandidateEvaluator, OutOfTime, SearchTask
 from stenosis_trt.export.precision.gate import SAMPLE_SIZE_CHECKS, Gate, GateLimits, GateResult
+from stenosis_trt.export.precision.search_log import PrecisionAssignment, SearchLog
 from stenosis_trt.export.precision.search_plot import plot_search_log
 from stenosis_trt.export.precision.studies import StudyCollection, content_hash, loaded_studies
-from stenosis_trt.export.precision.trail import PrecisionAssignment, SearchLog
-from stenosis_trt.export.precision.trials import BlockId, CandidateEvaluator, OutOfTime, SearchTask
 
 DEFAULT_MINUTES = 60.0
 _VERSIONS = ("stenosis-trt", "onnx", "onnxruntime", "numpy")

@@ -10,8 +10,8 @@ import numpy as np
 from stenosis_trt.export.onnx.graphs import Float32Array, run_model
 from stenosis_trt.export.precision.blocks import QuantisedBlock
 from stenosis_trt.export.precision.convert import ConvertedModel
-from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
-from stenosis_trt.export.precision.mixed import unquantise_nodes
+from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
+from stenosis_trt.export.precision.unquantise import unquantise_nodes
 
 INPUTS_MEASURED = 8
 """Calibration inputs that errors are measured on, evenly taken: ranks of blocks need no more."""

@@ -23,7 +23,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stenosis_trt.export.training.beginning import (
+from stenosis_trt.export.training.initial_weights import (
     freeze,
     load_initial_weights,
     set_training_mode,

@@ -27,8 +27,7 @@ import torch
 from torch import nn
 
 from stenosis_trt.export.checkpoints.files import write_checkpoint
-from stenosis_trt.export.models.confidence import TemperatureScaled
-from stenosis_trt.export.training.beginning import weights_record
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.training.curves import plot_curves
 from stenosis_trt.export.training.folds import (
     FoldResult,
@@ -36,6 +35,7 @@ from stenosis_trt.export.training.folds import (
     fold_figures,
     write_figures,
 )
+from stenosis_trt.export.training.initial_weights import weights_record
 from stenosis_trt.export.training.loops import TrainingTask, train
 from stenosis_trt.export.training.packing import build_pack
 from stenosis_trt.export.training.recipe import REFERENCE_RECIPE, SHORT_RECIPE, Recipe, TrainingStage

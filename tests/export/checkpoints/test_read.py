@@ -19,9 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 from stenosis_trt.export.checkpoints.efficientnet_names import library_names
 from stenosis_trt.export.checkpoints.files import CheckpointError, read_checkpoint
 from stenosis_trt.export.checkpoints.networks import load_network
-from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.spec_file import CheckpointDeclaration, ModelDeclaration, read_spec, reference_spec
 
 State = dict[str, torch.Tensor]

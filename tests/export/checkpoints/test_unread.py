@@ -29,8 +29,8 @@ from stenosis_trt.export.checkpoints.networks import LoadedNetwork, load_network
 from stenosis_trt.export.checkpoints.plain_data import PickledArray
 from stenosis_trt.export.checkpoints.take_weights import read_inert
 from stenosis_trt.export.checkpoints.unread import IgnoredKeys
-from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.spec_file import read_spec, reference_spec
 
 State = dict[str, Any]

@@ -16,10 +16,10 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.checkpoints.networks import load_network
 from stenosis_trt.export.errors import ExportError
-from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.onnx.from_torch import export_network, torch_inference
-from stenosis_trt.export.packs.check_slices import random_inputs
+from stenosis_trt.export.packs.check_inputs import random_inputs
 from stenosis_trt.export.packs.recover import add_other_class, main, recover_checkpoints, recover_network
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.spec_file import read_spec, reference_spec

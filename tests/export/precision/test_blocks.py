@@ -11,8 +11,8 @@ from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import multiply_adds, quantised_share, run_model
 from stenosis_trt.export.precision.blocks import quantised_blocks
 from stenosis_trt.export.precision.convert import ConvertedModel
-from stenosis_trt.export.precision.mixed import unquantise_nodes
 from stenosis_trt.export.precision.sensitivity import block_errors
+from stenosis_trt.export.precision.unquantise import unquantise_nodes
 
 _CHANNELS, _SIZE = 4, 8
 

@@ -29,7 +29,7 @@ from stenosis_trt.export.precision.convert import (
     to_fp16,
     to_int8,
 )
-from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 
 
 def _network(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], size: int = 8) -> bytes:

@@ -28,6 +28,7 @@ from stenosis_trt.export.precision.blocks import quantised_blocks
 from stenosis_trt.export.precision.calibration import CalibrationSet
 from stenosis_trt.export.precision.candidates import single_model_candidates, write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_int8
+from stenosis_trt.export.precision.evaluation import BlockId, OutOfTime, SearchTask
 from stenosis_trt.export.precision.gate import Gate, GateLimits
 from stenosis_trt.export.precision.quantise import (
     QuantisationResult,
@@ -42,9 +43,8 @@ from stenosis_trt.export.precision.search import (
     largest_passing,
     search_mixed_precision,
 )
+from stenosis_trt.export.precision.search_log import SEARCH_LOG_FILE, SearchLog
 from stenosis_trt.export.precision.studies import StudyCollection, loaded_studies
-from stenosis_trt.export.precision.trail import SEARCH_LOG_FILE, SearchLog
-from stenosis_trt.export.precision.trials import BlockId, OutOfTime, SearchTask
 
 FEW = GateLimits(minimum_levels=6, minimum_patients=1, maximum_level_shift_mm=2.0)
 ITEMS: list[BlockId] = [("m", str(k)) for k in range(16)]

@@ -25,7 +25,7 @@ from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx.from_torch import export_network, torch_inference
 from stenosis_trt.export.onnx.graphs import run_model
-from stenosis_trt.export.packs.check_slices import random_inputs
+from stenosis_trt.export.packs.check_inputs import random_inputs
 from stenosis_trt.export.spec_file import read_spec, reference_spec
 from stenosis_trt.export.training.recipe import GRADE_NAMES
 from stenosis_trt.export.training.tasks import grade_loss, heatmap_loss

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from stenosis_trt.export.models.confidence import (
+from stenosis_trt.export.models.temperature import (
     TEMPERATURES,
     TemperatureScaled,
     expected_calibration_error,

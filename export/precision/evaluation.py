@@ -18,9 +18,9 @@ from stenosis_trt.export.precision.calibration import CalibrationSet
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, with_error_metrics
 from stenosis_trt.export.precision.gate import Gate, GateResult
-from stenosis_trt.export.precision.mixed import unquantise_nodes
+from stenosis_trt.export.precision.search_log import PrecisionAssignment, SearchLog, assignment_key
 from stenosis_trt.export.precision.sensitivity import block_errors
-from stenosis_trt.export.precision.trail import PrecisionAssignment, SearchLog, assignment_key
+from stenosis_trt.export.precision.unquantise import unquantise_nodes
 
 BlockId = tuple[str, str]
 """A block of a model, by both names."""

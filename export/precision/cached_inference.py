@@ -16,7 +16,7 @@ from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.export.precision.candidates import write_candidate
-from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 from stenosis_trt.kernels.reference import decode_keypoints
 
 _KEPT_BYTES = 512 << 20
