@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 Float32Array = npt.NDArray[np.float32]
 
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+
 _INT8_MAXIMUM = 127.0
 _SMALLEST_SCALE = 2.0**-20
 """FP16 has no numbers below 2⁻²⁴, and TensorRT refuses a scale of zero. Here sixteen steps are left."""
@@ -130,6 +132,18 @@ def round_scales_to_fp16(model: onnx.ModelProto) -> None:
         half = np.where(half.astype(np.float32) < scale, np.nextafter(half, np.float16(np.inf)), half)
         rounded[name] = half.astype(constants[name].dtype)
     _replace(model, rounded)
+
+
+def before_qdq(producers: Mapping[str, onnx.NodeProto], name: str) -> str:
+    """Name of the tensor before Q/DQ; `name` itself if it was not quantised.
+
+    Args:
+        producers: node that computes each tensor.
+        name: a tensor.
+    """
+    while name in producers and producers[name].op_type in QDQ:
+        name = producers[name].input[0]
+    return name
 
 
 def quantised_weights(model: onnx.ModelProto) -> dict[str, Float32Array]:

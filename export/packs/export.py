@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from stenosis_trt.export.onnx.from_torch import (
     torch_inference,
 )
 from stenosis_trt.export.packs.check_inputs import random_inputs, slice_inputs
-from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
+from stenosis_trt.export.packs.writer import ModelContent, PackContent, file_sha256, write_pack
 from stenosis_trt.export.spec_file import UNKNOWN, ExportSpec, ModelDeclaration
 
 _ALIKE = 1e-6
@@ -142,21 +141,12 @@ def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignor
         loaded = load_network(path, declaration, ignored)
         exported = export_network(loaded.network, kind, example, half_weights=half_weights)
         answer, facts = torch_inference(loaded.network, kind), dict(loaded.facts)
-    return _Model(exported, answer, {"file": _name(path), "sha256": _sha256(path), **facts})
+    return _Model(exported, answer, {"file": _name(path), "sha256": file_sha256(path), **facts})
 
 
 def _name(path: Path) -> str:
     """A file's name as text: bytes of it that are no UTF-8 are shown as what they are."""
     return os.fsencode(path.name).decode("utf-8", "backslashreplace")
-
-
-def _sha256(path: Path) -> str:
-    """Of a file of any size; `hashlib.file_digest` is not in Python 3.10."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRuntimeBackend) -> float:

@@ -1,8 +1,9 @@
-"""The blocks of a quantised network: what is left unquantised, or not, as a whole.
+"""Blocks of a quantised network: groups of nodes that are quantised or left unquantised together.
 
-A block is found by how the graph is wired, since names say nothing in many a file: a residual block is what
-lies between a fork and the addition that joins it; a gate (squeeze-excite) belongs to the layer it weighs.
-What is in neither goes with those that its weights' names put with it beside residual blocks, or stays alone.
+Blocks follow from the wiring of the graph, because node names are often meaningless: a residual block is what
+lies between a fork and the addition that joins it; a gate (squeeze-excite) belongs to the layer whose output
+it scales. Remaining layers are grouped by their weights' names if those put them beside residual blocks, or
+else stay single.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from typing import TypeVar
 import onnx
 
 from stenosis_trt.export.errors import PrecisionError
-from stenosis_trt.export.onnx.graphs import multiply_adds
+from stenosis_trt.export.onnx.graphs import QDQ, before_qdq, multiply_adds
 
 _JOINS = ("Add", "Sum")
 _GATES = ("Mul",)
 _UPSAMPLING = ("Resize", "Upsample", "ConvTranspose", "DepthToSpace")
 _LARGEST = 8
-"""Layers of one block: the residual blocks in use have up to six."""
-_QDQ = ("QuantizeLinear", "DequantizeLinear")
+"""Maximum number of layers in a block; common residual blocks have up to six."""
 _SEPARATORS = re.compile(r"[./]+")
 
 
@@ -31,9 +31,9 @@ class QuantisedBlock:
     """Nodes that are quantised together.
 
     Attributes:
-        name: of its weights or nodes, for people.
-        nodes: those that take quantised tensors, each by its first output, in the graph's order.
-        multiply_adds: of one input.
+        name: from its weights or nodes, for reports.
+        nodes: first outputs of the nodes that take quantised tensors, in graph order.
+        multiply_adds: for one input.
     """
 
     name: str
@@ -42,10 +42,10 @@ class QuantisedBlock:
 
 
 def quantised_blocks(model: onnx.ModelProto) -> tuple[QuantisedBlock, ...]:
-    """Everything in a Q/DQ model that takes quantised tensors, in blocks, in the graph's order.
+    """Group all nodes of a Q/DQ model that take quantised tensors into blocks, in graph order.
 
     Raises:
-        PrecisionError: nothing in it is quantised.
+        PrecisionError: nothing in the model is quantised.
     """
     wiring = _Dataflow(model)
     work = multiply_adds(model)
@@ -76,21 +76,22 @@ _Part = TypeVar("_Part")
 
 
 class _Dataflow:
-    """What a graph's nodes take from one another, Q/DQ taken away, and which of them all ways lead through.
+    """Dataflow between the nodes of a graph without Q/DQ, with dominators and post-dominators.
 
-    Nodes are numbered in the graph's order, which is topological. `alive` are those that compute with the
-    input; what computes shapes is not among them.
+    Nodes are numbered in graph order, which is topological. `alive` are the nodes that depend on the input's
+    values; those that compute shapes are not.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.nodes = list(model.graph.node)
         self._maker = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
+        self._producers = {name: self.nodes[index] for name, index in self._maker.items()}
         inputs = {item.name for item in model.graph.input} - {item.name for item in model.graph.initializer}
         sources: dict[int, list[int]] = {}
         for index, node in enumerate(self.nodes):
-            if node.op_type in (*_QDQ, "Shape"):
+            if node.op_type in (*QDQ, "Shape"):
                 continue
-            origins = [self._origin(name) for name in node.input if name]
+            origins = [before_qdq(self._producers, name) for name in node.input if name]
             makers = [self._maker[name] for name in origins if self._maker.get(name) in sources]
             if makers or any(name in inputs for name in origins):
                 sources[index] = list(dict.fromkeys(makers))
@@ -114,23 +115,23 @@ class _Dataflow:
         )
 
     def weight_path(self, index: int) -> tuple[str, ...]:
-        """The parts of the name of a layer's weight, without "weight" at its end."""
+        """Parts of the name of a layer's weight, without the final "weight"."""
         names = self.nodes[index].input
-        origin = self._origin(names[1]) if len(names) > 1 else ""
+        origin = before_qdq(self._producers, names[1]) if len(names) > 1 else ""
         if not origin or origin in self._maker:
             return ()
         return tuple(part for part in _SEPARATORS.split(origin) if part)[:-1]
 
     def fork(self, index: int) -> int | None:
-        """The last node that every way from the input to this one leads through; None for the input."""
+        """Immediate dominator of a node; None for the input."""
         return self._before[index][-2] if len(self._before[index]) > 1 else None
 
     def gateways(self, index: int) -> tuple[int, ...]:
-        """The nodes that every way from the input to this one leads through, itself last."""
+        """Dominators of a node from the input on, itself last."""
         return self._before[index]
 
     def between(self, fork: int, join: int) -> list[int]:
-        """The nodes that are reached through `fork` alone and lead to `join` alone, `join` with them."""
+        """Nodes dominated by `fork` and post-dominated by `join`, including `join`."""
         return [
             index
             for index in self.alive
@@ -138,7 +139,7 @@ class _Dataflow:
         ]
 
     def layers_on_shortest_way(self, fork: int, join: int, layers: Collection[int]) -> int:
-        """Layers on the way from `fork` to `join` that has the fewest; `join` does not count."""
+        """Fewest layers on a path from `fork` to `join`, not counting `join`."""
         fewest = {fork: 0}
         for index in self.alive:
             if fork < index <= join:
@@ -148,7 +149,7 @@ class _Dataflow:
         return fewest.get(join, len(layers))
 
     def nearest(self, index: int, wanted: Collection[int]) -> int:
-        """The last of `wanted` before a node on some way to it; failing that, the first one after it."""
+        """Last of `wanted` that is an ancestor of a node; if there is none, its first descendant."""
         for step, best in ((self.sources, max), (self.targets, min)):
             seen, waiting = {index}, list(step[index])
             found = []
@@ -165,15 +166,9 @@ class _Dataflow:
                 return best(found)
         return min(wanted, key=lambda other: abs(other - index))
 
-    def _origin(self, name: str) -> str:
-        """The tensor that was quantised and dequantised to this one; itself where it was not."""
-        while name in self._maker and self.nodes[self._maker[name]].op_type in _QDQ:
-            name = self.nodes[self._maker[name]].input[0]
-        return name
-
 
 def _gateways(order: Sequence[int], before: Mapping[int, Sequence[int]]) -> dict[int, tuple[int, ...]]:
-    """For each node, those that every way to it leads through, itself last (its chain of dominators)."""
+    """Chain of dominators of each node, itself last."""
     chains: dict[int, tuple[int, ...]] = {}
     for index in order:
         chains[index] = (*_common([chains[other] for other in before[index]]), index)
@@ -181,7 +176,7 @@ def _gateways(order: Sequence[int], before: Mapping[int, Sequence[int]]) -> dict
 
 
 def _common(sequences: Sequence[tuple[_Part, ...]]) -> tuple[_Part, ...]:
-    """What all begin with; () for none."""
+    """Longest common prefix; () for none."""
     shortest = min(sequences, key=len, default=())
     for place, part in enumerate(shortest):
         if any(other[place] != part for other in sequences):
@@ -190,7 +185,7 @@ def _common(sequences: Sequence[tuple[_Part, ...]]) -> tuple[_Part, ...]:
 
 
 def _grouped(wiring: _Dataflow, layers: Sequence[int]) -> list[list[int]]:
-    """The layers in blocks, in the graph's order."""
+    """Layers grouped into blocks, in graph order."""
     left = set(layers)
     residual = _residual(wiring, left)
     left -= {index for group in residual for index in group}
@@ -201,7 +196,7 @@ def _grouped(wiring: _Dataflow, layers: Sequence[int]) -> list[list[int]]:
 
 
 def _residual(wiring: _Dataflow, layers: Collection[int]) -> list[list[int]]:
-    """Layers of each residual block: a detour around a way of at most one layer, at one resolution."""
+    """Layers of each residual block: parallel to a path of at most one layer, without upsampling."""
     found = []
     for join in wiring.alive:
         fork = wiring.fork(join)
@@ -217,7 +212,7 @@ def _residual(wiring: _Dataflow, layers: Collection[int]) -> list[list[int]]:
 
 
 def _gated(wiring: _Dataflow, layers: set[int]) -> list[list[int]]:
-    """Layers of each gate, with the layer whose output it weighs."""
+    """Layers of each gate, with the layer whose output it scales."""
     found = []
     for join in wiring.alive:
         fork = wiring.fork(join)
@@ -244,7 +239,7 @@ def _outermost(groups: Iterable[list[int]]) -> list[list[int]]:
 def _joined_by_name(
     wiring: _Dataflow, residual: Sequence[list[int]], others: Sequence[list[int]]
 ) -> list[list[int]]:
-    """Others joined where names put them beside residual blocks: what a stage begins with has no shortcut."""
+    """Join layers whose names put them beside residual blocks: a stage's first layer has no shortcut."""
     every = {index: wiring.weight_path(index) for group in (*residual, *others) for index in group}
     parents = {scope[:-1] for group in residual if len(scope := _scope(group, every)) > 1}
     joined: dict[tuple[str, ...], list[list[int]]] = {}
@@ -263,7 +258,7 @@ def _joined_by_name(
 
 
 def _scope(group: Collection[int], paths: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
-    """The shortest beginning of the names of a group's weights that no other weight has; () for none."""
+    """Shortest prefix of a group's weight names that no other weight has; () for none."""
     common = _common([paths[index] for index in group])
     others = [path for index, path in paths.items() if index not in group]
     for depth in range(1, len(common) + 1):
@@ -273,12 +268,12 @@ def _scope(group: Collection[int], paths: Mapping[int, tuple[str, ...]]) -> tupl
 
 
 def _names(wiring: _Dataflow, groups: Sequence[Sequence[int]]) -> list[str]:
-    """A name for each block: where its weights' names differ from all others', else its nodes' names."""
+    """Name of each block: the part of its weights' names that differs from all others, or its node names."""
     paths = {index: wiring.weight_path(index) for group in groups for index in group}
     scopes = [_scope(group, paths) for group in groups]
     shared = len(_common(list(paths.values())))
     while shared and any(len(scope) > shared and scope[shared].isdigit() for scope in scopes):
-        # "features.2.0" says more than "2.0".
+        # "features.2.0" is clearer than "2.0".
         shared -= 1
     names = []
     for group, scope in zip(groups, scopes, strict=True):

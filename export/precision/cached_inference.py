@@ -1,4 +1,4 @@
-"""Models that are run again and again on the same inputs: a backend that knows what they answered."""
+"""ONNX Runtime backend for the gate that caches outputs of models it runs repeatedly on the same inputs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _KEPT_BYTES = 512 << 20
 
 
 class CachedInference:
-    """Makes backends of packs, and keeps what their models answer from the second time that one is met.
+    """Opens packs and caches outputs of every model that occurs in at least two of them.
 
-    A model that is met once, as most that a search tries, leaves nothing behind. Models are told apart by
-    their hashes, inputs by their content.
+    Models that occur once, as most candidates of a search, leave nothing in the cache. Models are identified
+    by SHA-256, inputs by their content.
     """
 
     def __init__(self) -> None:
@@ -34,10 +34,10 @@ class CachedInference:
         self._answers = _ArrayCache(_KEPT_BYTES)
 
     def backend(self, pack: Pack) -> StepwiseBackend:
-        """A pack's models on the CPU, with what is FP16 in them rounded as on a GPU.
+        """Open a pack on the CPU; FP16 tensors are rounded as on a GPU.
 
         Raises:
-            PackError: a model cannot be loaded or run, or is not what pack.json says.
+            PackError: a model cannot be loaded or run, or differs from its hash in pack.json.
         """
         known = {name for name, model in pack.models.items() if model.sha256 in self._met}
         self._met |= {model.sha256 for model in pack.models.values()}
@@ -45,7 +45,7 @@ class CachedInference:
 
 
 class _ArrayCache:
-    """Arrays by key, up to a size; those not asked for the longest go first."""
+    """Least-recently-used cache of arrays with a limit in bytes."""
 
     def __init__(self, size: int) -> None:
         self._left = size
@@ -64,7 +64,7 @@ class _ArrayCache:
 
 
 class _CachingBackend(StepwiseBackend):
-    """See `CachedInference`. A model is opened when it is asked for what is not known."""
+    """Backend of `CachedInference`. A model whose outputs are cached is opened on the first miss."""
 
     name = OnnxRuntimeBackend.name
 

@@ -1,4 +1,4 @@
-"""How much each block of a model loses in INT8: the error at the output with that block alone quantised."""
+"""Sensitivity of a model to INT8: output error with one block quantised at a time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 from stenosis_trt.export.precision.unquantise import unquantise_nodes
 
 INPUTS_MEASURED = 8
-"""Calibration inputs that errors are measured on, evenly taken: ranks of blocks need no more."""
+"""Number of calibration inputs, evenly spaced, on which errors are measured; enough to rank blocks."""
 
 
 @dataclass(frozen=True)
 class BlockError:
-    """What quantising one block does to a model's output.
+    """Output error of a model with a single block quantised.
 
     Attributes:
-        relative_rms: root mean square of the change, of that of the output.
-        largest: the largest absolute change of any output value.
+        relative_rms: root mean square of the error, divided by that of the output.
+        largest: largest absolute error of any output value.
     """
 
     relative_rms: float
@@ -36,13 +36,13 @@ def block_errors(
     inputs: Float32Array,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[BlockError, ...]:
-    """The error of each block, held against the same model with nothing quantised.
+    """Measure the error of each block relative to the model without any quantised block.
 
     Args:
-        converted: an INT8 model as `to_int8` makes it.
+        converted: INT8 model from `to_int8`.
         blocks: all of its blocks.
-        inputs: float32 (N, C, H, W), of which `INPUTS_MEASURED` are taken.
-        advance: told how many of how many blocks are done.
+        inputs: float32 (N, C, H, W); `INPUTS_MEASURED` of them are used.
+        advance: called with (blocks done, total).
     """
     some = inputs[np.unique(np.linspace(0, len(inputs) - 1, INPUTS_MEASURED).round().astype(int))]
     every = {node for block in blocks for node in block.nodes}

@@ -244,5 +244,5 @@ def test_the_block_with_the_coarsest_steps_has_the_largest_error(
 def test_what_is_not_known_is_named(made: ConvertedModel) -> None:
     with pytest.raises(PrecisionError, match="no node that gives absent"):
         unquantise_nodes(made, ["absent"])
-    with pytest.raises(PrecisionError, match=r"What stem\.weight was"):
+    with pytest.raises(PrecisionError, match=r"original weights of stem\.weight are not known"):
         unquantise_nodes(ConvertedModel(made.data, {}), ["stem"])

@@ -279,9 +279,9 @@ def test_a_missing_modelopt_is_one_line_that_says_what_to_install(monkeypatch: p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"calibrator": "mean"}, "no calibrator 'mean'"),
+        ({"calibration_method": "mean"}, "no calibrator 'mean'"),
         ({"percentile": 20.0}, "over 50"),
-        ({"elsewhere": "bf16"}, "fp16 or fp32"),
+        ({"high_precision_dtype": "bf16"}, "fp16 or fp32"),
     ],
 )
 def test_wrong_options_say_what_is_allowed(options: dict[str, object], words: str) -> None:
