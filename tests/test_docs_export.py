@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from stenosis_trt.engine.cli.app import app
-from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, FIXED_PADDING_NETWORKS, NETWORKS
+from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, FIXED_PADDING_IMAGE, NETWORKS
 from stenosis_trt.export.onnx.from_onnx import OPSETS
 from stenosis_trt.export.onnx.from_torch import TOLERANCE
 from stenosis_trt.export.precision.gate import GateLimits
@@ -126,7 +126,7 @@ def test_networks_and_what_they_are_known_by_are_those_of_the_code() -> None:
     told = {_quoted(row[0])[0]: _quoted(row[1])[0] for row in _rows(section) if "/" in row[0]}
     assert told == {name: ANCHORS[library] for name, (library, _) in NETWORKS.items()}
     assert f"opset {OPSETS[0]} to {OPSETS[1]}" in section
-    assert "{} × {}".format(*FIXED_PADDING_NETWORKS) in section
+    assert "{} × {}".format(*FIXED_PADDING_IMAGE) in section
     assert f"differs by more than {TOLERANCE:g}" in _TEXT
 
 

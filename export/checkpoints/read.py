@@ -1,8 +1,8 @@
-"""The content of a checkpoint to one set of named weights, whatever it was wrapped in.
+"""Search for a network's weights in a checkpoint, whatever they are wrapped in.
 
-Training scripts store weights under "state_dict" or "model", beside optimisers and averaged copies, and put
-"module." or "net." in front of every name. What is looked for is a name that the network is known to have:
-the sets that hold it are the candidates, and what stands in front of it is the wrappers'.
+Training scripts store weights under "state_dict" or "model", beside optimisers and averaged copies, and
+prefix names with "module." or "net.". Weights are found by a tensor name that the network is known to have
+(the anchor); what precedes it is the wrappers' prefix.
 """
 
 from __future__ import annotations
@@ -27,29 +27,28 @@ from stenosis_trt.export.checkpoints.unread import (
 from stenosis_trt.export.models.temperature import TEMPERATURE
 
 KEYPOINT_ANCHOR = "stages.0.0.0.weight"
-"""The tensor by which this project's keypoint network is known."""
+"""Tensor name that identifies this project's keypoint network."""
 
 _SHOWN = 5
-"""Tensors that a message names before it counts the others."""
+"""Number of tensors a message names before it counts the others."""
 _MOST_DIMENSIONS = 64
-"""PyTorch computes with no tensor of more."""
+"""PyTorch's maximum number of dimensions."""
 _DEPTH = 4
-"""Levels of mappings in a checkpoint that are searched."""
+"""Maximum nesting of mappings that is searched."""
 _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """One set of weights, found in a file.
+    """A set of weights in a checkpoint.
 
     Attributes:
-        tensors: by name, wrappers removed.
-        anchor: which of the names looked for it was recognised by.
-        location: what stood around the names, such as "state_dict" or "ema.module"; "" for nothing.
-        beside: names in the same set without the wrapper's prefix, which nothing will read.
-        texts: texts that lay in the file itself and may tell of the network, such as timm's "arch".
-        temperature: what the logits are to be divided by: a wrapper's tensor of that name, as `Calibrated`
-            and other implementations of temperature scaling have it; None where there is none.
+        tensors: by name, without the wrappers' prefix.
+        anchor: the anchor found.
+        location: keys and prefix around the names, such as "state_dict" or "ema.module"; "" for none.
+        beside: names in the same mapping without the prefix, which are not read.
+        texts: top-level texts of the file, which may identify the network, such as timm's "arch".
+        temperature: divisor of the logits, from a wrapper's tensor of that name; None if there is none.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -61,20 +60,20 @@ class FoundWeights:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first names, and the number of further ones."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
 class WeightsChoice:
-    """What the user says of a checkpoint.
+    """What the user says about a checkpoint.
 
     Attributes:
-        role: the model, for the options that messages name.
-        weights: which set to take where there are several, by what stands around its names.
-        temperature: what the logits are to be divided by; None for what the set of weights itself says.
-        ignored_keys: names of `--ignore`.
+        role: the model, for options in messages.
+        weights: location of the weights to take if there are several.
+        temperature: divisor of the logits; None for the checkpoint's own.
+        ignored_keys: from `--ignore`.
     """
 
     role: str = "…"
@@ -86,17 +85,17 @@ class WeightsChoice:
 def find_weights(
     path: Path, content: Mapping[str, Any], anchors: Sequence[str], chosen: WeightsChoice | str | None = None
 ) -> FoundWeights:
-    """The set of weights in a checkpoint that has a tensor called by one of `anchors`.
+    """Find the weights in a checkpoint that contain one of `anchors`.
 
     Args:
         path: for messages.
-        content: of the file.
-        anchors: names, each of one kind of network.
-        chosen: what the user says; a text is the set to take.
+        content: content of the file.
+        anchors: tensor names, each identifying a network.
+        chosen: what the user says; a text is the location of the weights.
 
     Raises:
-        CheckpointError: there is none, or several and none was chosen, or values that are no numbers; or
-            something beside it may be a parameter of the network and is not read.
+        CheckpointError: there are no such weights, or several and none was chosen; values are not numbers; or
+            an unread value may be a parameter of the network.
     """
     choice = chosen if isinstance(chosen, WeightsChoice) else WeightsChoice(weights=chosen)
     mappings = dict(_mappings(content))
@@ -168,23 +167,22 @@ def find_weights(
 
 @dataclass(frozen=True)
 class _WeightsLocation:
-    """Where the chosen weights lie: the mapping, what stands in front of their names there, and the same of
-    every set in that mapping."""
+    """Location of the chosen weights: their mapping, prefix, and the prefixes of all sets in that mapping."""
 
     place: str
     prefix: str
     prefixes: tuple[str, ...]
 
     def full(self, name: str) -> str:
-        """A name of the mapping with what leads to it."""
+        """Name with the path of the mapping."""
         return f"{self.place}.{name}" if self.place else name
 
     def is_temperature(self, name: str) -> bool:
-        """Whether it is the temperature of the network, or of a wrapper around it."""
+        """True for the temperature of the network or of a wrapper around it."""
         return _last(name) == TEMPERATURE and self.prefix.startswith(name.removesuffix(TEMPERATURE))
 
     def is_no_parameter(self, name: str, value: torch.Tensor) -> bool:
-        """Whether a tensor beside the weights is a counter, a record, or another set's."""
+        """True if a tensor beside the weights is a counter, a record, or belongs to another set."""
         above = name.removesuffix(_last(name))
         of_another = any(
             name.startswith(other) or (above and other.startswith(above))
@@ -199,7 +197,7 @@ def _last(name: str) -> str:
 
 
 def _sets(mappings: Mapping[str, Mapping[str, Any]], anchors: Sequence[str]) -> dict[tuple[str, str], str]:
-    """Which anchor is where: by the place of a mapping, and what stands in front of the anchor's name."""
+    """Anchors by (path of the mapping, prefix)."""
     return {
         (place, prefix): anchor
         for place, names in mappings.items()
@@ -210,7 +208,7 @@ def _sets(mappings: Mapping[str, Mapping[str, Any]], anchors: Sequence[str]) -> 
 def _unread(
     path: Path, role: str, unread: Sequence[str], numbers: Mapping[str, Any], weights: str
 ) -> CheckpointError:
-    """The error of what may be a parameter, with the options that go on."""
+    """Error about possible parameters, with the options that resolve it."""
     divides = ""
     for name in unread:
         value = numbers.get(name)
@@ -233,21 +231,21 @@ def match_weights(
     network: str,
     ignored: IgnoredKeys | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The weights by the names of `expected`, all of them there and of its shapes.
+    """Return the weights under the names of `expected`; all must be present with the expected shapes.
 
     Args:
         path: for messages.
-        weights: what was found.
+        weights: the weights found.
         expected: a state dict under the checkpoint's names.
-        network: what it is called in messages.
-        ignored: names of `--ignore`.
+        network: name of the network in messages.
+        ignored: from `--ignore`.
 
     Raises:
-        CheckpointError: a tensor is missing, has another shape, or nothing in the network is called so.
+        CheckpointError: a tensor is missing, has another shape, or is unknown to the network.
     """
     found = weights.tensors
     faults = []
-    # Counters of batches matter to training alone, and old checkpoints lack them.
+    # Batch counters matter only in training, and old checkpoints lack them.
     missing = [name for name in expected if name not in found and not name.endswith(_COUNTER)]
     if missing:
         faults.append(f"it lacks {list_names(missing)}")
@@ -299,7 +297,7 @@ def _shape(tensor: torch.Tensor) -> str:
 def _mappings(
     content: Mapping[str, Any], place: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every mapping from names to tensors in a checkpoint, with the keys that lead there."""
+    """Every mapping from names to tensors in a checkpoint, with its path."""
     tensors = {key: value for key, value in content.items() if _is_tensor(key, value)}
     if tensors:
         yield place, tensors
@@ -315,7 +313,7 @@ def _is_tensor(key: object, value: object) -> bool:
 
 
 def _prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(anchor, what stands in front of it) for each name that ends with an anchor."""
+    """(anchor, prefix) of each name that ends with an anchor."""
     for name in names:
         for anchor in anchors:
             prefix = name.removesuffix(anchor)
@@ -324,7 +322,7 @@ def _prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tupl
 
 
 def _as_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights as float32, counters as they are."""
+    """Weights as float32; counters unchanged."""
     empty = [name for name, value in tensors.items() if value.is_meta]
     if empty:
         raise CheckpointError(

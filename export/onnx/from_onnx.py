@@ -1,7 +1,7 @@
-"""A network that comes as ONNX: checked, and brought into the form that exported networks have.
+"""Import of ONNX files: checks a file and converts it to the form of exported networks.
 
-Its input and output get the names and the fixed height and width of the pack's models, the outputs are put in
-the pipe's order, the activation that it lacks is added, and it is compared with the file as it came.
+Input and output get the names and fixed size of the pack's models, the outputs are reordered, a missing
+activation is appended, and the result is compared with the original file.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from stenosis_trt.export.spec_file import ModelDeclaration
 
 SUFFIX = ".onnx"
 OPSETS = (13, 20)
-"""Explicit quantisation per channel needs 13; TensorRT 10.3, JetPack 6's, reads up to 20."""
+"""Per-channel quantisation needs opset 13; TensorRT 10.3 of JetPack 6 reads up to 20."""
 
 _DOMAINS = ("", "ai.onnx")
 _PREFIX = "network/"
 _LONGEST = 200
-"""Characters that are shown of a library's message."""
+"""Maximum number of characters quoted from a library's message."""
 _RUNTIME_ERRORS = (
     state.Fail,
     state.InvalidArgument,
@@ -56,7 +56,7 @@ _RUNTIME_ERRORS = (
     state.RuntimeException,
 )
 _ROWS_TOLERANCE = 1e-3
-"""How far an image's output may depend on what else is in its batch; rounding alone stays far below."""
+"""Largest effect of the rest of a batch on an image's output; rounding stays far below."""
 
 Inference = Callable[[Float32Array], Float32Array]
 
@@ -64,20 +64,20 @@ Inference = Callable[[Float32Array], Float32Array]
 def import_onnx(
     path: Path, declaration: ModelDeclaration, example: Float32Array, half_weights: bool
 ) -> tuple[ExportedModel, Inference]:
-    """Bring an ONNX file into a pack's form, and check it against the file as it came.
+    """Convert an ONNX file to a pack's form and compare it with the original.
 
     Args:
-        path: the file; external data beside it is read.
-        declaration: what the spec says of it.
-        example: inputs to check with, float32 (N, C, H, W), N ≥ 2.
+        path: the file; external data beside it are read.
+        declaration: its part of the spec.
+        example: inputs to compare on, float32 (N, C, H, W), N ≥ 2.
         half_weights: store weights as FP16.
 
     Returns:
-        The model with its error, and what the file as it came makes of a batch.
+        The model with its error, and a function that runs the original file with order and activation.
 
     Raises:
-        OnnxError: what the spec says of it does not hold, or it cannot run everywhere.
-        ExportError: the outcome differs from the file as it came.
+        OnnxError: the file does not match the spec, or it cannot run on all supported runtimes.
+        ExportError: the outputs of the converted model differ from the original's.
     """
     if declaration.checkpoint != type(declaration.checkpoint)():
         raise OnnxError(f"{path} is no checkpoint: remove [….checkpoint] from the spec.")
@@ -106,7 +106,7 @@ def import_onnx(
 
 
 def _load(path: Path) -> onnx.ModelProto:
-    """The model with its external data and functions inlined: one float32 input and output, all of ONNX."""
+    """Load a model with its external data, functions inlined. It must have one float32 input and output."""
     try:
         check_external_data(path)
         model = onnx.load(path)
@@ -144,9 +144,9 @@ def _load(path: Path) -> onnx.ModelProto:
 def _complete(
     path: Path, original: onnx.ModelProto, declaration: ModelDeclaration, half_weights: bool
 ) -> bytes:
-    """The model between a named, sized input and a named, ordered, activated output, simplified."""
+    """The model with the pack's input and output names, order and activation, simplified and serialised."""
     spec, output = declaration.input, declaration.output
-    # Every name gets a prefix, so that ours are free.
+    # A prefix on all names prevents collisions with ours.
     model = add_prefix(original, _PREFIX)
     graph = model.graph
     result = OUTPUT_NAMES[output.kind]
@@ -162,7 +162,7 @@ def _complete(
     graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, shape))
     try:
         return finalise_model(model, half_weights)
-    # What ONNX Slim meets in a graph that it does not expect, it raises as it comes.
+    # ONNX Slim lets through whatever exception an unexpected graph causes.
     except (
         *(onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
         *(LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, ValueError, RuntimeError),
@@ -176,7 +176,7 @@ def _complete(
 def _ending(
     made: str, result: str, declaration: ModelDeclaration
 ) -> tuple[list[onnx.NodeProto], onnx.TensorProto]:
-    """Nodes from the network's own output to the pack's, and the order they take."""
+    """Nodes from the network's output to the pack's, and the tensor with their order."""
     order = numpy_helper.from_array(np.array(declaration.order, dtype=np.int64), "order")
     nodes = [helper.make_node("Gather", [made, "order"], ["ordered"], axis=1)]
     if declaration.order == tuple(range(len(declaration.order))):
@@ -198,7 +198,7 @@ def _ending(
 
 
 def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The one input that is no stored weight."""
+    """The graph input that is not a stored weight."""
     stored = {weight.name for weight in model.graph.initializer}
     found: onnx.ValueInfoProto = next(value for value in model.graph.input if value.name not in stored)
     return found
@@ -234,7 +234,7 @@ def _session(path: Path, data: bytes) -> onnxruntime.InferenceSession:
 
 
 def _answers(path: Path, data: bytes, declaration: ModelDeclaration) -> tuple[Inference, Inference]:
-    """What the file as it came makes of a batch; and the same, ordered and activated in NumPy."""
+    """Functions that run the original file: raw output, and output in order and activated by NumPy."""
     session = _session(path, data)
     name = session.get_inputs()[0].name
     order, activation = list(declaration.order), declaration.activation or "none"
@@ -265,7 +265,7 @@ def _activated(values: Any, activation: str) -> Any:
 
 
 def _alone(path: Path, model: onnx.ModelProto) -> str:
-    """The command that makes a file of one input and output, the first of each; or a full stop."""
+    """Command that extracts a model with the first input and output; or a full stop."""
     stored = {weight.name for weight in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in stored]
     if len(inputs) != 1 or len(model.graph.output) < 2:

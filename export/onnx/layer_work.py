@@ -1,4 +1,4 @@
-"""What each operator of a network computes and moves, counted from its ONNX graph for `bench roofline`."""
+"""Multiply-adds and memory traffic of each operator of an ONNX graph, for `bench roofline`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stenosis_trt.export.onnx.graphs import fold_fp16_weights, multiply_adds
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _NOTHING_MOVES = ("Constant", "Identity", "Shape", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-"""What neither computes nor has to copy: in memory its output is its input."""
+"""Operators that neither compute nor copy: their output shares the memory of their input."""
 
 
 def model_work(pack: Pack, name: str, batch: int) -> ModelWork:
-    """A pack's model in FP32 at a batch.
+    """Work of a pack's FP32 model at a batch size.
 
     Raises:
-        PackError: the graph does not tell the shapes of what it computes.
+        PackError: shapes cannot be inferred from the graph.
     """
     spec = pack.models[name]
     model = fold_fp16_weights(onnx.load_model_from_string(pack.read_model(name)))
@@ -43,15 +43,15 @@ def model_work(pack: Pack, name: str, batch: int) -> ModelWork:
 
 
 def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> tuple[LayerWork, ...]:
-    """Every operator that computes or moves, in the graph's order.
+    """Every operator that computes or copies, in graph order.
 
     Args:
-        model: in FP32, with one input.
-        shape: (1, C, H, W) of that input.
-        name: what the model is called in errors.
+        model: FP32, with one input.
+        shape: (1, C, H, W) of the input.
+        name: name of the model in messages.
 
     Raises:
-        PackError: the graph does not tell the shapes of what it computes.
+        PackError: shapes cannot be inferred from the graph.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -92,7 +92,7 @@ def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> t
 
 
 def _float_sizes(graph: onnx.GraphProto) -> Mapping[str, int]:
-    """Elements of each activation in floating point whose shape is known."""
+    """Number of elements of each floating-point activation of known shape."""
     found = {}
     for item in (*graph.input, *graph.value_info, *graph.output):
         tensor = item.type.tensor_type
@@ -103,7 +103,7 @@ def _float_sizes(graph: onnx.GraphProto) -> Mapping[str, int]:
 
 
 def _others(graph: onnx.GraphProto) -> set[str]:
-    """Names of tensors that are no floating point: shapes and indices."""
+    """Names of tensors that are not floating point, such as shapes and indices."""
     return {
         item.name
         for item in graph.value_info

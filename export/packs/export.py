@@ -1,4 +1,4 @@
-"""`stenosis-trt export`: three checkpoints and a spec to a pack whose models were checked against them."""
+"""Export of a pack for `stenosis-trt export`: three checkpoints and a spec become a checked pack."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from stenosis_trt.export.packs.writer import ModelContent, PackContent, file_sha
 from stenosis_trt.export.spec_file import UNKNOWN, ExportSpec, ModelDeclaration
 
 _ALIKE = 1e-6
-"""Outputs for different slices that lie closer together than this are the same."""
+"""Outputs for different slices that differ by less are considered equal."""
 
 
 @dataclass(frozen=True)
 class _Model:
-    """One network on its way into the pack.
+    """A network during the export.
 
     Attributes:
-        exported: with its error on random input.
-        answer: what the checkpoint makes of a batch, as the pipe takes it.
-        facts: what it was read from.
+        exported: ONNX model with its error on random input.
+        answer: runs the original network on a batch, in the pipeline's order and activated.
+        facts: where it was read from.
     """
 
     exported: ExportedModel
@@ -61,21 +61,21 @@ def export_pack(
     key: PrivateKey | None = None,
     ignored: Sequence[str] = (),
 ) -> Pack:
-    """Export the networks, check them on random input and on real slices, and write the pack.
+    """Export the networks, check them on random input and on slices, and write the pack.
 
     Args:
-        checkpoints: file of "levels", "grader" and "cord".
-        spec: what the pack says of them.
+        checkpoints: files of "levels", "grader" and "cord".
+        spec: contents of the pack.
         out: folder of the pack, new or empty.
-        check: folder of studies to check with; None takes phantoms.
-        report: called with a line on every network that was read and checked.
-        key: to sign the pack with.
-        ignored: names of what lies beside the weights of a checkpoint and is not to be read.
+        check: folder of studies to check with; None for phantoms.
+        report: called with a line for each network that was read or checked.
+        key: signs the pack.
+        ignored: keys of the checkpoints that are not read, from `--ignore`.
 
     Raises:
         ExportError: `out` is in use, a checkpoint cannot be used, or a model differs from its checkpoint.
         PackError: the run-time cannot use the models.
-        OSError: `out` cannot be written, or a disk is full; nothing of the pack is there.
+        OSError: `out` cannot be written or the disk is full; no part of the pack remains.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise _in_use(out)
@@ -90,7 +90,7 @@ def export_pack(
         )
     studies = "phantoms" if check is None else "studies given with --check"
     with TemporaryDirectory(prefix="stenosis-export-") as folder:
-        # The run-time itself opens and tries the models, and cuts the slices they are checked on.
+        # The product's backend opens and checks the models, and cuts the regions for the comparison.
         trial = write_pack(Path(folder) / "pack", _content(spec, models, {}, {}))
         backend = OnnxRuntimeBackend(trial)
         try:
@@ -145,7 +145,7 @@ def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignor
 
 
 def _name(path: Path) -> str:
-    """A file's name as text: bytes of it that are no UTF-8 are shown as what they are."""
+    """File name as text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 

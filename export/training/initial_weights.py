@@ -1,4 +1,4 @@
-"""What a run begins with: initial weights from a file, and which of them are trained."""
+"""Initial weights from a file, and freezing of parameters."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _SUFFIX = ".safetensors"
 
 
 def weights_record(path: Path) -> dict[str, str]:
-    """By what a checkpoint remembers the file that a run began with."""
+    """Name and SHA-256 of a weights file, as stored in checkpoints."""
     return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def load_initial_weights(path: Path, network: nn.Module) -> None:
-    """Give a network the weights of a .safetensors file, as `write_checkpoint` writes it.
+    """Load a .safetensors file of `write_checkpoint` into a network.
 
     Raises:
-        CheckpointError: it cannot be read; or tensors are missing, have other shapes, are not in the
-            network, or hold values that are not finite.
+        CheckpointError: the file cannot be read; tensors are missing, unknown or of another shape; or values
+            are not finite.
     """
     if path.suffix.lower() != _SUFFIX:
         raise CheckpointError(f"{path} is not {_SUFFIX}. Give a file that the recipe left for a network.")
@@ -53,17 +53,17 @@ def load_initial_weights(path: Path, network: nn.Module) -> None:
 
 
 def freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:
-    """Exempt parameters from training.
+    """Exclude parameters from training.
 
     Args:
-        network: all of whose other parameters will be trained.
-        frozen: names of modules or parameters; all below them are meant.
+        network: all other parameters will be trained.
+        frozen: names of modules or parameters, including everything below them.
 
     Returns:
-        The parameters that are trained.
+        The parameters to train.
 
     Raises:
-        ValueError: the network has nothing of that name, or nothing is left to train.
+        ValueError: a name is unknown, or no parameter is left to train.
     """
     names = [name for name, _ in network.named_parameters()]
     for prefix in frozen:
@@ -81,7 +81,7 @@ def freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:
 
 
 def set_training_mode(network: nn.Module, frozen: Sequence[str]) -> None:
-    """Training mode, but for the batch normalisations of what is frozen: they keep their statistics."""
+    """Set training mode, except for frozen batch normalisations, which keep their statistics."""
     network.train()
     for name, module in network.named_modules():
         if isinstance(module, _NORMALISATIONS) and _below(name, frozen):
@@ -89,5 +89,5 @@ def set_training_mode(network: nn.Module, frozen: Sequence[str]) -> None:
 
 
 def _below(name: str, prefixes: Sequence[str]) -> bool:
-    """Whether a name is one of the prefixes, or goes on after a dot."""
+    """True if the name is one of the prefixes, or continues one after a dot."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)

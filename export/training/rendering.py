@@ -1,7 +1,7 @@
-"""Studies rendered for training: only the slices that training needs, kept on disk.
+"""Rendering of training studies to disk, limited to the slices that training uses.
 
-Sagittal slices are those around the mid-line. Axial slices are cut to the neighbourhood of the cord
-before they are acquired, which is all that the cord network ever sees.
+Sagittal slices are those around the mid-line. Axial slices are cropped around the cord before they are
+simulated, which is all that the cord network sees.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _AXIAL_FIELD_MM = 96.0
 
 @dataclass(frozen=True)
 class RenderedStudy:
-    """What is kept of one study.
+    """The rendered slices of a study with its truth.
 
     Attributes:
         sagittal, axial: stored values, uint16 (n, rows, columns).
-        sagittal_poses, axial_poses: one pose a slice.
+        sagittal_poses, axial_poses: one pose per slice.
         level_points: LPS, mm, float64 (6, 3).
         grades: int64 (6,).
         cord_points: anterior, posterior, left, right on each axial slice, LPS, mm, float64 (n, 4, 3).
@@ -70,7 +70,7 @@ def _row_to_pose(row: FloatArray) -> SlicePose:
 
 
 def _cut(pose: SlicePose, centre: FloatArray) -> SlicePose:
-    """The part of an axial plane of `_AXIAL_FIELD_MM` around a patient point, on the same pixel grid."""
+    """Crop of an axial plane to `_AXIAL_FIELD_MM` around a patient point, on the same pixel grid."""
     size = int(_AXIAL_FIELD_MM / pose.column_spacing) // 2 * 2
     column, row, _ = pose.to_pixels(centre)
     first = np.rint([column - size / 2, row - size / 2])
@@ -79,7 +79,7 @@ def _cut(pose: SlicePose, centre: FloatArray) -> SlicePose:
 
 
 def render(study: PhantomStudy) -> RenderedStudy:
-    """Render the slices of one study that training uses; the choice depends on the study's seed alone."""
+    """Render the slices of one study that training uses. The choice depends only on the study's seed."""
     rng = np.random.default_rng([study.seed, study.index, 99])
     points = np.array([truth.point for truth in study.anatomy.levels])
     distance = np.abs(np.stack([pose.to_pixels(points)[:, 2] for pose in study.sagittal.poses]))
@@ -113,14 +113,14 @@ def render(study: PhantomStudy) -> RenderedStudy:
 
 @dataclass(frozen=True)
 class RenderedStudySet:
-    """Studies that are rendered: those of one source and seed, kept under the set's name."""
+    """Studies of one source and seed, stored under the set's name."""
 
     name: str
     source: StudySource
     seed: int
 
     def path(self, folder: Path, index: int) -> Path:
-        """Where study `index` is kept."""
+        """File of study `index`."""
         return folder / f"{self.name}-{self.seed}-{index:05d}.npz"
 
 
@@ -144,7 +144,7 @@ def _render_to_disk(folder: Path, studies: RenderedStudySet, index: int) -> None
 
 
 def render_set(folder: Path, studies: RenderedStudySet, indices: Iterable[int], workers: int) -> None:
-    """Render studies that are not on disk yet; may be stopped and started again at any time."""
+    """Render the studies that are not on disk yet; can be interrupted and repeated."""
     folder.mkdir(parents=True, exist_ok=True)
     make = partial(_render_to_disk, folder, studies)
     with worker_pool(workers) as pool:
@@ -153,7 +153,7 @@ def render_set(folder: Path, studies: RenderedStudySet, indices: Iterable[int], 
 
 
 def load_rendered(path: Path) -> RenderedStudy:
-    """Read one rendered study back."""
+    """Read a rendered study."""
     with np.load(path, allow_pickle=False) as stored:
         return RenderedStudy(
             sagittal=stored["sagittal"],
@@ -168,6 +168,6 @@ def load_rendered(path: Path) -> RenderedStudy:
 
 
 def load_grades(path: Path) -> npt.NDArray[np.int64]:
-    """Only the grades of a rendered study, int64 (6,)."""
+    """Read only the grades of a rendered study, int64 (6,)."""
     with np.load(path, allow_pickle=False) as stored:
         return np.asarray(stored["grades"], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Rendered studies → augmented network inputs and their targets.
+"""Augmented network inputs and targets drawn from rendered studies.
 
-The inputs go through the same reference preprocessing as at run time; augmentation only moves the
-region's affine and the window, and perturbs the result.
+Inputs use the reference preprocessing of the run-time; augmentation changes the region's affine and window,
+and the resulting image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.floating]
 
 MID_PLANE_SIGMA_MM = 6.0
-"""A level's heatmap fades with the distance of its slice from the mid-plane, with this deviation."""
+"""Standard deviation of the amplitude of a level's heatmap over the slice's distance from the mid-plane."""
 
 _OTHER_SHARE = 0.125
 _METAL_SHARE = 0.04
@@ -36,7 +36,7 @@ _CACHED_STUDIES = 600
 
 @dataclass(frozen=True)
 class AugmentationRange:
-    """Ranges of augmentation. Lengths in mm; `angle` in degrees; `zoom` is a share."""
+    """Ranges of augmentation: `shift` in mm, `angle` in degrees, `zoom` as a fraction."""
 
     shift: float
     angle: float
@@ -44,7 +44,7 @@ class AugmentationRange:
 
 
 class StudyStore:
-    """Rendered studies by number, the most recent kept in memory."""
+    """Rendered studies by number, with a cache of the most recent."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         if not paths:
@@ -63,12 +63,12 @@ class StudyStore:
         return self._cache[number]
 
     def draw(self, rng: np.random.Generator) -> RenderedStudy:
-        """Any study, each as likely as the others."""
+        """Draw a study uniformly."""
         return self[int(rng.integers(len(self.paths)))]
 
 
 def rotate_and_zoom(affine: FloatArray, size: tuple[int, int], turn: float, zoom: float) -> FloatArray:
-    """`affine` (output → source, (2, 3)) turned by `turn` degrees and zoomed about the output's centre."""
+    """Rotate `affine` (output → source, (2, 3)) by `turn` degrees and zoom about the output's centre."""
     height, width = size
     angle = np.deg2rad(turn)
     linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
@@ -78,7 +78,7 @@ def rotate_and_zoom(affine: FloatArray, size: tuple[int, int], turn: float, zoom
 
 
 def patient_to_region(affine: FloatArray, pose: SlicePose, points: FloatArray) -> FloatArray:
-    """Patient points (..., 3) → output pixels (..., 2) of a region, through the inverse of its affine."""
+    """Patient points (..., 3) → pixels (..., 2) of a region, through the inverse of its affine."""
     source = pose.to_pixels(points)[..., :2]
     return np.asarray((source - affine[:, 2]) @ np.linalg.inv(affine[:, :2]).T)
 
@@ -87,10 +87,10 @@ def gaussian_heatmaps(xy: FloatArray, amplitude: FloatArray, size: tuple[int, in
     """Gaussian targets, float32 (K, height / stride, width / stride).
 
     Args:
-        xy: input pixels (K, 2); points outside the input give an empty map.
+        xy: input pixels (K, 2); points outside of the input give an empty map.
         amplitude: peak values (K,).
         size: input (height, width).
-        stride: input pixels for one heatmap pixel.
+        stride: input pixels per heatmap pixel.
     """
     rows, columns = np.arange(size[0] // stride), np.arange(size[1] // stride)
     centres = input_to_heatmap(xy, stride)
@@ -114,18 +114,18 @@ def _jittered_window(
 def sample_region(
     images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec, window: tuple[float, float]
 ) -> Float32:
-    """A region as the network sees it, float32 (C, H, W); one image a channel."""
+    """Region as the network sees it, float32 (C, H, W), with one image per channel."""
     sources = [RegionSource(image) for image in images]
     return preprocess_region(sources, affine, (spec.height, spec.width), window, (spec.mean, spec.std))
 
 
 def augment_intensity(rng: np.random.Generator, image: Float32, spec: InputSpec) -> Float32:
-    """Contrast curve, blur, a coil's shading and noise, each now and then.
+    """Random gamma, blur, coil shading and noise.
 
     Args:
-        rng: draws whether and how much.
-        image: (C, H, W), windowed and normalised as `spec` says.
-        spec: of the network. What shading made brighter is windowed again, as it would be in a real image.
+        rng: random generator.
+        image: (C, H, W), windowed and normalised as in `spec`.
+        spec: input of the network. Shaded images are windowed again, like a real image would be.
     """
     mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in (spec.mean, spec.std))
     unit = np.clip(image * std + mean, 0.0, 1.0)
@@ -142,7 +142,7 @@ def augment_intensity(rng: np.random.Generator, image: Float32, spec: InputSpec)
 
 
 def _shading(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
-    """Brightness that a surface coil gives: more at one side, or around a place, (H, W)."""
+    """Sensitivity profile of a surface coil: a ramp with a bright area, (H, W)."""
     y, x = np.meshgrid(np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1]), indexing="ij")
     ramp = y * rng.normal(0.0, 0.5) + x * rng.normal(0.0, 0.5)
     middle, width = rng.uniform(-0.7, 0.7, 2), rng.uniform(0.35, 1.2)
@@ -151,7 +151,7 @@ def _shading(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
 
 
 def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
-    """Noise of some grain, alone or in an ellipse: what must not be taken for anatomy."""
+    """Negative example: noise of some grain, alone or in an ellipse."""
     field = ndimage.gaussian_filter(
         rng.standard_normal((spec.height, spec.width)), rng.choice([0.0, 1.0, 3.0, 8.0])
     )
@@ -168,16 +168,16 @@ def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
 def _bordered(
     rng: np.random.Generator, image: Float32, spec: InputSpec, share: float
 ) -> tuple[Float32, tuple[float, float, float, float]]:
-    """Now and then a field of view that ends early: beyond it the image is as dark as outside of a slice.
+    """Randomly reduce the field of view; pixels outside are as dark as outside of a slice.
 
     Args:
-        rng: draws whether and where.
+        rng: random generator.
         image: (C, H, W).
-        spec: of the network.
-        share: of the height and width that may go at each side.
+        spec: input of the network.
+        share: largest share of height or width removed on each side.
 
     Returns:
-        The image, and the x and y in pixels between which it still shows something (x0, y0, x1, y1).
+        The image, and its visible pixels (x0, y0, x1, y1).
     """
     height, width = spec.height, spec.width
     x0, y0, x1, y1 = 0.0, 0.0, float(width), float(height)
@@ -194,14 +194,14 @@ def _bordered(
 def _with_metal(
     rng: np.random.Generator, image: Float32, beside: FloatArray, ahead: tuple[float, float], spec: InputSpec
 ) -> Float32:
-    """Now and then the signal void of a screw or plate in front of the canal, bright at its rim.
+    """Randomly add the signal void of a screw or plate in front of the canal, with a bright rim.
 
     Args:
-        rng: draws whether and where.
+        rng: random generator.
         image: (C, H, W).
-        beside: pixel (2,) that the void lies in front of.
-        ahead: unit vector to the front, in pixels.
-        spec: of the network.
+        beside: pixel (2,) behind the void.
+        ahead: unit vector to the anterior, in pixels.
+        spec: input of the network.
     """
     if rng.random() >= _METAL_SHARE:
         return image
@@ -219,19 +219,19 @@ def _with_metal(
 
 
 def _nothing(spec: InputSpec) -> Float32:
-    """What a network sees where an image shows nothing, float32 (C, 1, 1)."""
+    """Network input of an empty image, float32 (C, 1, 1)."""
     value = -np.asarray(spec.mean, dtype=np.float32) / np.asarray(spec.std, dtype=np.float32)
     return np.asarray(value[:, None, None])
 
 
 def _within(xy: FloatArray, field: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
-    """Which pixels (K, 2) lie in a field of view as `_bordered` gives it."""
+    """Which pixels (K, 2) lie within a field of view from `_bordered`."""
     low, high = np.array(field[:2]), np.array(field[2:])
     return np.asarray(((xy >= low) & (xy < high)).all(axis=1))
 
 
 class LevelSamples:
-    """Sagittal slices with the heatmaps of six disc levels; one in eight shows no cervical spine."""
+    """Sagittal slices with heatmaps of six disc levels; one in eight shows no cervical spine."""
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
@@ -251,7 +251,7 @@ class LevelSamples:
         zoom = 1.0 + rng.uniform(-1, 1) * self.jitter.zoom
         amplitude = np.exp(-0.5 * (study.mid_plane_distance[number] / MID_PLANE_SIGMA_MM) ** 2)
         if kind < 0.12:
-            # Vertebrae of lumbar size, or a spine that does not lie as spines lie: not cervical.
+            # Negative examples: vertebrae of lumbar size, or a rotated spine.
             lumbar = rng.random() < 0.6
             zoom = rng.uniform(1.7, 2.6) if lumbar else zoom
             turn = turn if lumbar else rng.choice([90.0, 180.0, 270.0])
@@ -262,7 +262,7 @@ class LevelSamples:
         region = augment_intensity(rng, sample_region([image], affine, spec, window), spec)
         region = _with_metal(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
         region, field = _bordered(rng, region, spec, 0.35)
-        # A level that the image does not reach has no place in it.
+        # Levels outside of the field of view have an empty heatmap.
         amplitude = np.where(_within(xy, field), amplitude, 0.0)
         return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
             xy, amplitude, size, self.stride
@@ -270,7 +270,7 @@ class LevelSamples:
 
 
 class CordSamples:
-    """Axial slices around the cord with the heatmaps of its four points; one in ten shows no cord."""
+    """Axial slices around the cord with heatmaps of its four points; one in ten shows no cord."""
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
@@ -308,15 +308,15 @@ class CordSamples:
 
 
 class GraderSamples:
-    """Regions around a level in the sagittal slices that its input asks for, with the level's Kang grade.
+    """Regions around a level in sagittal slices, with the level's Kang grade.
 
-    One in eight is of the class after the grades, "other": nothing that could be graded.
+    One in eight belongs to the class "other", after the grades: nothing that can be graded.
     """
 
     def __init__(self, store: StudyStore, spec: InputSpec) -> None:
         self.store, self.spec = store, spec
         self.jitter = AugmentationRange(shift=3.0, angle=12.0, zoom=0.10)
-        # Grades are drawn as often as one another, whatever the studies' own shares are.
+        # Grades are drawn uniformly, whatever their frequency in the studies.
         self._by_grade: list[list[tuple[int, int]]] = [[] for _ in range(GRADE_COUNT)]
         for number, path in enumerate(store.paths):
             for level, grade in enumerate(load_grades(path)):
@@ -356,7 +356,7 @@ class GraderSamples:
         return _bordered(rng, region, spec, 0.12)[0].astype(np.float32)
 
     def _other(self, rng: np.random.Generator) -> Float32:
-        """What is no cervical level in T2: noise, another place, another size, turned, another contrast."""
+        """Example of "other": noise, another location or size, a turned region, or another contrast."""
         spec, kind = self.spec, int(rng.integers(6))
         if kind == 0:
             return _not_a_spine(rng, spec)
@@ -364,7 +364,7 @@ class GraderSamples:
         level = int(rng.integers(len(study.grades)))
         centre, turn, zoom = study.level_points[level], rng.uniform(-1, 1) * self.jitter.angle, 1.0
         if kind == 1:
-            # Far in front of the spine or behind it, where no disc lies.
+            # Far anterior or posterior of the spine.
             away = rng.choice([-1.0, 1.0]) * rng.uniform(28.0, 45.0)
             centre = centre + np.array([0.0, away, rng.uniform(-20.0, 20.0)])
         elif kind == 2:
@@ -374,7 +374,7 @@ class GraderSamples:
         elif kind == 4:
             return self._axial(rng, study)
         region = self._region(rng, study, centre, turn, zoom)
-        # Bright where T2 is dark: another weighting, or an inverted image.
+        # Inverted contrast, like another weighting.
         return -region if kind == 5 else region
 
     def _axial(self, rng: np.random.Generator, study: RenderedStudy) -> Float32:

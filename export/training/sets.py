@@ -1,4 +1,4 @@
-"""Which studies a stage learns from and is judged by: rendered when first asked for."""
+"""Training and validation sets of a stage, rendered on first use."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from stenosis_trt.export.training.samples import StudyStore
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Where studies are rendered to, and what they are made from.
+    """Folder of rendered studies, and the volumes they are made from.
 
-    `volumes` is the folder of the subjects' volumes; None where only phantoms are asked for.
+    `volumes` is the folder of the subjects' volumes; None if only phantoms are used.
     """
 
     work: Path
@@ -30,15 +30,15 @@ class StudyFolder:
     workers: int
 
     def phantoms(self, seed: int, count: int) -> list[Path]:
-        """The first phantoms of a set."""
+        """The first `count` phantoms of a seed."""
         return self._rendered(RenderedStudySet("phantom", PhantomSource(), seed), count)
 
     def anatomies(self, subject: str, seed: int, count: int) -> list[Path]:
-        """The first studies of a set made from one subject.
+        """The first `count` studies of a seed made from one subject.
 
         Raises:
             ValueError: there is no folder of volumes.
-            OSError: the subject's volume is not in it.
+            OSError: the subject's volume is missing.
         """
         if count == 0:
             return []
@@ -59,7 +59,7 @@ class StudyFolder:
 def training_set(
     folder: StudyFolder, recipe: Recipe, stage: TrainingStage, network: str, left_out: str | None
 ) -> StudyStore:
-    """What a network learns from in a stage, without the subject that is left out."""
+    """Training studies of a network in a stage, without the left-out subject."""
     count = stage.phantoms if network == "grader" else stage.keypoint_phantoms
     paths = folder.phantoms(TRAINING_SEED, count)
     for subject, studies in _counts(recipe, stage.anatomies, left_out):
@@ -70,8 +70,7 @@ def training_set(
 def validation_set(
     folder: StudyFolder, recipe: Recipe, stage: TrainingStage, left_out: str | None
 ) -> StudyStore:
-    """What judges a network in training: other studies of the same kinds. The subject that is left out has
-    no say in it, so that its figures are those of a network that never saw it."""
+    """Validation studies of a stage. The left-out subject is excluded, so that it affects no choice."""
     paths = folder.phantoms(VALIDATION_SEED, recipe.validation_phantoms)
     if stage.anatomies:
         for subject in recipe.subjects:

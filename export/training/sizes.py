@@ -1,10 +1,10 @@
-"""Sizes of networks and inputs, compared: how well each does for what it costs.
+"""Comparison of network and input sizes: accuracy against cost.
 
     python -m stenosis_trt.export.training.sizes --work W --volumes ../shared/data/volumes --out sizes.json
 
-Each candidate is trained alike for a few hundred steps, without the subject that then judges it, on the
-studies that the recipe has rendered. That is too short for the best figures and enough to tell candidates
-apart; the keypoint networks begin from nothing, the graders from what `--start` gives.
+Each candidate is trained for a few hundred steps on the rendered studies of the recipe, and evaluated on the
+left-out subject. That is too short for the best figures, but enough to rank candidates. Keypoint networks
+start from random weights, graders from those of `--start`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Float32 = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class NetworkCandidate:
-    """One network on one input. `stride` and `decoder` are the keypoint networks'."""
+    """A network and its input. `stride` and `decoder` apply to keypoint networks."""
 
     model: str
     name: str
@@ -81,7 +81,7 @@ CANDIDATES = (
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """What came of a candidate; `milliseconds` are of one input on one thread of ONNX Runtime."""
+    """Cost and figures of a candidate; `milliseconds` for one input on one thread of ONNX Runtime."""
 
     model: str
     name: str
@@ -102,11 +102,11 @@ class CandidateTraining:
     """How candidates are trained.
 
     Attributes:
-        steps: how long.
-        folder: where studies are rendered.
-        left_out: who judges.
-        start: a grader's .safetensors to begin with.
-        bfloat16: let keypoint networks learn with bfloat16 arithmetic on a CPU.
+        steps: number of steps.
+        folder: rendered studies.
+        left_out: subject to evaluate on.
+        start: initial weights of graders.
+        bfloat16: train keypoint networks with bfloat16 on a CPU.
     """
 
     steps: int
@@ -117,7 +117,7 @@ class CandidateTraining:
 
 
 def train_candidate(candidate: NetworkCandidate, trial: CandidateTraining, place: Path) -> CandidateResult:
-    """Train a candidate without a subject, and judge it by that one; `place` gets checkpoint and log."""
+    """Train a candidate without the left-out subject and evaluate it; `place` gets checkpoint and log."""
     folder, steps = trial.folder, trial.steps
     training = training_set(folder, REFERENCE_RECIPE, REFERENCE_RECIPE.mixed, candidate.model, trial.left_out)
     judging = StudyStore(
@@ -160,7 +160,7 @@ def train_candidate(candidate: NetworkCandidate, trial: CandidateTraining, place
 
 
 def _milliseconds(model: bytes, example: Float32) -> float:
-    """Median of some runs of one input on one thread."""
+    """Median time of one input on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -173,7 +173,7 @@ def _milliseconds(model: bytes, example: Float32) -> float:
 
 
 def main() -> None:
-    """Try all candidates, or those of one model, and write what came of them."""
+    """Train all candidates, or those of one model, and write their results."""
     parser = argparse.ArgumentParser(description="Compare sizes of networks and inputs.")
     parser.add_argument("--work", type=Path, required=True, help="the recipe's work folder")
     parser.add_argument("--volumes", type=Path, required=True, help="folder with one folder a subject")

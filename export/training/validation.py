@@ -1,4 +1,4 @@
-"""How a network in training is judged: on rendered studies it does not learn from, without augmentation."""
+"""Validation during training: rendered studies that are not trained on, without augmentation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _BATCH = 16
 _VISIBLE_MM = 3.0
-"""A level is looked for on slices no farther than this from its mid-plane."""
+"""Largest distance of a slice from a level's mid-plane at which the level is evaluated."""
 
 
 def _region(images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec) -> Float32:
@@ -45,7 +45,7 @@ def _studies(store: StudyStore) -> Iterator[RenderedStudy]:
 
 
 class KeypointValidation:
-    """Distances between decoded and true points, in mm in the image plane."""
+    """Distances in mm between predicted and true points in the image plane."""
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.spec, self.stride = spec, stride
@@ -88,7 +88,7 @@ class KeypointValidation:
         return figures
 
     def _ratio_error(self, found: FloatArray) -> float:
-        """Mean absolute error of AP ÷ transverse; the in-plane spacing of the region cancels."""
+        """Mean absolute error of AP ÷ transverse diameter; independent of the pixel spacing."""
 
         def ratio(points: FloatArray) -> FloatArray:
             ap = np.linalg.norm(points[:, 0] - points[:, 1], axis=-1)
@@ -98,7 +98,7 @@ class KeypointValidation:
 
 
 class GraderValidation:
-    """Accuracy and quadratic kappa over every level."""
+    """Accuracy and quadratic kappa over all levels."""
 
     def __init__(self, store: StudyStore, spec: InputSpec) -> None:
         self.inputs: list[Float32] = []
@@ -112,7 +112,7 @@ class GraderValidation:
                 self.grades.append(int(grade))
 
     def logits(self, network: nn.Module) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """Logits float64 (levels, classes) of every level, and its grade."""
+        """Logits float64 (levels, classes) and the true grade of every level."""
         return _predict(network, self.inputs).astype(np.float64), np.array(self.grades, dtype=np.int64)
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
