@@ -26,7 +26,7 @@ SUFFIX = ".safetensors"
 _HEADER = struct.Struct("<Q")
 """Size of the JSON header at the beginning of a safetensors file."""
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_BEGINNINGS = (
+_SIGNATURES = (
     (b"\x89HDF\r\n", "HDF5, as Keras writes it"),
     (b"\x1f\x8b", "compressed by gzip: unpack it with gunzip"),
     (b"BZh", "compressed by bzip2: unpack it with bunzip2"),
@@ -66,10 +66,10 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             raise CheckpointError(
                 f"{path} cannot be read as safetensors ({error}). Save it again."
             ) from error
-    for mark, what in _BEGINNINGS:
+    for mark, what in _SIGNATURES:
         if beginning.startswith(mark):
             raise CheckpointError(f"{path} is no checkpoint of PyTorch: it is {what}.")
-    content = _unpickled(path)
+    content = _unpickle(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{path} holds a {type(content).__name__} and no weights by name. Save them: {_STATE_DICT}."
@@ -95,14 +95,14 @@ def _is_safetensors(beginning: bytes, size: int) -> bool:
     return int(_HEADER.unpack_from(beginning)[0]) <= size
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickle(path: Path) -> Any:
     try:
         # PyTorch warns about old pickle protocols, whether it can read them or not.
         with torch.serialization.safe_globals(SAFE_GLOBALS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise _refused(path, error) from error
+        raise _unpickling_error(path, error) from error
     # PyTorch's unpickler lets through whatever exception a damaged file causes.
     except (
         *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
@@ -123,7 +123,7 @@ def _unpickled(path: Path) -> Any:
         ) from error
 
 
-def _refused(path: Path, error: Exception) -> CheckpointError:
+def _unpickling_error(path: Path, error: Exception) -> CheckpointError:
     wanted = _GLOBAL.search(str(error))
     if wanted is None:
         return CheckpointError(

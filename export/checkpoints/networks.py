@@ -28,7 +28,7 @@ from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.spec_file import CheckpointDeclaration, ModelDeclaration
 
-_CLASSES = "name its classes in the spec"
+_NAME_CLASSES = "name its classes in the spec"
 _KEYPOINT = "stenosis-trt/keypoint"
 
 
@@ -77,10 +77,10 @@ def load_network(
     choice = WeightsChoice(declaration.role, told.weights, told.temperature, left_out)
     if output.kind == "classes":
         weights = find_weights(path, content, tuple(ANCHORS.values()), choice)
-        name, network, expected = _efficientnet(path, weights, declaration)
+        name, network, expected = _make_efficientnet(path, weights, declaration)
     else:
         weights = find_weights(path, content, (KEYPOINT_ANCHOR,), choice)
-        name, network, expected = _keypoint(path, weights, declaration)
+        name, network, expected = _make_keypoint(path, weights, declaration)
     state = network.state_dict()
     fitted = match_weights(
         path, weights, {expected[key]: value for key, value in state.items()}, name, left_out
@@ -99,7 +99,7 @@ def load_network(
     return LoadedNetwork(network if in_order else _ReorderedOutputs(network, declaration.order), facts)
 
 
-def _efficientnet(
+def _make_efficientnet(
     path: Path, weights: FoundWeights, declaration: ModelDeclaration
 ) -> tuple[str, nn.Module, dict[str, str]]:
     """Name of the network, the network, and the checkpoint's name of each of its tensors."""
@@ -109,7 +109,7 @@ def _efficientnet(
     network = EfficientNetB5(classes, channels=channels, variant=variant)
     names = library_names(network.state_dict(), library)
     last = names["classifier.1.weight"]
-    _check_size(path, weights, last, 0, classes, "classes", "output.names", _remedy(weights, last))
+    _check_size(path, weights, last, 0, classes, "classes", "output.names", _classes_remedy(weights, last))
     _check_size(path, weights, weights.anchor, 1, channels, "input channels", "input.channels")
     return name, network, names
 
@@ -143,18 +143,18 @@ def _variant(
     return name, replace(variant, padding_image_size=choice.image_size if all(choice.image_size) else None)
 
 
-def _remedy(weights: FoundWeights, last: str) -> str:
+def _classes_remedy(weights: FoundWeights, last: str) -> str:
     """Advice for a grader with another number of classes."""
     tensor = weights.tensors.get(last)
     count = 0 if tensor is None or not tensor.dim() else tensor.shape[0]
     names = next((each for each in MODEL_ROLES["grader"].accepted_names if len(each) == count), None)
     if names is None:
-        return f"{_CLASSES}: {MODEL_ROLES['grader'].accepted_names_text}"
+        return f"{_NAME_CLASSES}: {MODEL_ROLES['grader'].accepted_names_text}"
     option = shlex.quote(f"grader.output.names={json.dumps(list(names))}")
-    return f"{_CLASSES}: --set {option}"
+    return f"{_NAME_CLASSES}: --set {option}"
 
 
-def _keypoint(
+def _make_keypoint(
     path: Path, weights: FoundWeights, declaration: ModelDeclaration
 ) -> tuple[str, nn.Module, dict[str, str]]:
     if declaration.checkpoint.network not in (None, _KEYPOINT):

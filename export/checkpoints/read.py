@@ -29,11 +29,11 @@ from stenosis_trt.export.models.temperature import TEMPERATURE
 KEYPOINT_ANCHOR = "stages.0.0.0.weight"
 """Tensor name that identifies this project's keypoint network."""
 
-_SHOWN = 5
+_NAMES_SHOWN = 5
 """Number of tensors a message names before it counts the others."""
-_MOST_DIMENSIONS = 64
+_MAX_DIMENSIONS = 64
 """PyTorch's maximum number of dimensions."""
-_DEPTH = 4
+_MAX_DEPTH = 4
 """Maximum nesting of mappings that is searched."""
 _COUNTER = "num_batches_tracked"
 
@@ -61,8 +61,8 @@ class FoundWeights:
 
 def list_names(names: Sequence[str]) -> str:
     """The first names, and the number of further ones."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,13 @@ def find_weights(
     beside = [own.full(name) for name in around if not own.is_no_parameter(name, around[name])]
     numbers = dict(possible_parameters(content, copies))
     if choice.temperature is not None:
-        numbers = {name: value for name, value in numbers.items() if _last(name) != TEMPERATURE}
+        numbers = {name: value for name, value in numbers.items() if _last_part(name) != TEMPERATURE}
     unread = [name for name in (*beside, *numbers) if not choice.ignored_keys.covers(name)]
     if unread:
-        raise _unread(path, choice.role, unread, numbers, shown[keys[0]])
+        raise _unread_error(path, choice.role, unread, numbers, shown[keys[0]])
     temperature = choice.temperature
     for name in temperatures:
-        found = _temperature(path, _as_numbers(path, {name: names[name]})[name])
+        found = _read_temperature(path, _check_values(path, {name: names[name]})[name])
         if temperature not in (None, found):
             raise CheckpointError(
                 f"{path} has the temperature {found:.6g} as {name}, and the spec says {temperature:.6g}. "
@@ -156,7 +156,7 @@ def find_weights(
             )
         temperature = found
     return FoundWeights(
-        tensors=_as_numbers(path, tensors),
+        tensors=_check_values(path, tensors),
         anchor=sets[keys[0]],
         location=shown[keys[0]],
         beside=tuple(around),
@@ -179,11 +179,11 @@ class _WeightsLocation:
 
     def is_temperature(self, name: str) -> bool:
         """True for the temperature of the network or of a wrapper around it."""
-        return _last(name) == TEMPERATURE and self.prefix.startswith(name.removesuffix(TEMPERATURE))
+        return _last_part(name) == TEMPERATURE and self.prefix.startswith(name.removesuffix(TEMPERATURE))
 
     def is_no_parameter(self, name: str, value: torch.Tensor) -> bool:
         """True if a tensor beside the weights is a counter, a record, or belongs to another set."""
-        above = name.removesuffix(_last(name))
+        above = name.removesuffix(_last_part(name))
         of_another = any(
             name.startswith(other) or (above and other.startswith(above))
             for other in self.prefixes
@@ -192,7 +192,7 @@ class _WeightsLocation:
         return of_another or not value.is_floating_point() or is_training_state(name)
 
 
-def _last(name: str) -> str:
+def _last_part(name: str) -> str:
     return name.rpartition(".")[2]
 
 
@@ -201,11 +201,11 @@ def _sets(mappings: Mapping[str, Mapping[str, Any]], anchors: Sequence[str]) -> 
     return {
         (place, prefix): anchor
         for place, names in mappings.items()
-        for anchor, prefix in _prefixes(names, anchors)
+        for anchor, prefix in _anchor_prefixes(names, anchors)
     }
 
 
-def _unread(
+def _unread_error(
     path: Path, role: str, unread: Sequence[str], numbers: Mapping[str, Any], weights: str
 ) -> CheckpointError:
     """Error about possible parameters, with the options that resolve it."""
@@ -213,7 +213,7 @@ def _unread(
     for name in unread:
         value = numbers.get(name)
         number = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
-        if _last(name) == TEMPERATURE and isinstance(number, float) and number > 0:
+        if _last_part(name) == TEMPERATURE and isinstance(number, float) and number > 0:
             divides = (
                 f" If the logits are to be divided by it: --set {role}.checkpoint.temperature={number:.6g}."
             )
@@ -250,7 +250,7 @@ def match_weights(
     if missing:
         faults.append(f"it lacks {list_names(missing)}")
     wrong = [
-        f"{name} ({_shape(found[name])}, not {_shape(value)})"
+        f"{name} ({_shape_text(found[name])}, not {_shape_text(value)})"
         for name, value in expected.items()
         if name in found and found[name].shape != value.shape
     ]
@@ -281,7 +281,7 @@ def match_weights(
     return {name: found.get(name, value) for name, value in expected.items()}
 
 
-def _temperature(path: Path, tensor: torch.Tensor) -> float:
+def _read_temperature(path: Path, tensor: torch.Tensor) -> float:
     value = float(tensor) if tensor.numel() == 1 else 0.0
     if not 0.0 < value < math.inf:
         raise CheckpointError(
@@ -290,7 +290,7 @@ def _temperature(path: Path, tensor: torch.Tensor) -> float:
     return value
 
 
-def _shape(tensor: torch.Tensor) -> str:
+def _shape_text(tensor: torch.Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a number"
 
 
@@ -301,7 +301,7 @@ def _mappings(
     tensors = {key: value for key, value in content.items() if _is_tensor(key, value)}
     if tensors:
         yield place, tensors
-    if depth == _DEPTH:
+    if depth == _MAX_DEPTH:
         return
     for key, value in content.items():
         if isinstance(key, str) and isinstance(value, Mapping):
@@ -312,7 +312,7 @@ def _is_tensor(key: object, value: object) -> bool:
     return isinstance(key, str) and isinstance(value, torch.Tensor)
 
 
-def _prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _anchor_prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(anchor, prefix) of each name that ends with an anchor."""
     for name in names:
         for anchor in anchors:
@@ -321,17 +321,17 @@ def _prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tupl
                 yield anchor, prefix
 
 
-def _as_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _check_values(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as float32; counters unchanged."""
     empty = [name for name, value in tensors.items() if value.is_meta]
     if empty:
         raise CheckpointError(
             f"{path} has weights without values: {list_names(empty)}. Save it again, once loaded."
         )
-    deep = [name for name, value in tensors.items() if value.dim() > _MOST_DIMENSIONS]
+    deep = [name for name, value in tensors.items() if value.dim() > _MAX_DIMENSIONS]
     if deep:
         raise CheckpointError(
-            f"{path} has weights of more than {_MOST_DIMENSIONS} dimensions: {list_names(deep)}. It is "
+            f"{path} has weights of more than {_MAX_DIMENSIONS} dimensions: {list_names(deep)}. It is "
             "damaged: save it again."
         )
     result = {

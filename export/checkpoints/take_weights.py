@@ -28,7 +28,7 @@ from stenosis_trt.export.checkpoints.plain_data import PickledArray, safe_global
 from stenosis_trt.export.models.temperature import TEMPERATURE
 
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
-_DEPTH = 64
+_MAX_DEPTH = 64
 """Maximum nesting of objects."""
 
 
@@ -95,7 +95,7 @@ def read_inert(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", pickle_module=module, weights_only=False)
-        return _plain(content, _DEPTH)
+        return _to_data(content, _MAX_DEPTH)
     except (
         *(RuntimeError, EOFError, OSError, LookupError, TypeError, AttributeError, ArithmeticError),
         *(AssertionError, struct.error, pickle.UnpicklingError, ValueError),
@@ -103,7 +103,7 @@ def read_inert(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _to_data(value: Any, depth: int) -> Any:
     """Plain data of a value: an object's state, or the full state dict of a network."""
     if depth == 0:
         raise ValueError("its objects nest too deep")
@@ -113,18 +113,18 @@ def _plain(value: Any, depth: int) -> Any:
         numbers = value.numbers()
         return None if numbers is None else torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("=")))
     if isinstance(value, argparse.Namespace):
-        return _plain(vars(value), depth - 1)
+        return _to_data(vars(value), depth - 1)
     if isinstance(value, InertObject):
         found = getattr(value, "items", {})
-        return _weights(found, "", depth) if "_modules" in found else _plain(found, depth - 1)
+        return _state_dict(found, "", depth) if "_modules" in found else _to_data(found, depth - 1)
     if isinstance(value, Mapping):
-        return {key: _plain(item, depth - 1) for key, item in value.items() if isinstance(key, (str, int))}
+        return {key: _to_data(item, depth - 1) for key, item in value.items() if isinstance(key, (str, int))}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, depth - 1) for item in value]
+        return [_to_data(item, depth - 1) for item in value]
     return value if isinstance(value, (str, int, float, bytes)) else None
 
 
-def _weights(module: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, Any]:
+def _state_dict(module: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, Any]:
     """State dict of a pickled `torch.nn.Module`: parameters and persistent buffers, recursively.
 
     Floats with "temperature" in their name are included, so that `export` can report them.
@@ -144,7 +144,7 @@ def _weights(module: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, An
                 found[f"{prefix}{name}"] = value.detach()
     for name, part in dict(module.get("_modules") or {}).items():
         if isinstance(part, InertObject):
-            found |= _weights(getattr(part, "items", {}), f"{prefix}{name}.", depth - 1)
+            found |= _state_dict(getattr(part, "items", {}), f"{prefix}{name}.", depth - 1)
     return found
 
 

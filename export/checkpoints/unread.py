@@ -34,7 +34,7 @@ _RECORDS = _TRAINING_STATE | frozenset(_RECORD_WORDS.split())
 _CALIBRATION = ("temperature", "calibrat", "platt")
 """Parts of names of values that change probabilities."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[a-z]+\d+")
-_DEPTH = 6
+_MAX_DEPTH = 6
 """Maximum nesting of mappings and lists that is searched."""
 
 
@@ -59,7 +59,7 @@ class IgnoredKeys:
 
 def is_training_state(name: str) -> bool:
     """True if a tensor belongs to a loss, a metric or an average."""
-    return not _calibrates(name) and bool(_words(name) & _TRAINING_STATE)
+    return not _is_calibration(name) and bool(_words(name) & _TRAINING_STATE)
 
 
 def possible_parameters(content: Mapping[Any, Any], copies: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -69,8 +69,8 @@ def possible_parameters(content: Mapping[Any, Any], copies: Sequence[str]) -> It
         content: content of the file.
         copies: paths of mappings with sets of weights, whose tensors are skipped.
     """
-    for name, value in _leaves(content, "", copies, _DEPTH):
-        if _is_parameter(value) and (_calibrates(name) or not _words(name) & _RECORDS):
+    for name, value in _leaves(content, "", copies, _MAX_DEPTH):
+        if _is_parameter(value) and (_is_calibration(name) or not _words(name) & _RECORDS):
             yield name, value
 
 
@@ -122,7 +122,7 @@ def _is_parameter(value: Any) -> bool:
     return isinstance(value, (float, complex))
 
 
-def _calibrates(name: str) -> bool:
+def _is_calibration(name: str) -> bool:
     return any(part in name.lower() for part in _CALIBRATION)
 
 

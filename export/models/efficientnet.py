@@ -7,7 +7,7 @@ builds of torch do not have. Differences in other libraries' EfficientNet-B5 are
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -47,13 +47,11 @@ class _StageSpec:
     repeats: int
 
     def scaled(self) -> _StageSpec:
-        return _StageSpec(
-            self.expansion,
-            self.kernel,
-            self.stride,
-            _round_channels(self.inputs * _WIDTH),
-            _round_channels(self.outputs * _WIDTH),
-            math.ceil(self.repeats * _DEPTH),
+        return replace(
+            self,
+            inputs=_round_channels(self.inputs * _WIDTH),
+            outputs=_round_channels(self.outputs * _WIDTH),
+            repeats=math.ceil(self.repeats * _DEPTH),
         )
 
 

@@ -55,8 +55,7 @@ class KeypointNet(nn.Module):
         before = (channels, *_WIDTHS[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(
-                _convolution(inputs, outputs, stride=2),
-                *(_Residual(outputs) for _ in range(depth)),
+                _convolution(inputs, outputs, stride=2), *(_Residual(outputs) for _ in range(depth))
             )
             for inputs, outputs, depth in zip(before, _WIDTHS, (0, 1, 1, 1, 3), strict=True)
         )

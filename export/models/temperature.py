@@ -42,7 +42,7 @@ def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
         ValueError: the arrays are empty or their shapes differ, a logit is not finite, or a target is not a
             class.
     """
-    values, classes = _checked(logits, targets, "logits")
+    values, classes = _check_arrays(logits, targets, "logits")
     rows = np.arange(len(classes))
     above_target = values - values[rows, classes][:, None]
     above_target[rows, classes] = -np.inf
@@ -77,7 +77,7 @@ def expected_calibration_error(probabilities: FloatArray, targets: IntArray, bin
     """
     if bins < 1:
         raise ValueError(f"{bins} bins hold nothing. Give at least 1.")
-    values, classes = _checked(probabilities, targets, "probabilities")
+    values, classes = _check_arrays(probabilities, targets, "probabilities")
     if values.min() < 0.0 or values.max() > 1.0:
         raise ValueError("The probabilities reach beyond 0 to 1. Give them after the softmax.")
     highest, right = values.max(axis=1), values.argmax(axis=1) == classes
@@ -110,7 +110,7 @@ class TemperatureScaled(nn.Module):
         return logits / self.get_buffer(TEMPERATURE)
 
 
-def _checked(values: FloatArray, targets: IntArray, what: str) -> tuple[FloatArray, IntArray]:
+def _check_arrays(values: FloatArray, targets: IntArray, what: str) -> tuple[FloatArray, IntArray]:
     rows, classes = np.asarray(values, dtype=np.float64), np.asarray(targets)
     if rows.size == 0 or classes.size == 0:
         raise ValueError(f"There are no {what} or no targets. Give those of at least one held-out case.")

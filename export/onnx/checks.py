@@ -78,8 +78,8 @@ def check_network_output(path: Path, declaration: ModelDeclaration, given: int, 
     wanted = (given, len(output.names), *map_size(declaration))
     if raw.shape != wanted:
         raise OnnxError(
-            f"The output of {path} is {_shown(raw.shape)}, and the spec asks for {_shown(wanted)}. "
-            f"{_remedy(path, declaration, raw.shape)}"
+            f"The output of {path} is {_shape_text(raw.shape)}, and the spec asks for {_shape_text(wanted)}. "
+            f"{_output_remedy(path, declaration, raw.shape)}"
         )
     finite = np.isfinite(raw)
     if not finite.all():
@@ -139,7 +139,7 @@ def input_remedy(declaration: ModelDeclaration, sizes: Sequence[int | None]) -> 
     )
 
 
-def _remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[int]) -> str:
+def _output_remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[int]) -> str:
     output, role = declaration.output, MODEL_ROLES[declaration.role]
     if output.kind == "classes":
         if len(shape) != 2:
@@ -163,5 +163,5 @@ def _remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[int]) -> 
     return f"{path} has heatmaps of another shape than its input. Correct input.size, or export it again."
 
 
-def _shown(shape: Sequence[int]) -> str:
+def _shape_text(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "one number"

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import onnxslim
@@ -17,6 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.export.errors import ExportError
 
 OPSET = 18
@@ -25,7 +25,7 @@ TOLERANCE = 5e-3
 INPUT_NAME = "image"
 OUTPUT_NAMES = {"classes": "probabilities", "heatmaps": "heatmaps"}
 _HALF_MAXIMUM = 65504.0
-_SMALL = 64
+_MIN_FP16_VALUES = 64
 """Tensors with fewer values stay FP32: shapes, scales and biases whose size does not matter."""
 
 
@@ -40,9 +40,6 @@ class ExportedModel:
 
     data: bytes
     maximum_error: float
-
-
-Float32Array = npt.NDArray[np.float32]
 
 
 class _WithActivation(nn.Module):
@@ -153,7 +150,7 @@ def store_weights_as_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         if weight.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(weight)
-        if values.size < _SMALL:
+        if values.size < _MIN_FP16_VALUES:
             continue
         if np.abs(values).max() > _HALF_MAXIMUM:
             raise ExportError(f"The weight {weight.name} is too large for FP16. Store weights as FP32.")

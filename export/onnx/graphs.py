@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-Float32Array = npt.NDArray[np.float32]
+from stenosis_trt.engine.backends.base import Float32Array
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
@@ -18,7 +18,7 @@ _INT8_MAXIMUM = 127.0
 _SMALLEST_SCALE = 2.0**-20
 """Smallest scale in FP16, which ends at 2⁻²⁴; leaves 16 steps. TensorRT refuses a scale of zero."""
 _BINS = 4096
-_IMAGES_AT_ONCE = 4
+_BATCH = 4
 _MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -34,7 +34,7 @@ def run_model(data: bytes, inputs: Float32Array) -> Float32Array:
     """Output of a model with one output, for all inputs (N, …)."""
     opened = cpu_session(data)
     name = opened.get_inputs()[0].name
-    parts = [opened.run(None, {name: part})[0] for part in _parts(inputs)]
+    parts = [opened.run(None, {name: part})[0] for part in _batches(inputs)]
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
@@ -115,7 +115,7 @@ def set_activation_scales(model: onnx.ModelProto, largest: Mapping[str, float]) 
         for node in _quantisers(model, constants)
         if node.input[0] in largest
     }
-    _replace(model, {name: np.full_like(constants[name], value) for name, value in scales.items()})
+    _replace_constants(model, {name: np.full_like(constants[name], value) for name, value in scales.items()})
 
 
 def round_scales_to_fp16(model: onnx.ModelProto) -> None:
@@ -131,7 +131,7 @@ def round_scales_to_fp16(model: onnx.ModelProto) -> None:
         half = scale.astype(np.float16)
         half = np.where(half.astype(np.float32) < scale, np.nextafter(half, np.float16(np.inf)), half)
         rounded[name] = half.astype(constants[name].dtype)
-    _replace(model, rounded)
+    _replace_constants(model, rounded)
 
 
 def before_qdq(producers: Mapping[str, onnx.NodeProto], name: str) -> str:
@@ -220,16 +220,16 @@ def _activations(
     opened = cpu_session(open_graph.SerializeToString())
     source = opened.get_inputs()[0].name
     asked = [name for name in names if name in made]
-    for part in _parts(inputs):
+    for part in _batches(inputs):
         # An empty list would request every output.
         found = opened.run(asked, {source: part}) if asked else []
         answers = dict(zip(asked, found, strict=True))
         yield [answers.get(name, part) for name in names]
 
 
-def _parts(inputs: Float32Array) -> Iterator[Float32Array]:
-    for first in range(0, len(inputs), _IMAGES_AT_ONCE):
-        yield inputs[first : first + _IMAGES_AT_ONCE]
+def _batches(inputs: Float32Array) -> Iterator[Float32Array]:
+    for first in range(0, len(inputs), _BATCH):
+        yield inputs[first : first + _BATCH]
 
 
 def _quantisers(model: onnx.ModelProto, constants: Mapping[str, object]) -> Iterator[onnx.NodeProto]:
@@ -247,7 +247,7 @@ def _constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
     }
 
 
-def _replace(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
+def _replace_constants(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
     for item in model.graph.initializer:
         if item.name in values:
             item.CopyFrom(numpy_helper.from_array(values[item.name], item.name))

@@ -14,7 +14,7 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.export.onnx.graphs import fold_fp16_weights, multiply_adds
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_NOTHING_MOVES = ("Constant", "Identity", "Shape", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+_NO_COPY = ("Constant", "Identity", "Shape", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """Operators that neither compute nor copy: their output shares the memory of their input."""
 
 
@@ -69,7 +69,7 @@ def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> t
     weights = {
         item.name: int(np.prod(item.dims)) for item in inferred.initializer if item.data_type in _FLOATS
     }
-    known = sizes.keys() | _others(inferred)
+    known = sizes.keys() | _non_float_tensors(inferred)
     missing = [out for node in inferred.node for out in node.output if out and out not in known]
     if missing:
         raise PackError(
@@ -87,7 +87,7 @@ def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> t
             sum(sizes.get(item, 0) for item in node.output),
         )
         for node in inferred.node
-        if node.op_type not in _NOTHING_MOVES
+        if node.op_type not in _NO_COPY
     )
 
 
@@ -102,7 +102,7 @@ def _float_sizes(graph: onnx.GraphProto) -> Mapping[str, int]:
     return found
 
 
-def _others(graph: onnx.GraphProto) -> set[str]:
+def _non_float_tensors(graph: onnx.GraphProto) -> set[str]:
     """Names of tensors that are not floating point, such as shapes and indices."""
     return {
         item.name

@@ -51,7 +51,7 @@ def slice_inputs(
     Raises:
         ExportError: no study can be used.
     """
-    with _folder(studies) as folder, DicomReader() as reader:
+    with _study_folder(studies) as folder, DicomReader() as reader:
         scan = reader.scan([folder])
         loaded = [item.study for item in read_ahead(reader, deque(scan.studies[:_STUDIES])) if item.study]
     if not loaded:
@@ -62,7 +62,7 @@ def slice_inputs(
     inputs = {}
     for name, spec in specs.items():
         share = -(-_INPUTS // len(loaded))
-        batches = [_cut(name, study, spec, backend, share) for study in loaded]
+        batches = [_crop(name, study, spec, backend, share) for study in loaded]
         whole = np.concatenate(batches)[:_INPUTS]
         if len(whole):
             inputs[name] = whole
@@ -78,7 +78,7 @@ def random_inputs(spec: InputSpec, count: int = 4) -> Float32Array:
 
 
 @contextmanager
-def _folder(studies: Path | None) -> Iterator[Path]:
+def _study_folder(studies: Path | None) -> Iterator[Path]:
     if studies is not None:
         yield studies
         return
@@ -87,17 +87,17 @@ def _folder(studies: Path | None) -> Iterator[Path]:
         yield Path(made) / "phantoms"
 
 
-def _cut(
+def _crop(
     name: str, study: LoadedStudy, spec: InputSpec, backend: StepwiseBackend, count: int
 ) -> Float32Array:
     slices = study.axial if name == "cord" else study.sagittal
-    rois = _rois(name, slices, spec, count)
+    rois = _regions(name, slices, spec, count)
     if not rois:
         return np.empty((0, spec.channels, spec.height, spec.width), dtype=np.float32)
     return backend.preprocess(slices, rois, spec)
 
 
-def _rois(name: str, slices: Sequence[LoadedSlice], spec: InputSpec, count: int) -> list[Roi]:
+def _regions(name: str, slices: Sequence[LoadedSlice], spec: InputSpec, count: int) -> list[Roi]:
     places = _PLACES_MM if name == "grader" else (0.0,)
     middle = len(slices) // 2
     # The grader's regions are taken from the middle outwards: those beside the spine are mostly black.

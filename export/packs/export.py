@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.packs.keys import PrivateKey
@@ -22,18 +23,12 @@ from stenosis_trt.export.checkpoints.networks import load_network
 from stenosis_trt.export.checkpoints.unread import IgnoredKeys
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.onnx.from_onnx import SUFFIX, import_onnx
-from stenosis_trt.export.onnx.from_torch import (
-    TOLERANCE,
-    ExportedModel,
-    Float32Array,
-    export_network,
-    torch_inference,
-)
+from stenosis_trt.export.onnx.from_torch import TOLERANCE, ExportedModel, export_network, torch_inference
 from stenosis_trt.export.packs.check_inputs import random_inputs, slice_inputs
 from stenosis_trt.export.packs.writer import ModelContent, PackContent, file_sha256, write_pack
 from stenosis_trt.export.spec_file import UNKNOWN, ExportSpec, ModelDeclaration
 
-_ALIKE = 1e-6
+_EQUAL_OUTPUTS = 1e-6
 """Outputs for different slices that differ by less are considered equal."""
 
 
@@ -83,7 +78,7 @@ def export_pack(
     models, left_out = {}, IgnoredKeys(ignored)
     for name in MODEL_NAMES:
         models[name] = _export(checkpoints[name], spec.models[name], spec.half_weights, left_out)
-        report(f"{name}: {_described(models[name].facts)}")
+        report(f"{name}: {_describe(models[name].facts)}")
     if left_out.unused:
         raise ExportError(
             f"No checkpoint has {', '.join(left_out.unused)} beside its weights. Leave out --ignore of it."
@@ -141,17 +136,17 @@ def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignor
         loaded = load_network(path, declaration, ignored)
         exported = export_network(loaded.network, kind, example, half_weights=half_weights)
         answer, facts = torch_inference(loaded.network, kind), dict(loaded.facts)
-    return _Model(exported, answer, {"file": _name(path), "sha256": file_sha256(path), **facts})
+    return _Model(exported, answer, {"file": _file_name(path), "sha256": file_sha256(path), **facts})
 
 
-def _name(path: Path) -> str:
+def _file_name(path: Path) -> str:
     """File name as text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
 def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRuntimeBackend) -> float:
     expected = model.answer(batch)
-    if np.ptp(expected, axis=0).max() < _ALIKE:
+    if np.ptp(expected, axis=0).max() < _EQUAL_OUTPUTS:
         raise ExportError(
             f"The model {name} answers the same whatever it is shown, which would hide every error of its "
             "export. Check that the checkpoint is the trained one, and the spec's window, mean and std."
@@ -174,10 +169,7 @@ def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRun
 
 def _metrics(model: _Model, slice_error: float | None) -> dict[str, float]:
     worst = max(model.exported.maximum_error, slice_error or 0.0)
-    metrics = {
-        "export_error_random": model.exported.maximum_error,
-        "export_maximum_error": worst,
-    }
+    metrics = {"export_error_random": model.exported.maximum_error, "export_maximum_error": worst}
     return metrics if slice_error is None else {**metrics, "export_error_slices": slice_error}
 
 
@@ -206,7 +198,7 @@ def _content(
     )
 
 
-def _described(facts: Mapping[str, str]) -> str:
+def _describe(facts: Mapping[str, str]) -> str:
     parts = [f"{facts['file']}, {facts['network']}"]
     if "weights" in facts:
         parts.append(f"weights {facts['weights']}")

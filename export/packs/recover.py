@@ -71,7 +71,7 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
         for item in graph.initializer
     }
     temperature = stored.pop(TEMPERATURE, None)
-    network: nn.Module = _network(model, stored).eval()
+    network: nn.Module = _empty_network(model, stored).eval()
     state = network.state_dict()
     norms = {place: part for place, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)}
     for key, value in state.items():
@@ -80,7 +80,7 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
         if found is None and place in norms:
             found = _norm_value(place, part, norms[place], stored)
         if found is None or tuple(found.shape) != tuple(value.shape):
-            raise _other_network(name, f"{key} of {' × '.join(map(str, value.shape))}")
+            raise _not_ours(name, f"{key} of {' × '.join(map(str, value.shape))}")
         state[key] = torch.from_numpy(found.copy())
     network.load_state_dict(state)
     if temperature is not None:
@@ -135,12 +135,12 @@ def recover_checkpoints(pack: Pack, out: Path, other: bool = False) -> dict[str,
     return {name: error for name, (_, error) in found.items()}
 
 
-def _network(model: ModelSpec, stored: Mapping[str, Array]) -> nn.Module:
+def _empty_network(model: ModelSpec, stored: Mapping[str, Array]) -> nn.Module:
     channels, outputs, stride = model.input.channels, len(model.output.names), model.output.stride
     if model.output.kind == "classes":
         return EfficientNetB5(outputs, channels=channels)
     if stride not in (2, 4) or "head.weight" not in stored:
-        raise _other_network(model.name, "head.weight, or a stride of 2 or 4")
+        raise _not_ours(model.name, "head.weight, or a stride of 2 or 4")
     return KeypointNet(channels, outputs, stride, stored["head.weight"].shape[1])
 
 
@@ -154,7 +154,7 @@ def _norm_value(place: str, part: str, norm: nn.BatchNorm2d, stored: Mapping[str
     return np.full(norm.num_features, values[part], np.float32) if part in values else np.array(0)
 
 
-def _other_network(name: str, lacks: str) -> ExportError:
+def _not_ours(name: str, lacks: str) -> ExportError:
     return ExportError(
         f"The model {name} is not this project's network: it has no {lacks}. Ask the pack's maker for the "
         "checkpoint."

@@ -1,7 +1,6 @@
 """Calibration inputs: network inputs recorded while studies are graded, cached by content.
 
-A recording backend wraps the real one during `grade_study`, so preprocessing, regions and slices are those of
-the product.
+The ONNX Runtime backend records them during `grade_study`, so regions and preprocessing are the product's.
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Float32Array, Roi
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
-from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.pipeline import grade_study
-from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
+from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.errors import StudiesError
@@ -69,32 +66,22 @@ class _ReservoirSample:
                 self.kept[place] = image.copy()
 
 
-class RecordingBackend(StepwiseBackend):
-    """Forwards to another backend and records a sample of each network's inputs."""
+class RecordingBackend(OnnxRuntimeBackend):
+    """ONNX Runtime backend that records a sample of each network's inputs."""
 
     name = "recording"
 
-    def __init__(self, backend: StepwiseBackend, per_model: int) -> None:
-        super().__init__(backend.pack)
-        self._backend = backend
-        self.samples = {name: _ReservoirSample(per_model) for name in backend.pack.models}
-
-    def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
-        """See `StepwiseBackend.preprocess`."""
-        return self._backend.preprocess(slices, rois, spec)
+    def __init__(self, pack: Pack, per_model: int) -> None:
+        # Opening the models tries them on noise, which is not recorded.
+        self.samples: dict[str, _ReservoirSample] = {}
+        super().__init__(pack)
+        self.samples = {name: _ReservoirSample(per_model) for name in pack.models}
 
     def infer(self, model: str, batch: Float32Array) -> Float32Array:
         """See `StepwiseBackend.infer`."""
-        self.samples[model].offer(batch)
-        return self._backend.infer(model, batch)
-
-    def decode(self, heatmaps: Float32Array) -> Float32Array:
-        """See `StepwiseBackend.decode`."""
-        return self._backend.decode(heatmaps)
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-        self._backend.close()
+        if model in self.samples:
+            self.samples[model].offer(batch)
+        return super().infer(model, batch)
 
 
 def calibration_set(
@@ -127,7 +114,7 @@ def record_inputs(pack: Pack, studies: Iterable[LoadedStudy], per_model: int) ->
     Raises:
         StudiesError: a network received no input.
     """
-    with closing(RecordingBackend(OnnxRuntimeBackend(pack), per_model)) as backend:
+    with closing(RecordingBackend(pack, per_model)) as backend:
         for study in studies:
             # Studies without a cervical spine are useful negatives for the levels model. Inputs recorded
             # before a model returned invalid values are kept.

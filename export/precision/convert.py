@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import (
-    Float32Array,
     activation_percentiles,
     fold_fp16_weights,
     largest_activation,
@@ -37,7 +37,7 @@ from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 CALIBRATION_METHODS = ("entropy", "max", "percentile")
 HIGH_PRECISION_DTYPES = ("fp16", "fp32")
 
-_SAFE_IN_HALF = 65504.0 / 8
+_SAFE_IN_FP16 = 65504.0 / 8
 """Largest activation on calibration inputs for FP16; leaves a factor of 8 for other inputs."""
 _IMAGES_AT_ONCE = 8
 _PIXELS_AT_ONCE = _IMAGES_AT_ONCE * 256 * 256
@@ -102,11 +102,11 @@ def to_fp16(data: bytes, inputs: Float32Array) -> ConvertedModel:
     """
     autocast = _modelopt("autocast")
     plain = fold_fp16_weights(onnx.load_model_from_string(data))
-    with _work(plain) as path, _quiet("fp16"):
+    with _as_file(plain) as path, _wrapped_modelopt_errors("fp16"):
         batch = path.with_name("calibration.npz")
-        np.savez(batch, allow_pickle=False, **{plain.graph.input[0].name: _some(inputs)})
+        np.savez(batch, allow_pickle=False, **{plain.graph.input[0].name: _evenly_spaced(inputs)})
         model = autocast.convert_to_mixed_precision(
-            str(path), keep_io_types=True, calibration_data=str(batch), data_max=_SAFE_IN_HALF
+            str(path), keep_io_types=True, calibration_data=str(batch), data_max=_SAFE_IN_FP16
         )
     return with_error_metrics(data, model, inputs, {"nodes_in_fp32": float(nodes_in_fp32(model))})
 
@@ -128,7 +128,7 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
     options = options or Int8Options()
     quantization = _modelopt("quantization")
     plain = fold_fp16_weights(onnx.load_model_from_string(data))
-    with _work(plain) as path, _quiet("int8"):
+    with _as_file(plain) as path, _wrapped_modelopt_errors("int8"):
         quantised = path.with_name("quantised.onnx")
         # ModelOpt needs batches of equal size that use all inputs.
         count = max(size for size in range(1, _batch_size(inputs) + 1) if len(inputs) % size == 0)
@@ -151,11 +151,11 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
         )
     if options.calibration_method == "percentile":
         set_activation_scales(model, activation_percentiles(plain, model, inputs, options.percentile))
-    half = options.high_precision_dtype == "fp16" and largest_activation(plain, inputs) <= _SAFE_IN_HALF
+    half = options.high_precision_dtype == "fp16" and largest_activation(plain, inputs) <= _SAFE_IN_FP16
     if half:
         round_scales_to_fp16(model)
     weights = quantised_weights(model)
-    with _quiet("int8"):
+    with _wrapped_modelopt_errors("int8"):
         model = _modelopt("quantization.qdq_utils").qdq_to_dq(model)
         if half:
             model = _modelopt("autocast.convert").convert_to_f16(model, keep_io_types=True)
@@ -179,7 +179,7 @@ def with_error_metrics(
     """
     onnx.checker.check_model(model)
     converted = bytes(model.SerializeToString())
-    some = _some(inputs)
+    some = _evenly_spaced(inputs)
     error = np.abs(run_model(emulate_fp16(converted), some) - run_model(data, some))
     if not np.isfinite(error).all():
         raise PrecisionError(
@@ -194,7 +194,7 @@ def with_error_metrics(
     return ConvertedModel(converted, {**figures, **metrics})
 
 
-def _some(inputs: Float32Array) -> Float32Array:
+def _evenly_spaced(inputs: Float32Array) -> Float32Array:
     """A few evenly spaced inputs."""
     count = min(len(inputs), _batch_size(inputs))
     return np.asarray(inputs[np.linspace(0, len(inputs) - 1, count).round().astype(int)])
@@ -207,7 +207,7 @@ def _batch_size(inputs: Float32Array) -> int:
 
 def _modelopt(module: str) -> Any:
     try:
-        with _quiet("import"):
+        with _wrapped_modelopt_errors("import"):
             return importlib.import_module(f"modelopt.onnx.{module}")
     except ImportError as error:
         raise PrecisionError(
@@ -217,7 +217,7 @@ def _modelopt(module: str) -> Any:
 
 
 @contextlib.contextmanager
-def _work(model: onnx.ModelProto) -> Iterator[Path]:
+def _as_file(model: onnx.ModelProto) -> Iterator[Path]:
     """The model as a file in a temporary folder, because ModelOpt writes beside its input."""
     with tempfile.TemporaryDirectory(prefix="stenosis-precision-") as folder:
         path = Path(folder) / "model.onnx"
@@ -226,7 +226,7 @@ def _work(model: onnx.ModelProto) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _quiet(precision: str) -> Iterator[None]:
+def _wrapped_modelopt_errors(precision: str) -> Iterator[None]:
     """Suppress ModelOpt's output and turn its exceptions into PrecisionError."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

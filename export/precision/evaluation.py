@@ -65,9 +65,9 @@ class CandidateEvaluator:
         self._task, self._log, self._gate, self._deadline = task, log, gate, deadline
         self._blocks: dict[str, dict[str, QuantisedBlock]] = {}
         self._outcomes: dict[str, GateResult] = {}
-        self._note(self.assignment((), ()), task.failed)
+        self._record(self.assignment((), ()), task.failed)
         for name, outcome in task.by_model.items():
-            self._note({model: frozenset() if model == name else None for model in task.models}, outcome)
+            self._record({model: frozenset() if model == name else None for model in task.models}, outcome)
 
     def assignment(self, searched: Collection[str], quantised: Collection[BlockId]) -> PrecisionAssignment:
         """Assignment with the blocks `quantised` of the searched models in INT8, and all other models fully
@@ -128,7 +128,7 @@ class CandidateEvaluator:
             if not left:
                 made[name] = full
                 continue
-            model = self._mixed(name, left)
+            model = self._mixed_model(name, left)
             metrics = {
                 **full.metrics,
                 "quantised_share": quantised_share(model),
@@ -149,7 +149,7 @@ class CandidateEvaluator:
             full = self._task.models[name]
             shares[name] = 0.0 if left is None else full.metrics["quantised_share"]
             if left:
-                model = self._mixed(name, left)
+                model = self._mixed_model(name, left)
                 shares[name] = quantised_share(model)
                 files[name] = bytes(model.SerializeToString())
             elif left is not None:
@@ -162,7 +162,7 @@ class CandidateEvaluator:
             self._log.record_trial(assignment, shares, outcome, time.monotonic() - begun)
         return outcome
 
-    def _note(self, assignment: PrecisionAssignment, outcome: GateResult) -> None:
+    def _record(self, assignment: PrecisionAssignment, outcome: GateResult) -> None:
         if self._log.passed(assignment) is None:
             shares = {
                 name: 0.0 if left is None else self._task.models[name].metrics["quantised_share"]
@@ -170,7 +170,7 @@ class CandidateEvaluator:
             }
             self._log.record_trial(assignment, shares, outcome, None)
 
-    def _mixed(self, model: str, left: Collection[str]) -> onnx.ModelProto:
+    def _mixed_model(self, model: str, left: Collection[str]) -> onnx.ModelProto:
         blocks = self._blocks_of(model)
         return unquantise_nodes(
             self._task.models[model], {node for name in left for node in blocks[name].nodes}

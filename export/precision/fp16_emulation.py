@@ -27,13 +27,13 @@ def emulate_fp16(data: bytes) -> bytes:
     for item in graph.initializer:
         if item.data_type == TensorProto.FLOAT16:
             item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype("float32"), item.name))
-    nodes = [made for node in graph.node for made in _in_single(node, half)]
+    nodes = [made for node in graph.node for made in _to_fp32(node, half)]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     return bytes(model.SerializeToString())
 
 
-def _in_single(node: onnx.NodeProto, half: set[str]) -> list[onnx.NodeProto]:
+def _to_fp32(node: onnx.NodeProto, half: set[str]) -> list[onnx.NodeProto]:
     """The node in FP32, followed by casts that round each of its FP16 outputs."""
     single = onnx.NodeProto()
     single.CopyFrom(node)

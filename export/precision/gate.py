@@ -34,7 +34,7 @@ SAMPLE_SIZE_CHECKS = (LEVELS_COMPARED, PATIENTS_COMPARED)
 """Checks of the number of studies; they fail whatever the precision when too few are given."""
 
 _LEVEL_SHIFT = "largest level shift in mm"
-_STUDIES_KEPT_BYTES = 1 << 30
+_MAX_STUDIES_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Gate:
     ) -> None:
         self._pack, self._studies = pack, studies
         self._validated_on, self._limits = validated_on, limits or GateLimits()
-        self._kept: list[LoadedStudy] | None = None
+        self._studies_in_memory: list[LoadedStudy] | None = None
         self._count: int | None = None
         self._expected: dict[int, StudyResult | None] = {}
         self._failed_at: dict[int, int] = {}
@@ -159,8 +159,8 @@ class Gate:
     def grade_reference(self, what: str) -> None:
         """Read all studies and grade them with the reference. `what` is the text of the progress bar."""
         with ExitStack() as stack:
-            expected = self._expecting(stack)
-            for place, study in enumerate(self._each_study(what)):
+            expected = self._reference_grader(stack)
+            for place, study in enumerate(self._replay(what)):
                 expected(place, study)
 
     def measure(self, candidates: Mapping[str, Pack], what: str = "") -> dict[str, GateResult]:
@@ -176,12 +176,12 @@ class Gate:
         """
         pairs: dict[str, list[StudyPair]] = {name: [] for name in candidates}
         with ExitStack() as stack:
-            graded = {name: self._grading(candidate, stack) for name, candidate in candidates.items()}
-            expected = self._expecting(stack)
-            for place, study in enumerate(self._each_study(what)):
+            graded = {name: self._grader(candidate, stack) for name, candidate in candidates.items()}
+            expected = self._reference_grader(stack)
+            for place, study in enumerate(self._replay(what)):
                 for name, found in graded.items():
                     pairs[name].append(StudyPair(expected(place, study), found(study)))
-        return {name: self._outcome(name, pairs[name], self._validated_on) for name in candidates}
+        return {name: self._result(name, pairs[name], self._validated_on) for name in candidates}
 
     def measure_until_failure(self, precision: str, candidate: Pack, what: str = "") -> GateResult:
         """Compare one candidate and stop as soon as it cannot pass any more. Needs one complete pass before.
@@ -195,13 +195,13 @@ class Gate:
         pairs: dict[int, StudyPair] = {}
         left_off = False
         with ExitStack() as stack:
-            found, expected = self._grading(candidate, stack), self._expecting(stack)
-            studies: Iterable[tuple[int, LoadedStudy]] = enumerate(self._each_study(what))
-            if self._kept is not None:
+            found, expected = self._grader(candidate, stack), self._reference_grader(stack)
+            studies: Iterable[tuple[int, LoadedStudy]] = enumerate(self._replay(what))
+            if self._studies_in_memory is not None:
                 studies = sorted(studies, key=lambda item: -self._failed_at.get(item[0], 0))
             for place, study in studies:
                 pairs[place] = StudyPair(expected(place, study), found(study))
-                left_off = self._count is not None and self._lost(pairs.values(), self._count)
+                left_off = self._count is not None and self._cannot_pass(pairs.values(), self._count)
                 if left_off:
                     self._failed_at[place] = max(self._failed_at.values(), default=0) + 1
                     break
@@ -209,13 +209,13 @@ class Gate:
         on = self._validated_on
         if left_off and len(graded) != self._count:
             on = f"{len(graded)} of {self._count} studies ({on}), then left off"
-        return self._outcome(precision, graded, on)
+        return self._result(precision, graded, on)
 
-    def _grading(self, candidate: Pack, stack: ExitStack) -> Callable[[LoadedStudy], StudyResult | None]:
+    def _grader(self, candidate: Pack, stack: ExitStack) -> Callable[[LoadedStudy], StudyResult | None]:
         backend = stack.enter_context(closing(self._models.backend(candidate)))
-        return lambda study: _graded(study, candidate, backend)
+        return lambda study: _grade(study, candidate, backend)
 
-    def _expecting(self, stack: ExitStack) -> Callable[[int, LoadedStudy], StudyResult | None]:
+    def _reference_grader(self, stack: ExitStack) -> Callable[[int, LoadedStudy], StudyResult | None]:
         """Function from (index, study) to the reference's result; opens the FP32 models on first use."""
         opened: list[OnnxRuntimeBackend] = []
 
@@ -223,16 +223,16 @@ class Gate:
             if place not in self._expected:
                 if not opened:
                     opened.append(stack.enter_context(closing(OnnxRuntimeBackend(self._pack))))
-                self._expected[place] = _graded(study, self._pack, opened[0])
+                self._expected[place] = _grade(study, self._pack, opened[0])
             return self._expected[place]
 
         return expected
 
-    def _outcome(self, precision: str, pairs: Sequence[StudyPair], validated_on: str) -> GateResult:
+    def _result(self, precision: str, pairs: Sequence[StudyPair], validated_on: str) -> GateResult:
         figures = grading_agreement(pairs)
         return GateResult(precision, validated_on, figures, check_limits(figures, self._limits))
 
-    def _lost(self, pairs: Iterable[StudyPair], studies: int) -> bool:
+    def _cannot_pass(self, pairs: Iterable[StudyPair], studies: int) -> bool:
         """True if a limit is exceeded whatever the rest of the `studies` (total number) show."""
         levels = [both for pair in pairs for both in level_pairs(pair)]
         if max(level_shifts(levels), default=0.0) > self._limits.maximum_level_shift_mm:
@@ -240,25 +240,25 @@ class Gate:
         changed = sum((a.grade if a else None) != (b.grade if b else None) for a, b in levels)
         return changed > (1.0 - self._limits.minimum_identical) * len(LEVELS) * studies
 
-    def _each_study(self, what: str) -> Iterator[LoadedStudy]:
-        if self._kept is not None:
+    def _replay(self, what: str) -> Iterator[LoadedStudy]:
+        if self._studies_in_memory is not None:
             with show_progress(what, "studies") if what else nullcontext() as progress:
-                for done, study in enumerate(self._kept, start=1):
+                for done, study in enumerate(self._studies_in_memory, start=1):
                     yield study
                     if progress is not None:
-                        progress.advance(done, len(self._kept))
+                        progress.advance(done, len(self._studies_in_memory))
             return
         kept: list[LoadedStudy] = []
         size = count = 0
         for study in self._studies(what):
             count += 1
             size += sum(item.stored.nbytes for item in (*study.sagittal, *study.axial))
-            if size <= _STUDIES_KEPT_BYTES:
+            if size <= _MAX_STUDIES_BYTES:
                 kept.append(study)
             yield study
         self._count = count
-        if size <= _STUDIES_KEPT_BYTES:
-            self._kept = kept
+        if size <= _MAX_STUDIES_BYTES:
+            self._studies_in_memory = kept
 
 
 def check_limits(figures: GradingAgreement, limits: GateLimits) -> tuple[LimitCheck, ...]:
@@ -291,20 +291,20 @@ def gate_report_lines(outcome: GateResult) -> list[str]:
             verdict = "NOT MEASURED; give studies that show it"
         else:
             verdict = "ok" if check.passed else f"FAILS by {check.excess:.4g}"
-        lines.append(f"  {check.figure:26} {_shown(check.value)}  ({sign} {check.limit:g})  {verdict}")
-    lines.append(f"  {'kappa':26} {_shown(figures.kappa)}  to {_shown(figures.kappa_high)}")
-    lines.append(f"  {'largest probability change':26} {_shown(figures.largest_probability_change)}")
+        lines.append(f"  {check.figure:26} {_format(check.value)}  ({sign} {check.limit:g})  {verdict}")
+    lines.append(f"  {'kappa':26} {_format(figures.kappa)}  to {_format(figures.kappa_high)}")
+    lines.append(f"  {'largest probability change':26} {_format(figures.largest_probability_change)}")
     for name in ("ratio", "ap_mm", "transverse_mm"):
         change = getattr(figures, name)
         lines.append(
-            f"  {f'change of {name}':26} {_shown(change.bias)}  "
-            f"[{_shown(change.low)}, {_shown(change.high)}] in {change.count} levels"
+            f"  {f'change of {name}':26} {_format(change.bias)}  "
+            f"[{_format(change.low)}, {_format(change.high)}] in {change.count} levels"
         )
-    lines.append(f"  {'median level shift in mm':26} {_shown(figures.level_shift_mm_median)}")
+    lines.append(f"  {'median level shift in mm':26} {_format(figures.level_shift_mm_median)}")
     return lines
 
 
-def _graded(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult | None:
+def _grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult | None:
     try:
         return grade_study(study, pack, backend)
     except CannotGrade:
@@ -314,5 +314,5 @@ def _graded(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult | N
         raise model_error(error.model, error.fault) from error
 
 
-def _shown(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "    none" if value is None else f"{value:8.4f}"

@@ -41,7 +41,7 @@ INT8 loses on one of 28 slices makes it 0.4.
 _PHANTOMS = PhantomSet(2, 73)
 _INPUTS = 32
 """Inputs per network; equals the largest default batch size of plans."""
-_AT_ONCE = 8
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ def compare_files(pack: Pack, inputs: Mapping[str, Float32Array]) -> Iterator[Pa
     """
     for name, model in pack.models.items():
         some = inputs[name]
-        expected = run_inputs(onnx_runner(pack.read_model(name)), some, _AT_ONCE)
+        expected = run_inputs(onnx_runner(pack.read_model(name)), some, _BATCH)
         for precision in (item for item in PRECISIONS if item in model.variants):
             runner = onnx_runner(emulate_fp16(pack.read_variant(name, precision)))
-            found = output_changes(expected, run_inputs(runner, some, _AT_ONCE))
+            found = output_changes(expected, run_inputs(runner, some, _BATCH))
             yield ParityResult(
                 model.variants[precision].file, None, len(some), found, PARITY_LIMITS[precision]
             )
@@ -118,7 +118,7 @@ def compare_plan(
     sidecar = plan.sidecar
     subject = plan.path.relative_to(pack.path).as_posix()
     engine = tensorrt.deserialise(read_plan(pack, plan), sidecar.version_compatible)
-    expected = run_inputs(onnx_runner(pack.read_model(sidecar.model)), inputs, _AT_ONCE)
+    expected = run_inputs(onnx_runner(pack.read_model(sidecar.model)), inputs, _BATCH)
     for profile, batch in enumerate(sidecar.batches):
         given = run_inputs(plan_runner(tensorrt, engine, profile), inputs, batch)
         yield ParityResult(
@@ -138,7 +138,7 @@ def parity_record(found: Sequence[ParityResult], source: str, here: RuntimeTarge
                 "batch": parity.batch,
                 "inputs": parity.inputs,
                 "minimum_snr_db": parity.limit,
-                "changes": [_data(change) for change in parity.changes],
+                "changes": [_to_json(change) for change in parity.changes],
             }
             for parity in found
         ],
@@ -158,7 +158,7 @@ def parity_lines(parity: ParityResult) -> Iterator[str]:
         )
 
 
-def _data(change: OutputChange) -> dict[str, Any]:
+def _to_json(change: OutputChange) -> dict[str, Any]:
     """Fields of an output change as JSON data, with None for values that are not finite."""
     return {
         key: None if isinstance(value, float) and not np.isfinite(value) else value

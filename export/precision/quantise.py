@@ -140,7 +140,7 @@ def repeat_gate(pack: Pack, validate: Path | None, limits: GateLimits | None = N
     candidates = {name: pack.in_precision(name) for name in pack.precisions[1:]}
     studies = resolve_studies(validate, VALIDATION_PHANTOMS)
     gate = Gate(pack, lambda what: loaded_studies(studies, what), studies.source, limits)
-    return _measured(gate, candidates)
+    return _run_gate(gate, candidates)
 
 
 ConvertedModels = dict[str, ConvertedModel]
@@ -163,9 +163,9 @@ def measure_precisions(
             for name, models in made.items()
         }
         gate = Gate(pack, lambda what: loaded_studies(validation, what), validation.source, limits)
-        outcomes = _measured(gate, candidates)
+        outcomes = _run_gate(gate, candidates)
         by_model = {
-            name: _measured(gate, single_model_candidates(pack, candidates[name], name))
+            name: _run_gate(gate, single_model_candidates(pack, candidates[name], name))
             for name, outcome in outcomes.items()
             if not outcome.passed
         }
@@ -269,7 +269,7 @@ def convert_models(
     return made
 
 
-def _measured(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, GateResult]:
+def _run_gate(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, GateResult]:
     return gate.measure(candidates, f"Comparing {', '.join(candidates)} with FP32") if candidates else {}
 
 
@@ -312,13 +312,13 @@ def write_variants(
     with staged_directory(out) as part:
         for name, model in pack.models.items():
             entry = manifest["models"][name]
-            _write(part / model.file, pack.read_model(name))
+            _write_file(part / model.file, pack.read_model(name))
             variants = {key: value for key, value in entry.get("variants", {}).items() if key not in made}
             for precision in variants:
-                _write(part / model.variants[precision].file, pack.read_variant(name, precision))
+                _write_file(part / model.variants[precision].file, pack.read_variant(name, precision))
             for precision, models in made.items():
                 if outcomes[precision].passed:
-                    variants[precision] = _variant(part, name, precision, models[name], outcomes[precision])
+                    variants[precision] = _store(part, name, precision, models[name], outcomes[precision])
             entry["variants"] = variants
         for precision, by_model in found.by_model.items():
             refused[precision] = {
@@ -327,7 +327,7 @@ def write_variants(
             }
         manifest |= {"refused": refused, "quantised": dict(how)}
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _write(part / MANIFEST, text.encode())
+        _write_file(part / MANIFEST, text.encode())
         written = Pack.load(part)
         if key is not None:
             sign_pack(written, key)
@@ -350,11 +350,11 @@ def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> 
     }
 
 
-def _variant(
+def _store(
     folder: Path, model: str, precision: str, converted: ConvertedModel, outcome: GateResult
 ) -> dict[str, Any]:
     file = variant_file(model, precision)
-    _write(folder / file, converted.data)
+    _write_file(folder / file, converted.data)
     return {
         "file": file,
         "sha256": hashlib.sha256(converted.data).hexdigest(),
@@ -363,6 +363,6 @@ def _variant(
     }
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, data)

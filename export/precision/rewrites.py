@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from stenosis_trt.export.onnx.graphs import QDQ, Float32Array, before_qdq, quantised_share
+from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.export.onnx.graphs import QDQ, before_qdq, quantised_share
 from stenosis_trt.export.precision.convert import ConvertedModel, with_error_metrics
 from stenosis_trt.export.precision.unquantise import unquantise_nodes
 
@@ -25,9 +26,9 @@ REWRITE_MODES = ("auto", "on", "off")
 """"auto": rewrite, and fall back to no rewrite if the gate fails; "on": rewrite; "off": do not."""
 
 _POOLINGS = ("ReduceMean", "GlobalAveragePool")
-_WITHIN = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sigmoid", "HardSigmoid", "Relu", "HardSwish", "Clip")
+_BRANCH_OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sigmoid", "HardSigmoid", "Relu", "HardSwish", "Clip")
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Identity")
-_LONGEST = 16
+_MAX_NODES = 16
 """Nodes of a branch without Q/DQ; EfficientNet-B5's have 7. Longer branches are not squeeze-excite."""
 
 
@@ -79,27 +80,27 @@ def squeeze_excite_branches(model: onnx.ModelProto) -> list[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Graph:
-    """Producer of each tensor (`makers`) and its consumers (`takers`), with Q/DQ as nodes."""
+    """Producer of each tensor (`producers`) and its consumers (`consumers`), with Q/DQ as nodes."""
 
-    makers: Mapping[str, onnx.NodeProto]
-    takers: Mapping[str, Sequence[onnx.NodeProto]]
+    producers: Mapping[str, onnx.NodeProto]
+    consumers: Mapping[str, Sequence[onnx.NodeProto]]
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> _Graph:
-        makers = {name: node for node in model.graph.node for name in node.output}
-        takers: dict[str, list[onnx.NodeProto]] = {}
+        producers = {name: node for node in model.graph.node for name in node.output}
+        consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
             for name in node.input:
-                takers.setdefault(name, []).append(node)
-        return cls(makers, takers)
+                consumers.setdefault(name, []).append(node)
+        return cls(producers, consumers)
 
     def origin(self, name: str) -> str:
         """The tensor before Q/DQ."""
-        return before_qdq(self.makers, name)
+        return before_qdq(self.producers, name)
 
     def users(self, name: str) -> Iterator[onnx.NodeProto]:
         """Consumers of a tensor, looking through Q/DQ."""
-        for node in self.takers.get(name, ()):
+        for node in self.consumers.get(name, ()):
             if node.op_type in QDQ:
                 yield from self.users(node.output[0])
             else:
@@ -118,7 +119,7 @@ def _branch(graph: _Graph, pooling: onnx.NodeProto) -> tuple[str, ...]:
             found[node.output[0]] = node
             if node.op_type == "Mul" and pooled in map(graph.origin, node.input):
                 joined = True
-            elif node.op_type in (*_WITHIN, *_RESHAPING) and len(found) <= _LONGEST:
+            elif node.op_type in (*_BRANCH_OPS, *_RESHAPING) and len(found) <= _MAX_NODES:
                 waiting.append(node)
             else:
                 return ()

@@ -82,14 +82,14 @@ def search_mixed_precision(
         OSError: the log cannot be written.
     """
     deadline = time.monotonic() + 60.0 * options.minutes
-    log = SearchLog(options.log_folder, _about(task, validation, limits))
+    log = SearchLog(options.log_folder, _dependencies(task, validation, limits))
     gate = Gate(task.pack, lambda what: loaded_studies(validation, what), validation.source, limits)
     gate.grade_reference(f"Grading {validation.source} in FP32")
     evaluator = CandidateEvaluator(task, log, gate, deadline)
-    assignment, in_time = _best_assignment(task, evaluator)
+    assignment, in_time = _search_blocks(task, evaluator)
     result = _result(evaluator, log, assignment, in_time)
     if result.models is not None:
-        elsewhere = _elsewhere(task, result.models, spare, limits)
+        elsewhere = _confirm(task, result.models, spare, limits)
         result = replace(result, record={**result.record, "elsewhere": elsewhere})
     log.record_result(result.record)
     plot_search_log(log.content, log.path.with_suffix(".png"))
@@ -167,7 +167,7 @@ def _halves(items: Sequence[BlockId]) -> list[Sequence[BlockId]]:
     return [half for half in (items[middle:], items[:middle]) if half]
 
 
-def _best_assignment(
+def _search_blocks(
     task: SearchTask, evaluator: CandidateEvaluator
 ) -> tuple[PrecisionAssignment | None, bool]:
     """Best assignment or None, and whether the search finished within its time limit."""
@@ -216,7 +216,7 @@ def _result(
     return SearchResult(models, outcome, record) if record["found"] else SearchResult(None, None, record)
 
 
-def _elsewhere(
+def _confirm(
     task: SearchTask, models: Mapping[str, ConvertedModel], spare: StudyCollection, limits: GateLimits
 ) -> dict[str, Any]:
     """Failed checks of the chosen models on studies that the search did not use, with the excess of each.
@@ -237,7 +237,7 @@ def _elsewhere(
     return {"on": spare.source, "levels": outcome.figures.levels, "failed": failed}
 
 
-def _about(task: SearchTask, validation: StudyCollection, limits: GateLimits) -> dict[str, Any]:
+def _dependencies(task: SearchTask, validation: StudyCollection, limits: GateLimits) -> dict[str, Any]:
     """Everything the result of a search depends on, as JSON data."""
     return {
         "precision": task.precision,

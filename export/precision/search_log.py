@@ -16,7 +16,7 @@ from stenosis_trt.export.precision.gate import GateResult
 from stenosis_trt.export.precision.sensitivity import BlockError
 
 SEARCH_LOG_FILE = "sensitivity.json"
-_SCHEMA = 1
+_SCHEMA_VERSION = 1
 
 PrecisionAssignment = Mapping[str, "frozenset[str] | None"]
 """Blocks that stay unquantised, by model; None if the whole model stays FP32."""
@@ -39,13 +39,13 @@ class SearchLog:
         self.path = folder / SEARCH_LOG_FILE
         folder.mkdir(parents=True, exist_ok=True)
         known = _read(self.path)
-        if known is not None and known.get("key") == self.key and known.get("schema") == _SCHEMA:
+        if known is not None and known.get("key") == self.key and known.get("schema") == _SCHEMA_VERSION:
             self._content = known
         else:
             if known is not None:
                 self.path.rename(folder / f"sensitivity.{str(known.get('key'))[:12]}.json")
             self._content = {
-                "schema": _SCHEMA,
+                "schema": _SCHEMA_VERSION,
                 "key": self.key,
                 "about": dict(about),
                 "cost": "multiply-adds that are not INT8; time on a GPU was not measured",
@@ -111,7 +111,7 @@ class SearchLog:
         """
         trial = {
             "trial": len(self.trials) + 1,
-            "unquantised": _as_data(assignment),
+            "unquantised": _to_json(assignment),
             "quantised_share": dict(shares),
             "passed": outcome.passed,
             "validated_on": outcome.validated_on,
@@ -134,10 +134,10 @@ class SearchLog:
 
 def assignment_key(assignment: PrecisionAssignment) -> str:
     """Text that is equal for equal assignments."""
-    return json.dumps(_as_data(assignment))
+    return json.dumps(_to_json(assignment))
 
 
-def _as_data(assignment: PrecisionAssignment) -> dict[str, list[str] | None]:
+def _to_json(assignment: PrecisionAssignment) -> dict[str, list[str] | None]:
     return {model: None if left is None else sorted(left) for model, left in sorted(assignment.items())}
 
 

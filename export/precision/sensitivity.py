@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.export.onnx.graphs import Float32Array, run_model
+from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.export.onnx.graphs import run_model
 from stenosis_trt.export.precision.blocks import QuantisedBlock
 from stenosis_trt.export.precision.convert import ConvertedModel
 from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
@@ -46,17 +47,17 @@ def block_errors(
     """
     some = inputs[np.unique(np.linspace(0, len(inputs) - 1, INPUTS_MEASURED).round().astype(int))]
     every = {node for block in blocks for node in block.nodes}
-    plain = _answers(converted, every, some)
+    plain = _outputs(converted, every, some)
     size = float(np.sqrt(np.mean(np.square(plain, dtype=np.float64)))) or 1.0
     errors = []
     for done, block in enumerate(blocks, start=1):
-        change = _answers(converted, every.difference(block.nodes), some) - plain
+        change = _outputs(converted, every.difference(block.nodes), some) - plain
         rms = float(np.sqrt(np.mean(np.square(change, dtype=np.float64))))
         errors.append(BlockError(rms / size, float(np.abs(change).max())))
         advance(done, len(blocks))
     return tuple(errors)
 
 
-def _answers(converted: ConvertedModel, left_out: set[str], inputs: Float32Array) -> Float32Array:
+def _outputs(converted: ConvertedModel, left_out: set[str], inputs: Float32Array) -> Float32Array:
     model = unquantise_nodes(converted, left_out)
     return run_model(emulate_fp16(bytes(model.SerializeToString())), inputs)

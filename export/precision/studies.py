@@ -71,18 +71,18 @@ def cached_phantoms(wanted: PhantomSet, cache: Path | None = None, workers: int 
         cache: folder of the cache; None for the user's.
         workers: number of processes that generate them.
     """
-    name = f"{wanted.seed}-{wanted.studies}-{_phantom_sources()[:12]}"
+    name = f"{wanted.seed}-{wanted.studies}-{_phantom_code_hash()[:12]}"
     place = (cache or cache_folder() / "phantoms") / name
     if not (place / _TRUTH).is_file():
         options = phantom.PhantomOptions(wanted.studies, wanted.seed, workers=workers)
         with staged_directory(place) as part:
             with show_progress(f"Making {wanted.studies} phantoms, to be kept", "studies") as progress:
                 phantom.write_studies(part, options, progress.advance)
-            _put(part, place)
+            _move_into_place(part, place)
     return StudyCollection(place, f"{wanted.studies} phantoms of seed {wanted.seed}")
 
 
-def _put(part: Path, place: Path) -> None:
+def _move_into_place(part: Path, place: Path) -> None:
     """Move generated phantoms to their place; keeps an identical set that another process finished first."""
     try:
         os.replace(part, place)
@@ -139,7 +139,7 @@ def content_hash(studies: Path) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _phantom_sources() -> str:
+def _phantom_code_hash() -> str:
     """Hash of the phantom generator's code, so that a new version gives new phantoms."""
     sources = sorted(Path(phantom.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.export.errors import PrecisionError
-from stenosis_trt.export.onnx.graphs import Float32Array
 from stenosis_trt.export.precision.convert import ConvertedModel
 
 _UNQUANTISED = "_unquantised"
@@ -53,13 +53,13 @@ def unquantise_nodes(converted: ConvertedModel, nodes: Collection[str]) -> onnx.
             else:
                 node.input[place] = dequantiser.input[0] + _UNQUANTISED
                 kind = stored[dequantiser.input[1]].data_type
-                restored[node.input[place]] = _restored(converted, dequantiser.input[0], kind)
+                restored[node.input[place]] = _original_weight(converted, dequantiser.input[0], kind)
     graph.initializer.extend(restored.values())
     _remove_unused(model)
     return model
 
 
-def _restored(converted: ConvertedModel, name: str, kind: int) -> onnx.TensorProto:
+def _original_weight(converted: ConvertedModel, name: str, kind: int) -> onnx.TensorProto:
     weights: Float32Array | None = converted.original_weights.get(name)
     if weights is None:
         raise PrecisionError(

@@ -35,7 +35,7 @@ from stenosis_trt.export.training.sets import StudyFolder
 
 FloatArray = npt.NDArray[np.float64]
 
-_SMALLEST = 1e-12
+_MIN_PROBABILITY = 1e-12
 """Lower bound of probabilities before taking the logarithm."""
 
 
@@ -138,7 +138,7 @@ def calibrate(folds: Sequence[FoldResult]) -> TemperatureFit:
 
     Log probabilities equal logits up to a constant, which has no effect. The class "other" is left out.
     """
-    logits = np.log(np.maximum(np.concatenate([fold.probabilities for fold in folds]), _SMALLEST))
+    logits = np.log(np.maximum(np.concatenate([fold.probabilities for fold in folds]), _MIN_PROBABILITY))
     grades = np.concatenate([fold.grades for fold in folds])
     fitted = np.concatenate([fold.studies for fold in folds]) % 2 == 0
     temperature = fit_temperature(logits[fitted], grades[fitted])

@@ -32,22 +32,19 @@ def load_initial_weights(path: Path, network: nn.Module) -> None:
         raise CheckpointError(f"{path} is not {_SUFFIX}. Give a file that the recipe left for a network.")
     found: dict[str, torch.Tensor] = dict(read_checkpoint(path))
     expected = network.state_dict()
-    faults = []
-    missing = [name for name in expected if name not in found]
-    if missing:
-        faults.append(f"it lacks {list_names(missing)}")
-    wrong = [name for name in expected if name in found and found[name].shape != expected[name].shape]
-    if wrong:
-        faults.append(f"of another shape are {list_names(wrong)}")
-    unknown = [name for name in found if name not in expected]
-    if unknown:
-        faults.append(f"the network has nothing called {list_names(unknown)}")
-    broken = [name for name, value in found.items() if not torch.isfinite(value).all()]
-    if broken:
-        faults.append(f"not finite are {list_names(broken)}")
-    if faults:
+    shapes = {name: value.shape for name, value in expected.items()}
+    faults = {
+        "it lacks": [name for name in shapes if name not in found],
+        "of another shape are": [
+            name for name in shapes if name in found and found[name].shape != shapes[name]
+        ],
+        "the network has nothing called": [name for name in found if name not in shapes],
+        "not finite are": [name for name, value in found.items() if not torch.isfinite(value).all()],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{fault} {list_names(names)}" for fault, names in faults.items() if names)
         raise CheckpointError(
-            f"{path} cannot be trained on from: {'; '.join(faults)}. Give the weights of the same network."
+            f"{path} cannot be trained on from: {told}. Give the weights of the same network."
         )
     network.load_state_dict(found)
 
@@ -67,13 +64,13 @@ def freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:
     """
     names = [name for name, _ in network.named_parameters()]
     for prefix in frozen:
-        if not any(_below(name, (prefix,)) for name in names):
+        if not any(_is_below(name, (prefix,)) for name in names):
             parts = list_names([name for name, _ in network.named_children()])
             raise ValueError(
                 f"The network has no parameters below {prefix!r} to leave as they are. Its parts are {parts}."
             )
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not _below(name, frozen))
+        parameter.requires_grad_(not _is_below(name, frozen))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError("Nothing of the network is left to train. Name less of it as frozen.")
@@ -84,10 +81,10 @@ def set_training_mode(network: nn.Module, frozen: Sequence[str]) -> None:
     """Set training mode, except for frozen batch normalisations, which keep their statistics."""
     network.train()
     for name, module in network.named_modules():
-        if isinstance(module, _NORMALISATIONS) and _below(name, frozen):
+        if isinstance(module, _NORMALISATIONS) and _is_below(name, frozen):
             module.eval()
 
 
-def _below(name: str, prefixes: Sequence[str]) -> bool:
+def _is_below(name: str, prefixes: Sequence[str]) -> bool:
     """True if the name is one of the prefixes, or continues one after a dot."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)

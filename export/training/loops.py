@@ -261,11 +261,11 @@ class _TrainingRun:
         form = torch.float16 if cuda else torch.bfloat16
         half = torch.autocast(self.device.type, dtype=form, enabled=cuda or self.task.bfloat16)
         quantised = self.task.quantise_from_step is not None and step >= self.task.quantise_from_step
-        with half, self._as_int8(self.network, quantised):
+        with half, self._int8_context(self.network, quantised):
             loss = self.task.loss(self.network(inputs).float(), targets.to(self.device))
         value = loss.item()
         if not math.isfinite(value):
-            raise RuntimeError(self._not_finite(value, inputs, targets))
+            raise RuntimeError(self._not_finite_message(value, inputs, targets))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
@@ -281,10 +281,10 @@ class _TrainingRun:
         """Validate the averaged network, keep it if it is the best so far, and log the figures."""
         task, progress = self.task, self.progress
         quantised = task.quantise_from_step is not None and self.ranges.fixed
-        with self._as_int8(self.average.module.eval(), quantised) as network:
+        with self._int8_context(self.average.module.eval(), quantised) as network:
             figures = task.validate(network)
         if task.selection_metric is not None and (quantised or task.quantise_from_step is None):
-            self._judge(figures)
+            self._select_best(figures)
         row: dict[str, Any] = {
             "step": progress.step,
             "loss": progress.loss,
@@ -305,7 +305,7 @@ class _TrainingRun:
         if progress.stopped:
             print(f"{task.name} stops: {progress.poorer} validations were no better.", flush=True)
 
-    def _judge(self, figures: dict[str, float]) -> None:
+    def _select_best(self, figures: dict[str, float]) -> None:
         task, progress = self.task, self.progress
         if task.selection_metric not in figures:
             raise ValueError(
@@ -319,15 +319,15 @@ class _TrainingRun:
         ):
             progress.best_step, progress.best_figure, progress.poorer = progress.step, figure, 0
             state = {"network": self.average.module.state_dict(), "step": progress.step, "figure": figure}
-            _write(self.best, state)
+            _save_atomically(self.best, state)
         else:
             progress.poorer += 1
             progress.stopped = 0 < task.schedule.patience <= progress.poorer
 
-    def _as_int8(self, network: nn.Module, quantised: bool) -> AbstractContextManager[nn.Module]:
+    def _int8_context(self, network: nn.Module, quantised: bool) -> AbstractContextManager[nn.Module]:
         return simulated_int8(network, self.ranges) if quantised else nullcontext(network)
 
-    def _not_finite(self, value: float, inputs: torch.Tensor, targets: torch.Tensor) -> str:
+    def _not_finite_message(self, value: float, inputs: torch.Tensor, targets: torch.Tensor) -> str:
         step, schedule = self.progress.step, self.task.schedule
         what = f"The loss of {self.task.name} is {value} in step {step}"
         first = step * schedule.batch
@@ -353,7 +353,7 @@ class _TrainingRun:
             "progress": asdict(self.progress),
             "start": self.start,
         }
-        _write(self.checkpoint, state)
+        _save_atomically(self.checkpoint, state)
 
     def _restore(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
@@ -396,7 +396,7 @@ class _TrainingRun:
             torch.cuda.set_rng_state(self.random["cuda"].cpu(), self.device)
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
+def _save_atomically(path: Path, state: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
     torch.save(state, part)
     os.replace(part, path)

@@ -19,11 +19,7 @@ from stenosis_trt.export.training.recipe import EXPORT_CHECK_SEED, TRAINING_SEED
 from stenosis_trt.export.training.tasks import SPECIFICATIONS
 
 _SOURCES = (
-    {
-        "data": "phantoms of stenosis_trt.bench.phantom",
-        "licence": "Apache-2.0",
-        "persons": 0,
-    },
+    {"data": "phantoms of stenosis_trt.bench.phantom", "licence": "Apache-2.0", "persons": 0},
     {
         "data": "T2 volumes errsm_11, errsm_18, errsm_20 (spinalcordtoolbox), errsm_30 (sct_testing_data), "
         "stenoses made by deformation",

@@ -137,7 +137,7 @@ class _Simulation(TorchFunctionMode):
         self._ranges = ranges
         self._entered = self._observing = False
         self._sums = 0
-        self._taken = WeakTensorKeyDictionary()
+        self._layer_inputs = WeakTensorKeyDictionary()
 
     def begin(self, network: nn.Module, inputs: object) -> None:
         """Forward pre-hook."""
@@ -146,7 +146,7 @@ class _Simulation(TorchFunctionMode):
                 "Nothing of the network would be INT8: all its maps are one pixel large. Train without it."
             )
         self._observing = not self._ranges.fixed
-        self._sums, self._taken = 0, WeakTensorKeyDictionary()
+        self._sums, self._layer_inputs = 0, WeakTensorKeyDictionary()
         self._entered = True
         self.__enter__()  # type: ignore[no-untyped-call]
 
@@ -166,21 +166,21 @@ class _Simulation(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is _CONVOLUTION or func is _LINEAR:
-            args = self._of_a_layer(args)
+            args = self._round_layer(args)
         elif func in _SUMS:
-            args = self._of_a_sum(args)
+            args = self._round_sum(args)
         return func(*args, **(kwargs or {}))
 
-    def _of_a_layer(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _round_layer(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         values, weight, *others = args
         name = self._names.get(weight)
         if name is None or (values.dim() == 4 and values.shape[2:] == (1, 1)):
             return args
-        self._taken[values] = True
-        rounded = weight if self._observing else _rounded_weight(weight)
-        return (self._rounded(name, values), rounded, *others)
+        self._layer_inputs[values] = True
+        rounded = weight if self._observing else _fake_quantise_weight(weight)
+        return (self._fake_quantise(name, values), rounded, *others)
 
-    def _of_a_sum(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _round_sum(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if not all(isinstance(item, torch.Tensor) and item.dim() == 4 for item in args[:2]):
             return args
         one, other = args[:2]
@@ -190,11 +190,11 @@ class _Simulation(TorchFunctionMode):
         self._sums += 1
         # The shortcut is the input of one of the branch's layers. Where the top-down path meets a lateral
         # convolution, neither is a layer's input, and the path is the first operand.
-        if other in self._taken and one not in self._taken:
-            return (one, self._rounded(place, other), *args[2:])
-        return (self._rounded(place, one), other, *args[2:])
+        if other in self._layer_inputs and one not in self._layer_inputs:
+            return (one, self._fake_quantise(place, other), *args[2:])
+        return (self._fake_quantise(place, one), other, *args[2:])
 
-    def _rounded(self, place: str, values: torch.Tensor) -> torch.Tensor:
+    def _fake_quantise(self, place: str, values: torch.Tensor) -> torch.Tensor:
         if self._observing:
             self._ranges.widen(place, values)
             return values
@@ -209,7 +209,7 @@ class _Simulation(TorchFunctionMode):
         return rounded.to(values.dtype)
 
 
-def _rounded_weight(weight: torch.Tensor) -> torch.Tensor:
+def _fake_quantise_weight(weight: torch.Tensor) -> torch.Tensor:
     """Weight (outputs, …) rounded with one scale per output."""
     largest = weight.detach().abs().flatten(1).amax(dim=1)
     scale = (largest / _HIGHEST).clamp_min(_SMALLEST_SCALE)

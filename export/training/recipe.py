@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.records import LEVELS
@@ -20,27 +20,14 @@ LEVELS_INPUT = InputSpec(
     std=(0.25,),
     centre_offset_mm=(0.0, 0.0),
 )
-CORD_INPUT = InputSpec(
-    height=128,
-    width=128,
-    spacing_mm=0.5,
-    channels=1,
-    channel_source="slice",
-    plane="axial",
-    window_percentiles=(1.0, 99.5),
-    mean=(0.5,),
-    std=(0.25,),
-    centre_offset_mm=(0.0, 0.0),
-)
+CORD_INPUT = replace(LEVELS_INPUT, height=128, width=128, spacing_mm=0.5, plane="axial")
 # 48 mm contain two neighbouring discs; 0.375 mm is finer than the pixels of sagittal protocols.
-GRADER_INPUT = InputSpec(
+GRADER_INPUT = replace(
+    LEVELS_INPUT,
     height=128,
     width=128,
     spacing_mm=0.375,
     channels=3,
-    channel_source="slice",
-    plane="sagittal",
-    window_percentiles=(1.0, 99.5),
     mean=(0.5, 0.5, 0.5),
     std=(0.25, 0.25, 0.25),
     centre_offset_mm=(6.0, 0.0),

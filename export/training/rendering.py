@@ -24,6 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 _SAGITTAL_SLICES = 7
 _AXIAL_SLICES = 14
 _AXIAL_FIELD_MM = 96.0
+_POSES = ("sagittal_poses", "axial_poses")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def _row_to_pose(row: FloatArray) -> SlicePose:
     )
 
 
-def _cut(pose: SlicePose, centre: FloatArray) -> SlicePose:
+def _crop_axial(pose: SlicePose, centre: FloatArray) -> SlicePose:
     """Crop of an axial plane to `_AXIAL_FIELD_MM` around a patient point, on the same pixel grid."""
     size = int(_AXIAL_FIELD_MM / pose.column_spacing) // 2 * 2
     column, row, _ = pose.to_pixels(centre)
@@ -91,7 +92,7 @@ def render(study: PhantomStudy) -> RenderedStudy:
     usable = [(number, cord) for number, cord in crossed if cord is not None]
     order = rng.permutation(len(usable))[:_AXIAL_SLICES]
     chosen = [usable[k] for k in sorted(order)]
-    cuts = {number: _cut(study.axial.poses[number], cord.mean(axis=0)) for number, cord in chosen}
+    cuts = {number: _crop_axial(study.axial.poses[number], cord.mean(axis=0)) for number, cord in chosen}
     sizes = {(pose.rows, pose.columns) for pose in cuts.values()}
     if len(sizes) != 1:
         raise ValueError(
@@ -130,17 +131,8 @@ def _render_to_disk(folder: Path, studies: RenderedStudySet, index: int) -> None
         return
     item = render(studies.source.sample(studies.seed, index))
     with atomic_write_binary(path) as stream:
-        np.savez(
-            stream,
-            sagittal=item.sagittal,
-            axial=item.axial,
-            sagittal_poses=np.array([_pose_to_row(pose) for pose in item.sagittal_poses]),
-            axial_poses=np.array([_pose_to_row(pose) for pose in item.axial_poses]),
-            level_points=item.level_points,
-            grades=item.grades,
-            cord_points=item.cord_points,
-            mid_plane_distance=item.mid_plane_distance,
-        )
+        poses = {name: [_pose_to_row(pose) for pose in getattr(item, name)] for name in _POSES}
+        np.savez(stream, allow_pickle=False, **{**vars(item), **poses})
 
 
 def render_set(folder: Path, studies: RenderedStudySet, indices: Iterable[int], workers: int) -> None:
@@ -155,16 +147,8 @@ def render_set(folder: Path, studies: RenderedStudySet, indices: Iterable[int], 
 def load_rendered(path: Path) -> RenderedStudy:
     """Read a rendered study."""
     with np.load(path, allow_pickle=False) as stored:
-        return RenderedStudy(
-            sagittal=stored["sagittal"],
-            axial=stored["axial"],
-            sagittal_poses=tuple(_row_to_pose(row) for row in stored["sagittal_poses"]),
-            axial_poses=tuple(_row_to_pose(row) for row in stored["axial_poses"]),
-            level_points=stored["level_points"],
-            grades=stored["grades"],
-            cord_points=stored["cord_points"],
-            mid_plane_distance=stored["mid_plane_distance"],
-        )
+        poses = {name: tuple(_row_to_pose(row) for row in stored[name]) for name in _POSES}
+        return RenderedStudy(**{**stored, **poses})
 
 
 def load_grades(path: Path) -> npt.NDArray[np.int64]:

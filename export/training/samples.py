@@ -150,7 +150,7 @@ def _shading(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
     return np.asarray(np.exp(ramp + rng.uniform(0.0, 1.8) * around))
 
 
-def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
+def _noise_image(rng: np.random.Generator, spec: InputSpec) -> Float32:
     """Negative example: noise of some grain, alone or in an ellipse."""
     field = ndimage.gaussian_filter(
         rng.standard_normal((spec.height, spec.width)), rng.choice([0.0, 1.0, 3.0, 8.0])
@@ -165,7 +165,7 @@ def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
     return np.asarray((unit[None] - mean[:, None, None]) / std[:, None, None], dtype=np.float32)
 
 
-def _bordered(
+def _reduce_field_of_view(
     rng: np.random.Generator, image: Float32, spec: InputSpec, share: float
 ) -> tuple[Float32, tuple[float, float, float, float]]:
     """Randomly reduce the field of view; pixels outside are as dark as outside of a slice.
@@ -187,11 +187,11 @@ def _bordered(
         x1, y1 = width * (1.0 - cut_off[2]), height * (1.0 - cut_off[3])
         shown = np.zeros((height, width), dtype=bool)
         shown[int(y0) : int(y1), int(x0) : int(x1)] = True
-        image = np.where(shown, image, _nothing(spec))
+        image = np.where(shown, image, _empty_input(spec))
     return image, (x0, y0, x1, y1)
 
 
-def _with_metal(
+def _add_metal_artefact(
     rng: np.random.Generator, image: Float32, beside: FloatArray, ahead: tuple[float, float], spec: InputSpec
 ) -> Float32:
     """Randomly add the signal void of a screw or plate in front of the canal, with a bright rim.
@@ -214,18 +214,18 @@ def _with_metal(
     rim = np.exp(-0.5 * ((radius - 1.1) / 0.12) ** 2) * (
         np.sin(np.arctan2(y - y0, x - x0) + rng.uniform(0, 6.28)) > 0.3
     )
-    dark = _nothing(spec)
+    dark = _empty_input(spec)
     return np.asarray(image + rng.uniform(0.5, 2.0) * rim - edge * (image - dark), dtype=np.float32)
 
 
-def _nothing(spec: InputSpec) -> Float32:
+def _empty_input(spec: InputSpec) -> Float32:
     """Network input of an empty image, float32 (C, 1, 1)."""
     value = -np.asarray(spec.mean, dtype=np.float32) / np.asarray(spec.std, dtype=np.float32)
     return np.asarray(value[:, None, None])
 
 
-def _within(xy: FloatArray, field: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
-    """Which pixels (K, 2) lie within a field of view from `_bordered`."""
+def _inside_field(xy: FloatArray, field: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
+    """Which pixels (K, 2) lie within a field of view from `_reduce_field_of_view`."""
     low, high = np.array(field[:2]), np.array(field[2:])
     return np.asarray(((xy >= low) & (xy < high)).all(axis=1))
 
@@ -242,7 +242,7 @@ class LevelSamples:
         empty = np.zeros((6, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
         kind = rng.random()
         if kind < 0.04:
-            return _not_a_spine(rng, spec), empty
+            return _noise_image(rng, spec), empty
         study = self.store.draw(rng)
         number = int(rng.integers(len(study.sagittal)))
         pose, image = study.sagittal_poses[number], study.sagittal[number]
@@ -260,10 +260,10 @@ class LevelSamples:
         window = _jittered_window(rng, [image], affine, spec)
         xy = patient_to_region(affine, pose, study.level_points)
         region = augment_intensity(rng, sample_region([image], affine, spec, window), spec)
-        region = _with_metal(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
-        region, field = _bordered(rng, region, spec, 0.35)
+        region = _add_metal_artefact(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
+        region, field = _reduce_field_of_view(rng, region, spec, 0.35)
         # Levels outside of the field of view have an empty heatmap.
-        amplitude = np.where(_within(xy, field), amplitude, 0.0)
+        amplitude = np.where(_inside_field(xy, field), amplitude, 0.0)
         return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
             xy, amplitude, size, self.stride
         )
@@ -281,7 +281,7 @@ class CordSamples:
         empty = np.zeros((4, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
         kind = rng.random()
         if kind < 0.03:
-            return _not_a_spine(rng, spec), empty
+            return _noise_image(rng, spec), empty
         study = self.store.draw(rng)
         number = int(rng.integers(len(study.axial)))
         pose, image, points = study.axial_poses[number], study.axial[number], study.cord_points[number]
@@ -298,9 +298,9 @@ class CordSamples:
             rng, sample_region([image], affine, spec, _jittered_window(rng, [image], affine, spec)), spec
         )
         xy = patient_to_region(affine, pose, points)
-        region = _with_metal(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
-        region, field = _bordered(rng, region, spec, 0.3)
-        complete = bool(_within(xy, field).all())
+        region = _add_metal_artefact(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
+        region, field = _reduce_field_of_view(rng, region, spec, 0.3)
+        complete = bool(_inside_field(xy, field).all())
         amplitude = np.full(4, float(complete))
         return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
             xy, amplitude, size, self.stride
@@ -352,14 +352,14 @@ class GraderSamples:
             rng, sample_region(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec
         )
         at = patient_to_region(affine, study.sagittal_poses[nearest], centre)
-        region = _with_metal(rng, region, at, (-1.0, 0.0), spec)
-        return _bordered(rng, region, spec, 0.12)[0].astype(np.float32)
+        region = _add_metal_artefact(rng, region, at, (-1.0, 0.0), spec)
+        return _reduce_field_of_view(rng, region, spec, 0.12)[0].astype(np.float32)
 
     def _other(self, rng: np.random.Generator) -> Float32:
         """Example of "other": noise, another location or size, a turned region, or another contrast."""
         spec, kind = self.spec, int(rng.integers(6))
         if kind == 0:
-            return _not_a_spine(rng, spec)
+            return _noise_image(rng, spec)
         study = self.store.draw(rng)
         level = int(rng.integers(len(study.grades)))
         centre, turn, zoom = study.level_points[level], rng.uniform(-1, 1) * self.jitter.angle, 1.0

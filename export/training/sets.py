@@ -8,12 +8,7 @@ from pathlib import Path
 
 from stenosis_trt.bench.phantom.study import PhantomSource
 from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
-from stenosis_trt.export.training.recipe import (
-    TRAINING_SEED,
-    VALIDATION_SEED,
-    Recipe,
-    TrainingStage,
-)
+from stenosis_trt.export.training.recipe import TRAINING_SEED, VALIDATION_SEED, Recipe, TrainingStage
 from stenosis_trt.export.training.rendering import RenderedStudySet, render_set
 from stenosis_trt.export.training.samples import StudyStore
 
@@ -31,7 +26,7 @@ class StudyFolder:
 
     def phantoms(self, seed: int, count: int) -> list[Path]:
         """The first `count` phantoms of a seed."""
-        return self._rendered(RenderedStudySet("phantom", PhantomSource(), seed), count)
+        return self._render_missing(RenderedStudySet("phantom", PhantomSource(), seed), count)
 
     def anatomies(self, subject: str, seed: int, count: int) -> list[Path]:
         """The first `count` studies of a seed made from one subject.
@@ -45,9 +40,9 @@ class StudyFolder:
         if self.volumes is None:
             raise ValueError("The recipe needs real volumes. Give --volumes.")
         source = SemisyntheticSource((subject,), self.volumes, self.work / "straight")
-        return self._rendered(RenderedStudySet(subject, source, seed), count)
+        return self._render_missing(RenderedStudySet(subject, source, seed), count)
 
-    def _rendered(self, studies: RenderedStudySet, count: int) -> list[Path]:
+    def _render_missing(self, studies: RenderedStudySet, count: int) -> list[Path]:
         folder = self.work / "rendered"
         paths = [studies.path(folder, index) for index in range(count)]
         missing = [index for index, path in enumerate(paths) if not path.exists()]
@@ -62,7 +57,7 @@ def training_set(
     """Training studies of a network in a stage, without the left-out subject."""
     count = stage.phantoms if network == "grader" else stage.keypoint_phantoms
     paths = folder.phantoms(TRAINING_SEED, count)
-    for subject, studies in _counts(recipe, stage.anatomies, left_out):
+    for subject, studies in _study_counts(recipe, stage.anatomies, left_out):
         paths += folder.anatomies(subject, TRAINING_SEED, studies)
     return StudyStore(paths)
 
@@ -79,7 +74,7 @@ def validation_set(
     return StudyStore(paths)
 
 
-def _counts(recipe: Recipe, anatomies: int, left_out: str | None) -> Iterator[tuple[str, int]]:
+def _study_counts(recipe: Recipe, anatomies: int, left_out: str | None) -> Iterator[tuple[str, int]]:
     for subject in recipe.subjects:
         if subject != left_out:
             yield subject, anatomies

@@ -61,16 +61,16 @@ class NetworkCandidate:
     decoder: int = 64
 
 
-def _sized(spec: InputSpec, size: int, spacing_mm: float) -> InputSpec:
+def _with_size(spec: InputSpec, size: int, spacing_mm: float) -> InputSpec:
     return replace(spec, height=size, width=size, spacing_mm=spacing_mm)
 
 
 CANDIDATES = (
     NetworkCandidate("levels", "256² at 1 mm", LEVELS_INPUT, 4),
-    NetworkCandidate("levels", "192² at 1.33 mm", _sized(LEVELS_INPUT, 192, 4 / 3), 4),
+    NetworkCandidate("levels", "192² at 1.33 mm", _with_size(LEVELS_INPUT, 192, 4 / 3), 4),
     NetworkCandidate("levels", "256² at 1 mm, half the decoder", LEVELS_INPUT, 4, 32),
     NetworkCandidate("cord", "128² at 0.5 mm", CORD_INPUT, 2),
-    NetworkCandidate("cord", "96² at 0.67 mm", _sized(CORD_INPUT, 96, 2 / 3), 2),
+    NetworkCandidate("cord", "96² at 0.67 mm", _with_size(CORD_INPUT, 96, 2 / 3), 2),
     NetworkCandidate("cord", "128² at 0.5 mm, stride 4", CORD_INPUT, 4),
     NetworkCandidate("grader", "one slice", GRADER_INPUT),
     NetworkCandidate(

@@ -34,7 +34,7 @@ _POINT_WEIGHT = 30.0
 """Additional weight of pixels at a heatmap's peak, because points cover little of the image."""
 
 NETWORKS = ("levels", "cord", "grader")
-_JUDGED_BY = {"levels": "p95_mm", "cord": "ratio_error", "grader": "kappa"}
+_SELECTION_METRICS = {"levels": "p95_mm", "cord": "ratio_error", "grader": "kappa"}
 SPECIFICATIONS: dict[str, tuple[InputSpec, OutputSpec]] = {
     "levels": (LEVELS_INPUT, OutputSpec("heatmaps", LEVEL_NAMES, LEVELS_STRIDE, MINIMUM_PEAK)),
     "cord": (CORD_INPUT, OutputSpec("heatmaps", CORD_NAMES, CORD_STRIDE, MINIMUM_PEAK)),
@@ -114,7 +114,7 @@ def make_task(
         loss=grade_loss if name == "grader" else heatmap_loss,
         validate=make_validation(name, validation, source, result.stride),
         schedule=course.schedule,
-        selection_metric=_JUDGED_BY[name],
+        selection_metric=_SELECTION_METRICS[name],
         higher_is_better=name == "grader",
         initial_weights=course.initial_weights,
         quantise_from_step=course.quantise_from_step,

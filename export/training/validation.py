@@ -24,7 +24,7 @@ _VISIBLE_MM = 3.0
 """Largest distance of a slice from a level's mid-plane at which the level is evaluated."""
 
 
-def _region(images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec) -> Float32:
+def _sample(images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec) -> Float32:
     sources = [RegionSource(image) for image in images]
     window = region_window(sources, affine, (spec.height, spec.width), spec.window_percentiles)
     return sample_region(images, affine, spec, window)
@@ -40,7 +40,7 @@ def _predict(network: nn.Module, inputs: Sequence[Float32]) -> npt.NDArray[np.fl
     return np.concatenate(outputs)
 
 
-def _studies(store: StudyStore) -> Iterator[RenderedStudy]:
+def _iterate_studies(store: StudyStore) -> Iterator[RenderedStudy]:
     return (store[number] for number in range(len(store)))
 
 
@@ -51,7 +51,7 @@ class KeypointValidation:
         self.spec, self.stride = spec, stride
         self.inputs: list[Float32] = []
         self.points: list[FloatArray] = []
-        for study in _studies(store):
+        for study in _iterate_studies(store):
             if spec.plane == "sagittal":
                 self._add_sagittal(study)
             else:
@@ -63,13 +63,13 @@ class KeypointValidation:
         affine = slice_roi(pose, pose.centre, self.spec)
         near = study.mid_plane_distance[middle] <= _VISIBLE_MM
         xy = patient_to_region(affine, pose, study.level_points)
-        self.inputs.append(_region([study.sagittal[middle]], affine, self.spec))
+        self.inputs.append(_sample([study.sagittal[middle]], affine, self.spec))
         self.points.append(np.where(near[:, None], xy, np.nan))
 
     def _add_axial(self, study: RenderedStudy) -> None:
         for image, pose, points in zip(study.axial[:4], study.axial_poses, study.cord_points, strict=False):
             affine = slice_roi(pose, points.mean(axis=0), self.spec)
-            self.inputs.append(_region([image], affine, self.spec))
+            self.inputs.append(_sample([image], affine, self.spec))
             self.points.append(patient_to_region(affine, pose, points))
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
@@ -103,12 +103,12 @@ class GraderValidation:
     def __init__(self, store: StudyStore, spec: InputSpec) -> None:
         self.inputs: list[Float32] = []
         self.grades: list[int] = []
-        for study in _studies(store):
+        for study in _iterate_studies(store):
             for level, grade in enumerate(study.grades):
                 nearest = int(np.argmin(study.mid_plane_distance[:, level]))
                 slices = channel_slices(nearest, len(study.sagittal), spec)
                 affine = slice_roi(study.sagittal_poses[nearest], study.level_points[level], spec)
-                self.inputs.append(_region([study.sagittal[k] for k in slices], affine, spec))
+                self.inputs.append(_sample([study.sagittal[k] for k in slices], affine, spec))
                 self.grades.append(int(grade))
 
     def logits(self, network: nn.Module) -> tuple[FloatArray, npt.NDArray[np.int64]]:

@@ -40,7 +40,8 @@ def test_each_network_gets_inputs_of_its_own_shape(pack: Pack, inputs: dict[str,
 def test_recording_changes_no_result(pack: Pack, studies: list[LoadedStudy]) -> None:
     with closing(OnnxRuntimeBackend(pack)) as plain:
         expected = grade_study(studies[0], pack, plain)
-        recorded = grade_study(studies[0], pack, RecordingBackend(plain, 4))
+    with closing(RecordingBackend(pack, 4)) as recording:
+        recorded = grade_study(studies[0], pack, recording)
     assert recorded.levels == expected.levels
 
 
