@@ -121,9 +121,9 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
         _put(content, setting)
     if path is None and not any(role in content for role in MODEL_ROLES):
         raise SpecError(
-            "There is no spec that says what the networks are given and give. Copy "
-            f"{reference_spec()}, change what differs, and give it: --spec FILE; or, for networks that are "
-            f"given what the reference pack's are: --spec {REFERENCE_SPEC}"
+            "No spec describes the networks' inputs and outputs. Copy "
+            f"{reference_spec()}, change what differs, and give it: --spec FILE; or, for networks with the "
+            f"reference pack's inputs and outputs: --spec {REFERENCE_SPEC}"
         )
     _known("the spec", content, ("pack", "card", *MODEL_ROLES))
     pack = _table(content, "pack", "the spec") if "pack" in content else {}
@@ -131,7 +131,7 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     texts = {key: _text(pack, key, "[pack]") if key in pack else UNKNOWN for key in _PACK}
     for key, text in texts.items():
         if key in ("name", "version") and not (text.isprintable() and len(text) <= _MAX_LINE):
-            raise SpecError(f"[pack] {key} is no line of at most {_MAX_LINE} characters. Write one.")
+            raise SpecError(f"[pack] {key} is not a line of at most {_MAX_LINE} characters. Write one.")
         if len(text) > _MAX_TEXT:
             raise SpecError(f"[pack] {key} has more than {_MAX_TEXT} characters. Write less.")
     if texts["name"].strip().casefold() == REFERENCE_SPEC:
@@ -168,7 +168,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _put(content: dict[str, Any], setting: str) -> None:
     # Bytes of the command line that are not UTF-8 become surrogates, which JSON cannot store.
     if any("\ud800" <= letter <= "\udfff" for letter in setting):
-        raise SpecError(f"The setting {setting!r} is no text in UTF-8. Write it so, or into the spec's file.")
+        raise SpecError(f"The setting {setting!r} is not UTF-8 text. Write it so, or into the spec's file.")
     key, found, value = setting.partition("=")
     *tables, last = key.strip().split(".")
     if not found or not last or not all(tables):
@@ -176,7 +176,7 @@ def _put(content: dict[str, Any], setting: str) -> None:
     for table in tables:
         content = content.setdefault(table, {})
         if not isinstance(content, dict):
-            raise SpecError(f"The setting {setting!r} goes into {table}, which is no table of the spec.")
+            raise SpecError(f"The setting {setting!r} goes into {table}, which is not a table of the spec.")
     try:
         found = tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):
@@ -286,7 +286,7 @@ def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[in
 def _known(place: str, content: Mapping[str, Any], names: Sequence[str]) -> None:
     unknown = [name for name in content if name not in names]
     if unknown:
-        raise SpecError(f"{place} has {', '.join(unknown)}, which nothing reads. Known: {', '.join(names)}.")
+        raise SpecError(f"{place} has unknown entries: {', '.join(unknown)}. Known: {', '.join(names)}.")
 
 
 def _given(content: Mapping[str, Any], key: str, place: str) -> Any:
@@ -323,9 +323,9 @@ def _whole(content: Mapping[str, Any], key: str, place: str) -> int:
 def _bounded(value: Any, place: str, depth: int = _MAX_DEPTH) -> Any:
     """Check that a TOML value is within TOML's range of integers and pack.json's maximum nesting."""
     if depth == 0:
-        raise SpecError(f"{place} has over {_MAX_DEPTH} tables and lists within each other. Write it flat.")
+        raise SpecError(f"{place} nests tables and lists more than {_MAX_DEPTH} deep. Write it flat.")
     if isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
-        raise SpecError(f"{place} has a whole number of more than 64 bits. Write a smaller one.")
+        raise SpecError(f"{place} has an integer of more than 64 bits. Write a smaller one.")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _bounded(item, place, depth - 1)
     return value

@@ -115,7 +115,7 @@ def _outside(name: str, words: LibraryNames) -> str:
     if parts[0] == "features" and parts[1] in (_STEM, _HEAD):
         pair = words.stem if parts[1] == _STEM else words.head
         return f"{pair[int(parts[2])]}.{parts[3]}"
-    raise ValueError(f"{name} is no tensor of EfficientNet-B5.")
+    raise ValueError(f"{name} is not a tensor of EfficientNet-B5.")
 
 
 def _in_block(layer: int, rest: str, words: LibraryNames, plain: bool) -> str:

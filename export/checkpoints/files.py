@@ -68,7 +68,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             ) from error
     for mark, what in _SIGNATURES:
         if beginning.startswith(mark):
-            raise CheckpointError(f"{path} is no checkpoint of PyTorch: it is {what}.")
+            raise CheckpointError(f"{path} is not a PyTorch checkpoint: it is {what}.")
     content = _unpickle(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(

@@ -139,7 +139,9 @@ def _variant(
     if choice.image_size is None:
         return name, variant
     if variant.padding_image_size is None:
-        raise CheckpointError(f"{name} knows no image_size. Remove it from the spec's [grader.checkpoint].")
+        raise CheckpointError(
+            f"{name} does not use image_size. Remove it from the spec's [grader.checkpoint]."
+        )
     return name, replace(variant, padding_image_size=choice.image_size if all(choice.image_size) else None)
 
 

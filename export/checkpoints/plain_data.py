@@ -66,7 +66,7 @@ class PickledArray:
 
     def __setstate__(self, state: object) -> None:
         if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], PickledDtype)):
-            raise pickle.UnpicklingError("An array does not say what it has to.")
+            raise pickle.UnpicklingError("The state of an array is invalid.")
         _, self._shape, self.dtype, self._by_columns, self._data = state
         if _NUMBER.fullmatch(self.dtype.text) and not isinstance(self._data, bytes):
             raise pickle.UnpicklingError("An array has no bytes.")
@@ -93,7 +93,7 @@ def _scalar(dtype: object, data: object = b"") -> Any:
 
 def _path(*parts: object) -> PurePosixPath:
     if not all(isinstance(part, str) for part in parts):
-        raise pickle.UnpicklingError("A path has parts that are no text.")
+        raise pickle.UnpicklingError("A path has parts that are not text.")
     return PurePosixPath(*map(str, parts))
 
 

@@ -104,7 +104,7 @@ def find_weights(
         seen = [name for names in mappings.values() for name in names]
         what = f"Its tensors are called {list_names(seen)}." if seen else "It holds no tensors."
         raise CheckpointError(
-            f"{path} is of no network that is known: none of {', '.join(anchors)} is in it. {what} "
+            f"{path} belongs to no known network: it has none of {', '.join(anchors)}. {what} "
             "Give another network as an .onnx file."
         )
     shown = {key: ".".join(part for part in (key[0], key[1].rstrip(".")) if part) for key in sets}
@@ -219,8 +219,8 @@ def _unread_error(
             )
             break
     return CheckpointError(
-        f"{path} holds {list_names(unread)} beside the weights, which nothing reads and which may change "
-        f"what the network answers.{divides} If it does not: {ignore_options(unread, weights)}"
+        f"{path} holds {list_names(unread)} beside the weights, which are not read and may affect the "
+        f"network's output.{divides} If they do not: {ignore_options(unread, weights)}"
     )
 
 
@@ -270,9 +270,7 @@ def match_weights(
         beside = f" Beside it lie {list_names(weights.beside)}." if weights.beside else ""
         only_more = not missing and not wrong
         without = (
-            f" If the network answers the same without them: {ignore_options(unknown, '')}"
-            if only_more
-            else ""
+            f" If the output does not depend on them: {ignore_options(unknown, '')}" if only_more else ""
         )
         raise CheckpointError(
             f"{path} does not fit {network}: {'; '.join(faults)}.{beside} "
@@ -285,7 +283,7 @@ def _read_temperature(path: Path, tensor: torch.Tensor) -> float:
     value = float(tensor) if tensor.numel() == 1 else 0.0
     if not 0.0 < value < math.inf:
         raise CheckpointError(
-            f"{path} has a {TEMPERATURE} that is no positive number. Remove it, or fit it again."
+            f"{path} has a {TEMPERATURE} that is not a positive number. Remove it, or fit it again."
         )
     return value
 
@@ -342,7 +340,7 @@ def _check_values(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     other = [name for name in tensors if name not in result]
     if other:
         raise CheckpointError(
-            f"{path} has weights that are no floating-point numbers: {list_names(other)}. "
+            f"{path} has weights that are not floating-point numbers: {list_names(other)}. "
             "Give the checkpoint before it was quantised."
         )
     broken = [name for name, value in result.items() if not torch.isfinite(value).all()]

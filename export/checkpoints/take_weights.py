@@ -35,7 +35,7 @@ _MAX_DEPTH = 64
 def _encode(text: str, encoding: str) -> bytes:
     """How pickles of Python 2's protocols store bytes."""
     if encoding != "latin1":
-        raise ValueError("its bytes are written in another way than pickles have them")
+        raise ValueError("the encoding of its bytes is unknown")
     return text.encode(encoding)
 
 

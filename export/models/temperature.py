@@ -76,7 +76,7 @@ def expected_calibration_error(probabilities: FloatArray, targets: IntArray, bin
             a class, or `bins` is below 1.
     """
     if bins < 1:
-        raise ValueError(f"{bins} bins hold nothing. Give at least 1.")
+        raise ValueError(f"{bins} bins are too few. Give at least 1.")
     values, classes = _check_arrays(probabilities, targets, "probabilities")
     if values.min() < 0.0 or values.max() > 1.0:
         raise ValueError("The probabilities reach beyond 0 to 1. Give them after the softmax.")

@@ -119,8 +119,8 @@ def check_activation(path: Path, declaration: ModelDeclaration, raw: Any) -> Non
     if declaration.activation == ending and is_probability and adds_up:
         remedy = set_option(declaration, "output.activation", "none")
         raise OnnxError(
-            f"{path} gives values from 0 to 1 already, to which the spec's activation {ending} would be "
-            f"applied once more. If it ends with {ending}: {remedy}"
+            f"{path} already returns values from 0 to 1, to which the spec's activation {ending} would be "
+            f"applied again. If it ends with {ending}: {remedy}"
         )
 
 

@@ -80,7 +80,7 @@ def import_onnx(
         ExportError: the outputs of the converted model differ from the original's.
     """
     if declaration.checkpoint != type(declaration.checkpoint)():
-        raise OnnxError(f"{path} is no checkpoint: remove [….checkpoint] from the spec.")
+        raise OnnxError(f"{path} is not a checkpoint: remove [….checkpoint] from the spec.")
     original = _load(path)
     _check_input(path, _inputs(original)[0], declaration)
     raw, answer = _inference(path, original.SerializeToString(), declaration)
@@ -91,16 +91,16 @@ def import_onnx(
     alone = np.concatenate([answer(example[k : k + 1]) for k in range(len(example))])
     if not np.abs(alone - expected).max() <= _BATCH_TOLERANCE:
         raise OnnxError(
-            f"{path} answers differently for an image alone and in a batch. Export it in evaluation mode, "
-            "with nothing in it that depends on the size of the batch."
+            f"{path} returns different values for an image alone and in a batch. Export it in evaluation "
+            "mode, without operators that depend on the batch size."
         )
     check_activation(path, declaration, output)
     session = _session(path, data)
     error = float(np.abs(session.run(None, {INPUT_NAME: example})[0] - expected).max())
     if not error <= TOLERANCE:
         raise ExportError(
-            f"{path}, simplified and with its weights as the pack stores them, differs from itself by "
-            f'{error:.2g}, over {TOLERANCE:.2g}. Write weights = "fp32" under [pack].'
+            f"{path}, simplified and with its weights as the pack stores them, differs from the original "
+            f'file by {error:.2g}, over {TOLERANCE:.2g}. Write weights = "fp32" under [pack].'
         )
     return ExportedModel(data, error), answer
 
@@ -112,7 +112,7 @@ def _load(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        raise OnnxError(f"{path} is no valid ONNX model ({_one_line(error)}). Export it again.") from error
+        raise OnnxError(f"{path} is not a valid ONNX model ({_one_line(error)}). Export it again.") from error
     model = inline_local_functions(model)
     opset = next((item.version for item in model.opset_import if item.domain in _DOMAINS), 0)
     if not OPSETS[0] <= opset <= OPSETS[1]:
@@ -124,7 +124,7 @@ def _load(path: Path) -> onnx.ModelProto:
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in others})
     if foreign:
         raise OnnxError(
-            f"{path} uses {', '.join(foreign)}, which are not of ONNX. Export it again, "
+            f"{path} uses {', '.join(foreign)}, which are not ONNX operators. Export it again, "
             "not optimised for one runtime."
         )
     for what, ends in (("input", _inputs(model)), ("output", list(model.graph.output))):

@@ -96,7 +96,7 @@ def export_network(
             verbose=False,
         )
     if program is None:
-        raise ExportError("PyTorch gave no ONNX program.")
+        raise ExportError("PyTorch returned no ONNX program.")
     data = finalise_model(program.model_proto, half_weights)
     with torch.inference_mode():
         expected = wrapped(inputs).numpy()

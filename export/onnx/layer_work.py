@@ -73,7 +73,7 @@ def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> t
     missing = [out for node in inferred.node for out in node.output if out and out not in known]
     if missing:
         raise PackError(
-            f"The shape of {missing[0]!r} in the model {name} cannot be told from its graph.",
+            f"The shape of {missing[0]!r} in the model {name} cannot be inferred from its graph.",
             "Export it with fixed sizes, but for the batch.",
         )
     work = multiply_adds(fixed)

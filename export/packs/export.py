@@ -148,7 +148,7 @@ def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRun
     expected = model.answer(batch)
     if np.ptp(expected, axis=0).max() < _EQUAL_OUTPUTS:
         raise ExportError(
-            f"The model {name} answers the same whatever it is shown, which would hide every error of its "
+            f"The model {name} returns the same output for all slices, which would hide any error of its "
             "export. Check that the checkpoint is the trained one, and the spec's window, mean and std."
         )
     try:

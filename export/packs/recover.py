@@ -103,7 +103,9 @@ def add_other_class(grader: nn.Module) -> EfficientNetB5:
     """
     classes = grader.classifier[-1].out_features if isinstance(grader, EfficientNetB5) else 0
     if classes != GRADE_COUNT:
-        raise ExportError(f'The grader has not {GRADE_COUNT} grades alone, so "other" cannot be added to it.')
+        raise ExportError(
+            f'The grader does not have exactly {GRADE_COUNT} grades, so "other" cannot be added.'
+        )
     weights = grader.state_dict()
     for name, value in ((_LAST_WEIGHT, 0.0), (_LAST_BIAS, _OTHER_LOGIT)):
         row = torch.full_like(weights[name][:1], value)

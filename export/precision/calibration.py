@@ -123,7 +123,7 @@ def record_inputs(pack: Pack, studies: Iterable[LoadedStudy], per_model: int) ->
     for name, sample in backend.samples.items():
         if not sample.kept:
             raise StudiesError(
-                f"The studies hold nothing for the model {name} to be calibrated on.",
+                f"The studies contain no input of the model {name}.",
                 "Give studies with a sagittal T2 and an axial T2 series of the cervical spine.",
             )
     return {name: np.stack(sample.kept) for name, sample in backend.samples.items()}

@@ -61,14 +61,14 @@ class Int8Options:
     def __post_init__(self) -> None:
         if self.calibration_method not in CALIBRATION_METHODS:
             raise ValueError(
-                f"There is no calibrator {self.calibration_method!r}. Give one of "
+                f"There is no calibration method {self.calibration_method!r}. Give one of "
                 f"{', '.join(CALIBRATION_METHODS)}."
             )
         if not 50.0 < self.percentile <= 100.0:
             raise ValueError(f"The percentile is {self.percentile}. Give one over 50 and up to 100.")
         if self.high_precision_dtype not in HIGH_PRECISION_DTYPES:
             raise ValueError(
-                f"Elsewhere there can be {' or '.join(HIGH_PRECISION_DTYPES)}, not "
+                f"The high-precision dtype can be {' or '.join(HIGH_PRECISION_DTYPES)}, not "
                 f"{self.high_precision_dtype!r}."
             )
 
@@ -183,7 +183,7 @@ def with_error_metrics(
     error = np.abs(run_model(emulate_fp16(converted), some) - run_model(data, some))
     if not np.isfinite(error).all():
         raise PrecisionError(
-            "The converted model answers with values that are not finite.",
+            "The converted model returns values that are not finite.",
             "Calibrate on studies like those it will grade.",
         )
     figures = {

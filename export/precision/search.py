@@ -39,7 +39,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if not self.minutes > 0 or not math.isfinite(self.minutes):
-            raise ValueError(f"A search cannot take {self.minutes:g} minutes. Give more than 0.")
+            raise ValueError(f"A search cannot take {self.minutes:g} minutes. Give a number above 0.")
 
 
 @dataclass(frozen=True)

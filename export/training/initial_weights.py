@@ -44,7 +44,7 @@ def load_initial_weights(path: Path, network: nn.Module) -> None:
     if any(faults.values()):
         told = "; ".join(f"{fault} {list_names(names)}" for fault, names in faults.items() if names)
         raise CheckpointError(
-            f"{path} cannot be trained on from: {told}. Give the weights of the same network."
+            f"{path} cannot be used as initial weights: {told}. Give the weights of the same network."
         )
     network.load_state_dict(found)
 
@@ -73,7 +73,7 @@ def freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:
         parameter.requires_grad_(not _is_below(name, frozen))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not trained:
-        raise ValueError("Nothing of the network is left to train. Name less of it as frozen.")
+        raise ValueError("No parameter of the network is left to train. Name less of it as frozen.")
     return trained
 
 

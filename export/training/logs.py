@@ -39,7 +39,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             row = None
         if not isinstance(row, dict) or "step" not in row:
-            raise ValueError(f"Line {number} of {path} is no row of a training log. Remove it.")
+            raise ValueError(f"Line {number} of {path} is not a row of a training log. Remove it.")
         rows.append(row)
     return rows
 

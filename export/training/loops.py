@@ -108,15 +108,13 @@ class TrainingTask:
 
     def __post_init__(self) -> None:
         if self.schedule.patience and self.selection_metric is None:
-            raise ValueError(
-                f"{self.name} is to stop when it gets no better, and nothing says at what. Give judged_by."
-            )
+            raise ValueError(f"{self.name} needs a figure for its patience. Set selection_metric.")
         if self.quantise_from_step is not None:
             last = self.schedule.steps - self.schedule.observed
             if not 0 <= self.quantise_from_step < last:
                 raise ValueError(
-                    f"{self.name} would never be trained as INT8: it has {self.schedule.steps} steps. "
-                    f"Let quantise_from be 0 or more and below {last}."
+                    f"{self.name} would never be trained with INT8: it has {self.schedule.steps} steps. "
+                    f"Let quantise_from_step be 0 or more and below {last}."
                 )
 
 
@@ -243,8 +241,8 @@ class _TrainingRun:
         if self.progress.best_step is not None:
             if not self.best.exists():
                 raise RuntimeError(
-                    f"{self.best} is gone, the best network of the run. "
-                    f"Remove {self.checkpoint} to train anew."
+                    f"{self.best} is missing, the best network of the run. "
+                    f"Remove {self.checkpoint} to train again."
                 )
             best = torch.load(self.best, map_location=self.device, weights_only=True)
             self.average.module.load_state_dict(best["network"])

@@ -200,7 +200,7 @@ class _Simulation(TorchFunctionMode):
             return values
         if place not in self._ranges.largest:
             raise RuntimeError(
-                f"What goes into {place} has no range: no batch that was looked at came by. "
+                f"What goes into {place} has no range: no measured batch reached it. "
                 "Use the ranges with the network they were found on."
             )
         scale = max(self._ranges.largest[place] / _HIGHEST, _SMALLEST_SCALE)

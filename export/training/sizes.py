@@ -178,15 +178,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="the recipe's work folder")
     parser.add_argument("--volumes", type=Path, required=True, help="folder with one folder a subject")
     parser.add_argument(
-        "--left-out", default="errsm_30", choices=REFERENCE_RECIPE.subjects, help="who judges"
+        "--left-out", default="errsm_30", choices=REFERENCE_RECIPE.subjects, help="subject to evaluate on"
     )
-    parser.add_argument("--model", choices=("levels", "cord", "grader"), help="its candidates alone")
-    parser.add_argument("--start", type=Path, help="grader's .safetensors to begin with")
+    parser.add_argument("--model", choices=("levels", "cord", "grader"), help="train only its candidates")
+    parser.add_argument("--start", type=Path, help="initial weights of graders, .safetensors")
     parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--bfloat16", action="store_true", help="as the recipe's")
+    parser.add_argument("--bfloat16", action="store_true", help="see stenosis_trt.export.training.train")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
-        "--out", type=Path, required=True, help="JSON; candidates that it holds are not tried again"
+        "--out", type=Path, required=True, help="JSON file; candidates it contains are skipped"
     )
     arguments = parser.parse_args()
     folder = StudyFolder(arguments.work, arguments.volumes, arguments.workers)

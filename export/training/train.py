@@ -127,33 +127,33 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train the reference pack.")
     parser.add_argument("--work", type=Path, required=True, help="renderings, checkpoints and logs")
     parser.add_argument("--volumes", type=Path, help="folder with one folder a subject")
-    parser.add_argument("--folds", action="store_true", help="leave each subject out once, and judge by it")
+    parser.add_argument("--folds", action="store_true", help="train without each subject and evaluate on it")
     parser.add_argument("--left-out", action="append", help="only these folds; repeatable")
     parser.add_argument("--out", type=Path, help="train with all subjects and write the pack here")
     parser.add_argument("--only", choices=NETWORKS, help="train one network and stop")
     parser.add_argument(
-        "--start", type=Path, help="folder of .safetensors to begin with, instead of phantoms"
+        "--start", type=Path, help="folder of initial weights, .safetensors, instead of phantom training"
     )
     parser.add_argument(
-        "--as-int8", type=float, default=0.0, metavar="SHARE", help="train this share of the steps as INT8"
+        "--as-int8", type=float, default=0.0, metavar="SHARE", help="simulate INT8 in this share of the steps"
     )
     parser.add_argument(
         "--bfloat16",
         action="store_true",
-        help="keypoint networks learn with bfloat16 on a CPU: twice as fast where it multiplies it (AMX)",
+        help="train keypoint networks in bfloat16 on a CPU; twice as fast with AMX",
     )
     parser.add_argument("--seed", type=int, default=0, help="initial weights and order of samples")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that render and draw samples"
     )
-    parser.add_argument("--short", action="store_true", help="the whole path in minutes, to test it")
+    parser.add_argument("--short", action="store_true", help="run the whole recipe in minutes, for tests")
     return parser
 
 
 def read_fold_figures(path: Path) -> dict[str, Any]:
     """Figures of the folds; {} if `--folds` was not run."""
     if not path.exists():
-        print(f"{path} is not there: the pack gets no temperature and no figures. Run --folds first.")
+        print(f"There is no {path}: the pack gets no temperature and no figures. Run --folds first.")
         return {}
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
@@ -175,9 +175,9 @@ def main() -> None:
     if arguments.volumes is None:
         sys.exit("The recipe needs real volumes. Give --volumes.")
     if unknown := set(arguments.left_out or ()) - set(run.recipe.subjects):
-        sys.exit(f"{min(unknown)} is not learnt from. Leave out one of {', '.join(run.recipe.subjects)}.")
+        sys.exit(f"{min(unknown)} is no training subject. Leave out one of {', '.join(run.recipe.subjects)}.")
     if arguments.folds and arguments.only:
-        sys.exit("A fold is judged with all three networks. Leave out --only, or --folds.")
+        sys.exit("A fold is evaluated with all three networks. Leave out --only, or --folds.")
     arguments.work.mkdir(parents=True, exist_ok=True)
     found = arguments.work / "folds.json"
     if arguments.folds:
@@ -195,7 +195,9 @@ def main() -> None:
         try:
             begun_with = [weights_record(run.initial_weights(name)) for name in NETWORKS]
         except OSError as error:
-            sys.exit(f"{error.filename} cannot be read ({error.strerror}). The card names what --start held.")
+            sys.exit(
+                f"{error.filename} cannot be read ({error.strerror}). The model card names the --start files."
+            )
         networks, tasks, _ = run.train_mixed(None)
         temperature = known["calibration"]["temperature"] if known else 1.0
         if temperature != 1.0:

@@ -1,4 +1,4 @@
-"""What lies beside weights in a checkpoint: read as data, recognised, or asked about; never dropped."""
+"""Content of checkpoints beside the weights: recognised as data, or reported; never ignored silently."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_what_may_be_a_parameter_stops_the_export_until_it_is_ignored(
     tmp_path: Path, cord: KeypointNet, beside: State, names: list[str]
 ) -> None:
     path = _saved(tmp_path / "c.pt", {"model": cord.state_dict(), "epoch": 3, **beside})
-    with pytest.raises(CheckpointError, match="which nothing reads and which may change") as caught:
+    with pytest.raises(CheckpointError, match="which are not read and may affect") as caught:
         _load(path)
     assert re.findall(r"--ignore (\S+)", str(caught.value)) == names
     assert torch.equal(_logits(_load(path, ignored=tuple(names)).network), _logits(cord))

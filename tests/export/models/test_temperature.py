@@ -1,4 +1,4 @@
-"""Temperatures and calibration errors, against what is known of data that was made for it."""
+"""Temperature scaling and calibration error on data with known results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights of a pack back into checkpoints: the same answers, and the same pack when exported again."""
+"""Recovery of checkpoints from a pack: equal outputs, and an equal pack when exported again."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_grader_that_knows_other_does_not_get_it_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["reference", str(tmp_path / "out"), "--other"]) == 2
-    assert 'has not 4 grades alone, so "other" cannot be added' in capsys.readouterr().err
+    assert 'does not have exactly 4 grades, so "other" cannot be added' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

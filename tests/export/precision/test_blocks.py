@@ -1,4 +1,4 @@
-"""Blocks are found by how a graph is wired, taken out of INT8 without calibration, and measured alone."""
+"""Blocks of a graph: how they are found, left out of INT8, and measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FP16 and INT8 of the small networks, made by ModelOpt for real and run by ONNX Runtime."""
+"""Conversion of the small networks to FP16 and INT8 by ModelOpt, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_a_missing_modelopt_is_one_line_that_says_what_to_install(monkeypatch: p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"calibration_method": "mean"}, "no calibrator 'mean'"),
+        ({"calibration_method": "mean"}, "no calibration method 'mean'"),
         ({"percentile": 20.0}, "over 50"),
         ({"high_precision_dtype": "bf16"}, "fp16 or fp32"),
     ],

@@ -1,4 +1,4 @@
-"""The gate passes what grades alike, refuses what does not, and says which figure failed by how much."""
+"""Accuracy gate: agreement figures, limits, published and refused precisions, and the report."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def test_the_precision_that_graded_is_recorded(
     ("arguments", "words"),
     [
         (["--precision", "int4"], "There is no precision int4"),
-        (["--calibrator", "mean"], "no calibrator 'mean'"),
+        (["--calibrator", "mean"], "no calibration method 'mean'"),
         (["--calibrate", "/absent"], "nothing at /absent"),
         (["--percentile", "99.9"], "Nothing reads --percentile without --calibrator percentile"),
         (
