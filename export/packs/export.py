@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -87,14 +88,11 @@ def export_pack(
     with TemporaryDirectory(prefix="stenosis-export-") as folder:
         # The product's backend opens and checks the models, and cuts the regions for the comparison.
         trial = write_pack(Path(folder) / "pack", _content(spec, models, {}, {}))
-        backend = OnnxRuntimeBackend(trial)
-        try:
+        with closing(OnnxRuntimeBackend(trial)) as backend:
             inputs = slice_inputs(check, {name: spec.models[name].input for name in MODEL_NAMES}, backend)
             errors = {
                 name: _slice_error(name, models[name], batch, backend) for name, batch in inputs.items()
             }
-        finally:
-            backend.close()
     for name, model in models.items():
         line = f"{name}: largest error {model.exported.maximum_error:.2g} on random input"
         tried = f"{errors[name]:.2g} on {len(inputs[name])} slices of {studies}" if name in errors else ""

@@ -19,10 +19,9 @@ from stenosis_trt.bench.accuracy.compare import GRADE_COUNT
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.packs.crop import channel_slices, input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.export.training.rendering import RenderedStudy, load_grades, load_rendered
+from stenosis_trt.export.training.rendering import FloatArray, RenderedStudy, load_grades, load_rendered
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 
-FloatArray = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.floating]
 
 MID_PLANE_SIGMA_MM = 6.0

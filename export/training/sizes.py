@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
@@ -34,7 +33,7 @@ from stenosis_trt.export.training.recipe import (
     REFERENCE_RECIPE,
     VALIDATION_SEED,
 )
-from stenosis_trt.export.training.samples import StudyStore
+from stenosis_trt.export.training.samples import Float32, StudyStore
 from stenosis_trt.export.training.sets import StudyFolder, training_set
 from stenosis_trt.export.training.tasks import (
     SPECIFICATIONS,
@@ -46,8 +45,6 @@ from stenosis_trt.export.training.tasks import (
 )
 
 _RUNS = 20
-
-Float32 = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)

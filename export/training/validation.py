@@ -12,12 +12,11 @@ from torch import nn
 from stenosis_trt.bench.accuracy.compare import GRADE_COUNT, quadratic_kappa
 from stenosis_trt.engine.packs.crop import channel_slices, heatmap_to_input, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.export.training.rendering import RenderedStudy
+from stenosis_trt.export.training.rendering import FloatArray, RenderedStudy
 from stenosis_trt.export.training.samples import StudyStore, patient_to_region, sample_region
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, region_window
 
 Float32 = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[np.float64]
 
 _BATCH = 16
 _VISIBLE_MM = 3.0
