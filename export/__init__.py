@@ -1,4 +1,4 @@
-"""From training to a model pack: networks, recipes, ONNX export. May import torch."""
+"""Preparation of model packs: checkpoints, ONNX export, precision and training. Requires torch."""
 
 # Sets what ONNX Runtime reads when it is imported.
 import stenosis_trt.engine  # noqa: F401

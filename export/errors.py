@@ -1,4 +1,4 @@
-"""What keeps a pack from being converted or measured, as one line for a person."""
+"""Errors of preparing a pack."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from stenosis_trt.engine.errors import StenosisError
 
 
 class PreparationError(StenosisError):
-    """Something that is needed is missing or unfit."""
+    """A requirement of conversion or measurement is missing or unusable."""
 
 
 class StudiesError(PreparationError):
-    """Studies that cannot be used."""
+    """Studies that cannot be used for calibration or validation."""
 
 
 class PrecisionError(PreparationError):
-    """A model that cannot be had in a precision."""
+    """A model that cannot be converted to a precision."""
 
 
 class ExportError(StenosisError):
-    """A network that cannot be exported as it should be."""
+    """A network that cannot be exported."""

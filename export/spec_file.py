@@ -1,7 +1,7 @@
-"""The spec of a pack to be exported: a TOML file, settings of the command line, or both.
+"""Spec of an exported pack: a TOML file, settings of the command line, or both.
 
-`specs/reference.toml` shows every entry with a comment. Nothing has a default that would decide what a
-network sees: an entry that is missing is named, and so is one that is not known.
+`specs/reference.toml` shows every entry with a comment. Entries that decide what a network sees have no
+default; missing and unknown entries are errors.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ else:
 ACTIVATIONS = ("none", "sigmoid", "softmax", "clip")
 STORAGES = ("fp16", "fp32")
 REFERENCE_SPEC = "reference"
-"""What `--spec` calls the example that comes with the package."""
+"""Value of `--spec` for the spec that comes with the package."""
 
 _PACK = ("name", "version", "licence", "intended_use")
 UNKNOWN = "unknown"
-"""What a pack says of itself where its maker said nothing."""
+"""Text of a pack's fields that the spec does not set."""
 _CARD = ("training_data", "limits", "not_for")
-"""Entries of a card that somebody who uses the pack looks for."""
+"""Entries of the model card that are always present."""
 _INPUT = ("size", "channels", "channel_source", "window_percentiles", "mean", "std", "centre_offset_mm")
 _CHECKPOINT = ("network", "weights", "image_size", "temperature")
 _MAX_BYTES = 1 << 20
 _MAX_LINE, _MAX_TEXT = 400, 20_000
-"""Characters of a pack's name and version, and of its other texts."""
+"""Maximum number of characters of a pack's name and version, and of its other texts."""
 _MAX_WHOLE = 1 << 31
 _MAX_DEPTH = 50
-"""Tables and lists within each other."""
+"""Maximum nesting of tables and lists."""
 _MAX_INTEGER = 1 << 63
 
 
 class SpecError(ExportError):
-    """A spec that cannot be used; the message says where, why, and what to write."""
+    """A spec that cannot be used. The message says where, why, and what to write."""
 
 
 @dataclass(frozen=True)
 class CheckpointDeclaration:
-    """What a checkpoint may leave open.
+    """What a checkpoint does not say about itself.
 
     Attributes:
         network: one of `efficientnet_names.NETWORKS`.
-        weights: the set of weights to take, as "state_dict_ema" or "ema.module".
-        image_size: (height, width) that an efficientnet-pytorch network was made for; (0, 0) for any.
-        temperature: what the logits are to be divided by, where the weights do not say it.
+        weights: the set of weights to read, such as "state_dict_ema" or "ema.module".
+        image_size: (height, width) an efficientnet-pytorch network was made for; (0, 0) for any size.
+        temperature: divisor of the logits, if the weights do not contain one.
     """
 
     network: str | None = None
@@ -67,15 +67,15 @@ class CheckpointDeclaration:
 
 @dataclass(frozen=True)
 class ModelDeclaration:
-    """One network: what it is given, what it gives, and how that becomes what the pipe takes.
+    """Input, output and checkpoint of one network.
 
     Attributes:
-        input: as it goes into the pack.
-        output: as it goes into the pack, names in the pipe's order.
-        order: for each name of `output`, its place in the network's own output.
-        activation: one of `ACTIVATIONS` for an ONNX file; None where the spec says nothing.
-        metrics: of the maker, for the pack.
-        checkpoint: see there.
+        input: input specification, as stored in the pack.
+        output: output specification, as stored in the pack; names in the pipeline's order.
+        order: index of each of `output`'s names in the network's own output.
+        activation: one of `ACTIVATIONS`, for an ONNX file; None if the spec does not say.
+        metrics: metrics stated by the author of the pack.
+        checkpoint: see `CheckpointDeclaration`.
         role: "levels", "grader" or "cord", for messages.
     """
 
@@ -90,7 +90,7 @@ class ModelDeclaration:
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """Everything a pack says beside the models themselves. `half_weights`: stored as FP16."""
+    """Everything a pack contains besides the models. `half_weights` stores weights as FP16."""
 
     name: str
     version: str
@@ -102,29 +102,28 @@ class ExportSpec:
 
 
 def reference_spec() -> Path:
-    """The example that comes with the package: the reference pack's own spec."""
+    """Path of the spec that comes with the package, which is the reference pack's own."""
     return Path(__file__).parent / "specs" / f"{REFERENCE_SPEC}.toml"
 
 
 def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
-    """Read a spec and put settings over it.
+    """Read a spec and apply settings to it.
 
     Args:
-        path: a TOML file; `REFERENCE_RECIPE` takes the example, None is for settings that say everything.
-        settings: "grader.input.size=[456, 456]" and the like, values in TOML's words; a word that is none
-            of those is a text.
+        path: a TOML file; `REFERENCE_SPEC` for the one of the package; None if the settings are complete.
+        settings: assignments such as "grader.input.size=[456, 456]". Values are TOML; other words are text.
 
     Raises:
-        SpecError: a file that cannot be read or is not TOML, an entry that is missing, unknown or wrong.
+        SpecError: the file cannot be read or is not TOML, or an entry is missing, unknown or wrong.
     """
     content = _read(path) if path is not None else {}
     for setting in settings:
         _put(content, setting)
     if path is None and not any(role in content for role in MODEL_ROLES):
         raise SpecError(
-            "There is no spec that says what the networks are given and give. Copy "
-            f"{reference_spec()}, change what differs, and give it: --spec FILE; or, for networks that are "
-            f"given what the reference pack's are: --spec {REFERENCE_SPEC}"
+            "No spec describes the networks' inputs and outputs. Copy "
+            f"{reference_spec()}, change what differs, and give it: --spec FILE; or, for networks with the "
+            f"reference pack's inputs and outputs: --spec {REFERENCE_SPEC}"
         )
     _known("the spec", content, ("pack", "card", *MODEL_ROLES))
     pack = _table(content, "pack", "the spec") if "pack" in content else {}
@@ -132,7 +131,7 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     texts = {key: _text(pack, key, "[pack]") if key in pack else UNKNOWN for key in _PACK}
     for key, text in texts.items():
         if key in ("name", "version") and not (text.isprintable() and len(text) <= _MAX_LINE):
-            raise SpecError(f"[pack] {key} is no line of at most {_MAX_LINE} characters. Write one.")
+            raise SpecError(f"[pack] {key} is not a line of at most {_MAX_LINE} characters. Write one.")
         if len(text) > _MAX_TEXT:
             raise SpecError(f"[pack] {key} has more than {_MAX_TEXT} characters. Write less.")
     if texts["name"].strip().casefold() == REFERENCE_SPEC:
@@ -159,7 +158,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SpecError(
             f"The spec {path} cannot be read ({error.strerror}). Give a TOML file, or `{REFERENCE_SPEC}`."
         ) from error
-    # A number of very many digits is a ValueError too.
+    # Integers with very many digits raise ValueError too.
     except (ValueError, RecursionError) as error:
         raise SpecError(f"The spec {path} is not TOML ({error}). See {reference_spec()}.") from error
     bounded: dict[str, Any] = _bounded(content, f"The spec {path}")
@@ -167,9 +166,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _put(content: dict[str, Any], setting: str) -> None:
-    # Bytes of a command line that are no UTF-8 come as surrogates, which pack.json cannot hold.
+    # Bytes of the command line that are not UTF-8 become surrogates, which JSON cannot store.
     if any("\ud800" <= letter <= "\udfff" for letter in setting):
-        raise SpecError(f"The setting {setting!r} is no text in UTF-8. Write it so, or into the spec's file.")
+        raise SpecError(f"The setting {setting!r} is not UTF-8 text. Write it so, or into the spec's file.")
     key, found, value = setting.partition("=")
     *tables, last = key.strip().split(".")
     if not found or not last or not all(tables):
@@ -177,7 +176,7 @@ def _put(content: dict[str, Any], setting: str) -> None:
     for table in tables:
         content = content.setdefault(table, {})
         if not isinstance(content, dict):
-            raise SpecError(f"The setting {setting!r} goes into {table}, which is no table of the spec.")
+            raise SpecError(f"The setting {setting!r} goes into {table}, which is not a table of the spec.")
     try:
         found = tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):
@@ -236,7 +235,7 @@ def _input(role: str, content: Mapping[str, Any]) -> InputSpec:
 
 
 def _spacing(content: Mapping[str, Any], place: str, size: tuple[int, int]) -> float:
-    """mm a pixel, given as such or by the region's extent."""
+    """Pixel spacing in mm, from spacing_mm or from the extent of the region."""
     if ("spacing_mm" in content) == ("roi_mm" in content):
         raise SpecError(f"{place} needs either spacing_mm or roi_mm, and not both.")
     if "spacing_mm" in content:
@@ -287,7 +286,7 @@ def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[in
 def _known(place: str, content: Mapping[str, Any], names: Sequence[str]) -> None:
     unknown = [name for name in content if name not in names]
     if unknown:
-        raise SpecError(f"{place} has {', '.join(unknown)}, which nothing reads. Known: {', '.join(names)}.")
+        raise SpecError(f"{place} has unknown entries: {', '.join(unknown)}. Known: {', '.join(names)}.")
 
 
 def _given(content: Mapping[str, Any], key: str, place: str) -> Any:
@@ -322,18 +321,18 @@ def _whole(content: Mapping[str, Any], key: str, place: str) -> int:
 
 
 def _bounded(value: Any, place: str, depth: int = _MAX_DEPTH) -> Any:
-    """A value of TOML within TOML's range of numbers, nested no deeper than pack.json's reader takes."""
+    """Check that a TOML value is within TOML's range of integers and pack.json's maximum nesting."""
     if depth == 0:
-        raise SpecError(f"{place} has over {_MAX_DEPTH} tables and lists within each other. Write it flat.")
+        raise SpecError(f"{place} nests tables and lists more than {_MAX_DEPTH} deep. Write it flat.")
     if isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
-        raise SpecError(f"{place} has a whole number of more than 64 bits. Write a smaller one.")
+        raise SpecError(f"{place} has an integer of more than 64 bits. Write a smaller one.")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _bounded(item, place, depth - 1)
     return value
 
 
 def _jsonable(value: Any, place: str) -> Any:
-    """A value of TOML as pack.json can hold it: dates and times become the text that TOML writes for them."""
+    """TOML value as JSON data; dates and times become their TOML text."""
     if isinstance(value, dict):
         return {key: _jsonable(item, f"{place} {key}") for key, item in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""EfficientNet-B5 in the words of four libraries: which tensor of theirs is which of ours.
+"""Tensor names of EfficientNet-B5 in four libraries, mapped to this project's names.
 
-Names and shapes were taken from torchvision, timm 1.0 and efficientnet-pytorch 0.7.1, and so was what cannot
-be seen from names: timm's two networks share all of them and differ in padding and in an epsilon, and
-efficientnet-pytorch computes its padding once, for an image of 456 × 456 unless it is told otherwise.
+Names and shapes come from torchvision, timm 1.0 and efficientnet-pytorch 0.7.1. Names do not tell everything:
+timm's two networks share them but differ in padding and epsilon, and efficientnet-pytorch fixes its padding
+for an image of 456 × 456 unless told otherwise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stenosis_trt.export.models.efficientnet import EfficientNetVariant
 
 @dataclass(frozen=True)
 class LibraryNames:
-    """A library's names: `anchor` is the first convolution's weight, which only this library calls so."""
+    """Names of one library. `anchor`, the first convolution's weight, is unique to the library."""
 
     anchor: str
     stem: tuple[str, str]
@@ -26,12 +26,12 @@ class LibraryNames:
     plain: tuple[str, ...]
     excitation: tuple[str, str]
     numbered: bool
-    """Blocks are counted through all stages, instead of within each."""
+    """True if blocks are counted through all stages instead of within each."""
 
 
 TORCHVISION = "torchvision"
 LIBRARY_NAMES: Mapping[str, LibraryNames] = {
-    # `expanded` and `plain` name the convolutions of a block and their normalisations in the order of ours.
+    # `expanded` and `plain`: convolutions of a block and their normalisations, in our order.
     "timm": LibraryNames(
         anchor="conv_stem.weight",
         stem=("conv_stem", "bn1"),
@@ -57,10 +57,10 @@ ANCHORS: Mapping[str, str] = {
     TORCHVISION: "features.0.0.weight",
     **{name: library.anchor for name, library in LIBRARY_NAMES.items()},
 }
-"""The name by which a library's checkpoint is recognised, and in front of which wrappers put theirs."""
+"""Tensor that identifies a library; wrappers put their prefix in front of it."""
 
-FIXED_PADDING_NETWORKS = (456, 456)
-"""The image efficientnet-pytorch pads for, unless `image_size` was given when the network was made."""
+FIXED_PADDING_IMAGE = (456, 456)
+"""Image size efficientnet-pytorch pads for, unless the network was made with `image_size`."""
 
 NETWORKS: Mapping[str, tuple[str, EfficientNetVariant]] = {
     "torchvision/efficientnet_b5": (TORCHVISION, EfficientNetVariant()),
@@ -68,20 +68,20 @@ NETWORKS: Mapping[str, tuple[str, EfficientNetVariant]] = {
     "timm/tf_efficientnet_b5": ("timm", EfficientNetVariant(same_padding=True)),
     "efficientnet-pytorch/efficientnet-b5": (
         "efficientnet-pytorch",
-        EfficientNetVariant(same_padding=True, padding_image_size=FIXED_PADDING_NETWORKS),
+        EfficientNetVariant(same_padding=True, padding_image_size=FIXED_PADDING_IMAGE),
     ),
 }
-"""Library and variant of every network that a checkpoint may be of."""
+"""Library and variant of each supported network."""
 
 _BLOCK = re.compile(r"features\.(\d+)\.(\d+)\.block\.(\d+)\.(.+)")
 _STEM, _HEAD = "0", "8"
 
 
 def library_names(ours: Iterable[str], library: str) -> dict[str, str]:
-    """Our name → the library's, for every name of a state dict of `EfficientNetB5`.
+    """Map every name of `EfficientNetB5`'s state dict to the library's name.
 
     Raises:
-        ValueError: a name is not of that network.
+        ValueError: a name is not one of that network's.
     """
     names = list(ours)
     if library == TORCHVISION:
@@ -108,18 +108,18 @@ def library_names(ours: Iterable[str], library: str) -> dict[str, str]:
 
 
 def _outside(name: str, words: LibraryNames) -> str:
-    """A name of the stem, the head or the classifier."""
+    """Name in the stem, head or classifier."""
     parts = name.split(".")
     if parts[:2] == ["classifier", "1"]:
         return f"{words.classifier}.{parts[2]}"
     if parts[0] == "features" and parts[1] in (_STEM, _HEAD):
         pair = words.stem if parts[1] == _STEM else words.head
         return f"{pair[int(parts[2])]}.{parts[3]}"
-    raise ValueError(f"{name} is no tensor of EfficientNet-B5.")
+    raise ValueError(f"{name} is not a tensor of EfficientNet-B5.")
 
 
 def _in_block(layer: int, rest: str, words: LibraryNames, plain: bool) -> str:
-    """The part of a name behind the block's: our `layer` counts squeeze-and-excitation, theirs does not."""
+    """Part of a name behind the block's. Our `layer` counts squeeze-and-excitation, theirs does not."""
     excitation = 1 if plain else 2
     if layer == excitation:
         part, leaf = rest.split(".")

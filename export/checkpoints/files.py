@@ -1,4 +1,4 @@
-"""Checkpoint files, read by what is in them and not by their endings. No file gets to run code."""
+"""Reading and writing of checkpoint files. The format is told from the content; no file may run code."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from stenosis_trt.export.errors import ExportError
 SUFFIX = ".safetensors"
 
 _HEADER = struct.Struct("<Q")
-"""In front of the JSON that a safetensors file begins with: its size."""
+"""Size of the JSON header at the beginning of a safetensors file."""
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_BEGINNINGS = (
+_SIGNATURES = (
     (b"\x89HDF\r\n", "HDF5, as Keras writes it"),
     (b"\x1f\x8b", "compressed by gzip: unpack it with gunzip"),
     (b"BZh", "compressed by bzip2: unpack it with bunzip2"),
@@ -34,22 +34,22 @@ _BEGINNINGS = (
     (b"version https://git-lfs", "a pointer of Git LFS and not the file itself: git lfs pull"),
     (b"<", "a text, such as a page that was downloaded in the file's place"),
 )
-"""Of files that are often given for a checkpoint."""
+"""Signatures of files that are often given by mistake."""
 _STATE_DICT = "torch.save(network.state_dict(), 'weights.pt')"
 
 
 class CheckpointError(ExportError):
-    """A checkpoint that cannot be used. The message names the file, what is wrong, and how to mend it."""
+    """A checkpoint that cannot be used. The message names the file, the problem and its solution."""
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """What a file holds, with tensors on the CPU.
+    """Read a file into a mapping, with tensors on the CPU.
 
     Args:
-        path: safetensors, or what `torch.save` wrote, under any name; the latter is read with `weights_only`.
+        path: safetensors, or a file of `torch.save` under any name, which is read with `weights_only`.
 
     Raises:
-        CheckpointError: not there, not such a file, or a pickle that wants to run code.
+        CheckpointError: the file is missing, has another format, or is a pickle that calls code.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint at {path}. Give a file.")
@@ -66,10 +66,10 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             raise CheckpointError(
                 f"{path} cannot be read as safetensors ({error}). Save it again."
             ) from error
-    for mark, what in _BEGINNINGS:
+    for mark, what in _SIGNATURES:
         if beginning.startswith(mark):
-            raise CheckpointError(f"{path} is no checkpoint of PyTorch: it is {what}.")
-    content = _unpickled(path)
+            raise CheckpointError(f"{path} is not a PyTorch checkpoint: it is {what}.")
+    content = _unpickle(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{path} holds a {type(content).__name__} and no weights by name. Save them: {_STATE_DICT}."
@@ -78,13 +78,13 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
 
 
 def write_checkpoint(path: Path, network: nn.Module) -> None:
-    """A network's weights as .safetensors, whole or not at all, for `read_checkpoint`."""
+    """Write a network's weights as .safetensors, atomically."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     write_bytes_atomically(path, save(tensors))
 
 
 def take_weights_command(path: Path) -> str:
-    """The command that takes the weights out of a pickle of other things."""
+    """Command that extracts the weights from a pickle of other objects."""
     given = shlex.quote(str(path))
     return f"python -m stenosis_trt.export.checkpoints.take_weights {given} weights.pt"
 
@@ -95,15 +95,15 @@ def _is_safetensors(beginning: bytes, size: int) -> bool:
     return int(_HEADER.unpack_from(beginning)[0]) <= size
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickle(path: Path) -> Any:
     try:
-        # PyTorch remarks on a pickle's age before it says what is wrong, or before all is well.
+        # PyTorch warns about old pickle protocols, whether it can read them or not.
         with torch.serialization.safe_globals(SAFE_GLOBALS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise _refused(path, error) from error
-    # What PyTorch's unpickler meets in a damaged file, it raises as it comes.
+        raise _unpickling_error(path, error) from error
+    # PyTorch's unpickler lets through whatever exception a damaged file causes.
     except (
         *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
         *(ArithmeticError, AssertionError, ImportError, MemoryError, struct.error, tarfile.TarError),
@@ -123,7 +123,7 @@ def _unpickled(path: Path) -> Any:
         ) from error
 
 
-def _refused(path: Path, error: Exception) -> CheckpointError:
+def _unpickling_error(path: Path, error: Exception) -> CheckpointError:
     wanted = _GLOBAL.search(str(error))
     if wanted is None:
         return CheckpointError(

@@ -1,4 +1,4 @@
-"""From a checkpoint and what its spec says to a network of ours with those weights in it."""
+"""Loading of a checkpoint into this project's networks, as its spec says."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from stenosis_trt.export.checkpoints.read import (
     match_weights,
 )
 from stenosis_trt.export.checkpoints.unread import IgnoredKeys
-from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5, EfficientNetVariant
 from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.spec_file import CheckpointDeclaration, ModelDeclaration
 
-_CLASSES = "name its classes in the spec"
+_NAME_CLASSES = "name its classes in the spec"
 _KEYPOINT = "stenosis-trt/keypoint"
 
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network in evaluation mode that gives logits in the pipe's order, and what it was read from."""
+    """Network in evaluation mode with logits in the pipeline's order, and where it was read from."""
 
     network: nn.Module
     facts: Mapping[str, str]
 
 
 class _ReorderedOutputs(nn.Module):
-    """A network whose outputs are put in another order."""
+    """Network with its outputs in another order."""
 
     def __init__(self, network: nn.Module, order: tuple[int, ...]) -> None:
         super().__init__()
@@ -55,16 +55,16 @@ class _ReorderedOutputs(nn.Module):
 def load_network(
     path: Path, declaration: ModelDeclaration, ignored: IgnoredKeys | None = None
 ) -> LoadedNetwork:
-    """Read a checkpoint into the network that it is of.
+    """Read a checkpoint into the network it belongs to.
 
     Args:
-        path: safetensors, or what `torch.save` wrote.
-        declaration: what the spec says of it; classes take EfficientNet-B5, heatmaps `KeypointNet`.
-        ignored: names of `--ignore-key`.
+        path: safetensors, or a file of `torch.save`.
+        declaration: its part of the spec. Classes load EfficientNet-B5, heatmaps `KeypointNet`.
+        ignored: from `--ignore-key`.
 
     Raises:
-        CheckpointError: the file cannot be read, is not of such a network, leaves open what the spec has to
-            say, or contradicts the spec.
+        CheckpointError: the file cannot be read, belongs to another network, needs an entry that the spec
+            lacks, or contradicts the spec.
     """
     output = declaration.output
     if declaration.activation is not None:
@@ -77,10 +77,10 @@ def load_network(
     choice = WeightsChoice(declaration.role, told.weights, told.temperature, left_out)
     if output.kind == "classes":
         weights = find_weights(path, content, tuple(ANCHORS.values()), choice)
-        name, network, expected = _efficientnet(path, weights, declaration)
+        name, network, expected = _make_efficientnet(path, weights, declaration)
     else:
         weights = find_weights(path, content, (KEYPOINT_ANCHOR,), choice)
-        name, network, expected = _keypoint(path, weights, declaration)
+        name, network, expected = _make_keypoint(path, weights, declaration)
     state = network.state_dict()
     fitted = match_weights(
         path, weights, {expected[key]: value for key, value in state.items()}, name, left_out
@@ -99,17 +99,17 @@ def load_network(
     return LoadedNetwork(network if in_order else _ReorderedOutputs(network, declaration.order), facts)
 
 
-def _efficientnet(
+def _make_efficientnet(
     path: Path, weights: FoundWeights, declaration: ModelDeclaration
 ) -> tuple[str, nn.Module, dict[str, str]]:
-    """The network's name, itself, and how the checkpoint calls each of its tensors."""
+    """Name of the network, the network, and the checkpoint's name of each of its tensors."""
     library = next(name for name, anchor in ANCHORS.items() if anchor == weights.anchor)
     name, variant = _variant(path, library, weights, declaration.checkpoint)
     channels, classes = declaration.input.channels, len(declaration.output.names)
     network = EfficientNetB5(classes, channels=channels, variant=variant)
     names = library_names(network.state_dict(), library)
     last = names["classifier.1.weight"]
-    _check_size(path, weights, last, 0, classes, "classes", "output.names", _remedy(weights, last))
+    _check_size(path, weights, last, 0, classes, "classes", "output.names", _classes_remedy(weights, last))
     _check_size(path, weights, weights.anchor, 1, channels, "input channels", "input.channels")
     return name, network, names
 
@@ -117,7 +117,7 @@ def _efficientnet(
 def _variant(
     path: Path, library: str, weights: FoundWeights, choice: CheckpointDeclaration
 ) -> tuple[str, EfficientNetVariant]:
-    """Which of a library's networks a checkpoint is of: from the spec, or as far as the file itself tells."""
+    """The library's variant that a checkpoint belongs to, from the spec or from the file's texts."""
     own = [name for name, (of, _) in NETWORKS.items() if of == library]
     asked = choice.network
     if asked is not None and asked not in own:
@@ -139,22 +139,24 @@ def _variant(
     if choice.image_size is None:
         return name, variant
     if variant.padding_image_size is None:
-        raise CheckpointError(f"{name} knows no image_size. Remove it from the spec's [grader.checkpoint].")
+        raise CheckpointError(
+            f"{name} does not use image_size. Remove it from the spec's [grader.checkpoint]."
+        )
     return name, replace(variant, padding_image_size=choice.image_size if all(choice.image_size) else None)
 
 
-def _remedy(weights: FoundWeights, last: str) -> str:
-    """What to write for a grader of another number of classes."""
+def _classes_remedy(weights: FoundWeights, last: str) -> str:
+    """Advice for a grader with another number of classes."""
     tensor = weights.tensors.get(last)
     count = 0 if tensor is None or not tensor.dim() else tensor.shape[0]
     names = next((each for each in MODEL_ROLES["grader"].accepted_names if len(each) == count), None)
     if names is None:
-        return f"{_CLASSES}: {MODEL_ROLES['grader'].accepted_names_text}"
+        return f"{_NAME_CLASSES}: {MODEL_ROLES['grader'].accepted_names_text}"
     option = shlex.quote(f"grader.output.names={json.dumps(list(names))}")
-    return f"{_CLASSES}: --set {option}"
+    return f"{_NAME_CLASSES}: --set {option}"
 
 
-def _keypoint(
+def _make_keypoint(
     path: Path, weights: FoundWeights, declaration: ModelDeclaration
 ) -> tuple[str, nn.Module, dict[str, str]]:
     if declaration.checkpoint.network not in (None, _KEYPOINT):
@@ -190,7 +192,7 @@ def _check_size(
     entry: str,
     remedy: str = "correct the spec",
 ) -> None:
-    """Say of a number that the spec decides where it comes from, before all shapes are compared."""
+    """Report a wrong number of classes or channels with the spec's entry, before all shapes are compared."""
     tensor = weights.tensors.get(name)
     if tensor is not None and tensor.dim() > axis and tensor.shape[axis] != wanted:
         raise CheckpointError(

@@ -1,8 +1,8 @@
-"""What may lie beside weights in a pickle as data: NumPy's scalars and arrays, paths, dates, sets.
+"""Data types allowed beside weights in a pickle: NumPy scalars and arrays, paths, dates, sets.
 
-PyTorch's `weights_only` refuses them by default. NumPy's own functions are not let in either: a pickle could
-give them an inconsistent dtype. What stands here in their place under their names checks its arguments, keeps
-bytes and runs nothing of NumPy's unpickling.
+PyTorch's `weights_only` refuses them by default. NumPy's own functions are not allowed either, because a
+pickle could give them an inconsistent dtype. The replacements here check their arguments, keep the bytes and
+run no NumPy unpickling.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"[biufc]\d{1,2}")
 
 
 class PickledDtype:
-    """A NumPy dtype as a pickle tells it, such as "f8" with the byte order "<"."""
+    """NumPy dtype in a pickle, such as "f8" with byte order "<"."""
 
     def __init__(self, text: object = "", *_: object) -> None:
         if not isinstance(text, str):
@@ -35,16 +35,16 @@ class PickledDtype:
 
     @property
     def is_float(self) -> bool:
-        """Whether its values are real or complex numbers with a fraction."""
+        """True for real and complex floating-point types."""
         return self.text[:1] in ("f", "c")
 
 
 class PickledArray:
-    """A NumPy array as data beside weights.
+    """NumPy array in a pickle.
 
     Attributes:
-        dtype: as the pickle tells it.
-        items: of an array of objects.
+        dtype: as pickled.
+        items: elements of an object array.
     """
 
     dtype = PickledDtype()
@@ -54,10 +54,10 @@ class PickledArray:
     _data: Any = None
 
     def numbers(self) -> npt.NDArray[Any] | None:
-        """The array itself, where it is one of numbers.
+        """The array, if its dtype is numeric.
 
         Raises:
-            ValueError, TypeError: its parts do not go together.
+            ValueError, TypeError: dtype, shape and bytes are inconsistent.
         """
         if not (_NUMBER.fullmatch(self.dtype.text) and isinstance(self._data, bytes)):
             return None
@@ -66,7 +66,7 @@ class PickledArray:
 
     def __setstate__(self, state: object) -> None:
         if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], PickledDtype)):
-            raise pickle.UnpicklingError("An array does not say what it has to.")
+            raise pickle.UnpicklingError("The state of an array is invalid.")
         _, self._shape, self.dtype, self._by_columns, self._data = state
         if _NUMBER.fullmatch(self.dtype.text) and not isinstance(self._data, bytes):
             raise pickle.UnpicklingError("An array has no bytes.")
@@ -79,7 +79,7 @@ def _array(*_: object) -> PickledArray:
 
 
 def _scalar(dtype: object, data: object = b"") -> Any:
-    """A scalar as Python's number; one of text or time as an array of its kind."""
+    """NumPy scalar as a Python number; text and times as an array of their dtype."""
     if not isinstance(dtype, PickledDtype):
         raise pickle.UnpicklingError("A scalar has no dtype.")
     if _NUMBER.fullmatch(dtype.text):
@@ -93,7 +93,7 @@ def _scalar(dtype: object, data: object = b"") -> Any:
 
 def _path(*parts: object) -> PurePosixPath:
     if not all(isinstance(part, str) for part in parts):
-        raise pickle.UnpicklingError("A path has parts that are no text.")
+        raise pickle.UnpicklingError("A path has parts that are not text.")
     return PurePosixPath(*map(str, parts))
 
 
@@ -106,7 +106,7 @@ def _deque(items: Iterable[Any] = (), *_: object) -> list[Any]:
 
 
 def _kind(*_: object) -> None:
-    """A type that is named and not called, as the factory of a defaultdict is."""
+    """A type that a pickle may name but not call, such as the factory of a defaultdict."""
     raise pickle.UnpicklingError("A type is called.")
 
 
@@ -117,7 +117,7 @@ _KINDS = (
 )
 
 SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    # timm keeps its command line in the checkpoint; a Namespace holds values and does nothing.
+    # timm stores its command line in checkpoints; a Namespace only holds values.
     argparse.Namespace,
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
     frozenset,
@@ -137,11 +137,11 @@ SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     ),
     *((_kind, name) for name in _KINDS),
 ]
-"""For `torch.serialization.safe_globals`: what is called, under which name of a pickle."""
+"""For `torch.serialization.safe_globals`: each callable, with its name in pickles."""
 
 
 def safe_global(module: str, name: str) -> Callable[..., Any] | None:
-    """What stands in for a name of a pickle; None for one that is not let in."""
+    """Replacement for a name in a pickle; None if the name is not allowed."""
     return _BY_NAME.get(f"{module}.{name}")
 
 

@@ -1,8 +1,8 @@
-"""The content of a checkpoint to one set of named weights, whatever it was wrapped in.
+"""Search for a network's weights in a checkpoint, whatever they are wrapped in.
 
-Training scripts store weights under "state_dict" or "model", beside optimisers and averaged copies, and put
-"module." or "net." in front of every name. What is looked for is a name that the network is known to have:
-the sets that hold it are the candidates, and what stands in front of it is the wrappers'.
+Training scripts store weights under "state_dict" or "model", beside optimisers and averaged copies, and
+prefix names with "module." or "net.". Weights are found by a tensor name that the network is known to have
+(the anchor); what precedes it is the wrappers' prefix.
 """
 
 from __future__ import annotations
@@ -24,32 +24,31 @@ from stenosis_trt.export.checkpoints.unread import (
     is_training_state,
     possible_parameters,
 )
-from stenosis_trt.export.models.confidence import TEMPERATURE
+from stenosis_trt.export.models.temperature import TEMPERATURE
 
 KEYPOINT_ANCHOR = "stages.0.0.0.weight"
-"""The tensor by which this project's keypoint network is known."""
+"""Tensor name that identifies this project's keypoint network."""
 
-_SHOWN = 5
-"""Tensors that a message names before it counts the others."""
-_MOST_DIMENSIONS = 64
-"""PyTorch computes with no tensor of more."""
-_DEPTH = 4
-"""Levels of mappings in a checkpoint that are searched."""
+_NAMES_SHOWN = 5
+"""Number of tensors a message names before it counts the others."""
+_MAX_DIMENSIONS = 64
+"""PyTorch's maximum number of dimensions."""
+_MAX_DEPTH = 4
+"""Maximum nesting of mappings that is searched."""
 _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """One set of weights, found in a file.
+    """A set of weights in a checkpoint.
 
     Attributes:
-        tensors: by name, wrappers removed.
-        anchor: which of the names looked for it was recognised by.
-        location: what stood around the names, such as "state_dict" or "ema.module"; "" for nothing.
-        beside: names in the same set without the wrapper's prefix, which nothing will read.
-        texts: texts that lay in the file itself and may tell of the network, such as timm's "arch".
-        temperature: what the logits are to be divided by: a wrapper's tensor of that name, as `Calibrated`
-            and other implementations of temperature scaling have it; None where there is none.
+        tensors: by name, without the wrappers' prefix.
+        anchor: the anchor found.
+        location: keys and prefix around the names, such as "state_dict" or "ema.module"; "" for none.
+        beside: names in the same mapping without the prefix, which are not read.
+        texts: top-level texts of the file, which may identify the network, such as timm's "arch".
+        temperature: divisor of the logits, from a wrapper's tensor of that name; None if there is none.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -61,20 +60,20 @@ class FoundWeights:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    """The first names, and the number of further ones."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
 class WeightsChoice:
-    """What the user says of a checkpoint.
+    """What the user says about a checkpoint.
 
     Attributes:
-        role: the model, for the options that messages name.
-        weights: which set to take where there are several, by what stands around its names.
-        temperature: what the logits are to be divided by; None for what the set of weights itself says.
-        ignored_keys: names of `--ignore-key`.
+        role: the model, for options in messages.
+        weights: location of the weights to take if there are several.
+        temperature: divisor of the logits; None for the checkpoint's own.
+        ignored_keys: from `--ignore-key`.
     """
 
     role: str = "…"
@@ -86,17 +85,17 @@ class WeightsChoice:
 def find_weights(
     path: Path, content: Mapping[str, Any], anchors: Sequence[str], chosen: WeightsChoice | str | None = None
 ) -> FoundWeights:
-    """The set of weights in a checkpoint that has a tensor called by one of `anchors`.
+    """Find the weights in a checkpoint that contain one of `anchors`.
 
     Args:
         path: for messages.
-        content: of the file.
-        anchors: names, each of one kind of network.
-        chosen: what the user says; a text is the set to take.
+        content: content of the file.
+        anchors: tensor names, each identifying a network.
+        chosen: what the user says; a text is the location of the weights.
 
     Raises:
-        CheckpointError: there is none, or several and none was chosen, or values that are no numbers; or
-            something beside it may be a parameter of the network and is not read.
+        CheckpointError: there are no such weights, or several and none was chosen; values are not numbers; or
+            an unread value may be a parameter of the network.
     """
     choice = chosen if isinstance(chosen, WeightsChoice) else WeightsChoice(weights=chosen)
     mappings = dict(_mappings(content))
@@ -105,7 +104,7 @@ def find_weights(
         seen = [name for names in mappings.values() for name in names]
         what = f"Its tensors are called {list_names(seen)}." if seen else "It holds no tensors."
         raise CheckpointError(
-            f"{path} is of no network that is known: none of {', '.join(anchors)} is in it. {what} "
+            f"{path} belongs to no known network: it has none of {', '.join(anchors)}. {what} "
             "Give another network as an .onnx file."
         )
     shown = {key: ".".join(part for part in (key[0], key[1].rstrip(".")) if part) for key in sets}
@@ -143,13 +142,13 @@ def find_weights(
     beside = [own.full(name) for name in around if not own.is_no_parameter(name, around[name])]
     numbers = dict(possible_parameters(content, copies))
     if choice.temperature is not None:
-        numbers = {name: value for name, value in numbers.items() if _last(name) != TEMPERATURE}
+        numbers = {name: value for name, value in numbers.items() if _last_part(name) != TEMPERATURE}
     unread = [name for name in (*beside, *numbers) if not choice.ignored_keys.covers(name)]
     if unread:
-        raise _unread(path, choice.role, unread, numbers, shown[keys[0]])
+        raise _unread_error(path, choice.role, unread, numbers, shown[keys[0]])
     temperature = choice.temperature
     for name in temperatures:
-        found = _temperature(path, _as_numbers(path, {name: names[name]})[name])
+        found = _read_temperature(path, _check_values(path, {name: names[name]})[name])
         if temperature not in (None, found):
             raise CheckpointError(
                 f"{path} has the temperature {found:.6g} as {name}, and the spec says {temperature:.6g}. "
@@ -157,7 +156,7 @@ def find_weights(
             )
         temperature = found
     return FoundWeights(
-        tensors=_as_numbers(path, tensors),
+        tensors=_check_values(path, tensors),
         anchor=sets[keys[0]],
         location=shown[keys[0]],
         beside=tuple(around),
@@ -168,24 +167,23 @@ def find_weights(
 
 @dataclass(frozen=True)
 class _WeightsLocation:
-    """Where the chosen weights lie: the mapping, what stands in front of their names there, and the same of
-    every set in that mapping."""
+    """Location of the chosen weights: their mapping, prefix, and the prefixes of all sets in that mapping."""
 
     place: str
     prefix: str
     prefixes: tuple[str, ...]
 
     def full(self, name: str) -> str:
-        """A name of the mapping with what leads to it."""
+        """Name with the path of the mapping."""
         return f"{self.place}.{name}" if self.place else name
 
     def is_temperature(self, name: str) -> bool:
-        """Whether it is the temperature of the network, or of a wrapper around it."""
-        return _last(name) == TEMPERATURE and self.prefix.startswith(name.removesuffix(TEMPERATURE))
+        """True for the temperature of the network or of a wrapper around it."""
+        return _last_part(name) == TEMPERATURE and self.prefix.startswith(name.removesuffix(TEMPERATURE))
 
     def is_no_parameter(self, name: str, value: torch.Tensor) -> bool:
-        """Whether a tensor beside the weights is a counter, a record, or another set's."""
-        above = name.removesuffix(_last(name))
+        """True if a tensor beside the weights is a counter, a record, or belongs to another set."""
+        above = name.removesuffix(_last_part(name))
         of_another = any(
             name.startswith(other) or (above and other.startswith(above))
             for other in self.prefixes
@@ -194,35 +192,35 @@ class _WeightsLocation:
         return of_another or not value.is_floating_point() or is_training_state(name)
 
 
-def _last(name: str) -> str:
+def _last_part(name: str) -> str:
     return name.rpartition(".")[2]
 
 
 def _sets(mappings: Mapping[str, Mapping[str, Any]], anchors: Sequence[str]) -> dict[tuple[str, str], str]:
-    """Which anchor is where: by the place of a mapping, and what stands in front of the anchor's name."""
+    """Anchors by (path of the mapping, prefix)."""
     return {
         (place, prefix): anchor
         for place, names in mappings.items()
-        for anchor, prefix in _prefixes(names, anchors)
+        for anchor, prefix in _anchor_prefixes(names, anchors)
     }
 
 
-def _unread(
+def _unread_error(
     path: Path, role: str, unread: Sequence[str], numbers: Mapping[str, Any], weights: str
 ) -> CheckpointError:
-    """The error of what may be a parameter, with the options that go on."""
+    """Error about possible parameters, with the options that resolve it."""
     divides = ""
     for name in unread:
         value = numbers.get(name)
         number = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
-        if _last(name) == TEMPERATURE and isinstance(number, float) and number > 0:
+        if _last_part(name) == TEMPERATURE and isinstance(number, float) and number > 0:
             divides = (
                 f" If the logits are to be divided by it: --set {role}.checkpoint.temperature={number:.6g}."
             )
             break
     return CheckpointError(
-        f"{path} holds {list_names(unread)} beside the weights, which nothing reads and which may change "
-        f"what the network answers.{divides} If it does not: {ignore_options(unread, weights)}"
+        f"{path} holds {list_names(unread)} beside the weights, which are not read and may affect the "
+        f"network's output.{divides} If they do not: {ignore_options(unread, weights)}"
     )
 
 
@@ -233,26 +231,26 @@ def match_weights(
     network: str,
     ignored: IgnoredKeys | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The weights by the names of `expected`, all of them there and of its shapes.
+    """Return the weights under the names of `expected`; all must be present with the expected shapes.
 
     Args:
         path: for messages.
-        weights: what was found.
+        weights: the weights found.
         expected: a state dict under the checkpoint's names.
-        network: what it is called in messages.
-        ignored: names of `--ignore-key`.
+        network: name of the network in messages.
+        ignored: from `--ignore-key`.
 
     Raises:
-        CheckpointError: a tensor is missing, has another shape, or nothing in the network is called so.
+        CheckpointError: a tensor is missing, has another shape, or is unknown to the network.
     """
     found = weights.tensors
     faults = []
-    # Counters of batches matter to training alone, and old checkpoints lack them.
+    # Batch counters matter only in training, and old checkpoints lack them.
     missing = [name for name in expected if name not in found and not name.endswith(_COUNTER)]
     if missing:
         faults.append(f"it lacks {list_names(missing)}")
     wrong = [
-        f"{name} ({_shape(found[name])}, not {_shape(value)})"
+        f"{name} ({_shape_text(found[name])}, not {_shape_text(value)})"
         for name, value in expected.items()
         if name in found and found[name].shape != value.shape
     ]
@@ -272,9 +270,7 @@ def match_weights(
         beside = f" Beside it lie {list_names(weights.beside)}." if weights.beside else ""
         only_more = not missing and not wrong
         without = (
-            f" If the network answers the same without them: {ignore_options(unknown, '')}"
-            if only_more
-            else ""
+            f" If the output does not depend on them: {ignore_options(unknown, '')}" if only_more else ""
         )
         raise CheckpointError(
             f"{path} does not fit {network}: {'; '.join(faults)}.{beside} "
@@ -283,27 +279,27 @@ def match_weights(
     return {name: found.get(name, value) for name, value in expected.items()}
 
 
-def _temperature(path: Path, tensor: torch.Tensor) -> float:
+def _read_temperature(path: Path, tensor: torch.Tensor) -> float:
     value = float(tensor) if tensor.numel() == 1 else 0.0
     if not 0.0 < value < math.inf:
         raise CheckpointError(
-            f"{path} has a {TEMPERATURE} that is no positive number. Remove it, or fit it again."
+            f"{path} has a {TEMPERATURE} that is not a positive number. Remove it, or fit it again."
         )
     return value
 
 
-def _shape(tensor: torch.Tensor) -> str:
+def _shape_text(tensor: torch.Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a number"
 
 
 def _mappings(
     content: Mapping[str, Any], place: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every mapping from names to tensors in a checkpoint, with the keys that lead there."""
+    """Every mapping from names to tensors in a checkpoint, with its path."""
     tensors = {key: value for key, value in content.items() if _is_tensor(key, value)}
     if tensors:
         yield place, tensors
-    if depth == _DEPTH:
+    if depth == _MAX_DEPTH:
         return
     for key, value in content.items():
         if isinstance(key, str) and isinstance(value, Mapping):
@@ -314,8 +310,8 @@ def _is_tensor(key: object, value: object) -> bool:
     return isinstance(key, str) and isinstance(value, torch.Tensor)
 
 
-def _prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(anchor, what stands in front of it) for each name that ends with an anchor."""
+def _anchor_prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(anchor, prefix) of each name that ends with an anchor."""
     for name in names:
         for anchor in anchors:
             prefix = name.removesuffix(anchor)
@@ -323,17 +319,17 @@ def _prefixes(names: Mapping[str, Any], anchors: Sequence[str]) -> Iterator[tupl
                 yield anchor, prefix
 
 
-def _as_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights as float32, counters as they are."""
+def _check_values(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights as float32; counters unchanged."""
     empty = [name for name, value in tensors.items() if value.is_meta]
     if empty:
         raise CheckpointError(
             f"{path} has weights without values: {list_names(empty)}. Save it again, once loaded."
         )
-    deep = [name for name, value in tensors.items() if value.dim() > _MOST_DIMENSIONS]
+    deep = [name for name, value in tensors.items() if value.dim() > _MAX_DIMENSIONS]
     if deep:
         raise CheckpointError(
-            f"{path} has weights of more than {_MOST_DIMENSIONS} dimensions: {list_names(deep)}. It is "
+            f"{path} has weights of more than {_MAX_DIMENSIONS} dimensions: {list_names(deep)}. It is "
             "damaged: save it again."
         )
     result = {
@@ -344,7 +340,7 @@ def _as_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, to
     other = [name for name in tensors if name not in result]
     if other:
         raise CheckpointError(
-            f"{path} has weights that are no floating-point numbers: {list_names(other)}. "
+            f"{path} has weights that are not floating-point numbers: {list_names(other)}. "
             "Give the checkpoint before it was quantised."
         )
     broken = [name for name, value in result.items() if not torch.isfinite(value).all()]

@@ -1,10 +1,10 @@
-"""Weights out of a pickle that holds more than weights, without its classes and without running it.
+"""Extraction of weights from a pickle that `stenosis-trt export` refuses, without running its code.
 
     python -m stenosis_trt.export.checkpoints.take_weights FILE weights.pt
 
-For checkpoints that `stenosis-trt export` refuses to load: a whole network that was pickled, or weights
-beside a configuration or an enumeration. Every class and function that the file calls for, but those that
-make tensors, is replaced by one that does nothing. Tensors, numbers and texts are kept with their names.
+For pickled networks, or weights stored beside a configuration or enumeration. All classes and functions of
+the file, except those that build tensors, are replaced by inert objects. Tensors, numbers and texts keep
+their names.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import torch
 
 from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.export.checkpoints.plain_data import PickledArray, safe_global
-from stenosis_trt.export.models.confidence import TEMPERATURE
+from stenosis_trt.export.models.temperature import TEMPERATURE
 
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
-_DEPTH = 64
-"""Objects within objects that are looked into."""
+_MAX_DEPTH = 64
+"""Maximum nesting of objects."""
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How a pickle of Python 2's protocols writes bytes."""
+    """How pickles of Python 2's protocols store bytes."""
     if encoding != "latin1":
-        raise ValueError("its bytes are written in another way than pickles have them")
+        raise ValueError("the encoding of its bytes is unknown")
     return text.encode(encoding)
 
 
@@ -45,14 +45,14 @@ _PLAIN: Mapping[tuple[str, str], Any] = {
     ("_codecs", "encode"): _encode,
 }
 _RENAMED = {"__builtin__": "builtins"}
-"""Modules that PyTorch's pickles call as Python 2 did."""
+"""Python 2 names of modules in PyTorch's pickles."""
 
 
 class InertObject:
-    """In place of whatever a file calls for. It keeps what it is given, and does nothing."""
+    """Replacement for any class or function of the file: stores its state and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> InertObject:
-        """An object of any arguments."""
+        """Accept any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -65,10 +65,10 @@ class InertObject:
         vars(self).setdefault("items", {})[key] = value
 
     def append(self, _: object) -> None:
-        """What a list in the file is given; it is not kept."""
+        """Ignore an element of a list."""
 
     def extend(self, _: object) -> None:
-        """As `append`."""
+        """Ignore elements of a list."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -84,10 +84,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_inert(path: Path) -> Any:
-    """What a file of `torch.save` holds: mappings, lists, numbers, texts and tensors, by their names.
+    """Content of a `torch.save` file as mappings, lists, numbers, texts and tensors.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     module = types.ModuleType("inert")
     vars(module).update(vars(pickle), Unpickler=_Unpickler)
@@ -95,7 +95,7 @@ def read_inert(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", pickle_module=module, weights_only=False)
-        return _plain(content, _DEPTH)
+        return _to_data(content, _MAX_DEPTH)
     except (
         *(RuntimeError, EOFError, OSError, LookupError, TypeError, AttributeError, ArithmeticError),
         *(AssertionError, struct.error, pickle.UnpicklingError, ValueError),
@@ -103,8 +103,8 @@ def read_inert(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
 
 
-def _plain(value: Any, depth: int) -> Any:
-    """Data of a value; of an object, what it had; of a network, its weights under their full names."""
+def _to_data(value: Any, depth: int) -> Any:
+    """Plain data of a value: an object's state, or the full state dict of a network."""
     if depth == 0:
         raise ValueError("its objects nest too deep")
     if isinstance(value, torch.Tensor):
@@ -113,21 +113,21 @@ def _plain(value: Any, depth: int) -> Any:
         numbers = value.numbers()
         return None if numbers is None else torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("=")))
     if isinstance(value, argparse.Namespace):
-        return _plain(vars(value), depth - 1)
+        return _to_data(vars(value), depth - 1)
     if isinstance(value, InertObject):
         found = getattr(value, "items", {})
-        return _weights(found, "", depth) if "_modules" in found else _plain(found, depth - 1)
+        return _state_dict(found, "", depth) if "_modules" in found else _to_data(found, depth - 1)
     if isinstance(value, Mapping):
-        return {key: _plain(item, depth - 1) for key, item in value.items() if isinstance(key, (str, int))}
+        return {key: _to_data(item, depth - 1) for key, item in value.items() if isinstance(key, (str, int))}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, depth - 1) for item in value]
+        return [_to_data(item, depth - 1) for item in value]
     return value if isinstance(value, (str, int, float, bytes)) else None
 
 
-def _weights(module: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, Any]:
-    """The state dict of a pickled `torch.nn.Module`: parameters, buffers that are kept, and those below.
+def _state_dict(module: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, Any]:
+    """State dict of a pickled `torch.nn.Module`: parameters and persistent buffers, recursively.
 
-    A number that is called a temperature comes along, for `export` to ask about.
+    Floats with "temperature" in their name are included, so that `export` can report them.
     """
     if depth == 0:
         raise ValueError("its modules nest too deep")
@@ -144,12 +144,12 @@ def _weights(module: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, An
                 found[f"{prefix}{name}"] = value.detach()
     for name, part in dict(module.get("_modules") or {}).items():
         if isinstance(part, InertObject):
-            found |= _weights(getattr(part, "items", {}), f"{prefix}{name}.", depth - 1)
+            found |= _state_dict(getattr(part, "items", {}), f"{prefix}{name}.", depth - 1)
     return found
 
 
 def main() -> None:
-    """Take the weights out of a file."""
+    """Extract the weights of a file."""
     parser = argparse.ArgumentParser(description="Take weights out of a pickle without running it.")
     parser.add_argument("file", type=Path, help="what torch.save wrote")
     parser.add_argument("out", type=Path, help="the new file, for stenosis-trt export")

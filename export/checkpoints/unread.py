@@ -1,4 +1,5 @@
-"""What lies beside the weights in a checkpoint: records, copies, and what may be a parameter."""
+"""Content of a checkpoint beside the weights: records and copies to ignore, and possible parameters to
+report."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ _TRAINING_STATE_WORDS = """
 accuracy auroc averaged confmat criterion ema loss losses metric metrics optimiser optimizer optimizers
 scheduler shadow swa
 """
-"""In the names of tensors, within a set of weights, that no answer of the network depends on."""
+"""Words in names of tensors, within a set of weights, that do not affect the network's output."""
 
 _RECORD_WORDS = """
 acc amp args arguments auc average batch best callback callbacks cfg checkpoint config confusion curve
@@ -26,59 +27,59 @@ mae momentum monitor mse optim opt options opts patience precision qwk random re
 saved scaler sched schedulers score scores seed sensitivity specificity step steps test time train training
 val valid validation version wandb warmup
 """
-"""In the names of what else training scripts keep."""
+"""Words in names of other content that training scripts store."""
 
 _TRAINING_STATE = frozenset(_TRAINING_STATE_WORDS.split())
 _RECORDS = _TRAINING_STATE | frozenset(_RECORD_WORDS.split())
 _CALIBRATION = ("temperature", "calibrat", "platt")
-"""What changes probabilities wherever it lies."""
+"""Parts of names of values that change probabilities."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[a-z]+\d+")
-_DEPTH = 6
-"""Mappings and lists within each other that are looked into."""
+_MAX_DEPTH = 6
+"""Maximum nesting of mappings and lists that is searched."""
 
 
 class IgnoredKeys:
-    """Names that were given with `--ignore-key`: each stands for itself and for what is below it."""
+    """Keys given with `--ignore-key`; each covers itself and everything below it."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
         self.names = tuple(names)
         self._used: set[str] = set()
 
     def covers(self, *paths: str) -> bool:
-        """Whether one of these names of one thing was given."""
+        """True if one of these paths, all of the same value, was given."""
         found = {name for name in self.names for path in paths if f"{path}.".startswith(f"{name}.")}
         self._used |= found
         return bool(found)
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Those that stood for nothing."""
+        """Keys that covered nothing."""
         return tuple(name for name in self.names if name not in self._used)
 
 
 def is_training_state(name: str) -> bool:
-    """Whether a tensor of a set of weights is a loss's, a metric's or an average's."""
-    return not _calibrates(name) and bool(_words(name) & _TRAINING_STATE)
+    """True if a tensor belongs to a loss, a metric or an average."""
+    return not _is_calibration(name) and bool(_words(name) & _TRAINING_STATE)
 
 
 def possible_parameters(content: Mapping[Any, Any], copies: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """(name, value) of everything in a checkpoint that may be a parameter and is none of a set of weights.
+    """Yield (name, value) of everything outside the sets of weights that may be a parameter.
 
     Args:
-        content: of the file.
-        copies: places of mappings with sets of weights, whose tensors are left out.
+        content: content of the file.
+        copies: paths of mappings with sets of weights, whose tensors are skipped.
     """
-    for name, value in _leaves(content, "", copies, _DEPTH):
-        if _is_parameter(value) and (_calibrates(name) or not _words(name) & _RECORDS):
+    for name, value in _leaves(content, "", copies, _MAX_DEPTH):
+        if _is_parameter(value) and (_is_calibration(name) or not _words(name) & _RECORDS):
             yield name, value
 
 
 def ignore_options(names: Sequence[str], weights: str) -> str:
-    """Options that ignore these: each by its name, or several by the module that they have in common.
+    """Options that ignore these names, joined where several share a module.
 
     Args:
-        names: full names of what is unread.
-        weights: what stands around the names of the weights themselves.
+        names: full names of unread values.
+        weights: path and prefix of the weights themselves.
     """
     roots: dict[str, list[str]] = {}
     around = weights.split(".")
@@ -100,7 +101,7 @@ def _leaves(value: Any, place: str, copies: Sequence[str], depth: int) -> Iterat
             if not (place in copies and isinstance(item, torch.Tensor)):
                 yield from _leaves(item, f"{place}.{key}" if place else str(key), copies, depth - 1)
     elif isinstance(value, (list, tuple, set, frozenset)):
-        # One of them tells of all.
+        # The first number stands for all.
         found = next((item for item in value if _is_parameter(item)), None)
         if found is not None:
             yield place, found
@@ -113,7 +114,7 @@ def _leaves(value: Any, place: str, copies: Sequence[str], depth: int) -> Iterat
 
 
 def _is_parameter(value: Any) -> bool:
-    """Whether it is a real number, or a tensor or an array of some; whole numbers are counters."""
+    """True for floating-point numbers, tensors and arrays; integers are counters."""
     if isinstance(value, torch.Tensor):
         return value.is_floating_point() or value.is_complex()
     if isinstance(value, PickledArray):
@@ -121,7 +122,7 @@ def _is_parameter(value: Any) -> bool:
     return isinstance(value, (float, complex))
 
 
-def _calibrates(name: str) -> bool:
+def _is_calibration(name: str) -> bool:
     return any(part in name.lower() for part in _CALIBRATION)
 
 

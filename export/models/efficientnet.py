@@ -1,14 +1,13 @@
-"""EfficientNet-B5 (Tan and Le, ICML 2019), with the state-dict names of torchvision's `efficientnet_b5`.
+"""EfficientNet-B5 (Tan and Le, ICML 2019), with names and shapes of torchvision's `efficientnet_b5`.
 
-Shapes are the same too, so a checkpoint trained with torchvision loads strictly. The network is written
-here because torchvision's own needs compiled operators that a CPU build of torch does not have. What other
-libraries' EfficientNet-B5 computes differently is a `EfficientNetVariant`.
+Checkpoints trained with torchvision load strictly. torchvision itself needs compiled operators that CPU
+builds of torch do not have. Differences in other libraries' EfficientNet-B5 are an `EfficientNetVariant`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -21,14 +20,14 @@ _SQUEEZE = 4
 
 @dataclass(frozen=True)
 class EfficientNetVariant:
-    """What differs between the libraries that have this network. The default is torchvision's.
+    """Differences between libraries; the defaults are torchvision's.
 
     Attributes:
-        epsilon: of the batch normalisations.
-        same_padding: convolutions with a stride are padded as TensorFlow's SAME, one more behind than in
-            front where the sum is odd; otherwise the same on both sides.
-        padding_image_size: image (height, width) that SAME padding is computed for; None takes the image's
-        own.
+        epsilon: of batch normalisation.
+        same_padding: pad strided convolutions like TensorFlow's SAME, with the odd pixel behind; otherwise
+            symmetrically.
+        padding_image_size: image (height, width) that SAME padding is computed for; None for the input's
+            size.
     """
 
     epsilon: float = 1e-3
@@ -38,7 +37,7 @@ class EfficientNetVariant:
 
 @dataclass(frozen=True)
 class _StageSpec:
-    """One row of the paper's table 1 (B0), before scaling."""
+    """Row of the paper's table 1 (B0), before scaling."""
 
     expansion: int
     kernel: int
@@ -48,13 +47,11 @@ class _StageSpec:
     repeats: int
 
     def scaled(self) -> _StageSpec:
-        return _StageSpec(
-            self.expansion,
-            self.kernel,
-            self.stride,
-            _round_channels(self.inputs * _WIDTH),
-            _round_channels(self.outputs * _WIDTH),
-            math.ceil(self.repeats * _DEPTH),
+        return replace(
+            self,
+            inputs=_round_channels(self.inputs * _WIDTH),
+            outputs=_round_channels(self.outputs * _WIDTH),
+            repeats=math.ceil(self.repeats * _DEPTH),
         )
 
 
@@ -70,15 +67,15 @@ _B0 = (
 
 
 def _round_channels(channels: float) -> int:
-    """To the nearest multiple of 8, but never down by more than a tenth."""
+    """Round to a multiple of 8, but not down by more than 10 %."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 class _SameConv2d(nn.Conv2d):
-    """A convolution padded so that its output has ⌈size / stride⌉ pixels, as TensorFlow's SAME.
+    """Convolution with ⌈size / stride⌉ output pixels, like TensorFlow's SAME.
 
-    `built_for` is the (height, width) the padding is computed for; None takes the input's.
+    `built_for` is the (height, width) the padding is computed for; None for the input's size.
     """
 
     built_for: tuple[int, int] | None = None
@@ -100,7 +97,7 @@ def _convolution(
 ) -> nn.Conv2d:
     if same_padding and stride > 1:
         return _SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-    # Without a stride, and with an odd kernel, SAME padding is this.
+    # Equal to SAME padding for an odd kernel without stride.
     return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
 
 
@@ -139,7 +136,7 @@ class _SqueezeExcitation(nn.Module):
 
 
 def _drop_rows(x: torch.Tensor, probability: float) -> torch.Tensor:
-    """Stochastic depth (Huang et al., ECCV 2016): zero whole samples, scale the others."""
+    """Stochastic depth (Huang et al., ECCV 2016): zero whole samples and rescale the others."""
     kept = 1.0 - probability
     mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(kept)
     return x * mask / kept
@@ -171,17 +168,17 @@ class _MBConv(nn.Module):
 
 
 class EfficientNetB5(nn.Module):
-    """Image `(N, channels, H, W)` → logits `(N, classes)`. 28.349 M parameters at 4 classes.
+    """Image `(N, channels, H, W)` → logits `(N, classes)`. 28.349 M parameters with 4 classes.
 
-    Residual branches start at zero (Goyal et al., arXiv 1706.02677): a network this deep, trained from
-    nothing for a thousand steps, does not get going otherwise.
+    Residual branches are initialised to zero (Goyal et al., arXiv 1706.02677); otherwise training from
+    scratch makes no progress within a thousand steps.
 
     Args:
         classes: output classes.
         dropout: before the classifier; 0.4 in the paper.
-        stochastic_depth: probability at the last block, rising linearly from 0; 0.2 in the paper.
-        channels: of the image.
-        variant: whose network it is.
+        stochastic_depth: drop probability of the last block, rising linearly from 0; 0.2 in the paper.
+        channels: input channels.
+        variant: library whose network it is.
     """
 
     def __init__(
@@ -213,7 +210,7 @@ class EfficientNetB5(nn.Module):
         self._pad_for(variant.padding_image_size)
 
     def _pad_for(self, size: tuple[int, int] | None) -> None:
-        """Fix the SAME padding of the convolutions with a stride to that of an image of this size."""
+        """Fix the SAME padding of strided convolutions to that of an image of this size."""
         for module in self.modules():
             if size is not None and isinstance(module, _SameConv2d):
                 module.built_for = size
@@ -226,8 +223,8 @@ class EfficientNetB5(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Linear):
-                # torchvision's 1 / √classes is meant for a thousand of them; for four it starts with logits
-                # so large that training does not get going.
+                # torchvision's 1 / √classes is meant for a thousand classes; with four, the initial logits
+                # are too large to train.
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
         for module in self.modules():

@@ -1,8 +1,8 @@
-"""A heatmap network for keypoints: disc levels on sagittal slices, the cord's outline on axial ones.
+"""Heatmap network for keypoints: disc levels on sagittal slices, points of the cord on axial slices.
 
-A residual encoder down to 1/32 of the input, where a few convolutions see the whole image (levels are told
-apart by counting from the skull base, which no local patch can do), and a light top-down path back to the
-heatmaps' resolution, as in feature pyramid networks (Lin et al., CVPR 2017).
+A residual encoder down to 1/32 resolution, whose last convolutions see the whole image (levels are told apart
+by counting from the skull base), and a light top-down path to the resolution of the heatmaps, as in feature
+pyramid networks (Lin et al., CVPR 2017).
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class _Residual(nn.Module):
 
 
 class KeypointNet(nn.Module):
-    """Image `(N, channels, H, W)` → logits of heatmaps `(N, keypoints, H / stride, W / stride)`.
+    """Image `(N, channels, H, W)` → heatmap logits `(N, keypoints, H / stride, W / stride)`.
 
-    H and W are multiples of 32. The sigmoid of the output is the heatmap: its peak's height is the
-    confidence that the point is there.
+    H and W must be multiples of 32. The sigmoid of the output is the heatmap; the height of its peak is the
+    confidence that the point is visible.
 
     Args:
         channels: input channels.
-        keypoints: heatmaps, one a point.
-        stride: input pixels for one heatmap pixel, 2 or 4.
+        keypoints: number of heatmaps.
+        stride: input pixels per heatmap pixel, 2 or 4.
         decoder: channels of the top-down path.
     """
 
@@ -55,8 +55,7 @@ class KeypointNet(nn.Module):
         before = (channels, *_WIDTHS[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(
-                _convolution(inputs, outputs, stride=2),
-                *(_Residual(outputs) for _ in range(depth)),
+                _convolution(inputs, outputs, stride=2), *(_Residual(outputs) for _ in range(depth))
             )
             for inputs, outputs, depth in zip(before, _WIDTHS, (0, 1, 1, 1, 3), strict=True)
         )
@@ -70,7 +69,7 @@ class KeypointNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # Heatmaps are almost everywhere zero: begin there.
+        # Start near zero, like almost all of a heatmap.
         nn.init.normal_(self.head.weight, std=0.01)
         if self.head.bias is not None:
             nn.init.constant_(self.head.bias, -4.0)

@@ -1,4 +1,4 @@
-"""What an ONNX file answers, held against its spec; messages name the option that mends it, to be pasted."""
+"""Checks of an ONNX file's output against its spec. Messages name the option that solves the problem."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.spec_file import ModelDeclaration
 
 _TOLERANCE = 1e-3
-"""How far probabilities may be outside 0 to 1, or their sum from 1."""
+"""Tolerance of probabilities beyond 0 to 1, and of their sum."""
 
 
 class OnnxError(ExportError):
-    """An ONNX file that cannot be used. The message says what is wrong and how to mend it."""
+    """An ONNX file that cannot be used. The message says what is wrong and how to solve it."""
 
 
 def set_option(declaration: ModelDeclaration, entry: str, value: object) -> str:
-    """The option that puts `entry` of this network to `value`."""
+    """Command-line option that sets `entry` of this network to `value`."""
     text = value if isinstance(value, str) else json.dumps(value)
     return f"--set {shlex.quote(f'{declaration.role}.{entry}={text}')}"
 
 
 def check_external_data(path: Path) -> None:
-    """Find out whether the files that a model keeps weights in are beside it.
+    """Check that the files with the model's external data exist.
 
     Raises:
-        OnnxError: one is missing; or the model names one elsewhere.
+        OnnxError: one is missing, or lies outside of the model's folder.
         OSError, DecodeError: the model itself cannot be read.
     """
     if not path.is_file():
@@ -57,29 +57,29 @@ def check_external_data(path: Path) -> None:
 
 
 def map_size(declaration: ModelDeclaration) -> tuple[int, ...]:
-    """Height and width of the heatmaps that the spec says; () for classes."""
+    """(height, width) of the heatmaps according to the spec; () for classes."""
     spec, stride = declaration.input, declaration.output.stride
     return () if declaration.output.kind == "classes" else (spec.height // stride, spec.width // stride)
 
 
 def check_network_output(path: Path, declaration: ModelDeclaration, given: int, raw: Any) -> None:
-    """Check what the file as it came makes of a batch, before anything is done with it.
+    """Check the output of the original file for a batch.
 
     Args:
         path: for messages.
-        declaration: what the spec says.
+        declaration: its part of the spec.
         given: images in the batch.
-        raw: the output, any shape and type.
+        raw: the output, of any shape and dtype.
 
     Raises:
-        OnnxError: its shape is not the spec's, or it is not finite.
+        OnnxError: the shape differs from the spec's, or a value is not finite.
     """
     output = declaration.output
     wanted = (given, len(output.names), *map_size(declaration))
     if raw.shape != wanted:
         raise OnnxError(
-            f"The output of {path} is {_shown(raw.shape)}, and the spec asks for {_shown(wanted)}. "
-            f"{_remedy(path, declaration, raw.shape)}"
+            f"The output of {path} is {_shape_text(raw.shape)}, and the spec asks for {_shape_text(wanted)}. "
+            f"{_output_remedy(path, declaration, raw.shape)}"
         )
     finite = np.isfinite(raw)
     if not finite.all():
@@ -91,15 +91,15 @@ def check_network_output(path: Path, declaration: ModelDeclaration, given: int, 
 
 
 def check_activation(path: Path, declaration: ModelDeclaration, raw: Any) -> None:
-    """Check that what the file as it came answers needs the activation that the spec says, and no other.
+    """Check that the output of the original file needs the activation of the spec and no other.
 
     Args:
         path: for messages.
-        declaration: what the spec says.
-        raw: the output, of the shape that the spec asks for and finite.
+        declaration: its part of the spec.
+        raw: finite output of the shape in the spec.
 
     Raises:
-        OnnxError: the spec says nothing and one is missing, or one is applied to what has it already.
+        OnnxError: the spec names none and one is missing, or it names one that the file already applies.
     """
     output = declaration.output
     is_probability = raw.min() >= -_TOLERANCE and raw.max() <= 1 + _TOLERANCE
@@ -119,13 +119,13 @@ def check_activation(path: Path, declaration: ModelDeclaration, raw: Any) -> Non
     if declaration.activation == ending and is_probability and adds_up:
         remedy = set_option(declaration, "output.activation", "none")
         raise OnnxError(
-            f"{path} gives values from 0 to 1 already, to which the spec's activation {ending} would be "
-            f"applied once more. If it ends with {ending}: {remedy}"
+            f"{path} already returns values from 0 to 1, to which the spec's activation {ending} would be "
+            f"applied again. If it ends with {ending}: {remedy}"
         )
 
 
 def input_remedy(declaration: ModelDeclaration, sizes: Sequence[int | None]) -> str:
-    """What to do about a file whose input has these channels, height and width."""
+    """Advice for a file whose input has these channels, height and width."""
     spec = declaration.input
     channels, height, width = sizes
     if channels not in (None, spec.channels):
@@ -139,7 +139,7 @@ def input_remedy(declaration: ModelDeclaration, sizes: Sequence[int | None]) -> 
     )
 
 
-def _remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[int]) -> str:
+def _output_remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[int]) -> str:
     output, role = declaration.output, MODEL_ROLES[declaration.role]
     if output.kind == "classes":
         if len(shape) != 2:
@@ -163,5 +163,5 @@ def _remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[int]) -> 
     return f"{path} has heatmaps of another shape than its input. Correct input.size, or export it again."
 
 
-def _shown(shape: Sequence[int]) -> str:
+def _shape_text(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "one number"

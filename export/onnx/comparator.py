@@ -1,6 +1,6 @@
-"""Polygraphy, of which this is the only importer: it runs models and plans, compares answers, and inspects.
+"""The only importer of Polygraphy: runs models and plans, compares their outputs, and summarises them.
 
-It is imported when it is needed. What it raises becomes one line for a person; what it prints is kept back.
+Polygraphy is imported on use. Its exceptions become one-line errors, and its output is suppressed.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _VARIABLE = "POLYGRAPHY_USE_TENSORRT_RTX"
 
 
 class ComparatorError(PreparationError):
-    """Something that cannot be compared or shown."""
+    """A file or plan that cannot be compared or summarised."""
 
 
 @dataclass(frozen=True)
 class OutputChange:
-    """How an output differs from that in FP32, over all values of all inputs.
+    """Difference of an output to that of the FP32 model, over all values of all inputs.
 
     Attributes:
-        output: its name.
-        largest, mean: absolute change.
-        snr_db: signal-to-noise ratio, 20 log10(‖FP32‖ / ‖change‖); infinite where they are equal.
+        output: name of the output.
+        largest, mean: absolute difference.
+        snr_db: signal-to-noise ratio, 20 log10(‖FP32‖ / ‖difference‖); infinite if the outputs are equal.
     """
 
     output: str
@@ -49,11 +49,11 @@ class OutputChange:
 
 
 def run_inputs(runner: Any, inputs: Float32Array, batch: int) -> Any:
-    """A runner's outputs for all inputs, as Polygraphy's `IterationResult`.
+    """Run all inputs in batches of exactly `batch`; returns Polygraphy's `IterationResult`.
 
-    It is given batches of exactly that size, the last one filled up with inputs that were there before.
+    The last batch is filled with repeated inputs, whose outputs are dropped.
     """
-    # Polygraphy imports PyTorch where it is installed, and takes an interrupt meanwhile for its absence.
+    # Polygraphy imports PyTorch if installed, and mistakes an interrupt during that for its absence.
     with suppress(ImportError):
         importlib.import_module("torch")
     with _polygraphy():
@@ -72,10 +72,10 @@ def run_inputs(runner: Any, inputs: Float32Array, batch: int) -> Any:
 
 
 def output_changes(expected: Any, answers: Any) -> tuple[OutputChange, ...]:
-    """How a runner's outputs differ from those expected.
+    """Compare a runner's outputs with the expected ones.
 
     Raises:
-        ComparatorError: they have other names, and Polygraphy would compare what it takes for the same.
+        ComparatorError: their names differ, so that Polygraphy would compare unrelated outputs.
     """
     if list(expected) != list(answers):
         raise ComparatorError(
@@ -98,10 +98,10 @@ def output_changes(expected: Any, answers: Any) -> tuple[OutputChange, ...]:
 
 
 def onnx_summary(data: bytes) -> str:
-    """Polygraphy's summary of an ONNX model: its inputs and outputs, and how many nodes of what.
+    """Polygraphy's summary of an ONNX model: inputs, outputs and node counts.
 
     Raises:
-        ComparatorError: Polygraphy is missing.
+        ComparatorError: Polygraphy is not installed.
     """
     with _polygraphy():
         from polygraphy.backend.onnx import util
@@ -110,10 +110,10 @@ def onnx_summary(data: bytes) -> str:
 
 
 def plan_summary(pack: Pack, plan: StoredPlan, tensorrt: TensorRT) -> str:
-    """Polygraphy's summary of a plan: its memory, profiles and layers. It needs a GPU that takes the plan.
+    """Polygraphy's summary of a plan: memory, profiles and layers. Requires a GPU that can load the plan.
 
     Raises:
-        ComparatorError, PlanError, TensorRTError: as `compare_plan`.
+        ComparatorError, PlanError, TensorRTError: see `parity.compare_plan`.
     """
     engine = tensorrt.deserialise(read_plan(pack, plan), plan.sidecar.version_compatible)
     with _polygraphy(tensorrt):
@@ -123,7 +123,7 @@ def plan_summary(pack: Pack, plan: StoredPlan, tensorrt: TensorRT) -> str:
 
 
 def onnx_runner(data: bytes) -> Any:
-    """A model in ONNX Runtime on the CPU, its Q/DQ computed as written."""
+    """Polygraphy runner of a model in ONNX Runtime on the CPU, Q/DQ computed as written."""
     with _polygraphy():
         from polygraphy.backend.onnxrt import OnnxrtRunner
 
@@ -131,7 +131,7 @@ def onnx_runner(data: bytes) -> Any:
 
 
 def plan_runner(tensorrt: TensorRT, engine: Any, profile: int) -> Any:
-    """A plan in one of its profiles, in a context like those that grade."""
+    """Polygraphy runner of one profile of a plan, with a context like those used for grading."""
     with _polygraphy(tensorrt):
         from polygraphy.backend.trt import TrtRunner
 
@@ -141,10 +141,10 @@ def plan_runner(tensorrt: TensorRT, engine: Any, profile: int) -> Any:
 
 @contextmanager
 def _polygraphy(tensorrt: TensorRT | None = None) -> Iterator[None]:
-    """Within it Polygraphy can be imported, for plans of a flavour too; what it raises becomes one line.
+    """Context in which Polygraphy can be imported; its exceptions become ComparatorError.
 
     Raises:
-        ComparatorError: it is not installed or too old, is set to the other flavour, or fails.
+        ComparatorError: Polygraphy is missing, too old, set to the other TensorRT flavour, or fails.
     """
     try:
         from polygraphy import config
@@ -168,7 +168,7 @@ def _polygraphy(tensorrt: TensorRT | None = None) -> Iterator[None]:
             "Install what goes with this release: pip install --upgrade 'stenosis-trt[export]'",
         ) from error
     except OSError as error:
-        # Where it finds no CUDA runtime it asks the loader for one, and lets through what that raises.
+        # If Polygraphy finds no CUDA runtime, it lets the loader's OSError through.
         raise ComparatorError(
             f"Polygraphy cannot load the CUDA runtime ({error}).",
             "Put the folder of libcudart.so on LD_LIBRARY_PATH, or install one: pip install "
@@ -183,10 +183,8 @@ def _polygraphy(tensorrt: TensorRT | None = None) -> Iterator[None]:
 
 
 def _set_flavour(config: Any) -> None:
-    """Let Polygraphy take the flavour that is installed, unless its variable says which.
-
-    It reads that once, when it is imported, and then keeps to it: before that it has to be set.
-    """
+    """Set the installed TensorRT flavour unless the environment variable names one. Polygraphy reads it on
+    import."""
     if _VARIABLE not in os.environ and "polygraphy.util" not in sys.modules:
         config.USE_TENSORRT_RTX = installed_flavours() == (_RTX,)
 

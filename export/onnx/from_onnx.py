@@ -1,7 +1,7 @@
-"""A network that comes as ONNX: checked, and brought into the form that exported networks have.
+"""Import of ONNX files: checks a file and converts it to the form of exported networks.
 
-Its input and output get the names and the fixed height and width of the pack's models, the outputs are put in
-the pipe's order, the activation that it lacks is added, and it is compared with the file as it came.
+Input and output get the names and fixed size of the pack's models, the outputs are reordered, a missing
+activation is appended, and the result is compared with the original file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from onnx.compose import add_prefix
 from onnx.inliner import inline_local_functions
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.onnx.checks import (
     OnnxError,
@@ -34,19 +35,18 @@ from stenosis_trt.export.onnx.from_torch import (
     OUTPUT_NAMES,
     TOLERANCE,
     ExportedModel,
-    Float32Array,
     finalise_model,
 )
 from stenosis_trt.export.spec_file import ModelDeclaration
 
 SUFFIX = ".onnx"
 OPSETS = (13, 20)
-"""Explicit quantisation per channel needs 13; TensorRT 10.3, JetPack 6's, reads up to 20."""
+"""Per-channel quantisation needs opset 13; TensorRT 10.3 of JetPack 6 reads up to 20."""
 
 _DOMAINS = ("", "ai.onnx")
 _PREFIX = "network/"
-_LONGEST = 200
-"""Characters that are shown of a library's message."""
+_MAX_MESSAGE = 200
+"""Maximum number of characters quoted from a library's message."""
 _RUNTIME_ERRORS = (
     state.Fail,
     state.InvalidArgument,
@@ -55,8 +55,8 @@ _RUNTIME_ERRORS = (
     state.NotImplemented,
     state.RuntimeException,
 )
-_ROWS_TOLERANCE = 1e-3
-"""How far an image's output may depend on what else is in its batch; rounding alone stays far below."""
+_BATCH_TOLERANCE = 1e-3
+"""Largest effect of the rest of a batch on an image's output; rounding stays far below."""
 
 Inference = Callable[[Float32Array], Float32Array]
 
@@ -64,55 +64,55 @@ Inference = Callable[[Float32Array], Float32Array]
 def import_onnx(
     path: Path, declaration: ModelDeclaration, example: Float32Array, half_weights: bool
 ) -> tuple[ExportedModel, Inference]:
-    """Bring an ONNX file into a pack's form, and check it against the file as it came.
+    """Convert an ONNX file to a pack's form and compare it with the original.
 
     Args:
-        path: the file; external data beside it is read.
-        declaration: what the spec says of it.
-        example: inputs to check with, float32 (N, C, H, W), N ≥ 2.
+        path: the file; external data beside it are read.
+        declaration: its part of the spec.
+        example: inputs to compare on, float32 (N, C, H, W), N ≥ 2.
         half_weights: store weights as FP16.
 
     Returns:
-        The model with its error, and what the file as it came makes of a batch.
+        The model with its error, and a function that runs the original file with order and activation.
 
     Raises:
-        OnnxError: what the spec says of it does not hold, or it cannot run everywhere.
-        ExportError: the outcome differs from the file as it came.
+        OnnxError: the file does not match the spec, or it cannot run on all supported runtimes.
+        ExportError: the outputs of the converted model differ from the original's.
     """
     if declaration.checkpoint != type(declaration.checkpoint)():
-        raise OnnxError(f"{path} is no checkpoint: remove [….checkpoint] from the spec.")
+        raise OnnxError(f"{path} is not a checkpoint: remove [….checkpoint] from the spec.")
     original = _load(path)
-    _check_input(path, _input(original), declaration)
-    raw, answer = _answers(path, original.SerializeToString(), declaration)
+    _check_input(path, _inputs(original)[0], declaration)
+    raw, answer = _inference(path, original.SerializeToString(), declaration)
     output = raw(example)
     check_network_output(path, declaration, len(example), output)
     expected = answer(example)
-    data = _complete(path, original, declaration, half_weights)
+    data = _to_pack_form(path, original, declaration, half_weights)
     alone = np.concatenate([answer(example[k : k + 1]) for k in range(len(example))])
-    if not np.abs(alone - expected).max() <= _ROWS_TOLERANCE:
+    if not np.abs(alone - expected).max() <= _BATCH_TOLERANCE:
         raise OnnxError(
-            f"{path} answers differently for an image alone and in a batch. Export it in evaluation mode, "
-            "with nothing in it that depends on the size of the batch."
+            f"{path} returns different values for an image alone and in a batch. Export it in evaluation "
+            "mode, without operators that depend on the batch size."
         )
     check_activation(path, declaration, output)
     session = _session(path, data)
     error = float(np.abs(session.run(None, {INPUT_NAME: example})[0] - expected).max())
     if not error <= TOLERANCE:
         raise ExportError(
-            f"{path}, simplified and with its weights as the pack stores them, differs from itself by "
-            f'{error:.2g}, over {TOLERANCE:.2g}. Write weights = "fp32" under [pack].'
+            f"{path}, simplified and with its weights as the pack stores them, differs from the original "
+            f'file by {error:.2g}, over {TOLERANCE:.2g}. Write weights = "fp32" under [pack].'
         )
     return ExportedModel(data, error), answer
 
 
 def _load(path: Path) -> onnx.ModelProto:
-    """The model with its external data and functions inlined: one float32 input and output, all of ONNX."""
+    """Load a model with its external data, functions inlined. It must have one float32 input and output."""
     try:
         check_external_data(path)
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        raise OnnxError(f"{path} is no valid ONNX model ({_line(error)}). Export it again.") from error
+        raise OnnxError(f"{path} is not a valid ONNX model ({_one_line(error)}). Export it again.") from error
     model = inline_local_functions(model)
     opset = next((item.version for item in model.opset_import if item.domain in _DOMAINS), 0)
     if not OPSETS[0] <= opset <= OPSETS[1]:
@@ -124,34 +124,32 @@ def _load(path: Path) -> onnx.ModelProto:
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in others})
     if foreign:
         raise OnnxError(
-            f"{path} uses {', '.join(foreign)}, which are not of ONNX. Export it again, "
+            f"{path} uses {', '.join(foreign)}, which are not ONNX operators. Export it again, "
             "not optimised for one runtime."
         )
-    stored = {weight.name for weight in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
-    for what, ends in (("input", inputs), ("output", list(model.graph.output))):
+    for what, ends in (("input", _inputs(model)), ("output", list(model.graph.output))):
         if len(ends) != 1:
             names = ", ".join(value.name for value in ends)
             raise OnnxError(
                 f"{path} has {len(ends)} {what}s ({names}), and has to have one. "
-                f"Export it so{_alone(path, model)}"
+                f"Export it so{_extract_command(path, model)}"
             )
         if ends[0].type.tensor_type.elem_type != TensorProto.FLOAT:
             raise OnnxError(f"The {what} {ends[0].name} of {path} is not float32. Export it so.")
     return model
 
 
-def _complete(
+def _to_pack_form(
     path: Path, original: onnx.ModelProto, declaration: ModelDeclaration, half_weights: bool
 ) -> bytes:
-    """The model between a named, sized input and a named, ordered, activated output, simplified."""
+    """The model with the pack's input and output names, order and activation, simplified and serialised."""
     spec, output = declaration.input, declaration.output
-    # Every name gets a prefix, so that ours are free.
+    # A prefix on all names prevents collisions with ours.
     model = add_prefix(original, _PREFIX)
     graph = model.graph
     result = OUTPUT_NAMES[output.kind]
-    before = helper.make_node("Identity", [INPUT_NAME], [_input(model).name])
-    after, order = _ending(graph.output[0].name, result, declaration)
+    before = helper.make_node("Identity", [INPUT_NAME], [_inputs(model)[0].name])
+    after, order = _output_nodes(graph.output[0].name, result, declaration)
     nodes = [before, *graph.node, *after]
     del graph.node[:], graph.value_info[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
@@ -162,21 +160,21 @@ def _complete(
     graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, shape))
     try:
         return finalise_model(model, half_weights)
-    # What ONNX Slim meets in a graph that it does not expect, it raises as it comes.
+    # ONNX Slim lets through whatever exception an unexpected graph causes.
     except (
         *(onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
         *(LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, ValueError, RuntimeError),
     ) as error:
         raise OnnxError(
             f"{path} cannot have an input of {spec.height} × {spec.width} and the output that the spec says "
-            f"({_line(error)}). Correct the spec, or export it again."
+            f"({_one_line(error)}). Correct the spec, or export it again."
         ) from error
 
 
-def _ending(
+def _output_nodes(
     made: str, result: str, declaration: ModelDeclaration
 ) -> tuple[list[onnx.NodeProto], onnx.TensorProto]:
-    """Nodes from the network's own output to the pack's, and the order they take."""
+    """Nodes from the network's output to the pack's, and the tensor with their order."""
     order = numpy_helper.from_array(np.array(declaration.order, dtype=np.int64), "order")
     nodes = [helper.make_node("Gather", [made, "order"], ["ordered"], axis=1)]
     if declaration.order == tuple(range(len(declaration.order))):
@@ -197,11 +195,10 @@ def _ending(
     return nodes, order
 
 
-def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The one input that is no stored weight."""
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The graph inputs that are not stored weights."""
     stored = {weight.name for weight in model.graph.initializer}
-    found: onnx.ValueInfoProto = next(value for value in model.graph.input if value.name not in stored)
-    return found
+    return [value for value in model.graph.input if value.name not in stored]
 
 
 def _check_input(path: Path, source: onnx.ValueInfoProto, declaration: ModelDeclaration) -> None:
@@ -230,11 +227,11 @@ def _session(path: Path, data: bytes) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except _RUNTIME_ERRORS as error:
-        raise OnnxError(f"ONNX Runtime cannot load {path} ({_line(error)}). Export it again.") from error
+        raise OnnxError(f"ONNX Runtime cannot load {path} ({_one_line(error)}). Export it again.") from error
 
 
-def _answers(path: Path, data: bytes, declaration: ModelDeclaration) -> tuple[Inference, Inference]:
-    """What the file as it came makes of a batch; and the same, ordered and activated in NumPy."""
+def _inference(path: Path, data: bytes, declaration: ModelDeclaration) -> tuple[Inference, Inference]:
+    """Functions that run the original file: raw output, and output in order and activated by NumPy."""
     session = _session(path, data)
     name = session.get_inputs()[0].name
     order, activation = list(declaration.order), declaration.activation or "none"
@@ -244,17 +241,17 @@ def _answers(path: Path, data: bytes, declaration: ModelDeclaration) -> tuple[In
             return np.asarray(session.run(None, {name: batch})[0], dtype=np.float32)
         except _RUNTIME_ERRORS as error:
             raise OnnxError(
-                f"{path} cannot run on a batch of {len(batch)} ({_line(error)}). Export it again for "
+                f"{path} cannot run on a batch of {len(batch)} ({_one_line(error)}). Export it again for "
                 "input.size, with a batch that is free."
             ) from error
 
     def answer(batch: Float32Array) -> Float32Array:
-        return np.asarray(_activated(raw(batch)[:, order], activation), dtype=np.float32)
+        return np.asarray(_activate(raw(batch)[:, order], activation), dtype=np.float32)
 
     return raw, answer
 
 
-def _activated(values: Any, activation: str) -> Any:
+def _activate(values: Any, activation: str) -> Any:
     values = values.astype(np.float64)
     if activation == "sigmoid":
         return 1.0 / (1.0 + np.exp(-values))
@@ -264,10 +261,9 @@ def _activated(values: Any, activation: str) -> Any:
     return values.clip(0.0, 1.0) if activation == "clip" else values
 
 
-def _alone(path: Path, model: onnx.ModelProto) -> str:
-    """The command that makes a file of one input and output, the first of each; or a full stop."""
-    stored = {weight.name for weight in model.graph.initializer}
-    inputs = [value.name for value in model.graph.input if value.name not in stored]
+def _extract_command(path: Path, model: onnx.ModelProto) -> str:
+    """Command that extracts a model with the first input and output; or a full stop."""
+    inputs = [value.name for value in _inputs(model)]
     if len(inputs) != 1 or len(model.graph.output) < 2:
         return "."
     ends = f"{inputs!r}, {[model.graph.output[0].name]!r}"
@@ -275,5 +271,5 @@ def _alone(path: Path, model: onnx.ModelProto) -> str:
     return f", or take the output that is wanted: python -c {shlex.quote(f'import onnx.utils; {call}')}"
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:_LONGEST]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:_MAX_MESSAGE]

@@ -1,8 +1,4 @@
-"""A trained network as an ONNX file: dynamic batch, fixed height and width, weights stored as FP16.
-
-The weights are FP16 on disk and cast to FP32 when the model is loaded, where ONNX Runtime folds the casts
-away: half the size, FP32 arithmetic.
-"""
+"""Export of a PyTorch network to ONNX: dynamic batch, fixed height and width, weights stored as FP16."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import onnxslim
@@ -21,32 +16,30 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.export.errors import ExportError
 
 OPSET = 18
 TOLERANCE = 5e-3
-"""Largest error that an export may have; weights rounded to FP16 account for about 1e-3."""
+"""Largest output error of an export; weights rounded to FP16 account for about 1e-3."""
 INPUT_NAME = "image"
 OUTPUT_NAMES = {"classes": "probabilities", "heatmaps": "heatmaps"}
 _HALF_MAXIMUM = 65504.0
-_SMALL = 64
-"""Tensors with fewer values stay FP32: they are shapes, scales and biases that weigh nothing."""
+_MIN_FP16_VALUES = 64
+"""Tensors with fewer values stay FP32: shapes, scales and biases whose size does not matter."""
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An ONNX model and how far it is from the network it came from.
+    """An ONNX model and its error.
 
     Attributes:
         data: the serialised model.
-        maximum_error: largest absolute difference to PyTorch's output, over the check's inputs.
+        maximum_error: largest absolute difference to PyTorch's output over the example inputs.
     """
 
     data: bytes
     maximum_error: float
-
-
-Float32Array = npt.NDArray[np.float32]
 
 
 class _WithActivation(nn.Module):
@@ -60,7 +53,7 @@ class _WithActivation(nn.Module):
 
 
 def torch_inference(network: nn.Module, kind: str) -> Callable[[Float32Array], Float32Array]:
-    """What PyTorch makes of a batch: the network with its last activation, as `export_network` takes it."""
+    """Function that runs the network with its final activation on a batch, float32 (N, C, H, W)."""
     wrapped = _WithActivation(network, kind).eval()
 
     def answer(batch: Float32Array) -> Float32Array:
@@ -77,17 +70,17 @@ def export_network(
     tolerance: float = TOLERANCE,
     half_weights: bool = True,
 ) -> ExportedModel:
-    """Export a network with its last activation, and check it against PyTorch.
+    """Export a network with its final activation and compare it with PyTorch.
 
     Args:
-        network: gives logits.
-        kind: "classes" adds a softmax, "heatmaps" a sigmoid.
-        example: inputs to check with, float32 (N, C, H, W), N ≥ 2.
-        tolerance: largest error allowed.
+        network: returns logits.
+        kind: "classes" appends a softmax, "heatmaps" a sigmoid.
+        example: inputs to compare on, float32 (N, C, H, W), N ≥ 2.
+        tolerance: largest absolute error allowed.
         half_weights: store weights as FP16.
 
     Raises:
-        ExportError: a weight does not fit FP16, or the outputs differ by more than `tolerance`.
+        ExportError: a weight exceeds the range of FP16, or the outputs differ by more than `tolerance`.
     """
     wrapped = _WithActivation(network, kind).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     inputs = torch.from_numpy(example)
@@ -103,13 +96,13 @@ def export_network(
             verbose=False,
         )
     if program is None:
-        raise ExportError("PyTorch gave no ONNX program.")
+        raise ExportError("PyTorch returned no ONNX program.")
     data = finalise_model(program.model_proto, half_weights)
     with torch.inference_mode():
         expected = wrapped(inputs).numpy()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     error = float(np.abs(session.run(None, {INPUT_NAME: example})[0] - expected).max())
-    # Not `error > tolerance`: an error that is no number is not within it.
+    # Not `error > tolerance`, so that NaN fails.
     if not error <= tolerance:
         raise ExportError(
             f"The exported model differs from PyTorch by {error:.2g}, over {tolerance:.2g}. "
@@ -120,7 +113,7 @@ def export_network(
 
 @contextmanager
 def _suppressed_exporter_messages() -> Iterator[None]:
-    """Keep from the user what the exporter says of itself: what it lacks, what is deprecated."""
+    """Suppress warnings and remarks of PyTorch's exporter."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -133,10 +126,10 @@ def _suppressed_exporter_messages() -> Iterator[None]:
 
 
 def finalise_model(model: onnx.ModelProto, half_weights: bool) -> bytes:
-    """A model simplified, its weights stored as asked, checked and serialised.
+    """Simplify a model, store its weights as asked, check and serialise it.
 
     Raises:
-        ExportError: a weight is too large for FP16.
+        ExportError: a weight exceeds the range of FP16.
     """
     slim = onnxslim.slim(model)
     if half_weights:
@@ -149,7 +142,7 @@ def store_weights_as_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store FP32 weights as FP16, each followed by a cast back to FP32.
 
     Raises:
-        ExportError: a weight is too large for FP16.
+        ExportError: a weight exceeds the range of FP16.
     """
     graph = model.graph
     casts = []
@@ -157,7 +150,7 @@ def store_weights_as_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         if weight.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(weight)
-        if values.size < _SMALL:
+        if values.size < _MIN_FP16_VALUES:
             continue
         if np.abs(values).max() > _HALF_MAXIMUM:
             raise ExportError(f"The weight {weight.name} is too large for FP16. Store weights as FP32.")
@@ -169,6 +162,6 @@ def store_weights_as_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    # Shapes inferred before refer to the graph as it was.
+    # Inferred shapes are those of the original graph.
     del graph.value_info[:]
     return model

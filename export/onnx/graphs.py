@@ -1,4 +1,4 @@
-"""ONNX graphs on the way to another precision: weights, scales, value ranges, and what share is quantised."""
+"""Analysis and editing of ONNX graphs for quantisation: weights, scales, value ranges, multiply-adds."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-Float32Array = npt.NDArray[np.float32]
+from stenosis_trt.engine.backends.base import Float32Array
+
+QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 _INT8_MAXIMUM = 127.0
 _SMALLEST_SCALE = 2.0**-20
-"""FP16 has no numbers below 2⁻²⁴, and TensorRT refuses a scale of zero. Here sixteen steps are left."""
+"""Smallest scale in FP16, which ends at 2⁻²⁴; leaves 16 steps. TensorRT refuses a scale of zero."""
 _BINS = 4096
-_IMAGES_AT_ONCE = 4
+_BATCH = 4
 _MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def cpu_session(data: bytes) -> onnxruntime.InferenceSession:
-    """A model on the CPU, its Q/DQ computed as they are written: as `backends/onnxruntime` does."""
+    """Open a model on the CPU. Q/DQ are computed as written, like in `backends/onnxruntime`."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -29,17 +31,17 @@ def cpu_session(data: bytes) -> onnxruntime.InferenceSession:
 
 
 def run_model(data: bytes, inputs: Float32Array) -> Float32Array:
-    """A model's one output for all inputs (N, …)."""
+    """Output of a model with one output, for all inputs (N, …)."""
     opened = cpu_session(data)
     name = opened.get_inputs()[0].name
-    parts = [opened.run(None, {name: part})[0] for part in _parts(inputs)]
+    parts = [opened.run(None, {name: part})[0] for part in _batches(inputs)]
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
 def fold_fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights stored as FP16 and cast when loaded, as `onnx_export` writes them, become FP32 weights.
+    """Replace weights stored as FP16 and cast to FP32 (see `from_torch`) by FP32 weights.
 
-    ModelOpt takes for weights what is an initialiser, and for an activation what comes out of a cast.
+    ModelOpt takes initialisers for weights, and the output of a cast for an activation.
     """
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
@@ -63,7 +65,7 @@ def fold_fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def largest_activation(model: onnx.ModelProto, inputs: Float32Array) -> float:
-    """The largest absolute value of any activation on the inputs."""
+    """Largest absolute value of any activation on the inputs."""
     names = [name for node in model.graph.node for name in node.output if name]
     return max(
         float(np.abs(values).max(initial=0.0))
@@ -76,16 +78,16 @@ def largest_activation(model: onnx.ModelProto, inputs: Float32Array) -> float:
 def activation_percentiles(
     plain: onnx.ModelProto, quantised: onnx.ModelProto, inputs: Float32Array, percentile: float
 ) -> dict[str, float]:
-    """A percentile of the absolute values of every quantised activation.
+    """Percentile of the absolute values of each quantised activation.
 
     Args:
-        plain: the model before it was quantised; its activations are looked at.
-        quantised: with scales whose range holds all values, as the calibrator "max" gives them.
+        plain: model before quantisation, whose activations are measured.
+        quantised: model with scales that cover all values, as the calibration method "max" gives.
         inputs: float32 (N, C, H, W).
         percentile: 0 to 100, over all values of all inputs, from a histogram of 4096 bins.
 
     Returns:
-        The value by the activation's name.
+        The value for each activation by name.
     """
     constants = _constants(quantised)
     ends = {
@@ -106,20 +108,20 @@ def activation_percentiles(
 
 
 def set_activation_scales(model: onnx.ModelProto, largest: Mapping[str, float]) -> None:
-    """Give every activation named in `largest` the scale at which that value becomes 127."""
+    """Set the scale of each activation named in `largest` so that this value becomes 127."""
     constants = _constants(model)
     scales = {
         node.input[1]: largest[node.input[0]] / _INT8_MAXIMUM
         for node in _quantisers(model, constants)
         if node.input[0] in largest
     }
-    _replace(model, {name: np.full_like(constants[name], value) for name, value in scales.items()})
+    _replace_constants(model, {name: np.full_like(constants[name], value) for name, value in scales.items()})
 
 
 def round_scales_to_fp16(model: onnx.ModelProto) -> None:
-    """Round every scale up to a number that FP16 has, so that Q and DQ agree once the model is FP16.
+    """Round every scale up to an FP16 number, so that Q and DQ agree once the model is FP16.
 
-    To be called while weights are still quantised in the graph: they are then quantised with the new scales.
+    Must be called while weights are still quantised in the graph, so that they use the new scales.
     """
     constants = _constants(model)
     names = {node.input[1] for node in model.graph.node if node.op_type.endswith("izeLinear")}
@@ -129,11 +131,23 @@ def round_scales_to_fp16(model: onnx.ModelProto) -> None:
         half = scale.astype(np.float16)
         half = np.where(half.astype(np.float32) < scale, np.nextafter(half, np.float16(np.inf)), half)
         rounded[name] = half.astype(constants[name].dtype)
-    _replace(model, rounded)
+    _replace_constants(model, rounded)
+
+
+def before_qdq(producers: Mapping[str, onnx.NodeProto], name: str) -> str:
+    """Name of the tensor before Q/DQ; `name` itself if it was not quantised.
+
+    Args:
+        producers: node that computes each tensor.
+        name: a tensor.
+    """
+    while name in producers and producers[name].op_type in QDQ:
+        name = producers[name].input[0]
+    return name
 
 
 def quantised_weights(model: onnx.ModelProto) -> dict[str, Float32Array]:
-    """What is quantised of the initialisers, float32, by name: to be called while they are still floats."""
+    """Initialisers that are quantised, float32 by name. Must be called while they are still floats."""
     stored = {item.name: item for item in model.graph.initializer}
     return {
         node.input[0]: numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
@@ -143,7 +157,7 @@ def quantised_weights(model: onnx.ModelProto) -> dict[str, Float32Array]:
 
 
 def quantised_share(model: onnx.ModelProto) -> float:
-    """Share of the multiply-adds of convolutions and matrix products whose both factors are INT8."""
+    """Share of the multiply-adds of convolutions and matrix products whose two factors are INT8."""
     dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     work = multiply_adds(model)
     quantised = sum(
@@ -156,7 +170,7 @@ def quantised_share(model: onnx.ModelProto) -> float:
 
 
 def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-adds for one input of each convolution and matrix product, by the node's first output."""
+    """Multiply-adds of each convolution and matrix product for one input, by the node's first output."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
@@ -173,7 +187,7 @@ def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def nodes_in_fp32(model: onnx.ModelProto) -> int:
-    """How many nodes compute in FP32; casts are not counted."""
+    """Number of nodes that compute in FP32, without casts."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     single = {
         item.name
@@ -185,7 +199,7 @@ def nodes_in_fp32(model: onnx.ModelProto) -> int:
 
 def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
     if node.op_type in ("Conv", "ConvTranspose"):
-        # Each output of a convolution, and each input of a transposed one, meets every weight of its filter.
+        # Each output of a convolution, or input of a transposed one, meets each weight of a filter.
         place = node.output[0] if node.op_type == "Conv" else node.input[0]
         return int(np.prod(shapes[place]) * np.prod(shapes[node.input[1]][1:]))
     transposed = any(item.name == "transA" and item.i for item in node.attribute)
@@ -195,31 +209,31 @@ def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) ->
 def _activations(
     model: onnx.ModelProto, names: Sequence[str], inputs: Float32Array
 ) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """What the named tensors are for some inputs at a time."""
+    """Values of the named tensors, for a few inputs at a time."""
     open_graph = onnx.ModelProto()
     open_graph.CopyFrom(model)
     there = {item.name for item in open_graph.graph.output}
     made = {name for node in model.graph.node for name in node.output}
-    # An input of the graph may be quantised too; it cannot be an output of its own.
+    # A graph input may be quantised too; it cannot be an output.
     extra = [name for name in dict.fromkeys(names) if name not in there and name in made]
     open_graph.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in extra)
     opened = cpu_session(open_graph.SerializeToString())
     source = opened.get_inputs()[0].name
     asked = [name for name in names if name in made]
-    for part in _parts(inputs):
-        # An empty list would ask for every output.
+    for part in _batches(inputs):
+        # An empty list would request every output.
         found = opened.run(asked, {source: part}) if asked else []
         answers = dict(zip(asked, found, strict=True))
         yield [answers.get(name, part) for name in names]
 
 
-def _parts(inputs: Float32Array) -> Iterator[Float32Array]:
-    for first in range(0, len(inputs), _IMAGES_AT_ONCE):
-        yield inputs[first : first + _IMAGES_AT_ONCE]
+def _batches(inputs: Float32Array) -> Iterator[Float32Array]:
+    for first in range(0, len(inputs), _BATCH):
+        yield inputs[first : first + _BATCH]
 
 
 def _quantisers(model: onnx.ModelProto, constants: Mapping[str, object]) -> Iterator[onnx.NodeProto]:
-    """The nodes that quantise activations."""
+    """QuantizeLinear nodes of activations."""
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
             yield node
@@ -233,7 +247,7 @@ def _constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
     }
 
 
-def _replace(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
+def _replace_constants(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
     for item in model.graph.initializer:
         if item.name in values:
             item.CopyFrom(numpy_helper.from_array(values[item.name], item.name))

@@ -1,4 +1,4 @@
-"""What each operator of a network computes and moves, counted from its ONNX graph for `bench roofline`."""
+"""Multiply-adds and memory traffic of each operator of an ONNX graph, for `bench roofline`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.export.onnx.graphs import fold_fp16_weights, multiply_adds
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_NOTHING_MOVES = ("Constant", "Identity", "Shape", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-"""What neither computes nor has to copy: in memory its output is its input."""
+_NO_COPY = ("Constant", "Identity", "Shape", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""Operators that neither compute nor copy: their output shares the memory of their input."""
 
 
 def model_work(pack: Pack, name: str, batch: int) -> ModelWork:
-    """A pack's model in FP32 at a batch.
+    """Work of a pack's FP32 model at a batch size.
 
     Raises:
-        PackError: the graph does not tell the shapes of what it computes.
+        PackError: shapes cannot be inferred from the graph.
     """
     spec = pack.models[name]
     model = fold_fp16_weights(onnx.load_model_from_string(pack.read_model(name)))
@@ -43,15 +43,15 @@ def model_work(pack: Pack, name: str, batch: int) -> ModelWork:
 
 
 def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> tuple[LayerWork, ...]:
-    """Every operator that computes or moves, in the graph's order.
+    """Every operator that computes or copies, in graph order.
 
     Args:
-        model: in FP32, with one input.
-        shape: (1, C, H, W) of that input.
-        name: what the model is called in errors.
+        model: FP32, with one input.
+        shape: (1, C, H, W) of the input.
+        name: name of the model in messages.
 
     Raises:
-        PackError: the graph does not tell the shapes of what it computes.
+        PackError: shapes cannot be inferred from the graph.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -69,11 +69,11 @@ def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> t
     weights = {
         item.name: int(np.prod(item.dims)) for item in inferred.initializer if item.data_type in _FLOATS
     }
-    known = sizes.keys() | _others(inferred)
+    known = sizes.keys() | _non_float_tensors(inferred)
     missing = [out for node in inferred.node for out in node.output if out and out not in known]
     if missing:
         raise PackError(
-            f"The shape of {missing[0]!r} in the model {name} cannot be told from its graph.",
+            f"The shape of {missing[0]!r} in the model {name} cannot be inferred from its graph.",
             "Export it with fixed sizes, but for the batch.",
         )
     work = multiply_adds(fixed)
@@ -87,12 +87,12 @@ def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> t
             sum(sizes.get(item, 0) for item in node.output),
         )
         for node in inferred.node
-        if node.op_type not in _NOTHING_MOVES
+        if node.op_type not in _NO_COPY
     )
 
 
 def _float_sizes(graph: onnx.GraphProto) -> Mapping[str, int]:
-    """Elements of each activation in floating point whose shape is known."""
+    """Number of elements of each floating-point activation of known shape."""
     found = {}
     for item in (*graph.input, *graph.value_info, *graph.output):
         tensor = item.type.tensor_type
@@ -102,8 +102,8 @@ def _float_sizes(graph: onnx.GraphProto) -> Mapping[str, int]:
     return found
 
 
-def _others(graph: onnx.GraphProto) -> set[str]:
-    """Names of tensors that are no floating point: shapes and indices."""
+def _non_float_tensors(graph: onnx.GraphProto) -> set[str]:
+    """Names of tensors that are not floating point, such as shapes and indices."""
     return {
         item.name
         for item in graph.value_info

@@ -1,10 +1,11 @@
-"""`stenosis-trt export`: three checkpoints and a spec to a pack whose models were checked against them."""
+"""Export of a pack for `stenosis-trt export`: three checkpoints and a spec become a checked pack."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.packs.keys import PrivateKey
@@ -23,29 +25,23 @@ from stenosis_trt.export.checkpoints.networks import load_network
 from stenosis_trt.export.checkpoints.unread import IgnoredKeys
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.onnx.from_onnx import SUFFIX, import_onnx
-from stenosis_trt.export.onnx.from_torch import (
-    TOLERANCE,
-    ExportedModel,
-    Float32Array,
-    export_network,
-    torch_inference,
-)
-from stenosis_trt.export.packs.check_slices import random_inputs, slice_inputs
-from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
+from stenosis_trt.export.onnx.from_torch import TOLERANCE, ExportedModel, export_network, torch_inference
+from stenosis_trt.export.packs.check_inputs import random_inputs, slice_inputs
+from stenosis_trt.export.packs.writer import ModelContent, PackContent, file_sha256, write_pack
 from stenosis_trt.export.spec_file import UNKNOWN, ExportSpec, ModelDeclaration
 
-_ALIKE = 1e-6
-"""Outputs for different slices that lie closer together than this are the same."""
+_EQUAL_OUTPUTS = 1e-6
+"""Outputs for different slices that differ by less are considered equal."""
 
 
 @dataclass(frozen=True)
 class _Model:
-    """One network on its way into the pack.
+    """A network during the export.
 
     Attributes:
-        exported: with its error on random input.
-        answer: what the checkpoint makes of a batch, as the pipe takes it.
-        facts: what it was read from.
+        exported: ONNX model with its error on random input.
+        answer: runs the original network on a batch, in the pipeline's order and activated.
+        facts: where it was read from.
     """
 
     exported: ExportedModel
@@ -62,21 +58,21 @@ def export_pack(
     key: PrivateKey | None = None,
     ignored: Sequence[str] = (),
 ) -> Pack:
-    """Export the networks, check them on random input and on real slices, and write the pack.
+    """Export the networks, check them on random input and on slices, and write the pack.
 
     Args:
-        checkpoints: file of "levels", "grader" and "cord".
-        spec: what the pack says of them.
+        checkpoints: files of "levels", "grader" and "cord".
+        spec: contents of the pack.
         out: folder of the pack, new or empty.
-        check: folder of studies to check with; None takes phantoms.
-        report: called with a line on every network that was read and checked.
-        key: to sign the pack with.
-        ignored: names of what lies beside the weights of a checkpoint and is not to be read.
+        check: folder of studies to check with; None for phantoms.
+        report: called with a line for each network that was read or checked.
+        key: signs the pack.
+        ignored: keys of the checkpoints that are not read, from `--ignore-key`.
 
     Raises:
         ExportError: `out` is in use, a checkpoint cannot be used, or a model differs from its checkpoint.
         PackError: the run-time cannot use the models.
-        OSError: `out` cannot be written, or a disk is full; nothing of the pack is there.
+        OSError: `out` cannot be written or the disk is full; no part of the pack remains.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise _in_use(out)
@@ -84,23 +80,20 @@ def export_pack(
     models, left_out = {}, IgnoredKeys(ignored)
     for name in MODEL_NAMES:
         models[name] = _export(checkpoints[name], spec.models[name], spec.half_weights, left_out)
-        report(f"{name}: {_described(models[name].facts)}")
+        report(f"{name}: {_describe(models[name].facts)}")
     if left_out.unused:
         raise ExportError(
             f"No checkpoint has {', '.join(left_out.unused)} beside its weights. Leave out that --ignore-key."
         )
     studies = "phantoms" if check is None else "studies given with --check-studies"
     with TemporaryDirectory(prefix="stenosis-export-") as folder:
-        # The run-time itself opens and tries the models, and cuts the slices they are checked on.
+        # The product's backend opens and checks the models, and cuts the regions for the comparison.
         trial = write_pack(Path(folder) / "pack", _content(spec, models, {}, {}))
-        backend = OnnxRuntimeBackend(trial)
-        try:
+        with closing(OnnxRuntimeBackend(trial)) as backend:
             inputs = slice_inputs(check, {name: spec.models[name].input for name in MODEL_NAMES}, backend)
             errors = {
                 name: _slice_error(name, models[name], batch, backend) for name, batch in inputs.items()
             }
-        finally:
-            backend.close()
     for name, model in models.items():
         line = f"{name}: largest error {model.exported.maximum_error:.2g} on random input"
         tried = f"{errors[name]:.2g} on {len(inputs[name])} slices of {studies}" if name in errors else ""
@@ -142,19 +135,19 @@ def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignor
         loaded = load_network(path, declaration, ignored)
         exported = export_network(loaded.network, kind, example, half_weights=half_weights)
         answer, facts = torch_inference(loaded.network, kind), dict(loaded.facts)
-    return _Model(exported, answer, {"file": _name(path), "sha256": file_sha256(path), **facts})
+    return _Model(exported, answer, {"file": _file_name(path), "sha256": file_sha256(path), **facts})
 
 
-def _name(path: Path) -> str:
-    """A file's name as text: bytes of it that are no UTF-8 are shown as what they are."""
+def _file_name(path: Path) -> str:
+    """File name as text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
 def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRuntimeBackend) -> float:
     expected = model.answer(batch)
-    if np.ptp(expected, axis=0).max() < _ALIKE:
+    if np.ptp(expected, axis=0).max() < _EQUAL_OUTPUTS:
         raise ExportError(
-            f"The model {name} answers the same whatever it is shown, which would hide every error of its "
+            f"The model {name} returns the same output for all slices, which would hide any error of its "
             "export. Check that the checkpoint is the trained one, and the spec's window, mean and std."
         )
     try:
@@ -175,10 +168,7 @@ def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRun
 
 def _metrics(model: _Model, slice_error: float | None) -> dict[str, float]:
     worst = max(model.exported.maximum_error, slice_error or 0.0)
-    metrics = {
-        "export_error_random": model.exported.maximum_error,
-        "export_maximum_error": worst,
-    }
+    metrics = {"export_error_random": model.exported.maximum_error, "export_maximum_error": worst}
     return metrics if slice_error is None else {**metrics, "export_error_slices": slice_error}
 
 
@@ -207,7 +197,7 @@ def _content(
     )
 
 
-def _described(facts: Mapping[str, str]) -> str:
+def _describe(facts: Mapping[str, str]) -> str:
     parts = [f"{facts['file']}, {facts['network']}"]
     if "weights" in facts:
         parts.append(f"weights {facts['weights']}")

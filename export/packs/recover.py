@@ -1,11 +1,10 @@
-"""The trained weights of a pack back into checkpoints, where its networks are the project's own.
+"""Recovery of checkpoints from a pack made of this project's networks.
 
     python -m stenosis_trt.export.packs.recover PACK OUT [--other]
 
-For a pack whose checkpoints were not kept: to export it again, or to train on from it. Batch normalisations
-were folded into the convolutions before them, and come back as ones that change nothing. Weights that the
-pack stores as FP16 stay rounded so. A temperature comes back beside them. With `--other` a grader of four
-grades gets the class "other", of which it knows nothing yet: the recipe trains on from that.
+For packs whose checkpoints were not kept: to export again, or to continue training. Batch normalisations were
+folded into the convolutions and come back as identities; weights stored as FP16 stay rounded; a temperature
+is recovered too. `--other` adds the untrained class "other" to a grader of four grades.
 """
 
 from __future__ import annotations
@@ -29,40 +28,41 @@ from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.errors import ExportError
-from stenosis_trt.export.models.confidence import TEMPERATURE, TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.models.temperature import TEMPERATURE, TemperatureScaled
 from stenosis_trt.export.onnx.from_torch import torch_inference
 from stenosis_trt.export.onnx.graphs import fold_fp16_weights, run_model
-from stenosis_trt.export.packs.check_slices import random_inputs
+from stenosis_trt.export.packs.check_inputs import random_inputs
 
 TOLERANCE = 1e-4
-"""Largest error of a network with recovered weights: ONNX Runtime and PyTorch sum in another order."""
+"""Largest output error of a network with recovered weights; ONNX Runtime and PyTorch sum in different orders.
+"""
 
 Array = npt.NDArray[Any]
 
 _FIRST_WEIGHT = "features.0.0.weight"
 _LAST_WEIGHT, _LAST_BIAS = "classifier.1.weight", "classifier.1.bias"
 _OTHER_LOGIT = -1.0
-"""Beside grades whose logits are near 0 and, one of them, well above."""
+"""Bias of the added class; the largest logit of a grade is well above."""
 
 _PREFIX = "network."
-"""In front of every name: what `onnx_export` wraps a network in, and `Calibrated` once more. A temperature of
+"""Prefix of every name, from the exporter's wrapper and once more from `TemperatureScaled`. A temperature of
 1 is not stored."""
 
 
 def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
-    """One model of a pack as a network with its weights, in evaluation mode, giving logits.
+    """Rebuild one network of a pack with its weights, in evaluation mode, returning logits.
 
     Args:
-        pack: made of this project's `KeypointNet`, and of EfficientNet-B5 as torchvision computes it.
+        pack: made of this project's `KeypointNet` and torchvision's EfficientNet-B5.
         name: "levels", "grader" or "cord".
 
     Returns:
         The network, and its largest difference to the pack's model on random input.
 
     Raises:
-        ExportError: the model is of another network, or answers differently.
+        ExportError: the model is a different network, or its outputs differ.
     """
     model, data = pack.models[name], pack.read_model(name)
     graph = fold_fp16_weights(onnx.load_model_from_string(data)).graph
@@ -71,7 +71,7 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
         for item in graph.initializer
     }
     temperature = stored.pop(TEMPERATURE, None)
-    network: nn.Module = _network(model, stored).eval()
+    network: nn.Module = _empty_network(model, stored).eval()
     state = network.state_dict()
     norms = {place: part for place, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)}
     for key, value in state.items():
@@ -80,7 +80,7 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
         if found is None and place in norms:
             found = _norm_value(place, part, norms[place], stored)
         if found is None or tuple(found.shape) != tuple(value.shape):
-            raise _other_network(name, f"{key} of {' × '.join(map(str, value.shape))}")
+            raise _not_ours(name, f"{key} of {' × '.join(map(str, value.shape))}")
         state[key] = torch.from_numpy(found.copy())
     network.load_state_dict(state)
     if temperature is not None:
@@ -96,14 +96,16 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
 
 
 def add_other_class(grader: nn.Module) -> EfficientNetB5:
-    """A grader of four grades with the class "other" after them, hardly ever told until it is trained.
+    """Add the class "other" to a grader of four grades; it is rarely predicted before training.
 
     Raises:
-        ExportError: it has other classes than the four grades, or a temperature.
+        ExportError: the grader has other classes, or a temperature.
     """
     classes = grader.classifier[-1].out_features if isinstance(grader, EfficientNetB5) else 0
     if classes != GRADE_COUNT:
-        raise ExportError(f'The grader has not {GRADE_COUNT} grades alone, so "other" cannot be added to it.')
+        raise ExportError(
+            f'The grader does not have exactly {GRADE_COUNT} grades, so "other" cannot be added.'
+        )
     weights = grader.state_dict()
     for name, value in ((_LAST_WEIGHT, 0.0), (_LAST_BIAS, _OTHER_LOGIT)):
         row = torch.full_like(weights[name][:1], value)
@@ -114,15 +116,15 @@ def add_other_class(grader: nn.Module) -> EfficientNetB5:
 
 
 def recover_checkpoints(pack: Pack, out: Path, other: bool = False) -> dict[str, float]:
-    """Write `<name>.safetensors` for every model of a pack, and return each one's largest error.
+    """Write `<name>.safetensors` for every model of a pack; returns the largest error of each.
 
     Args:
-        pack: whose networks are the project's own.
-        out: folder for the files.
-        other: give the grader the class "other", as `add_other_class` does.
+        pack: made of this project's networks.
+        out: folder of the files.
+        other: add the class "other" to the grader.
 
     Raises:
-        ExportError: as in `recover_network` and `add_other_class`; nothing is written then.
+        ExportError: see `recover_network` and `add_other_class`; nothing is written then.
         OSError: `out` cannot be written.
     """
     found = {name: recover_network(pack, name) for name in pack.models}
@@ -135,26 +137,26 @@ def recover_checkpoints(pack: Pack, out: Path, other: bool = False) -> dict[str,
     return {name: error for name, (_, error) in found.items()}
 
 
-def _network(model: ModelSpec, stored: Mapping[str, Array]) -> nn.Module:
+def _empty_network(model: ModelSpec, stored: Mapping[str, Array]) -> nn.Module:
     channels, outputs, stride = model.input.channels, len(model.output.names), model.output.stride
     if model.output.kind == "classes":
         return EfficientNetB5(outputs, channels=channels)
     if stride not in (2, 4) or "head.weight" not in stored:
-        raise _other_network(model.name, "head.weight, or a stride of 2 or 4")
+        raise _not_ours(model.name, "head.weight, or a stride of 2 or 4")
     return KeypointNet(channels, outputs, stride, stored["head.weight"].shape[1])
 
 
 def _norm_value(place: str, part: str, norm: nn.BatchNorm2d, stored: Mapping[str, Array]) -> Array | None:
-    """A tensor of a normalisation that was folded away, so that it adds the bias and does nothing else."""
+    """Tensor of a folded batch normalisation that adds the bias and is otherwise an identity."""
     if part == "bias":
         row, _, index = place.rpartition(".")
         return stored.get(f"{row}.{int(index) - 1}.weight_bias")
-    # What is divided by is √(variance + ε).
+    # The normalisation divides by √(variance + ε).
     values = {"weight": 1.0, "running_mean": 0.0, "running_var": 1.0 - norm.eps}
     return np.full(norm.num_features, values[part], np.float32) if part in values else np.array(0)
 
 
-def _other_network(name: str, lacks: str) -> ExportError:
+def _not_ours(name: str, lacks: str) -> ExportError:
     return ExportError(
         f"The model {name} is not this project's network: it has no {lacks}. Ask the pack's maker for the "
         "checkpoint."
@@ -162,7 +164,7 @@ def _other_network(name: str, lacks: str) -> ExportError:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Recover the checkpoints of a pack. Exit code 0: they are there; 2: they cannot be had."""
+    """Recover the checkpoints of a pack. Exit code 0: written; 2: not possible."""
     parser = argparse.ArgumentParser(description="The trained weights of a pack back into checkpoints.")
     parser.add_argument("pack", type=Path, help="a folder or a zip; `reference` takes the reference pack")
     parser.add_argument("out", type=Path, help="folder for levels, grader and cord.safetensors")

@@ -1,4 +1,4 @@
-"""Write a model pack: the ONNX files and pack.json with their hashes, whole or not at all."""
+"""Writing of model packs: ONNX files and pack.json with their hashes, completely or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stenosis_trt.engine.support.atomic_files import (
 
 @dataclass(frozen=True)
 class ModelContent:
-    """One model to be packed."""
+    """One model of a pack."""
 
     data: bytes
     precision: str
@@ -37,7 +37,7 @@ class ModelContent:
 
 @dataclass(frozen=True)
 class PackContent:
-    """A pack to be written. `card` holds what a model card tells: data, figures, limits."""
+    """Contents of a pack. `card` is the model card: training data, figures, limits."""
 
     name: str
     version: str
@@ -47,28 +47,37 @@ class PackContent:
     models: Mapping[str, ModelContent]
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file of any size, in hexadecimal (`hashlib.file_digest` needs Python 3.11)."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_pack(
     out: Path, content: PackContent, key: PrivateKey | None = None, replacing: bool = True
 ) -> Pack:
-    """Write the pack to the folder `out` and load it back.
+    """Write a pack to the folder `out` and load it.
 
     Args:
         out: the folder.
-        content: of the pack.
-        key: to sign it with.
-        replacing: a pack that is there; nothing of it stays, its signature and plans included. Otherwise
-            what is there stays, and has to be an empty folder.
+        content: contents of the pack.
+        key: signs the pack.
+        replacing: replace an existing pack with its signature and plans. Otherwise `out` must be new or
+            empty.
 
     Raises:
         ValueError: a model is missing.
-        PackError: what was written does not load.
-        OSError: it cannot be written; what was there stays, and nothing of the new one does. Also if the
-            program is killed, one of the two is there.
+        PackError: the written pack does not load.
+        OSError: the pack cannot be written. The old pack is unchanged then; if the program is killed, either
+            the old or the new pack is there.
     """
     missing = [name for name in MODEL_NAMES if name not in content.models]
     if missing:
         raise ValueError(f"The pack lacks the models {', '.join(missing)}.")
-    # Beside the folder itself, where a link to one was given.
+    # If `out` is a link, the new folder is staged beside its target.
     out = out.resolve() if out.is_symlink() else out
     recover_directory(out)
     with staged_directory(out) as part:

@@ -1,8 +1,9 @@
-"""The blocks of a quantised network: what is left unquantised, or not, as a whole.
+"""Blocks of a quantised network: groups of nodes that are quantised or left unquantised together.
 
-A block is found by how the graph is wired, since names say nothing in many a file: a residual block is what
-lies between a fork and the addition that joins it; a gate (squeeze-excite) belongs to the layer it weighs.
-What is in neither goes with those that its weights' names put with it beside residual blocks, or stays alone.
+Blocks follow from the wiring of the graph, because node names are often meaningless: a residual block is what
+lies between a fork and the addition that joins it; a gate (squeeze-excite) belongs to the layer whose output
+it scales. Remaining layers are grouped by their weights' names if those put them beside residual blocks, or
+else stay single.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from typing import TypeVar
 import onnx
 
 from stenosis_trt.export.errors import PrecisionError
-from stenosis_trt.export.onnx.graphs import multiply_adds
+from stenosis_trt.export.onnx.graphs import QDQ, before_qdq, multiply_adds
 
 _JOINS = ("Add", "Sum")
 _GATES = ("Mul",)
 _UPSAMPLING = ("Resize", "Upsample", "ConvTranspose", "DepthToSpace")
-_LARGEST = 8
-"""Layers of one block: the residual blocks in use have up to six."""
-_QDQ = ("QuantizeLinear", "DequantizeLinear")
+_MAX_LAYERS = 8
+"""Maximum number of layers in a block; common residual blocks have up to six."""
 _SEPARATORS = re.compile(r"[./]+")
 
 
@@ -31,9 +31,9 @@ class QuantisedBlock:
     """Nodes that are quantised together.
 
     Attributes:
-        name: of its weights or nodes, for people.
-        nodes: those that take quantised tensors, each by its first output, in the graph's order.
-        multiply_adds: of one input.
+        name: from its weights or nodes, for reports.
+        nodes: first outputs of the nodes that take quantised tensors, in graph order.
+        multiply_adds: for one input.
     """
 
     name: str
@@ -42,10 +42,10 @@ class QuantisedBlock:
 
 
 def quantised_blocks(model: onnx.ModelProto) -> tuple[QuantisedBlock, ...]:
-    """Everything in a Q/DQ model that takes quantised tensors, in blocks, in the graph's order.
+    """Group all nodes of a Q/DQ model that take quantised tensors into blocks, in graph order.
 
     Raises:
-        PrecisionError: nothing in it is quantised.
+        PrecisionError: nothing in the model is quantised.
     """
     wiring = _Dataflow(model)
     work = multiply_adds(model)
@@ -53,7 +53,7 @@ def quantised_blocks(model: onnx.ModelProto) -> tuple[QuantisedBlock, ...]:
     layers = [index for index in quantised if work.get(wiring.output(index), 0)]
     if not layers:
         raise PrecisionError("No layer of the model is quantised.", "Quantise it first.")
-    groups = _grouped(wiring, layers)
+    groups = _group_layers(wiring, layers)
     place = {index: number for number, group in enumerate(groups) for index in group}
     for index in quantised:
         if index not in place:
@@ -72,26 +72,29 @@ def quantised_blocks(model: onnx.ModelProto) -> tuple[QuantisedBlock, ...]:
     )
 
 
-_Part = TypeVar("_Part")
+_T = TypeVar("_T")
 
 
 class _Dataflow:
-    """What a graph's nodes take from one another, Q/DQ taken away, and which of them all ways lead through.
+    """Dataflow between the nodes of a graph without Q/DQ, with dominators and post-dominators.
 
-    Nodes are numbered in the graph's order, which is topological. `alive` are those that compute with the
-    input; what computes shapes is not among them.
+    Nodes are numbered in graph order, which is topological. `alive` are the nodes that depend on the input's
+    values; those that compute shapes are not.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.nodes = list(model.graph.node)
-        self._maker = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
+        self._index_of = {
+            name: index for index, node in enumerate(self.nodes) for name in node.output if name
+        }
+        self._producers = {name: self.nodes[index] for name, index in self._index_of.items()}
         inputs = {item.name for item in model.graph.input} - {item.name for item in model.graph.initializer}
         sources: dict[int, list[int]] = {}
         for index, node in enumerate(self.nodes):
-            if node.op_type in (*_QDQ, "Shape"):
+            if node.op_type in (*QDQ, "Shape"):
                 continue
-            origins = [self._origin(name) for name in node.input if name]
-            makers = [self._maker[name] for name in origins if self._maker.get(name) in sources]
+            origins = [before_qdq(self._producers, name) for name in node.input if name]
+            makers = [self._index_of[name] for name in origins if self._index_of.get(name) in sources]
             if makers or any(name in inputs for name in origins):
                 sources[index] = list(dict.fromkeys(makers))
         self.alive = list(sources)
@@ -100,8 +103,8 @@ class _Dataflow:
         for index, makers in sources.items():
             for maker in makers:
                 self.targets[maker].append(index)
-        self._before = _gateways(self.alive, sources)
-        self._after = _gateways(self.alive[::-1], self.targets)
+        self._before = _dominators(self.alive, sources)
+        self._after = _dominators(self.alive[::-1], self.targets)
 
     def output(self, index: int) -> str:
         return str(self.nodes[index].output[0])
@@ -109,36 +112,36 @@ class _Dataflow:
     def takes_quantised(self, index: int) -> bool:
         return any(
             self.nodes[maker].op_type == "DequantizeLinear"
-            for maker in (self._maker.get(name, -1) for name in self.nodes[index].input)
+            for maker in (self._index_of.get(name, -1) for name in self.nodes[index].input)
             if maker >= 0
         )
 
     def weight_path(self, index: int) -> tuple[str, ...]:
-        """The parts of the name of a layer's weight, without "weight" at its end."""
+        """Parts of the name of a layer's weight, without the final "weight"."""
         names = self.nodes[index].input
-        origin = self._origin(names[1]) if len(names) > 1 else ""
-        if not origin or origin in self._maker:
+        origin = before_qdq(self._producers, names[1]) if len(names) > 1 else ""
+        if not origin or origin in self._index_of:
             return ()
         return tuple(part for part in _SEPARATORS.split(origin) if part)[:-1]
 
     def fork(self, index: int) -> int | None:
-        """The last node that every way from the input to this one leads through; None for the input."""
+        """Immediate dominator of a node; None for the input."""
         return self._before[index][-2] if len(self._before[index]) > 1 else None
 
-    def gateways(self, index: int) -> tuple[int, ...]:
-        """The nodes that every way from the input to this one leads through, itself last."""
+    def dominators(self, index: int) -> tuple[int, ...]:
+        """Dominators of a node from the input on, itself last."""
         return self._before[index]
 
     def between(self, fork: int, join: int) -> list[int]:
-        """The nodes that are reached through `fork` alone and lead to `join` alone, `join` with them."""
+        """Nodes dominated by `fork` and post-dominated by `join`, including `join`."""
         return [
             index
             for index in self.alive
             if fork < index <= join and fork in self._before[index] and join in self._after[index]
         ]
 
-    def layers_on_shortest_way(self, fork: int, join: int, layers: Collection[int]) -> int:
-        """Layers on the way from `fork` to `join` that has the fewest; `join` does not count."""
+    def fewest_layers_between(self, fork: int, join: int, layers: Collection[int]) -> int:
+        """Fewest layers on a path from `fork` to `join`, not counting `join`."""
         fewest = {fork: 0}
         for index in self.alive:
             if fork < index <= join:
@@ -148,7 +151,7 @@ class _Dataflow:
         return fewest.get(join, len(layers))
 
     def nearest(self, index: int, wanted: Collection[int]) -> int:
-        """The last of `wanted` before a node on some way to it; failing that, the first one after it."""
+        """Last of `wanted` that is an ancestor of a node; if there is none, its first descendant."""
         for step, best in ((self.sources, max), (self.targets, min)):
             seen, waiting = {index}, list(step[index])
             found = []
@@ -165,23 +168,17 @@ class _Dataflow:
                 return best(found)
         return min(wanted, key=lambda other: abs(other - index))
 
-    def _origin(self, name: str) -> str:
-        """The tensor that was quantised and dequantised to this one; itself where it was not."""
-        while name in self._maker and self.nodes[self._maker[name]].op_type in _QDQ:
-            name = self.nodes[self._maker[name]].input[0]
-        return name
 
-
-def _gateways(order: Sequence[int], before: Mapping[int, Sequence[int]]) -> dict[int, tuple[int, ...]]:
-    """For each node, those that every way to it leads through, itself last (its chain of dominators)."""
+def _dominators(order: Sequence[int], before: Mapping[int, Sequence[int]]) -> dict[int, tuple[int, ...]]:
+    """Chain of dominators of each node, itself last."""
     chains: dict[int, tuple[int, ...]] = {}
     for index in order:
-        chains[index] = (*_common([chains[other] for other in before[index]]), index)
+        chains[index] = (*_common_prefix([chains[other] for other in before[index]]), index)
     return chains
 
 
-def _common(sequences: Sequence[tuple[_Part, ...]]) -> tuple[_Part, ...]:
-    """What all begin with; () for none."""
+def _common_prefix(sequences: Sequence[tuple[_T, ...]]) -> tuple[_T, ...]:
+    """Longest common prefix; () for none."""
     shortest = min(sequences, key=len, default=())
     for place, part in enumerate(shortest):
         if any(other[place] != part for other in sequences):
@@ -189,19 +186,19 @@ def _common(sequences: Sequence[tuple[_Part, ...]]) -> tuple[_Part, ...]:
     return shortest
 
 
-def _grouped(wiring: _Dataflow, layers: Sequence[int]) -> list[list[int]]:
-    """The layers in blocks, in the graph's order."""
+def _group_layers(wiring: _Dataflow, layers: Sequence[int]) -> list[list[int]]:
+    """Layers grouped into blocks, in graph order."""
     left = set(layers)
-    residual = _residual(wiring, left)
+    residual = _residual_blocks(wiring, left)
     left -= {index for group in residual for index in group}
-    gated = _gated(wiring, left)
+    gated = _gate_blocks(wiring, left)
     left -= {index for group in gated for index in group}
-    groups = _joined_by_name(wiring, residual, [*gated, *([index] for index in left)])
+    groups = _join_by_name(wiring, residual, [*gated, *([index] for index in left)])
     return sorted(groups, key=lambda group: group[0])
 
 
-def _residual(wiring: _Dataflow, layers: Collection[int]) -> list[list[int]]:
-    """Layers of each residual block: a detour around a way of at most one layer, at one resolution."""
+def _residual_blocks(wiring: _Dataflow, layers: Collection[int]) -> list[list[int]]:
+    """Layers of each residual block: parallel to a path of at most one layer, without upsampling."""
     found = []
     for join in wiring.alive:
         fork = wiring.fork(join)
@@ -209,24 +206,24 @@ def _residual(wiring: _Dataflow, layers: Collection[int]) -> list[list[int]]:
             continue
         region = wiring.between(fork, join)
         group = [index for index in region if index in layers]
-        if not 1 <= len(group) <= _LARGEST or wiring.layers_on_shortest_way(fork, join, layers) > 1:
+        if not 1 <= len(group) <= _MAX_LAYERS or wiring.fewest_layers_between(fork, join, layers) > 1:
             continue
         if not any(wiring.nodes[index].op_type in _UPSAMPLING for index in region):
             found.append(group)
     return _outermost(found)
 
 
-def _gated(wiring: _Dataflow, layers: set[int]) -> list[list[int]]:
-    """Layers of each gate, with the layer whose output it weighs."""
+def _gate_blocks(wiring: _Dataflow, layers: set[int]) -> list[list[int]]:
+    """Layers of each gate, with the layer whose output it scales."""
     found = []
     for join in wiring.alive:
         fork = wiring.fork(join)
         if wiring.nodes[join].op_type not in _GATES or len(wiring.sources[join]) < 2 or fork is None:
             continue
         group = [index for index in wiring.between(fork, join) if index in layers]
-        if not 1 <= len(group) < _LARGEST:
+        if not 1 <= len(group) < _MAX_LAYERS:
             continue
-        weighed = [index for index in wiring.gateways(fork) if index in layers]
+        weighed = [index for index in wiring.dominators(fork) if index in layers]
         found.append(sorted({*weighed[-1:], *group}))
     return _outermost(found)
 
@@ -241,16 +238,16 @@ def _outermost(groups: Iterable[list[int]]) -> list[list[int]]:
     return kept
 
 
-def _joined_by_name(
+def _join_by_name(
     wiring: _Dataflow, residual: Sequence[list[int]], others: Sequence[list[int]]
 ) -> list[list[int]]:
-    """Others joined where names put them beside residual blocks: what a stage begins with has no shortcut."""
+    """Join layers whose names put them beside residual blocks: a stage's first layer has no shortcut."""
     every = {index: wiring.weight_path(index) for group in (*residual, *others) for index in group}
     parents = {scope[:-1] for group in residual if len(scope := _scope(group, every)) > 1}
     joined: dict[tuple[str, ...], list[list[int]]] = {}
     apart = []
     for group in others:
-        common = _common([every[index] for index in group])
+        common = _common_prefix([every[index] for index in group])
         depth = max((len(parent) for parent in parents if common[: len(parent)] == parent), default=-1)
         if len(common) > depth >= 0:
             joined.setdefault(common[: depth + 1], []).append(group)
@@ -258,13 +255,13 @@ def _joined_by_name(
             apart.append(group)
     for groups in joined.values():
         together = sorted(index for group in groups for index in group)
-        apart += [together] if len(together) <= _LARGEST else groups
+        apart += [together] if len(together) <= _MAX_LAYERS else groups
     return [*residual, *apart]
 
 
 def _scope(group: Collection[int], paths: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
-    """The shortest beginning of the names of a group's weights that no other weight has; () for none."""
-    common = _common([paths[index] for index in group])
+    """Shortest prefix of a group's weight names that no other weight has; () for none."""
+    common = _common_prefix([paths[index] for index in group])
     others = [path for index, path in paths.items() if index not in group]
     for depth in range(1, len(common) + 1):
         if not any(path[:depth] == common[:depth] for path in others):
@@ -273,12 +270,12 @@ def _scope(group: Collection[int], paths: Mapping[int, tuple[str, ...]]) -> tupl
 
 
 def _names(wiring: _Dataflow, groups: Sequence[Sequence[int]]) -> list[str]:
-    """A name for each block: where its weights' names differ from all others', else its nodes' names."""
+    """Name of each block: the part of its weights' names that differs from all others, or its node names."""
     paths = {index: wiring.weight_path(index) for group in groups for index in group}
     scopes = [_scope(group, paths) for group in groups]
-    shared = len(_common(list(paths.values())))
+    shared = len(_common_prefix(list(paths.values())))
     while shared and any(len(scope) > shared and scope[shared].isdigit() for scope in scopes):
-        # "features.2.0" says more than "2.0".
+        # "features.2.0" is clearer than "2.0".
         shared -= 1
     names = []
     for group, scope in zip(groups, scopes, strict=True):

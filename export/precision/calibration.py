@@ -1,7 +1,6 @@
-"""What the networks see: their inputs, taken from studies by the pipe itself, and kept by content.
+"""Calibration inputs: network inputs recorded while studies are graded, cached by content.
 
-A study goes through `grade_study` as it does when it is graded; a backend that stands before the real one
-keeps what each network is given. So preprocessing, regions and slices are the product's own.
+The ONNX Runtime backend records them during `grade_study`, so regions and preprocessing are the product's.
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Float32Array, Roi
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
-from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.pipeline import grade_study
-from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
+from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.errors import StudiesError
@@ -37,9 +34,12 @@ INPUTS_PER_MODEL = 64
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Inputs of each network, float32 (N, C, H, W), and what they were taken from.
+    """Recorded inputs of each network.
 
-    `key` is the hash of everything they depend on: studies, models, specifications, versions.
+    Attributes:
+        inputs: float32 (N, C, H, W) per model.
+        source: description of the studies.
+        key: hash of everything the inputs depend on: studies, models, specifications, versions.
     """
 
     inputs: Mapping[str, Float32Array]
@@ -48,7 +48,7 @@ class CalibrationSet:
 
 
 class _ReservoirSample:
-    """At most `size` of the inputs offered, each with the same chance (reservoir sampling), in float32."""
+    """Uniform sample of at most `size` of the inputs offered (reservoir sampling), float32."""
 
     def __init__(self, size: int) -> None:
         self._size, self._seen = size, 0
@@ -66,75 +66,64 @@ class _ReservoirSample:
                 self.kept[place] = image.copy()
 
 
-class RecordingBackend(StepwiseBackend):
-    """Hands everything on to another backend, and keeps a sample of what each network was given."""
+class RecordingBackend(OnnxRuntimeBackend):
+    """ONNX Runtime backend that records a sample of each network's inputs."""
 
     name = "recording"
 
-    def __init__(self, backend: StepwiseBackend, per_model: int) -> None:
-        super().__init__(backend.pack)
-        self._backend = backend
-        self.samples = {name: _ReservoirSample(per_model) for name in backend.pack.models}
-
-    def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
-        """See `StepwiseBackend.preprocess`."""
-        return self._backend.preprocess(slices, rois, spec)
+    def __init__(self, pack: Pack, per_model: int) -> None:
+        # Opening the models tries them on noise, which is not recorded.
+        self.samples: dict[str, _ReservoirSample] = {}
+        super().__init__(pack)
+        self.samples = {name: _ReservoirSample(per_model) for name in pack.models}
 
     def infer(self, model: str, batch: Float32Array) -> Float32Array:
         """See `StepwiseBackend.infer`."""
-        self.samples[model].offer(batch)
-        return self._backend.infer(model, batch)
-
-    def decode(self, heatmaps: Float32Array) -> Float32Array:
-        """See `StepwiseBackend.decode`."""
-        return self._backend.decode(heatmaps)
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-        self._backend.close()
+        if model in self.samples:
+            self.samples[model].offer(batch)
+        return super().infer(model, batch)
 
 
 def calibration_set(
     pack: Pack, studies: StudyCollection, per_model: int = INPUTS_PER_MODEL, cache: Path | None = None
 ) -> CalibrationSet:
-    """Inputs of a pack's networks on some studies, from the cache where they were taken before.
+    """Return inputs of a pack's networks on some studies, from the cache if they were recorded before.
 
     Args:
-        pack: its own models find the levels and with them the regions.
-        studies: what to take inputs from.
-        per_model: inputs kept for each network.
-        cache: folder that keeps the sets; None for the user's. They hold pixels of the studies and nothing
-            of their headers.
+        pack: its own models locate the levels and thereby the regions.
+        studies: the studies to record on.
+        per_model: number of inputs per network.
+        cache: folder of the cache; None for the user's. It contains pixels of the studies and no headers.
 
     Raises:
-        StudiesError: no study can be used, or a network was given nothing.
+        StudiesError: no study can be used, or a network received no input.
         PackError: the pack's models cannot be used.
     """
     key = _key(pack, content_hash(studies.folder), per_model)
     path = (cache or cache_folder() / "calibration") / f"{key}.npz"
-    inputs = _kept(path, pack)
+    inputs = _load_cached(path, pack)
     if inputs is None:
         inputs = record_inputs(pack, loaded_studies(studies, "Taking calibration inputs"), per_model)
-        _keep(path, inputs)
+        _store(path, inputs)
     return CalibrationSet(inputs, studies.source, key)
 
 
 def record_inputs(pack: Pack, studies: Iterable[LoadedStudy], per_model: int) -> dict[str, Float32Array]:
-    """Grade the studies on the CPU and return what each network was given, (N ≤ per_model, C, H, W).
+    """Grade the studies on the CPU and return each network's inputs, (N ≤ per_model, C, H, W).
 
     Raises:
-        StudiesError: a network was given nothing.
+        StudiesError: a network received no input.
     """
-    with closing(RecordingBackend(OnnxRuntimeBackend(pack), per_model)) as backend:
+    with closing(RecordingBackend(pack, per_model)) as backend:
         for study in studies:
-            # A study without a cervical spine shows the levels model what it has to be silent on. Where a
-            # model gives invalid values, its inputs up to there are kept.
+            # Studies without a cervical spine are useful negatives for the levels model. Inputs recorded
+            # before a model returned invalid values are kept.
             with suppress(CannotGrade, ModelOutputError):
                 grade_study(study, pack, backend)
     for name, sample in backend.samples.items():
         if not sample.kept:
             raise StudiesError(
-                f"The studies hold nothing for the model {name} to be calibrated on.",
+                f"The studies contain no input of the model {name}.",
                 "Give studies with a sagittal T2 and an axial T2 series of the cervical spine.",
             )
     return {name: np.stack(sample.kept) for name, sample in backend.samples.items()}
@@ -143,7 +132,7 @@ def record_inputs(pack: Pack, studies: Iterable[LoadedStudy], per_model: int) ->
 def _key(pack: Pack, studies: str, per_model: int) -> str:
     depends_on = {
         "studies": studies,
-        # What comes out decides too: a level is found, and its region cut, from a confidence on.
+        # The output matters too: only levels above a confidence get a region.
         "models": {
             name: [model.sha256, asdict(model.input), model.output.to_dict()]
             for name, model in pack.models.items()
@@ -154,16 +143,16 @@ def _key(pack: Pack, studies: str, per_model: int) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
-def _kept(path: Path, pack: Pack) -> dict[str, Float32Array] | None:
+def _load_cached(path: Path, pack: Pack) -> dict[str, Float32Array] | None:
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: np.asarray(content[name], dtype=np.float32) for name in pack.models}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        # Absent or damaged: it is made anew.
+        # Absent or damaged: record again.
         return None
 
 
-def _keep(path: Path, inputs: Mapping[str, Float32Array]) -> None:
+def _store(path: Path, inputs: Mapping[str, Float32Array]) -> None:
     stream = io.BytesIO()
     np.savez(stream, allow_pickle=False, **inputs)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""A pack with other models in place of its own, before it is known whether they may be published."""
+"""Candidate packs: copies of a pack with some models replaced, written to a folder for measurement."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from stenosis_trt.engine.packs.pack import Pack
 
 
 def variant_file(model: str, precision: str) -> str:
-    """Name of a variant's file in a pack."""
+    """File name of a model's variant within a pack."""
     return f"{model}.{precision}.onnx"
 
 
 def write_candidate(pack: Pack, folder: Path, precision: str, models: Mapping[str, bytes]) -> Pack:
-    """The pack with `models` in place of its own, by name; the others stay as they are.
+    """Write a copy of the pack in which `models` replace its own; other models are copied unchanged.
 
     Args:
-        pack: the pack.
-        folder: for the files of all models; made where absent.
-        precision: what the models are in.
-        models: ONNX files by the names of the models.
+        pack: the original pack.
+        folder: receives the files of all models; created if absent.
+        precision: precision of the replacing models.
+        models: ONNX files by model name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     specs = {}
@@ -38,7 +38,7 @@ def write_candidate(pack: Pack, folder: Path, precision: str, models: Mapping[st
 
 
 def single_model_candidates(pack: Pack, candidate: Pack, precision: str) -> dict[str, Pack]:
-    """The pack with one model of the candidate in it, by that model: which of them is to blame."""
+    """Candidates that each contain one model of `candidate`, to find the model that fails the gate."""
     return {
         name: write_candidate(
             pack, candidate.path / f"only_{name}", precision, {name: candidate.read_model(name)}

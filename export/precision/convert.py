@@ -1,7 +1,7 @@
-"""A model in FP16 or INT8, as strongly typed TensorRT networks want it: the precision lies in the ONNX.
+"""Conversion of ONNX models to FP16 and INT8 for strongly typed TensorRT networks.
 
-FP16 is made by ModelOpt's AutoCast, INT8 by ModelOpt's explicit Q/DQ. Inputs and outputs stay FP32. Whether
-the result still grades as it should is not decided here but by the gate.
+FP16 is made by ModelOpt's AutoCast, INT8 by ModelOpt's explicit Q/DQ. Inputs and outputs stay FP32. Whether a
+converted model is accurate enough is decided by the gate.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import (
-    Float32Array,
     activation_percentiles,
     fold_fp16_weights,
     largest_activation,
@@ -32,25 +32,25 @@ from stenosis_trt.export.onnx.graphs import (
     run_model,
     set_activation_scales,
 )
-from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 
 CALIBRATION_METHODS = ("entropy", "max", "percentile")
 HIGH_PRECISION_DTYPES = ("fp16", "fp32")
 
-_SAFE_IN_HALF = 65504.0 / 8
-"""Values seen on calibration inputs may grow eightfold on others before they overflow FP16."""
+_SAFE_IN_FP16 = 65504.0 / 8
+"""Largest activation on calibration inputs for FP16; leaves a factor of 8 for other inputs."""
 _IMAGES_AT_ONCE = 8
 _PIXELS_AT_ONCE = _IMAGES_AT_ONCE * 256 * 256
-"""AutoCast keeps every activation of its images in memory; of B5 that is 0.4 GB for eight of 256²."""
+"""AutoCast keeps all activations of a batch in memory: 0.4 GB for eight inputs of 256² of EfficientNet-B5."""
 
 
 @dataclass(frozen=True)
 class Int8Options:
-    """How INT8 scales are found, and what runs between the quantised layers.
+    """How INT8 scales are found, and the type of everything that is not INT8.
 
     Attributes:
         calibration_method: one of `CALIBRATION_METHODS`.
-        percentile: of absolute activations, for the calibrator of that name.
+        percentile: percentile of absolute activations, for the method "percentile".
         high_precision_dtype: "fp16" or "fp32".
     """
 
@@ -61,24 +61,23 @@ class Int8Options:
     def __post_init__(self) -> None:
         if self.calibration_method not in CALIBRATION_METHODS:
             raise ValueError(
-                f"There is no calibrator {self.calibration_method!r}. Give one of "
+                f"There is no calibration method {self.calibration_method!r}. Give one of "
                 f"{', '.join(CALIBRATION_METHODS)}."
             )
         if not 50.0 < self.percentile <= 100.0:
             raise ValueError(f"The percentile is {self.percentile}. Give one over 50 and up to 100.")
         if self.high_precision_dtype not in HIGH_PRECISION_DTYPES:
             raise ValueError(
-                f"Elsewhere there can be {' or '.join(HIGH_PRECISION_DTYPES)}, not "
+                f"The high-precision dtype can be {' or '.join(HIGH_PRECISION_DTYPES)}, not "
                 f"{self.high_precision_dtype!r}."
             )
 
 
 @dataclass(frozen=True)
 class ConvertedModel:
-    """A model in another precision, with figures of what it costs and holds.
+    """A converted model with its metrics.
 
-    `original_weights` has those that are INT8 as they were before, float32, by the names of their
-    initialisers.
+    `original_weights` holds the INT8 weights before quantisation, float32, by initialiser name.
     """
 
     data: bytes
@@ -87,54 +86,51 @@ class ConvertedModel:
 
 
 def require_modelopt() -> None:
-    """Refuse at once where ModelOpt is not installed.
-
-    Raises:
-        PrecisionError: it is not.
-    """
+    """Raise PrecisionError if ModelOpt is not installed."""
     _modelopt("quantization")
 
 
 def to_fp16(data: bytes, inputs: Float32Array) -> ConvertedModel:
-    """A model in FP16; nodes that would overflow on the calibration inputs stay FP32.
+    """Convert a model to FP16. Nodes that would overflow on the calibration inputs stay FP32.
 
     Args:
-        data: ONNX model in FP32; weights stored as FP16 and cast are taken as FP32.
+        data: FP32 model as ONNX; weights stored as FP16 and cast count as FP32.
         inputs: calibration inputs, float32 (N, C, H, W).
 
     Raises:
-        PrecisionError: ModelOpt is missing, or cannot convert the model.
+        PrecisionError: ModelOpt is not installed or cannot convert the model.
     """
     autocast = _modelopt("autocast")
     plain = fold_fp16_weights(onnx.load_model_from_string(data))
-    with _work(plain) as path, _quiet("fp16"):
+    with _as_file(plain) as path, _wrapped_modelopt_errors("fp16"):
         batch = path.with_name("calibration.npz")
-        np.savez(batch, allow_pickle=False, **{plain.graph.input[0].name: _some(inputs)})
+        np.savez(batch, allow_pickle=False, **{plain.graph.input[0].name: _evenly_spaced(inputs)})
         model = autocast.convert_to_mixed_precision(
-            str(path), keep_io_types=True, calibration_data=str(batch), data_max=_SAFE_IN_HALF
+            str(path), keep_io_types=True, calibration_data=str(batch), data_max=_SAFE_IN_FP16
         )
     return with_error_metrics(data, model, inputs, {"nodes_in_fp32": float(nodes_in_fp32(model))})
 
 
 def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = None) -> ConvertedModel:
-    """A model with explicit Q/DQ: weights by channel, stored as INT8; activations by tensor.
+    """Convert a model to INT8 with explicit Q/DQ: weights per channel and stored as INT8, activations per
+    tensor.
 
-    Where a value would overflow FP16, or FP32 is asked for, everything else stays FP32.
+    Everything else is FP16, or FP32 if asked for or if a value would overflow FP16.
 
     Args:
-        data: as for `to_fp16`.
+        data: see `to_fp16`.
         inputs: calibration inputs, float32 (N, C, H, W).
-        options: see `Int8Options`.
+        options: None for the defaults.
 
     Raises:
-        PrecisionError: ModelOpt is missing, or cannot convert the model, or quantised nothing.
+        PrecisionError: ModelOpt is not installed, cannot convert the model, or quantised nothing.
     """
     options = options or Int8Options()
     quantization = _modelopt("quantization")
     plain = fold_fp16_weights(onnx.load_model_from_string(data))
-    with _work(plain) as path, _quiet("int8"):
+    with _as_file(plain) as path, _wrapped_modelopt_errors("int8"):
         quantised = path.with_name("quantised.onnx")
-        # ModelOpt wants batches of one size, and none of the inputs must be left over.
+        # ModelOpt needs batches of equal size that use all inputs.
         count = max(size for size in range(1, _batch_size(inputs) + 1) if len(inputs) % size == 0)
         shape = "x".join(map(str, (count, *inputs.shape[1:])))
         quantization.quantize(
@@ -155,11 +151,11 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
         )
     if options.calibration_method == "percentile":
         set_activation_scales(model, activation_percentiles(plain, model, inputs, options.percentile))
-    half = options.high_precision_dtype == "fp16" and largest_activation(plain, inputs) <= _SAFE_IN_HALF
+    half = options.high_precision_dtype == "fp16" and largest_activation(plain, inputs) <= _SAFE_IN_FP16
     if half:
         round_scales_to_fp16(model)
     weights = quantised_weights(model)
-    with _quiet("int8"):
+    with _wrapped_modelopt_errors("int8"):
         model = _modelopt("quantization.qdq_utils").qdq_to_dq(model)
         if half:
             model = _modelopt("autocast.convert").convert_to_f16(model, keep_io_types=True)
@@ -170,24 +166,24 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
 def with_error_metrics(
     data: bytes, model: onnx.ModelProto, inputs: Float32Array, metrics: dict[str, float]
 ) -> ConvertedModel:
-    """A model that was made of another, with figures of how far its answers are from the other's.
+    """Measure the output error of a converted model and return both.
 
     Args:
-        data: the other, as an ONNX file.
-        model: the new one.
-        inputs: some of which both are given, float32 (N, C, H, W).
-        metrics: further figures to keep.
+        data: the original model as ONNX.
+        model: the converted model.
+        inputs: float32 (N, C, H, W); evenly spaced ones are used.
+        metrics: further metrics to store.
 
     Raises:
-        PrecisionError: the new one answers with values that are not finite.
+        PrecisionError: the converted model returns values that are not finite.
     """
     onnx.checker.check_model(model)
     converted = bytes(model.SerializeToString())
-    some = _some(inputs)
+    some = _evenly_spaced(inputs)
     error = np.abs(run_model(emulate_fp16(converted), some) - run_model(data, some))
     if not np.isfinite(error).all():
         raise PrecisionError(
-            "The converted model answers with values that are not finite.",
+            "The converted model returns values that are not finite.",
             "Calibrate on studies like those it will grade.",
         )
     figures = {
@@ -198,8 +194,8 @@ def with_error_metrics(
     return ConvertedModel(converted, {**figures, **metrics})
 
 
-def _some(inputs: Float32Array) -> Float32Array:
-    """A few inputs, evenly taken."""
+def _evenly_spaced(inputs: Float32Array) -> Float32Array:
+    """A few evenly spaced inputs."""
     count = min(len(inputs), _batch_size(inputs))
     return np.asarray(inputs[np.linspace(0, len(inputs) - 1, count).round().astype(int)])
 
@@ -211,7 +207,7 @@ def _batch_size(inputs: Float32Array) -> int:
 
 def _modelopt(module: str) -> Any:
     try:
-        with _quiet("import"):
+        with _wrapped_modelopt_errors("import"):
             return importlib.import_module(f"modelopt.onnx.{module}")
     except ImportError as error:
         raise PrecisionError(
@@ -221,8 +217,8 @@ def _modelopt(module: str) -> Any:
 
 
 @contextlib.contextmanager
-def _work(model: onnx.ModelProto) -> Iterator[Path]:
-    """The model as a file in a folder of its own: ModelOpt writes beside it."""
+def _as_file(model: onnx.ModelProto) -> Iterator[Path]:
+    """The model as a file in a temporary folder, because ModelOpt writes beside its input."""
     with tempfile.TemporaryDirectory(prefix="stenosis-precision-") as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
@@ -230,15 +226,15 @@ def _work(model: onnx.ModelProto) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _quiet(precision: str) -> Iterator[None]:
-    """Keep what ModelOpt prints from the terminal, and turn what it raises into one line."""
+def _wrapped_modelopt_errors(precision: str) -> Iterator[None]:
+    """Suppress ModelOpt's output and turn its exceptions into PrecisionError."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     except (ImportError, MemoryError, OSError, PrecisionError):
-        # A full disk is none of ModelOpt's faults.
+        # Errors of the system are not ModelOpt's.
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:200]

@@ -1,8 +1,7 @@
-"""The gate: does a pack in another precision grade as it does in FP32? Measured through the whole pipe.
+"""Accuracy gate: compares the grades of converted models with those of the FP32 models.
 
-Both grade the same studies on the CPU through ONNX Runtime, and what they say is compared level by level.
-What is FP16 is rounded as on a GPU. A figure that cannot be measured on the studies given fails: what was not
-seen is not vouched for.
+Both packs grade the same studies with ONNX Runtime on the CPU through the whole pipeline. FP16 tensors are
+rounded to FP16 as on a GPU. A figure that cannot be measured on the given studies counts as failed.
 """
 
 from __future__ import annotations
@@ -28,29 +27,29 @@ from stenosis_trt.export.precision.agreement import (
     level_pairs,
     level_shifts,
 )
-from stenosis_trt.export.precision.known_models import CachedInference
+from stenosis_trt.export.precision.cached_inference import CachedInference
 
 LEVELS_COMPARED, PATIENTS_COMPARED = "levels compared", "patients compared"
 SAMPLE_SIZE_CHECKS = (LEVELS_COMPARED, PATIENTS_COMPARED)
-"""The checks that say nothing of a precision: whether there were studies enough."""
+"""Checks of the number of studies; they fail whatever the precision when too few are given."""
 
-_STUDIES_KEPT_BYTES = 1 << 30
+_LEVEL_SHIFT = "largest level shift in mm"
+_MAX_STUDIES_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class GateLimits:
-    """What a precision may cost. Shares are of 1; ratios are the compression ratio's own unit.
+    """Limits of the gate. Shares are fractions of 1, ratios are AP ÷ transverse diameter of the cord.
 
     Attributes:
-        minimum_levels: levels compared; with fewer, one changed grade would weigh more than the limit.
-        minimum_patients: that the levels are of: an interval over a single one has no width, and many studies
-            under one PatientID, as anonymised sets have them, are one patient.
-        minimum_identical: share of levels with the grade of FP32, of those that either grades.
-        minimum_kappa_low: lower end of the 95 % interval of the quadratic kappa.
-        minimum_ratios_kept: share of ratios measured by both, of those measured by either.
-        maximum_ratio_bias: absolute mean change of the compression ratio.
-        maximum_ratio_limit: the farther of its two limits of agreement.
-        maximum_level_shift_mm: the farthest that a level's point moves.
+        minimum_levels: levels compared. With fewer, one changed grade exceeds the limit on its own.
+        minimum_patients: distinct PatientIDs. A bootstrap interval over one patient has no width.
+        minimum_identical: share of levels graded by either that have the same grade in both.
+        minimum_kappa_low: lower end of the 95 % interval of quadratic kappa.
+        minimum_ratios_kept: share of ratios measured by either that both measured.
+        maximum_ratio_bias: absolute mean difference of the compression ratio.
+        maximum_ratio_limit: larger absolute limit of agreement of the compression ratio.
+        maximum_level_shift_mm: largest distance between the two points of one level.
     """
 
     minimum_levels: int = 100
@@ -65,7 +64,7 @@ class GateLimits:
 
 @dataclass(frozen=True)
 class LimitCheck:
-    """One figure held against its limit. `value` is None where it could not be measured."""
+    """A figure and its limit. `value` is None if the figure could not be measured."""
 
     figure: str
     value: float | None
@@ -74,14 +73,14 @@ class LimitCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether the figure was measured and keeps its limit."""
+        """True if the figure was measured and is within its limit."""
         if self.value is None:
             return False
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     @property
     def excess(self) -> float | None:
-        """By how much it misses its limit; 0 where it keeps it, None where it was not measured."""
+        """Distance beyond the limit; 0 within it, None if the figure was not measured."""
         if self.value is None:
             return None
         return 0.0 if self.passed else abs(self.value - self.limit)
@@ -89,13 +88,13 @@ class LimitCheck:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate found of one precision.
+    """Result of the gate for one precision.
 
     Attributes:
-        precision: "fp16", "int8" or what the candidate is called.
-        validated_on: the studies, in words.
+        precision: name of the candidate, such as "fp16" or "int8".
+        validated_on: description of the studies.
         figures: agreement with FP32.
-        checks: each figure that has a limit.
+        checks: one entry per limit.
     """
 
     precision: str
@@ -105,16 +104,16 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every figure keeps its limit."""
+        """True if every check passed."""
         return all(check.passed for check in self.checks)
 
     @property
     def failures(self) -> tuple[LimitCheck, ...]:
-        """The figures that do not."""
+        """The checks that failed."""
         return tuple(check for check in self.checks if not check.passed)
 
     def to_dict(self) -> dict[str, Any]:
-        """What pack.json keeps of it."""
+        """JSON data of the result, as stored in pack.json."""
         return {
             "passed": self.passed,
             "validated_on": self.validated_on,
@@ -129,16 +128,17 @@ class GateResult:
 
 
 class Gate:
-    """Holds candidates against one pack on the same studies, as often as it is asked.
+    """Compares candidate packs with an FP32 reference on one study set; caches the reference's results.
 
-    What FP32 says is found once. Studies are kept in memory where they are few, and so is what models answer
-    that are met again: a candidate that differs from one before in one model costs little more than that one.
+    The studies stay in memory if all of them fit into 1 GiB. Outputs of models that occur in several
+    candidates are cached, so a candidate in which one model changed costs little more than that model.
 
     Args:
-        pack: the reference, in FP32.
-        studies: gives them one at a time and each time in the same order; is told what is done with them.
-        validated_on: what the studies are, for the record.
-        limits: what a precision may cost; None for the defaults.
+        pack: the FP32 reference.
+        studies: called with a description for the progress bar; yields the studies in the same order every
+            time.
+        validated_on: description of the studies, for the result.
+        limits: None for the defaults.
     """
 
     def __init__(
@@ -150,61 +150,58 @@ class Gate:
     ) -> None:
         self._pack, self._studies = pack, studies
         self._validated_on, self._limits = validated_on, limits or GateLimits()
-        self._kept: list[LoadedStudy] | None = None
+        self._studies_in_memory: list[LoadedStudy] | None = None
         self._count: int | None = None
         self._expected: dict[int, StudyResult | None] = {}
         self._failed_at: dict[int, int] = {}
         self._models = CachedInference()
 
     def grade_reference(self, what: str) -> None:
-        """Read all studies, and find what FP32 says of them.
-
-        Args:
-            what: as for `measure`.
-        """
+        """Read all studies and grade them with the reference. `what` is the text of the progress bar."""
         with ExitStack() as stack:
-            expected = self._expecting(stack)
-            for place, study in enumerate(self._each_study(what)):
+            expected = self._reference_grader(stack)
+            for place, study in enumerate(self._replay(what)):
                 expected(place, study)
 
     def measure(self, candidates: Mapping[str, Pack], what: str = "") -> dict[str, GateResult]:
-        """Compare candidates with the pack through the whole pipe, on the CPU.
+        """Grade all studies with each candidate and compare with the reference, on the CPU.
 
         Args:
-            candidates: the same pack with other models in their place, by the name of the precision.
-            what: is done, for the progress that is shown; "" shows none.
+            candidates: packs by the name of their precision; they differ from the reference in their models
+                alone.
+            what: text of the progress bar; "" shows none.
 
         Raises:
-            PackError: a model cannot be run, or answers what no model may.
+            PackError: a model cannot be run or returns invalid values.
         """
         pairs: dict[str, list[StudyPair]] = {name: [] for name in candidates}
         with ExitStack() as stack:
-            graded = {name: self._grading(candidate, stack) for name, candidate in candidates.items()}
-            expected = self._expecting(stack)
-            for place, study in enumerate(self._each_study(what)):
+            graded = {name: self._grader(candidate, stack) for name, candidate in candidates.items()}
+            expected = self._reference_grader(stack)
+            for place, study in enumerate(self._replay(what)):
                 for name, found in graded.items():
                     pairs[name].append(StudyPair(expected(place, study), found(study)))
-        return {name: self._outcome(name, pairs[name], self._validated_on) for name in candidates}
+        return {name: self._result(name, pairs[name], self._validated_on) for name in candidates}
 
     def measure_until_failure(self, precision: str, candidate: Pack, what: str = "") -> GateResult:
-        """Compare one candidate, and leave off once it cannot pass any more; all studies were read once.
+        """Compare one candidate and stop as soon as it cannot pass any more. Needs one complete pass before.
 
-        Studies that others failed on come first where all are in memory. Where not all of them were graded,
-        `validated_on` of the outcome says how many, and its figures are of these alone.
+        Studies on which earlier candidates failed come first if all studies are in memory. If it stopped
+        early, `validated_on` of the result says so, and its figures cover the graded studies alone.
 
         Raises:
-            PackError: as for `measure`.
+            PackError: see `measure`.
         """
         pairs: dict[int, StudyPair] = {}
         left_off = False
         with ExitStack() as stack:
-            found, expected = self._grading(candidate, stack), self._expecting(stack)
-            studies: Iterable[tuple[int, LoadedStudy]] = enumerate(self._each_study(what))
-            if self._kept is not None:
+            found, expected = self._grader(candidate, stack), self._reference_grader(stack)
+            studies: Iterable[tuple[int, LoadedStudy]] = enumerate(self._replay(what))
+            if self._studies_in_memory is not None:
                 studies = sorted(studies, key=lambda item: -self._failed_at.get(item[0], 0))
             for place, study in studies:
                 pairs[place] = StudyPair(expected(place, study), found(study))
-                left_off = self._count is not None and self._lost(pairs.values(), self._count)
+                left_off = self._count is not None and self._cannot_pass(pairs.values(), self._count)
                 if left_off:
                     self._failed_at[place] = max(self._failed_at.values(), default=0) + 1
                     break
@@ -212,85 +209,60 @@ class Gate:
         on = self._validated_on
         if left_off and len(graded) != self._count:
             on = f"{len(graded)} of {self._count} studies ({on}), then left off"
-        return self._outcome(precision, graded, on)
+        return self._result(precision, graded, on)
 
-    def _grading(self, candidate: Pack, stack: ExitStack) -> Callable[[LoadedStudy], StudyResult | None]:
+    def _grader(self, candidate: Pack, stack: ExitStack) -> Callable[[LoadedStudy], StudyResult | None]:
         backend = stack.enter_context(closing(self._models.backend(candidate)))
-        return lambda study: _graded(study, candidate, backend)
+        return lambda study: _grade(study, candidate, backend)
 
-    def _expecting(self, stack: ExitStack) -> Callable[[int, LoadedStudy], StudyResult | None]:
-        """What FP32 says of the study at a place; its models are opened when the first is not known yet."""
+    def _reference_grader(self, stack: ExitStack) -> Callable[[int, LoadedStudy], StudyResult | None]:
+        """Function from (index, study) to the reference's result; opens the FP32 models on first use."""
         opened: list[OnnxRuntimeBackend] = []
 
         def expected(place: int, study: LoadedStudy) -> StudyResult | None:
             if place not in self._expected:
                 if not opened:
                     opened.append(stack.enter_context(closing(OnnxRuntimeBackend(self._pack))))
-                self._expected[place] = _graded(study, self._pack, opened[0])
+                self._expected[place] = _grade(study, self._pack, opened[0])
             return self._expected[place]
 
         return expected
 
-    def _outcome(self, precision: str, pairs: Sequence[StudyPair], validated_on: str) -> GateResult:
+    def _result(self, precision: str, pairs: Sequence[StudyPair], validated_on: str) -> GateResult:
         figures = grading_agreement(pairs)
         return GateResult(precision, validated_on, figures, check_limits(figures, self._limits))
 
-    def _lost(self, pairs: Iterable[StudyPair], studies: int) -> bool:
-        """Whether a figure misses its limit whatever the rest of so many studies shows."""
+    def _cannot_pass(self, pairs: Iterable[StudyPair], studies: int) -> bool:
+        """True if a limit is exceeded whatever the rest of the `studies` (total number) show."""
         levels = [both for pair in pairs for both in level_pairs(pair)]
         if max(level_shifts(levels), default=0.0) > self._limits.maximum_level_shift_mm:
             return True
         changed = sum((a.grade if a else None) != (b.grade if b else None) for a, b in levels)
         return changed > (1.0 - self._limits.minimum_identical) * len(LEVELS) * studies
 
-    def _each_study(self, what: str) -> Iterator[LoadedStudy]:
-        if self._kept is not None:
+    def _replay(self, what: str) -> Iterator[LoadedStudy]:
+        if self._studies_in_memory is not None:
             with show_progress(what, "studies") if what else nullcontext() as progress:
-                for done, study in enumerate(self._kept, start=1):
+                for done, study in enumerate(self._studies_in_memory, start=1):
                     yield study
                     if progress is not None:
-                        progress.advance(done, len(self._kept))
+                        progress.advance(done, len(self._studies_in_memory))
             return
         kept: list[LoadedStudy] = []
         size = count = 0
         for study in self._studies(what):
             count += 1
             size += sum(item.stored.nbytes for item in (*study.sagittal, *study.axial))
-            if size <= _STUDIES_KEPT_BYTES:
+            if size <= _MAX_STUDIES_BYTES:
                 kept.append(study)
             yield study
         self._count = count
-        if size <= _STUDIES_KEPT_BYTES:
-            self._kept = kept
-
-
-def run_gate(
-    pack: Pack,
-    candidates: Mapping[str, Pack],
-    studies: Iterable[LoadedStudy],
-    validated_on: str,
-    limits: GateLimits | None = None,
-) -> dict[str, GateResult]:
-    """Compare candidates with a pack once; see `Gate`.
-
-    Args:
-        pack: the reference, in FP32.
-        candidates: the same pack with other models in their place, by the name of the precision.
-        studies: read one at a time; each is graded by all.
-        validated_on: what the studies are, for the record.
-        limits: what a precision may cost; None for the defaults.
-
-    Returns:
-        An outcome for each candidate.
-
-    Raises:
-        PackError: a model cannot be run, or answers what no model may.
-    """
-    return Gate(pack, lambda _: studies, validated_on, limits).measure(candidates)
+        if size <= _MAX_STUDIES_BYTES:
+            self._studies_in_memory = kept
 
 
 def check_limits(figures: GradingAgreement, limits: GateLimits) -> tuple[LimitCheck, ...]:
-    """Every figure that has a limit, held against it."""
+    """Compare each limited figure with its limit."""
     bias, ends = figures.ratio.bias, (figures.ratio.low, figures.ratio.high)
     farthest = max(abs(end) for end in ends if end is not None) if None not in ends else None
     return (
@@ -301,17 +273,12 @@ def check_limits(figures: GradingAgreement, limits: GateLimits) -> tuple[LimitCh
         LimitCheck("share of ratios kept", figures.ratios_kept, limits.minimum_ratios_kept, True),
         LimitCheck("ratio bias", None if bias is None else abs(bias), limits.maximum_ratio_bias, False),
         LimitCheck("ratio limits of agreement", farthest, limits.maximum_ratio_limit, False),
-        LimitCheck(
-            "largest level shift in mm",
-            figures.level_shift_mm_largest,
-            limits.maximum_level_shift_mm,
-            False,
-        ),
+        LimitCheck(_LEVEL_SHIFT, figures.level_shift_mm_largest, limits.maximum_level_shift_mm, False),
     )
 
 
 def gate_report_lines(outcome: GateResult) -> list[str]:
-    """What a person reads of an outcome, one figure a line; what failed says by how much."""
+    """Report of a gate result for the terminal, one figure per line."""
     figures = outcome.figures
     verdict = "passes the gate" if outcome.passed else "FAILS the gate and is not to be used"
     lines = [
@@ -324,28 +291,28 @@ def gate_report_lines(outcome: GateResult) -> list[str]:
             verdict = "NOT MEASURED; give studies that show it"
         else:
             verdict = "ok" if check.passed else f"FAILS by {check.excess:.4g}"
-        lines.append(f"  {check.figure:26} {_shown(check.value)}  ({sign} {check.limit:g})  {verdict}")
-    lines.append(f"  {'kappa':26} {_shown(figures.kappa)}  to {_shown(figures.kappa_high)}")
-    lines.append(f"  {'largest probability change':26} {_shown(figures.largest_probability_change)}")
+        lines.append(f"  {check.figure:26} {_format(check.value)}  ({sign} {check.limit:g})  {verdict}")
+    lines.append(f"  {'kappa':26} {_format(figures.kappa)}  to {_format(figures.kappa_high)}")
+    lines.append(f"  {'largest probability change':26} {_format(figures.largest_probability_change)}")
     for name in ("ratio", "ap_mm", "transverse_mm"):
         change = getattr(figures, name)
         lines.append(
-            f"  {f'change of {name}':26} {_shown(change.bias)}  "
-            f"[{_shown(change.low)}, {_shown(change.high)}] in {change.count} levels"
+            f"  {f'change of {name}':26} {_format(change.bias)}  "
+            f"[{_format(change.low)}, {_format(change.high)}] in {change.count} levels"
         )
-    lines.append(f"  {'median level shift in mm':26} {_shown(figures.level_shift_mm_median)}")
+    lines.append(f"  {'median level shift in mm':26} {_format(figures.level_shift_mm_median)}")
     return lines
 
 
-def _graded(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult | None:
+def _grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult | None:
     try:
         return grade_study(study, pack, backend)
     except CannotGrade:
         return None
     except ModelOutputError as error:
-        # A precision whose models answer one study of a few so is not to be used.
+        # Invalid values on any study disqualify the candidate.
         raise model_error(error.model, error.fault) from error
 
 
-def _shown(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "    none" if value is None else f"{value:8.4f}"

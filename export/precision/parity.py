@@ -1,7 +1,7 @@
-"""Do a pack's files answer as its models in FP32 do, and its plans?
+"""Numerical parity of a pack's variants and plans with its FP32 models in ONNX Runtime on the CPU.
 
-ONNX Runtime on the CPU is what everything is compared with. The gate says whether a precision grades alike;
-this says whether a file or a plan is the network it is taken for, and how far its numbers are from FP32's.
+The gate compares grades; this compares raw outputs, and so tells whether a file or plan is the right network
+and how far its values are from FP32.
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ from stenosis_trt.export.onnx.comparator import (
     run_inputs,
 )
 from stenosis_trt.export.precision.calibration import record_inputs
-from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 from stenosis_trt.export.precision.studies import PhantomSet, loaded_studies, resolve_studies
 
 PARITY_LIMITS: Mapping[str, float] = {"fp32": 60.0, "fp16": 40.0, "int8": 10.0}
-"""Signal-to-noise ratio in dB that a file or plan of a precision has to reach: 0.1, 1 and 32 % of noise.
+"""Minimum signal-to-noise ratio in dB per precision, equal to 0.1, 1 and 32 % of noise.
 
-Another network, or one that lost its weights, has 0 dB or less. On the reference pack FP16 has 65 to 75 dB,
-and INT8 15 to 56 even where it was calibrated on four inputs. The largest change says little: a peak that
-INT8 all but loses on one slice of 28 makes it 0.4."""
+A different network, or one that lost its weights, has 0 dB or less. On the reference pack FP16 has 65 to 75
+dB and INT8 15 to 56 dB, even if calibrated on four inputs. The largest error is less useful: one peak that
+INT8 loses on one of 28 slices makes it 0.4.
+"""
 
 _PHANTOMS = PhantomSet(2, 73)
 _INPUTS = 32
-"""Of each network, as many as the largest batch that plans are built for unless asked."""
-_AT_ONCE = 8
+"""Inputs per network; equals the largest default batch size of plans."""
+_BATCH = 8
 
 
 @dataclass(frozen=True)
 class ParityResult:
-    """What comparing one file, or one plan in one of its batches, with the model in FP32 gave.
+    """Comparison of one file, or of one plan at one batch size, with the FP32 model.
 
     Attributes:
-        subject: the file as the pack names it, or the plan's path in the pack.
-        batch: of the plan; None for a file.
-        inputs: how many were compared.
-        changes: one an output.
-        limit: of `PARITY_LIMITS`.
+        subject: the file's name in the pack, or the plan's path within the pack.
+        batch: batch size of the plan; None for a file.
+        inputs: number of inputs compared.
+        changes: one entry per output.
+        limit: one of `PARITY_LIMITS`.
     """
 
     subject: str
@@ -63,36 +64,36 @@ class ParityResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every output keeps the limit; what is no number does not."""
+        """True if every output reaches the limit; NaN does not."""
         return bool(self.changes) and all(change.snr_db >= self.limit for change in self.changes)
 
 
 def parity_inputs(pack: Pack, studies: Path | None) -> tuple[dict[str, Float32Array], str]:
-    """Inputs of each network as the pipe cuts them, float32 (N ≤ 32, C, H, W), and what they were cut from.
+    """Record up to 32 inputs of each network, float32 (N, C, H, W); returns them with their source.
 
     Args:
-        pack: its own models find the levels and with them the regions.
+        pack: its own models locate the levels and thereby the regions.
         studies: a folder; None for phantoms.
 
     Raises:
-        StudiesError: no study can be used, or a network was given nothing.
+        StudiesError: no study can be used, or a network received no input.
     """
     found = resolve_studies(studies, _PHANTOMS)
     return record_inputs(pack, loaded_studies(found, "Taking inputs"), _INPUTS), found.source
 
 
 def compare_files(pack: Pack, inputs: Mapping[str, Float32Array]) -> Iterator[ParityResult]:
-    """Each model's variants compared with the model, in ONNX Runtime on the CPU, FP16 rounded as on a GPU.
+    """Compare each model's variants with the model, in ONNX Runtime on the CPU with emulated FP16.
 
     Raises:
-        ComparatorError: Polygraphy is missing, or a file cannot be compared.
+        ComparatorError: Polygraphy is not installed, or a file cannot be compared.
     """
     for name, model in pack.models.items():
         some = inputs[name]
-        expected = run_inputs(onnx_runner(pack.read_model(name)), some, _AT_ONCE)
+        expected = run_inputs(onnx_runner(pack.read_model(name)), some, _BATCH)
         for precision in (item for item in PRECISIONS if item in model.variants):
             runner = onnx_runner(emulate_fp16(pack.read_variant(name, precision)))
-            found = output_changes(expected, run_inputs(runner, some, _AT_ONCE))
+            found = output_changes(expected, run_inputs(runner, some, _BATCH))
             yield ParityResult(
                 model.variants[precision].file, None, len(some), found, PARITY_LIMITS[precision]
             )
@@ -101,23 +102,23 @@ def compare_files(pack: Pack, inputs: Mapping[str, Float32Array]) -> Iterator[Pa
 def compare_plan(
     pack: Pack, plan: StoredPlan, tensorrt: TensorRT, inputs: Float32Array
 ) -> Iterator[ParityResult]:
-    """A plan on this machine's GPU in each of its batches, compared with its model in FP32 in ONNX Runtime.
+    """Compare a plan on this machine's GPU, at each of its batch sizes, with its FP32 model in ONNX Runtime.
 
     Args:
         pack: the pack of the plan.
-        plan: one that may be loaded here.
-        tensorrt: its flavour.
+        plan: a plan that can be loaded here.
+        tensorrt: the TensorRT flavour of the plan.
         inputs: of its model, float32 (N, C, H, W).
 
     Raises:
-        ComparatorError: Polygraphy is missing or cannot run the plan.
-        PlanError: the plan was changed.
-        TensorRTError: the GPU does not take it.
+        ComparatorError: Polygraphy is not installed or cannot run the plan.
+        PlanError: the plan was modified.
+        TensorRTError: the GPU cannot load the plan.
     """
     sidecar = plan.sidecar
     subject = plan.path.relative_to(pack.path).as_posix()
     engine = tensorrt.deserialise(read_plan(pack, plan), sidecar.version_compatible)
-    expected = run_inputs(onnx_runner(pack.read_model(sidecar.model)), inputs, _AT_ONCE)
+    expected = run_inputs(onnx_runner(pack.read_model(sidecar.model)), inputs, _BATCH)
     for profile, batch in enumerate(sidecar.batches):
         given = run_inputs(plan_runner(tensorrt, engine, profile), inputs, batch)
         yield ParityResult(
@@ -126,7 +127,7 @@ def compare_plan(
 
 
 def parity_record(found: Sequence[ParityResult], source: str, here: RuntimeTarget) -> dict[str, Any]:
-    """What a plan's sidecar keeps: whether every batch passed, on what, on which GPU, and the figures."""
+    """Result of all batch sizes as JSON data for a plan's sidecar."""
     return {
         "passed": bool(found) and all(parity.passed for parity in found),
         "compared_on": source,
@@ -137,7 +138,7 @@ def parity_record(found: Sequence[ParityResult], source: str, here: RuntimeTarge
                 "batch": parity.batch,
                 "inputs": parity.inputs,
                 "minimum_snr_db": parity.limit,
-                "changes": [_data(change) for change in parity.changes],
+                "changes": [_to_json(change) for change in parity.changes],
             }
             for parity in found
         ],
@@ -146,7 +147,7 @@ def parity_record(found: Sequence[ParityResult], source: str, here: RuntimeTarge
 
 
 def parity_lines(parity: ParityResult) -> Iterator[str]:
-    """What a person reads of it, a line an output."""
+    """Report lines of a comparison, one per output."""
     batch = "" if parity.batch is None else f" in batches of {parity.batch}"
     for change in parity.changes:
         verdict = "ok" if change.snr_db >= parity.limit else "DIFFERS"
@@ -157,8 +158,8 @@ def parity_lines(parity: ParityResult) -> Iterator[str]:
         )
 
 
-def _data(change: OutputChange) -> dict[str, Any]:
-    """With None for what is infinite or no number: JSON has neither."""
+def _to_json(change: OutputChange) -> dict[str, Any]:
+    """Fields of an output change as JSON data, with None for values that are not finite."""
     return {
         key: None if isinstance(value, float) and not np.isfinite(value) else value
         for key, value in asdict(change).items()

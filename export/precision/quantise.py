@@ -1,4 +1,5 @@
-"""A pack with FP16 and INT8 beside its models: converted, measured by the gate, published where they pass."""
+"""Quantisation of a pack: converts its models to FP16 and INT8, measures them and publishes what passes the
+gate."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
 from stenosis_trt.engine.plans.signing import sign_pack
-from stenosis_trt.engine.support.atomic_files import check_writable, staged_directory
+from stenosis_trt.engine.support.atomic_files import check_writable, staged_directory, write_bytes_atomically
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.precision.calibration import INPUTS_PER_MODEL, CalibrationSet, calibration_set
@@ -28,6 +29,7 @@ from stenosis_trt.export.precision.convert import (
     to_fp16,
     to_int8,
 )
+from stenosis_trt.export.precision.evaluation import SearchTask
 from stenosis_trt.export.precision.gate import Gate, GateLimits, GateResult
 from stenosis_trt.export.precision.rewrites import REWRITE_MODES, RewrittenModel, rewrite_squeeze_excite
 from stenosis_trt.export.precision.search import SearchOptions, search_mixed_precision
@@ -38,7 +40,6 @@ from stenosis_trt.export.precision.studies import (
     loaded_studies,
     resolve_studies,
 )
-from stenosis_trt.export.precision.trials import SearchTask
 
 CONVERTIBLE_PRECISIONS = PRECISIONS[1:]
 _VERSIONS = ("stenosis-trt", "nvidia-modelopt", "onnx", "onnxruntime")
@@ -46,17 +47,17 @@ _VERSIONS = ("stenosis-trt", "nvidia-modelopt", "onnx", "onnxruntime")
 
 @dataclass(frozen=True)
 class QuantiseOptions:
-    """What to make and how.
+    """Options of `quantise_pack`.
 
     Attributes:
-        precisions: of `CONVERTIBLE_PRECISIONS`.
-        int8: how INT8 is made.
-        limits: what a precision may cost.
-        calibration_inputs: of each network, to calibrate on.
-        calibrate, validate: folders of studies; None for phantoms.
-        squeeze_excite_rewrite: one of `rewrites.REWRITES`, of INT8.
-        signing_key: to sign the pack with that is written.
-        search: where INT8 fails, for the blocks to leave out of it; None for no search.
+        precisions: some of `CONVERTIBLE_PRECISIONS`.
+        int8: options of the INT8 conversion.
+        limits: limits of the gate.
+        calibration_inputs: number of calibration inputs per model.
+        calibration_studies, validation_studies: folders of studies; None for phantoms.
+        squeeze_excite_rewrite: one of `rewrites.REWRITE_MODES`, for INT8.
+        signing_key: signs the new pack.
+        search: options of the mixed-precision search if INT8 fails; None for no search.
     """
 
     precisions: tuple[str, ...] = CONVERTIBLE_PRECISIONS
@@ -77,7 +78,7 @@ class QuantiseOptions:
                 f"Give {' or '.join(CONVERTIBLE_PRECISIONS)}, or both with a comma between."
             )
         if self.calibration_inputs < 1:
-            raise ValueError(f"{self.calibration_inputs} inputs cannot be calibrated on. Give 1 or more.")
+            raise ValueError(f"{self.calibration_inputs} calibration inputs are too few. Give 1 or more.")
         if self.squeeze_excite_rewrite not in REWRITE_MODES:
             raise ValueError(
                 f"Rewrites can be {', '.join(REWRITE_MODES)}, not {self.squeeze_excite_rewrite!r}."
@@ -88,11 +89,14 @@ class QuantiseOptions:
 
 @dataclass(frozen=True)
 class QuantisationResult:
-    """What became of a pack: `pack` as it was written, and the gate's outcome for each precision.
+    """Result of `quantise_pack`.
 
-    `by_model` has, for each precision that failed, the outcome with only one model in it, by model.
-    `without_rewrites` names the precisions that pass without rewrites, and do not with them. `search` is what
-    came of a search, as JSON data; None where there was none.
+    Attributes:
+        pack: the new pack, or the original one before it is written.
+        outcomes: gate result per precision.
+        by_model: for each failed precision, the gate result of each model alone.
+        without_rewrites: precisions that pass only without the graph rewrites.
+        search: record of the search as JSON data; None without one.
     """
 
     pack: Pack
@@ -103,13 +107,13 @@ class QuantisationResult:
 
 
 def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> QuantisationResult:
-    """Convert a pack's models, measure them, and write the pack with the precisions that pass to `out`.
+    """Convert a pack's models, measure them, and write the pack with every precision that passes to `out`.
 
     Raises:
-        PrecisionError: ModelOpt is missing, or cannot convert a model.
+        PrecisionError: ModelOpt is not installed or cannot convert a model.
         StudiesError: there are no studies to calibrate or validate on.
         PackError: the pack cannot be used.
-        OSError: `out` is there already, or cannot be written.
+        OSError: `out` exists or cannot be written.
     """
     require_modelopt()
     _refuse_existing(out)
@@ -128,28 +132,28 @@ def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantisati
 
 
 def repeat_gate(pack: Pack, validate: Path | None, limits: GateLimits | None = None) -> dict[str, GateResult]:
-    """The gate's outcome for each precision that a pack holds, measured anew.
+    """Measure the precisions that a pack contains again; returns a gate result for each.
 
     Raises:
-        StudiesError, PackError: as in `quantise_pack`.
+        StudiesError, PackError: see `quantise_pack`.
     """
     candidates = {name: pack.in_precision(name) for name in pack.precisions[1:]}
     studies = resolve_studies(validate, VALIDATION_PHANTOMS)
     gate = Gate(pack, lambda what: loaded_studies(studies, what), studies.source, limits)
-    return _measured(gate, candidates)
+    return _run_gate(gate, candidates)
 
 
 ConvertedModels = dict[str, ConvertedModel]
-"""Each model of a pack in one precision, by name."""
+"""Models of a pack in one precision, by name."""
 
 
 def measure_precisions(
     pack: Pack, made: Mapping[str, ConvertedModels], validation: StudyCollection, limits: GateLimits
 ) -> QuantisationResult:
-    """What the gate finds of each precision, and of each model alone where it fails; nothing is written.
+    """Run the gate on each precision and, where it fails, on each of its models alone. Writes nothing.
 
     Raises:
-        StudiesError, PackError: as in `quantise_pack`.
+        StudiesError, PackError: see `quantise_pack`.
     """
     with TemporaryDirectory(prefix="stenosis-gate-") as work:
         candidates = {
@@ -159,9 +163,9 @@ def measure_precisions(
             for name, models in made.items()
         }
         gate = Gate(pack, lambda what: loaded_studies(validation, what), validation.source, limits)
-        outcomes = _measured(gate, candidates)
+        outcomes = _run_gate(gate, candidates)
         by_model = {
-            name: _measured(gate, single_model_candidates(pack, candidates[name], name))
+            name: _run_gate(gate, single_model_candidates(pack, candidates[name], name))
             for name, outcome in outcomes.items()
             if not outcome.passed
         }
@@ -174,18 +178,18 @@ def retry_without_rewrites(
     validation: StudyCollection,
     limits: GateLimits,
 ) -> tuple[QuantisationResult, dict[str, ConvertedModels]]:
-    """Try the precisions that fail with a rewritten model alone as they were before the rewrites.
+    """Measure failed precisions again without the graph rewrites, if a rewritten model alone fails.
 
     Args:
-        found: what the gate found of `made`.
-        made: the models of each precision.
-        validation, limits: as `found` was measured with.
+        found: gate results of `made`.
+        made: models per precision.
+        validation, limits: studies and limits that `found` was measured with.
 
     Returns:
-        Both as they were, but for the precisions that pass without rewrites.
+        `found` and `made`, updated for the precisions that pass without rewrites.
 
     Raises:
-        StudiesError, PackError: as in `quantise_pack`.
+        StudiesError, PackError: see `quantise_pack`.
     """
     plain: dict[str, ConvertedModels] = {}
     for precision, alone in found.by_model.items():
@@ -210,21 +214,21 @@ def search_failed_int8(
     studies: tuple[StudyCollection, StudyCollection],
     options: QuantiseOptions,
 ) -> tuple[QuantisationResult, dict[str, ConvertedModels]]:
-    """Search for the blocks to leave out of INT8 so that it passes.
+    """Search for blocks to leave out of INT8 so that it passes the gate.
 
     Args:
-        found: what the gate found of `made`; INT8 failed.
-        made: the models of each precision.
-        calibration: what they were made with.
-        studies: those to validate on, and others, which what is found is held against.
+        found: gate results of `made`, in which INT8 failed.
+        made: models per precision.
+        calibration: inputs that the models were calibrated on.
+        studies: validation studies, and others on which the result of the search is confirmed.
         options: with those of the search.
 
     Returns:
-        Both with INT8 as it passes, or as they were; what came of the search with them.
+        `found` with the record of the search, and `made`; both with the new INT8 models if some pass.
 
     Raises:
-        StudiesError, PackError: as in `quantise_pack`.
-        OSError: the trail cannot be written.
+        StudiesError, PackError: see `quantise_pack`.
+        OSError: the search log cannot be written.
     """
     if options.search is None:
         return found, dict(made)
@@ -242,10 +246,10 @@ def search_failed_int8(
 def convert_models(
     pack: Pack, calibration: CalibrationSet, options: QuantiseOptions
 ) -> dict[str, ConvertedModels]:
-    """Every model in every precision asked for.
+    """Convert every model to every requested precision.
 
     Raises:
-        PrecisionError: ModelOpt is missing, or cannot convert a model.
+        PrecisionError: ModelOpt is not installed or cannot convert a model.
     """
     made: dict[str, ConvertedModels] = {name: {} for name in options.precisions}
     total, done = len(made) * len(pack.models), 0
@@ -265,7 +269,7 @@ def convert_models(
     return made
 
 
-def _measured(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, GateResult]:
+def _run_gate(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, GateResult]:
     return gate.measure(candidates, f"Comparing {', '.join(candidates)} with FP32") if candidates else {}
 
 
@@ -282,24 +286,24 @@ def write_variants(
     how: Mapping[str, Any],
     key: PrivateKey | None = None,
 ) -> Pack:
-    """Write a pack to a new folder, with the precisions that passed beside its models.
+    """Write a pack to a new folder, with the precisions that passed as variants of its models.
 
-    What did not pass is not written; why is kept in pack.json under "refused". Plans are not taken along:
-    they belong to the pack they were built from. Nor is its signature: pack.json is another.
+    Failed precisions are recorded under "refused" in pack.json. Plans and the signature are not copied: they
+    belong to the original pack.
 
     Args:
-        out: folder that must not be there yet.
-        found: the pack as it is, and what the gate found; variants of other precisions are kept.
-        made: the models of each precision.
-        how: what they were made with, kept under "quantised".
-        key: to sign the pack with.
+        out: folder that must not exist.
+        found: original pack and gate results. Its variants in other precisions are kept.
+        made: models per precision.
+        how: conversion record, stored under "quantised".
+        key: signs the pack.
 
     Returns:
-        The pack as it was written.
+        The new pack.
 
     Raises:
-        OSError: `out` is there already, or cannot be written.
-        PackError: what was written does not load.
+        OSError: `out` exists or cannot be written.
+        PackError: the written pack does not load.
     """
     _refuse_existing(out)
     pack, outcomes = found.pack, found.outcomes
@@ -308,13 +312,13 @@ def write_variants(
     with staged_directory(out) as part:
         for name, model in pack.models.items():
             entry = manifest["models"][name]
-            _write(part / model.file, pack.read_model(name))
+            _write_file(part / model.file, pack.read_model(name))
             variants = {key: value for key, value in entry.get("variants", {}).items() if key not in made}
             for precision in variants:
-                _write(part / model.variants[precision].file, pack.read_variant(name, precision))
+                _write_file(part / model.variants[precision].file, pack.read_variant(name, precision))
             for precision, models in made.items():
                 if outcomes[precision].passed:
-                    variants[precision] = _variant(part, name, precision, models[name], outcomes[precision])
+                    variants[precision] = _store(part, name, precision, models[name], outcomes[precision])
             entry["variants"] = variants
         for precision, by_model in found.by_model.items():
             refused[precision] = {
@@ -323,7 +327,7 @@ def write_variants(
             }
         manifest |= {"refused": refused, "quantised": dict(how)}
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _write(part / MANIFEST, text.encode())
+        _write_file(part / MANIFEST, text.encode())
         written = Pack.load(part)
         if key is not None:
             sign_pack(written, key)
@@ -332,7 +336,7 @@ def write_variants(
 
 
 def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> dict[str, Any]:
-    """What pack.json keeps of how its variants were made."""
+    """How the variants were made, as JSON data for pack.json."""
     return {
         "precisions": list(options.precisions),
         "calibrator": options.int8.calibration_method,
@@ -346,11 +350,11 @@ def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> 
     }
 
 
-def _variant(
+def _store(
     folder: Path, model: str, precision: str, converted: ConvertedModel, outcome: GateResult
 ) -> dict[str, Any]:
     file = variant_file(model, precision)
-    _write(folder / file, converted.data)
+    _write_file(folder / file, converted.data)
     return {
         "file": file,
         "sha256": hashlib.sha256(converted.data).hexdigest(),
@@ -359,9 +363,6 @@ def _variant(
     }
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_bytes_atomically(path, data)

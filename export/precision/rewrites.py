@@ -1,13 +1,13 @@
-"""Rewrites of an INT8 graph that let TensorRT fuse more of it. Tried behind the gate, like all of INT8.
+"""Rewrites of an INT8 graph that let TensorRT fuse more layers. Their accuracy is checked by the gate.
 
-There is one: squeeze-excite branches (Hu et al., CVPR 2018) are taken out of INT8. ModelOpt quantises what is
-pooled, the weights of both small layers and the factors themselves. All that is less than a hundredth of the
-multiply-adds, but each Q/DQ keeps layers apart that would else be one, and a factor rounded to eight bits is
-an error on every pixel of its channel. Without them the SiLU before the pooling is one layer with it, and the
-SiLU within the branch one with the convolution before.
+The one rewrite removes squeeze-excite branches (Hu et al., CVPR 2018) from INT8. ModelOpt quantises the
+pooled values, the weights of both small layers and the factors. The branches are less than 1 % of the
+multiply-adds, but their Q/DQ prevent fusions, and an 8-bit factor adds an error to each pixel of its channel.
+Without them, the SiLU before the pooling fuses with it, and the SiLU in the branch with the convolution
+before.
 
-What was looked at and is not done, since TensorRT-RTX's builder ends with as many layers: the branch's 1×1
-convolutions as matrix products, and depthwise convolutions out of INT8 as well.
+Tried without effect on TensorRT-RTX's number of layers: the 1×1 convolutions of the branch as matrix
+products, and depthwise convolutions outside of INT8.
 """
 
 from __future__ import annotations
@@ -17,40 +17,39 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from stenosis_trt.export.onnx.graphs import Float32Array, quantised_share
+from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.export.onnx.graphs import QDQ, before_qdq, quantised_share
 from stenosis_trt.export.precision.convert import ConvertedModel, with_error_metrics
-from stenosis_trt.export.precision.mixed import unquantise_nodes
+from stenosis_trt.export.precision.unquantise import unquantise_nodes
 
 REWRITE_MODES = ("auto", "on", "off")
-"""Of INT8: with the rewrites, and without where the gate refuses those; with them; without."""
+""""auto": rewrite, and fall back to no rewrite if the gate fails; "on": rewrite; "off": do not."""
 
 _POOLINGS = ("ReduceMean", "GlobalAveragePool")
-_WITHIN = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sigmoid", "HardSigmoid", "Relu", "HardSwish", "Clip")
+_BRANCH_OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sigmoid", "HardSigmoid", "Relu", "HardSwish", "Clip")
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Identity")
-_QDQ = ("QuantizeLinear", "DequantizeLinear")
-_LONGEST = 16
-"""Nodes of a branch, Q/DQ not counted. B5's have seven; what is longer is no squeeze-excite."""
+_MAX_NODES = 16
+"""Nodes of a branch without Q/DQ; EfficientNet-B5's have 7. Longer branches are not squeeze-excite."""
 
 
 @dataclass(frozen=True)
 class RewrittenModel(ConvertedModel):
-    """An INT8 model with its squeeze-excite branches out of INT8. `without_rewrite` is the model with
-    them in it."""
+    """INT8 model whose squeeze-excite branches are not INT8. `without_rewrite` is the model before the
+    rewrite."""
 
     without_rewrite: ConvertedModel = field(kw_only=True, repr=False)
 
 
 def rewrite_squeeze_excite(data: bytes, converted: ConvertedModel, inputs: Float32Array) -> ConvertedModel:
-    """An INT8 model with the rewrites, as `RewrittenModel`; the model itself where there is nothing to
-    rewrite.
+    """Remove the squeeze-excite branches from INT8; returns `converted` unchanged if there are none.
 
     Args:
-        data: the model in FP32.
-        converted: as `to_int8` made it.
-        inputs: calibration inputs, float32 (N, C, H, W), to measure the error on.
+        data: the FP32 model.
+        converted: result of `to_int8`.
+        inputs: calibration inputs, float32 (N, C, H, W), on which the error is measured.
 
     Raises:
-        PrecisionError: the rewritten model answers with values that are not finite.
+        PrecisionError: the rewritten model returns values that are not finite.
     """
     model = onnx.load_model_from_string(converted.data)
     branches = squeeze_excite_branches(model)
@@ -69,10 +68,10 @@ def rewrite_squeeze_excite(data: bytes, converted: ConvertedModel, inputs: Float
 
 
 def squeeze_excite_branches(model: onnx.ModelProto) -> list[tuple[str, ...]]:
-    """The squeeze-excite branches of a graph, from the pooling to the product with what was pooled.
+    """Find the squeeze-excite branches, from the pooling to the product with the pooled tensor.
 
     Returns:
-        For each branch the first outputs of its nodes, Q/DQ left out.
+        For each branch the first outputs of its nodes, without Q/DQ.
     """
     graph = _Graph.of(model)
     branches = (_branch(graph, node) for node in model.graph.node if node.op_type in _POOLINGS)
@@ -81,37 +80,35 @@ def squeeze_excite_branches(model: onnx.ModelProto) -> list[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Graph:
-    """`makers` has the node that gives a tensor, `takers` those that take it; neither stops at Q/DQ."""
+    """Producer of each tensor (`producers`) and its consumers (`consumers`), with Q/DQ as nodes."""
 
-    makers: Mapping[str, onnx.NodeProto]
-    takers: Mapping[str, Sequence[onnx.NodeProto]]
+    producers: Mapping[str, onnx.NodeProto]
+    consumers: Mapping[str, Sequence[onnx.NodeProto]]
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> _Graph:
-        makers = {name: node for node in model.graph.node for name in node.output}
-        takers: dict[str, list[onnx.NodeProto]] = {}
+        producers = {name: node for node in model.graph.node for name in node.output}
+        consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
             for name in node.input:
-                takers.setdefault(name, []).append(node)
-        return cls(makers, takers)
+                consumers.setdefault(name, []).append(node)
+        return cls(producers, consumers)
 
     def origin(self, name: str) -> str:
-        """The tensor that was quantised and dequantised to this one; itself where it was not."""
-        while name in self.makers and self.makers[name].op_type in _QDQ:
-            name = self.makers[name].input[0]
-        return name
+        """The tensor before Q/DQ."""
+        return before_qdq(self.producers, name)
 
     def users(self, name: str) -> Iterator[onnx.NodeProto]:
-        """The nodes that take a tensor, or what Q/DQ make of it."""
-        for node in self.takers.get(name, ()):
-            if node.op_type in _QDQ:
+        """Consumers of a tensor, looking through Q/DQ."""
+        for node in self.consumers.get(name, ()):
+            if node.op_type in QDQ:
                 yield from self.users(node.output[0])
             else:
                 yield node
 
 
 def _branch(graph: _Graph, pooling: onnx.NodeProto) -> tuple[str, ...]:
-    """The branch that begins with a pooling; () where it is none, such as the one before a classifier."""
+    """First outputs of the branch that starts with a pooling; () if it is not a squeeze-excite branch."""
     pooled = graph.origin(pooling.input[0])
     found = {pooling.output[0]: pooling}
     waiting, joined = [pooling], False
@@ -122,7 +119,7 @@ def _branch(graph: _Graph, pooling: onnx.NodeProto) -> tuple[str, ...]:
             found[node.output[0]] = node
             if node.op_type == "Mul" and pooled in map(graph.origin, node.input):
                 joined = True
-            elif node.op_type in (*_WITHIN, *_RESHAPING) and len(found) <= _LONGEST:
+            elif node.op_type in (*_BRANCH_OPS, *_RESHAPING) and len(found) <= _MAX_NODES:
                 waiting.append(node)
             else:
                 return ()

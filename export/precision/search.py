@@ -1,9 +1,8 @@
-"""Which blocks to leave out of INT8 so that the gate passes, with as many multiply-adds in INT8 as can be.
+"""Mixed-precision search: finds blocks to leave out of INT8 so that the gate passes.
 
-Blocks are ranked by what they lose for what they save: the square of the error at the model's output (squares
-of independent errors add up) for each multiply-add. Then as many as can be are quantised at once, by halving:
-what does not pass as a whole is tried as its better half, then as its worse one. Time on a GPU is not
-measured: multiply-adds stand for it.
+Blocks are ranked by squared output error per multiply-add saved (squares of independent errors add up). The
+search quantises as many blocks as possible at once by halving: a group that fails is tried as its better
+half, then as its worse half. Multiply-adds stand for GPU time, which is not measured.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel
+from stenosis_trt.export.precision.evaluation import BlockId, CandidateEvaluator, OutOfTime, SearchTask
 from stenosis_trt.export.precision.gate import SAMPLE_SIZE_CHECKS, Gate, GateLimits, GateResult
+from stenosis_trt.export.precision.search_log import PrecisionAssignment, SearchLog
 from stenosis_trt.export.precision.search_plot import plot_search_log
 from stenosis_trt.export.precision.studies import StudyCollection, content_hash, loaded_studies
-from stenosis_trt.export.precision.trail import PrecisionAssignment, SearchLog
-from stenosis_trt.export.precision.trials import BlockId, CandidateEvaluator, OutOfTime, SearchTask
 
 DEFAULT_MINUTES = 60.0
 _VERSIONS = ("stenosis-trt", "onnx", "onnxruntime", "numpy")
@@ -33,24 +32,24 @@ _VERSIONS = ("stenosis-trt", "onnx", "onnxruntime", "numpy")
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Folder of the trail, and the minutes a search may take; what was begun by then is finished."""
+    """Folder of the log, and time limit in minutes; measurements started before the limit are finished."""
 
     log_folder: Path
     minutes: float = DEFAULT_MINUTES
 
     def __post_init__(self) -> None:
         if not self.minutes > 0 or not math.isfinite(self.minutes):
-            raise ValueError(f"A search cannot take {self.minutes:g} minutes. Give more than 0.")
+            raise ValueError(f"A search cannot take {self.minutes:g} minutes. Give a number above 0.")
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What came of a search. `models` and `outcome` are None where nothing was found that passes.
+    """Result of a search. `models` and `outcome` are None if no passing assignment was found.
 
     Attributes:
-        models: all models, those that were to blame with some blocks left unquantised.
-        outcome: the gate's, of these.
-        record: how it was found, as JSON data for pack.json.
+        models: all models; failing ones have some blocks left unquantised.
+        outcome: gate result of these models.
+        record: JSON data for pack.json.
     """
 
     models: Mapping[str, ConvertedModel] | None
@@ -65,35 +64,35 @@ def search_mixed_precision(
     limits: GateLimits,
     options: SearchOptions,
 ) -> SearchResult:
-    """Find the models with most of their multiply-adds in INT8 that pass the gate together.
+    """Find models that pass the gate together with as many multiply-adds in INT8 as possible.
 
-    Only blocks of models that fail alone are left unquantised; of all models where none does. A trail of the
-    same search is gone on with. What was found is held against further studies, since one of many candidates
-    may pass by chance; what that shows is recorded and decides nothing.
+    Only blocks of models that fail alone are left unquantised; blocks of all models if none does. An existing
+    log of the same search is resumed. The result is measured on further studies too, because one of many
+    candidates may pass by chance; that measurement is recorded and decides nothing.
 
     Args:
-        task: what failed.
-        validation, limits: what it failed on.
-        spare: studies that are not searched on.
-        options: trail and time.
+        task: the precision that failed.
+        validation, limits: studies and limits it failed on.
+        spare: studies that the search does not use.
+        options: log folder and time limit.
 
     Raises:
         PrecisionError: the blocks of a model cannot be found or unquantised.
         PackError: a model cannot be run.
-        OSError: the trail cannot be written.
+        OSError: the log cannot be written.
     """
     deadline = time.monotonic() + 60.0 * options.minutes
-    trail = SearchLog(options.log_folder, _about(task, validation, limits))
+    log = SearchLog(options.log_folder, _dependencies(task, validation, limits))
     gate = Gate(task.pack, lambda what: loaded_studies(validation, what), validation.source, limits)
     gate.grade_reference(f"Grading {validation.source} in FP32")
-    trials = CandidateEvaluator(task, trail, gate, deadline)
-    plan, in_time = _best_plan(task, trials)
-    result = _result(trials, trail, plan, in_time)
+    evaluator = CandidateEvaluator(task, log, gate, deadline)
+    assignment, in_time = _search_blocks(task, evaluator)
+    result = _result(evaluator, log, assignment, in_time)
     if result.models is not None:
-        elsewhere = _elsewhere(task, result.models, spare, limits)
+        elsewhere = _confirm(task, result.models, spare, limits)
         result = replace(result, record={**result.record, "elsewhere": elsewhere})
-    trail.record_result(result.record)
-    plot_search_log(trail.content, trail.path.with_suffix(".png"))
+    log.record_result(result.record)
+    plot_search_log(log.content, log.path.with_suffix(".png"))
     return result
 
 
@@ -103,20 +102,20 @@ def largest_passing(
     saved: Callable[[frozenset[BlockId]], float],
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[frozenset[BlockId], bool]:
-    """The items that save the most of those sets that were found to pass; not all items pass together.
+    """Find the passing set of items that saves most, given that all items together do not pass.
 
-    First as many as can be are taken by halving. A gate need not fail more the more is quantised: a level may
-    jump on a change that another change takes back. So then the worst items are left out one by one, as long
-    as what is left would save more, and where that passes the others are tried anew.
+    Items are first added by halving. Passing is not monotonic: the change of one block may cancel that of
+    another. So the worst items are then removed one by one while the rest would save more than the best set;
+    if such a rest passes, the removed items are tried again.
 
     Args:
-        items: the best first.
-        passes: whether some pass together; raises OutOfTime once it cannot be asked any more.
-        saved: by a set; multiply-adds, or time where it can be measured.
-        advance: told how many of how many steps are done.
+        items: best first.
+        passes: whether a set passes; raises OutOfTime after the deadline.
+        saved: value of a set, such as its multiply-adds.
+        advance: called with (steps done, total).
 
     Returns:
-        The set, empty where nothing passed; and False where the time was over before the end.
+        The set, empty if nothing passed; and False if time ran out before the end.
     """
     best: frozenset[BlockId] = frozenset()
     total = 2 * len(items)
@@ -142,11 +141,11 @@ def largest_passing(
 def grow_passing(
     start: frozenset[BlockId], items: Sequence[BlockId], passes: Callable[[frozenset[BlockId]], bool]
 ) -> Iterator[tuple[frozenset[BlockId], int]]:
-    """Add as many items as pass, those in front first, to a set that passes and would not with all of them.
+    """Add items to a passing set as long as it passes, first items first; all of them together must not pass.
 
     Yields:
-        The set that passed last, and of how many items it is settled whether they are taken. To the last one
-        none of those left out could be added when it was tried.
+        The current passing set, and the number of items decided so far. None of the items left out could be
+        added to the set that was current when they were tried.
     """
     best, settled = start, 0
     yield best, settled
@@ -163,64 +162,66 @@ def grow_passing(
 
 
 def _halves(items: Sequence[BlockId]) -> list[Sequence[BlockId]]:
-    """Both halves, the better one last; a single item as it is."""
+    """Both halves, better one last; a single item as it is."""
     middle = (len(items) + 1) // 2
     return [half for half in (items[middle:], items[:middle]) if half]
 
 
-def _best_plan(task: SearchTask, trials: CandidateEvaluator) -> tuple[PrecisionAssignment | None, bool]:
-    """The plan to take, None where none was found; and whether there was time to finish."""
+def _search_blocks(
+    task: SearchTask, evaluator: CandidateEvaluator
+) -> tuple[PrecisionAssignment | None, bool]:
+    """Best assignment or None, and whether the search finished within its time limit."""
     everything = list(task.models)
     searched = [name for name in everything if not task.by_model[name].passed] or everything
     try:
-        if len(searched) < len(everything) and not trials.passes(trials.assignment(searched, ())):
-            # The others pass each alone, and not together.
+        if len(searched) < len(everything) and not evaluator.passes(evaluator.assignment(searched, ())):
+            # The other models pass alone but not together.
             searched = everything
-        items = trials.ranked(searched)
+        items = evaluator.ranked(searched)
     except OutOfTime:
         return None, False
     with show_progress(f"Searching {task.precision} of {', '.join(searched)}", "steps") as progress:
         progress.advance(0, 2 * len(items))
         best, in_time = largest_passing(
             items,
-            lambda some: trials.passes(trials.assignment(searched, some)),
-            trials.multiply_adds,
+            lambda some: evaluator.passes(evaluator.assignment(searched, some)),
+            evaluator.multiply_adds,
             progress.advance,
         )
-    plan = trials.assignment(searched, best)
-    # A model without anything in INT8 is none in INT8.
-    return (None if any(left is None for left in plan.values()) else plan), in_time
+    assignment = evaluator.assignment(searched, best)
+    # A model without any INT8 block is not an INT8 model.
+    return (None if any(left is None for left in assignment.values()) else assignment), in_time
 
 
 def _result(
-    trials: CandidateEvaluator, trail: SearchLog, plan: PrecisionAssignment | None, in_time: bool
+    evaluator: CandidateEvaluator, log: SearchLog, assignment: PrecisionAssignment | None, in_time: bool
 ) -> SearchResult:
     models = outcome = None
     left: dict[str, list[str]] = {}
     shares: dict[str, float] = {}
-    if plan is not None:
-        outcome = trials.outcome(plan)
-        models = trials.converted(plan)
-        left = {name: sorted(blocks) for name, blocks in plan.items() if blocks}
+    if assignment is not None:
+        outcome = evaluator.outcome(assignment)
+        models = evaluator.converted(assignment)
+        left = {name: sorted(blocks) for name, blocks in assignment.items() if blocks}
         shares = {name: model.metrics["quantised_share"] for name, model in models.items()}
     record = {
         "found": outcome is not None and outcome.passed,
         "in_time": in_time,
         "left_out": left,
         "quantised_share": shares,
-        "candidates_on_validation": len(trail.trials),
-        "cost": trail.content["cost"],
-        "trail": trail.key,
+        "candidates_on_validation": len(log.trials),
+        "cost": log.content["cost"],
+        "trail": log.key,
     }
     return SearchResult(models, outcome, record) if record["found"] else SearchResult(None, None, record)
 
 
-def _elsewhere(
+def _confirm(
     task: SearchTask, models: Mapping[str, ConvertedModel], spare: StudyCollection, limits: GateLimits
 ) -> dict[str, Any]:
-    """How models do on studies that they were not chosen by: what of the gate fails there, by how much.
+    """Failed checks of the chosen models on studies that the search did not use, with the excess of each.
 
-    How many levels the studies have does not count, nor what they cannot show.
+    Checks of the sample size, and figures that these studies cannot show, are left out.
     """
     gate = Gate(task.pack, lambda what: loaded_studies(spare, what), spare.source, limits)
     with TemporaryDirectory(prefix="stenosis-elsewhere-") as work:
@@ -236,8 +237,8 @@ def _elsewhere(
     return {"on": spare.source, "levels": outcome.figures.levels, "failed": failed}
 
 
-def _about(task: SearchTask, validation: StudyCollection, limits: GateLimits) -> dict[str, Any]:
-    """Everything that decides what a search finds."""
+def _dependencies(task: SearchTask, validation: StudyCollection, limits: GateLimits) -> dict[str, Any]:
+    """Everything the result of a search depends on, as JSON data."""
     return {
         "precision": task.precision,
         "models": {name: model.sha256 for name, model in task.pack.models.items()},

@@ -1,4 +1,4 @@
-"""The picture of a search: what each block loses and saves in INT8, which stay out of it, and every trial."""
+"""Figure of a mixed-precision search: error and work of each block, and the result of every trial."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _QUANTISED, _LEFT_OUT, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"
 _ROW_INCHES = 0.24
 
 
-def plot_search_log(trail: Mapping[str, Any], path: Path) -> None:
-    """Draw the content of a trail as PNG.
+def plot_search_log(log: Mapping[str, Any], path: Path) -> None:
+    """Draw the content of a search log as PNG; draws nothing if no block was measured.
 
     Args:
-        trail: as `Trail.content` has it; nothing is drawn of one without measured blocks.
-        path: of the picture.
+        log: `SearchLog.content`.
+        path: the PNG file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    sensitivity = trail["sensitivity"]
+    sensitivity = log["sensitivity"]
     if not sensitivity:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    left_out = (trail["result"] or {}).get("left_out", {})
-    found = bool((trail["result"] or {}).get("found"))
+    left_out = (log["result"] or {}).get("left_out", {})
+    found = bool((log["result"] or {}).get("found"))
     rows = [len(blocks) for blocks in sensitivity.values()]
     heights = [_ROW_INCHES * count + 1.0 for count in rows] + [3.4]
     figure = Figure(figsize=(10.0, sum(heights) + 0.6), layout="constrained")
@@ -40,7 +40,7 @@ def plot_search_log(trail: Mapping[str, Any], path: Path) -> None:
     for row, (model, blocks) in enumerate(sensitivity.items()):
         out = set(left_out.get(model, ())) if found else set()
         _draw_blocks(figure, grid[row, 0], grid[row, 1], model, blocks, out)
-    _draw_trials(figure.add_subplot(grid[len(rows), :]), trail)
+    _draw_trials(figure.add_subplot(grid[len(rows), :]), log)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
     write_bytes_atomically(path, stream.getvalue())
@@ -49,7 +49,7 @@ def plot_search_log(trail: Mapping[str, Any], path: Path) -> None:
 def _draw_blocks(
     figure: Any, errors: Any, shares: Any, model: str, blocks: list[Mapping[str, Any]], out: set[str]
 ) -> None:
-    """A bar a block in the order of the graph: its error on the left, its share of the work on the right."""
+    """One bar per block in graph order: error on the left, share of the multiply-adds on the right."""
     names = [block["block"] for block in blocks]
     colours = [_LEFT_OUT if name in out else _QUANTISED for name in names]
     left = figure.add_subplot(errors)
@@ -83,19 +83,19 @@ def _draw_blocks(
 
 
 def _legend(axes: Any, *what: Any) -> None:
-    """A legend above the right corner, where it covers nothing."""
+    """Legend above the upper right corner, outside of the axes."""
     axes.legend(
         *what, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, borderpad=0.2
     )
 
 
-def _draw_trials(axes: Any, trail: Mapping[str, Any]) -> None:
-    """The share of the multiply-adds of the searched models in INT8, trial by trial, and what passed."""
-    trials, models = trail["trials"], list(trail["sensitivity"])
+def _draw_trials(axes: Any, log: Mapping[str, Any]) -> None:
+    """Share of multiply-adds in INT8 for each trial, and which trials passed."""
+    trials, models = log["trials"], list(log["sensitivity"])
     shares = [[100 * trial["quantised_share"][model] for model in models] for trial in trials]
     means = [sum(row) / len(row) for row in shares]
     numbers = [trial["trial"] for trial in trials]
-    result = trail["result"] or {}
+    result = log["result"] or {}
     taken = None
     if result.get("found"):
         taken = next(

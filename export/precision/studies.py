@@ -1,4 +1,5 @@
-"""Studies to calibrate and validate on: a folder of them, or phantoms that are made once and kept."""
+"""Studies for calibration and validation: a folder of studies, or phantoms that are generated once and
+cached."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from stenosis_trt.engine.support.atomic_files import staged_directory
 from stenosis_trt.engine.support.hashes import file_sha256
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.export.errors import StudiesError
+from stenosis_trt.export.packs.writer import file_sha256
 from stenosis_trt.kernels.binaries import cache_folder
 
 _TRUTH = "truth.csv"
@@ -29,7 +31,7 @@ _TRUTH = "truth.csv"
 
 @dataclass(frozen=True)
 class StudyCollection:
-    """Studies below a folder, and what they are called where a person reads of them."""
+    """A folder of studies and its description for reports."""
 
     folder: Path
     source: str
@@ -45,63 +47,63 @@ class PhantomSet:
 
 CALIBRATION_PHANTOMS = PhantomSet(8, 71)
 VALIDATION_PHANTOMS = PhantomSet(20, 72)
-"""Training takes seeds 1 to 3. Twenty studies have 120 levels: one that changes its grade is 0.8 %."""
+"""Training uses seeds 1 to 3. Twenty studies have 120 levels, so one changed grade is 0.8 %."""
 
 
 def resolve_studies(folder: Path | None, otherwise: PhantomSet) -> StudyCollection:
-    """The studies of a folder, or phantoms where none is given.
+    """Studies of a folder, or phantoms if no folder is given.
 
     Raises:
-        StudiesError: there is no such folder.
+        StudiesError: the folder does not exist.
     """
     if folder is None:
         return cached_phantoms(otherwise)
     if not folder.exists():
         raise StudiesError(f"There is nothing at {folder}.", "Give a folder of studies that is there.")
-    # A path may name a hospital or a person; a pack must not.
+    # The path may contain the name of a hospital or patient, which must not get into a pack.
     return StudyCollection(folder, "a folder of studies")
 
 
 def cached_phantoms(wanted: PhantomSet, cache: Path | None = None, workers: int = 2) -> StudyCollection:
-    """Phantoms from the cache, made where they are not in it: minutes, since each takes some seconds.
+    """Phantoms from the cache; generated on first use, which takes some seconds per study.
 
     Args:
-        wanted: how many of which seed.
-        cache: folder that keeps them; None for the user's.
-        workers: processes that make them.
+        wanted: number and seed.
+        cache: folder of the cache; None for the user's.
+        workers: number of processes that generate them.
     """
-    name = f"{wanted.seed}-{wanted.studies}-{_phantom_sources()[:12]}"
+    name = f"{wanted.seed}-{wanted.studies}-{_phantom_code_hash()[:12]}"
     place = (cache or cache_folder() / "phantoms") / name
     if not (place / _TRUTH).is_file():
         options = phantom.PhantomOptions(wanted.studies, wanted.seed, workers=workers)
         with staged_directory(place) as part:
             with show_progress(f"Making {wanted.studies} phantoms, to be kept", "studies") as progress:
                 phantom.write_studies(part, options, progress.advance)
-            _put(part, place)
+            _move_into_place(part, place)
     return StudyCollection(place, f"{wanted.studies} phantoms of seed {wanted.seed}")
 
 
-def _put(part: Path, place: Path) -> None:
-    """Give phantoms their place. Another run that was quicker keeps it: its own are the same, and in use."""
+def _move_into_place(part: Path, place: Path) -> None:
+    """Move generated phantoms to their place; keeps an identical set that another process finished first."""
     try:
         os.replace(part, place)
     except OSError:
         if (place / _TRUTH).is_file():
             return
-        # What is there is no whole set.
+        # An incomplete set is in the way.
         shutil.rmtree(place)
         os.replace(part, place)
 
 
 def loaded_studies(studies: StudyCollection, what: str) -> Iterator[LoadedStudy]:
-    """Each study that the product would grade, read and chosen as the product does.
+    """Yield each study that the product would grade, read and selected as the product does.
 
     Args:
-        studies: where they lie.
-        what: is done with them, for the progress that is shown; "" shows none.
+        studies: the studies to read.
+        what: text of the progress bar; "" shows none.
 
     Raises:
-        StudiesError: none of them can be used.
+        StudiesError: none of the studies can be used.
         ReaderError: reading cannot start.
     """
     used = 0
@@ -125,11 +127,11 @@ def loaded_studies(studies: StudyCollection, what: str) -> Iterator[LoadedStudy]
 
 
 def content_hash(studies: Path) -> str:
-    """SHA-256 over the contents of all files that reading these studies would meet, whatever they are called.
+    """SHA-256 over the contents of all files that reading these studies opens, whatever their names.
 
     Args:
-        studies: a folder, walked through symbolic links as the reader walks it; a file; or a DICOMDIR, which
-            counts with all that lies beside it.
+        studies: a folder, walked through symbolic links as by the reader; a file; or a DICOMDIR, which is
+            hashed with everything beside it.
     """
     dicomdir = studies.is_file() and studies.name.upper().startswith("DICOMDIR")
     found = find_files([studies.parent if dicomdir else studies], lambda _: [])
@@ -138,7 +140,7 @@ def content_hash(studies: Path) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _phantom_sources() -> str:
-    """Hash of the code that makes phantoms: those of another version are other phantoms."""
+def _phantom_code_hash() -> str:
+    """Hash of the phantom generator's code, so that a new version gives new phantoms."""
     sources = sorted(Path(phantom.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()

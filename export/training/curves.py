@@ -1,9 +1,8 @@
-"""The curves of a training: loss, learning rate and the figures of validation, one row a network.
+"""Figure of training logs: loss, learning rate and validation figures, one row per network.
 
     python -m stenosis_trt.export.training.curves WORK --out curves.png
 
-A row is drawn for every log below the work folder, those of folds in folders of their own too. A run that
-still goes on is drawn as far as it is.
+Every log below the work folder gets a row, including those of folds and of unfinished runs.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.export.training.logs import LOG_SUFFIX, read_rows
 
 _LINE, _BEST, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"
-"""Blue and vermilion of Okabe and Ito's palette, which are told apart with any colour vision."""
+"""Blue and vermilion of the Okabe-Ito palette, which is safe for colour-blind readers."""
 _PANEL_INCHES = (2.9, 1.9)
-_FEWEST_COLUMNS = 4
-"""Panels that a row has at least, as the width of the title needs them."""
-_WIDE = 5.0
-"""Largest loss by smallest, from which the axis is logarithmic."""
-_NO_FIGURES = ("step", "loss", "rate", "seconds_a_step", "int8", "judged_by", "best_step", "best_figure")
-"""What a row holds beside the figures of validation."""
+_MIN_COLUMNS = 4
+"""Minimum number of panels per row, so that the titles fit."""
+_LOG_AXIS_RATIO = 5.0
+"""Ratio of largest to smallest loss from which the axis is logarithmic."""
+_NOT_FIGURES = ("step", "loss", "rate", "seconds_a_step", "int8", "judged_by", "best_step", "best_figure")
+"""Entries of a row that are not validation figures."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -35,20 +34,20 @@ def plot_curves(folder: Path, out: Path) -> None:
     """Draw the logs below a work folder as PNG.
 
     Args:
-        folder: with `<name>.log.jsonl` in it or below it.
-        out: of the picture.
+        folder: contains `<name>.log.jsonl` files at any depth.
+        out: the PNG file.
 
     Raises:
-        FileNotFoundError: there is no log, or none with a row.
-        ValueError: a log holds what no training wrote.
-        OSError: a log cannot be read, or the picture not be written.
+        FileNotFoundError: there is no log with a row.
+        ValueError: a log contains other data.
+        OSError: a log cannot be read or the PNG not written.
     """
     logs = _logs(folder)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = {network: _figures(rows) for network, rows in logs.items()}
-    columns = max(_FEWEST_COLUMNS, 2 + max(map(len, names.values())))
+    names = {network: _figure_names(rows) for network, rows in logs.items()}
+    columns = max(_MIN_COLUMNS, 2 + max(map(len, names.values())))
     width, height = _PANEL_INCHES
     figure = Figure(figsize=(width * columns, height * len(logs) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -56,7 +55,7 @@ def plot_curves(folder: Path, out: Path) -> None:
     for row, (network, rows) in enumerate(logs.items()):
         for column, figures in enumerate(("loss", "rate", *names[network])):
             axes = figure.add_subplot(grid[row, column])
-            _draw(axes, rows, figures)
+            _draw_panel(axes, rows, figures)
             if column == 0:
                 axes.set_ylabel(network.replace("/", "/\n"), fontsize=9, fontweight="bold")
             if row == len(logs) - 1:
@@ -69,7 +68,7 @@ def plot_curves(folder: Path, out: Path) -> None:
 
 
 def _logs(folder: Path) -> dict[str, Rows]:
-    """Rows of each log that has any, by its path below the folder without the ending."""
+    """Rows of each non-empty log, by path without suffix."""
     paths = sorted(folder.rglob(f"*{LOG_SUFFIX}"))
     named = {path.relative_to(folder).as_posix().removesuffix(LOG_SUFFIX): read_rows(path) for path in paths}
     logs: dict[str, Rows] = {name: rows for name, rows in named.items() if rows}
@@ -85,19 +84,19 @@ def _logs(folder: Path) -> dict[str, Rows]:
     return logs
 
 
-def _figures(rows: Rows) -> list[str]:
-    """Names of the figures of validation, in the order of the log."""
-    return [name for name in dict.fromkeys(key for row in rows for key in row) if name not in _NO_FIGURES]
+def _figure_names(rows: Rows) -> list[str]:
+    """Names of validation figures, in the order of the log."""
+    return [name for name in dict.fromkeys(key for row in rows for key in row) if name not in _NOT_FIGURES]
 
 
-def _draw(axes: Any, rows: Rows, name: str) -> None:
-    """One figure against the step; where the network was best is marked."""
+def _draw_panel(axes: Any, rows: Rows, name: str) -> None:
+    """Plot a figure over the steps and mark the best network."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     steps, values = [step for step, _ in points], [value for _, value in points]
     axes.plot(steps, values, color=_LINE, linewidth=1.2, marker="o", markersize=2.5)
-    if name == "loss" and max(values) > _WIDE * min(values) > 0.0:
+    if name == "loss" and max(values) > _LOG_AXIS_RATIO * min(values) > 0.0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -110,7 +109,7 @@ def _draw(axes: Any, rows: Rows, name: str) -> None:
         axes.axvline(best, color=_BEST, linewidth=0.9, linestyle="--", zorder=0)
     if judged_by == name:
         axes.plot([best], [rows[-1]["best_figure"]], "o", color=_BEST, markersize=6)
-    begun = _simulated_from(rows)
+    begun = _first_int8_step(rows)
     if begun is not None:
         axes.axvline(begun, color=_OTHER, linewidth=0.9, linestyle=":", zorder=0)
     title = {"loss": "training loss", "rate": "learning rate"}.get(name, name)
@@ -129,13 +128,13 @@ def _draw(axes: Any, rows: Rows, name: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _simulated_from(rows: Rows) -> int | None:
-    """The first validated step with INT8 simulated."""
+def _first_int8_step(rows: Rows) -> int | None:
+    """First validated step with simulated INT8."""
     return next((int(row["step"]) for row in rows if row.get("int8")), None)
 
 
 def _legend(logs: Mapping[str, Rows]) -> list[Any]:
-    """Handles of what is marked anywhere."""
+    """Handles of all marks in use."""
     from matplotlib.lines import Line2D
 
     handles = []
@@ -152,7 +151,7 @@ def _legend(logs: Mapping[str, Rows]) -> list[Any]:
                 label="the figure it was judged by",
             )
         )
-    if any(_simulated_from(rows) is not None for rows in logs.values()):
+    if any(_first_int8_step(rows) is not None for rows in logs.values()):
         handles.append(
             Line2D([], [], color=_OTHER, linestyle=":", linewidth=0.9, label="first validated as INT8")
         )

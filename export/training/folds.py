@@ -1,8 +1,8 @@
-"""How a pack does on a subject that it was trained without: as acquired, and with made stenoses.
+"""Cross-validation: evaluation of each fold's pack on the subject it was trained without.
 
-Each fold leaves one subject out. Its pack grades that subject's volume as any study, and studies made from
-it with seeds of their own; the temperature is fitted to the probabilities of half of those, and judged on the
-other half. All folds together are the figures that the reference pack, trained with all subjects, is given.
+The pack grades the subject's volume as acquired, and studies with simulated stenoses made from it. The
+temperature is fitted to the probabilities of half of those studies and evaluated on the other half. The
+figures over all folds are those of the reference pack, which is trained on all subjects.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from stenosis_trt.bench.phantom.writing import PhantomOptions, write_studies
 from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
-from stenosis_trt.export.models.confidence import expected_calibration_error, fit_temperature
+from stenosis_trt.export.models.temperature import expected_calibration_error, fit_temperature
 from stenosis_trt.export.training.recipe import HELD_OUT_SEED, Recipe
 from stenosis_trt.export.training.sets import StudyFolder
 
 FloatArray = npt.NDArray[np.float64]
 
-_SMALLEST = 1e-12
-"""A probability whose logarithm still counts."""
+_MIN_PROBABILITY = 1e-12
+"""Lower bound of probabilities before taking the logarithm."""
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one subject, left out, says of the pack trained without it.
+    """Evaluation of one fold.
 
     Attributes:
-        subject: who.
-        acquired: its volume as it is.
-        short: its volume where images do not show all levels.
-        pairs: every level of the studies made from it, beside the truth.
-        probabilities: of the four grades of each level that was graded, before calibration, float64 (N, 4).
-        grades: the true grades of those levels, int64 (N,).
-        studies: number of the study that each is of, int64 (N,).
+        subject: the subject that was left out.
+        acquired: figures of its volume as acquired.
+        short: figures of its volume cropped so that not all levels are visible.
+        pairs: each level of the simulated studies with the truth.
+        probabilities: of the four grades for each graded level, before calibration, float64 (N, 4).
+        grades: true grades of these levels, int64 (N,).
+        studies: study number of these levels, int64 (N,).
     """
 
     subject: str
@@ -64,9 +64,9 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class TemperatureFit:
-    """A temperature fitted on every other study; the calibration errors of the rest, before and after.
+    """Temperature fitted on every other study, with the calibration errors of the rest before and after.
 
-    `temperature` is what a pack gets: `fitted`, or 1 where that makes the error of the rest no smaller.
+    `temperature` is used for the pack: `fitted`, or 1 if that does not reduce the error.
     """
 
     fitted: float
@@ -78,17 +78,17 @@ class TemperatureFit:
 def evaluate_held_out_subject(
     subject: str, pack: Path, folder: StudyFolder, recipe: Recipe, held_out: Path
 ) -> FoldResult:
-    """Judge the pack that was trained without `subject`, its grader not calibrated yet.
+    """Evaluate an uncalibrated pack on the subject it was trained without.
 
     Args:
-        subject: who was left out.
+        subject: the subject that was left out.
         pack: the fold's pack.
-        folder: where studies are rendered, and the volumes.
-        recipe: how many studies.
-        held_out: folder that the studies made from the subject are written to, or lie in already.
+        folder: rendered studies and volumes.
+        recipe: number of studies.
+        held_out: folder of the subject's simulated studies, which are written if absent.
 
     Raises:
-        ValueError: there are no volumes, or the pack grades none of those studies.
+        ValueError: there are no volumes, or the pack grades none of the studies.
     """
     volumes = folder.volumes
     if volumes is None:
@@ -123,7 +123,7 @@ def evaluate_held_out_subject(
 
 
 def _probabilities(results: Path) -> dict[tuple[str, str], list[float]]:
-    """The grades' probabilities of every level that was graded."""
+    """Probabilities of the grades for every graded level, by (study UID, level)."""
     found = {}
     for line in results.read_text(encoding="utf-8").splitlines():
         study = json.loads(line)
@@ -134,12 +134,11 @@ def _probabilities(results: Path) -> dict[tuple[str, str], list[float]]:
 
 
 def calibrate(folds: Sequence[FoldResult]) -> TemperatureFit:
-    """Fit the temperature to every other study of all folds, and judge it by the rest.
+    """Fit the temperature to every other study of all folds and evaluate it on the rest.
 
-    Logarithms of probabilities are logits but for a constant, which changes nothing. "Other" is left out:
-    what is judged is how far a grade can be taken at its word.
+    Log probabilities equal logits up to a constant, which has no effect. The class "other" is left out.
     """
-    logits = np.log(np.maximum(np.concatenate([fold.probabilities for fold in folds]), _SMALLEST))
+    logits = np.log(np.maximum(np.concatenate([fold.probabilities for fold in folds]), _MIN_PROBABILITY))
     grades = np.concatenate([fold.grades for fold in folds])
     fitted = np.concatenate([fold.studies for fold in folds]) % 2 == 0
     temperature = fit_temperature(logits[fitted], grades[fitted])
@@ -155,7 +154,7 @@ def _softmax(logits: FloatArray) -> FloatArray:
 
 
 def fold_figures(folds: Sequence[FoldResult]) -> dict[str, Any]:
-    """Figures of all folds: acquired volumes, studies with made stenoses, calibration."""
+    """Figures over all folds: volumes as acquired, simulated stenoses, calibration."""
     pairs = [pair for fold in folds for pair in fold.pairs]
     made = {
         fold.subject: {

@@ -1,4 +1,4 @@
-"""The log of a run: a JSON object a line for each validation."""
+"""Training log: one JSON object per validation and line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from stenosis_trt.engine.support.atomic_files import write_text_atomically
 
 LOG_SUFFIX = ".log.jsonl"
-"""Of a log's name, after the network's."""
+"""Suffix of log files, after the network's name."""
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Write the next row.
+    """Append a row.
 
     Raises:
         OSError: the file cannot be written.
@@ -24,10 +24,10 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a log; a last one that is still being written is left out.
+    """Read all rows; an incomplete last line is skipped.
 
     Raises:
-        ValueError: a line is not such a row.
+        ValueError: a line is not a row.
         OSError: the file cannot be read.
     """
     rows = []
@@ -39,13 +39,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             row = None
         if not isinstance(row, dict) or "step" not in row:
-            raise ValueError(f"Line {number} of {path} is no row of a training log. Remove it.")
+            raise ValueError(f"Line {number} of {path} is not a row of a training log. Remove it.")
         rows.append(row)
     return rows
 
 
 def truncate_log_after(path: Path, step: int) -> None:
-    """Drop rows of later steps, which will be done again: a run may end between a row and its checkpoint."""
+    """Remove rows after `step`; a run may end between a row and its checkpoint, and repeats those steps."""
     if not path.exists():
         return
     text = "".join(json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step)

@@ -1,8 +1,7 @@
-"""One training loop for every network: seeded, resumable, logged, stopped where it gets no better.
+"""Resumable training loop for all networks: seeded, logged, with early stopping.
 
-The whole course is fixed by (seed, step): sample `i` of the run is drawn from generator `[seed, i]`,
-the learning rate is a function of the step, and a checkpoint holds the rest. A run that is stopped
-and started again goes on where its last checkpoint was.
+A run is determined by (seed, step): sample `i` is drawn from generator `[seed, i]`, the learning rate is a
+function of the step, and the checkpoint stores the rest. A repeated run continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stenosis_trt.export.training.beginning import (
+from stenosis_trt.export.training.initial_weights import (
     freeze,
     load_initial_weights,
     set_training_mode,
@@ -36,26 +35,26 @@ Sample = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
 
 
 class SampleSource(Protocol):
-    """Draws sample number `index` of a run: network input float32 (C, H, W) and its target."""
+    """Draws a sample from a generator: network input float32 (C, H, W) and its target."""
 
     def __call__(self, rng: np.random.Generator) -> Sample: ...
 
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """How long and how fast. The learning rate warms up linearly and falls to zero as a cosine.
+    """Length and learning rate of a run: linear warm-up, then cosine decay to zero.
 
-    The network that comes out is a running average of the trained one, `average_decay` the share of the old
-    average that each step keeps. With 0 it is the trained network itself: right for a deep network with
-    batch normalisation, whose averaged statistics do not fit its averaged weights.
+    The result is an exponential moving average of the network with decay `average_decay` per step. With 0 it
+    is the trained network itself, which suits deep networks with batch normalisation, whose averaged
+    statistics do not match averaged weights.
 
     Attributes:
-        patience: validations in a row without a better figure after which a run stops; 0 for never. The
-            cosine is over all `steps` nonetheless: what stops early has not seen the low rates that often
-            bring the best figures, so let this be a good part of the validations there are.
-        frozen: modules and parameters that are not trained, by the beginnings of their names; batch
-            normalisations among them keep their statistics.
-        observed: steps in which the ranges of activations are looked at before INT8 is simulated.
+        patience: consecutive validations without improvement before the run stops; 0 for never. The cosine
+            always spans all `steps`, so a run that stops early misses the low rates: use a large part of the
+            validations.
+        frozen: prefixes of names of parameters that are not trained; frozen batch normalisations keep their
+            statistics.
+        observed: steps during which activation ranges are measured before INT8 is simulated.
     """
 
     steps: int
@@ -81,17 +80,18 @@ class TrainingSchedule:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """A network, what it learns from, and how it is judged.
+    """A network with its samples, loss and validation.
 
     Attributes:
-        loss: takes (network output, target).
-        validate: takes the averaged network in evaluation mode and returns figures by name.
-        selection_metric: the figure by which the best network is chosen; None takes the last one.
-        higher_is_better: of that figure.
-        initial_weights: .safetensors file that the initial weights come from; None leaves them as they are.
-        quantise_from_step: step (0-based) from which ranges are looked at, for `Schedule.observed` steps, and
-            INT8 is simulated after them. Only networks validated so are judged. None for never.
-        bfloat16: on a CPU, learn with bfloat16 arithmetic. Figures are of float32 nonetheless.
+        loss: function of (network output, target).
+        validate: takes the averaged network in evaluation mode, returns figures by name.
+        selection_metric: figure that selects the best network; None to take the last one.
+        higher_is_better: direction of that figure.
+        initial_weights: .safetensors file; None for the network's own weights.
+        quantise_from_step: step (0-based) from which ranges are measured for `TrainingSchedule.observed`
+            steps, and INT8 is simulated afterwards. Only networks validated with INT8 can be selected. None
+            for never.
+        bfloat16: train with bfloat16 on a CPU; validation is in float32.
     """
 
     name: str
@@ -108,15 +108,13 @@ class TrainingTask:
 
     def __post_init__(self) -> None:
         if self.schedule.patience and self.selection_metric is None:
-            raise ValueError(
-                f"{self.name} is to stop when it gets no better, and nothing says at what. Give judged_by."
-            )
+            raise ValueError(f"{self.name} needs a figure for its patience. Set selection_metric.")
         if self.quantise_from_step is not None:
             last = self.schedule.steps - self.schedule.observed
             if not 0 <= self.quantise_from_step < last:
                 raise ValueError(
-                    f"{self.name} would never be trained as INT8: it has {self.schedule.steps} steps. "
-                    f"Let quantise_from be 0 or more and below {last}."
+                    f"{self.name} would never be trained with INT8: it has {self.schedule.steps} steps. "
+                    f"Let quantise_from_step be 0 or more and below {last}."
                 )
 
 
@@ -140,23 +138,23 @@ class _StartingAt(Sampler[int]):
 
 
 def train(task: TrainingTask, folder: Path, device: torch.device, loaders: int = 1) -> nn.Module:
-    """Train `task`, or finish training it, and return the averaged network in evaluation mode.
+    """Train `task`, or resume its training; returns the averaged network in evaluation mode.
 
     Args:
-        task: what to train.
-        folder: where `<name>.checkpoint.pt`, `<name>.log.jsonl` and, of what is judged, `<name>.best.pt`
-            are kept.
-        device: float16 where it is safe is used on a GPU, what the task says on a CPU.
-        loaders: processes that draw samples.
+        task: the network to train.
+        folder: receives `<name>.checkpoint.pt`, `<name>.log.jsonl` and, with a selection metric,
+            `<name>.best.pt`.
+        device: a GPU trains with float16 autocast, a CPU as the task says.
+        loaders: number of processes that draw samples.
 
     Returns:
-        The best network by `task.judged_by`; the last one where nothing judges, or no figure was finite.
+        The best network by `task.selection_metric`; the last one without a metric or a finite figure.
 
     Raises:
-        ValueError: the schedule names parameters that are not there, or the task a figure that is not; or
-            its start is another than the run in `folder` began with.
-        CheckpointError: `task.start` cannot be read, or does not fit the network.
-        RuntimeError: the loss is no longer finite; or files in `folder` are not of such a run.
+        ValueError: the schedule names unknown parameters, the task an unknown figure, or the run in `folder`
+            started from other initial weights.
+        CheckpointError: the initial weights cannot be read or do not fit the network.
+        RuntimeError: the loss is not finite, or files in `folder` belong to something else.
     """
     run = _TrainingRun(task, folder, device)
     if not run.over:
@@ -166,8 +164,7 @@ def train(task: TrainingTask, folder: Path, device: torch.device, loaders: int =
 
 @dataclass
 class _Progress:
-    """Where a run is, beside its tensors. `step` counts those that are done, `poorer` the validations since
-    the best one."""
+    """State of a run besides its tensors: steps done, and validations since the best one (`poorer`)."""
 
     step: int = 0
     loss: float | None = None
@@ -212,7 +209,7 @@ class _TrainingRun:
         return self.progress.stopped or self.progress.step >= self.task.schedule.steps
 
     def go_on(self, loaders: int) -> None:
-        """Train from where the run is until it is over."""
+        """Train until the run is over."""
         schedule, first = self.task.schedule, self.progress.step
         loader = DataLoader(
             _Samples(self.task.source, schedule.seed),
@@ -224,7 +221,7 @@ class _TrainingRun:
         set_training_mode(self.network, schedule.frozen)
         since, last = time.monotonic(), first
         batches = iter(loader)
-        # After the loader's own draw, so that dropout goes on where it was.
+        # After the loader's own draw, so that dropout continues reproducibly.
         self._set_random()
         for inputs, targets in batches:
             self._learn(inputs, targets)
@@ -233,19 +230,19 @@ class _TrainingRun:
             if validated:
                 self._validate((time.monotonic() - since) / (done - last))
                 since, last = time.monotonic(), done
-            # A validation is kept at once: it decides what is best, and when to stop.
+            # Validations are saved at once, because they decide about the best network and stopping.
             if validated or done % schedule.checkpoint_every == 0:
                 self._save()
             if self.over:
                 return
 
     def result(self) -> nn.Module:
-        """The network that the run came to."""
+        """The trained network."""
         if self.progress.best_step is not None:
             if not self.best.exists():
                 raise RuntimeError(
-                    f"{self.best} is gone, the best network of the run. "
-                    f"Remove {self.checkpoint} to train anew."
+                    f"{self.best} is missing, the best network of the run. "
+                    f"Remove {self.checkpoint} to train again."
                 )
             best = torch.load(self.best, map_location=self.device, weights_only=True)
             self.average.module.load_state_dict(best["network"])
@@ -253,7 +250,7 @@ class _TrainingRun:
         return network
 
     def _learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        """One step."""
+        """One training step."""
         step = self.progress.step
         for group in self.optimiser.param_groups:
             group["lr"] = self.task.schedule.rate(step)
@@ -262,11 +259,11 @@ class _TrainingRun:
         form = torch.float16 if cuda else torch.bfloat16
         half = torch.autocast(self.device.type, dtype=form, enabled=cuda or self.task.bfloat16)
         quantised = self.task.quantise_from_step is not None and step >= self.task.quantise_from_step
-        with half, self._as_int8(self.network, quantised):
+        with half, self._int8_context(self.network, quantised):
             loss = self.task.loss(self.network(inputs).float(), targets.to(self.device))
         value = loss.item()
         if not math.isfinite(value):
-            raise RuntimeError(self._not_finite(value, inputs, targets))
+            raise RuntimeError(self._not_finite_message(value, inputs, targets))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
@@ -279,13 +276,13 @@ class _TrainingRun:
         self.progress.step = step + 1
 
     def _validate(self, seconds_a_step: float) -> None:
-        """Measure the average, keep it where it is the best so far, and write the log's next row."""
+        """Validate the averaged network, keep it if it is the best so far, and log the figures."""
         task, progress = self.task, self.progress
         quantised = task.quantise_from_step is not None and self.ranges.fixed
-        with self._as_int8(self.average.module.eval(), quantised) as network:
+        with self._int8_context(self.average.module.eval(), quantised) as network:
             figures = task.validate(network)
         if task.selection_metric is not None and (quantised or task.quantise_from_step is None):
-            self._judge(figures)
+            self._select_best(figures)
         row: dict[str, Any] = {
             "step": progress.step,
             "loss": progress.loss,
@@ -306,7 +303,7 @@ class _TrainingRun:
         if progress.stopped:
             print(f"{task.name} stops: {progress.poorer} validations were no better.", flush=True)
 
-    def _judge(self, figures: dict[str, float]) -> None:
+    def _select_best(self, figures: dict[str, float]) -> None:
         task, progress = self.task, self.progress
         if task.selection_metric not in figures:
             raise ValueError(
@@ -320,15 +317,15 @@ class _TrainingRun:
         ):
             progress.best_step, progress.best_figure, progress.poorer = progress.step, figure, 0
             state = {"network": self.average.module.state_dict(), "step": progress.step, "figure": figure}
-            _write(self.best, state)
+            _save_atomically(self.best, state)
         else:
             progress.poorer += 1
             progress.stopped = 0 < task.schedule.patience <= progress.poorer
 
-    def _as_int8(self, network: nn.Module, quantised: bool) -> AbstractContextManager[nn.Module]:
+    def _int8_context(self, network: nn.Module, quantised: bool) -> AbstractContextManager[nn.Module]:
         return simulated_int8(network, self.ranges) if quantised else nullcontext(network)
 
-    def _not_finite(self, value: float, inputs: torch.Tensor, targets: torch.Tensor) -> str:
+    def _not_finite_message(self, value: float, inputs: torch.Tensor, targets: torch.Tensor) -> str:
         step, schedule = self.progress.step, self.task.schedule
         what = f"The loss of {self.task.name} is {value} in step {step}"
         first = step * schedule.batch
@@ -354,7 +351,7 @@ class _TrainingRun:
             "progress": asdict(self.progress),
             "start": self.start,
         }
-        _write(self.checkpoint, state)
+        _save_atomically(self.checkpoint, state)
 
     def _restore(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
@@ -373,11 +370,11 @@ class _TrainingRun:
         self.random = state["random"]
 
     def _check_start(self) -> None:
-        """Refuse to go on with a run that began with another file than the task names, or with none."""
+        """Raise ValueError if the run started from other initial weights than the task names."""
         given, began = self.task.initial_weights, self.start
         if given is None and began is None:
             return
-        # The file itself is no longer needed. Where it is gone, its name has to do.
+        # The file itself is no longer needed; if it is gone, its name is compared.
         same = (
             given is not None
             and began is not None
@@ -397,7 +394,7 @@ class _TrainingRun:
             torch.cuda.set_rng_state(self.random["cuda"].cpu(), self.device)
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
+def _save_atomically(path: Path, state: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
     torch.save(state, part)
     os.replace(part, path)

@@ -1,4 +1,4 @@
-"""Trained networks → the reference pack, with what its card says."""
+"""Packing of trained networks into the reference pack, with its model card."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ from stenosis_trt.export.training.recipe import EXPORT_CHECK_SEED, TRAINING_SEED
 from stenosis_trt.export.training.tasks import SPECIFICATIONS
 
 _SOURCES = (
-    {
-        "data": "phantoms of stenosis_trt.bench.phantom",
-        "licence": "Apache-2.0",
-        "persons": 0,
-    },
+    {"data": "phantoms of stenosis_trt.bench.phantom", "licence": "Apache-2.0", "persons": 0},
     {
         "data": "T2 volumes errsm_11, errsm_18, errsm_20 (spinalcordtoolbox), errsm_30 (sct_testing_data), "
         "stenoses made by deformation",
@@ -54,14 +50,14 @@ def build_pack(
     recipe: Recipe,
     facts: Mapping[str, Any],
 ) -> Pack:
-    """Export trained networks and write them as a pack; its metrics are those of the validation set.
+    """Export trained networks and write them as a pack, with the validation figures as metrics.
 
     Args:
-        networks: of every name in `NETWORKS`; the grader's logits calibrated.
-        tasks: what they were trained by.
-        out: folder of the pack, made or replaced.
-        recipe: what decided how they were trained.
-        facts: what else the card is to say, such as figures on subjects that were left out.
+        networks: one for each of `NETWORKS`; the grader's logits are calibrated.
+        tasks: the tasks they were trained with.
+        out: folder of the pack, created or replaced.
+        recipe: stored in the model card.
+        facts: further entries of the model card, such as figures of the folds.
     """
     models = {}
     for name, (source, result) in SPECIFICATIONS.items():

@@ -1,21 +1,19 @@
-"""INT8 as it will be, simulated while a network learns, so that its weights come to suit it.
+"""Quantisation-aware training: INT8 simulated in the forward pass, so that weights adapt to it.
 
-Within `simulated_int8` a network's forward pass rounds what `stenosis-trt quantise` will round: the weights
-of convolutions and linear layers, by output channel, and their inputs, by tensor, all symmetric. Gradients
-pass straight through (Bengio et al., arXiv 1308.3432; Jacob et al., CVPR 2018) and are zero where a value is
-cut off. The network itself stays as it is: the same modules, the same names in its state dict, and it is
-exported as any other.
+Within `simulated_int8`, the forward pass rounds what `stenosis-trt quantise` will round: weights of
+convolutions and linear layers per output channel and their inputs per tensor, symmetrically. Gradients pass
+straight through (Bengio et al., arXiv 1308.3432; Jacob et al., CVPR 2018) and are zero for clipped values.
+Modules and state dict do not change, so the network is exported as usual.
 
-What is rounded was read off the Q/DQ that ModelOpt 0.47 puts into ONNX files of our networks
-(`tests/export/training/test_quantised.py` holds the two against each other):
+The rounding follows the Q/DQ that ModelOpt 0.47 inserts into ONNX files of our networks (compared by
+`tests/export/training/test_quantised.py`):
 
-- layers too small for Tensor Cores stay as they are, by ModelOpt's own rules;
-- of a sum of two maps, what comes past the convolutions is rounded, and not what a convolution adds to it;
-- squeeze-excite branches stay as they are, as after `rewrites`: their maps are one pixel large.
+- layers too small for Tensor Cores are not quantised, by ModelOpt's own rules;
+- of a sum of two maps, the shortcut is quantised, and the output of the convolution is not;
+- squeeze-excite branches are not quantised, as after `rewrites`: their maps have one pixel.
 
-Batch normalisation is folded into the weights on the way to ONNX. That multiplies each output channel by one
-number, and its scale with it: the rounding is the same. Not simulated are scales rounded up to numbers that
-FP16 has.
+Batch normalisation is folded into the weights on export. That scales each output channel together with its
+quantisation step and gives the same rounding. Scales rounded up to FP16 are not simulated.
 """
 
 from __future__ import annotations
@@ -33,9 +31,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 _LOWEST, _HIGHEST = -128, 127
 _SMALLEST_SCALE = 1e-12
-"""Of channels and activations that are all zero, which any scale leaves so."""
+"""Lower bound of scales, for channels and activations that are all zero."""
 _TENSOR_CORE = 16
-"""Channels below which ModelOpt leaves matrix products, and some convolutions, out of INT8."""
+"""Minimum number of channels with which ModelOpt quantises matrix products and most convolutions."""
 
 _CONVOLUTION: Callable[..., torch.Tensor] = nn.functional.conv2d
 _LINEAR: Callable[..., torch.Tensor] = nn.functional.linear
@@ -44,14 +42,14 @@ _SUMS = (torch.Tensor.add, torch.add)
 
 @dataclass
 class ActivationRanges:
-    """The largest absolute value of each activation that is rounded; it becomes 127.
+    """Largest absolute value of each quantised activation, which becomes 127.
 
     Attributes:
-        batches: forward passes that are looked at; after them the ranges are fixed.
-        percentile: of the absolute values of a batch that counts as its largest. 100 is the maximum, which
-            ModelOpt's default "entropy" chose as well on eight inputs of each network.
-        seen: forward passes that were looked at.
-        largest: over all of them, by the name of the weight that takes the activation, or "sum 0" and on.
+        batches: number of forward passes that are measured; afterwards the ranges are fixed.
+        percentile: percentile of a batch's absolute values taken as its largest. ModelOpt's default "entropy"
+            equals 100 (the maximum) on eight inputs of each network.
+        seen: forward passes measured so far.
+        largest: by the name of the weight that takes the activation, or "sum 0" etc.
     """
 
     batches: int = 16
@@ -67,31 +65,29 @@ class ActivationRanges:
 
     @property
     def fixed(self) -> bool:
-        """Whether all batches were seen."""
+        """True once all batches were measured."""
         return self.seen >= self.batches
 
     def widen(self, place: str, values: torch.Tensor) -> None:
-        """Take the values of one batch at a place into account."""
+        """Extend the range of an activation to the values of a batch."""
         found = _percentile(values.detach().abs().flatten(), self.percentile)
         self.largest[place] = max(self.largest.get(place, 0.0), found)
 
 
 @contextmanager
 def simulated_int8(network: nn.Module, ranges: ActivationRanges) -> Iterator[nn.Module]:
-    """Within the context, calls of `network` compute as if it were INT8.
+    """Context in which calls of `network` simulate INT8.
 
     Args:
-        network: with `Conv2d` and `Linear` layers; it is not changed.
-        ranges: of its activations. Until they are fixed, calls widen them and round nothing: calibration
-            looks at a network that is not rounded, too.
+        network: has `Conv2d` and `Linear` layers; is not changed.
+        ranges: of its activations. Until they are fixed, calls measure them and round nothing.
 
     Yields:
         The network.
 
     Raises:
-        ValueError: nothing in the network would be INT8.
-        RuntimeError: at a call, nothing was rounded in the batches that were looked at, or not this
-            activation.
+        ValueError: no layer of the network would be INT8.
+        RuntimeError: in a call, if no activation has a range, or a particular one has none.
     """
     weights = quantised_layers(network)
     if not weights:
@@ -100,7 +96,7 @@ def simulated_int8(network: nn.Module, ranges: ActivationRanges) -> Iterator[nn.
         )
     simulation = _Simulation(network, weights, ranges)
     before = network.register_forward_pre_hook(simulation.begin)
-    # Also after an exception: the simulation must not outlive the call.
+    # Also after an exception, so that the simulation ends with the call.
     after = network.register_forward_hook(simulation.end, always_call=True)
     try:
         yield network
@@ -110,7 +106,7 @@ def simulated_int8(network: nn.Module, ranges: ActivationRanges) -> Iterator[nn.
 
 
 def quantised_layers(network: nn.Module) -> tuple[str, ...]:
-    """Names of the weights that ModelOpt would quantise, squeeze-excite branches not told apart."""
+    """Names of the weights that ModelOpt would quantise, including squeeze-excite branches."""
     return tuple(
         f"{name}.weight" if name else "weight"
         for name, module in network.named_modules()
@@ -133,7 +129,7 @@ def _is_large_enough(layer: nn.Conv2d | nn.Linear) -> bool:
 
 
 class _Simulation(TorchFunctionMode):
-    """Rounds what convolutions, linear layers and sums of maps are given, while it is entered."""
+    """Rounds inputs and weights of convolutions, linear layers and sums while it is entered."""
 
     def __init__(self, network: nn.Module, weights: Sequence[str], ranges: ActivationRanges) -> None:
         super().__init__()
@@ -141,21 +137,21 @@ class _Simulation(TorchFunctionMode):
         self._ranges = ranges
         self._entered = self._observing = False
         self._sums = 0
-        self._taken = WeakTensorKeyDictionary()
+        self._layer_inputs = WeakTensorKeyDictionary()
 
     def begin(self, network: nn.Module, inputs: object) -> None:
-        """A forward pass begins."""
+        """Forward pre-hook."""
         if self._ranges.fixed and not self._ranges.largest:
             raise RuntimeError(
                 "Nothing of the network would be INT8: all its maps are one pixel large. Train without it."
             )
         self._observing = not self._ranges.fixed
-        self._sums, self._taken = 0, WeakTensorKeyDictionary()
+        self._sums, self._layer_inputs = 0, WeakTensorKeyDictionary()
         self._entered = True
         self.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self, network: nn.Module, inputs: object, output: object) -> None:
-        """It ends, well or not; also where it was refused at its beginning."""
+        """Forward hook; also called after an exception."""
         if not self._entered:
             return
         self._entered = False
@@ -170,21 +166,21 @@ class _Simulation(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is _CONVOLUTION or func is _LINEAR:
-            args = self._of_a_layer(args)
+            args = self._round_layer(args)
         elif func in _SUMS:
-            args = self._of_a_sum(args)
+            args = self._round_sum(args)
         return func(*args, **(kwargs or {}))
 
-    def _of_a_layer(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _round_layer(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         values, weight, *others = args
         name = self._names.get(weight)
         if name is None or (values.dim() == 4 and values.shape[2:] == (1, 1)):
             return args
-        self._taken[values] = True
-        rounded = weight if self._observing else _rounded_weight(weight)
-        return (self._rounded(name, values), rounded, *others)
+        self._layer_inputs[values] = True
+        rounded = weight if self._observing else _fake_quantise_weight(weight)
+        return (self._fake_quantise(name, values), rounded, *others)
 
-    def _of_a_sum(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _round_sum(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if not all(isinstance(item, torch.Tensor) and item.dim() == 4 for item in args[:2]):
             return args
         one, other = args[:2]
@@ -192,19 +188,19 @@ class _Simulation(TorchFunctionMode):
             return args
         place = f"sum {self._sums}"
         self._sums += 1
-        # What a layer of the branch took comes past it as well. Where the top-down path meets a lateral
-        # convolution neither was taken, and the path stands first.
-        if other in self._taken and one not in self._taken:
-            return (one, self._rounded(place, other), *args[2:])
-        return (self._rounded(place, one), other, *args[2:])
+        # The shortcut is the input of one of the branch's layers. Where the top-down path meets a lateral
+        # convolution, neither is a layer's input, and the path is the first operand.
+        if other in self._layer_inputs and one not in self._layer_inputs:
+            return (one, self._fake_quantise(place, other), *args[2:])
+        return (self._fake_quantise(place, one), other, *args[2:])
 
-    def _rounded(self, place: str, values: torch.Tensor) -> torch.Tensor:
+    def _fake_quantise(self, place: str, values: torch.Tensor) -> torch.Tensor:
         if self._observing:
             self._ranges.widen(place, values)
             return values
         if place not in self._ranges.largest:
             raise RuntimeError(
-                f"What goes into {place} has no range: no batch that was looked at came by. "
+                f"What goes into {place} has no range: no measured batch reached it. "
                 "Use the ranges with the network they were found on."
             )
         scale = max(self._ranges.largest[place] / _HIGHEST, _SMALLEST_SCALE)
@@ -213,8 +209,8 @@ class _Simulation(TorchFunctionMode):
         return rounded.to(values.dtype)
 
 
-def _rounded_weight(weight: torch.Tensor) -> torch.Tensor:
-    """A weight (outputs, …) rounded with a scale for each output."""
+def _fake_quantise_weight(weight: torch.Tensor) -> torch.Tensor:
+    """Weight (outputs, …) rounded with one scale per output."""
     largest = weight.detach().abs().flatten(1).amax(dim=1)
     scale = (largest / _HIGHEST).clamp_min(_SMALLEST_SCALE)
     zero = torch.zeros_like(scale, dtype=torch.int32)
@@ -222,7 +218,7 @@ def _rounded_weight(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _percentile(values: torch.Tensor, percentile: float) -> float:
-    """The smallest of the values that this share of them does not exceed."""
+    """Smallest value that is not exceeded by `percentile` % of the values."""
     if percentile == 100.0:
         return float(values.max())
     place = max(1, math.ceil(values.numel() * percentile / 100.0))

@@ -1,8 +1,8 @@
-"""The reference pack's numbers: what each network sees, how long it learns, from how many studies."""
+"""Parameters of the reference pack: network inputs, schedules and numbers of studies."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.records import LEVELS
@@ -20,27 +20,14 @@ LEVELS_INPUT = InputSpec(
     std=(0.25,),
     centre_offset_mm=(0.0, 0.0),
 )
-CORD_INPUT = InputSpec(
-    height=128,
-    width=128,
-    spacing_mm=0.5,
-    channels=1,
-    channel_source="slice",
-    plane="axial",
-    window_percentiles=(1.0, 99.5),
-    mean=(0.5,),
-    std=(0.25,),
-    centre_offset_mm=(0.0, 0.0),
-)
-# 48 mm hold two neighbouring discs; 0.375 mm is finer than any sagittal protocol's pixels.
-GRADER_INPUT = InputSpec(
+CORD_INPUT = replace(LEVELS_INPUT, height=128, width=128, spacing_mm=0.5, plane="axial")
+# 48 mm contain two neighbouring discs; 0.375 mm is finer than the pixels of sagittal protocols.
+GRADER_INPUT = replace(
+    LEVELS_INPUT,
     height=128,
     width=128,
     spacing_mm=0.375,
     channels=3,
-    channel_source="slice",
-    plane="sagittal",
-    window_percentiles=(1.0, 99.5),
     mean=(0.5, 0.5, 0.5),
     std=(0.25, 0.25, 0.25),
     centre_offset_mm=(6.0, 0.0),
@@ -52,29 +39,29 @@ CORD_NAMES = ("anterior", "posterior", "left", "right")
 GRADE_NAMES = ("0", "1", "2", "3", "other")
 
 MINIMUM_PEAK = 0.3
-"""A heatmap's peak below this is no point; peaks of phantoms lie near 0.9, of noise near 0."""
+"""Peaks below this are no points; phantoms have peaks near 0.9, noise near 0."""
 
 MINIMUM_PROBABILITY = 0.5
-"""A grade of lower probability is flagged."""
+"""Grades with lower probability are flagged."""
 
 EXPORT_CHECK_SEED = 3
 TRAINING_SEED = 1
 VALIDATION_SEED = 2
-"""Seeds of the rendered sets. Phantoms for tests and benchmarks use other seeds."""
+"""Seeds of the rendered sets; tests and benchmarks use others."""
 
 
 HELD_OUT_SEED = 4
-"""Studies that judge what was trained without their subject."""
+"""Seed of the studies on which folds are evaluated."""
 
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """One course of training, over so many studies. Each network begins with what the stage before left.
+    """One stage of training. Each network starts from the weights of the stage before.
 
     Attributes:
-        phantoms: painted studies; the keypoint networks learn from the first `keypoint_phantoms`, the
-            grader, which gets only six regions from each, from all.
-        anatomies: studies made from each person's volume; the template gets half as many.
+        phantoms: number of phantoms. Keypoint networks use the first `keypoint_phantoms`; the grader, which
+            gets only six regions from each, uses all.
+        anatomies: studies made from each subject's volume; half as many from the template.
     """
 
     phantoms: int
@@ -85,22 +72,21 @@ class TrainingStage:
     grader: TrainingSchedule
 
     def schedule(self, network: str) -> TrainingSchedule:
-        """Of the network of that name."""
+        """Schedule of a network by name."""
         return {"levels": self.levels, "cord": self.cord, "grader": self.grader}[network]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what comes out.
+    """All parameters that determine the result.
 
     Attributes:
         subjects: volumes of single persons; each is left out once.
-        template: a volume that is the average of many; it is learnt from, and judges nothing. "" for none.
-        phantoms_only: the first stage, the same whoever is left out.
-        mixed: the second.
-        validation_phantoms, validation_anatomies: studies that judge a network in training; of the latter
-            so many for each subject.
-        held_out: studies made from the subject that was left out, which judge the pack.
+        template: volume averaged over many persons, used for training only; "" for none.
+        phantoms_only: the first stage, common to all folds.
+        mixed: the second stage.
+        validation_phantoms, validation_anatomies: validation studies; the latter for each subject.
+        held_out: studies made from the left-out subject, on which the fold's pack is evaluated.
     """
 
     subjects: tuple[str, ...]
@@ -171,7 +157,7 @@ REFERENCE_RECIPE = Recipe(
     validation_anatomies=8,
     held_out=25,
 )
-"""The reference pack's recipe: a night on two cores, minutes on a GPU."""
+"""Takes a night on two cores, minutes on a GPU."""
 
 _SHORT_SCHEDULE = TrainingSchedule(
     steps=4, batch=2, learning_rate=1e-3, warm_up=2, checkpoint_every=2, validate_every=4
@@ -185,4 +171,4 @@ SHORT_RECIPE = Recipe(
     validation_anatomies=1,
     held_out=1,
 )
-"""The same path in minutes, to test it; its networks have learnt nothing."""
+"""The same recipe in minutes, for tests; its networks have learnt nothing."""

@@ -1,7 +1,7 @@
-"""Studies rendered for training: only the slices that training needs, kept on disk.
+"""Rendering of training studies to disk, limited to the slices that training uses.
 
-Sagittal slices are those around the mid-line. Axial slices are cut to the neighbourhood of the cord
-before they are acquired, which is all that the cord network ever sees.
+Sagittal slices are those around the mid-line. Axial slices are cropped around the cord before they are
+simulated, which is all that the cord network sees.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ FloatArray = npt.NDArray[np.float64]
 _SAGITTAL_SLICES = 7
 _AXIAL_SLICES = 14
 _AXIAL_FIELD_MM = 96.0
+_POSES = ("sagittal_poses", "axial_poses")
 
 
 @dataclass(frozen=True)
 class RenderedStudy:
-    """What is kept of one study.
+    """The rendered slices of a study with its truth.
 
     Attributes:
         sagittal, axial: stored values, uint16 (n, rows, columns).
-        sagittal_poses, axial_poses: one pose a slice.
+        sagittal_poses, axial_poses: one pose per slice.
         level_points: LPS, mm, float64 (6, 3).
         grades: int64 (6,).
         cord_points: anterior, posterior, left, right on each axial slice, LPS, mm, float64 (n, 4, 3).
@@ -69,8 +70,8 @@ def _row_to_pose(row: FloatArray) -> SlicePose:
     )
 
 
-def _cut(pose: SlicePose, centre: FloatArray) -> SlicePose:
-    """The part of an axial plane of `_AXIAL_FIELD_MM` around a patient point, on the same pixel grid."""
+def _crop_axial(pose: SlicePose, centre: FloatArray) -> SlicePose:
+    """Crop of an axial plane to `_AXIAL_FIELD_MM` around a patient point, on the same pixel grid."""
     size = int(_AXIAL_FIELD_MM / pose.column_spacing) // 2 * 2
     column, row, _ = pose.to_pixels(centre)
     first = np.rint([column - size / 2, row - size / 2])
@@ -79,7 +80,7 @@ def _cut(pose: SlicePose, centre: FloatArray) -> SlicePose:
 
 
 def render(study: PhantomStudy) -> RenderedStudy:
-    """Render the slices of one study that training uses; the choice depends on the study's seed alone."""
+    """Render the slices of one study that training uses. The choice depends only on the study's seed."""
     rng = np.random.default_rng([study.seed, study.index, 99])
     points = np.array([truth.point for truth in study.anatomy.levels])
     distance = np.abs(np.stack([pose.to_pixels(points)[:, 2] for pose in study.sagittal.poses]))
@@ -91,7 +92,7 @@ def render(study: PhantomStudy) -> RenderedStudy:
     usable = [(number, cord) for number, cord in crossed if cord is not None]
     order = rng.permutation(len(usable))[:_AXIAL_SLICES]
     chosen = [usable[k] for k in sorted(order)]
-    cuts = {number: _cut(study.axial.poses[number], cord.mean(axis=0)) for number, cord in chosen}
+    cuts = {number: _crop_axial(study.axial.poses[number], cord.mean(axis=0)) for number, cord in chosen}
     sizes = {(pose.rows, pose.columns) for pose in cuts.values()}
     if len(sizes) != 1:
         raise ValueError(
@@ -113,14 +114,14 @@ def render(study: PhantomStudy) -> RenderedStudy:
 
 @dataclass(frozen=True)
 class RenderedStudySet:
-    """Studies that are rendered: those of one source and seed, kept under the set's name."""
+    """Studies of one source and seed, stored under the set's name."""
 
     name: str
     source: StudySource
     seed: int
 
     def path(self, folder: Path, index: int) -> Path:
-        """Where study `index` is kept."""
+        """File of study `index`."""
         return folder / f"{self.name}-{self.seed}-{index:05d}.npz"
 
 
@@ -130,21 +131,12 @@ def _render_to_disk(folder: Path, studies: RenderedStudySet, index: int) -> None
         return
     item = render(studies.source.sample(studies.seed, index))
     with atomic_write_binary(path) as stream:
-        np.savez(
-            stream,
-            sagittal=item.sagittal,
-            axial=item.axial,
-            sagittal_poses=np.array([_pose_to_row(pose) for pose in item.sagittal_poses]),
-            axial_poses=np.array([_pose_to_row(pose) for pose in item.axial_poses]),
-            level_points=item.level_points,
-            grades=item.grades,
-            cord_points=item.cord_points,
-            mid_plane_distance=item.mid_plane_distance,
-        )
+        poses = {name: [_pose_to_row(pose) for pose in getattr(item, name)] for name in _POSES}
+        np.savez(stream, allow_pickle=False, **{**vars(item), **poses})
 
 
 def render_set(folder: Path, studies: RenderedStudySet, indices: Iterable[int], workers: int) -> None:
-    """Render studies that are not on disk yet; may be stopped and started again at any time."""
+    """Render the studies that are not on disk yet; can be interrupted and repeated."""
     folder.mkdir(parents=True, exist_ok=True)
     make = partial(_render_to_disk, folder, studies)
     with worker_pool(workers) as pool:
@@ -153,21 +145,13 @@ def render_set(folder: Path, studies: RenderedStudySet, indices: Iterable[int], 
 
 
 def load_rendered(path: Path) -> RenderedStudy:
-    """Read one rendered study back."""
+    """Read a rendered study."""
     with np.load(path, allow_pickle=False) as stored:
-        return RenderedStudy(
-            sagittal=stored["sagittal"],
-            axial=stored["axial"],
-            sagittal_poses=tuple(_row_to_pose(row) for row in stored["sagittal_poses"]),
-            axial_poses=tuple(_row_to_pose(row) for row in stored["axial_poses"]),
-            level_points=stored["level_points"],
-            grades=stored["grades"],
-            cord_points=stored["cord_points"],
-            mid_plane_distance=stored["mid_plane_distance"],
-        )
+        poses = {name: tuple(_row_to_pose(row) for row in stored[name]) for name in _POSES}
+        return RenderedStudy(**{**stored, **poses})
 
 
 def load_grades(path: Path) -> npt.NDArray[np.int64]:
-    """Only the grades of a rendered study, int64 (6,)."""
+    """Read only the grades of a rendered study, int64 (6,)."""
     with np.load(path, allow_pickle=False) as stored:
         return np.asarray(stored["grades"], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Rendered studies → augmented network inputs and their targets.
+"""Augmented network inputs and targets drawn from rendered studies.
 
-The inputs go through the same reference preprocessing as at run time; augmentation only moves the
-region's affine and the window, and perturbs the result.
+Inputs use the reference preprocessing of the run-time; augmentation changes the region's affine and window,
+and the resulting image.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from stenosis_trt.bench.accuracy.agreement import GRADE_COUNT
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.packs.crop import channel_slices, input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.export.training.rendering import RenderedStudy, load_grades, load_rendered
+from stenosis_trt.export.training.rendering import FloatArray, RenderedStudy, load_grades, load_rendered
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 
-FloatArray = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.floating]
 
 MID_PLANE_SIGMA_MM = 6.0
-"""A level's heatmap fades with the distance of its slice from the mid-plane, with this deviation."""
+"""Standard deviation of the amplitude of a level's heatmap over the slice's distance from the mid-plane."""
 
 _OTHER_SHARE = 0.125
 _METAL_SHARE = 0.04
@@ -36,7 +35,7 @@ _CACHED_STUDIES = 600
 
 @dataclass(frozen=True)
 class AugmentationRange:
-    """Ranges of augmentation. Lengths in mm; `angle` in degrees; `zoom` is a share."""
+    """Ranges of augmentation: `shift` in mm, `angle` in degrees, `zoom` as a fraction."""
 
     shift: float
     angle: float
@@ -44,7 +43,7 @@ class AugmentationRange:
 
 
 class StudyStore:
-    """Rendered studies by number, the most recent kept in memory."""
+    """Rendered studies by number, with a cache of the most recent."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         if not paths:
@@ -63,12 +62,12 @@ class StudyStore:
         return self._cache[number]
 
     def draw(self, rng: np.random.Generator) -> RenderedStudy:
-        """Any study, each as likely as the others."""
+        """Draw a study uniformly."""
         return self[int(rng.integers(len(self.paths)))]
 
 
 def rotate_and_zoom(affine: FloatArray, size: tuple[int, int], turn: float, zoom: float) -> FloatArray:
-    """`affine` (output → source, (2, 3)) turned by `turn` degrees and zoomed about the output's centre."""
+    """Rotate `affine` (output → source, (2, 3)) by `turn` degrees and zoom about the output's centre."""
     height, width = size
     angle = np.deg2rad(turn)
     linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
@@ -78,7 +77,7 @@ def rotate_and_zoom(affine: FloatArray, size: tuple[int, int], turn: float, zoom
 
 
 def patient_to_region(affine: FloatArray, pose: SlicePose, points: FloatArray) -> FloatArray:
-    """Patient points (..., 3) → output pixels (..., 2) of a region, through the inverse of its affine."""
+    """Patient points (..., 3) → pixels (..., 2) of a region, through the inverse of its affine."""
     source = pose.to_pixels(points)[..., :2]
     return np.asarray((source - affine[:, 2]) @ np.linalg.inv(affine[:, :2]).T)
 
@@ -87,10 +86,10 @@ def gaussian_heatmaps(xy: FloatArray, amplitude: FloatArray, size: tuple[int, in
     """Gaussian targets, float32 (K, height / stride, width / stride).
 
     Args:
-        xy: input pixels (K, 2); points outside the input give an empty map.
+        xy: input pixels (K, 2); points outside of the input give an empty map.
         amplitude: peak values (K,).
         size: input (height, width).
-        stride: input pixels for one heatmap pixel.
+        stride: input pixels per heatmap pixel.
     """
     rows, columns = np.arange(size[0] // stride), np.arange(size[1] // stride)
     centres = input_to_heatmap(xy, stride)
@@ -114,18 +113,18 @@ def _jittered_window(
 def sample_region(
     images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec, window: tuple[float, float]
 ) -> Float32:
-    """A region as the network sees it, float32 (C, H, W); one image a channel."""
+    """Region as the network sees it, float32 (C, H, W), with one image per channel."""
     sources = [RegionSource(image) for image in images]
     return preprocess_region(sources, affine, (spec.height, spec.width), window, (spec.mean, spec.std))
 
 
 def augment_intensity(rng: np.random.Generator, image: Float32, spec: InputSpec) -> Float32:
-    """Contrast curve, blur, a coil's shading and noise, each now and then.
+    """Random gamma, blur, coil shading and noise.
 
     Args:
-        rng: draws whether and how much.
-        image: (C, H, W), windowed and normalised as `spec` says.
-        spec: of the network. What shading made brighter is windowed again, as it would be in a real image.
+        rng: random generator.
+        image: (C, H, W), windowed and normalised as in `spec`.
+        spec: input of the network. Shaded images are windowed again, like a real image would be.
     """
     mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in (spec.mean, spec.std))
     unit = np.clip(image * std + mean, 0.0, 1.0)
@@ -142,7 +141,7 @@ def augment_intensity(rng: np.random.Generator, image: Float32, spec: InputSpec)
 
 
 def _shading(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
-    """Brightness that a surface coil gives: more at one side, or around a place, (H, W)."""
+    """Sensitivity profile of a surface coil: a ramp with a bright area, (H, W)."""
     y, x = np.meshgrid(np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1]), indexing="ij")
     ramp = y * rng.normal(0.0, 0.5) + x * rng.normal(0.0, 0.5)
     middle, width = rng.uniform(-0.7, 0.7, 2), rng.uniform(0.35, 1.2)
@@ -150,8 +149,8 @@ def _shading(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
     return np.asarray(np.exp(ramp + rng.uniform(0.0, 1.8) * around))
 
 
-def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
-    """Noise of some grain, alone or in an ellipse: what must not be taken for anatomy."""
+def _noise_image(rng: np.random.Generator, spec: InputSpec) -> Float32:
+    """Negative example: noise of some grain, alone or in an ellipse."""
     field = ndimage.gaussian_filter(
         rng.standard_normal((spec.height, spec.width)), rng.choice([0.0, 1.0, 3.0, 8.0])
     )
@@ -165,19 +164,19 @@ def _not_a_spine(rng: np.random.Generator, spec: InputSpec) -> Float32:
     return np.asarray((unit[None] - mean[:, None, None]) / std[:, None, None], dtype=np.float32)
 
 
-def _bordered(
+def _reduce_field_of_view(
     rng: np.random.Generator, image: Float32, spec: InputSpec, share: float
 ) -> tuple[Float32, tuple[float, float, float, float]]:
-    """Now and then a field of view that ends early: beyond it the image is as dark as outside of a slice.
+    """Randomly reduce the field of view; pixels outside are as dark as outside of a slice.
 
     Args:
-        rng: draws whether and where.
+        rng: random generator.
         image: (C, H, W).
-        spec: of the network.
-        share: of the height and width that may go at each side.
+        spec: input of the network.
+        share: largest share of height or width removed on each side.
 
     Returns:
-        The image, and the x and y in pixels between which it still shows something (x0, y0, x1, y1).
+        The image, and its visible pixels (x0, y0, x1, y1).
     """
     height, width = spec.height, spec.width
     x0, y0, x1, y1 = 0.0, 0.0, float(width), float(height)
@@ -187,21 +186,21 @@ def _bordered(
         x1, y1 = width * (1.0 - cut_off[2]), height * (1.0 - cut_off[3])
         shown = np.zeros((height, width), dtype=bool)
         shown[int(y0) : int(y1), int(x0) : int(x1)] = True
-        image = np.where(shown, image, _nothing(spec))
+        image = np.where(shown, image, _empty_input(spec))
     return image, (x0, y0, x1, y1)
 
 
-def _with_metal(
+def _add_metal_artefact(
     rng: np.random.Generator, image: Float32, beside: FloatArray, ahead: tuple[float, float], spec: InputSpec
 ) -> Float32:
-    """Now and then the signal void of a screw or plate in front of the canal, bright at its rim.
+    """Randomly add the signal void of a screw or plate in front of the canal, with a bright rim.
 
     Args:
-        rng: draws whether and where.
+        rng: random generator.
         image: (C, H, W).
-        beside: pixel (2,) that the void lies in front of.
-        ahead: unit vector to the front, in pixels.
-        spec: of the network.
+        beside: pixel (2,) behind the void.
+        ahead: unit vector to the anterior, in pixels.
+        spec: input of the network.
     """
     if rng.random() >= _METAL_SHARE:
         return image
@@ -214,24 +213,24 @@ def _with_metal(
     rim = np.exp(-0.5 * ((radius - 1.1) / 0.12) ** 2) * (
         np.sin(np.arctan2(y - y0, x - x0) + rng.uniform(0, 6.28)) > 0.3
     )
-    dark = _nothing(spec)
+    dark = _empty_input(spec)
     return np.asarray(image + rng.uniform(0.5, 2.0) * rim - edge * (image - dark), dtype=np.float32)
 
 
-def _nothing(spec: InputSpec) -> Float32:
-    """What a network sees where an image shows nothing, float32 (C, 1, 1)."""
+def _empty_input(spec: InputSpec) -> Float32:
+    """Network input of an empty image, float32 (C, 1, 1)."""
     value = -np.asarray(spec.mean, dtype=np.float32) / np.asarray(spec.std, dtype=np.float32)
     return np.asarray(value[:, None, None])
 
 
-def _within(xy: FloatArray, field: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
-    """Which pixels (K, 2) lie in a field of view as `_bordered` gives it."""
+def _inside_field(xy: FloatArray, field: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
+    """Which pixels (K, 2) lie within a field of view from `_reduce_field_of_view`."""
     low, high = np.array(field[:2]), np.array(field[2:])
     return np.asarray(((xy >= low) & (xy < high)).all(axis=1))
 
 
 class LevelSamples:
-    """Sagittal slices with the heatmaps of six disc levels; one in eight shows no cervical spine."""
+    """Sagittal slices with heatmaps of six disc levels; one in eight shows no cervical spine."""
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
@@ -242,7 +241,7 @@ class LevelSamples:
         empty = np.zeros((6, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
         kind = rng.random()
         if kind < 0.04:
-            return _not_a_spine(rng, spec), empty
+            return _noise_image(rng, spec), empty
         study = self.store.draw(rng)
         number = int(rng.integers(len(study.sagittal)))
         pose, image = study.sagittal_poses[number], study.sagittal[number]
@@ -251,7 +250,7 @@ class LevelSamples:
         zoom = 1.0 + rng.uniform(-1, 1) * self.jitter.zoom
         amplitude = np.exp(-0.5 * (study.mid_plane_distance[number] / MID_PLANE_SIGMA_MM) ** 2)
         if kind < 0.12:
-            # Vertebrae of lumbar size, or a spine that does not lie as spines lie: not cervical.
+            # Negative examples: vertebrae of lumbar size, or a rotated spine.
             lumbar = rng.random() < 0.6
             zoom = rng.uniform(1.7, 2.6) if lumbar else zoom
             turn = turn if lumbar else rng.choice([90.0, 180.0, 270.0])
@@ -260,17 +259,17 @@ class LevelSamples:
         window = _jittered_window(rng, [image], affine, spec)
         xy = patient_to_region(affine, pose, study.level_points)
         region = augment_intensity(rng, sample_region([image], affine, spec, window), spec)
-        region = _with_metal(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
-        region, field = _bordered(rng, region, spec, 0.35)
-        # A level that the image does not reach has no place in it.
-        amplitude = np.where(_within(xy, field), amplitude, 0.0)
+        region = _add_metal_artefact(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
+        region, field = _reduce_field_of_view(rng, region, spec, 0.35)
+        # Levels outside of the field of view have an empty heatmap.
+        amplitude = np.where(_inside_field(xy, field), amplitude, 0.0)
         return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
             xy, amplitude, size, self.stride
         )
 
 
 class CordSamples:
-    """Axial slices around the cord with the heatmaps of its four points; one in ten shows no cord."""
+    """Axial slices around the cord with heatmaps of its four points; one in ten shows no cord."""
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
@@ -281,7 +280,7 @@ class CordSamples:
         empty = np.zeros((4, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
         kind = rng.random()
         if kind < 0.03:
-            return _not_a_spine(rng, spec), empty
+            return _noise_image(rng, spec), empty
         study = self.store.draw(rng)
         number = int(rng.integers(len(study.axial)))
         pose, image, points = study.axial_poses[number], study.axial[number], study.cord_points[number]
@@ -298,9 +297,9 @@ class CordSamples:
             rng, sample_region([image], affine, spec, _jittered_window(rng, [image], affine, spec)), spec
         )
         xy = patient_to_region(affine, pose, points)
-        region = _with_metal(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
-        region, field = _bordered(rng, region, spec, 0.3)
-        complete = bool(_within(xy, field).all())
+        region = _add_metal_artefact(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
+        region, field = _reduce_field_of_view(rng, region, spec, 0.3)
+        complete = bool(_inside_field(xy, field).all())
         amplitude = np.full(4, float(complete))
         return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
             xy, amplitude, size, self.stride
@@ -308,15 +307,15 @@ class CordSamples:
 
 
 class GraderSamples:
-    """Regions around a level in the sagittal slices that its input asks for, with the level's Kang grade.
+    """Regions around a level in sagittal slices, with the level's Kang grade.
 
-    One in eight is of the class after the grades, "other": nothing that could be graded.
+    One in eight belongs to the class "other", after the grades: nothing that can be graded.
     """
 
     def __init__(self, store: StudyStore, spec: InputSpec) -> None:
         self.store, self.spec = store, spec
         self.jitter = AugmentationRange(shift=3.0, angle=12.0, zoom=0.10)
-        # Grades are drawn as often as one another, whatever the studies' own shares are.
+        # Grades are drawn uniformly, whatever their frequency in the studies.
         self._by_grade: list[list[tuple[int, int]]] = [[] for _ in range(GRADE_COUNT)]
         for number, path in enumerate(store.paths):
             for level, grade in enumerate(load_grades(path)):
@@ -352,19 +351,19 @@ class GraderSamples:
             rng, sample_region(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec
         )
         at = patient_to_region(affine, study.sagittal_poses[nearest], centre)
-        region = _with_metal(rng, region, at, (-1.0, 0.0), spec)
-        return _bordered(rng, region, spec, 0.12)[0].astype(np.float32)
+        region = _add_metal_artefact(rng, region, at, (-1.0, 0.0), spec)
+        return _reduce_field_of_view(rng, region, spec, 0.12)[0].astype(np.float32)
 
     def _other(self, rng: np.random.Generator) -> Float32:
-        """What is no cervical level in T2: noise, another place, another size, turned, another contrast."""
+        """Example of "other": noise, another location or size, a turned region, or another contrast."""
         spec, kind = self.spec, int(rng.integers(6))
         if kind == 0:
-            return _not_a_spine(rng, spec)
+            return _noise_image(rng, spec)
         study = self.store.draw(rng)
         level = int(rng.integers(len(study.grades)))
         centre, turn, zoom = study.level_points[level], rng.uniform(-1, 1) * self.jitter.angle, 1.0
         if kind == 1:
-            # Far in front of the spine or behind it, where no disc lies.
+            # Far anterior or posterior of the spine.
             away = rng.choice([-1.0, 1.0]) * rng.uniform(28.0, 45.0)
             centre = centre + np.array([0.0, away, rng.uniform(-20.0, 20.0)])
         elif kind == 2:
@@ -374,7 +373,7 @@ class GraderSamples:
         elif kind == 4:
             return self._axial(rng, study)
         region = self._region(rng, study, centre, turn, zoom)
-        # Bright where T2 is dark: another weighting, or an inverted image.
+        # Inverted contrast, like another weighting.
         return -region if kind == 5 else region
 
     def _axial(self, rng: np.random.Generator, study: RenderedStudy) -> Float32:

@@ -1,4 +1,4 @@
-"""Which studies a stage learns from and is judged by: rendered when first asked for."""
+"""Training and validation sets of a stage, rendered on first use."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from pathlib import Path
 
 from stenosis_trt.bench.phantom.study import PhantomSource
 from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
-from stenosis_trt.export.training.recipe import (
-    TRAINING_SEED,
-    VALIDATION_SEED,
-    Recipe,
-    TrainingStage,
-)
+from stenosis_trt.export.training.recipe import TRAINING_SEED, VALIDATION_SEED, Recipe, TrainingStage
 from stenosis_trt.export.training.rendering import RenderedStudySet, render_set
 from stenosis_trt.export.training.samples import StudyStore
 
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Where studies are rendered to, and what they are made from.
+    """Folder of rendered studies, and the volumes they are made from.
 
-    `volumes` is the folder of the subjects' volumes; None where only phantoms are asked for.
+    `volumes` is the folder of the subjects' volumes; None if only phantoms are used.
     """
 
     work: Path
@@ -30,24 +25,24 @@ class StudyFolder:
     workers: int
 
     def phantoms(self, seed: int, count: int) -> list[Path]:
-        """The first phantoms of a set."""
-        return self._rendered(RenderedStudySet("phantom", PhantomSource(), seed), count)
+        """The first `count` phantoms of a seed."""
+        return self._render_missing(RenderedStudySet("phantom", PhantomSource(), seed), count)
 
     def anatomies(self, subject: str, seed: int, count: int) -> list[Path]:
-        """The first studies of a set made from one subject.
+        """The first `count` studies of a seed made from one subject.
 
         Raises:
             ValueError: there is no folder of volumes.
-            OSError: the subject's volume is not in it.
+            OSError: the subject's volume is missing.
         """
         if count == 0:
             return []
         if self.volumes is None:
             raise ValueError("The recipe needs real volumes. Give --volumes.")
         source = SemisyntheticSource((subject,), self.volumes, self.work / "straight")
-        return self._rendered(RenderedStudySet(subject, source, seed), count)
+        return self._render_missing(RenderedStudySet(subject, source, seed), count)
 
-    def _rendered(self, studies: RenderedStudySet, count: int) -> list[Path]:
+    def _render_missing(self, studies: RenderedStudySet, count: int) -> list[Path]:
         folder = self.work / "rendered"
         paths = [studies.path(folder, index) for index in range(count)]
         missing = [index for index, path in enumerate(paths) if not path.exists()]
@@ -59,10 +54,10 @@ class StudyFolder:
 def training_set(
     folder: StudyFolder, recipe: Recipe, stage: TrainingStage, network: str, left_out: str | None
 ) -> StudyStore:
-    """What a network learns from in a stage, without the subject that is left out."""
+    """Training studies of a network in a stage, without the left-out subject."""
     count = stage.phantoms if network == "grader" else stage.keypoint_phantoms
     paths = folder.phantoms(TRAINING_SEED, count)
-    for subject, studies in _counts(recipe, stage.anatomies, left_out):
+    for subject, studies in _study_counts(recipe, stage.anatomies, left_out):
         paths += folder.anatomies(subject, TRAINING_SEED, studies)
     return StudyStore(paths)
 
@@ -70,8 +65,7 @@ def training_set(
 def validation_set(
     folder: StudyFolder, recipe: Recipe, stage: TrainingStage, left_out: str | None
 ) -> StudyStore:
-    """What judges a network in training: other studies of the same kinds. The subject that is left out has
-    no say in it, so that its figures are those of a network that never saw it."""
+    """Validation studies of a stage. The left-out subject is excluded, so that it affects no choice."""
     paths = folder.phantoms(VALIDATION_SEED, recipe.validation_phantoms)
     if stage.anatomies:
         for subject in recipe.subjects:
@@ -80,7 +74,7 @@ def validation_set(
     return StudyStore(paths)
 
 
-def _counts(recipe: Recipe, anatomies: int, left_out: str | None) -> Iterator[tuple[str, int]]:
+def _study_counts(recipe: Recipe, anatomies: int, left_out: str | None) -> Iterator[tuple[str, int]]:
     for subject in recipe.subjects:
         if subject != left_out:
             yield subject, anatomies

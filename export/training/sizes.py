@@ -1,10 +1,10 @@
-"""Sizes of networks and inputs, compared: how well each does for what it costs.
+"""Comparison of network and input sizes: accuracy against cost.
 
     python -m stenosis_trt.export.training.sizes --work W --volumes ../shared/data/volumes --out sizes.json
 
-Each candidate is trained alike for a few hundred steps, without the subject that then judges it, on the
-studies that the recipe has rendered. That is too short for the best figures and enough to tell candidates
-apart; the keypoint networks begin from nothing, the graders from what `--start` gives.
+Each candidate is trained for a few hundred steps on the rendered studies of the recipe, and evaluated on the
+left-out subject. That is too short for the best figures, but enough to rank candidates. Keypoint networks
+start from random weights, graders from those of `--start`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
@@ -34,7 +33,7 @@ from stenosis_trt.export.training.recipe import (
     REFERENCE_RECIPE,
     VALIDATION_SEED,
 )
-from stenosis_trt.export.training.samples import StudyStore
+from stenosis_trt.export.training.samples import Float32, StudyStore
 from stenosis_trt.export.training.sets import StudyFolder, training_set
 from stenosis_trt.export.training.tasks import (
     SPECIFICATIONS,
@@ -47,12 +46,10 @@ from stenosis_trt.export.training.tasks import (
 
 _RUNS = 20
 
-Float32 = npt.NDArray[np.floating]
-
 
 @dataclass(frozen=True)
 class NetworkCandidate:
-    """One network on one input. `stride` and `decoder` are the keypoint networks'."""
+    """A network and its input. `stride` and `decoder` apply to keypoint networks."""
 
     model: str
     name: str
@@ -61,16 +58,16 @@ class NetworkCandidate:
     decoder: int = 64
 
 
-def _sized(spec: InputSpec, size: int, spacing_mm: float) -> InputSpec:
+def _with_size(spec: InputSpec, size: int, spacing_mm: float) -> InputSpec:
     return replace(spec, height=size, width=size, spacing_mm=spacing_mm)
 
 
 CANDIDATES = (
     NetworkCandidate("levels", "256² at 1 mm", LEVELS_INPUT, 4),
-    NetworkCandidate("levels", "192² at 1.33 mm", _sized(LEVELS_INPUT, 192, 4 / 3), 4),
+    NetworkCandidate("levels", "192² at 1.33 mm", _with_size(LEVELS_INPUT, 192, 4 / 3), 4),
     NetworkCandidate("levels", "256² at 1 mm, half the decoder", LEVELS_INPUT, 4, 32),
     NetworkCandidate("cord", "128² at 0.5 mm", CORD_INPUT, 2),
-    NetworkCandidate("cord", "96² at 0.67 mm", _sized(CORD_INPUT, 96, 2 / 3), 2),
+    NetworkCandidate("cord", "96² at 0.67 mm", _with_size(CORD_INPUT, 96, 2 / 3), 2),
     NetworkCandidate("cord", "128² at 0.5 mm, stride 4", CORD_INPUT, 4),
     NetworkCandidate("grader", "one slice", GRADER_INPUT),
     NetworkCandidate(
@@ -81,7 +78,7 @@ CANDIDATES = (
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """What came of a candidate; `milliseconds` are of one input on one thread of ONNX Runtime."""
+    """Cost and figures of a candidate; `milliseconds` for one input on one thread of ONNX Runtime."""
 
     model: str
     name: str
@@ -102,11 +99,11 @@ class CandidateTraining:
     """How candidates are trained.
 
     Attributes:
-        steps: how long.
-        folder: where studies are rendered.
-        left_out: who judges.
-        start: a grader's .safetensors to begin with.
-        bfloat16: let keypoint networks learn with bfloat16 arithmetic on a CPU.
+        steps: number of steps.
+        folder: rendered studies.
+        left_out: subject to evaluate on.
+        start: initial weights of graders.
+        bfloat16: train keypoint networks with bfloat16 on a CPU.
     """
 
     steps: int
@@ -117,7 +114,7 @@ class CandidateTraining:
 
 
 def train_candidate(candidate: NetworkCandidate, trial: CandidateTraining, place: Path) -> CandidateResult:
-    """Train a candidate without a subject, and judge it by that one; `place` gets checkpoint and log."""
+    """Train a candidate without the left-out subject and evaluate it; `place` gets checkpoint and log."""
     folder, steps = trial.folder, trial.steps
     training = training_set(folder, REFERENCE_RECIPE, REFERENCE_RECIPE.mixed, candidate.model, trial.left_out)
     judging = StudyStore(
@@ -160,7 +157,7 @@ def train_candidate(candidate: NetworkCandidate, trial: CandidateTraining, place
 
 
 def _milliseconds(model: bytes, example: Float32) -> float:
-    """Median of some runs of one input on one thread."""
+    """Median time of one input on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -173,20 +170,20 @@ def _milliseconds(model: bytes, example: Float32) -> float:
 
 
 def main() -> None:
-    """Try all candidates, or those of one model, and write what came of them."""
+    """Train all candidates, or those of one model, and write their results."""
     parser = argparse.ArgumentParser(description="Compare sizes of networks and inputs.")
     parser.add_argument("--work", type=Path, required=True, help="the recipe's work folder")
     parser.add_argument("--volumes", type=Path, required=True, help="folder with one folder a subject")
     parser.add_argument(
-        "--left-out", default="errsm_30", choices=REFERENCE_RECIPE.subjects, help="who judges"
+        "--left-out", default="errsm_30", choices=REFERENCE_RECIPE.subjects, help="subject to evaluate on"
     )
-    parser.add_argument("--model", choices=("levels", "cord", "grader"), help="its candidates alone")
-    parser.add_argument("--start", type=Path, help="grader's .safetensors to begin with")
+    parser.add_argument("--model", choices=("levels", "cord", "grader"), help="train only its candidates")
+    parser.add_argument("--start", type=Path, help="initial weights of graders, .safetensors")
     parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--bfloat16", action="store_true", help="as the recipe's")
+    parser.add_argument("--bfloat16", action="store_true", help="see stenosis_trt.export.training.train")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
-        "--out", type=Path, required=True, help="JSON; candidates that it holds are not tried again"
+        "--out", type=Path, required=True, help="JSON file; candidates it contains are skipped"
     )
     arguments = parser.parse_args()
     folder = StudyFolder(arguments.work, arguments.volumes, arguments.workers)

@@ -1,4 +1,4 @@
-"""The three networks with what they learn from, their losses and what judges them."""
+"""Training tasks of the three networks: samples, losses and validation."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from stenosis_trt.export.training.validation import GraderValidation, KeypointVa
 
 _SHORT_RUN_MOMENTUM = 0.05
 _POINT_WEIGHT = 30.0
-"""How much more a pixel at a heatmap's peak counts than one far away; points cover little of the image."""
+"""Additional weight of pixels at a heatmap's peak, because points cover little of the image."""
 
 NETWORKS = ("levels", "cord", "grader")
-_JUDGED_BY = {"levels": "p95_mm", "cord": "ratio_error", "grader": "kappa"}
+_SELECTION_METRICS = {"levels": "p95_mm", "cord": "ratio_error", "grader": "kappa"}
 SPECIFICATIONS: dict[str, tuple[InputSpec, OutputSpec]] = {
     "levels": (LEVELS_INPUT, OutputSpec("heatmaps", LEVEL_NAMES, LEVELS_STRIDE, MINIMUM_PEAK)),
     "cord": (CORD_INPUT, OutputSpec("heatmaps", CORD_NAMES, CORD_STRIDE, MINIMUM_PEAK)),
@@ -43,15 +43,15 @@ SPECIFICATIONS: dict[str, tuple[InputSpec, OutputSpec]] = {
 
 
 def heatmap_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy against soft targets, weighted towards the points; lowest where they agree."""
+    """Binary cross entropy with soft targets, weighted towards the points."""
     weight = 1.0 + _POINT_WEIGHT * target
     return nn.functional.binary_cross_entropy_with_logits(logits, target, weight=weight)
 
 
 def grade_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross entropy, plus the squared error of the expected grade: a far miss costs more than a near one.
+    """Cross entropy plus the squared error of the expected grade, so that far misses cost more.
 
-    The class after the grades, "other", has no place among them and counts in the cross entropy alone.
+    The class "other" has no rank and only counts in the cross entropy.
     """
     grades = torch.arange(GRADE_COUNT, device=logits.device, dtype=logits.dtype)
     expected = (logits[:, :GRADE_COUNT].softmax(dim=1) * grades).sum(dim=1)
@@ -61,12 +61,12 @@ def grade_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def make_network(name: str) -> nn.Module:
-    """The network of that name with initial weights."""
+    """Network by name, with initial weights."""
     if name == "grader":
         network = EfficientNetB5(len(GRADE_NAMES), dropout=0.2, stochastic_depth=0.05)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                # A thousand steps are too few for statistics that follow with a hundredth a step.
+                # A momentum of 0.01 is too slow for a thousand steps.
                 module.momentum = _SHORT_RUN_MOMENTUM
         return network
     source, result = SPECIFICATIONS[name]
@@ -74,7 +74,7 @@ def make_network(name: str) -> nn.Module:
 
 
 def make_source(name: str, store: StudyStore, source: InputSpec, stride: int) -> SampleSource:
-    """What a network of that name learns from, on an input and with a stride of its heatmaps."""
+    """Samples for a network by name, for an input specification and a stride of the heatmaps."""
     if name == "grader":
         return GraderSamples(store, source)
     return (LevelSamples if name == "levels" else CordSamples)(store, source, stride)
@@ -83,7 +83,7 @@ def make_source(name: str, store: StudyStore, source: InputSpec, stride: int) ->
 def make_validation(
     name: str, store: StudyStore, source: InputSpec, stride: int
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """What judges a network of that name; arguments as in `make_source`."""
+    """Validation of a network by name; arguments as in `make_source`."""
     if name == "grader":
         return GraderValidation(store, source)
     return KeypointValidation(store, source, stride)
@@ -91,10 +91,9 @@ def make_validation(
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How one network is trained: its schedule, where its weights come from, and from where on as INT8.
+    """Schedule, initial weights and arithmetic of one network's training.
 
-    `bfloat16` is asked of the keypoint networks alone: depthwise convolutions, of which EfficientNet is
-    made, are slower in it.
+    `bfloat16` only affects keypoint networks: EfficientNet's depthwise convolutions are slower with it.
     """
 
     schedule: TrainingSchedule
@@ -106,7 +105,7 @@ class TrainingOptions:
 def make_task(
     name: str, course: TrainingOptions, training: StudyStore, validation: StudyStore
 ) -> TrainingTask:
-    """The network of that name with its samples, loss and validation."""
+    """Training task of a network by name."""
     source, result = SPECIFICATIONS[name]
     return TrainingTask(
         name=name,
@@ -115,7 +114,7 @@ def make_task(
         loss=grade_loss if name == "grader" else heatmap_loss,
         validate=make_validation(name, validation, source, result.stride),
         schedule=course.schedule,
-        selection_metric=_JUDGED_BY[name],
+        selection_metric=_SELECTION_METRICS[name],
         higher_is_better=name == "grader",
         initial_weights=course.initial_weights,
         quantise_from_step=course.quantise_from_step,

@@ -1,16 +1,16 @@
-"""Make the reference pack: phantoms and real anatomies, three networks, subjects left out, a pack.
+"""Training of the reference pack: three networks, cross-validation over subjects, and the pack.
 
     python -m stenosis_trt.export.training.train --work W --volumes ../shared/data/volumes --folds
     python -m stenosis_trt.export.training.train --work W --volumes ../shared/data/volumes --out PACK
 
-First all networks learn from phantoms alone; then from studies whose anatomy is real and whose stenoses are
-made, with phantoms among them. `--folds` does the second part once without each subject and judges what
-comes out on that subject (W/folds.json); `--out` does it with all subjects and writes the pack, whose
-temperature and figures are those of the folds.
+All networks are first trained on phantoms alone, then on a mix of phantoms and studies with real anatomy and
+simulated stenoses. `--folds` runs the second stage once without each subject and evaluates on that subject
+(W/folds.json); `--out` runs it with all subjects and writes the pack, with the temperature and figures of the
+folds.
 
-Every step is seeded and goes on where it was when the command is given again. `--only levels` (or `cord`,
-`grader`) does one network; `--short` runs the whole path in minutes, to test it. What was trained is left
-in the work folder as `levels.safetensors` and so on, for `stenosis-trt export`.
+Every step is seeded and resumes when the command is repeated. `--only levels` (or `cord`, `grader`) trains
+one network; `--short` runs the whole recipe in minutes for tests. Trained weights stay in the work folder as
+`levels.safetensors` etc., for `stenosis-trt export`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ import torch
 from torch import nn
 
 from stenosis_trt.export.checkpoints.files import write_checkpoint
-from stenosis_trt.export.models.confidence import TemperatureScaled
-from stenosis_trt.export.training.beginning import weights_record
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.training.curves import plot_curves
 from stenosis_trt.export.training.folds import (
     FoldResult,
@@ -36,6 +35,7 @@ from stenosis_trt.export.training.folds import (
     fold_figures,
     write_figures,
 )
+from stenosis_trt.export.training.initial_weights import weights_record
 from stenosis_trt.export.training.loops import TrainingTask, train
 from stenosis_trt.export.training.packing import build_pack
 from stenosis_trt.export.training.recipe import REFERENCE_RECIPE, SHORT_RECIPE, Recipe, TrainingStage
@@ -45,17 +45,17 @@ from stenosis_trt.export.training.tasks import NETWORKS, TrainingOptions, make_t
 
 @dataclass(frozen=True)
 class RecipeRun:
-    """What every part of the recipe needs to know.
+    """Options shared by all parts of the recipe.
 
     Attributes:
         recipe: see `Recipe`.
-        folder: where studies are rendered, and the volumes.
-        device: mixed precision on a GPU; on a CPU float32, or what `bfloat16` says.
-        seed: initial weights and order of samples.
+        folder: rendered studies and volumes.
+        device: a GPU trains with mixed precision, a CPU in float32 or as `bfloat16` says.
+        seed: of initial weights and the order of samples.
         only: networks to train.
-        start: folder of `<network>.safetensors` to begin the second part with, instead of the first part.
-        int8_share: share of the second part, at its end, that is trained as INT8; 0 for none.
-        bfloat16: let keypoint networks learn with bfloat16 arithmetic on a CPU.
+        start: folder of `<network>.safetensors` that replace the first stage.
+        int8_share: share of the second stage, at its end, with simulated INT8; 0 for none.
+        bfloat16: train keypoint networks with bfloat16 on a CPU.
     """
 
     recipe: Recipe
@@ -70,12 +70,12 @@ class RecipeRun:
     def train_network(
         self, name: str, stage: TrainingStage, place: Path, left_out: str | None
     ) -> tuple[nn.Module, TrainingTask]:
-        """Train one network in one stage, or what is left of that."""
+        """Train one network in one stage, or resume that."""
         schedule = replace(stage.schedule(name), seed=self.seed)
         last = stage is self.recipe.mixed
         quantise_from = int(schedule.steps * (1.0 - self.int8_share)) if last and self.int8_share else None
         start = self.initial_weights(name) if last else None
-        # Seeded before the network is made, so that its initial weights are the same every time.
+        # Seeded before the network is created, so that its initial weights are reproducible.
         torch.manual_seed(self.seed)
         task = make_task(
             name,
@@ -83,14 +83,14 @@ class RecipeRun:
             training_set(self.folder, self.recipe, stage, name, left_out),
             validation_set(self.folder, self.recipe, stage, left_out),
         )
-        # On a CPU drawing samples and learning from them share the cores.
+        # On a CPU, sampling and training share the cores.
         workers = self.folder.workers
         network = train(task, place, self.device, workers if self.device.type == "cuda" else workers - 1)
         write_checkpoint(place / f"{name}.safetensors", network)
         return network, task
 
     def initial_weights(self, name: str) -> Path:
-        """The file with the weights of `name` that the second part begins with; trained if need be."""
+        """Weights file with which the second stage of `name` starts; trained if necessary."""
         place = self.start or self.folder.work / "phantoms_only"
         path = place / f"{name}.safetensors"
         if self.start is None and not path.exists():
@@ -98,7 +98,7 @@ class RecipeRun:
         return path
 
     def train_mixed(self, left_out: str | None) -> tuple[dict[str, nn.Module], dict[str, TrainingTask], Path]:
-        """The second part, without a subject or with all."""
+        """Run the second stage, without one subject or with all."""
         place = self.folder.work / (f"without_{left_out}" if left_out else "all")
         networks, tasks = {}, {}
         for name in self.only:
@@ -106,7 +106,7 @@ class RecipeRun:
         return networks, tasks, place
 
     def evaluate_fold(self, subject: str) -> FoldResult:
-        """Train without a subject and judge by it."""
+        """Train without a subject and evaluate on it."""
         networks, tasks, place = self.train_mixed(subject)
         pack = build_pack(networks, tasks, place / "pack", self.recipe, {"left_out": subject})
         held_out = self.folder.work / "held_out" / subject
@@ -114,7 +114,7 @@ class RecipeRun:
 
     @property
     def hardware(self) -> str:
-        """The machine, for the card."""
+        """Device and arithmetic, for the model card."""
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
             return f"{name}, mixed precision, PyTorch {torch.__version__}"
@@ -123,44 +123,44 @@ class RecipeRun:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The recipe's options."""
+    """Parser of the command line."""
     parser = argparse.ArgumentParser(description="Train the reference pack.")
     parser.add_argument("--work", type=Path, required=True, help="renderings, checkpoints and logs")
     parser.add_argument("--volumes", type=Path, help="folder with one folder a subject")
-    parser.add_argument("--folds", action="store_true", help="leave each subject out once, and judge by it")
+    parser.add_argument("--folds", action="store_true", help="train without each subject and evaluate on it")
     parser.add_argument("--left-out", action="append", help="only these folds; repeatable")
     parser.add_argument("--out", type=Path, help="train with all subjects and write the pack here")
     parser.add_argument("--only", choices=NETWORKS, help="train one network and stop")
     parser.add_argument(
-        "--start", type=Path, help="folder of .safetensors to begin with, instead of phantoms"
+        "--start", type=Path, help="folder of initial weights, .safetensors, instead of phantom training"
     )
     parser.add_argument(
-        "--as-int8", type=float, default=0.0, metavar="SHARE", help="train this share of the steps as INT8"
+        "--as-int8", type=float, default=0.0, metavar="SHARE", help="simulate INT8 in this share of the steps"
     )
     parser.add_argument(
         "--bfloat16",
         action="store_true",
-        help="keypoint networks learn with bfloat16 on a CPU: twice as fast where it multiplies it (AMX)",
+        help="train keypoint networks in bfloat16 on a CPU; twice as fast with AMX",
     )
     parser.add_argument("--seed", type=int, default=0, help="initial weights and order of samples")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that render and draw samples"
     )
-    parser.add_argument("--short", action="store_true", help="the whole path in minutes, to test it")
+    parser.add_argument("--short", action="store_true", help="run the whole recipe in minutes, for tests")
     return parser
 
 
 def read_fold_figures(path: Path) -> dict[str, Any]:
-    """What the folds found, and nothing where they were not run."""
+    """Figures of the folds; {} if `--folds` was not run."""
     if not path.exists():
-        print(f"{path} is not there: the pack gets no temperature and no figures. Run --folds first.")
+        print(f"There is no {path}: the pack gets no temperature and no figures. Run --folds first.")
         return {}
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
 def main() -> None:
-    """Run the recipe, or what is left of it."""
+    """Run or resume the recipe."""
     arguments = command_line().parse_args()
     run = RecipeRun(
         recipe=SHORT_RECIPE if arguments.short else REFERENCE_RECIPE,
@@ -175,9 +175,9 @@ def main() -> None:
     if arguments.volumes is None:
         sys.exit("The recipe needs real volumes. Give --volumes.")
     if unknown := set(arguments.left_out or ()) - set(run.recipe.subjects):
-        sys.exit(f"{min(unknown)} is not learnt from. Leave out one of {', '.join(run.recipe.subjects)}.")
+        sys.exit(f"{min(unknown)} is no training subject. Leave out one of {', '.join(run.recipe.subjects)}.")
     if arguments.folds and arguments.only:
-        sys.exit("A fold is judged with all three networks. Leave out --only, or --folds.")
+        sys.exit("A fold is evaluated with all three networks. Leave out --only, or --folds.")
     arguments.work.mkdir(parents=True, exist_ok=True)
     found = arguments.work / "folds.json"
     if arguments.folds:
@@ -191,11 +191,13 @@ def main() -> None:
         run.train_mixed(None)
     if arguments.out and not arguments.only:
         known = read_fold_figures(found)
-        # Before the training: a start that is gone is to be said at once.
+        # Before the training, so that a missing file is reported at once.
         try:
             begun_with = [weights_record(run.initial_weights(name)) for name in NETWORKS]
         except OSError as error:
-            sys.exit(f"{error.filename} cannot be read ({error.strerror}). The card names what --start held.")
+            sys.exit(
+                f"{error.filename} cannot be read ({error.strerror}). The model card names the --start files."
+            )
         networks, tasks, _ = run.train_mixed(None)
         temperature = known["calibration"]["temperature"] if known else 1.0
         if temperature != 1.0:

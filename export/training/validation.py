@@ -1,4 +1,4 @@
-"""How a network in training is judged: on rendered studies it does not learn from, without augmentation."""
+"""Validation during training: rendered studies that are not trained on, without augmentation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from torch import nn
 from stenosis_trt.bench.accuracy.agreement import GRADE_COUNT, quadratic_kappa
 from stenosis_trt.engine.packs.crop import channel_slices, heatmap_to_input, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.export.training.rendering import RenderedStudy
+from stenosis_trt.export.training.rendering import FloatArray, RenderedStudy
 from stenosis_trt.export.training.samples import StudyStore, patient_to_region, sample_region
 from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, region_window
 
 Float32 = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[np.float64]
 
 _BATCH = 16
 _VISIBLE_MM = 3.0
-"""A level is looked for on slices no farther than this from its mid-plane."""
+"""Largest distance of a slice from a level's mid-plane at which the level is evaluated."""
 
 
-def _region(images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec) -> Float32:
+def _sample(images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec) -> Float32:
     sources = [RegionSource(image) for image in images]
     window = region_window(sources, affine, (spec.height, spec.width), spec.window_percentiles)
     return sample_region(images, affine, spec, window)
@@ -40,18 +39,18 @@ def _predict(network: nn.Module, inputs: Sequence[Float32]) -> npt.NDArray[np.fl
     return np.concatenate(outputs)
 
 
-def _studies(store: StudyStore) -> Iterator[RenderedStudy]:
+def _iterate_studies(store: StudyStore) -> Iterator[RenderedStudy]:
     return (store[number] for number in range(len(store)))
 
 
 class KeypointValidation:
-    """Distances between decoded and true points, in mm in the image plane."""
+    """Distances in mm between predicted and true points in the image plane."""
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.spec, self.stride = spec, stride
         self.inputs: list[Float32] = []
         self.points: list[FloatArray] = []
-        for study in _studies(store):
+        for study in _iterate_studies(store):
             if spec.plane == "sagittal":
                 self._add_sagittal(study)
             else:
@@ -63,13 +62,13 @@ class KeypointValidation:
         affine = slice_roi(pose, pose.centre, self.spec)
         near = study.mid_plane_distance[middle] <= _VISIBLE_MM
         xy = patient_to_region(affine, pose, study.level_points)
-        self.inputs.append(_region([study.sagittal[middle]], affine, self.spec))
+        self.inputs.append(_sample([study.sagittal[middle]], affine, self.spec))
         self.points.append(np.where(near[:, None], xy, np.nan))
 
     def _add_axial(self, study: RenderedStudy) -> None:
         for image, pose, points in zip(study.axial[:4], study.axial_poses, study.cord_points, strict=False):
             affine = slice_roi(pose, points.mean(axis=0), self.spec)
-            self.inputs.append(_region([image], affine, self.spec))
+            self.inputs.append(_sample([image], affine, self.spec))
             self.points.append(patient_to_region(affine, pose, points))
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
@@ -88,7 +87,7 @@ class KeypointValidation:
         return figures
 
     def _ratio_error(self, found: FloatArray) -> float:
-        """Mean absolute error of AP ÷ transverse; the in-plane spacing of the region cancels."""
+        """Mean absolute error of AP ÷ transverse diameter; independent of the pixel spacing."""
 
         def ratio(points: FloatArray) -> FloatArray:
             ap = np.linalg.norm(points[:, 0] - points[:, 1], axis=-1)
@@ -98,21 +97,21 @@ class KeypointValidation:
 
 
 class GraderValidation:
-    """Accuracy and quadratic kappa over every level."""
+    """Accuracy and quadratic kappa over all levels."""
 
     def __init__(self, store: StudyStore, spec: InputSpec) -> None:
         self.inputs: list[Float32] = []
         self.grades: list[int] = []
-        for study in _studies(store):
+        for study in _iterate_studies(store):
             for level, grade in enumerate(study.grades):
                 nearest = int(np.argmin(study.mid_plane_distance[:, level]))
                 slices = channel_slices(nearest, len(study.sagittal), spec)
                 affine = slice_roi(study.sagittal_poses[nearest], study.level_points[level], spec)
-                self.inputs.append(_region([study.sagittal[k] for k in slices], affine, spec))
+                self.inputs.append(_sample([study.sagittal[k] for k in slices], affine, spec))
                 self.grades.append(int(grade))
 
     def logits(self, network: nn.Module) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """Logits float64 (levels, classes) of every level, and its grade."""
+        """Logits float64 (levels, classes) and the true grade of every level."""
         return _predict(network, self.inputs).astype(np.float64), np.array(self.grades, dtype=np.int64)
 
     def __call__(self, network: nn.Module) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Checkpoints as people save them: wrapped, prefixed, half, pickled; and what is said of misfits."""
+"""Checkpoints in common forms: wrapped, prefixed, half precision, pickled; and error messages."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 from stenosis_trt.export.checkpoints.efficientnet_names import library_names
 from stenosis_trt.export.checkpoints.files import CheckpointError, read_checkpoint
 from stenosis_trt.export.checkpoints.networks import load_network
-from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.spec_file import CheckpointDeclaration, ModelDeclaration, read_spec, reference_spec
 
 State = dict[str, torch.Tensor]
@@ -107,7 +107,7 @@ def test_a_temperature_that_is_none_is_refused(
     tmp_path: Path, cord: KeypointNet, value: torch.Tensor
 ) -> None:
     content = {**_prefixed(cord.state_dict(), "network."), "temperature": value}
-    with pytest.raises(CheckpointError, match="temperature that is no positive number"):
+    with pytest.raises(CheckpointError, match="temperature that is not a positive number"):
         load_network(_saved(tmp_path / "cord.pt", content), _CORD)
 
 
@@ -237,7 +237,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, cord: KeypointN
 
 def test_quantised_weights_are_refused(tmp_path: Path, cord: KeypointNet) -> None:
     state = {**cord.state_dict(), "head.weight": torch.zeros(4, 64, 1, 1, dtype=torch.int8)}
-    with pytest.raises(CheckpointError, match=r"no floating-point numbers: head\.weight"):
+    with pytest.raises(CheckpointError, match=r"not floating-point numbers: head\.weight"):
         load_network(_saved(tmp_path / "c.pt", state), _CORD)
 
 
@@ -294,7 +294,7 @@ def test_timms_two_networks_are_told_apart_by_the_spec_or_the_file(
         load_network(bare, _with(_GRADER, network="torchvision/efficientnet_b5"))
     with pytest.raises(CheckpointError, match="'resnet' is not known"):
         load_network(bare, _with(_GRADER, network="resnet"))
-    with pytest.raises(CheckpointError, match="knows no image_size"):
+    with pytest.raises(CheckpointError, match="does not use image_size"):
         load_network(told, _with(_GRADER, image_size=(128, 128)))
 
 

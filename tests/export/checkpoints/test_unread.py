@@ -1,4 +1,4 @@
-"""What lies beside weights in a checkpoint: read as data, recognised, or asked about; never dropped."""
+"""Content of checkpoints beside the weights: recognised as data, or reported; never ignored silently."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from stenosis_trt.export.checkpoints.networks import LoadedNetwork, load_network
 from stenosis_trt.export.checkpoints.plain_data import PickledArray
 from stenosis_trt.export.checkpoints.take_weights import read_inert
 from stenosis_trt.export.checkpoints.unread import IgnoredKeys
-from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.keypoint import KeypointNet
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.spec_file import read_spec, reference_spec
 
 State = dict[str, Any]
@@ -140,7 +140,7 @@ def test_what_may_be_a_parameter_stops_the_export_until_it_is_ignored(
     tmp_path: Path, cord: KeypointNet, beside: State, names: list[str]
 ) -> None:
     path = _saved(tmp_path / "c.pt", {"model": cord.state_dict(), "epoch": 3, **beside})
-    with pytest.raises(CheckpointError, match="which nothing reads and which may change") as caught:
+    with pytest.raises(CheckpointError, match="which are not read and may affect") as caught:
         _load(path)
     assert re.findall(r"--ignore-key (\S+)", str(caught.value)) == names
     assert torch.equal(_logits(_load(path, ignored=tuple(names)).network), _logits(cord))

@@ -1,4 +1,4 @@
-"""The networks: names and shapes that a checkpoint must have, and outputs of the right size."""
+"""Networks: state-dict names, shapes, and output sizes."""
 
 from __future__ import annotations
 

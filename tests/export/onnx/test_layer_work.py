@@ -1,4 +1,4 @@
-"""What networks compute and move, counted from their graphs, against counts that others published."""
+"""Multiply-adds and memory traffic of networks, compared with published counts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_graph_whose_sizes_depend_on_its_values_is_refused() -> None:
         helper.make_node("NonZero", ["image"], ["places"]),
         helper.make_node("Cast", ["places"], ["out"], to=TensorProto.FLOAT),
     ]
-    with pytest.raises(PackError, match="cannot be told"):
+    with pytest.raises(PackError, match="cannot be inferred"):
         model_layers(_model(nodes, {}, [None, None]), (1, 3, 4, 4), "small")
 
 

@@ -1,4 +1,4 @@
-"""The weights of a pack back into checkpoints: the same answers, and the same pack when exported again."""
+"""Recovery of checkpoints from a pack: equal outputs, and an equal pack when exported again."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.checkpoints.networks import load_network
 from stenosis_trt.export.errors import ExportError
-from stenosis_trt.export.models.confidence import TemperatureScaled
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
+from stenosis_trt.export.models.temperature import TemperatureScaled
 from stenosis_trt.export.onnx.from_torch import export_network, torch_inference
-from stenosis_trt.export.packs.check_slices import random_inputs
+from stenosis_trt.export.packs.check_inputs import random_inputs
 from stenosis_trt.export.packs.recover import add_other_class, main, recover_checkpoints, recover_network
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.spec_file import read_spec, reference_spec
@@ -80,7 +80,7 @@ def test_a_grader_that_knows_other_does_not_get_it_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["reference", str(tmp_path / "out"), "--other"]) == 2
-    assert 'has not 4 grades alone, so "other" cannot be added' in capsys.readouterr().err
+    assert 'does not have exactly 4 grades, so "other" cannot be added' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""Packs that are signed as they are written, and old signatures that do not outlive what they were of."""
+"""Signing of packs as they are written, and removal of outdated signatures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pack that is replaced is there at any moment, whatever kills the program."""
+"""Replacing a pack is atomic, even if the program is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks are found by how a graph is wired, taken out of INT8 without calibration, and measured alone."""
+"""Blocks of a graph: how they are found, left out of INT8, and measured."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import multiply_adds, quantised_share, run_model
 from stenosis_trt.export.precision.blocks import quantised_blocks
 from stenosis_trt.export.precision.convert import ConvertedModel
-from stenosis_trt.export.precision.mixed import unquantise_nodes
 from stenosis_trt.export.precision.sensitivity import block_errors
+from stenosis_trt.export.precision.unquantise import unquantise_nodes
 
 _CHANNELS, _SIZE = 4, 8
 
@@ -244,5 +244,5 @@ def test_the_block_with_the_coarsest_steps_has_the_largest_error(
 def test_what_is_not_known_is_named(made: ConvertedModel) -> None:
     with pytest.raises(PrecisionError, match="no node that gives absent"):
         unquantise_nodes(made, ["absent"])
-    with pytest.raises(PrecisionError, match=r"What stem\.weight was"):
+    with pytest.raises(PrecisionError, match=r"original weights of stem\.weight are not known"):
         unquantise_nodes(ConvertedModel(made.data, {}), ["stem"])

@@ -1,4 +1,4 @@
-"""Calibration inputs: what the networks see of studies, taken once and kept by content."""
+"""Calibration inputs: recording, and the cache keyed by content."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def test_each_network_gets_inputs_of_its_own_shape(pack: Pack, inputs: dict[str,
 def test_recording_changes_no_result(pack: Pack, studies: list[LoadedStudy]) -> None:
     with closing(OnnxRuntimeBackend(pack)) as plain:
         expected = grade_study(studies[0], pack, plain)
-        recorded = grade_study(studies[0], pack, RecordingBackend(plain, 4))
+    with closing(RecordingBackend(pack, 4)) as recording:
+        recorded = grade_study(studies[0], pack, recording)
     assert recorded.levels == expected.levels
 
 
@@ -59,7 +60,7 @@ def test_a_study_that_a_model_answers_with_invalid_values_does_not_end_the_calib
 ) -> None:
     """The levels network was given the study; nothing was found for the others."""
     tiny = write_tiny_pack(tmp_path / "tiny", invalid="levels")
-    with pytest.raises(StudiesError, match="nothing for the model grader"):
+    with pytest.raises(StudiesError, match="no input of the model grader"):
         record_inputs(tiny, [made_study(fill=sparse)], 4)
 
 

@@ -1,4 +1,4 @@
-"""FP16 and INT8 of the small networks, made by ModelOpt for real and run by ONNX Runtime."""
+"""Conversion of the small networks to FP16 and INT8 by ModelOpt, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stenosis_trt.export.precision.convert import (
     to_fp16,
     to_int8,
 )
-from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 
 
 def _network(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], size: int = 8) -> bytes:
@@ -279,9 +279,9 @@ def test_a_missing_modelopt_is_one_line_that_says_what_to_install(monkeypatch: p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"calibrator": "mean"}, "no calibrator 'mean'"),
+        ({"calibration_method": "mean"}, "no calibration method 'mean'"),
         ({"percentile": 20.0}, "over 50"),
-        ({"elsewhere": "bf16"}, "fp16 or fp32"),
+        ({"high_precision_dtype": "bf16"}, "fp16 or fp32"),
     ],
 )
 def test_wrong_options_say_what_is_allowed(options: dict[str, object], words: str) -> None:

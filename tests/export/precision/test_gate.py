@@ -1,4 +1,4 @@
-"""The gate passes what grades alike, refuses what does not, and says which figure failed by how much."""
+"""Accuracy gate: agreement figures, limits, published and refused precisions, and the report."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from stenosis_trt.export.precision.agreement import StudyPair, grading_agreement
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_fp16, to_int8
 from stenosis_trt.export.precision.gate import (
+    Gate,
     GateLimits,
     GateResult,
     check_limits,
     gate_report_lines,
-    run_gate,
 )
 from stenosis_trt.export.precision.quantise import QuantisationResult, QuantiseOptions, write_variants
 from stenosis_trt.export.precision.studies import StudyCollection
@@ -71,7 +71,7 @@ def test_a_precision_that_gives_invalid_values_for_one_study_is_refused(tmp_path
     sound = write_tiny_pack(tmp_path / "sound")
     invalid = write_tiny_pack(tmp_path / "invalid", invalid="levels")
     with pytest.raises(PackError, match=r"cannot be used as the model levels: its output is not finite"):
-        run_gate(sound, {"fp16": invalid}, [made_study(fill=sparse)], "a study")
+        Gate(sound, lambda _: [made_study(fill=sparse)], "a study").measure({"fp16": invalid})
 
 
 def test_many_studies_of_one_patient_are_not_enough() -> None:
@@ -204,7 +204,7 @@ def _with(pack: Pack, folder: Path, **models: bytes) -> Pack:
 
 
 def _outcome(pack: Pack, candidate: Pack, studies: list[LoadedStudy]) -> GateResult:
-    return run_gate(pack, {"fp16": candidate}, studies, "one phantom", FEW)["fp16"]
+    return Gate(pack, lambda _: studies, "one phantom", FEW).measure({"fp16": candidate})["fp16"]
 
 
 def test_the_gate_passes_an_equal_pack_and_fp16_of_the_small_networks(
@@ -323,7 +323,7 @@ def test_the_precision_that_graded_is_recorded(
     ("arguments", "words"),
     [
         (["--precision", "int4"], "There is no precision int4"),
-        (["--calibration-method", "mean"], "no calibrator 'mean'"),
+        (["--calibration-method", "mean"], "no calibration method 'mean'"),
         (["--calibration-studies", "/absent"], "nothing at /absent"),
         (["--percentile", "99.9"], "Nothing reads --percentile without --calibration-method percentile"),
         (

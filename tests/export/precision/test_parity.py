@@ -1,4 +1,4 @@
-"""Files and plans compared with FP32 by Polygraphy. Where a GPU would run a plan, ONNX Runtime stands in."""
+"""Comparison of files and plans with FP32 by Polygraphy; ONNX Runtime stands in for a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Squeeze-excite out of INT8: found by its wiring, nearer to FP32, fewer layers in TensorRT, gated."""
+"""Removal of squeeze-excite branches from INT8: detection, accuracy, TensorRT's layers, and the gate."""
 
 from __future__ import annotations
 

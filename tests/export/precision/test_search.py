@@ -1,4 +1,4 @@
-"""The search finds what passes, ranks and blames rightly, keeps its trail, and stops in time."""
+"""Mixed-precision search: halving, ranking, resuming from the log, and the time limit."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from stenosis_trt.export.precision.blocks import quantised_blocks
 from stenosis_trt.export.precision.calibration import CalibrationSet
 from stenosis_trt.export.precision.candidates import single_model_candidates, write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_int8
+from stenosis_trt.export.precision.evaluation import BlockId, OutOfTime, SearchTask
 from stenosis_trt.export.precision.gate import Gate, GateLimits
 from stenosis_trt.export.precision.quantise import (
     QuantisationResult,
@@ -42,9 +43,8 @@ from stenosis_trt.export.precision.search import (
     largest_passing,
     search_mixed_precision,
 )
+from stenosis_trt.export.precision.search_log import SEARCH_LOG_FILE, SearchLog
 from stenosis_trt.export.precision.studies import StudyCollection, loaded_studies
-from stenosis_trt.export.precision.trail import SEARCH_LOG_FILE, SearchLog
-from stenosis_trt.export.precision.trials import BlockId, OutOfTime, SearchTask
 
 FEW = GateLimits(minimum_levels=6, minimum_patients=1, maximum_level_shift_mm=2.0)
 ITEMS: list[BlockId] = [("m", str(k)) for k in range(16)]
@@ -169,18 +169,20 @@ def task(
     return SearchTask("int8", pack, models, failed, by_model, CalibrationSet(inputs, "two phantoms", "key"))
 
 
-def _search(task: SearchTask, patients: StudyCollection, trail: Path, minutes: float = 10.0) -> SearchResult:
-    return search_mixed_precision(task, patients, patients, FEW, SearchOptions(trail, minutes))
+def _search(
+    task: SearchTask, patients: StudyCollection, log_folder: Path, minutes: float = 10.0
+) -> SearchResult:
+    return search_mixed_precision(task, patients, patients, FEW, SearchOptions(log_folder, minutes))
 
 
 @pytest.fixture(scope="module")
-def trail(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("trail")
+def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search_log")
 
 
 @pytest.fixture(scope="module")
-def result(task: SearchTask, patients: StudyCollection, trail: Path) -> SearchResult:
-    return _search(task, patients, trail)
+def result(task: SearchTask, patients: StudyCollection, log_folder: Path) -> SearchResult:
+    return _search(task, patients, log_folder)
 
 
 def test_the_search_leaves_out_the_block_that_is_to_blame(task: SearchTask, result: SearchResult) -> None:
@@ -203,10 +205,10 @@ def test_what_is_found_has_its_share_and_stays_int8_elsewhere(task: SearchTask, 
     assert result.models["levels"] is task.models["levels"]
 
 
-def test_the_trail_holds_blocks_trials_and_result(
-    task: SearchTask, result: SearchResult, trail: Path
+def test_the_log_holds_blocks_trials_and_result(
+    task: SearchTask, result: SearchResult, log_folder: Path
 ) -> None:
-    content = json.loads((trail / SEARCH_LOG_FILE).read_text())
+    content = json.loads((log_folder / SEARCH_LOG_FILE).read_text())
     assert set(content["sensitivity"]) == {"cord"}
     blocks = content["sensitivity"]["cord"]
     assert sum(block["share"] for block in blocks) == pytest.approx(1.0)
@@ -219,13 +221,13 @@ def test_the_trail_holds_blocks_trials_and_result(
     assert all(set(trial["failed"]) for trial in content["trials"] if not trial["passed"])
     assert content["result"] == result.record
     assert result.record["candidates_on_validation"] == len(content["trials"])
-    assert (trail / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
+    assert (log_folder / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_search_that_was_killed_goes_on_where_it_was(
-    task: SearchTask, patients: StudyCollection, result: SearchResult, trail: Path, tmp_path: Path
+def test_a_killed_search_resumes(
+    task: SearchTask, patients: StudyCollection, result: SearchResult, log_folder: Path, tmp_path: Path
 ) -> None:
-    content = json.loads((trail / SEARCH_LOG_FILE).read_text())
+    content = json.loads((log_folder / SEARCH_LOG_FILE).read_text())
     kept = {**content, "trials": content["trials"][:-1], "result": None}
     (tmp_path / SEARCH_LOG_FILE).write_text(json.dumps(kept))
     again = _search(task, patients, tmp_path)
@@ -236,10 +238,10 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
 
 
 def test_a_pack_is_written_with_what_the_search_found(
-    task: SearchTask, patients: StudyCollection, result: SearchResult, trail: Path, tmp_path: Path
+    task: SearchTask, patients: StudyCollection, result: SearchResult, log_folder: Path, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "trail"
-    shutil.copytree(trail, kept)
+    kept = tmp_path / "search_log"
+    shutil.copytree(log_folder, kept)
     options = QuantiseOptions(("int8",), limits=FEW, search=SearchOptions(kept))
     failed = QuantisationResult(task.pack, {"int8": task.failed}, {"int8": task.by_model})
     made = {"int8": dict(task.models)}
@@ -259,25 +261,25 @@ def test_a_pack_is_written_with_what_the_search_found(
     assert any(f"cord: {share:.1%}" in line and "smooth.1" in line for line in lines)
 
 
-def test_what_fails_on_other_studies_is_said(result: SearchResult, trail: Path) -> None:
+def test_what_fails_on_other_studies_is_said(result: SearchResult, log_folder: Path) -> None:
     elsewhere = {"on": "other studies", "levels": 48, "failed": {"largest level shift in mm": 0.25}}
-    lines = list(search_lines({**result.record, "elsewhere": elsewhere}, trail))
+    lines = list(search_lines({**result.record, "elsewhere": elsewhere}, log_folder))
     said = next(line for line in lines if "other studies" in line)
     assert "largest level shift in mm fails by 0.25: it may have passed by chance" in said
 
 
-def test_a_search_that_found_nothing_says_why(result: SearchResult, trail: Path) -> None:
+def test_a_search_that_found_nothing_says_why(result: SearchResult, log_folder: Path) -> None:
     nothing = {**result.record, "found": False, "left_out": {}, "quantised_share": {}}
     del nothing["elsewhere"]
-    assert "no candidate passed" in next(search_lines(nothing, trail))
-    assert "none was found in time" in next(search_lines({**nothing, "in_time": False}, trail))
-    assert "passes as it is" in next(search_lines(None, trail))
+    assert "no candidate passed" in next(search_lines(nothing, log_folder))
+    assert "none was found in time" in next(search_lines({**nothing, "in_time": False}, log_folder))
+    assert "passes as it is" in next(search_lines(None, log_folder))
 
 
-def test_a_trail_of_another_search_is_kept_and_not_gone_on_with(
-    result: SearchResult, trail: Path, tmp_path: Path
+def test_the_log_of_another_search_is_renamed_and_not_resumed(
+    result: SearchResult, log_folder: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(trail / SEARCH_LOG_FILE, tmp_path)
+    shutil.copy(log_folder / SEARCH_LOG_FILE, tmp_path)
     content = json.loads((tmp_path / SEARCH_LOG_FILE).read_text())
     assert result.record["trail"] == content["key"]
     about = content["about"]
@@ -299,7 +301,7 @@ def test_without_time_nothing_is_found_and_that_is_said(
     assert not (tmp_path / "sensitivity.png").exists()
 
 
-def test_a_damaged_trail_is_put_aside(tmp_path: Path) -> None:
+def test_a_damaged_log_is_renamed(tmp_path: Path) -> None:
     (tmp_path / SEARCH_LOG_FILE).write_text("{")
     assert not SearchLog(tmp_path, {"a": 1}).trials
     assert (tmp_path / "sensitivity.damaged.json").read_text() == "{"

@@ -1,4 +1,4 @@
-"""The picture of a training's curves, from logs as the loop writes them."""
+"""Figures of training logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is learnt from when a subject is left out, and what the subject then says."""
+"""Training sets of folds, and evaluation on the left-out subject."""
 
 from __future__ import annotations
 

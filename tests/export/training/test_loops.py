@@ -1,4 +1,4 @@
-"""The training loop: it survives being stopped, ends where it gets no better, and says why it fails."""
+"""Training loop: resuming, early stopping, initial weights, freezing, and error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the recipe's networks learn from: rendered studies, and targets where the truth is."""
+"""Rendered studies and the samples drawn from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export, the pack writer, and the whole recipe in its short form."""
+"""ONNX export of networks, and the whole training recipe in its short form."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx.from_torch import export_network, torch_inference
 from stenosis_trt.export.onnx.graphs import run_model
-from stenosis_trt.export.packs.check_slices import random_inputs
+from stenosis_trt.export.packs.check_inputs import random_inputs
 from stenosis_trt.export.spec_file import read_spec, reference_spec
 from stenosis_trt.export.training.recipe import GRADE_NAMES
 from stenosis_trt.export.training.tasks import grade_loss, heatmap_loss
@@ -196,7 +196,7 @@ def test_the_recipe_says_what_it_lacks(tmp_path: Path) -> None:
     for options, reason in (
         ([], "Give --volumes"),
         (["--volumes", tmp_path, "--folds", "--only", "cord"], "Leave out --only"),
-        (["--volumes", tmp_path, "--folds", "--left-out", "errsm_11"], "errsm_11 is not learnt from"),
+        (["--volumes", tmp_path, "--folds", "--left-out", "errsm_11"], "errsm_11 is no training subject"),
         (["--volumes", tmp_path, "--start", tmp_path / "gone", "--out", tmp_path / "pack"], "cannot be read"),
     ):
         done = subprocess.run([*command, *options], check=False, capture_output=True, text=True)

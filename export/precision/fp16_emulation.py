@@ -1,8 +1,8 @@
-"""FP16 models on a CPU, rounded as a GPU rounds them.
+"""Emulation of FP16 arithmetic on a CPU.
 
-ONNX Runtime has next to no FP16 operators for CPUs. It computes in FP32 and takes the casts between two
-operators out, so that an FP16 model answers as its FP32 original does, and nothing is learnt from that. Here
-the same graph is written in FP32, with every tensor that was FP16 rounded to FP16 by casts that stay.
+ONNX Runtime has few FP16 operators for CPUs: it computes in FP32 and removes the casts between operators, so
+an FP16 model returns what its FP32 original returns. Here the graph is rewritten in FP32, and each tensor
+that was FP16 is rounded by a pair of casts that the runtime keeps.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def emulate_fp16(data: bytes) -> bytes:
-    """An ONNX model that computes in FP32 and rounds to FP16 wherever the model given holds FP16.
+    """Return an ONNX model that computes in FP32 and rounds every FP16 tensor of the given model to FP16.
 
-    Values beyond FP16's largest become infinite, as they do on a GPU. A model without FP16 keeps its answers.
+    Values beyond the range of FP16 become infinite, as on a GPU. A model without FP16 tensors keeps its
+    outputs.
     """
     model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(data))
     graph = model.graph
@@ -26,14 +27,14 @@ def emulate_fp16(data: bytes) -> bytes:
     for item in graph.initializer:
         if item.data_type == TensorProto.FLOAT16:
             item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype("float32"), item.name))
-    nodes = [made for node in graph.node for made in _in_single(node, half)]
+    nodes = [made for node in graph.node for made in _to_fp32(node, half)]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     return bytes(model.SerializeToString())
 
 
-def _in_single(node: onnx.NodeProto, half: set[str]) -> list[onnx.NodeProto]:
-    """A node in FP32, followed by the rounding of each output that was FP16."""
+def _to_fp32(node: onnx.NodeProto, half: set[str]) -> list[onnx.NodeProto]:
+    """The node in FP32, followed by casts that round each of its FP16 outputs."""
     single = onnx.NodeProto()
     single.CopyFrom(node)
     for attribute in single.attribute:

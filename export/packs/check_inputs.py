@@ -1,8 +1,7 @@
-"""Inputs to check an export with: noise, and regions of real slices, cut by the product's own preprocessing.
+"""Inputs for checking an export: random noise, and regions of real slices cut by the product's preprocessing.
 
-The regions need no network to be found, so that any network can be checked on any study: the middle of
-sagittal slices for the levels, a row of places down the mid-line for the grader, the middle of axial slices
-for the cord.
+The regions depend on no network, so any network can be checked on any study: the centre of sagittal slices
+for the levels model, places along the mid-line for the grader, the centre of axial slices for the cord model.
 """
 
 from __future__ import annotations
@@ -26,33 +25,33 @@ from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
 from stenosis_trt.export.errors import ExportError
 
 PHANTOM_SEED = 3
-"""The reference pack was trained on seed 1 and chosen on seed 2."""
+"""Differs from the training and validation seeds 1 and 2 of the reference pack."""
 _PHANTOMS = 2
 _STUDIES = 8
-"""Studies of a folder that are looked at; more would say nothing new of arithmetic."""
+"""Studies of a folder that are used; more do not make the check stricter."""
 _INPUTS = 16
-"""Inputs a network, spread over the studies."""
+"""Inputs per network, spread over the studies."""
 _PLACES_MM = (-30.0, 0.0, 30.0)
 
 
 def slice_inputs(
     studies: Path | None, specs: Mapping[str, InputSpec], backend: StepwiseBackend
 ) -> dict[str, Float32Array]:
-    """Cut inputs for each network.
+    """Cut inputs for each network from studies.
 
     Args:
-        studies: a folder; None makes phantoms.
-        specs: of "levels", "grader" and "cord".
-        backend: to preprocess with.
+        studies: a folder; None for phantoms.
+        specs: input specifications of "levels", "grader" and "cord".
+        backend: preprocesses the regions.
 
     Returns:
-        For each name float32 (N, C, H, W), up to 16 inputs; a network without any is left out (the cord
-        where no study has axial slices).
+        Float32 (N ≤ 16, C, H, W) per network. Networks without input are left out: the cord model if no study
+        has axial slices.
 
     Raises:
-        ExportError: no study could be used.
+        ExportError: no study can be used.
     """
-    with _folder(studies) as folder, DicomReader() as reader:
+    with _study_folder(studies) as folder, DicomReader() as reader:
         scan = reader.scan([folder])
         loaded = [item.study for item in read_ahead(reader, deque(scan.studies[:_STUDIES])) if item.study]
     if not loaded:
@@ -63,7 +62,7 @@ def slice_inputs(
     inputs = {}
     for name, spec in specs.items():
         share = -(-_INPUTS // len(loaded))
-        batches = [_cut(name, study, spec, backend, share) for study in loaded]
+        batches = [_crop(name, study, spec, backend, share) for study in loaded]
         whole = np.concatenate(batches)[:_INPUTS]
         if len(whole):
             inputs[name] = whole
@@ -71,7 +70,7 @@ def slice_inputs(
 
 
 def random_inputs(spec: InputSpec, count: int = 4) -> Float32Array:
-    """Noise over the whole window, normalised, float32 (count, C, H, W); always the same."""
+    """Uniform noise over the window, normalised, float32 (count, C, H, W); the same on every call."""
     shape = (count, spec.channels, spec.height, spec.width)
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
@@ -79,7 +78,7 @@ def random_inputs(spec: InputSpec, count: int = 4) -> Float32Array:
 
 
 @contextmanager
-def _folder(studies: Path | None) -> Iterator[Path]:
+def _study_folder(studies: Path | None) -> Iterator[Path]:
     if studies is not None:
         yield studies
         return
@@ -88,20 +87,20 @@ def _folder(studies: Path | None) -> Iterator[Path]:
         yield Path(made) / "phantoms"
 
 
-def _cut(
+def _crop(
     name: str, study: LoadedStudy, spec: InputSpec, backend: StepwiseBackend, count: int
 ) -> Float32Array:
     slices = study.axial if name == "cord" else study.sagittal
-    rois = _rois(name, slices, spec, count)
+    rois = _regions(name, slices, spec, count)
     if not rois:
         return np.empty((0, spec.channels, spec.height, spec.width), dtype=np.float32)
     return backend.preprocess(slices, rois, spec)
 
 
-def _rois(name: str, slices: Sequence[LoadedSlice], spec: InputSpec, count: int) -> list[Roi]:
+def _regions(name: str, slices: Sequence[LoadedSlice], spec: InputSpec, count: int) -> list[Roi]:
     places = _PLACES_MM if name == "grader" else (0.0,)
     middle = len(slices) // 2
-    # The grader's are taken from the middle outwards: a region beside the spine is mostly black.
+    # The grader's regions are taken from the middle outwards: those beside the spine are mostly black.
     order = sorted(range(len(slices)), key=lambda k: abs(k - middle))
     spread = order if name == "grader" else order[:: max(1, len(order) // count)]
     half = spec.channels // 2 if spec.channel_source == "neighbours" else 0

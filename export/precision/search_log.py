@@ -1,4 +1,5 @@
-"""The trail of a search: a JSON file that grows with every step, so that a search that was killed goes on."""
+"""Log of a mixed-precision search: a JSON file rewritten after every step, from which a killed search
+resumes."""
 
 from __future__ import annotations
 
@@ -15,21 +16,22 @@ from stenosis_trt.export.precision.gate import GateResult
 from stenosis_trt.export.precision.sensitivity import BlockError
 
 SEARCH_LOG_FILE = "sensitivity.json"
-_SCHEMA = 1
+_SCHEMA_VERSION = 1
 
 PrecisionAssignment = Mapping[str, "frozenset[str] | None"]
-"""By model: the blocks that are left unquantised; None where the model stays FP32 as a whole."""
+"""Blocks that stay unquantised, by model; None if the whole model stays FP32."""
 
 
 class SearchLog:
-    """What a search found so far, in `folder`/sensitivity.json. Every change is on the disk when it returns.
+    """Results of a search, stored in `folder`/sensitivity.json. Each change is on disk when the method
+    returns.
 
     Args:
-        folder: made where absent. A trail of another search that lies there is kept under another name.
-        about: everything that the search depends on, as JSON data. Only a trail of the same is gone on with.
+        folder: created if absent. The log of a different search found there is renamed.
+        about: JSON data of everything the search depends on. A log is resumed only if its data are the same.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        OSError: the folder cannot be created or written to.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
@@ -37,13 +39,13 @@ class SearchLog:
         self.path = folder / SEARCH_LOG_FILE
         folder.mkdir(parents=True, exist_ok=True)
         known = _read(self.path)
-        if known is not None and known.get("key") == self.key and known.get("schema") == _SCHEMA:
+        if known is not None and known.get("key") == self.key and known.get("schema") == _SCHEMA_VERSION:
             self._content = known
         else:
             if known is not None:
                 self.path.rename(folder / f"sensitivity.{str(known.get('key'))[:12]}.json")
             self._content = {
-                "schema": _SCHEMA,
+                "schema": _SCHEMA_VERSION,
                 "key": self.key,
                 "about": dict(about),
                 "cost": "multiply-adds that are not INT8; time on a GPU was not measured",
@@ -55,17 +57,17 @@ class SearchLog:
 
     @property
     def content(self) -> Mapping[str, Any]:
-        """All of it, as JSON data."""
+        """The whole log as JSON data."""
         return self._content
 
     @property
     def trials(self) -> Sequence[Mapping[str, Any]]:
-        """Candidates held against the studies, oldest first."""
+        """The candidates measured so far, oldest first."""
         trials: list[Mapping[str, Any]] = self._content["trials"]
         return trials
 
     def errors(self, model: str, blocks: Sequence[QuantisedBlock]) -> tuple[BlockError, ...] | None:
-        """The errors of a model's blocks, where they are known."""
+        """Recorded errors of a model's blocks; None if they were not measured yet."""
         entries = self._content["sensitivity"].get(model)
         if entries is None or [entry["block"] for entry in entries] != [block.name for block in blocks]:
             return None
@@ -74,7 +76,7 @@ class SearchLog:
     def record_errors(
         self, model: str, blocks: Sequence[QuantisedBlock], errors: Sequence[BlockError]
     ) -> None:
-        """Write down the errors of a model's blocks."""
+        """Record the errors of a model's blocks."""
         whole = sum(block.multiply_adds for block in blocks)
         self._content["sensitivity"][model] = [
             {
@@ -88,28 +90,28 @@ class SearchLog:
         ]
         self._write()
 
-    def passed(self, plan: PrecisionAssignment) -> bool | None:
-        """Whether a candidate passed; None where it was not tried."""
-        return self._passed.get(assignment_key(plan))
+    def passed(self, assignment: PrecisionAssignment) -> bool | None:
+        """Whether an assignment passed the gate; None if it was not tried."""
+        return self._passed.get(assignment_key(assignment))
 
     def record_trial(
         self,
-        plan: PrecisionAssignment,
+        assignment: PrecisionAssignment,
         shares: Mapping[str, float],
         outcome: GateResult,
         seconds: float | None,
     ) -> None:
-        """Write down what the gate found of a candidate.
+        """Record the gate's result for a candidate.
 
         Args:
-            plan: what it is.
-            shares: of the multiply-adds in INT8, by model.
-            outcome: `validated_on` says so where not all studies were graded.
-            seconds: that it took; None where it was measured before the search.
+            assignment: the candidate.
+            shares: share of each model's multiply-adds in INT8.
+            outcome: result of the gate; `validated_on` says whether all studies were graded.
+            seconds: duration; None if it was measured before the search.
         """
         trial = {
             "trial": len(self.trials) + 1,
-            "unquantised": _as_data(plan),
+            "unquantised": _to_json(assignment),
             "quantised_share": dict(shares),
             "passed": outcome.passed,
             "validated_on": outcome.validated_on,
@@ -118,11 +120,11 @@ class SearchLog:
             "seconds": None if seconds is None else round(seconds, 1),
         }
         self._content["trials"].append(trial)
-        self._passed[assignment_key(plan)] = outcome.passed
+        self._passed[assignment_key(assignment)] = outcome.passed
         self._write()
 
     def record_result(self, result: Mapping[str, Any]) -> None:
-        """Write down what came of the search."""
+        """Record the result of the search."""
         self._content["result"] = dict(result)
         self._write()
 
@@ -130,17 +132,18 @@ class SearchLog:
         write_text_atomically(self.path, json.dumps(self._content, indent=1, allow_nan=False) + "\n")
 
 
-def assignment_key(plan: PrecisionAssignment) -> str:
-    """A plan as text, equal for equal plans."""
-    return json.dumps(_as_data(plan))
+def assignment_key(assignment: PrecisionAssignment) -> str:
+    """Text that is equal for equal assignments."""
+    return json.dumps(_to_json(assignment))
 
 
-def _as_data(plan: PrecisionAssignment) -> dict[str, list[str] | None]:
-    return {model: None if left is None else sorted(left) for model, left in sorted(plan.items())}
+def _to_json(assignment: PrecisionAssignment) -> dict[str, list[str] | None]:
+    return {model: None if left is None else sorted(left) for model, left in sorted(assignment.items())}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A trail's content; of what is no trail (a damaged file) there is only that it is there."""
+    """Content of the log; None if there is none. A damaged file gives {"key": "damaged"}, so that it is
+    renamed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

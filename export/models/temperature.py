@@ -1,8 +1,7 @@
-"""Probabilities that can be taken at their word: a temperature fitted to data that was held out, and how far
-from the truth they are.
+"""Temperature scaling of logits and the expected calibration error (Guo et al., ICML 2017).
 
-Networks that are trained to the end are surer than they are right. One number mends most of it: logits are
-divided by a temperature, which changes no grade and no order (Guo et al., ICML 2017).
+Trained networks are overconfident. Dividing the logits by one fitted temperature corrects most of that and
+changes neither grades nor their order.
 """
 
 from __future__ import annotations
@@ -19,41 +18,41 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 TEMPERATURES = (0.05, 20.0)
-"""The range that a temperature is looked for in. Where every target has the largest logit, the likelihood
-grows all the way to the lower end, and that is what is found."""
+"""Search range. If every target has the largest logit, the likelihood increases to the lower end, which is
+returned."""
 
 TEMPERATURE = "temperature"
-"""The name of `TemperatureScaled`'s own tensor, in checkpoints and in ONNX files."""
+"""Name of `TemperatureScaled`'s tensor in checkpoints and ONNX files."""
 
 _TOLERANCE = 1e-6
-"""Of the logarithm of the temperature."""
+"""Tolerance of the logarithm of the temperature."""
 
 
 def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
-    """The temperature in `TEMPERATURES` with the least negative log-likelihood of the targets.
+    """Temperature within `TEMPERATURES` that minimises the negative log-likelihood.
 
     Args:
-        logits: of a network on data that it did not learn from, float64 (N, C).
-        targets: the class of each, int (N,).
+        logits: on held-out data, float64 (N, C).
+        targets: class of each row, int (N,).
 
     Returns:
-        T, for softmax(logits / T); above 1 the network was surer than it was right.
+        T for softmax(logits / T); above 1 for an overconfident network.
 
     Raises:
-        ValueError: there is nothing, the shapes do not go together, a logit is not finite, or a target is no
+        ValueError: the arrays are empty or their shapes differ, a logit is not finite, or a target is not a
             class.
     """
-    values, classes = _checked(logits, targets, "logits")
+    values, classes = _check_arrays(logits, targets, "logits")
     rows = np.arange(len(classes))
     above_target = values - values[rows, classes][:, None]
     above_target[rows, classes] = -np.inf
 
     def loss(log_temperature: float) -> float:
-        # log(1 + Σ exp(above / T)) keeps its digits where it is next to nothing; log Σ exp − target does not.
+        # log(1 + Σ exp(above / T)) stays accurate near zero; log Σ exp − target does not.
         others = np.logaddexp.reduce(above_target * math.exp(-log_temperature), axis=1)
         return float(np.logaddexp(0.0, others).mean())
 
-    # The loss is convex in 1 / T, and so has one valley along log T too.
+    # The loss is convex in 1 / T, and therefore unimodal in log T.
     low, high = map(math.log, TEMPERATURES)
     found = optimize.minimize_scalar(
         loss, bounds=(low, high), method="bounded", options={"xatol": _TOLERANCE}
@@ -62,23 +61,23 @@ def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
 
 
 def expected_calibration_error(probabilities: FloatArray, targets: IntArray, bins: int = 15) -> float:
-    """How far, in the mean, the highest probability is from the share of cases in which its class is right.
+    """Mean difference between the highest probability and the accuracy.
 
     Args:
-        probabilities: float (N, C), each row adding up to 1.
-        targets: the class of each, int (N,).
-        bins: of equal width over 0 to 1, each with its upper end (Guo et al., ICML 2017).
+        probabilities: float (N, C), rows sum to 1.
+        targets: class of each row, int (N,).
+        bins: of equal width over 0 to 1, each including its upper end.
 
     Returns:
-        Σ n_b / N · |right_b / n_b − mean probability_b|, in 0 to 1.
+        Σ n_b / N · |accuracy_b − mean confidence_b|, 0 to 1.
 
     Raises:
-        ValueError: there is nothing, the shapes do not go together, a value is no probability, a target is no
-            class, or there is no bin.
+        ValueError: the arrays are empty or their shapes differ, a value is not a probability, a target is not
+            a class, or `bins` is below 1.
     """
     if bins < 1:
-        raise ValueError(f"{bins} bins hold nothing. Give at least 1.")
-    values, classes = _checked(probabilities, targets, "probabilities")
+        raise ValueError(f"{bins} bins are too few. Give at least 1.")
+    values, classes = _check_arrays(probabilities, targets, "probabilities")
     if values.min() < 0.0 or values.max() > 1.0:
         raise ValueError("The probabilities reach beyond 0 to 1. Give them after the softmax.")
     highest, right = values.max(axis=1), values.argmax(axis=1) == classes
@@ -88,11 +87,11 @@ def expected_calibration_error(probabilities: FloatArray, targets: IntArray, bin
 
 
 class TemperatureScaled(nn.Module):
-    """A network whose logits come out divided by a temperature; exported, it is part of the ONNX file.
+    """Network whose logits are divided by a temperature, which is exported as part of the ONNX file.
 
     Args:
-        network: gives logits, (N, C).
-        temperature: as `fit_temperature` finds it.
+        network: returns logits (N, C).
+        temperature: from `fit_temperature`.
 
     Raises:
         ValueError: the temperature is not a positive number.
@@ -111,7 +110,7 @@ class TemperatureScaled(nn.Module):
         return logits / self.get_buffer(TEMPERATURE)
 
 
-def _checked(values: FloatArray, targets: IntArray, what: str) -> tuple[FloatArray, IntArray]:
+def _check_arrays(values: FloatArray, targets: IntArray, what: str) -> tuple[FloatArray, IntArray]:
     rows, classes = np.asarray(values, dtype=np.float64), np.asarray(targets)
     if rows.size == 0 or classes.size == 0:
         raise ValueError(f"There are no {what} or no targets. Give those of at least one held-out case.")

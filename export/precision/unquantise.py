@@ -1,7 +1,7 @@
-"""An INT8 model with some of its nodes back in FP16 (or FP32, where that is what runs around INT8).
+"""Removal of Q/DQ from single nodes of an INT8 model, which then run in FP16 (or FP32).
 
-A node is unquantised in the graph: Q and DQ before its inputs go, and its weights are again what they were.
-That costs no calibration: what stays quantised keeps its scales.
+Q and DQ before the node's inputs are removed and its weights replaced by the original values. Other nodes
+keep their scales, so no new calibration is needed.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.export.errors import PrecisionError
-from stenosis_trt.export.onnx.graphs import Float32Array
 from stenosis_trt.export.precision.convert import ConvertedModel
 
 _UNQUANTISED = "_unquantised"
 
 
 def unquantise_nodes(converted: ConvertedModel, nodes: Collection[str]) -> onnx.ModelProto:
-    """A copy of an INT8 model in which some nodes take nothing that is quantised.
+    """Return a copy of an INT8 model in which some nodes take no quantised inputs.
 
     Args:
-        converted: as `to_int8` makes it, with the weights that it quantised.
-        nodes: by their first outputs. What they give is quantised all the same where a node takes it that is
-            not named.
+        converted: result of `to_int8`, with the original weights.
+        nodes: first outputs of the nodes. Their outputs are still quantised for consumers that are not named.
 
     Raises:
-        PrecisionError: a node's weights are not among those kept, or there is no such node.
+        PrecisionError: there is no such node, or its original weights are not known.
     """
     model = onnx.load_model_from_string(converted.data)
     graph = model.graph
@@ -54,24 +53,24 @@ def unquantise_nodes(converted: ConvertedModel, nodes: Collection[str]) -> onnx.
             else:
                 node.input[place] = dequantiser.input[0] + _UNQUANTISED
                 kind = stored[dequantiser.input[1]].data_type
-                restored[node.input[place]] = _restored(converted, dequantiser.input[0], kind)
+                restored[node.input[place]] = _original_weight(converted, dequantiser.input[0], kind)
     graph.initializer.extend(restored.values())
     _remove_unused(model)
     return model
 
 
-def _restored(converted: ConvertedModel, name: str, kind: int) -> onnx.TensorProto:
+def _original_weight(converted: ConvertedModel, name: str, kind: int) -> onnx.TensorProto:
     weights: Float32Array | None = converted.original_weights.get(name)
     if weights is None:
         raise PrecisionError(
-            f"What {name} was before it was quantised is not known.", "Convert the model again with to_int8."
+            f"The original weights of {name} are not known.", "Convert the model again with to_int8."
         )
     dtype: np.dtype = helper.tensor_dtype_to_np_dtype(kind)
     return numpy_helper.from_array(weights.astype(dtype), name + _UNQUANTISED)
 
 
 def _remove_unused(model: onnx.ModelProto) -> None:
-    """Take away what nothing takes any more: Q/DQ, and the constants that were theirs."""
+    """Remove nodes, initialisers and shapes that nothing uses any more."""
     graph = model.graph
     used = {item.name for item in graph.output}
     kept = []

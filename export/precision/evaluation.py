@@ -1,4 +1,4 @@
-"""Candidates of a search: made of plans, held against the studies, and written down."""
+"""Evaluation of candidates during a mixed-precision search: builds, measures and logs them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from stenosis_trt.export.precision.calibration import CalibrationSet
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, with_error_metrics
 from stenosis_trt.export.precision.gate import Gate, GateResult
-from stenosis_trt.export.precision.mixed import unquantise_nodes
+from stenosis_trt.export.precision.search_log import PrecisionAssignment, SearchLog, assignment_key
 from stenosis_trt.export.precision.sensitivity import block_errors
-from stenosis_trt.export.precision.trail import PrecisionAssignment, SearchLog, assignment_key
+from stenosis_trt.export.precision.unquantise import unquantise_nodes
 
 BlockId = tuple[str, str]
-"""A block of a model, by both names."""
+"""(model, block) by name."""
 
 
 class OutOfTime(Exception):
-    """The time for trials is over."""
+    """The time limit of the search has passed."""
 
 
 @dataclass(frozen=True)
 class SearchTask:
-    """A precision that failed, and everything to try it anew with.
+    """A precision that failed the gate, with the models and measurements a search starts from.
 
     Attributes:
-        precision: what candidates are called.
-        pack: in FP32.
+        precision: name of the candidates.
+        pack: the FP32 pack.
         models: all of its models, quantised.
-        failed: the gate's outcome for all of them together.
-        by_model: and for each alone.
-        calibration: inputs to measure errors on.
+        failed: gate result of all quantised models together.
+        by_model: gate result of each quantised model alone.
+        calibration: inputs on which errors are measured.
     """
 
     precision: str
@@ -52,25 +52,26 @@ class SearchTask:
 
 
 class CandidateEvaluator:
-    """Says of plans whether they pass, from the trail where it is known.
+    """Tells whether assignments pass the gate, from the log where they were measured before.
 
     Args:
-        task: what is searched.
-        trail: where everything is written down; outcomes of `task` are its first entries.
+        task: the precision to search.
+        log: receives all results; those of `task` are its first entries.
         gate: measures candidates.
-        deadline: of `time.monotonic`; no trial begins after it.
+        deadline: in `time.monotonic()` seconds; no measurement starts after it.
     """
 
-    def __init__(self, task: SearchTask, trail: SearchLog, gate: Gate, deadline: float) -> None:
-        self._task, self._trail, self._gate, self._deadline = task, trail, gate, deadline
+    def __init__(self, task: SearchTask, log: SearchLog, gate: Gate, deadline: float) -> None:
+        self._task, self._log, self._gate, self._deadline = task, log, gate, deadline
         self._blocks: dict[str, dict[str, QuantisedBlock]] = {}
         self._outcomes: dict[str, GateResult] = {}
-        self._note(self.assignment((), ()), task.failed)
+        self._record(self.assignment((), ()), task.failed)
         for name, outcome in task.by_model.items():
-            self._note({model: frozenset() if model == name else None for model in task.models}, outcome)
+            self._record({model: frozenset() if model == name else None for model in task.models}, outcome)
 
     def assignment(self, searched: Collection[str], quantised: Collection[BlockId]) -> PrecisionAssignment:
-        """The plan with these blocks of the models searched in INT8, and all of the other models."""
+        """Assignment with the blocks `quantised` of the searched models in INT8, and all other models fully
+        in INT8."""
         left: dict[str, frozenset[str] | None] = {}
         for model in self._task.models:
             blocks = frozenset(self._blocks_of(model)) if model in searched else frozenset()
@@ -79,55 +80,55 @@ class CandidateEvaluator:
         return left
 
     def ranked(self, models: Collection[str]) -> list[BlockId]:
-        """The blocks of some models, first those that lose the least for the multiply-adds that they save.
+        """Blocks of some models, ordered by squared error per multiply-add, lowest first.
 
         Raises:
-            OutOfTime: there is no time to measure their errors.
+            OutOfTime: errors are not in the log and the deadline has passed.
         """
         found = []
         for model in models:
             blocks = tuple(self._blocks_of(model).values())
-            errors = self._trail.errors(model, blocks)
+            errors = self._log.errors(model, blocks)
             if errors is None:
                 self._check_time()
                 with show_progress(f"Errors of the blocks of {model}", "blocks") as progress:
                     inputs = self._task.calibration.inputs[model]
                     errors = block_errors(self._task.models[model], blocks, inputs, progress.advance)
-                self._trail.record_errors(model, blocks, errors)
+                self._log.record_errors(model, blocks, errors)
             for block, error in zip(blocks, errors, strict=True):
                 found.append((error.relative_rms**2 / block.multiply_adds, (model, block.name)))
         return [item for _, item in sorted(found)]
 
     def multiply_adds(self, items: Collection[BlockId]) -> float:
-        """Of some blocks together, for one input of each model: what quantising them saves."""
+        """Multiply-adds of some blocks for one input of each model."""
         return float(sum(self._blocks_of(model)[block].multiply_adds for model, block in items))
 
-    def passes(self, plan: PrecisionAssignment) -> bool:
-        """Whether a plan passes the gate.
+    def passes(self, assignment: PrecisionAssignment) -> bool:
+        """Whether an assignment passes the gate.
 
         Raises:
-            OutOfTime: it is not known, and there is no time to try.
-            PrecisionError, PackError: its models cannot be made or run.
+            OutOfTime: it was not measured before and the deadline has passed.
+            PrecisionError, PackError: its models cannot be built or run.
         """
-        known = self._trail.passed(plan)
+        known = self._log.passed(assignment)
         if known is not None:
             return known
         self._check_time()
-        return self._measure(plan).passed
+        return self._measure(assignment).passed
 
-    def outcome(self, plan: PrecisionAssignment) -> GateResult:
-        """The gate's outcome for a plan on all studies, measured now where it was not in this run."""
-        return self._outcomes.get(assignment_key(plan)) or self._measure(plan)
+    def outcome(self, assignment: PrecisionAssignment) -> GateResult:
+        """Gate result of an assignment; measured unless it was measured in this run."""
+        return self._outcomes.get(assignment_key(assignment)) or self._measure(assignment)
 
-    def converted(self, plan: PrecisionAssignment) -> dict[str, ConvertedModel]:
-        """The models of a plan, all of which are quantised to some extent, with figures of their errors."""
+    def converted(self, assignment: PrecisionAssignment) -> dict[str, ConvertedModel]:
+        """Models of an assignment, each at least partly quantised, with their error metrics."""
         made = {}
-        for name, left in plan.items():
+        for name, left in assignment.items():
             full = self._task.models[name]
             if not left:
                 made[name] = full
                 continue
-            model = self._mixed(name, left)
+            model = self._mixed_model(name, left)
             metrics = {
                 **full.metrics,
                 "quantised_share": quantised_share(model),
@@ -140,15 +141,15 @@ class CandidateEvaluator:
             )
         return made
 
-    def _measure(self, plan: PrecisionAssignment) -> GateResult:
+    def _measure(self, assignment: PrecisionAssignment) -> GateResult:
         begun = time.monotonic()
         files: dict[str, bytes] = {}
         shares = {}
-        for name, left in plan.items():
+        for name, left in assignment.items():
             full = self._task.models[name]
             shares[name] = 0.0 if left is None else full.metrics["quantised_share"]
             if left:
-                model = self._mixed(name, left)
+                model = self._mixed_model(name, left)
                 shares[name] = quantised_share(model)
                 files[name] = bytes(model.SerializeToString())
             elif left is not None:
@@ -156,20 +157,20 @@ class CandidateEvaluator:
         with TemporaryDirectory(prefix="stenosis-trial-") as work:
             candidate = write_candidate(self._task.pack, Path(work) / "pack", self._task.precision, files)
             outcome = self._gate.measure_until_failure(self._task.precision, candidate)
-        self._outcomes[assignment_key(plan)] = outcome
-        if self._trail.passed(plan) is None:
-            self._trail.record_trial(plan, shares, outcome, time.monotonic() - begun)
+        self._outcomes[assignment_key(assignment)] = outcome
+        if self._log.passed(assignment) is None:
+            self._log.record_trial(assignment, shares, outcome, time.monotonic() - begun)
         return outcome
 
-    def _note(self, plan: PrecisionAssignment, outcome: GateResult) -> None:
-        if self._trail.passed(plan) is None:
+    def _record(self, assignment: PrecisionAssignment, outcome: GateResult) -> None:
+        if self._log.passed(assignment) is None:
             shares = {
                 name: 0.0 if left is None else self._task.models[name].metrics["quantised_share"]
-                for name, left in plan.items()
+                for name, left in assignment.items()
             }
-            self._trail.record_trial(plan, shares, outcome, None)
+            self._log.record_trial(assignment, shares, outcome, None)
 
-    def _mixed(self, model: str, left: Collection[str]) -> onnx.ModelProto:
+    def _mixed_model(self, model: str, left: Collection[str]) -> onnx.ModelProto:
         blocks = self._blocks_of(model)
         return unquantise_nodes(
             self._task.models[model], {node for name in left for node in blocks[name].nodes}

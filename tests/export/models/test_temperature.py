@@ -1,4 +1,4 @@
-"""Temperatures and calibration errors, against what is known of data that was made for it."""
+"""Temperature scaling and calibration error on data with known results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from stenosis_trt.export.models.confidence import (
+from stenosis_trt.export.models.temperature import (
     TEMPERATURES,
     TemperatureScaled,
     expected_calibration_error,

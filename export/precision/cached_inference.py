@@ -1,4 +1,4 @@
-"""Models that are run again and again on the same inputs: a backend that knows what they answered."""
+"""ONNX Runtime backend for the gate that caches outputs of models it runs repeatedly on the same inputs."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.export.precision.candidates import write_candidate
-from stenosis_trt.export.precision.half_arithmetic import emulate_fp16
+from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
 from stenosis_trt.kernels.reference import decode_keypoints
 
-_KEPT_BYTES = 512 << 20
+_CACHE_BYTES = 512 << 20
 
 
 class CachedInference:
-    """Makes backends of packs, and keeps what their models answer from the second time that one is met.
+    """Opens packs and caches outputs of every model that occurs in at least two of them.
 
-    A model that is met once, as most that a search tries, leaves nothing behind. Models are told apart by
-    their hashes, inputs by their content.
+    Models that occur once, as most candidates of a search, leave nothing in the cache. Models are identified
+    by SHA-256, inputs by their content.
     """
 
     def __init__(self) -> None:
-        self._met: set[str] = set()
-        self._answers = _ArrayCache(_KEPT_BYTES)
+        self._seen: set[str] = set()
+        self._outputs = _ArrayCache(_CACHE_BYTES)
 
     def backend(self, pack: Pack) -> StepwiseBackend:
-        """A pack's models on the CPU, with what is FP16 in them rounded as on a GPU.
+        """Open a pack on the CPU; FP16 tensors are rounded as on a GPU.
 
         Raises:
-            PackError: a model cannot be loaded or run, or is not what pack.json says.
+            PackError: a model cannot be loaded or run, or differs from its hash in pack.json.
         """
-        known = {name for name, model in pack.models.items() if model.sha256 in self._met}
-        self._met |= {model.sha256 for model in pack.models.values()}
-        return _CachingBackend(pack, known, self._answers)
+        known = {name for name, model in pack.models.items() if model.sha256 in self._seen}
+        self._seen |= {model.sha256 for model in pack.models.values()}
+        return _CachingBackend(pack, known, self._outputs)
 
 
 class _ArrayCache:
-    """Arrays by key, up to a size; those not asked for the longest go first."""
+    """Least-recently-used cache of arrays with a limit in bytes."""
 
     def __init__(self, size: int) -> None:
-        self._left = size
+        self._bytes_left = size
         self._arrays: OrderedDict[str, Float32Array] = OrderedDict()
 
     def get(self, key: str, make: Callable[[], Float32Array]) -> Float32Array:
@@ -57,36 +57,36 @@ class _ArrayCache:
             return self._arrays[key]
         array = make()
         self._arrays[key] = array
-        self._left -= array.nbytes
-        while self._left < 0:
-            self._left += self._arrays.popitem(last=False)[1].nbytes
+        self._bytes_left -= array.nbytes
+        while self._bytes_left < 0:
+            self._bytes_left += self._arrays.popitem(last=False)[1].nbytes
         return array
 
 
 class _CachingBackend(StepwiseBackend):
-    """See `CachedInference`. A model is opened when it is asked for what is not known."""
+    """Backend of `CachedInference`. A model whose outputs are cached is opened on the first miss."""
 
     name = OnnxRuntimeBackend.name
 
     def __init__(self, pack: Pack, known: set[str], answers: _ArrayCache) -> None:
         super().__init__(pack)
-        self._known, self._answers = known, answers
-        self._opened: dict[str, OnnxRuntimeBackend] = {}
+        self._known, self._outputs = known, answers
+        self._backends: dict[str, OnnxRuntimeBackend] = {}
         for name in pack.models:
             if name not in known:
                 self._open(name)
 
     def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
         """See `StepwiseBackend.preprocess`."""
-        any_model = next(iter(self._opened.values()), None) or self._open(next(iter(self.pack.models)))
+        any_model = next(iter(self._backends.values()), None) or self._open(next(iter(self.pack.models)))
         return any_model.preprocess(slices, rois, spec)
 
     def infer(self, model: str, batch: Float32Array) -> Float32Array:
         """See `StepwiseBackend.infer`."""
         if model not in self._known:
-            return self._opened[model].infer(model, batch)
+            return self._backends[model].infer(model, batch)
         key = f"{self.pack.models[model].sha256} {batch.shape} {hashlib.blake2b(batch.tobytes()).hexdigest()}"
-        return self._answers.get(key, lambda: self._open(model).infer(model, batch))
+        return self._outputs.get(key, lambda: self._open(model).infer(model, batch))
 
     def decode(self, heatmaps: Float32Array) -> Float32Array:
         """See `StepwiseBackend.decode`."""
@@ -94,15 +94,15 @@ class _CachingBackend(StepwiseBackend):
 
     def close(self) -> None:
         """See `StepwiseBackend.close`."""
-        for backend in self._opened.values():
+        for backend in self._backends.values():
             backend.close()
-        self._opened.clear()
+        self._backends.clear()
 
     def _open(self, name: str) -> OnnxRuntimeBackend:
-        if name not in self._opened:
+        if name not in self._backends:
             alone = replace(self.pack, models={name: self.pack.models[name]})
             with TemporaryDirectory(prefix="stenosis-rounded-") as work:
                 rounded = emulate_fp16(self.pack.read_model(name))
                 candidate = write_candidate(alone, Path(work) / name, "rounded", {name: rounded})
-                self._opened[name] = OnnxRuntimeBackend(candidate)
-        return self._opened[name]
+                self._backends[name] = OnnxRuntimeBackend(candidate)
+        return self._backends[name]
