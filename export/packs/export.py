@@ -27,7 +27,7 @@ from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.onnx.from_onnx import SUFFIX, import_onnx
 from stenosis_trt.export.onnx.from_torch import TOLERANCE, ExportedModel, export_network, torch_inference
 from stenosis_trt.export.packs.check_inputs import random_inputs, slice_inputs
-from stenosis_trt.export.packs.writer import ModelContent, PackContent, file_sha256, write_pack
+from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
 from stenosis_trt.export.spec_file import UNKNOWN, ExportSpec, ModelDeclaration
 
 _EQUAL_OUTPUTS = 1e-6

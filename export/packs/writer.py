@@ -47,15 +47,6 @@ class PackContent:
     models: Mapping[str, ModelContent]
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file of any size, in hexadecimal (`hashlib.file_digest` needs Python 3.11)."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def write_pack(
     out: Path, content: PackContent, key: PrivateKey | None = None, replacing: bool = True
 ) -> Pack:

@@ -23,7 +23,6 @@ from stenosis_trt.engine.support.atomic_files import staged_directory
 from stenosis_trt.engine.support.hashes import file_sha256
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.export.errors import StudiesError
-from stenosis_trt.export.packs.writer import file_sha256
 from stenosis_trt.kernels.binaries import cache_folder
 
 _TRUTH = "truth.csv"
