@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from documented import ROOT, calls_in, code_in, trouble_with
 from fake_gpu import environment, kernels
+from time_limits import time_limit
 
 from stenosis_trt.bench.phantom.acquisition import plan_axial, plan_sagittal
 from stenosis_trt.bench.phantom.dicom_files import write_study
@@ -59,7 +60,7 @@ def _suite(
     options = ["--phantoms", str(phantoms), "--one-study", str(phantoms / "study_0001"), "--quick"]
     options += ["--flavour", "tensorrt", "--batch", "6,8", "--workers", "1", "--gap", "0", *arguments]
     command = [sys.executable, "-c", script, "bench", "gpu-suite", "--out", str(out), *options]
-    return subprocess.run(command, env=process, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(command, env=process, capture_output=True, text=True, timeout=time_limit(600))
 
 
 def _record(out: Path) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def _names(record: dict[str, Any], scenario: str) -> list[str]:
     return [figure["name"] for figure in record["scenarios"][scenario]["figures"]]
 
 
+@pytest.mark.slow
 def test_one_command_measures_everything_and_labels_what_a_stand_in_gave(
     stand_ins: dict[str, str], phantoms: Path, tmp_path: Path
 ) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import onnx
 import pytest
+from shared_phantoms import phantoms
 from typer.testing import CliRunner
 
-from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.cli.quantise import int8_advice, search_lines
@@ -125,11 +125,9 @@ def _saturated(pack: Pack, converted: ConvertedModel, inputs: Float32Array, bloc
 
 
 @pytest.fixture(scope="module")
-def patients(tmp_path_factory: pytest.TempPathFactory) -> StudyCollection:
+def patients() -> StudyCollection:
     """Of one patient alone there is no kappa that the gate would take."""
-    folder = tmp_path_factory.mktemp("patients")
-    write_studies(folder / "in", PhantomOptions(2, 4712))
-    return StudyCollection(folder / "in", "two phantoms")
+    return StudyCollection(phantoms(2, 4712), "two phantoms")
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +181,7 @@ def result(task: SearchTask, patients: StudyCollection, trail: Path) -> SearchRe
     return _search(task, patients, trail)
 
 
+@pytest.mark.slow
 def test_the_search_leaves_out_the_block_that_is_to_blame(task: SearchTask, result: SearchResult) -> None:
     assert [name for name, outcome in task.by_model.items() if not outcome.passed] == ["cord"]
     assert result.record["found"] is True
@@ -193,6 +192,7 @@ def test_the_search_leaves_out_the_block_that_is_to_blame(task: SearchTask, resu
     assert result.outcome.passed
 
 
+@pytest.mark.slow
 def test_what_is_found_has_its_share_and_stays_int8_elsewhere(task: SearchTask, result: SearchResult) -> None:
     assert result.models is not None
     cord = result.models["cord"]
@@ -203,6 +203,7 @@ def test_what_is_found_has_its_share_and_stays_int8_elsewhere(task: SearchTask, 
     assert result.models["levels"] is task.models["levels"]
 
 
+@pytest.mark.slow
 def test_the_trail_holds_blocks_trials_and_result(
     task: SearchTask, result: SearchResult, trail: Path
 ) -> None:
@@ -222,6 +223,7 @@ def test_the_trail_holds_blocks_trials_and_result(
     assert (trail / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_where_it_was(
     task: SearchTask, patients: StudyCollection, result: SearchResult, trail: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +237,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
     assert len(trials) == len(content["trials"])
 
 
+@pytest.mark.slow
 def test_a_pack_is_written_with_what_the_search_found(
     task: SearchTask, patients: StudyCollection, result: SearchResult, trail: Path, tmp_path: Path
 ) -> None:
@@ -259,6 +262,7 @@ def test_a_pack_is_written_with_what_the_search_found(
     assert any(f"cord: {share:.1%}" in line and "smooth.1" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_what_fails_on_other_studies_is_said(result: SearchResult, trail: Path) -> None:
     elsewhere = {"on": "other studies", "levels": 48, "failed": {"largest level shift in mm": 0.25}}
     lines = list(search_lines({**result.record, "elsewhere": elsewhere}, trail))
@@ -266,6 +270,7 @@ def test_what_fails_on_other_studies_is_said(result: SearchResult, trail: Path) 
     assert "largest level shift in mm fails by 0.25: it may have passed by chance" in said
 
 
+@pytest.mark.slow
 def test_a_search_that_found_nothing_says_why(result: SearchResult, trail: Path) -> None:
     nothing = {**result.record, "found": False, "left_out": {}, "quantised_share": {}}
     del nothing["elsewhere"]
@@ -274,6 +279,7 @@ def test_a_search_that_found_nothing_says_why(result: SearchResult, trail: Path)
     assert "passes as it is" in next(search_lines(None, trail))
 
 
+@pytest.mark.slow
 def test_a_trail_of_another_search_is_kept_and_not_gone_on_with(
     result: SearchResult, trail: Path, tmp_path: Path
 ) -> None:
