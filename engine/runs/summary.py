@@ -46,11 +46,7 @@ WARNING_MEANINGS = {
     "thin_slices": "slices are closer than 2 mm",
     "uid_replaced": "a UID is not valid, its hash is written",
 }
-<<<<<<< ours
-"""A few words for each warning: with its name and a count they fit into 80 columns; see docs/results.md."""
-=======
 """A short explanation of each warning. With its name and a count it fits into 80 columns."""
->>>>>>> theirs
 
 
 def summary_lines(run: RunSummary) -> Iterator[str]:
@@ -67,15 +63,9 @@ def summary_lines(run: RunSummary) -> Iterator[str]:
         for warning, studies in ranked[:_MOST_FREQUENT]:
             yield f"  {warning:24} {studies:6}  {WARNING_MEANINGS.get(warning, '')}".rstrip()
         if len(ranked) > _MOST_FREQUENT:
-<<<<<<< ours
             yield f"  and {len(ranked) - _MOST_FREQUENT} more; see studies.csv and docs/results.md"
-    yield _totals(outcome)
-    yield f"Results: {outcome.shown}"
-=======
-            yield f"  and {len(ranked) - _MOST_FREQUENT} more; see studies.csv and the README"
     yield _totals(run)
     yield f"Results: {run.display_path}"
->>>>>>> theirs
 
 
 def _totals(run: RunSummary) -> str:

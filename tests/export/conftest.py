@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import shared_phantoms
+from shared_products import shared_product
 
-from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.records import LoadedStudy
@@ -30,10 +33,8 @@ def pack() -> Pack:
 
 
 @pytest.fixture(scope="session")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> StudyCollection:
-    folder = tmp_path_factory.mktemp("phantoms")
-    write_studies(folder / "in", PhantomOptions(1, 4711))
-    return StudyCollection(folder / "in", "one phantom")
+def phantoms() -> StudyCollection:
+    return StudyCollection(shared_phantoms.phantoms(1, 4711), "one phantom")
 
 
 @pytest.fixture(scope="session")
@@ -43,19 +44,29 @@ def studies(phantoms: StudyCollection) -> list[LoadedStudy]:
 
 @pytest.fixture(scope="session")
 def inputs(pack: Pack, studies: list[LoadedStudy]) -> dict[str, Float32Array]:
-    return record_inputs(pack, studies, 8)
+    def make(folder: Path) -> None:
+        np.savez(folder / "inputs.npz", **record_inputs(pack, studies, 8))
+
+    with np.load(shared_product("inputs", make) / "inputs.npz") as stored:
+        return {name: stored[name] for name in pack.models}
 
 
 @pytest.fixture(scope="session")
 def quantised(pack: Pack, inputs: dict[str, Float32Array], tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """The reference pack with FP16 and INT8 as `quantise` makes them, of two inputs each and ungated."""
-    few = CalibrationSet({name: some[:2] for name, some in inputs.items()}, "one phantom", "")
-    options = QuantiseOptions(int8=Int8Options("max"))
-    made = convert_models(pack, few, options)
-    figures = grading_agreement([StudyPair(None, None)])
-    outcomes = {name: GateResult(name, "nothing", figures, ()) for name in options.precisions}
-    out = tmp_path_factory.mktemp("quantised") / "pack"
-    return write_variants(out, QuantisationResult(pack, outcomes, {}), made, conversion_record(options, few))
+
+    def make(folder: Path) -> None:
+        few = CalibrationSet({name: some[:2] for name, some in inputs.items()}, "one phantom", "")
+        options = QuantiseOptions(int8=Int8Options("max"))
+        made = convert_models(pack, few, options)
+        figures = grading_agreement([StudyPair(None, None)])
+        outcomes = {name: GateResult(name, "nothing", figures, ()) for name in options.precisions}
+        result = QuantisationResult(pack, outcomes, {})
+        write_variants(folder / "pack", result, made, conversion_record(options, few))
+
+    copy = tmp_path_factory.mktemp("quantised") / "pack"
+    shutil.copytree(shared_product("quantised", make) / "pack", copy)
+    return Pack.load(copy)
 
 
 @pytest.fixture

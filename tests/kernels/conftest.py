@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cuda_on_cpu import KERNELS_CU, CpuKernels, compile_kernels
+from cuda_on_cpu import CpuKernels, project_kernels
 
 from stenosis_trt.engine.cuda.device import Device
 from stenosis_trt.engine.cuda.driver import CudaError
-from stenosis_trt.kernels.table import KERNELS
 
 from .runners import CpuRunner, GpuRunner, Runner
 
@@ -34,9 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> CpuKernels:
+def compiled() -> CpuKernels:
     """The project's kernels, compiled for the CPU."""
-    return CpuKernels(compile_kernels(KERNELS_CU, list(KERNELS), tmp_path_factory.mktemp("kernels")))
+    return CpuKernels(project_kernels())
 
 
 @pytest.fixture(scope="session")

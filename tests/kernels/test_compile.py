@@ -19,6 +19,7 @@ from stenosis_trt.kernels.nvrtc import CompilationError, Nvrtc, NvrtcError
 from stenosis_trt.kernels.sources import FLAGS, Sources
 
 JETPACK_6, CUDA_13 = TOOLKITS
+_IN_SHORT_RUNS = {(JETPACK_6, 87), (CUDA_13, 75), (CUDA_13, 89), (CUDA_13, 90), (CUDA_13, 120)}
 NUMBERS = {
     JETPACK_6: (75, 80, 86, 87, 89, 90),
     CUDA_13: (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121),
@@ -62,7 +63,12 @@ def _compiler(toolkit: Toolkit) -> Nvrtc:
 
 
 @pytest.mark.parametrize(
-    ("toolkit", "number"), [(toolkit, number) for toolkit, numbers in NUMBERS.items() for number in numbers]
+    ("toolkit", "number"),
+    [
+        pytest.param(toolkit, number, marks=[] if (toolkit, number) in _IN_SHORT_RUNS else [pytest.mark.slow])
+        for toolkit, numbers in NUMBERS.items()
+        for number in numbers
+    ],
 )
 def test_every_architecture_compiles_without_spills_and_within_the_budget(
     toolkit: Toolkit, number: int

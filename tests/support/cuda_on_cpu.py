@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shared_products import shared_product
 
 import stenosis_trt.kernels
+from stenosis_trt.kernels.table import KERNELS
 
 HOST = Path(__file__).resolve().parents[1] / "kernels" / "host"
 KERNELS_CU = Path(stenosis_trt.kernels.__path__[0]) / "cuda" / "kernels.cu"
@@ -146,6 +148,17 @@ def compile_kernels(source: Path, kernels: Sequence[str], cache: Path, build: Bu
             unfinished = _compile(entry, Path(scratch), build)
             # Whole or not at all, for test processes that share the cache.
             os.replace(unfinished, product)
+    return product
+
+
+def project_kernels(build: Build = Build.PLAIN) -> Path:
+    """Compile the project's kernels, once for all processes; see `compile_kernels`."""
+    made = shared_product(
+        f"kernels_{build.value}",
+        lambda folder: compile_kernels(KERNELS_CU, list(KERNELS), folder, build),
+        _gxx("--version"),
+    )
+    (product,) = made.iterdir()
     return product
 
 

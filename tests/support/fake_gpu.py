@@ -9,7 +9,6 @@ runs where nothing else has been loaded; what it raises is the test's failure.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
 import importlib.util
@@ -18,21 +17,24 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from cuda_on_cpu import KERNELS_CU, compile_kernels
-
-from stenosis_trt.kernels.table import KERNELS
+from cuda_on_cpu import project_kernels
+from shared_products import shared_product
+from time_limits import time_limit
 
 _HERE = Path(__file__).resolve().parent
 _TENSORRT = _HERE / "stand_in_tensorrt"
 FAKE_DRIVER = _HERE / "fake_driver"
 
 Test = Callable[[], None]
+
+
+def _build_driver(folder: Path) -> None:
+    subprocess.run([FAKE_DRIVER / "build.sh", folder], check=True)
 
 
 @functools.cache
@@ -42,10 +44,7 @@ def driver() -> Path:
         pytest.skip("PyCUDA is not installed: .ci/pycuda.sh VENV installs it without a GPU")
     if shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    folder = Path(tempfile.mkdtemp(prefix="fake_driver"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    subprocess.run([FAKE_DRIVER / "build.sh", folder], check=True)
-    return folder
+    return shared_product("fake_driver", _build_driver)
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -61,12 +60,10 @@ def environment(**settings: str) -> dict[str, str]:
 
 @functools.cache
 def kernels() -> Path:
-    """The project's kernels, compiled for the CPU once, for FAKE_CUDA_KERNELS. Skips the test without g++."""
+    """The project's kernels, compiled for the CPU, for FAKE_CUDA_KERNELS. Skips the test without g++."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="kernels"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return compile_kernels(KERNELS_CU, list(KERNELS), folder)
+    return project_kernels()
 
 
 def run_gpu_tests(file: Path, report: Path, there: Mapping[str, str] | None = None) -> int:
@@ -83,7 +80,7 @@ def run_gpu_tests(file: Path, report: Path, there: Mapping[str, str] | None = No
     options = ["-p", "no:cacheprovider", "-m", "gpu", f"--junitxml={report}"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(file)],
-        cwd=_HERE.parent,
+        cwd=_HERE.parents[1],
         env=there or environment(FAKE_CUDA_KERNELS=str(kernels()), FAKE_CUDA_CAPABILITY="90"),
         capture_output=True,
         text=True,
@@ -104,7 +101,7 @@ def in_a_process(file: Path, statement: str, environment: Mapping[str, str]) -> 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=time_limit(120),
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from time_limits import time_limit
 
 from stenosis_trt.bench.accuracy.agreement import ErrorStatistics, quadratic_kappa
 from stenosis_trt.bench.accuracy.compare import LevelPair, compare_with_truth, pair_levels
@@ -175,7 +176,7 @@ def test_the_ratios_error_is_given_for_each_true_grade() -> None:
 
 def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stenosis_trt.bench.accuracy.compare", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=time_limit(60))
 
 
 def test_the_command_prints_a_line_a_grade_and_writes_valid_json(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from stenosis_trt.bench.accuracy import out_of_distribution
 from stenosis_trt.bench.accuracy.out_of_distribution import OOD_VOLUMES, evaluate_out_of_distribution
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_no_study_of_another_region_or_contrast_is_graded_and_the_grader_alone_refuses_it_too() -> None:
     """Measured of 40 regions each: 88 to 100 % refused, and a grade that it is sure of in 2 % at most."""
@@ -23,6 +24,7 @@ def test_no_study_of_another_region_or_contrast_is_graded_and_the_grader_alone_r
         assert item.sure <= 0.05, item.kind
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_a_grader_with_a_class_for_other_things_is_judged_by_what_it_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

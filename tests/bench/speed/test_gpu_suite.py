@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from documented import ROOT, calls_in, code_in, trouble_with
 from fake_gpu import environment, kernels
+from time_limits import time_limit
 
 from stenosis_trt.bench.phantom.acquisition import plan_axial, plan_sagittal
 from stenosis_trt.bench.phantom.dicom_files import write_study
@@ -66,7 +67,7 @@ def _suite(
         *arguments,
     ]
     command = [sys.executable, "-c", script, "bench", "gpu-suite", "--out", str(out), *options]
-    return subprocess.run(command, env=process, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(command, env=process, capture_output=True, text=True, timeout=time_limit(600))
 
 
 def _record(out: Path) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def _names(record: dict[str, Any], scenario: str) -> list[str]:
     return [figure["name"] for figure in record["scenarios"][scenario]["figures"]]
 
 
+@pytest.mark.slow
 def test_one_command_measures_everything_and_labels_what_a_stand_in_gave(
     stand_ins: dict[str, str], phantoms: Path, tmp_path: Path
 ) -> None:

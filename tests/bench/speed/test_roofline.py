@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.speed.devices import GPU_SPECS, PRECISIONS, GpuSpec
@@ -49,7 +50,7 @@ def _study(*models: ModelWork) -> StudyWork:
 def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
     script = "from stenosis_trt.engine.cli.app import main; main()"
     command = [sys.executable, "-c", script, "bench", "roofline", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=time_limit(120))
 
 
 @pytest.mark.parametrize("device", GPU_SPECS, ids=lambda device: device.name)

@@ -18,10 +18,12 @@ import numpy as np
 import pydicom
 import pytest
 from fake_gpu import environment, kernels, run_gpu_tests
+from shared_phantoms import small_phantoms
+from shared_products import shared_product
 from signing_keys import write_pair
+from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.packs.pack import reference_pack
 
 _TESTS = Path(__file__).with_name("test_tensorrt.py")
@@ -38,26 +40,29 @@ def test_the_gpu_tests_pass_on_stand_ins(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phantoms") / "in"
-    write_studies(folder, PhantomOptions(studies=2, seed=74, workers=2))
-    return folder
+def phantoms() -> Path:
+    """Two studies of half as many slices as usual: the stand-ins compute for long."""
+    return small_phantoms(studies=2, seed=74, axial_step=2)
 
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory, stand_ins: dict[str, str]) -> Path:
     """The reference pack, with plans for the stand-in of a few batches, to be quick."""
-    folder = tmp_path_factory.mktemp("pack") / "reference"
-    shutil.copytree(reference_pack(), folder, ignore=shutil.ignore_patterns("plans"))
-    done = _call(stand_ins, "build", folder, "--flavour", "tensorrt", "--batch", "2,16")
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        shutil.copytree(reference_pack(), folder / "pack", ignore=shutil.ignore_patterns("plans"))
+        done = _call(stand_ins, "build", folder / "pack", "--flavour", "tensorrt", "--batch", "2,6")
+        assert done.returncode == 0, done.stderr
+
+    copy = tmp_path_factory.mktemp("pack") / "reference"
+    shutil.copytree(shared_product("stand_in_plans", make) / "pack", copy)
+    return copy
 
 
 def _call(process: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     script = "from stenosis_trt.engine.cli.app import main; main()"
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, env=process, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, env=process, capture_output=True, text=True, timeout=time_limit(300))
 
 
 def _grade(
@@ -317,7 +322,7 @@ def _grade_and_lose(
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _LOSE, place, then, "grade", phantoms, "--pack", pack, "--out", out]
     command = [*map(str, command), "--device", "gpu"]
-    return subprocess.run(command, env=process, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, env=process, capture_output=True, text=True, timeout=time_limit(300))
 
 
 def test_a_study_is_graded_also_where_no_memory_can_be_page_locked(
@@ -362,7 +367,7 @@ def _grade_and_fail(
     """Grade on a GPU that fails once everything has been made ready."""
     options = ["grade", phantoms, "--pack", pack, "--out", out, "--device", "gpu", *arguments]
     command = [sys.executable, "-c", _LATER, _LOST, *map(str, options)]
-    return subprocess.run(command, env=process, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, env=process, capture_output=True, text=True, timeout=time_limit(300))
 
 
 def test_a_gpu_without_enough_memory_is_refused_before_anything_is_graded(

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
@@ -167,6 +168,10 @@ def test_onnx_runtime_gathers_nothing_to_be_sent_away(script: str, tmp_path: Pat
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
     subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, timeout=100, env=environment
+        [sys.executable, "-c", script],
+        check=True,
+        capture_output=True,
+        timeout=time_limit(100),
+        env=environment,
     )
     assert not [path for path in tmp_path.rglob("*") if path.name == "Microsoft"]

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dying import default_signals
+from time_limits import time_limit
 from typed_models import NO_GPU, grader, needs_rtx, pack_with_variants
 
 from stenosis_trt.engine.cli.doctor import plan_findings
@@ -32,7 +34,7 @@ _SCRIPT = "from stenosis_trt.engine.cli.app import main; main()"
 
 def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _SCRIPT, "build", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=time_limit(300))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +142,8 @@ def test_a_variant_that_did_not_pass_its_gate_is_not_built(pack: Path) -> None:
 def test_an_interrupted_build_leaves_what_was_finished_and_no_part(tmp_path: Path) -> None:
     pack = Path(shutil.copytree(reference_pack(), tmp_path / "pack"))
     command = [sys.executable, "-c", _SCRIPT, "build", str(pack)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    options = {"stdout": subprocess.DEVNULL, "text": True, "preexec_fn": default_signals}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, **options) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("Building grader"):

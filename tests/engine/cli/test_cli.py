@@ -18,6 +18,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from stand_in import write_studies
 from terminal import Terminal
+from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES
@@ -26,7 +27,7 @@ from stenosis_trt.bench.phantom import TRANSFER_SYNTAXES
 def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
     script = "from stenosis_trt.engine.cli.app import main; main()"
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=time_limit(120))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(tmp_path: Path, pack: 
         while not [*(tmp_path / "out" / "studies").glob("*.failed.json")] and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        _, messages = process.communicate(timeout=60)
+        _, messages = process.communicate(timeout=time_limit(60))
     assert process.returncode == 130
     assert messages.strip().splitlines()[-1].endswith("--resume goes on from there.")
     assert "Traceback" not in messages
@@ -248,7 +249,7 @@ def test_interrupted_phantoms_leave_the_truth_of_the_studies_that_are_there(
         time.sleep(0.3)
         # As a terminal does it: to the processes that share the work as well.
         os.killpg(process.pid, signal.SIGINT)
-        _, messages = process.communicate(timeout=100)
+        _, messages = process.communicate(timeout=time_limit(100))
     assert process.returncode == 130
     assert messages.splitlines()[-1].startswith("Interrupted. The studies that were finished are in ")
     assert "Traceback" not in messages
@@ -270,7 +271,7 @@ def test_phantoms_interrupted_while_their_processes_start_print_no_traceback(tmp
         first = process.stderr.readline()
         time.sleep(0.2)
         os.killpg(process.pid, signal.SIGINT)
-        _, rest = process.communicate(timeout=100)
+        _, rest = process.communicate(timeout=time_limit(100))
     assert process.returncode == 130
     assert first.startswith("Making phantoms: 0 of 3")
     assert [line for line in rest.splitlines() if not line.startswith("Making")] == [
@@ -391,6 +392,6 @@ def test_a_terminal_that_lacks_a_character_is_shown_its_code() -> None:
     script = "from stenosis_trt.engine.cli.app import main; main()"
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     command = [sys.executable, "-c", script, "doctor", "--device", "gpu"]
-    answer = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=120)
+    answer = subprocess.run(command, capture_output=True, env=environment, timeout=time_limit(120))
     assert answer.returncode == 0
     assert rb"\u2192" in answer.stdout

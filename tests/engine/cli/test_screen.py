@@ -54,10 +54,12 @@ def test_every_command_is_looked_at() -> None:
 
 
 def _program(environment: dict[str, str]) -> str:
+    """What the program prints that is started by a bash: the shell that it looks for among its ancestors."""
     script = "import sys; sys.argv[0] = 'stenosis-trt'; from stenosis_trt.engine.cli.app import app; "
     call = "app(prog_name='stenosis-trt')"
+    arguments = environment.pop("ARGUMENTS", "").split()
     answer = subprocess.run(
-        [sys.executable, "-c", script + call, *environment.pop("ARGUMENTS", "").split()],
+        ["bash", "-c", '"$@"; exit', "bash", sys.executable, "-c", script + call, *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

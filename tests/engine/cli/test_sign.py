@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from dicom_factory import series
 from signing_keys import Pair, write_pair
+from time_limits import time_limit
 from typed_models import NO_GPU, needs_rtx, pack_with_variants
 
 from stenosis_trt.engine.errors import PackError
@@ -38,7 +39,7 @@ def _call(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=time_limit(120),
         stdin=subprocess.DEVNULL,
         env={**os.environ, **environment},
     )

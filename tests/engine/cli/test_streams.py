@@ -14,6 +14,7 @@ from dicom_factory import series
 from dying import start_grading
 from stand_in import write_studies
 from terminal import Terminal
+from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.records import LEVELS
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(folder: Path, pack: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("expected") / "out"
     with start_grading(folder, out, pack, stderr=subprocess.PIPE) as process:
-        assert process.communicate(timeout=120)[1].count("Grading: ") >= 1
+        assert process.communicate(timeout=time_limit(120))[1].count("Grading: ") >= 1
     assert process.returncode == 0
     return {name: (out / name).read_bytes() for name in _FILES}
 
@@ -105,7 +106,7 @@ def test_an_encoding_that_lacks_characters_is_given_their_codes(pack: Path, tmp_
     out = tmp_path / "頸椎" / "out"
     options = {"stderr": subprocess.PIPE, "environment": environment}
     with start_grading(tmp_path / "頸椎", out, pack, **options) as process:
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=time_limit(120))
     assert process.returncode == 0
     assert "1 of 1 studies graded" in said
     assert "Traceback" not in said
@@ -128,7 +129,7 @@ def test_what_is_printed_for_its_own_sake_is_missed_where_somebody_wanted_it(
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=120,
+        timeout=time_limit(120),
     )
     assert answer.returncode == code
     assert words in answer.stderr

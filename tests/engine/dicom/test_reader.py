@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,15 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
-def test_an_interrupt_does_not_reach_the_reading_process(tmp_path: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in the foreground: a shell ignores SIGINT for what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_does_not_reach_the_reading_process(interruptible: None, tmp_path: Path) -> None:
     series(tmp_path, 2)
     with DicomReader() as reader:
         reader.scan([tmp_path])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from time_limits import time_limit
 from typed_models import NO_GPU, needs_rtx, pack_with_variants
 
 from stenosis_trt.engine.packs.files import MANIFEST
@@ -44,7 +45,7 @@ def pack(made: Path, tmp_path: Path) -> Path:
 
 def _verify(pack: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _SCRIPT, "verify", str(pack)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=time_limit(300))
 
 
 def _file(pack: Path, name: str) -> Path:

@@ -60,6 +60,7 @@ def test_a_healthy_neck_in_both_protocols_is_found_level_by_level_and_graded_so(
         assert figures.ratio_mean_absolute_error <= 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", ["errsm_11", "errsm_30"])
 def test_levels_are_in_doubt_where_images_cut_short_lead_to_wrong_ones(name: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 from altered_process import alter
 from dying import children, default_signals, is_running, start_grading
 from stand_in import write_studies
+from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.records import LEVELS
@@ -65,7 +66,7 @@ def _check_tables(out: Path, finished: bool = False) -> int:
 
 def _resume(folder: Path, out: Path, pack: Path) -> None:
     with start_grading(folder, out, pack, "--resume", stderr=subprocess.PIPE) as process:
-        process.communicate(timeout=120)
+        process.communicate(timeout=time_limit(120))
     assert process.returncode == 0
     rows = _rows(out / "results.csv")
     assert len(rows) == len({(row["study_uid"], row["level"]) for row in rows}) == _STUDIES * len(LEVELS)
@@ -90,7 +91,7 @@ def test_a_signal_ends_a_run_with_tables_of_what_it_graded(
         readers = children(process.pid)
         for _ in range(times):
             process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=time_limit(60))
     assert process.returncode == code
     assert said.splitlines()[-1] == f"{words}. What was graded is in {out}; --resume goes on from there."
     assert "Traceback" not in said
@@ -136,7 +137,7 @@ def test_a_signal_is_obeyed_while_a_file_hangs(
         readers = children(process.pid)
         process.send_signal(signal.SIGTERM)
         start = time.monotonic()
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=time_limit(60))
     assert time.monotonic() - start < 40
     assert process.returncode == 143
     assert "Traceback" not in said
@@ -152,7 +153,7 @@ def test_a_signal_that_comes_while_the_tables_are_written_waits_for_them(
     out = tmp_path / "out"
     kill = f"os.kill(os.getpid(), {int(number)})"
     with start_grading(folder, out, pack, in_write_tables=kill, stderr=subprocess.PIPE) as process:
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=time_limit(120))
     assert process.returncode == code
     assert said.splitlines()[-1].startswith(words)
     assert _check_tables(out, finished=True) == _STUDIES
@@ -270,7 +271,7 @@ def test_a_full_disk_ends_a_run_with_what_fits_and_the_reason(
     out = small_disk.folder / "out"
     options = {"stderr": subprocess.PIPE, "preexec_fn": small_disk.prepare}
     with start_grading(folder, out, pack, **options) as process:
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=time_limit(120))
     assert process.returncode == 2
     assert "Traceback" not in said
     last = said.splitlines()[-1]

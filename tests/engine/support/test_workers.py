@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from dying import default_signals
+from time_limits import time_limit
 
 from stenosis_trt.engine.support.workers import worker_pool
 
-_WITHIN_SECONDS = 2.0
-_STARTS_WITHIN_SECONDS = 60.0
+_WITHIN_SECONDS = time_limit(2.0)
+_STARTS_WITHIN_SECONDS = time_limit(60.0)
 
 _POOL = """
 import os, signal, sys, time
@@ -64,7 +66,8 @@ def _busy_pool(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int
     (tmp_path / "slow.py").write_text(_SLOW)
     command = [sys.executable, str(tmp_path / "pool.py"), str(tmp_path)]
     pids: list[int] = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": default_signals}
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
         try:
             assert _wait(_STARTS_WITHIN_SECONDS, lambda: len(list(tmp_path.glob("*.pid"))) == 2)
             pids += [int(path.stem) for path in tmp_path.glob("*.pid")]

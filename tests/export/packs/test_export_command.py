@@ -23,10 +23,10 @@ import typer
 from named_values import named_value
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
+from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
-from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.cli.errors import fail_with_os_error
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
@@ -43,7 +43,7 @@ from stenosis_trt.export.spec_file import ModelDeclaration, SpecError, read_spec
 def _call(*arguments: object, prelude: str = "") -> subprocess.CompletedProcess[str]:
     script = f"{prelude}\nfrom stenosis_trt.engine.cli.app import main; main()"
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=time_limit(300))
 
 
 # ------------------------------------------------------------------------------------------------ the spec
@@ -473,11 +473,10 @@ _ECHOES = [*_TINY, "cord.output.activation=sigmoid"]
 
 
 def test_onnx_files_become_a_pack_that_is_checked_on_the_studies_given(
-    onnx_files: dict[str, Path], tmp_path: Path
+    onnx_files: dict[str, Path], phantoms: StudyCollection, tmp_path: Path
 ) -> None:
-    write_studies(tmp_path / "studies", PhantomOptions(1, 9001))
     spec, lines = read_spec(reference_spec(), _ECHOES), list[str]()
-    pack = export_pack(onnx_files, spec, tmp_path / "pack", tmp_path / "studies", lines.append)
+    pack = export_pack(onnx_files, spec, tmp_path / "pack", phantoms.folder, lines.append)
     assert pack.card["exported_from"]["levels"]["network"] == "ONNX"
     assert pack.card["export_check"]["slices_of"] == "studies given with --check-studies"
     assert [line.split(":")[0] for line in lines] == [*pack.models, *pack.models]
@@ -644,6 +643,7 @@ def test_without_torch_the_command_says_what_to_install(checkpoints: dict[str, P
     ]
 
 
+@pytest.mark.slow
 def test_export_goes_on_to_other_precisions_as_quantise_does(
     pack: Pack, phantoms: StudyCollection, tmp_path: Path
 ) -> None:

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared_phantoms import phantoms
 from signing_keys import Pair, write_pair
+from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 from typed_models import pack_with_variants
 
-from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
@@ -27,7 +28,7 @@ _SCRIPT = "from stenosis_trt.engine.cli.app import main; main()"
 
 def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _SCRIPT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=time_limit(300))
 
 
 @pytest.fixture
@@ -98,7 +99,6 @@ def test_a_manifest_that_was_changed_after_it_was_loaded_goes_into_no_other_pack
 
 def test_export_signs_what_it_writes(tmp_path: Path, pair: Pair) -> None:
     tiny = write_tiny_pack(tmp_path / "tiny")
-    write_studies(tmp_path / "studies", PhantomOptions(1, 9001))
     files = [item for name in tiny.models for item in (f"--{name}", tiny.path / f"{name}.onnx")]
     settings = (
         'grader.output.names=["0", "1", "2", "3"]',
@@ -112,7 +112,7 @@ def test_export_signs_what_it_writes(tmp_path: Path, pair: Pair) -> None:
         "export",
         *arguments,
         "--check-studies",
-        tmp_path / "studies",
+        phantoms(1, 4711),
         "--out",
         tmp_path / "pack",
         "--signing-key",

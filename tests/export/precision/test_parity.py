@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from time_limits import time_limit
 from typed_models import NO_GPU, needs_rtx
 from typer.testing import CliRunner
 
@@ -81,6 +82,7 @@ def _with_variant(pack: Pack, folder: Path, data: bytes) -> Pack:
     return Pack.load(folder)
 
 
+@pytest.mark.slow
 def test_fp16_and_int8_of_the_reference_pack_are_the_networks_they_are_taken_for(
     quantised: Pack, inputs: dict[str, Float32Array]
 ) -> None:
@@ -147,7 +149,7 @@ def test_an_interrupt_while_polygraphy_would_import_pytorch_ends_the_comparison(
         "    print('interrupted')\n"
     )
     command = [sys.executable, "-c", script]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=time_limit(100))
     assert answer.stdout.splitlines()[-1:] == ["interrupted"], answer.stderr
 
 
@@ -430,7 +432,7 @@ def _runner(**environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=time_limit(120),
         check=False,
     )
     assert done.returncode == 0, done.stderr

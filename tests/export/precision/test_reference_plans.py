@@ -22,6 +22,8 @@ from stenosis_trt.engine.trt.api import TensorRT
 from stenosis_trt.engine.trt.flavours import FLAVOURS, BuildSettings
 from stenosis_trt.engine.trt.network import ParsedNetwork
 
+pytestmark = pytest.mark.slow
+
 RTX = FLAVOURS["tensorrt-rtx"]
 KINDS = {
     "Conv": "convolution",

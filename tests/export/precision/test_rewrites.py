@@ -189,6 +189,7 @@ def test_tensorrt_fuses_more_of_a_rewritten_model() -> None:
     assert len(lighter) < len(quantised)
 
 
+@pytest.mark.slow
 @needs_rtx
 def test_tensorrt_ends_with_a_fifth_fewer_layers_of_the_grader(
     pack: Pack, inputs: dict[str, Float32Array]

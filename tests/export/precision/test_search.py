@@ -10,9 +10,9 @@ from pathlib import Path
 
 import onnx
 import pytest
+from shared_phantoms import phantoms
 from typer.testing import CliRunner
 
-from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.cli.quantise import int8_advice, search_lines
@@ -125,11 +125,9 @@ def _saturated(pack: Pack, converted: ConvertedModel, inputs: Float32Array, bloc
 
 
 @pytest.fixture(scope="module")
-def patients(tmp_path_factory: pytest.TempPathFactory) -> StudyCollection:
+def patients() -> StudyCollection:
     """Of one patient alone there is no kappa that the gate would take."""
-    folder = tmp_path_factory.mktemp("patients")
-    write_studies(folder / "in", PhantomOptions(2, 4712))
-    return StudyCollection(folder / "in", "two phantoms")
+    return StudyCollection(phantoms(2, 4712), "two phantoms")
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +183,7 @@ def result(task: SearchTask, patients: StudyCollection, log_folder: Path) -> Sea
     return _search(task, patients, log_folder)
 
 
+@pytest.mark.slow
 def test_the_search_leaves_out_the_block_that_is_to_blame(task: SearchTask, result: SearchResult) -> None:
     assert [name for name, outcome in task.by_model.items() if not outcome.passed] == ["cord"]
     assert result.record["found"] is True
@@ -195,6 +194,7 @@ def test_the_search_leaves_out_the_block_that_is_to_blame(task: SearchTask, resu
     assert result.outcome.passed
 
 
+@pytest.mark.slow
 def test_what_is_found_has_its_share_and_stays_int8_elsewhere(task: SearchTask, result: SearchResult) -> None:
     assert result.models is not None
     cord = result.models["cord"]
@@ -205,6 +205,7 @@ def test_what_is_found_has_its_share_and_stays_int8_elsewhere(task: SearchTask, 
     assert result.models["levels"] is task.models["levels"]
 
 
+@pytest.mark.slow
 def test_the_log_holds_blocks_trials_and_result(
     task: SearchTask, result: SearchResult, log_folder: Path
 ) -> None:
@@ -224,6 +225,7 @@ def test_the_log_holds_blocks_trials_and_result(
     assert (log_folder / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_killed_search_resumes(
     task: SearchTask, patients: StudyCollection, result: SearchResult, log_folder: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +239,7 @@ def test_a_killed_search_resumes(
     assert len(trials) == len(content["trials"])
 
 
+@pytest.mark.slow
 def test_a_pack_is_written_with_what_the_search_found(
     task: SearchTask, patients: StudyCollection, result: SearchResult, log_folder: Path, tmp_path: Path
 ) -> None:
@@ -261,6 +264,7 @@ def test_a_pack_is_written_with_what_the_search_found(
     assert any(f"cord: {share:.1%}" in line and "smooth.1" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_what_fails_on_other_studies_is_said(result: SearchResult, log_folder: Path) -> None:
     elsewhere = {"on": "other studies", "levels": 48, "failed": {"largest level shift in mm": 0.25}}
     lines = list(search_lines({**result.record, "elsewhere": elsewhere}, log_folder))
@@ -268,6 +272,7 @@ def test_what_fails_on_other_studies_is_said(result: SearchResult, log_folder: P
     assert "largest level shift in mm fails by 0.25: it may have passed by chance" in said
 
 
+@pytest.mark.slow
 def test_a_search_that_found_nothing_says_why(result: SearchResult, log_folder: Path) -> None:
     nothing = {**result.record, "found": False, "left_out": {}, "quantised_share": {}}
     del nothing["elsewhere"]
@@ -276,6 +281,7 @@ def test_a_search_that_found_nothing_says_why(result: SearchResult, log_folder: 
     assert "passes as it is" in next(search_lines(None, log_folder))
 
 
+@pytest.mark.slow
 def test_the_log_of_another_search_is_renamed_and_not_resumed(
     result: SearchResult, log_folder: Path, tmp_path: Path
 ) -> None:

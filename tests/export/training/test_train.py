@@ -16,6 +16,7 @@ import pytest
 import torch
 from onnx import TensorProto
 from shared_data import shared_data
+from time_limits import time_limit
 from torch import nn
 
 from stenosis_trt.engine.packs.pack import Pack
@@ -58,6 +59,7 @@ def test_weights_are_stored_as_half_and_computed_as_single() -> None:
         assert end.type.tensor_type.elem_type == TensorProto.FLOAT
 
 
+@pytest.mark.slow
 def test_an_exported_grader_gives_probabilities() -> None:
     torch.manual_seed(0)
     exported = export_network(EfficientNetB5(4).eval(), "classes", _example(2, 3, 64, 64))
@@ -117,7 +119,7 @@ def _recipe(work: Path, *options: str | Path) -> subprocess.CompletedProcess[str
     """The short recipe on real volumes, from the command line."""
     command = [sys.executable, "-m", "stenosis_trt.export.training.train", "--short", "--work", work / "work"]
     command += ["--volumes", shared_data("volumes"), *options]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=580)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=time_limit(300))
 
 
 _FOUND: dict[str, Any] = {"calibration": {"temperature": 1.7}, "left_out_subjects": ["errsm_30"]}
@@ -136,6 +138,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_the_recipe_runs_through_and_writes_packs(trained: Path) -> None:
     for pack in (Pack.load(trained / "pack"), Pack.load(trained / "work" / "without_errsm_30" / "pack")):
@@ -150,6 +153,7 @@ def test_the_recipe_runs_through_and_writes_packs(trained: Path) -> None:
     assert (trained / "work" / "curves.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_the_card_tells_what_the_networks_began_with_and_what_was_found_without_each_subject(
     trained: Path,
@@ -161,6 +165,7 @@ def test_the_card_tells_what_the_networks_began_with_and_what_was_found_without_
         assert item["sha256"] == hashlib.sha256(start).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_what_was_trained_is_left_as_checkpoints_that_export_takes(trained: Path) -> None:
     """The pack's grader is that of its checkpoint with the temperature that was found."""
