@@ -11,7 +11,7 @@ import typer
 from documented import ROOT, program, quoted, read, rows
 
 from stenosis_trt.engine.cli.app import app
-from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, FIXED_PADDING_NETWORKS, NETWORKS
+from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, FIXED_PADDING_IMAGE, NETWORKS
 from stenosis_trt.export.onnx.from_onnx import OPSETS
 from stenosis_trt.export.onnx.from_torch import TOLERANCE
 from stenosis_trt.export.precision.gate import GateLimits
@@ -117,7 +117,7 @@ def test_networks_and_what_they_are_known_by_are_those_of_the_code() -> None:
     # Lines may end anywhere.
     text = " ".join(_MODELS.split())
     assert f"opset {OPSETS[0]} to {OPSETS[1]}" in text
-    assert "{} × {}".format(*FIXED_PADDING_NETWORKS) in text
+    assert "{} × {}".format(*FIXED_PADDING_IMAGE) in text
     assert f"differs by more than {TOLERANCE:g}" in text
 
 
