@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from documented import DOCUMENTS, ROOT, blocks, commands_in, quoted, read, rows
+from matplotlib.image import imread
 
 from stenosis_trt.engine.packs.pack import reference_pack
 
@@ -183,16 +185,11 @@ def test_the_table_of_the_readme_is_what_the_demonstration_gives(folder: Path) -
     assert rows(read("README.md"), "## What comes out") == [[row[name] for name in columns] for row in first]
 
 
-def test_the_picture_is_drawn(folder: Path) -> None:
-    drawn, kept = folder / "TRY/example.png", ROOT / "docs/images/example.png"
-    for path in (drawn, kept):
-        assert path.read_bytes().startswith(b"\x89PNG")
-    assert _size(drawn) == _size(kept)
-
-
-def _size(picture: Path) -> tuple[int, int]:
-    header = picture.read_bytes()[16:24]
-    return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
+def test_the_picture_is_what_its_command_draws(folder: Path) -> None:
+    """To a hundredth of full brightness on average: fonts differ by the version of matplotlib."""
+    drawn, kept = imread(folder / "TRY/example.png"), imread(ROOT / "docs/images/example.png")
+    assert drawn.shape == kept.shape
+    assert np.abs(drawn - kept).mean() < 0.01
 
 
 def test_run_json_has_the_fields_that_are_explained_and_the_signer(folder: Path) -> None:
