@@ -12,7 +12,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from types import TracebackType
 
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
 from stenosis_trt.engine.backends.selection import announce, open_backend
@@ -27,6 +26,7 @@ from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
 from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
 from stenosis_trt.engine.runs.table_files import CsvFormat
+from stenosis_trt.engine.support.closeable import Closeable
 
 StrPath = str | os.PathLike[str]
 
@@ -56,7 +56,7 @@ class UngradedStudy:
         return self.problems[-1].advice
 
 
-class Grader:
+class Grader(Closeable):
     """Grades studies with models that are opened once. Use it as a context manager, or call `close`.
 
     It is not thread-safe: one call or stream runs at a time.
@@ -112,14 +112,6 @@ class Grader:
             self._stack = stack.pop_all()
         self.backend, self.backend_reason = decision.backend, decision.reason
         self.precision = decision.precision
-
-    def __enter__(self) -> Grader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the models, and end the processes that read files. Further calls do nothing."""

@@ -22,7 +22,6 @@ import os
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +29,7 @@ import numpy.typing as npt
 
 from stenosis_trt.engine.dicom.errors import DicomError, ReaderError
 from stenosis_trt.engine.records import Stage
+from stenosis_trt.engine.support.closeable import Closeable
 
 ALIGNMENT = 256
 """Bytes. Frames start at multiples of it, for fast GPU copies and kernels."""
@@ -92,7 +92,7 @@ class PixelSlot:
         self._used = self.outside_slot = 0
 
 
-class PixelMemory:
+class PixelMemory(Closeable):
     """A block of memory shared with the reading processes. Use it as a context manager, around its reader.
 
     The block is allocated at once, page-aligned, and stays mapped while an array refers to a part of it, even
@@ -118,14 +118,6 @@ class PixelMemory:
         # The mapping is removed with the last array that refers to it.
         self.array: npt.NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)
         self.slots = tuple(PixelSlot(self.array, number * size, size) for number in range(slots))
-
-    def __enter__(self) -> PixelMemory:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the descriptor. Existing arrays stay valid."""

@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,6 +37,7 @@ from stenosis_trt.engine.dicom.process import ProcessLost, ReadingProcess
 from stenosis_trt.engine.dicom.series import build_studies
 from stenosis_trt.engine.dicom.unpacked_archives import UnpackedArchives, members_of
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice, Problem, Stage, StudyHeader
+from stenosis_trt.engine.support.closeable import Closeable
 
 _FILES_PER_REQUEST = 64
 """Files per request; amortises the 0.2 ms round trip."""
@@ -81,7 +81,7 @@ class _FrameRequest:
 _File = tuple[Path, list[_FrameRequest]]
 
 
-class DicomReader:
+class DicomReader(Closeable):
     """Reads DICOM files in separate processes. Use it as a context manager. Thread-safe.
 
     Faults of files are returned as Problems. Methods raise ReaderError if no reading process can be started;
@@ -108,14 +108,6 @@ class DicomReader:
         self._free: queue.SimpleQueue[ReadingProcess] = queue.SimpleQueue()
         for process in self._processes:
             self._free.put(process)
-
-    def __enter__(self) -> DicomReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop the reading processes and remove unpacked archives. A read in another thread raises

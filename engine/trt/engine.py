@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from stenosis_trt.engine.cuda.device import Stream
 from stenosis_trt.engine.errors import TensorRTError
+from stenosis_trt.engine.support.closeable import Closeable
 from stenosis_trt.engine.trt.api import TensorRT
 
 _DTYPES: dict[str, npt.DTypeLike] = {"FLOAT": np.float32, "HALF": np.float16}
@@ -36,7 +37,7 @@ class _Addresses:
     scratch: int
 
 
-class LoadedPlan:
+class LoadedPlan(Closeable):
     """A deserialised engine and its execution contexts.
 
     Use it on one stream: runs of one batch, and contexts that share scratch memory, must not overlap.
@@ -153,12 +154,6 @@ class LoadedPlan:
         self._prepared.clear()
         self._contexts.clear()
         self._engine = None
-
-    def __enter__(self) -> LoadedPlan:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _check_usable(self, batch: int) -> None:
         if self.closed:
