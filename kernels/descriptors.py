@@ -141,7 +141,7 @@ def _fixed(values: FloatArray) -> IntArray:
     """Positions as fixed-point numbers with 32 fractional bits."""
     farthest = np.abs(values).max()
     if not farthest < _FARTHEST:
-        raise ValueError(f"A region lies {farthest:.3g} pixels away from its image, too far to be meant.")
+        raise ValueError(f"A region lies {farthest:.3g} pixels from its image, which cannot be intended.")
     return np.asarray(np.rint(values * float(1 << _FRACTION_BITS)).astype(np.int64))
 
 

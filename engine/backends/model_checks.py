@@ -67,7 +67,7 @@ def check_tensor(
     if any(isinstance(found, int) and found != size for found, size in zip(shape[1:], wanted, strict=True)):
         raise model_error(model, shown)
     if isinstance(shape[0], int):
-        raise model_error(model, f"the batch of its {name} is fixed at {shape[0]}, and has to be free")
+        raise model_error(model, f"the batch of its {name} is fixed at {shape[0]} instead of dynamic")
 
 
 def check_values(model: ModelSpec, batch: Float32Array, output: Float32Array) -> None:

@@ -120,7 +120,7 @@ class OnnxRuntimeBackend(StepwiseBackend):
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             found = f"{len(inputs)} inputs and {len(outputs)} outputs"
-            raise model_error(model, f"it has {found}, and has to have one of each")
+            raise model_error(model, f"it has {found} instead of one each")
         for name, wanted, tensor in (
             ("input", model.input_shape, inputs[0]),
             ("output", model.output_shape, outputs[0]),

@@ -115,7 +115,7 @@ class TensorRtBackend:
             self.release_gpu()
             raise
         if self.arena.growth_count > before:
-            self.note("A study was larger than the memory set apart for one: more was taken.")
+            self.note("A study was larger than its slot: the slots were enlarged.")
         return GpuStudy(self, placed)
 
     def set_reading_memory(self, memory: ReadingMemory) -> None:
@@ -134,7 +134,7 @@ class TensorRtBackend:
                 if error.device_lost:
                     raise
                 reason = error.reason.rstrip(".")
-                self.note(f"What studies are read into cannot be page-locked ({reason}): copies take longer.")
+                self.note(f"The reading memory cannot be page-locked ({reason}): copies are slower.")
                 return
             if self.device.integrated:
                 study = copy_into_memory(memory, noise_study(self.pack))
@@ -375,6 +375,6 @@ def _check_plan(model: ModelSpec, plan: LoadedPlan) -> None:
     ):
         if wanted != found:
             raise TensorRTError(
-                f"The {name} of the plan of {model.name} is {found}, and the pack says {wanted}.",
+                f"The {name} of the plan of {model.name} is {found}, but pack.json declares {wanted}.",
                 "Build it again: stenosis-trt build PACK --force.",
             )

@@ -78,7 +78,7 @@ class Device:
         """Context manager that makes this the device of the calling thread. Can be nested."""
         with self._lock:
             if not self._holders:
-                raise CudaError("The device is closed.", "Open it anew.")
+                raise CudaError("The device is closed.", "Open it again.")
             self._current += 1
         try:
             with pycuda_errors:
@@ -110,7 +110,7 @@ class Device:
             CudaError: the device is closed, the calling thread is capturing, or a driver call failed.
         """
         if self._closed:
-            raise CudaError("The device is closed.", "Open it anew.")
+            raise CudaError("The device is closed.", "Open it again.")
         self.check_not_capturing()
         with self.current(), pycuda_errors:
             yield
@@ -131,7 +131,10 @@ class Device:
     def check_not_capturing(self) -> None:
         """Raise CudaError if the calling thread is capturing: creating or closing would invalidate that."""
         if threading.get_ident() in self._capturing_threads:
-            raise CudaError("Nothing can be made or closed while work is captured.", "Do it before or after.")
+            raise CudaError(
+                "Resources cannot be created or closed during a capture.",
+                "Do it before or after the capture.",
+            )
 
     def close(self) -> None:
         """Close all open resources, latest first, and release the context. Idempotent.
@@ -371,11 +374,11 @@ def _pycuda() -> Any:
         if "libcuda" in str(error):
             raise CudaError(
                 f"NVIDIA's driver was not found ({error}).",
-                "Install it; in a container, start that with --gpus all (on a Jetson --runtime nvidia).",
+                "Install it; start a container with --gpus all (on a Jetson --runtime nvidia).",
             ) from error
         raise CudaError(
             f"PyCUDA does not fit this machine ({error}).",
-            "Build it anew: pip install --force-reinstall --no-cache-dir --no-deps pycuda",
+            "Reinstall it: pip install --force-reinstall --no-cache-dir --no-deps pycuda",
         ) from error
     try:
         pycuda.init()

@@ -56,30 +56,30 @@ _LOST = frozenset(
 
 _ADVICE = {
     "OUT_OF_MEMORY": "End other programs on the GPU (nvidia-smi lists them), or grade smaller batches.",
-    "NO_DEVICE": "Check that there is an NVIDIA GPU and that this process is given it "
+    "NO_DEVICE": "Check that there is an NVIDIA GPU that is visible to this process "
     "(CUDA_VISIBLE_DEVICES, the container's --gpus).",
-    "INVALID_DEVICE": "Name one that nvidia-smi lists; the first is 0.",
-    "DEVICE_UNAVAILABLE": "Another process holds the GPU for itself: end it, or allow sharing "
+    "INVALID_DEVICE": "Choose one that nvidia-smi lists; the first is 0.",
+    "DEVICE_UNAVAILABLE": "Another process uses the GPU exclusively: end it, or allow sharing "
     "(nvidia-smi --compute-mode=0).",
     "INVALID_CONTEXT": "Call it inside `with device.current():`.",
-    "NOT_FOUND": "What was loaded is of another version than the program: install both anew.",
+    "NOT_FOUND": "The loaded module and the program differ in version: reinstall both.",
     **dict.fromkeys(
         ("INVALID_IMAGE", "NO_BINARY_FOR_GPU", "INVALID_PTX", "UNSUPPORTED_PTX_VERSION", "INVALID_SOURCE"),
-        "It was built for another GPU or a newer driver: update NVIDIA's driver, or build it here.",
+        "It was built for another GPU or a newer driver: update NVIDIA's driver, or rebuild it.",
     ),
     **dict.fromkeys(
         ("STUB_LIBRARY", "SYSTEM_DRIVER_MISMATCH", "SYSTEM_NOT_READY", "COMPAT_NOT_SUPPORTED_ON_DEVICE"),
-        "Install NVIDIA's driver anew and restart; nvidia-smi must work first.",
+        "Reinstall NVIDIA's driver and restart; nvidia-smi must work first.",
     ),
 }
 _ADVICE_LOST = (
-    "The GPU is lost to this process: start it anew. "
+    "This process cannot use the GPU any more: restart it. "
     "If it happens again, look at nvidia-smi and for Xid in the kernel's log."
 )
 _ADVICE_CAPTURE = (
     "Allocate, wait and copy pageable memory before or after a capture, or launch without a graph."
 )
-_ADVICE_OTHER = "Report it, with what was run."
+_ADVICE_OTHER = "Report it together with the command."
 
 
 class CudaError(DeviceError):

@@ -46,7 +46,9 @@ class Graph(Resource):
         self.check_open()
         for used in self._uses:
             if getattr(used, "closed", False):
-                raise CudaError(f"A {type(used).__name__} of this graph's is closed.", "Capture it anew.")
+                raise CudaError(
+                    f"A {type(used).__name__} that this graph uses is closed.", "Capture it again."
+                )
         call_driver("cuGraphLaunch", self._handle, stream.handle)
 
     def _release(self) -> None:

@@ -34,7 +34,7 @@ class DeviceBuffer(Resource):
             CudaError: the allocation failed; `out_of_memory` is True if memory is short.
         """
         if nbytes < 1:
-            raise ValueError(f"A buffer of {nbytes} bytes.")
+            raise ValueError(f"A buffer cannot have {nbytes} bytes.")
         with device.creating():
             self._native: Any = device.pycuda.mem_alloc(nbytes)
         self.nbytes, self.address = nbytes, int(self._native)
@@ -65,7 +65,7 @@ class DeviceBuffer(Resource):
         """
         self._check(array, offset, stream)
         if not array.flags.writeable:
-            raise ValueError("The array cannot be written.")
+            raise ValueError("The array is not writeable.")
         with pycuda_errors:
             self.device.pycuda.memcpy_dtoh_async(array, self.address + offset, stream.native)
         stream.record_use(self, array)
@@ -84,7 +84,9 @@ class DeviceBuffer(Resource):
         if not array.flags.forc:
             raise ValueError("The array is not contiguous.")
         if offset < 0 or offset + array.nbytes > self.nbytes:
-            raise ValueError(f"{array.nbytes} bytes from {offset} on, in a buffer of {self.nbytes}.")
+            raise ValueError(
+                f"{array.nbytes} bytes at offset {offset} exceed a buffer of {self.nbytes} bytes."
+            )
 
     def _release(self) -> None:
         self._native.free()

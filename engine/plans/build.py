@@ -173,7 +173,7 @@ def check_precision(precision: str, network: ParsedNetwork) -> None:
         if kind != "float32":
             raise TensorRTError(
                 f"The tensor {name} of the file that the pack calls {precision} is {kind}, not float32.",
-                "Export the pack again: what goes in and comes out is FP32 in every precision.",
+                "Export the pack again: inputs and outputs are FP32 in every precision.",
             )
 
 
@@ -218,7 +218,7 @@ class _Job:
         except OSError as error:
             raise PackError(
                 f"The plan cannot be written to {self.pack.path} ({error.strerror}).",
-                f"It has {len(built.data)} bytes: see whether there is room.",
+                f"It has {len(built.data)} bytes: check the free space.",
             ) from error
 
     def _timing_cache(self) -> Path | None:
@@ -282,7 +282,7 @@ def _writable(pack: Pack) -> None:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PackError(
             f"{existing} cannot be written to.",
-            f"Copy the pack to where you may write, and give the copy: cp -r {place} .",
+            f"Copy the pack to a writable folder and use the copy: cp -r {place} .",
         )
 
 

@@ -114,7 +114,7 @@ def _rebuild_by_path(pack: Pack, path: Path) -> str:
     command = build_command(
         pack, flavour, precision if precision in PRECISIONS else "", f"--model {path.stem}"
     )
-    return f"Remove it, or build it again, with the options it was built with: {command}"
+    return f"Remove it, or rebuild it with its original options: {command}"
 
 
 def _stale_advice(pack: Pack, sidecar: Sidecar) -> str:

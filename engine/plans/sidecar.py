@@ -41,7 +41,7 @@ _Batch = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 
 def _rising(batches: tuple[int, ...]) -> tuple[int, ...]:
     if list(batches) != sorted(set(batches)):
-        raise ValueError("batches have to rise")
+        raise ValueError("batches must ascend")
     return batches
 
 
@@ -123,18 +123,18 @@ class Sidecar:
         try:
             table = read_json(_TABLE, text)
         except JsonError as error:
-            raise ValueError(f"the sidecar is no JSON object ({error})") from error
+            raise ValueError(f"the sidecar is not a JSON object ({error})") from error
         content, names = dict(table), {item.name for item in fields(cls)}
         if content.get("schema") != _SCHEMA or set(content) != {*names, _CHECKSUM}:
-            raise ValueError("it is no sidecar of this release")
+            raise ValueError("it is not a sidecar of this release")
         if content.pop(_CHECKSUM) != _checksum(content):
-            raise ValueError("the sidecar was changed since it was written")
+            raise ValueError("the sidecar was modified")
         try:
             return read_json(_SIDECAR, json.dumps(content))
         except JsonError as error:
             if error.entry.startswith("settings"):
-                raise ValueError("the sidecar's settings are none of stenosis-trt build") from error
-            raise ValueError(f"the sidecar does not say what it has to ({error})") from error
+                raise ValueError("the sidecar's settings are not options of stenosis-trt build") from error
+            raise ValueError(f"the sidecar is invalid ({error})") from error
 
     def load_blocker(self, here: RuntimeTarget) -> str:
         """Why this plan cannot be loaded on a machine; "" if it can."""

@@ -63,6 +63,6 @@ def _trouble(pack: Pack, plan: StoredPlan) -> str:
 
 def _not_written(pack: Pack, error: OSError) -> PackError:
     return PackError(
-        f"No signature can be written to {pack.path} ({error.strerror}).",
-        "Copy the pack to where you may write, and sign the copy.",
+        f"The signature cannot be written to {pack.path} ({error.strerror}).",
+        "Copy the pack to a writable folder and sign the copy.",
     )

@@ -98,7 +98,7 @@ def require_passed_gate(pack: Pack, file: ModelFile) -> None:
     if not file.passed:
         raise PlanError(
             f"{file.file} of pack {pack.name} did not pass the gate.",
-            "Make it again with stenosis-trt quantise; nothing is to be graded with this one.",
+            "Convert it again with stenosis-trt quantise. It must not be used for grading.",
         )
 
 
@@ -193,7 +193,7 @@ def model_mismatch(pack: Pack, plan: StoredPlan) -> str:
     if model.sha256 != sidecar.onnx_sha256:
         return f"it was built from another {model.file} than the pack has now"
     if spec_sha256(pack.models[sidecar.model]) != sidecar.spec_sha256:
-        return f"{MANIFEST} says another input or output of {sidecar.model} than when it was built"
+        return f"the input or output of {sidecar.model} in {MANIFEST} has changed"
     return ""
 
 
@@ -331,7 +331,7 @@ def _read_stored_plan(path: Path) -> StoredPlan:
         written = read_regular_file(place, _MAX_SIDECAR_BYTES)
         signature = _signature(place)
         if len(written) > _MAX_SIDECAR_BYTES:
-            raise ValueError("the sidecar is too large to be one")
+            raise ValueError("the sidecar is too large")
         sidecar = Sidecar.parse(written.decode())
     except FileNotFoundError as error:
         raise ValueError("it has no sidecar: its build was interrupted, or someone removed it") from error
@@ -342,7 +342,7 @@ def _read_stored_plan(path: Path) -> StoredPlan:
     if sidecar.model != path.stem or sidecar.model not in MODEL_NAMES or sidecar.precision not in PRECISIONS:
         raise ValueError(f"the sidecar is one of {sidecar.model} in {sidecar.precision}")
     if sidecar.flavour not in FLAVOURS:
-        raise ValueError(f"the sidecar names a flavour of TensorRT that is not known, {sidecar.flavour}")
+        raise ValueError(f"the sidecar names an unknown flavour of TensorRT, {sidecar.flavour}")
     return StoredPlan(path, sidecar, written, signature)
 
 

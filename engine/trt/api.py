@@ -106,7 +106,7 @@ class TensorRT:
             plan = builder.build_serialized_network(network, config)
         seconds = time.monotonic() - start
         if plan is None:
-            raise self.make_error("built no plan", "See the reason; `--verbose` shows all that it said.")
+            raise self.make_error("built no plan", "See the reason; `--verbose` shows all its messages.")
         if timing_cache is not None and self.flavour.timing_cache:
             timing_cache.parent.mkdir(parents=True, exist_ok=True)
             write_bytes_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
@@ -130,8 +130,8 @@ class TensorRT:
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise self.make_error(
-                "does not take the plan",
-                "See what stenosis-trt doctor says of the GPU and its driver, or build it again here.",
+                "rejects the plan",
+                "Check the GPU and its driver with stenosis-trt doctor, or rebuild the plan here.",
             )
         return engine
 
@@ -169,7 +169,7 @@ class TensorRT:
 
     def make_error(self, what: str, advice: str) -> TensorRTError:
         """Create the error for a failure such as "built no plan", quoting the errors that TensorRT logged."""
-        said = "; ".join(self._log.errors[-_MOST_ERRORS:]) or "it gave no reason"
+        said = "; ".join(self._log.errors[-_MOST_ERRORS:]) or "no reason given"
         return TensorRTError(f"{self.flavour.name} {self.version} {what}: {said}.", advice)
 
     def _builder(self) -> Any:
@@ -207,7 +207,7 @@ class TensorRT:
         if len(declared) != 4 or declared[0] != -1 or any(size not in (-1, fixed) for size, fixed in sizes):
             raise TensorRTError(
                 f"The model's input is {declared}, and the pack says {(-1, *shape)} (−1 is any size).",
-                "Export it with a dynamic batch, and the size that pack.json says.",
+                "Export it with a dynamic batch and the size in pack.json.",
             )
         for size in batches:
             profile = builder.create_optimization_profile()
@@ -232,7 +232,7 @@ class TensorRT:
             level = getattr(trt.HardwareCompatibilityLevel, _COMPATIBLE[settings.hardware_compatible], None)
             if level is None:
                 raise TensorRTError(
-                    f"{self.flavour.name} {self.version} has no {settings.hardware_compatible}.",
+                    f"{self.flavour.name} {self.version} does not support {settings.hardware_compatible}.",
                     "Leave --hardware-compatible out, or use a later version.",
                 )
             config.hardware_compatibility_level = level

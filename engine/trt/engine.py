@@ -25,7 +25,7 @@ from stenosis_trt.engine.trt.api import TensorRT
 _DTYPES: dict[str, npt.DTypeLike] = {"FLOAT": np.float32, "HALF": np.float16}
 """NumPy dtypes by TensorRT's names."""
 _BUILD_AGAIN = "Build it again: stenosis-trt build PACK --force."
-_LOOK = "See the reason; if it is the GPU's, nvidia-smi and the kernel's log have more."
+_LOOK = "See the reason; for an error of the GPU, see nvidia-smi and the kernel log."
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class LoadedPlan(Closeable):
             raise ValueError(f"A batch of {batch} is not prepared.")
         self._tensorrt.clear_errors()
         if not self._contexts[batch].execute_async_v3(stream.handle):
-            raise self._tensorrt.make_error(f"does not run a batch of {batch}", _LOOK)
+            raise self._tensorrt.make_error(f"cannot run a batch of {batch}", _LOOK)
         stream.record_use(self)
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class LoadedPlan(Closeable):
 
     def _check_set(self, done: bool, what: str) -> None:
         if not done:
-            raise self._tensorrt.make_error(f"does not take {what}", _BUILD_AGAIN)
+            raise self._tensorrt.make_error(f"rejects {what}", _BUILD_AGAIN)
 
 
 def _tensor_names(engine: Any) -> tuple[str, str]:
@@ -187,8 +187,8 @@ def _tensor_names(engine: Any) -> tuple[str, str]:
     inputs, outputs = names["INPUT"], names["OUTPUT"]
     if len(inputs) != 1 or len(outputs) != 1:
         raise TensorRTError(
-            f"The plan has {len(inputs)} inputs and {len(outputs)} outputs, and has to have one of each.",
-            "Export the model with one of each, and build it again.",
+            f"The plan has {len(inputs)} inputs and {len(outputs)} outputs instead of one each.",
+            "Export the model with one of each, and rebuild the plan.",
         )
     return inputs[0], outputs[0]
 
@@ -204,7 +204,7 @@ def _input_shape(engine: Any, name: str, batches: tuple[int, ...]) -> tuple[int,
         told = "; ".join(" to ".join(map(str, sorted({sizes[0], sizes[-1]}))) for sizes in found)
         said = ", ".join(map(str, batches))
         raise TensorRTError(
-            f"The plan has profiles of {told}, and its sidecar says batches of {said}.", _BUILD_AGAIN
+            f"The plan has profiles of {told}, but its sidecar lists batches of {said}.", _BUILD_AGAIN
         )
     return shape
 
@@ -221,7 +221,7 @@ def _output_shape(context: Any, name: str, batch: int) -> tuple[int, ...]:
     shape = tuple(map(int, context.get_tensor_shape(name)))
     if shape[:1] != (batch,) or any(size < 1 for size in shape):
         raise TensorRTError(
-            f"The plan answers a batch of {batch} with {shape}.",
-            "Export the model with an output whose first dimension is the batch, and the others known.",
+            f"The plan's output for a batch of {batch} has the shape {shape}.",
+            "Export the model with an output whose first dimension is the batch and whose others are fixed.",
         )
     return shape[1:]

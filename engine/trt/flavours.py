@@ -58,14 +58,17 @@ class BuildSettings:
                 bool(self.batches) and all(1 <= size <= LARGEST_BATCH for size in self.batches),
                 f"Batches are whole numbers of 1 to {LARGEST_BATCH}, such as --batch 1,8.",
             ),
-            (self.batches == tuple(sorted(set(self.batches))), "Batches rise, and each is there once."),
-            (0 <= level <= 5, "The builder level is 0 to 5."),
-            (workspace > 0, "The workspace is at least one byte, such as --workspace 2GiB."),
+            (
+                self.batches == tuple(sorted(set(self.batches))),
+                "Batch sizes must be in ascending order without repetition.",
+            ),
+            (0 <= level <= 5, "The builder level must be 0 to 5."),
+            (workspace > 0, "The workspace must be at least one byte, such as --workspace 2GiB."),
             (
                 distance in ("", *HARDWARE_COMPATIBILITY_LEVELS),
-                f"Hardware compatibility is one of {', '.join(HARDWARE_COMPATIBILITY_LEVELS)}.",
+                f"Hardware compatibility must be one of {', '.join(HARDWARE_COMPATIBILITY_LEVELS)}.",
             ),
-            (self.dla_core is None or self.dla_core >= 0, "A DLA core is 0 or more."),
+            (self.dla_core is None or self.dla_core >= 0, "The DLA core must be 0 or more."),
         )
         for holds, rule in checks:
             if not holds:
@@ -203,5 +206,5 @@ def parse_capability(text: str) -> Capability:
     """
     found = re.fullmatch(r"(\d{1,3})\.(\d)", text.strip())
     if found is None:
-        raise ValueError(f"{text!r} is no compute capability. Give one such as 8.6.")
+        raise ValueError(f"{text!r} is not a compute capability. Give one such as 8.6.")
     return int(found[1]), int(found[2])

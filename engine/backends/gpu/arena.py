@@ -236,7 +236,9 @@ class Arena:
         If memory is short, slots of the old size are allocated: the next study may be smaller.
         """
         if any(slot.used for slot in self._slots):
-            raise CudaError("The arena cannot grow while a study is computed.", "Close it before the next.")
+            raise CudaError(
+                "The arena cannot be reallocated while a study is computed.", "Close it before the next."
+            )
         with self._device.current():
             self.stream.synchronize()
         self.growth_count += 1

@@ -46,7 +46,7 @@ def choose_plans(pack: Pack, precision: str, options: GpuOptions) -> ChosenPlans
     if not driver.gpus:
         raise NoGpuError(
             f"There is no GPU to grade on: {driver.unavailable_reason}.",
-            "Check that the GPU is given to this process, or grade with --device cpu.",
+            "Check that the GPU is visible to this process, or grade with --device cpu.",
         )
     if importlib.util.find_spec("pycuda") is None:
         raise CudaError("PyCUDA is not installed.", "Install it: pip install 'stenosis-trt[gpu]'")

@@ -293,7 +293,7 @@ def test_a_run_whose_gpu_is_lost_ends_as_any_other(
     assert "0 of 2 studies graded, 2 could not be graded" in done.stderr
     problems = [row for row in _rows(tmp_path / "out" / "errors.csv") if row["study_uid"]]
     assert len(problems) == 2
-    assert all("start it anew" in row["what_to_do"] for row in problems)
+    assert all("restart it" in row["what_to_do"] for row in problems)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
 
 
@@ -304,7 +304,7 @@ def test_a_gpu_that_is_lost_before_anything_is_read_ends_the_run_with_one_line(
     done = _grade_and_lose(stand_ins, phantoms, pack, tmp_path / "out", place, "goes on")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert re.search(r"^stenosis-trt: .*CUDA_ERROR_LAUNCH_FAILED.*start it anew", done.stderr, re.MULTILINE)
+    assert re.search(r"^stenosis-trt: .*CUDA_ERROR_LAUNCH_FAILED.*restart it", done.stderr, re.MULTILINE)
     assert not json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
 
 
@@ -345,7 +345,7 @@ def test_a_study_that_the_gpu_fails_on_is_reported_and_the_run_goes_on(
     problems = [row for row in _rows(tmp_path / "out" / "errors.csv") if row["study_uid"]]
     assert len(problems) == 2
     assert all(row["stage"] == "grade" and "CUDA_ERROR_LAUNCH_FAILED" in row["reason"] for row in problems)
-    assert all("start it anew" in row["what_to_do"] for row in problems)
+    assert all("restart it" in row["what_to_do"] for row in problems)
     assert _rows(tmp_path / "out" / "results.csv") == []
 
 

@@ -282,7 +282,7 @@ def test_a_study_larger_than_its_slot_gets_a_larger_one(
     with closing(TensorRtBackend(pack, plans, options)) as small:
         _compare(small, cpu, study, (3,))
         assert small.arena.growth_count == 1
-        assert "larger than the memory" in small.notes[0]
+        assert "larger than its slot" in small.notes[0]
         _compare(small, cpu, study, (3,))
         assert small.arena.growth_count == 1
 

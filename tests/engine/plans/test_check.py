@@ -108,8 +108,8 @@ def _not_json(pack: Path) -> None:
     [
         (_flip_a_byte, "it is not the plan that its sidecar names"),
         (_append, "it is not the plan that its sidecar names"),
-        (_edit_sidecar, "the sidecar was changed since it was written"),
-        (_swap_hash, "the sidecar was changed since it was written"),
+        (_edit_sidecar, "the sidecar was modified"),
+        (_swap_hash, "the sidecar was modified"),
         (_take_plan, "only its sidecar exists"),
         (_take_sidecar, "it has no sidecar: its build was interrupted, or someone removed it"),
         (_not_json, "the sidecar cannot be read (UnicodeDecodeError)"),
@@ -162,7 +162,7 @@ def test_plans_of_a_model_that_the_pack_has_no_more_are_stale(pack: Path) -> Non
     assert {state.state for state in states.values()} == {STALE}
     assert states["int8"].reason == "the pack has no grader in int8 any more"
     assert states["int8"].advice == "Remove it and its sidecar."
-    assert "another input or output of grader" in states["fp32"].reason
+    assert "the input or output of grader" in states["fp32"].reason
     assert "--precision fp32 --model grader --batch 1" in states["fp32"].advice
     assert states["fp16"].advice == "Make the file again: stenosis-trt quantise."
 
@@ -173,7 +173,7 @@ def test_a_stale_plan_fails_verify(pack: Path) -> None:
     (pack / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
     answer = _verify(pack)
     assert answer.returncode == 1
-    assert answer.stdout.count("STALE: pack.json says another input or output of grader") == 3
+    assert answer.stdout.count("STALE: the input or output of grader in pack.json has changed") == 3
 
 
 def test_a_plan_whose_answers_differed_on_a_gpu_is_stale_and_is_built_again(pack: Path) -> None:

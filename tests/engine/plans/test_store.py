@@ -206,7 +206,7 @@ def test_a_plan_of_another_onnx_file_or_specification_is_stale(pack: Pack) -> No
     with pytest.raises(PlanError, match=r"built from another grader\.fp16\.onnx"):
         find_plan(pack, "grader", "fp16", ADA)
     write_plan(pack, "any", _sidecar(pack, spec_sha256="0" * 64), DATA)
-    with pytest.raises(PlanError, match="another input or output of grader"):
+    with pytest.raises(PlanError, match="the input or output of grader"):
         find_plan(pack, "grader", "fp16", ADA)
     assert "any more" in load_blocker(pack, StoredPlan(Path("x"), _sidecar(pack, model="cord")), ADA)
 
@@ -271,7 +271,9 @@ def test_a_plan_whose_variant_did_not_pass_its_gate_is_not_loaded(pack: Pack) ->
     (pack.path / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
     refused = Pack.load(pack.path)
     assert load_blocker(refused, plan, ADA) == "grader.fp16.onnx did not pass the gate"
-    with pytest.raises(PlanError, match=r"did not pass the gate\. Make it again with stenosis-trt quantise"):
+    with pytest.raises(
+        PlanError, match=r"did not pass the gate\. Convert it again with stenosis-trt quantise"
+    ):
         find_plan(refused, "grader", "fp16", ADA)
 
 
@@ -290,14 +292,14 @@ def test_a_sidecar_that_was_edited_is_none(pack: Pack, change: dict[str, Any]) -
     file = plan.path.with_suffix(".json")
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     assert list(iter_readable_plans(pack)) == []
-    assert [trouble for _, trouble in iter_plans(pack)] == ["the sidecar was changed since it was written"]
+    assert [trouble for _, trouble in iter_plans(pack)] == ["the sidecar was modified"]
 
 
 def test_a_sidecar_cannot_have_a_command_of_its_own_printed(pack: Pack) -> None:
     """The settings are shown as part of a command to be typed, and anybody can make a checksum."""
     write_plan(pack, "any", _sidecar(pack, settings=("--batch 1; rm -rf ~",)), DATA)
     assert [trouble for _, trouble in iter_plans(pack)] == [
-        "the sidecar's settings are none of stenosis-trt build"
+        "the sidecar's settings are not options of stenosis-trt build"
     ]
 
 
@@ -400,7 +402,7 @@ def test_whatever_stands_in_a_sidecar_gives_a_plan_or_a_reason(pack: Pack, entry
         ({"version_compatible": "yes"}, "version_compatible: "),
         ({"hardware_compatible": "everywhere"}, "hardware_compatible: "),
         ({"batches": []}, "batches: "),
-        ({"batches": [8, 1]}, "batches: batches have to rise"),
+        ({"batches": [8, 1]}, "batches: batches must ascend"),
         ({"layers": 0}, "layers: "),
         ({"measured": {"a": [float("inf")]}}, "numbers have to be finite"),
     ],

@@ -231,7 +231,7 @@ def test_a_graph_is_refused_once_its_plan_is_closed() -> None:
         bench.run(_images(1))
         graph = Graph(bench.stream, functools.partial(bench.enqueue, 1))
         bench.plan.close()
-        with pytest.raises(CudaError, match="A LoadedPlan of this graph's is closed"):
+        with pytest.raises(CudaError, match="A LoadedPlan that this graph uses is closed"):
             graph.launch(bench.stream)
         graph.close()
 
@@ -273,9 +273,9 @@ def test_plans_on_one_stream_share_scratch_memory() -> None:
 def test_what_has_not_run_since_it_was_prepared_cannot_be_captured_and_then_can() -> None:
     with _loaded(grader("fp32")) as bench:
         bench.prepare(1)
-        with pytest.raises(TensorRTError, match=r"does not run a batch of 1: .*has to run once before"):
+        with pytest.raises(TensorRTError, match=r"cannot run a batch of 1: .*has to run once before"):
             Graph(bench.stream, functools.partial(bench.enqueue, 1))
-        with pytest.raises(CudaError, match="Nothing can be made"):
+        with pytest.raises(CudaError, match="Resources cannot be created"):
             Graph(bench.stream, functools.partial(bench.prepare, 2))
         assert np.array_equal(bench.run(_images(1)), _answers(grader("fp32"), _images(1)))
         Graph(bench.stream, functools.partial(bench.enqueue, 1)).close()
@@ -298,9 +298,9 @@ def test_tensorrt_rtx_compiles_at_once_and_leaves_graphs_to_others() -> None:
 def _refusals() -> Iterator[tuple[bytes, tuple[int, ...], str]]:
     """A plan, the batches of its sidecar, and what the error says."""
     plan = _plan(grader("fp32"))
-    yield b"garbage", BATCHES, "does not take the plan: .*wrong magic"
-    yield plan[:60], BATCHES, "does not take the plan: .*cut short"
-    yield plan.replace(b"10.3.0", b"10.4.0"), BATCHES, "does not take the plan: .*tensorrt 10.4.0"
+    yield b"garbage", BATCHES, "rejects the plan: .*wrong magic"
+    yield plan[:60], BATCHES, "rejects the plan: .*cut short"
+    yield plan.replace(b"10.3.0", b"10.4.0"), BATCHES, "rejects the plan: .*tensorrt 10.4.0"
     for batches in ((1, 2), (1, 2, 4), (1, 2, 8, 16)):
         yield plan, batches, rf"profiles of \(1, 3, 64, 64\); .* batches of {', '.join(map(str, batches))}\."
     image = (TensorProto.FLOAT, ["batch", *SHAPE])
@@ -312,7 +312,7 @@ def _refusals() -> Iterator[tuple[bytes, tuple[int, ...], str]]:
     yield _plan(_model(whole, integers)), BATCHES, "'out' is INT64"
     mean = [helper.make_node("ReduceMean", ["image", "axes"], ["out"])]
     one = _model(mean, {"out": (TensorProto.FLOAT, [1, *SHAPE])}, axes=np.array([0]))
-    yield _plan(one, batches=(2, 8)), (2, 8), r"answers a batch of 2 with \(1, 3, 64, 64\)"
+    yield _plan(one, batches=(2, 8)), (2, 8), r"for a batch of 2 has the shape \(1, 3, 64, 64\)"
 
 
 @on_the_fake_gpu()
@@ -344,7 +344,7 @@ def test_what_tensorrt_refuses_is_told_in_its_words_and_can_be_mended() -> None:
             ({"scratch": small.address}, "scratch memory is not 524288 bytes of live memory"),
         ):
             bench.prepare(8, **changed)
-            with pytest.raises(TensorRTError, match=f"does not run a batch of 8: .*{message}"):
+            with pytest.raises(TensorRTError, match=f"cannot run a batch of 8: .*{message}"):
                 bench.enqueue(8)
         images = _images(8)
         assert np.array_equal(bench.run(images), _answers(grader("fp32"), images))
@@ -369,7 +369,7 @@ def test_what_is_not_there_to_be_run_is_refused() -> None:
 def test_what_fails_on_the_way_leaves_a_plan_that_works_when_it_fails_no_more() -> None:
     images, expected = _images(2), _answers(grader("fp32"), _images(2))
     with Device() as device, device.current():
-        for failure, message in (("deserialise", "does not take the plan"), ("context", "OutOfMemory")):
+        for failure, message in (("deserialise", "rejects the plan"), ("context", "OutOfMemory")):
             with _asked_to_fail(failure), pytest.raises(TensorRTError, match=message) as caught:
                 LoadedPlan(_tensorrt(), _plan(grader("fp32")), BATCHES)
             assert caught.value.out_of_memory == (failure == "context")
@@ -377,10 +377,10 @@ def test_what_fails_on_the_way_leaves_a_plan_that_works_when_it_fails_no_more() 
             assert count("device_memory") == 0
     for failure, message in (
         ("context", "makes no execution context: .*OutOfMemory"),
-        ("profile", "does not take profile 1: .*no optimization profile 1"),
-        ("shape", "does not take the shape"),
-        ("address", "does not take the address of 'image'"),
-        ("enqueue", "does not run a batch of 2: .*asked to fail"),
+        ("profile", "rejects profile 1: .*no optimization profile 1"),
+        ("shape", "rejects the shape"),
+        ("address", "rejects the address of 'image'"),
+        ("enqueue", "cannot run a batch of 2: .*asked to fail"),
     ):
         with _loaded(grader("fp32")) as bench:
             with _asked_to_fail(failure), pytest.raises(TensorRTError, match=message) as caught:
@@ -405,7 +405,7 @@ def test_memory_that_is_short_is_told_as_such() -> None:
     plan = _plan(grader("fp32"))
     with Device() as device, device.current():
         with DeviceBuffer(device, 70000 - len(plan) // 2):
-            with pytest.raises(TensorRTError, match=r"does not take the plan: .*OutOfMemory") as caught:
+            with pytest.raises(TensorRTError, match=r"rejects the plan: .*OutOfMemory") as caught:
                 LoadedPlan(_tensorrt(), plan, BATCHES)
             assert caught.value.out_of_memory
         with DeviceBuffer(device, 70000 - len(plan) - 2048):
