@@ -1,5 +1,4 @@
-"""Quantisation of a pack: converts its models to FP16 and INT8, measures them and publishes what passes the
-gate."""
+"""Quantisation of a pack: converts its models to FP16 and INT8 and publishes what passes the gate."""
 
 from __future__ import annotations
 
