@@ -1,5 +1,4 @@
-"""Content of a checkpoint beside the weights: records and copies to ignore, and possible parameters to
-report."""
+"""Content of a checkpoint beside the weights: records are ignored, possible parameters reported."""
 
 from __future__ import annotations
 

@@ -183,8 +183,7 @@ def _polygraphy(tensorrt: TensorRT | None = None) -> Iterator[None]:
 
 
 def _set_flavour(config: Any) -> None:
-    """Set the installed TensorRT flavour unless the environment variable names one. Polygraphy reads it on
-    import."""
+    """Set the installed TensorRT flavour, which Polygraphy reads on import, unless the variable is set."""
     if _VARIABLE not in os.environ and "polygraphy.util" not in sys.modules:
         config.USE_TENSORRT_RTX = installed_flavours() == (_RTX,)
 

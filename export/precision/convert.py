@@ -112,7 +112,7 @@ def to_fp16(data: bytes, inputs: Float32Array) -> ConvertedModel:
 
 
 def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = None) -> ConvertedModel:
-    """Convert a model to INT8 with explicit Q/DQ: weights per channel and stored as INT8, activations per
+    """Convert a model to INT8 with explicit Q/DQ: weights per channel, stored as INT8; activations per
     tensor.
 
     Everything else is FP16, or FP32 if asked for or if a value would overflow FP16.

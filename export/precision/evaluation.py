@@ -70,8 +70,8 @@ class CandidateEvaluator:
             self._record({model: frozenset() if model == name else None for model in task.models}, outcome)
 
     def assignment(self, searched: Collection[str], quantised: Collection[BlockId]) -> PrecisionAssignment:
-        """Assignment with the blocks `quantised` of the searched models in INT8, and all other models fully
-        in INT8."""
+        """Assignment with only the blocks `quantised` of the searched models in INT8; other models are all
+        INT8."""
         left: dict[str, frozenset[str] | None] = {}
         for model in self._task.models:
             blocks = frozenset(self._blocks_of(model)) if model in searched else frozenset()

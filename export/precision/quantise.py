@@ -1,5 +1,4 @@
-"""Quantisation of a pack: converts its models to FP16 and INT8, measures them and publishes what passes the
-gate."""
+"""Quantisation of a pack: converts its models to FP16 and INT8 and publishes what passes the gate."""
 
 from __future__ import annotations
 
@@ -78,7 +77,7 @@ class QuantiseOptions:
                 f"Give {' or '.join(CONVERTIBLE_PRECISIONS)}, or both with a comma between."
             )
         if self.calibration_inputs < 1:
-            raise ValueError(f"{self.calibration_inputs} calibration inputs are too few. Give 1 or more.")
+            raise ValueError(f"{self.calibration_inputs} inputs are too few to calibrate on. Give 1 or more.")
         if self.squeeze_excite_rewrite not in REWRITE_MODES:
             raise ValueError(
                 f"Rewrites can be {', '.join(REWRITE_MODES)}, not {self.squeeze_excite_rewrite!r}."

@@ -34,8 +34,7 @@ _MAX_NODES = 16
 
 @dataclass(frozen=True)
 class RewrittenModel(ConvertedModel):
-    """INT8 model whose squeeze-excite branches are not INT8. `without_rewrite` is the model before the
-    rewrite."""
+    """INT8 model whose squeeze-excite branches are not INT8; `without_rewrite` is the original INT8 model."""
 
     without_rewrite: ConvertedModel = field(kw_only=True, repr=False)
 

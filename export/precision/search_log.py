@@ -1,5 +1,4 @@
-"""Log of a mixed-precision search: a JSON file rewritten after every step, from which a killed search
-resumes."""
+"""Log of a mixed-precision search: a JSON file rewritten after every step, so that the search can resume."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ PrecisionAssignment = Mapping[str, "frozenset[str] | None"]
 
 
 class SearchLog:
-    """Results of a search, stored in `folder`/sensitivity.json. Each change is on disk when the method
-    returns.
+    """Results of a search in `folder`/sensitivity.json. Each change is on disk when the method returns.
 
     Args:
         folder: created if absent. The log of a different search found there is renamed.
@@ -142,8 +140,7 @@ def _to_json(assignment: PrecisionAssignment) -> dict[str, list[str] | None]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Content of the log; None if there is none. A damaged file gives {"key": "damaged"}, so that it is
-    renamed."""
+    """Content of the log; None if there is none, and {"key": "damaged"} for a damaged file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

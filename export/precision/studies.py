@@ -1,5 +1,4 @@
-"""Studies for calibration and validation: a folder of studies, or phantoms that are generated once and
-cached."""
+"""Studies for calibration and validation: a folder of studies, or phantoms that are cached."""
 
 from __future__ import annotations
 

@@ -141,10 +141,10 @@ def test_an_interrupt_while_polygraphy_would_import_pytorch_ends_the_comparison(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.modules.pop('torch', None)\n"
         "import numpy as np\n"
         "from stenosis_trt.engine.packs.pack import Pack, reference_pack\n"
-        "from stenosis_trt.export.onnx.comparator import answers, onnx_runner\n"
+        "from stenosis_trt.export.onnx.comparator import onnx_runner, run_inputs\n"
         "data = Pack.load(reference_pack()).read_model('cord')\n"
         "try:\n"
-        "    answers(onnx_runner(data), np.zeros((1, 1, 128, 128), np.float32), 1)\n"
+        "    run_inputs(onnx_runner(data), np.zeros((1, 1, 128, 128), np.float32), 1)\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted')\n"
     )
@@ -408,10 +408,10 @@ def test_a_missing_cuda_runtime_is_one_line_that_says_where_to_get_it(
 
 
 _RUNNER = """
-from stenosis_trt.engine.tensorrt_compat import TensorRT
-from stenosis_trt.engine.tensorrt_flavours import FLAVOURS
-from stenosis_trt.engine.pack import Pack, reference_pack
-from stenosis_trt.export.comparator import ComparatorError, onnx_runner, plan_runner
+from stenosis_trt.engine.trt.api import TensorRT
+from stenosis_trt.engine.trt.flavours import FLAVOURS
+from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.export.onnx.comparator import ComparatorError, onnx_runner, plan_runner
 
 onnx_runner(Pack.load(reference_pack()).read_model("cord"))
 TensorRT.execution_context = lambda self, engine: engine

@@ -78,7 +78,7 @@ def _task(source: Callable[[np.random.Generator], Any] | None = None, **changes:
 def _stopping(source: _Source | None = None, **changes: Any) -> TrainingTask:
     """Learns so fast that it soon gets worse, and stops after three validations that were no better."""
     options = {"steps": 60, "learning_rate": 0.2, "validate_every": 2, "checkpoint_every": 3, "patience": 3}
-    return _task(source, judged_by="error", higher_is_better=False, **options, **changes)
+    return _task(source, selection_metric="error", higher_is_better=False, **options, **changes)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
@@ -163,7 +163,9 @@ def test_without_a_figure_to_judge_by_the_last_network_is_given(tmp_path: Path) 
 
 def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
     figures = iter([0.5, float("nan"), 0.7, float("inf"), 0.6, float("nan")])
-    task = replace(_task(steps=12, validate_every=2, judged_by="x"), validate=lambda _: {"x": next(figures)})
+    task = replace(
+        _task(steps=12, validate_every=2, selection_metric="x"), validate=lambda _: {"x": next(figures)}
+    )
     train(task, tmp_path, _CPU, loaders=0)
     assert [row["best_step"] for row in _rows(tmp_path)] == [2, 2, 6, 6, 6, 6]
 
@@ -171,17 +173,17 @@ def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
 def test_a_best_network_that_was_removed_is_missed(tmp_path: Path) -> None:
     train(_stopping(), tmp_path, _CPU, loaders=0)
     (tmp_path / "toy.best.pt").unlink()
-    with pytest.raises(RuntimeError, match=r"is gone.*Remove .*checkpoint"):
+    with pytest.raises(RuntimeError, match=r"is missing.*Remove .*checkpoint"):
         train(_stopping(), tmp_path, _CPU, loaders=0)
 
 
 def test_a_figure_that_the_validation_does_not_give_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="judged by 'kappa', and its validation gives error, first"):
-        train(_task(judged_by="kappa"), tmp_path, _CPU, loaders=0)
+        train(_task(selection_metric="kappa"), tmp_path, _CPU, loaders=0)
 
 
 def test_patience_without_a_figure_is_refused() -> None:
-    with pytest.raises(ValueError, match="Give judged_by"):
+    with pytest.raises(ValueError, match="Set selection_metric"):
         _task(patience=2)
 
 
@@ -191,32 +193,36 @@ def test_a_run_begins_with_the_weights_it_is_given(tmp_path: Path) -> None:
     with torch.no_grad():
         other[0].weight += 1.0
     write_checkpoint(start, other)
-    given = train(_task(start=start, steps=1, learning_rate=0.0), tmp_path / "given", _CPU, loaders=0)
+    given = train(
+        _task(initial_weights=start, steps=1, learning_rate=0.0), tmp_path / "given", _CPU, loaders=0
+    )
     assert torch.equal(given[0].weight, other[0].weight)
 
 
 def test_a_run_goes_on_without_the_file_it_began_with_but_not_with_another(tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     write_checkpoint(start, _network())
-    whole = train(_task(start=start), tmp_path / "whole", _CPU, loaders=0)
+    whole = train(_task(initial_weights=start), tmp_path / "whole", _CPU, loaders=0)
     with pytest.raises(_Stopped):
-        train(_task(_Source(fatal=_BATCH * 6 + 2), start=start), tmp_path / "parts", _CPU, loaders=0)
+        train(
+            _task(_Source(fatal=_BATCH * 6 + 2), initial_weights=start), tmp_path / "parts", _CPU, loaders=0
+        )
     start.unlink()
     with pytest.raises(ValueError, match=r"began with start.safetensors, and no file is named"):
         train(_task(), tmp_path / "parts", _CPU, loaders=0)
-    assert _same(whole, train(_task(start=start), tmp_path / "parts", _CPU, loaders=0))
+    assert _same(whole, train(_task(initial_weights=start), tmp_path / "parts", _CPU, loaders=0))
     other = _network()
     nn.init.ones_(other[0].weight)
     write_checkpoint(start, other)
     with pytest.raises(ValueError, match="holds other weights"):
-        train(_task(start=start), tmp_path / "parts", _CPU, loaders=0)
+        train(_task(initial_weights=start), tmp_path / "parts", _CPU, loaders=0)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     write_checkpoint(start, nn.Sequential(nn.Conv2d(8, 16, 1), nn.ReLU(), nn.Conv2d(16, 2, 1)))
     with pytest.raises(CheckpointError) as error:
-        train(_task(start=start), tmp_path, _CPU, loaders=0)
+        train(_task(initial_weights=start), tmp_path, _CPU, loaders=0)
     for part in (
         "it lacks 1.weight",
         "of another shape are 0.weight",
@@ -225,9 +231,9 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     ):
         assert part in str(error.value)
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
-        train(_task(start=tmp_path / "none.safetensors"), tmp_path, _CPU, loaders=0)
+        train(_task(initial_weights=tmp_path / "none.safetensors"), tmp_path, _CPU, loaders=0)
     with pytest.raises(CheckpointError, match=r"is not \.safetensors"):
-        train(_task(start=tmp_path / "weights.pt"), tmp_path, _CPU, loaders=0)
+        train(_task(initial_weights=tmp_path / "weights.pt"), tmp_path, _CPU, loaders=0)
 
 
 def test_what_is_frozen_stays_as_it_was_and_the_rest_learns(tmp_path: Path) -> None:
@@ -273,7 +279,7 @@ def test_a_checkpoint_of_an_older_recipe_is_not_gone_on_with(tmp_path: Path) -> 
 
 
 def test_int8_is_simulated_from_its_step_on_and_judged_only_then(tmp_path: Path) -> None:
-    options = {"judged_by": "first", "quantise_from": 4, "observed": 2, "validate_every": 2}
+    options = {"selection_metric": "first", "quantise_from_step": 4, "observed": 2, "validate_every": 2}
     plain = train(_task(validate_every=2), tmp_path / "plain", _CPU, loaders=0)
     whole = train(_task(**options), tmp_path / "whole", _CPU, loaders=0)
     rows = _rows(tmp_path / "whole")
@@ -292,7 +298,7 @@ def test_int8_is_simulated_from_its_step_on_and_judged_only_then(tmp_path: Path)
 
 def test_a_run_too_short_to_be_quantised_is_refused() -> None:
     with pytest.raises(ValueError, match="below 10"):
-        _task(quantise_from=10, observed=2)
+        _task(quantise_from_step=10, observed=2)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
