@@ -12,7 +12,7 @@ _BEFORE = """
 import os, pickle, signal, struct, sys, time
 from stenosis_trt.engine.dicom import reading_process
 from stenosis_trt.engine.dicom.channel import Channel
-from stenosis_trt.engine.dicom.pixel_memory import Written
+from stenosis_trt.engine.dicom.pixel_memory import WrittenFrame
 
 def once(name):
     '''Whether this is the first call with `name`, in whichever process.'''

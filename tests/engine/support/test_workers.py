@@ -23,7 +23,7 @@ _STARTS_WITHIN_SECONDS = time_limit(60.0)
 _POOL = """
 import os, signal, sys, time
 from pathlib import Path
-from stenosis_trt.engine.workers import worker_pool
+from stenosis_trt.engine.support.workers import worker_pool
 
 if __name__ == "__main__":
     from slow import sleep
