@@ -99,7 +99,7 @@ def quantise(
         if calibration_method != "percentile":
             refuse_unused_options("--calibration-method percentile", {"percentile": percentile})
         given: dict[str, Any] = {
-            "calibrator": calibration_method,
+            "calibration_method": calibration_method,
             "percentile": percentile,
             "high_precision_dtype": high_precision_dtype,
         }
