@@ -41,7 +41,10 @@ def build(
     model: Annotated[str, typer.Option(help="Comma-separated: levels, grader, cord. [default: all]")] = "",
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,2,4,6,8,16,32",
     builder_level: Annotated[
-        int | None, typer.Option(help="Builder optimization level, 0 to 5. [default: TensorRT's]")
+        int | None,
+        typer.Option(
+            help="Optimization level, 0 to 5: higher builds longer, runs faster. [default: TensorRT's]"
+        ),
     ] = None,
     workspace: Annotated[
         str, typer.Option(help="Limit of scratch memory of a plan, such as 2GiB. [default: all memory]")

@@ -80,8 +80,7 @@ def export(
         Path | None, typer.Option(help="With --precision: studies of the gate. [default: 20 phantoms]")
     ] = None,
     calibration_method: Annotated[
-        str | None,
-        typer.Option(help="With --precision: entropy, max or percentile. [default: entropy]"),
+        str | None, typer.Option(help="With --precision: entropy, max or percentile. [default: entropy]")
     ] = None,
     signing_key: SigningKeyOption = None,
 ) -> None:

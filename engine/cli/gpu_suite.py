@@ -39,8 +39,7 @@ def gpu_suite(
         typer.Option(metavar="NAME", help="Run only this scenario; repeatable. [default: all]"),
     ] = None,
     quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Fewer studies and scenarios, in four minutes."),
+        bool, typer.Option("--quick", help="Run for about four minutes; what exceeds that is skipped.")
     ] = False,
     studies: Annotated[
         int | None, typer.Option(min=1, help="Phantoms to grade on GPU and CPU. [default: 100; quick: 16]")

@@ -18,7 +18,6 @@ from stenosis_trt.engine.cli.options import (
     PrecisionOption,
     TrustedKeyOption,
     WorkersOption,
-    read_limits,
 )
 from stenosis_trt.engine.cli.sign import read_trusted_keys
 
@@ -72,6 +71,7 @@ def grade(
     from stenosis_trt.engine.api import grade as grade_studies
     from stenosis_trt.engine.backends.gpu.options import GpuOptions
     from stenosis_trt.engine.dicom.find import check_paths
+    from stenosis_trt.engine.dicom.limits import limits_from_settings
     from stenosis_trt.engine.runs.summary import summary_lines
     from stenosis_trt.engine.runs.table_files import CsvFormat, parse_decimal_mark
 
@@ -79,7 +79,7 @@ def grade(
         check_paths(paths, no_paths)
         trust = read_trusted_keys(trusted_key)
     with exit_on_invalid_value():
-        limits = read_limits(limit)
+        limits = limits_from_settings(limit or [])
         form = CsvFormat(None if csv_for_excel is None else parse_decimal_mark(csv_for_excel))
         gpu = GpuOptions(
             flavour=flavour,

@@ -10,13 +10,7 @@ from typing import Annotated
 import typer
 
 from stenosis_trt.engine.cli.errors import EXIT_INCOMPLETE, exit_on_error, exit_on_invalid_value
-from stenosis_trt.engine.cli.options import (
-    LimitOption,
-    NoPathsOption,
-    PathsArgument,
-    WorkersOption,
-    read_limits,
-)
+from stenosis_trt.engine.cli.options import LimitOption, NoPathsOption, PathsArgument, WorkersOption
 from stenosis_trt.engine.support.messages import print_message, rich_console
 
 
@@ -42,12 +36,13 @@ def inspect(
         study_lines,
     )
     from stenosis_trt.engine.dicom.find import check_paths
+    from stenosis_trt.engine.dicom.limits import limits_from_settings
     from stenosis_trt.engine.dicom.reader import DicomReader
     from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
     from stenosis_trt.engine.selection.select import select_series
 
     with exit_on_invalid_value():
-        limits = read_limits(limit)
+        limits = limits_from_settings(limit or [])
     with exit_on_error():
         check_paths(paths, no_paths)
     with exit_on_error(), DicomReader(limits, workers) as reader:

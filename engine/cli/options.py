@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from stenosis_trt.engine.dicom.limits import ReadLimits
     from stenosis_trt.engine.trt.flavours import Capability
 
 PathsArgument = Annotated[
@@ -50,22 +49,11 @@ TrustedKeyOption = Annotated[
     typer.Option(
         "--trusted-key",
         metavar="PUB",
-        help="Require the signature of this public key (PEM) on the pack and its plans; repeatable.",
+        help="Accept the pack and plans only if signed with this key (PEM), or another one given.",
     ),
 ]
 
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-
-
-def read_limits(settings: list[str] | None) -> ReadLimits:
-    """Return the read limits with the values of `--read-limit`.
-
-    Raises:
-        ValueError: the name or the value of a limit is not valid.
-    """
-    from stenosis_trt.engine.dicom.limits import limits_from_settings
-
-    return limits_from_settings(settings or [])
 
 
 def parse_names(text: str) -> tuple[str, ...]:

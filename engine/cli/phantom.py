@@ -30,8 +30,7 @@ def phantom(
         int | None, typer.Option(help="Kang grade of every stenosis, 0–3. [default: mixed]")
     ] = None,
     transfer_syntax: Annotated[
-        str,
-        typer.Option(help="explicit, implicit, big-endian, deflated, rle, jpeg-ls or jpeg2000."),
+        str, typer.Option(help="explicit, implicit, big-endian, deflated, rle, jpeg-ls or jpeg2000.")
     ] = "explicit",
     workers: Annotated[int, typer.Option(min=1, help="Processes that write studies.")] = 1,
     anatomy: Annotated[

@@ -23,10 +23,7 @@ from stenosis_trt.engine.packs.files import (
     read_optional_file,
 )
 from stenosis_trt.engine.packs.manifest import read_manifest, read_schema_and_models
-from stenosis_trt.engine.packs.models import (
-    MODEL_NAMES,
-    ModelSpec,
-)
+from stenosis_trt.engine.packs.models import MODEL_NAMES, ModelSpec
 from stenosis_trt.engine.packs.signature import (
     MAXIMUM_SIGNATURE_BYTES,
     SIGNATURE_SUFFIX,
