@@ -19,7 +19,6 @@ from stenosis_trt.engine.cli.options import (
     parse_batches,
     parse_capabilities,
     parse_names,
-    parse_size,
 )
 from stenosis_trt.engine.cli.sign import read_signing_key, read_trusted_keys
 
@@ -80,6 +79,7 @@ def build(
     Exit code 0: all plans exist; 1: some could not be built; 2: wrong usage, no TensorRT or no such pack.
     """
     from stenosis_trt.engine.plans.build import BuildRequest
+    from stenosis_trt.engine.support.sizes import parse_size
     from stenosis_trt.engine.trt.flavours import BuildSettings
 
     with exit_on_error():
@@ -89,7 +89,7 @@ def build(
         settings = BuildSettings(
             batches=parse_batches(batch),
             builder_level=builder_level,
-            workspace_bytes=parse_size(workspace),
+            workspace_bytes=parse_size(workspace) if workspace else None,
             tf32=tf32,
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,

@@ -53,8 +53,6 @@ TrustedKeyOption = Annotated[
     ),
 ]
 
-_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-
 
 def parse_names(text: str) -> tuple[str, ...]:
     """Parse a comma-separated list: unique names in the order of their first occurrence."""
@@ -82,17 +80,3 @@ def parse_capabilities(text: str) -> tuple[Capability, ...]:
     from stenosis_trt.engine.trt.flavours import parse_capability
 
     return tuple(sorted({parse_capability(part) for part in parse_names(text)}))
-
-
-def parse_size(text: str) -> int | None:
-    """Parse "2GiB", "512MiB" or "1048576" as bytes; "" is None.
-
-    Raises:
-        ValueError: the text is not a size.
-    """
-    if not text.strip():
-        return None
-    found = re.fullmatch(r"([0-9]{1,18})(KiB|MiB|GiB)?", text.strip())
-    if found is None:
-        raise ValueError(f"{text!r} is no size. Give a whole number, alone or with KiB, MiB or GiB.")
-    return int(found[1]) * _UNITS[found[2] or ""]

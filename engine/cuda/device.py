@@ -24,9 +24,10 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from stenosis_trt.engine.cuda.driver import CudaError, call_driver, error_from_message
+from stenosis_trt.engine.support.closeable import Closeable
 
 _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING: no implicit synchronisation with the default stream."""
@@ -35,10 +36,8 @@ _WITHOUT_TIMING = 2
 _STREAM_PRIORITY, _STREAM_ATTRIBUTE_BYTES = 8, 64
 """CU_STREAM_ATTRIBUTE_PRIORITY, and the size of CUstreamAttrValue, whose first field is the priority."""
 
-_R = TypeVar("_R", bound="Resource")
 
-
-class Device:
+class Device(Closeable):
     """One GPU, used through its primary context, which TensorRT and other libraries share.
 
     Attributes:
@@ -170,14 +169,8 @@ class Device:
         call_driver("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
         self._context.detach()
 
-    def __enter__(self) -> Device:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-class Resource:
+class Resource(Closeable):
     """Base class of device resources with an idempotent `close()`.
 
     Attributes:
@@ -211,12 +204,6 @@ class Resource:
 
     def _release(self) -> None:
         raise NotImplementedError
-
-    def __enter__(self: _R) -> _R:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if not getattr(self, "closed", True):

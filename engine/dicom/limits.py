@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from stenosis_trt.engine.support.sizes import SIZE_SYNTAX, format_size, parse_size
+
 _MIB = 1 << 20
-_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,8 @@ def raise_limit(name: str, needed: int) -> str:
 def _suggestion(name: str, needed: int) -> str:
     if not name.endswith("_bytes"):
         return str(needed)
-    size = max(1 << max(needed - 1, 1).bit_length(), _UNITS["KiB"])
-    unit = max((unit for unit in _UNITS if size >= _UNITS[unit]), key=_UNITS.__getitem__)
-    return f"{size // _UNITS[unit]}{unit}"
+    size = max(1 << max(needed - 1, 1).bit_length(), 1 << 10)
+    return format_size(size)
 
 
 def limits_from_settings(settings: Iterable[str]) -> ReadLimits:
@@ -90,12 +90,11 @@ def limits_from_settings(settings: Iterable[str]) -> ReadLimits:
 
 
 def _value(name: str, text: str, whole: bool) -> float:
-    number, factor, expected = text, 1, "a whole number" if whole else "a number"
-    if name.endswith("_bytes"):
-        expected += ", alone or with KiB, MiB or GiB"
-        unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
-        number, factor = text.removesuffix(unit), _UNITS.get(unit, 1)
     try:
-        return int(number) * factor if whole else float(number)
+        if name.endswith("_bytes"):
+            return parse_size(text)
+        return int(text) if whole else float(text)
     except ValueError:
+        number = "a whole number" if whole else "a number"
+        expected = SIZE_SYNTAX if name.endswith("_bytes") else number
         raise ValueError(f"{text!r} cannot be {name}. Give {expected}.") from None

@@ -15,7 +15,6 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
 from stenosis_trt.engine.dicom.patients import STUDY_UID_SHARED
@@ -34,6 +33,7 @@ from stenosis_trt.engine.runs.stored_results import (
 from stenosis_trt.engine.runs.table_files import CsvFormat
 from stenosis_trt.engine.runs.tables import TableTotals, TableWriter
 from stenosis_trt.engine.support.atomic_files import PARTIAL_SUFFIX, atomic_write, write_text_atomically
+from stenosis_trt.engine.support.closeable import Closeable
 from stenosis_trt.engine.support.safe_text import escape_controls_in
 
 RESULTS_CSV, RESULTS_JSONL, ERRORS_CSV, RUN_JSON = "results.csv", "results.jsonl", "errors.csv", "run.json"
@@ -53,7 +53,7 @@ _DELETE_STUDY = "Delete it and give --resume, and its study is graded again."
 _Content = TypeVar("_Content")
 
 
-class ResultStore:
+class ResultStore(Closeable):
     """The output folder of a run. Use it as a context manager: it locks the folder against other runs.
 
     Args:
@@ -101,14 +101,6 @@ class ResultStore:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> ResultStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the lock."""
