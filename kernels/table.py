@@ -7,16 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.kernels.layouts import (
-    CORD,
-    FRAME,
-    KEYPOINT,
-    PLANE,
-    RANK_REQUEST,
-    REGION,
-    SELECTION,
-    WINDOW,
-)
+from stenosis_trt.kernels.layouts import CORD, FRAME, KEYPOINT, PLANE, RANK_REQUEST, REGION, SELECTION, WINDOW
 
 
 @dataclass(frozen=True)

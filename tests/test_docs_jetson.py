@@ -26,9 +26,7 @@ UNITS = FOLDER / "systemd"
 CONTAINERFILES = ("Containerfile.jetpack6", "Containerfile.jetpack7")
 
 _SERVICE = UNITS / "stenosis-trt.service"
-_INSTRUCTIONS = {
-    *("ARG", "FROM", "ENV", "RUN", "COPY", "WORKDIR", "USER", "ENTRYPOINT", "CMD", "SHELL"),
-}
+_INSTRUCTIONS = {*("ARG", "FROM", "ENV", "RUN", "COPY", "WORKDIR", "USER", "ENTRYPOINT", "CMD", "SHELL")}
 _TARGETS = ("sysinit", "basic", "shutdown", "timers", "multi-user", "local-fs", "paths", "umount", "final")
 
 

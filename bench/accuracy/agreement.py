@@ -41,9 +41,7 @@ class BlandAltman:
     high: float | None
 
 
-def confusion_by_patient(
-    grades: Iterable[tuple[str, int | None, int | None]],
-) -> npt.NDArray[np.int64]:
+def confusion_by_patient(grades: Iterable[tuple[str, int | None, int | None]]) -> npt.NDArray[np.int64]:
     """Count grade pairs per patient.
 
     Args:

@@ -59,9 +59,7 @@ class Vertebrae:
     def paint(self, canvas: Canvas) -> None:
         """Paint ligament, arches, bodies, discs and dens; later structures cover earlier ones."""
         table = np.clip(
-            ((canvas.s - self._anatomy.curve.s[0]) / STEP_MM).astype(np.int32),
-            0,
-            len(self._canal_half) - 1,
+            ((canvas.s - self._anatomy.curve.s[0]) / STEP_MM).astype(np.int32), 0, len(self._canal_half) - 1
         )
         half, width = self._canal_half.take(table), self._canal_width.take(table)
         half_depth = self._traits.body_depth / 2

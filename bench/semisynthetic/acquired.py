@@ -15,10 +15,7 @@ from stenosis_trt.engine.geometry import FloatArray, SlicePose
 
 _BRIGHTEST = 2000.0
 
-_AXES = {
-    "sagittal": ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)),
-    "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
-}
+_AXES = {"sagittal": ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)), "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))}
 
 
 @dataclass(frozen=True)

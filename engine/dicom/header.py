@@ -15,13 +15,7 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, tag_table
 from stenosis_trt.engine.dicom.errors import DicomError, header_error
 from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, Frame, VolumeKey
-from stenosis_trt.engine.dicom.layout import (
-    LAYOUT_KEYWORDS,
-    PixelLayout,
-    is_lossy,
-    no_image,
-    pixel_layout,
-)
+from stenosis_trt.engine.dicom.layout import LAYOUT_KEYWORDS, PixelLayout, is_lossy, no_image, pixel_layout
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.dicom.patient_identity import PATIENT_KEYWORDS, PatientIdentity, read_patient

@@ -68,11 +68,7 @@ def declared_padding(elements: Elements) -> Padding | None:
 
 
 def without_padding(
-    stored: Stored,
-    cells: npt.NDArray[np.generic],
-    padding: Padding | None,
-    bits: int,
-    higher_is_darker: bool,
+    stored: Stored, cells: npt.NDArray[np.generic], padding: Padding | None, bits: int, higher_is_darker: bool
 ) -> Stored:
     """Return a slice with its padding, declared or recognised, set to black.
 

@@ -17,13 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from stenosis_trt.engine.dicom.archive_types import ARCHIVE_MAGIC_BYTES, check_no_archive
 from stenosis_trt.engine.dicom.bare_dataset import DATASET_STARTS, guess_transfer_syntax
-from stenosis_trt.engine.dicom.elements import (
-    FIRST_PIXEL_TAG,
-    ElementReader,
-    Elements,
-    TagTable,
-    tag_table,
-)
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, ElementReader, Elements, TagTable, tag_table
 from stenosis_trt.engine.dicom.errors import DicomError, header_error
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.uids import is_uid

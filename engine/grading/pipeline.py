@@ -21,14 +21,7 @@ from stenosis_trt.engine.grading.match import LevelMatch, match_levels
 from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import (
-    FrameHeader,
-    LevelResult,
-    LoadedSlice,
-    LoadedStudy,
-    Stage,
-    StudyResult,
-)
+from stenosis_trt.engine.records import FrameHeader, LevelResult, LoadedSlice, LoadedStudy, Stage, StudyResult
 
 _LOW_CONTRAST = 0.05
 """Standard deviation of a region in its window, below which there is next to nothing to see."""

@@ -341,9 +341,6 @@ class _BatchRun:
                 "lost_files": summary.lost_files,
                 "problems": summary.problems,
             },
-            "seconds": {
-                "total": round(time.monotonic() - self._start, 3),
-                "stages": self._times.summary(),
-            },
+            "seconds": {"total": round(time.monotonic() - self._start, 3), "stages": self._times.summary()},
             "peak_memory_bytes": {"process": peak_memory_bytes(), "reading": self.reading_peak_bytes},
         }

@@ -15,14 +15,7 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.support.hardware import memory_bytes, processor_name, usable_cores
 from stenosis_trt.engine.support.versions import package_version
 
-_DECODERS = (
-    "pydicom",
-    "python-gdcm",
-    "pylibjpeg",
-    "pylibjpeg-openjpeg",
-    "pylibjpeg-rle",
-    "pyjpegls",
-)
+_DECODERS = ("pydicom", "python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls")
 _PACKAGES = ("stenosis-trt", "numpy", "onnxruntime", *_DECODERS)
 
 

@@ -14,16 +14,7 @@ from stenosis_trt.engine.runs.table_files import CsvFormat, CsvTable, Row
 from stenosis_trt.engine.support.safe_text import escape_controls
 
 RESULT_COLUMNS = ("study_number", *LEVEL_COLUMNS)
-ERROR_COLUMNS = (
-    "path",
-    "stage",
-    "reason",
-    "what_to_do",
-    "study_uid",
-    "study_number",
-    "harmless",
-    "of_study",
-)
+ERROR_COLUMNS = ("path", "stage", "reason", "what_to_do", "study_uid", "study_number", "harmless", "of_study")
 STUDY_COLUMNS = (
     "study_number",
     "study_uid",

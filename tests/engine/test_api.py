@@ -106,9 +106,7 @@ def test_a_study_is_graded_by_a_call(grader: stenosis.Grader, studies: list[Path
 def test_the_models_are_opened_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, archive: Path) -> None:
     opened = []
     monkeypatch.setattr(
-        onnxruntime.OnnxRuntimeBackend,
-        "__init__",
-        _counting(onnxruntime.OnnxRuntimeBackend.__init__, opened),
+        onnxruntime.OnnxRuntimeBackend, "__init__", _counting(onnxruntime.OnnxRuntimeBackend.__init__, opened)
     )
     with stenosis.Grader(write_tiny_pack(tmp_path / "tiny").path, device="cpu") as grader:
         for _ in range(2):

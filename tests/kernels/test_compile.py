@@ -117,11 +117,7 @@ def _write(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(("name", "text"), [("spilling", SPILLING), ("indexing", INDEXING)])
 def test_a_kernel_with_a_spill_or_a_stack_frame_is_not_built(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    name: str,
-    text: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str, text: str
 ) -> None:
     monkeypatch.setattr(build_binaries, "REGISTER_BUDGET", {name: 255})
     made = tmp_path / "made"

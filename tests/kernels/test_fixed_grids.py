@@ -8,11 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stenosis_trt.kernels.descriptors import (
-    describe_frames,
-    describe_planes,
-    statistics_work,
-)
+from stenosis_trt.kernels.descriptors import describe_frames, describe_planes, statistics_work
 from stenosis_trt.kernels.launches import statistics_blocks
 from stenosis_trt.kernels.layouts import WINDOW
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window

@@ -15,15 +15,7 @@ from stenosis_trt.kernels.launches import LaunchConfig
 from stenosis_trt.kernels.layouts import FRAME
 from stenosis_trt.kernels.table import KERNELS
 
-from .cases import (
-    KINDS,
-    lay_out,
-    random_batch,
-    run_contrast,
-    run_decode,
-    run_preprocess,
-    run_statistics,
-)
+from .cases import KINDS, lay_out, random_batch, run_contrast, run_decode, run_preprocess, run_statistics
 from .runners import Argument, CpuRunner, typed
 
 

@@ -164,10 +164,7 @@ def _study_figures(
             return [calls[name](requested.rois[name]) for name in _STAGES]
 
         yield median_measurement(
-            "study on the device, preprocess to ratios",
-            clock.times(all_three, repeats),
-            EVENTS,
-            limit=limit,
+            "study on the device, preprocess to ratios", clock.times(all_three, repeats), EVENTS, limit=limit
         )
         for name in _STAGES:
             rois, call = requested.rois[name], calls[name]

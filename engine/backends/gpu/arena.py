@@ -274,11 +274,7 @@ def _consecutive_layouts(study: LoadedStudy, first_byte: int) -> tuple[PlacedSli
 
 
 def _placed(
-    study: LoadedStudy,
-    places: tuple[PlacedSlice, ...],
-    address: int,
-    ready: Event | None,
-    slot: int | None,
+    study: LoadedStudy, places: tuple[PlacedSlice, ...], address: int, ready: Event | None, slot: int | None
 ) -> PlacedStudy:
     cut = len(study.sagittal)
     return PlacedStudy(places[:cut], places[cut:], address, ready, slot)

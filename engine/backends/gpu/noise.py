@@ -16,13 +16,7 @@ from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.packs.crop import slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import (
-    FrameHeader,
-    LoadedSlice,
-    LoadedStudy,
-    SeriesHeader,
-    StudyHeader,
-)
+from stenosis_trt.engine.records import FrameHeader, LoadedSlice, LoadedStudy, SeriesHeader, StudyHeader
 
 _SLICES = 2
 

@@ -35,16 +35,7 @@ from stenosis_trt.kernels.launches import (
     preprocess_launch,
     statistics_launch,
 )
-from stenosis_trt.kernels.layouts import (
-    CORD,
-    FRAME,
-    KEYPOINT,
-    PLANE,
-    RANK_REQUEST,
-    REGION,
-    SELECTION,
-    WINDOW,
-)
+from stenosis_trt.kernels.layouts import CORD, FRAME, KEYPOINT, PLANE, RANK_REQUEST, REGION, SELECTION, WINDOW
 
 Array = npt.NDArray[Any]
 

@@ -102,12 +102,7 @@ def test_a_folder_is_graded_on_the_gpu_as_on_the_cpu_and_the_run_says_with_what(
 
 @pytest.mark.parametrize(("padding", "signed"), [(-32768, True), (65535, False)])
 def test_padding_is_graded_as_zeros_are_on_the_cpu_and_on_the_gpu(
-    stand_ins: dict[str, str],
-    phantoms: Path,
-    pack: Path,
-    tmp_path: Path,
-    padding: int,
-    signed: bool,
+    stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path, padding: int, signed: bool
 ) -> None:
     study = sorted(phantoms.iterdir())[0]
     for name, value in (("padded", padding), ("zeros", 0)):

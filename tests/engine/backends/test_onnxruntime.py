@@ -89,10 +89,7 @@ def test_a_pack_whose_models_fit_is_opened_and_closed(folder: Path) -> None:
         (_ends_with("Add", _ROW, source=("batch", 1, 64, 64)), "its input is batch × 1 × 64 × 64"),
         (_ends_with("Add", _ROW[:, :3], ("batch", 3)), "its output is batch × 3, not batch × 4"),
         (_ends_with("Add", _ROW, (1, 4), (1, 3, 64, 64)), "the batch of its input is fixed at 1"),
-        (
-            _ends_with("Add", _ROW.astype(np.float16), kind=TensorProto.FLOAT16),
-            "its input is not float32",
-        ),
+        (_ends_with("Add", _ROW.astype(np.float16), kind=TensorProto.FLOAT16), "its input is not float32"),
         (_ends_with("Mul", _ROW + 8.0), "has to lie between 0 and 1"),
         (_ends_with("Mul", _ROW), "do not add up to 1"),
         (_ends_with("Div", _ROW), "is not finite"),

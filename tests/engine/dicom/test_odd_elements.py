@@ -75,10 +75,7 @@ def test_a_private_sequence_of_vr_un_is_stepped_over_whatever_its_items_are_enco
     element = _unknown(0x0019, 0x1001, _PRIVATE[content], undefined, order)
     _insert(path, element, struct.pack(f"{order}HH2s", 0x0020, 0x000D, b"UI"))
     found = read_header(path, _LIMITS)
-    assert (found.study_uid, found.frames[0].header.pose) == (
-        whole.study_uid,
-        whole.frames[0].header.pose,
-    )
+    assert (found.study_uid, found.frames[0].header.pose) == (whole.study_uid, whole.frames[0].header.pose)
 
 
 @pytest.mark.parametrize("undefined", [True, False])

@@ -122,11 +122,7 @@ Channel.send = send
 
 @pytest.mark.parametrize("answer", _WRONG)
 def test_a_process_that_answers_what_cannot_be_is_stopped(
-    answer: str,
-    process: ReadingProcess,
-    files: list[Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    answer: str, process: ReadingProcess, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alter(tmp_path, monkeypatch, _WRONG[answer])
     assert _value(process, files[1]) == 1

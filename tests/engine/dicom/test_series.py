@@ -202,10 +202,7 @@ def test_slices_acquired_twice_do_not_split_a_series(reader: DicomReader, tmp_pa
 
     def tags(number: int) -> dict[str, object]:
         place, acquisition = (number, 1 + number % 2) if number < 9 else (4, 3)
-        return {
-            "ImagePositionPatient": [3.3 * place, 0.0, 0.0],
-            "AcquisitionNumber": acquisition,
-        }
+        return {"ImagePositionPatient": [3.3 * place, 0.0, 0.0], "AcquisitionNumber": acquisition}
 
     _write(tmp_path, 10, tags)
     found = _scan(reader, tmp_path)

@@ -18,10 +18,7 @@ from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.errors import CannotGrade, PackError
 from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import (
-    LEVELS,
-    Stage,
-)
+from stenosis_trt.engine.records import LEVELS, Stage
 
 
 @pytest.fixture(scope="module")

@@ -42,10 +42,9 @@ def test_the_centre_and_the_canonical_axes_are_the_same_for_every_storage(
     affine = slice_roi(pose, centre, spec)
     middle = (spec.width - 1) / 2
     corners = crop_to_patient(pose, affine, [[middle, middle], [middle + 10, middle], [middle, middle + 10]])
-    x, y = {
-        "sagittal": ([0.0, 7.5, 0.0], [0.0, 0.0, -7.5]),
-        "axial": ([7.5, 0.0, 0.0], [0.0, 7.5, 0.0]),
-    }[plane]
+    x, y = {"sagittal": ([0.0, 7.5, 0.0], [0.0, 0.0, -7.5]), "axial": ([7.5, 0.0, 0.0], [0.0, 7.5, 0.0])}[
+        plane
+    ]
     assert corners[0] == pytest.approx(centre)
     assert corners[1] - corners[0] == pytest.approx(x)
     assert corners[2] - corners[0] == pytest.approx(y)

@@ -85,8 +85,7 @@ def _in_training(tensor: TensorProto) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(
-    "model",
-    [_as_initializer, _as_constant, _in_a_branch, _in_a_function, _sparse, _in_a_list, _in_training],
+    "model", [_as_initializer, _as_constant, _in_a_branch, _in_a_function, _sparse, _in_a_list, _in_training]
 )
 def test_external_values_are_found_wherever_a_tensor_can_be(
     model: Callable[[TensorProto], onnx.ModelProto],

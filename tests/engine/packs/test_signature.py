@@ -382,10 +382,7 @@ def test_signing_vouches_for_plans_that_the_pack_vouches_for_and_for_no_others(
         for plan in iter_readable_plans(both)
         if plan.signature and (found := parse_signature(SignedFile.PLAN, plan.signature))
     }
-    assert signers == {
-        "levels": stranger.public_key.fingerprint,
-        "grader": maker.public_key.fingerprint,
-    }
+    assert signers == {"levels": stranger.public_key.fingerprint, "grader": maker.public_key.fingerprint}
 
 
 def test_a_zip_is_not_signed_and_what_to_do_is_said(folder: Path, maker: Pair) -> None:

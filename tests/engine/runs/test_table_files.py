@@ -27,10 +27,7 @@ def test_a_spreadsheet_with_a_decimal_comma_reads_back_what_was_written() -> Non
     text = _written(CsvFormat(","), ("a;b", -0.5, 2), ("c", "", ""))
     assert text.startswith("\ufeff")
     rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=";"))
-    assert rows == [
-        {"text": "a;b", "ratio": "-0,5", "grade": "2"},
-        {"text": "c", "ratio": "", "grade": ""},
-    ]
+    assert rows == [{"text": "a;b", "ratio": "-0,5", "grade": "2"}, {"text": "c", "ratio": "", "grade": ""}]
 
 
 def test_a_spreadsheet_with_a_decimal_point_gets_commas_between_cells() -> None:

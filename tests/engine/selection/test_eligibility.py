@@ -88,10 +88,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "brain by words alone": {"description": "t2 sag head"},
     "tag says head, words say neck": {"body_part": "HEAD", "description": "t2 sag HWS"},
     "missing times, T2 in words": {"contrast": Contrast()},
-    "missing times, T2 and a vertebra T1 in words": {
-        "contrast": Contrast(),
-        "description": "T2W sag C1-T1",
-    },
+    "missing times, T2 and a vertebra T1 in words": {"contrast": Contrast(), "description": "T2W sag C1-T1"},
     "times of zero, T2 in words": {"contrast": Contrast(0, 0)},
     "SPACE by sequence name": {"contrast": Contrast(120, 1500, sequence_name="*spcR3d1_65")},
     "words that only look like hints": {"description": "t2 sag different medical effect swimmer"},

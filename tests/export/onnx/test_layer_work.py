@@ -44,10 +44,7 @@ def test_a_depthwise_convolution_and_a_pointwise_operator_are_counted() -> None:
         helper.make_node("Conv", ["image", "filters", "bias"], ["a"], group=3, pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["a"], ["out"]),
     ]
-    constants = {
-        "filters": np.zeros((3, 1, 3, 3), np.float32),
-        "bias": np.zeros(3, np.float32),
-    }
+    constants = {"filters": np.zeros((3, 1, 3, 3), np.float32), "bias": np.zeros(3, np.float32)}
     convolution, relu = model_layers(
         _model(nodes, constants, ["batch", 3, None, None]), (1, 3, 8, 10), "small"
     )
@@ -57,10 +54,7 @@ def test_a_depthwise_convolution_and_a_pointwise_operator_are_counted() -> None:
 
 
 def test_a_view_of_a_tensor_moves_nothing() -> None:
-    nodes = [
-        helper.make_node("Flatten", ["image"], ["flat"]),
-        helper.make_node("Sigmoid", ["flat"], ["out"]),
-    ]
+    nodes = [helper.make_node("Flatten", ["image"], ["flat"]), helper.make_node("Sigmoid", ["flat"], ["out"])]
     (only,) = model_layers(_model(nodes, {}, ["batch", None]), (1, 3, 4, 4), "small")
     assert (only.operator, only.inputs, only.outputs) == ("Sigmoid", 48, 48)
 

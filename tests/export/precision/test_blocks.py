@@ -168,19 +168,7 @@ def test_a_model_without_a_quantised_layer_has_no_blocks() -> None:
 def made(request: pytest.FixtureRequest) -> ConvertedModel:
     net = _Network(request.param)
     stem = net.layer("image", "stem", "stem.weight")
-    return net.made(
-        net.layer(
-            _residual(
-                net,
-                stem,
-                "a",
-                "body",
-            ),
-            "head",
-            "head.weight",
-            step=0.5,
-        )
-    )
+    return net.made(net.layer(_residual(net, stem, "a", "body"), "head", "head.weight", step=0.5))
 
 
 @pytest.fixture

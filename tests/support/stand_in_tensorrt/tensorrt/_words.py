@@ -17,8 +17,7 @@ MemoryPoolType = Enum("MemoryPoolType", "WORKSPACE")
 ProfilingVerbosity = Enum("ProfilingVerbosity", "LAYER_NAMES_ONLY DETAILED")
 DeviceType = Enum("DeviceType", "GPU DLA")
 HardwareCompatibilityLevel = Enum(
-    "HardwareCompatibilityLevel",
-    "NONE AMPERE_PLUS" if IS_10 else "NONE AMPERE_PLUS SAME_COMPUTE_CAPABILITY",
+    "HardwareCompatibilityLevel", "NONE AMPERE_PLUS" if IS_10 else "NONE AMPERE_PLUS SAME_COMPUTE_CAPABILITY"
 )
 DataType = Enum("DataType", "FLOAT HALF BF16 INT8 UINT8 INT32 INT64 BOOL")
 TensorIOMode = Enum("TensorIOMode", "NONE INPUT OUTPUT")
