@@ -28,7 +28,7 @@ from stenosis_trt.engine.support.workers import worker_pool
 if __name__ == "__main__":
     from slow import sleep
     with worker_pool(2) as workers:
-        list(workers.in_order(sleep, [sys.argv[1]] * 2))
+        list(workers.map_in_order(sleep, [sys.argv[1]] * 2))
 """
 _SLOW = """
 import os, time
@@ -59,6 +59,10 @@ def _wait(seconds: float, what: Callable[[], bool]) -> bool:
     return True
 
 
+def _pids(folder: Path) -> list[int]:
+    return [int(path.stem) for path in folder.glob("*.pid")]
+
+
 @contextmanager
 def _busy_pool(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A process whose two workers compute, and their process numbers."""
@@ -69,8 +73,9 @@ def _busy_pool(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int
     options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": default_signals}
     with subprocess.Popen(command, start_new_session=True, **options) as process:
         try:
-            assert _wait(_STARTS_WITHIN_SECONDS, lambda: len(list(tmp_path.glob("*.pid"))) == 2)
-            pids += [int(path.stem) for path in tmp_path.glob("*.pid")]
+            _wait(_STARTS_WITHIN_SECONDS, lambda: len(_pids(tmp_path)) == 2 or process.poll() is not None)
+            pids += _pids(tmp_path)
+            assert len(pids) == 2
             assert all(_alive(pid) for pid in pids)
             yield process, pids
         finally:
