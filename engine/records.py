@@ -63,7 +63,7 @@ MR_IMAGE_CLASSES = {
 
 
 class Stage(str, Enum):
-    """Where in the pipe a problem arose."""
+    """Stage of the pipeline in which a problem arose."""
 
     FIND = "find"
     HEADER = "header"
@@ -79,11 +79,14 @@ class Stage(str, Enum):
 class Problem:
     """One row of errors.csv: a file or study that could not be used.
 
-    `reason` says what is wrong, `advice` what to do about it: one sentence each, without any
-    value from the header that could identify a patient. `harmless` problems lose no image: a file that is
-    none, or a second copy. A problem `of_study` is that of a whole study that is not graded; others are of
-    files. A `temporary` one may not be the file's fault: the process that read it died, took too long or
-    could not be started. A study that lost an image so is read again when the run is resumed.
+    Attributes:
+        path: the file, or the folder of the study. stage: stage of the pipeline. reason: what is wrong, as
+        one sentence without values that could identify a patient. advice: what to do about it, as one
+        sentence. study_uid: Study Instance UID; "" where it is unknown. harmless: no image is lost: the file
+        is not an image, or is a second copy. of_study: the whole study is not graded; otherwise the problem
+        concerns a file. temporary: the file may be valid: the process that read it died, took too long or
+        could not be started.
+            A resumed run reads the study again.
     """
 
     path: str
@@ -98,7 +101,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Contrast:
-    """What the header says about image contrast. Times in milliseconds; None where absent."""
+    """Attributes of image contrast. Times are in milliseconds; None where the header has no value."""
 
     echo_time_ms: float | None = None
     repetition_time_ms: float | None = None
@@ -113,13 +116,16 @@ class Contrast:
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """One two-dimensional image: a whole classic file, or one frame of a multi-frame file.
+    """One two-dimensional image: a classic file, or one frame of a multi-frame file.
 
-    `index` counts from 0. `frame_number` is that of a multi-frame object, which counts from 1 as
-    ReferencedFrameNumber does (PS3.3, 10.3); None for a single-frame object, which has no frame numbers.
-    `pose` is None where the header gives no usable position, orientation or spacing.
-    `intercept + slope × stored` is the real-world value; MONOCHROME1 has its slope negated and
-    its intercept moved by the reader so that a higher value is always brighter.
+    Attributes:
+        path: the file. index: index of the frame in the file, from 0. sop_instance_uid: SOP Instance UID.
+        pose: position, orientation and spacing; None if the header has no valid ones. slope, intercept:
+        `intercept + slope × stored` is the real-world value. For MONOCHROME1 the reader negates
+            the slope and shifts the intercept, so that a higher value is always brighter.
+        frame_number: number of the frame in a multi-frame object, from 1 as ReferencedFrameNumber (PS3.3,
+        10.3);
+            None for a single-frame object.
     """
 
     path: Path
@@ -133,11 +139,12 @@ class FrameHeader:
 
 @dataclass(frozen=True)
 class SeriesHeader:
-    """One series, its frames ordered along the slice normal. No pixels.
+    """Headers of one series, with its frames in order along the slice normal.
 
-    `acquired` grows with the time of acquisition, for nothing but comparing; see `frames` in `dicom`.
-    `defect` says why the frames are not one stack of slices, and so cannot be graded; "" where they are.
-    `lossy` says that at least one of the images was compressed with loss.
+    Attributes:
+        acquired: value that increases with the time of acquisition, for comparisons only; see `dicom.frames`.
+        defect: why the frames are not one stack of slices and cannot be graded; "" if they are.
+        lossy: at least one of the images was compressed with loss.
     """
 
     study_uid: str
@@ -162,10 +169,12 @@ class SeriesHeader:
 
 @dataclass(frozen=True)
 class StudyHeader:
-    """All series of one study: of one Study Instance UID and one patient.
+    """All series of one study, that is of one Study Instance UID and one patient.
 
-    `lost_files` of its files could not be used, not even by their headers. `key` names the study within a
-    run: its UID, with "#2", "#3" … behind it where patients share a UID. `warnings` become the result's.
+    Attributes:
+        path: folder of the study. lost_files: number of its files whose headers could not be read.
+        key: name of the study within a run: its UID, followed by "#2", "#3" … if several patients share the
+        UID. warnings: warnings that the result gets.
     """
 
     study_uid: str
@@ -182,7 +191,7 @@ class StudyHeader:
 
 @dataclass(frozen=True)
 class LoadedSlice:
-    """One decoded slice: stored values, uint16 or int16 `(rows, columns)`, and where they lie."""
+    """One decoded slice: its header, its pose and the stored values, uint16 or int16 (rows, columns)."""
 
     frame: FrameHeader
     pose: SlicePose
@@ -191,11 +200,14 @@ class LoadedSlice:
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """The series a study is graded from. `axial` is empty where none was chosen.
+    """The decoded series that a study is graded from.
 
-    `axial_packs` are axial series joined to `axial_series`; for each slice of `axial`, `axial_series_index`
-    has 0 for that one and 1, 2, … for them, and is empty where nothing was joined. `same_frame_of_reference`
-    says whether axial slices may be matched to sagittal levels.
+    Attributes:
+        axial: slices of the axial series; empty if none was selected. same_frame_of_reference: axial slices
+        may be matched to sagittal levels. axial_packs: axial series joined to `axial_series`.
+        axial_series_index: for each slice of `axial`, 0 for `axial_series` and 1, 2, … for `axial_packs`;
+        empty if
+            nothing was joined.
     """
 
     header: StudyHeader
@@ -211,8 +223,16 @@ class LoadedStudy:
 
 @dataclass(frozen=True)
 class CordMeasurement:
-    """The cord on one axial slice. `points` are patient coordinates in the order of the pack; `frame_number`
-    is that of `FrameHeader`."""
+    """The cord on one axial slice.
+
+    Attributes:
+        sop_instance_uid, frame_number: the slice; see `FrameHeader`.
+        points: anterior, posterior, left and right point, LPS, mm.
+        ap_mm, transverse_mm: anteroposterior and transverse diameter.
+        compression_ratio: ap_mm / transverse_mm.
+        confidence: lowest of the four heatmap peaks, 0 to 1.
+        warnings: reasons to doubt the measurement.
+    """
 
     sop_instance_uid: str
     points: tuple[Vector, Vector, Vector, Vector]
@@ -226,11 +246,17 @@ class CordMeasurement:
 
 @dataclass(frozen=True)
 class LevelResult:
-    """One disc level. A grade or a measurement that could not be had is None, and a warning says why.
+    """One disc level. A missing grade or measurement is None, and a warning says why.
 
-    `probabilities` are those of the four grades alone. `p_ood` is the probability that the region is unlike
-    all that the grader was trained to grade; None where it was not asked, or has no class for that.
-    `sagittal_sop_uid` and `sagittal_frame_number` name the slice that was graded; see `FrameHeader`.
+    Attributes:
+        level: one of LEVELS.
+        point: disc mid-plane at the anterior wall of the canal, LPS, mm.
+        grade: Kang grade, 0 to 3.
+        probabilities: of the four grades; they add up to 1.
+        cord: measurement of the cord at the level.
+        sagittal_sop_uid, sagittal_frame_number: the slice that was graded; see `FrameHeader`.
+        confidence: the lower one of the level's heatmap peak and the probability of its grade, 0 to 1.
+        p_ood: probability that the region is out of distribution; None if the grader has no class for it.
     """
 
     level: str
@@ -247,9 +273,14 @@ class LevelResult:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a graded study yields: every level, in the order of LEVELS, and every cord slice measured.
+    """Result of a graded study.
 
-    `axial_series_uid` holds the UIDs of several series, parted by semicolons, where packs were joined.
+    Attributes:
+        study_uid: Study Instance UID. patient_id: PatientID; "" unless identifiers are kept.
+        sagittal_series_uid: Series Instance UID of the sagittal series. axial_series_uid: the same of the
+        axial series, separated by semicolons if packs were joined; "" if none. levels: one entry for each of
+        LEVELS, in that order. cord_slices: every axial slice on which the cord was measured. warnings:
+        warnings that concern the whole study. seconds: duration of each stage.
     """
 
     study_uid: str

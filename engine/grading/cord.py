@@ -1,4 +1,4 @@
-"""The cord on axial slices: where to look, four points, diameters and their ratio."""
+"""The cord on axial slices: the line of the canal, the slices that cross it, diameters and their ratio."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.records import CordMeasurement, LoadedSlice
 
 _WALL_TO_MIDDLE_MM = 7.0
-"""From the canal's front wall to its middle: half of a canal 12–14 mm deep."""
+"""Distance from the anterior wall of the canal to its middle: half of a canal of 12–14 mm."""
 
-_REACH_MM = 12.0
-"""How far the canal's line is followed beyond the first and last level."""
+_EXTENSION_MM = 12.0
+"""Length by which the line of the canal is extended beyond the first and the last level."""
 
 _AP_MM = (1.5, 12.0)
 _TRANSVERSE_MM = (5.0, 20.0)
-"""Diameters beyond these are no cervical cord's: healthy ones are 7.5 ± 0.5 by 13.0 ± 0.8 mm at C5
-(PAM50-normalized-metrics), and a cord pressed flat keeps more than a fifth of its depth."""
+"""Plausible diameters (minimum, maximum). Healthy cords measure 7.5 ± 0.5 by 13.0 ± 0.8 mm at C5
+(PAM50-normalized-metrics), and a compressed cord keeps more than a fifth of its depth."""
 
-_SQUARE_DEGREES = 60.0
-"""The two diameters of a cord stand nearly square to each other."""
+_MIN_AXES_ANGLE_DEGREES = 60.0
+"""Smallest angle between the two diameters of a cord, which are nearly orthogonal."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class CanalLine:
 
     Attributes:
         points: LPS, mm, float64 (M, 3), head to foot.
-        arc_length_mm: mm along the line, float64 (M,), zero at the first level found.
-        level_arc_length_mm: arc length of each level found, by its name.
+        arc_length_mm: arc length of each point, float64 (M,); zero at the first level that was found.
+        level_arc_length_mm: arc length of each level that was found, by name.
     """
 
     points: FloatArray
@@ -44,19 +44,19 @@ class CanalLine:
 
 
 def canal_line(levels: Sequence[LevelPoint]) -> CanalLine:
-    """The canal's middle, from the levels' points on its front wall.
+    """Return the middle of the canal, from the points of the levels on its anterior wall.
 
     Args:
-        levels: at least two of them with a point.
+        levels: disc levels, at least two of them with a point.
     """
     named = [(item.level, np.asarray(item.point)) for item in levels if item.point is not None]
     wall = np.stack([point for _, point in named])
     direction = np.gradient(wall, axis=0)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    # The canal lies behind its front wall, square to its own direction.
+    # The middle lies posterior to the wall, orthogonal to the direction of the canal.
     back = np.array([0.0, 1.0, 0.0]) - direction * direction[:, 1:2]
     middle = wall + _WALL_TO_MIDDLE_MM * back / np.linalg.norm(back, axis=1, keepdims=True)
-    ends = middle[0] - direction[0] * _REACH_MM, middle[-1] + direction[-1] * _REACH_MM
+    ends = middle[0] - direction[0] * _EXTENSION_MM, middle[-1] + direction[-1] * _EXTENSION_MM
     points = np.concatenate([ends[0][None], middle, ends[1][None]])
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     arc -= arc[1]
@@ -65,10 +65,14 @@ def canal_line(levels: Sequence[LevelPoint]) -> CanalLine:
 
 @dataclass(frozen=True)
 class CordSlice:
-    """An axial slice that crosses the canal's line: its index, where, and how far along.
+    """An axial slice that crosses the line of the canal.
 
-    `tilt_degrees` is the angle between its normal and the line; `series` the index of the axial series that
-    it is of.
+    Attributes:
+        index: index of the slice.
+        centre: point of the crossing, LPS, mm, float64 (3,).
+        arc_length_mm: arc length at the crossing.
+        tilt_degrees: angle between the slice normal and the line.
+        series: index of the axial series that the slice belongs to.
     """
 
     index: int
@@ -81,12 +85,12 @@ class CordSlice:
 def crossing_slices(
     line: CanalLine, slices: Sequence[LoadedSlice], series: Sequence[int] = ()
 ) -> list[CordSlice]:
-    """The axial slices that the canal's line crosses within the image, each where it does so first.
+    """Return the axial slices that the line crosses within the image, each with its first crossing.
 
     Args:
-        line: the canal.
-        slices: of one axial series or of several.
-        series: for each slice the index of its series; empty where there is one.
+        line: line of the canal.
+        slices: slices of one or several axial series.
+        series: index of the series of each slice; empty if there is only one.
     """
     if not slices:
         return []
@@ -115,12 +119,12 @@ def crossing_slices(
 
 
 def measure_cord(slices: Sequence[LoadedSlice], cords: Cords, model: ModelSpec) -> list[CordMeasurement]:
-    """The cord on each slice: diameters in mm, their ratio, and what is doubtful about them.
+    """Return the measurement of the cord on each slice: diameters in mm, their ratio and warnings.
 
     Args:
         slices: N axial slices.
-        cords: what was found on each: anterior, posterior, left and right points, and their geometry.
-        model: its output's minimum confidence.
+        cords: anterior, posterior, left and right points on each slice, and their geometry.
+        model: specification of the cord model, with the minimum confidence of its output.
     """
     points, geometry = cords.keypoints.points, cords.geometry
     confidence = cords.keypoints.confidence.min(axis=1)
@@ -130,7 +134,7 @@ def measure_cord(slices: Sequence[LoadedSlice], cords: Cords, model: ModelSpec) 
         doubts = (
             (confidence[k] < model.output.minimum_confidence, "cord_low_confidence"),
             (not geometry.crossing[k], "cord_axes_not_crossing"),
-            (geometry.angle_degrees[k] < _SQUARE_DEGREES, "cord_axes_not_orthogonal"),
+            (geometry.angle_degrees[k] < _MIN_AXES_ANGLE_DEGREES, "cord_axes_not_orthogonal"),
             (not (_AP_MM[0] <= ap <= _AP_MM[1]), "cord_size_implausible"),
             (not (_TRANSVERSE_MM[0] <= transverse <= _TRANSVERSE_MM[1]), "cord_size_implausible"),
         )

@@ -1,8 +1,8 @@
-"""Disc levels: heatmaps of every sagittal slice → one point a level in the patient.
+"""Disc levels: combines the heatmap peaks of all sagittal slices into one 3-D point per level.
 
-A level's point is where the mid-plane of its disc meets the front wall of the canal, in the mid-line. The
-network's peak fades as a slice leaves the mid-line, so the slices' peaks together say where along the
-left–right axis the point lies.
+The point of a level is where the mid-plane of its disc meets the anterior wall of the canal in the mid-line.
+The peak of the network decreases with the distance from the mid-line, so the peaks of all slices together
+give the left–right coordinate.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from stenosis_trt.engine.geometry import FloatArray, Vector
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.records import LEVELS, LoadedSlice
 
-_SILENT_SHARE = 0.3
-"""Slices whose peak is below this share of the best one's have no say in where the point lies; above, their
-say grows with the square of what is beyond it. Where a slice came in with all its weight at once, the point
-would jump by most of a millimetre when a peak changes by next to nothing, as it does in INT8."""
+_MIN_RELATIVE_PEAK = 0.3
+"""Weight of a slice: max(0, peak − 0.3 · highest peak)². It grows from zero, because with a step the point
+would jump by most of a millimetre when a peak changes by little, as it does in INT8."""
 
-_AGREEMENT_MM = 6.0
-"""…if their point lies this near to the best slice's, measured in the image plane."""
+_SAME_POINT_MM = 6.0
+"""Points of two slices, or of two levels, that are closer in the image plane belong to the same disc."""
 
 _GAP_MM = (9.0, 28.0)
-"""Distance between neighbouring cervical discs: 14–20 mm in adults, with room for small and large ones.
+"""Distance between neighbouring cervical discs: 14–20 mm in adults, with a margin for small and large necks.
 Lumbar discs lie 30–40 mm apart."""
 
 _GAP_RATIO = 0.72
-"""Smaller of two neighbouring gaps over the larger: above 0.85 in healthy necks. Where two levels were taken
-for one disc, the next gap is shared by both and comes out at 0.6 to 0.7."""
+"""Minimum of the smaller gap divided by the larger one, for neighbouring gaps: above 0.85 in healthy necks.
+If two levels were assigned to one disc, the ratio is 0.6 to 0.7."""
 
-_KINK_DEGREES = 50.0
-"""Largest angle between one gap and the next; the cervical spine bends far less even in kyphosis."""
+_MAX_BEND_DEGREES = 50.0
+"""Largest angle between neighbouring gaps; the cervical spine bends far less even in kyphosis."""
 
 _MARGIN_MM = 5.0
-"""A disc nearer than this to the image's edge is not shown whole: nobody could grade it."""
+"""A disc that is closer to the edge of the image is not completely visible and cannot be graded."""
 
-_OPINIONS = 3
-"""Places that a level is looked for at, at most."""
+_MAX_CANDIDATES = 3
+"""Largest number of candidate positions per level."""
 
-_NEARLY_AS_WELL = 0.6
-"""Where the maps are this high, as a share, at the places of the neighbours, the numbers are in doubt."""
+_AMBIGUITY_RATIO = 0.6
+"""The numbering is ambiguous if the heatmaps reach this share of their values at the discs of the
+neighbours."""
 
-_COUNTED_FROM_MM = 20.0
-"""Discs are counted from C2, above which there is none. A neck's next disc is at most this far: images that
-end nearer above C2/3 do not show whether another one follows."""
+_C2_MARGIN_MM = 20.0
+"""Largest distance to a next disc. Discs are counted from C2, above which there is none; images that end
+closer above C2/3 do not show whether another disc follows."""
 
 MINIMUM_LEVELS = 3
-"""Fewer levels than this are not taken for a cervical spine."""
+"""With fewer levels, no cervical spine was recognised."""
 
 
 @dataclass(frozen=True)
 class LevelPoint:
-    """A level that was looked for. `point` is None where it was not found; `warnings` say why."""
+    """A disc level. `point` (LPS, mm) is None if it was not found; `warnings` say why."""
 
     level: str
     point: Vector | None
@@ -65,142 +65,145 @@ class LevelPoint:
 
 
 LevelChain = tuple[LevelPoint | None, ...]
-"""For each of LEVELS the place that was chosen, or None."""
+"""The selected candidate of each of LEVELS, or None."""
 
 
 def locate_levels(
     slices: Sequence[LoadedSlice], keypoints: Keypoints, model: ModelSpec
 ) -> tuple[LevelPoint, ...]:
-    """Combine the slices' peaks to one point a level, and drop what cannot be a cervical spine.
+    """Locate the disc levels, and discard points that cannot belong to a cervical spine.
 
     Args:
-        slices: the sagittal series, N slices.
-        keypoints: in each of them, a peak for each of LEVELS.
-        model: its output's minimum confidence.
+        slices: the N slices of the sagittal series.
+        keypoints: one peak for each slice and each of LEVELS.
+        model: specification of the levels model, with the minimum confidence of its output.
 
     Returns:
         One entry for each of LEVELS, in that order.
     """
-    opinions = [_opinions(index, slices, keypoints, model) for index in range(len(LEVELS))]
-    chain = _most_plausible(opinions)
-    doubtful = _as_well_one_off(chain, opinions) or not _counted_from_c2(chain, slices)
-    doubt = ("level_number_uncertain",) if doubtful else ()
+    candidates = [_level_candidates(index, slices, keypoints, model) for index in range(len(LEVELS))]
+    chain = _most_plausible(candidates)
+    uncertain = _numbering_is_ambiguous(chain, candidates) or not _shows_c2(chain, slices)
+    warnings = ("level_number_uncertain",) if uncertain else ()
     found = [
-        replace(kept, warnings=doubt) if kept is not None else _without_point(each[0])
-        for kept, each in zip(chain, opinions, strict=True)
+        replace(chosen, warnings=warnings) if chosen is not None else _without_point(each[0])
+        for chosen, each in zip(chain, candidates, strict=True)
     ]
     return _mark_out_of_view(found, slices)
 
 
-def _opinions(
-    index: int, slices: Sequence[LoadedSlice], seen: Keypoints, model: ModelSpec
+def _level_candidates(
+    index: int, slices: Sequence[LoadedSlice], keypoints: Keypoints, model: ModelSpec
 ) -> list[LevelPoint]:
-    """Where a level may be. The first opinion is that of its own peaks; the others are discs where another
-    level has its peak and this one's map is high as well, for one level looks much like the next.
+    """Return candidate points of a level, at least one.
 
-    There is one entry at least, which says why it has no point where it has none.
+    The first one comes from the peaks of the level itself. The others are discs where another level has its
+    peak and the heatmap of this level is high too, since neighbouring discs look alike. The only candidate
+    may have no point; its warnings then say why.
     """
-    level, least = LEVELS[index], model.output.minimum_confidence
-    points, heights = seen.points[:, index], seen.confidence[:, index]
-    first = _opinion(level, slices, points, heights)
-    if first.confidence < least:
+    level, minimum = LEVELS[index], model.output.minimum_confidence
+    points, heights = keypoints.points[:, index], keypoints.confidence[:, index]
+    first = _combine_peaks(level, slices, points, heights)
+    if first.confidence < minimum:
         return [LevelPoint(level, None, first.confidence, ("level_not_found",))]
     found = [first]
-    if seen.support is None or first.point is None:
+    if keypoints.support is None or first.point is None:
         return found
-    away = np.ones(seen.support[:, index].shape, dtype=bool)
-    while len(found) < _OPINIONS:
-        away &= _in_plane(seen.points, np.asarray(found[-1].point), slices[0].pose.normal) > _AGREEMENT_MM
-        heights = np.where(away, seen.support[:, index], 0.0)
+    distant = np.ones(keypoints.support[:, index].shape, dtype=bool)
+    while len(found) < _MAX_CANDIDATES:
+        last = np.asarray(found[-1].point)
+        distant &= _in_plane_distance(keypoints.points, last, slices[0].pose.normal) > _SAME_POINT_MM
+        heights = np.where(distant, keypoints.support[:, index], 0.0)
         chosen = heights.argmax(axis=1)
         rows = np.arange(len(chosen))
-        other = _opinion(level, slices, seen.points[rows, chosen], heights[rows, chosen])
-        if other.confidence < least or other.point is None:
+        other = _combine_peaks(level, slices, keypoints.points[rows, chosen], heights[rows, chosen])
+        if other.confidence < minimum or other.point is None:
             break
         found.append(other)
     return found
 
 
-def _in_plane(points: FloatArray, place: FloatArray, normal: FloatArray) -> FloatArray:
-    """Distance of points (..., 3) from a place, seen along a normal, (...)."""
-    offset = points - place
+def _in_plane_distance(points: FloatArray, point: FloatArray, normal: FloatArray) -> FloatArray:
+    """Return the distances (...) in mm of points (..., 3) from one point, projected along a normal."""
+    offset = points - point
     return np.asarray(np.linalg.norm(offset - (offset @ normal)[..., None] * normal, axis=-1))
 
 
-def _opinion(
+def _combine_peaks(
     level: str, slices: Sequence[LoadedSlice], points: FloatArray, heights: FloatArray
 ) -> LevelPoint:
-    """One place from a peak in each slice: (N, 3) and their heights (N,)."""
+    """Combine one peak per slice into a point: weighted mean of the points (N, 3) by their heights (N,)."""
     best = int(np.argmax(heights))
     peak = float(heights[best])
-    near = _in_plane(points, points[best], slices[best].pose.normal) <= _AGREEMENT_MM
-    weight = np.where(near, np.maximum(heights - _SILENT_SHARE * peak, 0.0) ** 2, 0.0)
+    near = _in_plane_distance(points, points[best], slices[best].pose.normal) <= _SAME_POINT_MM
+    weight = np.where(near, np.maximum(heights - _MIN_RELATIVE_PEAK * peak, 0.0) ** 2, 0.0)
     if weight.sum() == 0.0:
         return LevelPoint(level, None, peak)
     x, y, z = (weight[:, None] * points).sum(axis=0) / weight.sum()
     point = (float(x), float(y), float(z))
     if 0 < best < len(slices) - 1 and _in_image(slices[best], np.asarray(point), _MARGIN_MM):
         return LevelPoint(level, point, peak)
-    # Beyond the edge of the images, or of the stack: its mid-plane may lie where there is no slice.
+    # The point is outside the image or in an outermost slice, so that the mid-line may lie beyond the stack.
     return LevelPoint(level, None, peak, ("level_out_of_view",))
 
 
 def _without_point(item: LevelPoint) -> LevelPoint:
-    """A level that no run of levels has a place for; it may have had none before."""
+    """Return a level that is not in the chain, without its point."""
     return (
         item if item.point is None else LevelPoint(item.level, None, item.confidence, ("level_implausible",))
     )
 
 
-def _most_plausible(opinions: Sequence[Sequence[LevelPoint]]) -> LevelChain:
-    """The most confident run of levels in which every gap and bend could be a cervical spine's."""
-    choices = [[*(item for item in each if item.point is not None), None] for each in opinions]
-    best: LevelChain = (None,) * len(opinions)
-    most = 0.0
-    # Six levels of few opinions: all runs can be tried, and the surest come first.
-    for run in product(*choices):
-        score = sum(item.confidence for item in run if item is not None)
-        if score > most and _is_chain(run):
-            best, most = run, score
+def _most_plausible(candidates: Sequence[Sequence[LevelPoint]]) -> LevelChain:
+    """Return the chain with the highest sum of confidences whose gaps and bends fit a cervical spine."""
+    choices = [[*(item for item in each if item.point is not None), None] for each in candidates]
+    best: LevelChain = (None,) * len(candidates)
+    best_score = 0.0
+    # Six levels with few candidates: 4⁶ combinations at most.
+    for chain in product(*choices):
+        score = sum(item.confidence for item in chain if item is not None)
+        if score > best_score and _is_plausible(chain):
+            best, best_score = chain, score
     return best
 
 
-def _as_well_one_off(chain: LevelChain, opinions: Sequence[Sequence[LevelPoint]]) -> bool:
-    """Whether the discs could nearly as well be numbered one higher or lower: opinions on each level lie
-    where the chain has its neighbour."""
+def _numbering_is_ambiguous(chain: LevelChain, candidates: Sequence[Sequence[LevelPoint]]) -> bool:
+    """Return True if numbering the discs one higher or lower fits the heatmaps nearly as well."""
     for shift in (-1, 1):
-        kept = taken = 0.0
+        confidence = shifted = 0.0
         compared = 0
-        for index, here in enumerate(chain):
-            there = chain[index + shift] if 0 <= index + shift < len(chain) else None
-            if here is not None and there is not None:
+        for index, item in enumerate(chain):
+            neighbour = chain[index + shift] if 0 <= index + shift < len(chain) else None
+            if item is not None and neighbour is not None:
                 compared += 1
-                kept += here.confidence
-                taken += max((x.confidence for x in opinions[index] if _same_place(x, there)), default=0.0)
-        if compared >= MINIMUM_LEVELS - 1 and taken >= _NEARLY_AS_WELL * kept:
+                confidence += item.confidence
+                same = (x.confidence for x in candidates[index] if _same_point(x, neighbour))
+                shifted += max(same, default=0.0)
+        if compared >= MINIMUM_LEVELS - 1 and shifted >= _AMBIGUITY_RATIO * confidence:
             return True
     return False
 
 
-def _counted_from_c2(chain: LevelChain, slices: Sequence[LoadedSlice]) -> bool:
-    """Whether images show enough above C2/3, or above where it must be, for another disc to be seen."""
-    places = [(index, np.asarray(item.point)) for index, item in enumerate(chain) if item is not None]
-    if len(places) < 2:
+def _shows_c2(chain: LevelChain, slices: Sequence[LoadedSlice]) -> bool:
+    """Return True if the images reach far enough above C2/3, found or extrapolated, to show another disc."""
+    known = [(index, np.asarray(item.point)) for index, item in enumerate(chain) if item is not None]
+    if len(known) < 2:
         return False
-    (first, top), (second, below) = places[:2]
+    (first, top), (second, below) = known[:2]
     up = (top - below) / (second - first)
-    beyond = top + up * first + up / np.linalg.norm(up) * _COUNTED_FROM_MM
+    beyond = top + up * first + up / np.linalg.norm(up) * _C2_MARGIN_MM
     return any(_in_image(part, beyond, 0.0) for part in slices)
 
 
-def _same_place(one: LevelPoint, other: LevelPoint) -> bool:
+def _same_point(one: LevelPoint, other: LevelPoint) -> bool:
     if one.point is None or other.point is None:
         return False
-    return float(np.linalg.norm(np.subtract(one.point, other.point))) <= _AGREEMENT_MM
+    return float(np.linalg.norm(np.subtract(one.point, other.point))) <= _SAME_POINT_MM
 
 
-def _is_chain(run: Sequence[LevelPoint | None]) -> bool:
-    chosen = [(index, np.asarray(item.point)) for index, item in enumerate(run) if item is not None]
+def _is_plausible(chain: Sequence[LevelPoint | None]) -> bool:
+    """Return True if the levels run downwards with plausible gaps, ratios of gaps and bends."""
+    chosen = [(index, np.asarray(item.point)) for index, item in enumerate(chain) if item is not None]
     steps, lengths = [], []
     for (first, before), (second, after) in pairwise(chosen):
         step = (after - before) / (second - first)
@@ -210,12 +213,12 @@ def _is_chain(run: Sequence[LevelPoint | None]) -> bool:
         steps.append(step / length)
         lengths.append(length)
     return all(min(pair) >= _GAP_RATIO * max(pair) for pair in pairwise(lengths)) and all(
-        float(before @ after) >= np.cos(np.deg2rad(_KINK_DEGREES)) for before, after in pairwise(steps)
+        float(before @ after) >= np.cos(np.deg2rad(_MAX_BEND_DEGREES)) for before, after in pairwise(steps)
     )
 
 
 def _mark_out_of_view(found: Sequence[LevelPoint], slices: Sequence[LoadedSlice]) -> tuple[LevelPoint, ...]:
-    """Say of a missing level at either end of the chain whether the images reach that far."""
+    """Mark missing levels at the ends of the chain that lie outside the images, by extrapolation."""
     known = [k for k, item in enumerate(found) if item.point is not None]
     if len(known) < 2:
         return tuple(found)

@@ -1,4 +1,4 @@
-"""Levels and axial slices matched along the canal: which slice a level's compression ratio is taken from."""
+"""Matches levels with axial slices along the canal: which slice gives the compression ratio of a level."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice
 from stenosis_trt.engine.records import CordMeasurement
 
-_REACH_MM = 6.0
-"""A stenosis at a disc is looked for this far along the canal on either side, never past half the way to the
-next level."""
+_SEARCH_RADIUS_MM = 6.0
+"""Distance along the canal within which slices belong to a level; at most half of the distance to the next
+one."""
 
-_GAP_MM = 4.0
-"""If no slice comes this near to a level, its compression may have been missed between slices."""
+_MAX_DISTANCE_MM = 4.0
+"""If the nearest slice is farther from a level, the narrowest place may lie between slices."""
 
-_SAME_TILT_DEGREES = 5.0
-"""Series that differ by less in how they cross the canal cross it alike."""
+_TILT_STEP_DEGREES = 5.0
+"""Differences in tilt below this are ignored when series are compared."""
 
 
 @dataclass(frozen=True)
 class LevelMatch:
-    """The measurement that stands for a level, or None; `warnings` say what is doubtful or missing."""
+    """The cord measurement of a level, or None; `warnings` say why it is missing or doubtful."""
 
     cord: CordMeasurement | None
     warnings: tuple[str, ...]
@@ -32,48 +32,45 @@ class LevelMatch:
 def match_levels(
     line: CanalLine, across: Sequence[CordSlice], measured: Sequence[CordMeasurement]
 ) -> dict[str, LevelMatch]:
-    """For each level on the line, the slice of maximal compression near it.
+    """Return for each level the measurement of maximal compression (smallest ratio) near it.
 
-    Where there are several axial series, as packs planned disc by disc are, only slices of the one that
-    crosses the level best are compared: neighbouring packs overlap, and differ in tilt.
+    If there are several axial series, such as packs planned disc by disc, only slices of the series that
+    crosses the level best are compared: neighbouring packs overlap and differ in tilt.
 
     Args:
-        line: the canal with the levels' arc lengths.
+        line: line of the canal, with the arc lengths of the levels.
         across: slices that cross it.
-        measured: the cord on each of those slices, in the same order.
+        measured: measurement of the cord on each of those slices, in the same order.
 
     Returns:
         One match for each level on the line.
     """
     arcs = np.array([item.arc_length_mm for item in across])
-    places = sorted(line.level_arc_length_mm.values())
-    reaches = {
-        level: min([_REACH_MM, *(abs(arc - place) / 2 for place in places if place != arc)])
-        for level, arc in line.level_arc_length_mm.items()
-    }
+    positions = sorted(line.level_arc_length_mm.values())
     matches = {}
     for level, arc in line.level_arc_length_mm.items():
-        near = np.flatnonzero(np.abs(arcs - arc) <= reaches[level])
-        near = near[_of_best_series(arc, [across[int(k)] for k in near], across)]
+        radius = min([_SEARCH_RADIUS_MM, *(abs(arc - other) / 2 for other in positions if other != arc)])
+        near = np.flatnonzero(np.abs(arcs - arc) <= radius)
+        near = near[_in_best_series(arc, [across[int(k)] for k in near], across)]
         if len(near) == 0:
             matches[level] = LevelMatch(None, ("no_axial_slice",))
             continue
-        warnings = () if float(np.abs(arcs[near] - arc).min()) <= _GAP_MM else ("axial_slice_gap",)
+        warnings = () if float(np.abs(arcs[near] - arc).min()) <= _MAX_DISTANCE_MM else ("axial_slice_gap",)
         candidates = [measured[int(k)] for k in near]
         valid = [item for item in candidates if not item.warnings]
         if not valid:
-            doubts = dict.fromkeys(warning for item in candidates for warning in item.warnings)
-            matches[level] = LevelMatch(None, ("cord_not_measured", *doubts, *warnings))
+            reasons = dict.fromkeys(warning for item in candidates for warning in item.warnings)
+            matches[level] = LevelMatch(None, ("cord_not_measured", *reasons, *warnings))
             continue
         matches[level] = LevelMatch(min(valid, key=lambda item: item.compression_ratio), warnings)
     return matches
 
 
-def _of_best_series(arc: float, near: Sequence[CordSlice], across: Sequence[CordSlice]) -> list[int]:
-    """Positions in `near` of the slices that are of the series which crosses a level best.
+def _in_best_series(arc: float, near: Sequence[CordSlice], across: Sequence[CordSlice]) -> list[int]:
+    """Return the indices in `near` of the slices of the series that crosses the level best.
 
-    Of several series that is one that has slices on both sides of the level; of those the one whose nearest
-    slice is the least tilted against the canal, to a few degrees; and then the nearest.
+    Series with slices on both sides of the level come first, then those whose nearest slice is least tilted
+    against the canal, in steps of a few degrees, then those with the nearest slice.
     """
 
     def rank(series: int) -> tuple[bool, int, float]:
@@ -82,7 +79,7 @@ def _of_best_series(arc: float, near: Sequence[CordSlice], across: Sequence[Cord
             (item for item in near if item.series == series), key=lambda item: abs(item.arc_length_mm - arc)
         )
         beyond = not min(arcs) <= arc <= max(arcs)
-        return beyond, int(nearest.tilt_degrees / _SAME_TILT_DEGREES), abs(nearest.arc_length_mm - arc)
+        return beyond, int(nearest.tilt_degrees / _TILT_STEP_DEGREES), abs(nearest.arc_length_mm - arc)
 
     best = min({item.series for item in near}, key=rank, default=None)
     return [k for k, item in enumerate(near) if item.series == best]

@@ -1,4 +1,4 @@
-"""The pipe: one loaded study in, one result out, straight through.
+"""The pipeline: grades one loaded study.
 
 sagittal slices ─▶ levels ─▶ regions ─▶ grades
                       └────▶ canal line ─▶ axial slices ─▶ cords ─▶ matched to levels
@@ -24,11 +24,11 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import FrameHeader, LevelResult, LoadedSlice, LoadedStudy, Stage, StudyResult
 
 _LOW_CONTRAST = 0.05
-"""Standard deviation of a region in its window, below which there is next to nothing to see."""
+"""Standard deviation of a windowed region (0 to 1) below which it shows almost no structure."""
 
 
 class _Clock:
-    """Seconds spent in each stage."""
+    """Measures the seconds spent in each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -41,19 +41,18 @@ class _Clock:
 
 
 def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
-    """Find the levels, grade each, measure the cord, and match the two.
+    """Locate the levels, grade each, measure the cord, and match both.
 
     Args:
-        study: decoded slices of the chosen series.
-        pack: input and output specifications of the models that `backend` runs.
-        backend: where to compute.
+        study: decoded slices of the selected series.
+        pack: specifications of the models that `backend` runs.
+        backend: the backend that computes.
 
     Returns:
         A result with every level of LEVELS: graded, or with the reason in its warnings.
 
     Raises:
-        CannotGrade: no cervical spine was recognised, or no level of it is like what the grader was
-            trained to grade.
+        CannotGrade: no cervical spine was recognised, or all levels are out of distribution for the grader.
     """
     clock = _Clock()
     with clock.stage("load"):
@@ -61,7 +60,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
     with closing(on_backend):
         with clock.stage("levels"):
             levels = _find_levels(study.sagittal, pack, on_backend)
-        # Both are asked for before either is waited for.
+        # Both are requested before either is waited for, so that they run at the same time on a GPU.
         with clock.stage("grade"):
             regions = _grading_regions(study.sagittal, levels, pack)
             grades = on_backend.grade([region.roi for region in regions])
@@ -89,7 +88,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         sagittal_series_uid=study.sagittal_series.series_uid,
         axial_series_uid=";".join(_axial_uids(study)),
         levels=results,
-        # Where left and right are one point, nothing was measured, and there is no ratio.
+        # If left and right are the same point, there is no ratio.
         cord_slices=tuple(item for item in cords if item.transverse_mm > 0),
         warnings=study.warnings,
         seconds=clock.seconds,
@@ -97,7 +96,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
 
 
 def _axial_uids(study: LoadedStudy) -> list[str]:
-    """UIDs of the axial series, each once: several volumes of one series share its UID."""
+    """Return the UIDs of the axial series, each once: several volumes of one series share its UID."""
     series = () if study.axial_series is None else (study.axial_series, *study.axial_packs)
     return list(dict.fromkeys(item.series_uid for item in series))
 
@@ -122,7 +121,7 @@ def _find_levels(
 
 @dataclass(frozen=True)
 class _Grade:
-    """What the grader says of one level, and the slice it was read from; see `LevelResult`."""
+    """Probabilities of one level and the frame that was graded; see `LevelResult`."""
 
     probabilities: tuple[float, float, float, float] | None
     p_ood: float | None
@@ -132,7 +131,8 @@ class _Grade:
 
 @dataclass(frozen=True)
 class _Region:
-    """What the grader sees of a level: the nearest slice, its neighbours, and whether one stands in twice."""
+    """The grader's input for a level. `repeated`: a neighbouring slice is missing and the nearest one
+    repeated."""
 
     level: str
     roi: Roi
@@ -175,7 +175,7 @@ def _graded(
     if all(item.probabilities is None for item in graded.values()):
         raise CannotGrade(
             Stage.GRADE,
-            f"All {len(graded)} levels that were found look unlike what the grader was trained to grade.",
+            f"All {len(graded)} levels that were found are out of distribution for the grader.",
             "Check that the series shows the cervical spine in T2 contrast, free of metal and motion; grade "
             "it by eye otherwise.",
         )
@@ -185,21 +185,21 @@ def _graded(
 def grade_probabilities(
     classes: Float32Array, output: OutputSpec
 ) -> tuple[tuple[float, float, float, float] | None, float | None]:
-    """The probabilities of the four grades, and that of none of them.
+    """Return the probabilities of the four grades and of being out of distribution.
 
     Args:
-        classes: float32 (4,), or (5,) where the last one is for what is no grade's.
-        output: of the grader.
+        classes: output of the grader, float32 (4,), or (5,) with the probability p_ood last.
+        output: output specification of the grader.
 
     Returns:
-        p_k / (1 − p_ood), or None where p_ood reaches its limit; and p_ood. Of four classes the
-        probabilities as they are, and None.
+        (p_k / (1 − p_ood), p_ood); the first is None if p_ood reaches its limit. For a grader of four
+        classes, the probabilities unchanged and None.
     """
     p0, p1, p2, p3, *rest = (float(value) for value in classes)
     if output.maximum_other is None:
         return (p0, p1, p2, p3), None
     (p_ood,) = rest
-    # 1 − p_ood is what the others add up to. Half precision rounds each, so that only their sum leaves
+    # The sum of the four is 1 − p_ood. FP16 rounds each, so only division by the sum itself gives
     # probabilities that add up to 1.
     total = p0 + p1 + p2 + p3
     if p_ood >= output.maximum_other or total <= 0.0:
@@ -208,7 +208,7 @@ def grade_probabilities(
 
 
 def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSlice], str]:
-    """The axial slices that cross the canal; where there are none, the warning that says why."""
+    """Return the axial slices that cross the canal, or the warning that says why there are none."""
     if not study.axial:
         return [], "no_axial_series"
     if not study.same_frame_of_reference:
