@@ -203,7 +203,7 @@ def test_a_study_of_which_every_level_is_unlike_the_training_is_not_graded(
     with pytest.raises(CannotGrade) as caught:
         grade_study(made_study(), cautious.pack, _Known(cautious))
     assert caught.value.stage is Stage.GRADE
-    assert "All 6 levels that were found look out of distribution" in caught.value.reason
+    assert "All 6 levels that were found are out of distribution" in caught.value.reason
     assert caught.value.advice.endswith(".")
 
 
