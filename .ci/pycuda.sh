@@ -30,7 +30,7 @@ find_wheel() { find "$cache" -name "pycuda-$pycuda-$tag-*_$(uname -m).whl" | hea
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/driver"
-"$root/tests/engine/fake_driver/build.sh" "$work/driver"
+"$root/tests/support/fake_driver/build.sh" "$work/driver"
 ln -s libcuda.so.1 "$work/driver/libcuda.so"
 
 build_wheel() {

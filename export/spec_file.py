@@ -121,9 +121,11 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
         _put(content, setting)
     if path is None and not any(role in content for role in MODEL_ROLES):
         raise SpecError(
-            "No spec describes the networks' inputs and outputs. Copy "
-            f"{reference_spec()}, change what differs, and give it: --spec FILE; or, for networks with the "
-            f"reference pack's inputs and outputs: --spec {REFERENCE_SPEC}"
+            "No spec describes the networks' inputs and outputs.",
+            (
+                f"Copy {reference_spec()}, change what differs, and give it: --spec FILE; or, for "
+                f"networks with the reference pack's inputs and outputs: --spec {REFERENCE_SPEC}"
+            ),
         )
     _known("the spec", content, ("pack", "card", *MODEL_ROLES))
     pack = _table(content, "pack", "the spec") if "pack" in content else {}
@@ -131,17 +133,20 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     texts = {key: _text(pack, key, "[pack]") if key in pack else UNKNOWN for key in _PACK}
     for key, text in texts.items():
         if key in ("name", "version") and not (text.isprintable() and len(text) <= _MAX_LINE):
-            raise SpecError(f"[pack] {key} is not a line of at most {_MAX_LINE} characters. Write one.")
+            raise SpecError(f"[pack] {key} is not a line of at most {_MAX_LINE} characters.", "Write one.")
         if len(text) > _MAX_TEXT:
-            raise SpecError(f"[pack] {key} has more than {_MAX_TEXT} characters. Write less.")
+            raise SpecError(f"[pack] {key} has more than {_MAX_TEXT} characters.", "Write less.")
     if texts["name"].strip().casefold() == REFERENCE_SPEC:
         raise SpecError(
-            f"[pack] name is {texts['name']!r}, which is the name of the pack that comes with this package. "
-            "Give yours: --name site-1"
+            (
+                f"[pack] name is {texts['name']!r}, which is the name of the pack that comes with this "
+                "package."
+            ),
+            "Give yours: --name site-1",
         )
     storage = pack.get("weights", STORAGES[0])
     if storage not in STORAGES:
-        raise SpecError(f"[pack] weights is {storage!r}. Write one of {', '.join(STORAGES)}.")
+        raise SpecError(f"[pack] weights is {storage!r}.", f"Write one of {', '.join(STORAGES)}.")
     card = _jsonable(_table(content, "card", "the spec"), "[card]") if "card" in content else {}
     card = {**dict.fromkeys(_CARD, UNKNOWN), **card}
     models = {role: _model(role, _table(content, role, "the spec")) for role in MODEL_ROLES}
@@ -152,15 +157,15 @@ def _read(path: Path) -> dict[str, Any]:
     place = reference_spec() if str(path) == REFERENCE_SPEC and not path.exists() else path
     try:
         if place.stat().st_size > _MAX_BYTES:
-            raise SpecError(f"{path} has more than {_MAX_BYTES} bytes. Give a spec in TOML.")
+            raise SpecError(f"{path} has more than {_MAX_BYTES} bytes.", "Give a spec in TOML.")
         content = dict(tomllib.loads(place.read_text(encoding="utf-8")))
     except OSError as error:
         raise SpecError(
-            f"The spec {path} cannot be read ({error.strerror}). Give a TOML file, or `{REFERENCE_SPEC}`."
+            f"The spec {path} cannot be read ({error.strerror}).", f"Give a TOML file, or `{REFERENCE_SPEC}`."
         ) from error
     # Integers with very many digits raise ValueError too.
     except (ValueError, RecursionError) as error:
-        raise SpecError(f"The spec {path} is not TOML ({error}). See {reference_spec()}.") from error
+        raise SpecError(f"The spec {path} is not TOML ({error}).", f"See {reference_spec()}.") from error
     bounded: dict[str, Any] = _bounded(content, f"The spec {path}")
     return bounded
 
@@ -168,7 +173,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _put(content: dict[str, Any], setting: str) -> None:
     # Bytes of the command line that are not UTF-8 become surrogates, which JSON cannot store.
     if any("\ud800" <= letter <= "\udfff" for letter in setting):
-        raise SpecError(f"The setting {setting!r} is not UTF-8 text. Write it so, or into the spec's file.")
+        raise SpecError(
+            f"The setting {setting!r} is not UTF-8 text.", "Write it so, or into the spec's file."
+        )
     key, found, value = setting.partition("=")
     *tables, last = key.strip().split(".")
     if not found or not last or not all(tables):
@@ -244,8 +251,11 @@ def _spacing(content: Mapping[str, Any], place: str, size: tuple[int, int]) -> f
     down, across = roi[0] / max(size[0], 1), roi[1] / max(size[1], 1)
     if abs(down - across) > 1e-6 * abs(down):
         raise SpecError(
-            f"{place} roi_mm {list(roi)} and size {list(size)} give {down:g} mm a pixel down and {across:g} "
-            "across. Pixels have to be square: change one of them."
+            (
+                f"{place} roi_mm {list(roi)} and size {list(size)} give {down:g} mm a pixel down and "
+                f"{across:g} across."
+            ),
+            "Pixels have to be square: change one of them.",
         )
     return down
 
@@ -257,8 +267,11 @@ def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[in
     kind = _text(content, "kind", place)
     if kind == "coordinates":
         raise SpecError(
-            f"{place} kind is coordinates, which the run-time cannot use yet: a point's confidence is the "
-            "height of its heatmap's peak. Export the network with its heatmaps as output."
+            (
+                f"{place} kind is coordinates, which the run-time cannot use yet: a point's confidence is "
+                "the height of its heatmap's peak."
+            ),
+            "Export the network with its heatmaps as output.",
         )
     if kind != wanted.kind:
         raise SpecError(f"{place} kind is {kind!r}, and has to be {wanted.kind!r}.")
@@ -267,14 +280,14 @@ def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[in
     taken = next((each for each in wanted.accepted_names if sorted(each) == sorted(told)), None)
     if taken is None:
         raise SpecError(
-            f"{place} names {names!r} are not those of {role}. Write {wanted.accepted_names_text}, in the "
-            "order of the network's output."
+            f"{place} names {names!r} are not those of {role}.",
+            f"Write {wanted.accepted_names_text}, in the order of the network's output.",
         )
     order = tuple(told.index(name) for name in taken)
     stride = _whole(content, "stride", place) if kind == "heatmaps" or "stride" in content else 1
     activation = _text(content, "activation", place) if "activation" in content else None
     if activation is not None and activation not in ACTIVATIONS:
-        raise SpecError(f"{place} activation is {activation!r}. Write one of {', '.join(ACTIVATIONS)}.")
+        raise SpecError(f"{place} activation is {activation!r}.", f"Write one of {', '.join(ACTIVATIONS)}.")
     confidence = _number(content, "minimum_confidence", place)
     limit = _number(content, "maximum_other", place) if "maximum_other" in content else None
     try:
@@ -286,15 +299,16 @@ def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[in
 def _known(place: str, content: Mapping[str, Any], names: Sequence[str]) -> None:
     unknown = [name for name in content if name not in names]
     if unknown:
-        raise SpecError(f"{place} has unknown entries: {', '.join(unknown)}. Known: {', '.join(names)}.")
+        raise SpecError(f"{place} has unknown entries: {', '.join(unknown)}.", f"Known: {', '.join(names)}.")
 
 
 def _given(content: Mapping[str, Any], key: str, place: str) -> Any:
     if key not in content:
         table = place.strip("[]") if place.startswith("[") else ""
         raise SpecError(
-            f"{place} lacks {key}. {reference_spec()} shows every entry. Write it into the spec, or give "
-            f"--set {table}{'.' if table else ''}{key}=VALUE"
+            f"{place} lacks {key}.",
+            f"{reference_spec()} shows every entry. Write it into the spec, or give "
+            f"--set {table}{('.' if table else '')}{key}=VALUE",
         )
     return content[key]
 
@@ -323,9 +337,9 @@ def _whole(content: Mapping[str, Any], key: str, place: str) -> int:
 def _bounded(value: Any, place: str, depth: int = _MAX_DEPTH) -> Any:
     """Check that a TOML value is within TOML's range of integers and pack.json's maximum nesting."""
     if depth == 0:
-        raise SpecError(f"{place} nests tables and lists more than {_MAX_DEPTH} deep. Write it flat.")
+        raise SpecError(f"{place} nests tables and lists more than {_MAX_DEPTH} deep.", "Write it flat.")
     if isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
-        raise SpecError(f"{place} has an integer of more than 64 bits. Write a smaller one.")
+        raise SpecError(f"{place} has an integer of more than 64 bits.", "Write a smaller one.")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _bounded(item, place, depth - 1)
     return value
@@ -340,7 +354,7 @@ def _jsonable(value: Any, place: str) -> Any:
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
-        raise SpecError(f"{place} is {value}, which pack.json cannot hold. Write a number or a text.")
+        raise SpecError(f"{place} is {value}, which pack.json cannot hold.", "Write a number or a text.")
     return value
 
 

@@ -182,11 +182,13 @@ def _complete_studies(out: Path, options: PhantomOptions) -> dict[int, Rows]:
         elif _NAME.fullmatch(path.name):
             if int(path.name.removeprefix("study_")) > options.studies:
                 raise ResumeError(
-                    f"{path} is beyond the {options.studies} studies that were asked for. Ask for at least "
-                    "as many as there are."
+                    f"{path} is beyond the {options.studies} studies that were asked for.",
+                    "Ask for at least as many as there are.",
                 )
         elif path.name != TRUTH:
-            raise ResumeError(f"{path} is not of an interrupted run. Give the folder of one, or a new one.")
+            raise ResumeError(
+                f"{path} is not of an interrupted run.", "Give the folder of one, or a new one."
+            )
     there = [index for index in range(options.studies) if _folder(out, index).exists()]
     studies = {index: options.source.sample(options.seed, index, options.grade) for index in there}
     whole = {index for index in there if _is_complete(_folder(out, index), studies[index], options)}
@@ -222,13 +224,13 @@ def _is_complete_slice(
         return False
     if found != phantom_uid(study, "study"):
         raise ResumeError(
-            f"{path} is of another seed, grade or anatomy. Give the options that were given first, or "
-            "another folder."
+            f"{path} is of another seed, grade or anatomy.",
+            "Give the options that were given first, or another folder.",
         )
     if syntax != TRANSFER_SYNTAXES[options.transfer_syntax]:
         raise ResumeError(
-            f"{path} is written as {syntax.name}. Give the --transfer-syntax that was given first, "
-            "or another folder."
+            f"{path} is written as {syntax.name}.",
+            "Give the --transfer-syntax that was given first, or another folder.",
         )
     if syntax.is_encapsulated:
         return True

@@ -52,19 +52,21 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         CheckpointError: the file is missing, has another format, or is a pickle that calls code.
     """
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}. Give a file.")
+        raise CheckpointError(f"There is no checkpoint at {path}.", "Give a file.")
     try:
         with path.open("rb") as stream:
             beginning = stream.read(64)
         size = path.stat().st_size
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}). Give a file that can.") from error
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}).", "Give a file that can."
+        ) from error
     if path.suffix.lower() == SUFFIX or _is_safetensors(beginning, size):
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError, OverflowError) as error:
             raise CheckpointError(
-                f"{path} cannot be read as safetensors ({error}). Save it again."
+                f"{path} cannot be read as safetensors ({error}).", "Save it again."
             ) from error
     for mark, what in _SIGNATURES:
         if beginning.startswith(mark):
@@ -72,7 +74,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     content = _unpickle(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"{path} holds a {type(content).__name__} and no weights by name. Save them: {_STATE_DICT}."
+            f"{path} holds a {type(content).__name__} and no weights by name.", f"Save them: {_STATE_DICT}."
         )
     return content
 
@@ -110,16 +112,16 @@ def _unpickle(path: Path) -> Any:
     ) as error:
         if "TorchScript" in str(error):
             raise CheckpointError(
-                f"{path} is TorchScript, which is a program. Save the weights: "
-                "torch.save(torch.jit.load(file).state_dict(), 'weights.pt')."
+                f"{path} is TorchScript, which is a program.",
+                "Save the weights: torch.save(torch.jit.load(file).state_dict(), 'weights.pt').",
             ) from error
         if tarfile.is_tarfile(path):
             raise CheckpointError(
-                f"{path} is an archive of files. Unpack it, and give the checkpoint in it: "
-                f"tar -xf {shlex.quote(str(path))}"
+                f"{path} is an archive of files.",
+                f"Unpack it, and give the checkpoint in it: tar -xf {shlex.quote(str(path))}",
             ) from error
         raise CheckpointError(
-            f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}). Save it again."
+            f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}).", "Save it again."
         ) from error
 
 
@@ -127,11 +129,16 @@ def _unpickling_error(path: Path, error: Exception) -> CheckpointError:
     wanted = _GLOBAL.search(str(error))
     if wanted is None:
         return CheckpointError(
-            f"{path} cannot be read as a PyTorch checkpoint: it is damaged, or a pickle of other "
-            f"things than weights. Save the weights alone: {_STATE_DICT}."
+            (
+                f"{path} cannot be read as a PyTorch checkpoint: it is damaged, or a pickle of other "
+                "things than weights."
+            ),
+            f"Save the weights alone: {_STATE_DICT}.",
         )
     return CheckpointError(
-        f"{path} is a pickle that wants to run code (it calls for {wanted[1]}), and was not "
-        f"loaded. Where it was trained, save the weights alone: {_STATE_DICT}; or take them out here, which "
-        f"runs nothing of the file: {take_weights_command(path)}"
+        (f"{path} is a pickle that wants to run code (it calls for {wanted[1]}), and was not loaded."),
+        (
+            f"Where it was trained, save the weights alone: {_STATE_DICT}; or take them out here, "
+            f"which runs nothing of the file: {take_weights_command(path)}"
+        ),
     )

@@ -123,16 +123,23 @@ def _variant(
     if asked is not None and asked not in own:
         known = ", ".join(NETWORKS)
         if asked not in NETWORKS:
-            raise CheckpointError(f"The network {asked!r} is not known. Write one of {known}, in the spec.")
+            raise CheckpointError(
+                f"The network {asked!r} is not known.", f"Write one of {known}, in the spec."
+            )
         raise CheckpointError(
-            f"{path} has the names of {library}, and the spec says {asked}. Write {' or '.join(own)}."
+            f"{path} has the names of {library}, and the spec says {asked}.", f"Write {' or '.join(own)}."
         )
     told = f"{library}/{weights.texts.get('arch', '')}"
     if asked is None and len(own) > 1 and told not in own:
         raise CheckpointError(
-            f"{path} may be of {' or '.join(own)}: their tensors are called the same, but they compute "
-            "different things. Write which one as `network` in the spec's [grader.checkpoint], or "
-            f"so: --set grader.checkpoint.network={own[0]}"
+            (
+                f"{path} may be of {' or '.join(own)}: their tensors are called the same, but they "
+                "compute different things."
+            ),
+            (
+                "Write which one as `network` in the spec's [grader.checkpoint], or so: --set "
+                f"grader.checkpoint.network={own[0]}"
+            ),
         )
     name = asked or (told if told in own else own[0])
     variant = NETWORKS[name][1]
@@ -140,7 +147,7 @@ def _variant(
         return name, variant
     if variant.padding_image_size is None:
         raise CheckpointError(
-            f"{name} does not use image_size. Remove it from the spec's [grader.checkpoint]."
+            f"{name} does not use image_size.", "Remove it from the spec's [grader.checkpoint]."
         )
     return name, replace(variant, padding_image_size=choice.image_size if all(choice.image_size) else None)
 
@@ -161,7 +168,8 @@ def _make_keypoint(
 ) -> tuple[str, nn.Module, dict[str, str]]:
     if declaration.checkpoint.network not in (None, _KEYPOINT):
         raise CheckpointError(
-            f"{path} is of {_KEYPOINT}, and the spec says {declaration.checkpoint.network}. Correct the spec."
+            f"{path} is of {_KEYPOINT}, and the spec says {declaration.checkpoint.network}.",
+            "Correct the spec.",
         )
     spec, output = declaration.input, declaration.output
     _check_size(path, weights, "head.weight", 0, len(output.names), "points", "output.names")
@@ -176,7 +184,7 @@ def _make_keypoint(
         )
     if spec.height % 32 or spec.width % 32:
         raise CheckpointError(
-            f"{path} needs a height and width that are multiples of 32. Correct input.size."
+            f"{path} needs a height and width that are multiples of 32.", "Correct input.size."
         )
     network = KeypointNet(spec.channels, len(output.names), stride, weights.tensors["head.weight"].shape[1])
     return _KEYPOINT, network, {name: name for name in network.state_dict()}
@@ -196,6 +204,9 @@ def _check_size(
     tensor = weights.tensors.get(name)
     if tensor is not None and tensor.dim() > axis and tensor.shape[axis] != wanted:
         raise CheckpointError(
-            f"{path} has {tensor.shape[axis]} {what} ({name} is {'×'.join(map(str, tensor.shape))}), and the "
-            f"spec's {entry} asks for {wanted}. Give a checkpoint that was trained so, or {remedy}."
+            (
+                f"{path} has {tensor.shape[axis]} {what} ({name} is {'×'.join(map(str, tensor.shape))}), "
+                f"and the spec's {entry} asks for {wanted}."
+            ),
+            f"Give a checkpoint that was trained so, or {remedy}.",
         )

@@ -104,8 +104,8 @@ def find_weights(
         seen = [name for names in mappings.values() for name in names]
         what = f"Its tensors are called {list_names(seen)}." if seen else "It holds no tensors."
         raise CheckpointError(
-            f"{path} belongs to no known network: it has none of {', '.join(anchors)}. {what} "
-            "Give another network as an .onnx file."
+            f"{path} belongs to no known network: it has none of {', '.join(anchors)}.",
+            f"{what} Give another network as an .onnx file.",
         )
     shown = {key: ".".join(part for part in (key[0], key[1].rstrip(".")) if part) for key in sets}
     keys = [key for key in sets if choice.weights in (None, shown[key], key[0])]
@@ -115,7 +115,8 @@ def find_weights(
         fault = f"has no weights {choice.weights!r}" if missing else "holds several sets of weights"
         paste = shlex.quote(f"{choice.role}.checkpoint.weights={next(iter(shown.values()))}")
         raise CheckpointError(
-            f"{path} {fault}. Name one in the spec's [….checkpoint] weights: {choices}; or so: --set {paste}"
+            f"{path} {fault}.",
+            f"Name one in the spec's [….checkpoint] weights: {choices}; or so: --set {paste}",
         )
     place, prefix = keys[0]
     names = mappings[place]
@@ -128,8 +129,11 @@ def find_weights(
     ]
     if len(temperatures) > 1:
         raise CheckpointError(
-            f"{path} has several temperatures: {list_names(temperatures)}. Leave out what the logits are not "
-            f"divided by: {ignore_options([own.full(name) for name in temperatures[1:]], shown[keys[0]])}"
+            f"{path} has several temperatures: {list_names(temperatures)}.",
+            (
+                "Leave out what the logits are not divided by: "
+                f"{ignore_options([own.full(name) for name in temperatures[1:]], shown[keys[0]])}"
+            ),
         )
     tensors = {
         name.removeprefix(prefix): value
@@ -151,8 +155,8 @@ def find_weights(
         found = _read_temperature(path, _check_values(path, {name: names[name]})[name])
         if temperature not in (None, found):
             raise CheckpointError(
-                f"{path} has the temperature {found:.6g} as {name}, and the spec says {temperature:.6g}. "
-                "Remove it from the spec's [….checkpoint]."
+                f"{path} has the temperature {found:.6g} as {name}, and the spec says {temperature:.6g}.",
+                "Remove it from the spec's [….checkpoint].",
             )
         temperature = found
     return FoundWeights(
@@ -283,7 +287,7 @@ def _read_temperature(path: Path, tensor: torch.Tensor) -> float:
     value = float(tensor) if tensor.numel() == 1 else 0.0
     if not 0.0 < value < math.inf:
         raise CheckpointError(
-            f"{path} has a {TEMPERATURE} that is not a positive number. Remove it, or fit it again."
+            f"{path} has a {TEMPERATURE} that is not a positive number.", "Remove it, or fit it again."
         )
     return value
 
@@ -324,13 +328,13 @@ def _check_values(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     empty = [name for name, value in tensors.items() if value.is_meta]
     if empty:
         raise CheckpointError(
-            f"{path} has weights without values: {list_names(empty)}. Save it again, once loaded."
+            f"{path} has weights without values: {list_names(empty)}.", "Save it again, once loaded."
         )
     deep = [name for name, value in tensors.items() if value.dim() > _MAX_DIMENSIONS]
     if deep:
         raise CheckpointError(
-            f"{path} has weights of more than {_MAX_DIMENSIONS} dimensions: {list_names(deep)}. It is "
-            "damaged: save it again."
+            f"{path} has weights of more than {_MAX_DIMENSIONS} dimensions: {list_names(deep)}.",
+            "It is damaged: save it again.",
         )
     result = {
         name: value if name.endswith(_COUNTER) else value.detach().to(torch.float32)
@@ -340,12 +344,12 @@ def _check_values(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     other = [name for name in tensors if name not in result]
     if other:
         raise CheckpointError(
-            f"{path} has weights that are not floating-point numbers: {list_names(other)}. "
-            "Give the checkpoint before it was quantised."
+            f"{path} has weights that are not floating-point numbers: {list_names(other)}.",
+            "Give the checkpoint before it was quantised.",
         )
     broken = [name for name, value in result.items() if not torch.isfinite(value).all()]
     if broken:
         raise CheckpointError(
-            f"{path} has weights that are not finite: {list_names(broken)}. Give one from before that."
+            f"{path} has weights that are not finite: {list_names(broken)}.", "Give one from before that."
         )
     return result

@@ -38,7 +38,7 @@ def check_external_data(path: Path) -> None:
         OSError, DecodeError: the model itself cannot be read.
     """
     if not path.is_file():
-        raise OnnxError(f"{path} is not there. Give the model, its data beside it.")
+        raise OnnxError(f"{path} is not there.", "Give the model, its data beside it.")
     model = onnx.load(path, load_external_data=False)
     tensors = external_data_helper._get_all_tensors(model)
     named = {
@@ -51,8 +51,8 @@ def check_external_data(path: Path) -> None:
     missing = sorted(name for name in named if not (path.parent / name).is_file())
     if missing:
         raise OnnxError(
-            f"{path} keeps weights in {', '.join(missing[:3])}, which is not there. Put it beside the model, "
-            f"in {path.parent}, under that name."
+            f"{path} keeps weights in {', '.join(missing[:3])}, which is not there.",
+            f"Put it beside the model, in {path.parent}, under that name.",
         )
 
 
@@ -78,15 +78,23 @@ def check_network_output(path: Path, declaration: ModelDeclaration, given: int, 
     wanted = (given, len(output.names), *map_size(declaration))
     if raw.shape != wanted:
         raise OnnxError(
-            f"The output of {path} is {_shape_text(raw.shape)}, and the spec asks for {_shape_text(wanted)}. "
-            f"{_output_remedy(path, declaration, raw.shape)}"
+            (
+                f"The output of {path} is {_shape_text(raw.shape)}, and the spec asks for "
+                f"{_shape_text(wanted)}."
+            ),
+            f"{_output_remedy(path, declaration, raw.shape)}",
         )
     finite = np.isfinite(raw)
     if not finite.all():
         raise OnnxError(
-            f"The output of {path} is not finite for noise within the spec's window: {1 - finite.mean():.0%} "
-            "of its values are NaN or infinite. Look at the network where it was exported; if it needs "
-            f"another range of input, correct {declaration.role}.input.mean and std."
+            (
+                f"The output of {path} is not finite for noise within the spec's window: "
+                f"{1 - finite.mean():.0%} of its values are NaN or infinite."
+            ),
+            (
+                "Look at the network where it was exported; if it needs another range of input, correct "
+                f"{declaration.role}.input.mean and std."
+            ),
         )
 
 
@@ -113,14 +121,20 @@ def check_activation(path: Path, declaration: ModelDeclaration, raw: Any) -> Non
             else f"its output reaches from {raw.min():.3g} to {raw.max():.3g}, and has to lie between 0 and 1"
         )
         raise OnnxError(
-            f"{path} cannot be used as the model {declaration.role}: {reason}. If the network ends with "
-            f"logits, as PyTorch's networks mostly do: {set_option(declaration, 'output.activation', ending)}"
+            f"{path} cannot be used as the model {declaration.role}: {reason}.",
+            (
+                "If the network ends with logits, as PyTorch's networks mostly do: "
+                f"{set_option(declaration, 'output.activation', ending)}"
+            ),
         )
     if declaration.activation == ending and is_probability and adds_up:
         remedy = set_option(declaration, "output.activation", "none")
         raise OnnxError(
-            f"{path} already returns values from 0 to 1, to which the spec's activation {ending} would be "
-            f"applied again. If it ends with {ending}: {remedy}"
+            (
+                f"{path} already returns values from 0 to 1, to which the spec's activation {ending} "
+                "would be applied again."
+            ),
+            f"If it ends with {ending}: {remedy}",
         )
 
 

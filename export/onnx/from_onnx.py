@@ -91,16 +91,19 @@ def import_onnx(
     alone = np.concatenate([answer(example[k : k + 1]) for k in range(len(example))])
     if not np.abs(alone - expected).max() <= _BATCH_TOLERANCE:
         raise OnnxError(
-            f"{path} returns different values for an image alone and in a batch. Export it in evaluation "
-            "mode, without operators that depend on the batch size."
+            f"{path} returns different values for an image alone and in a batch.",
+            "Export it in evaluation mode, without operators that depend on the batch size.",
         )
     check_activation(path, declaration, output)
     session = _session(path, data)
     error = float(np.abs(session.run(None, {INPUT_NAME: example})[0] - expected).max())
     if not error <= TOLERANCE:
         raise ExportError(
-            f"{path}, simplified and with its weights as the pack stores them, differs from the original "
-            f'file by {error:.2g}, over {TOLERANCE:.2g}. Write weights = "fp32" under [pack].'
+            (
+                f"{path}, simplified and with its weights as the pack stores them, differs from the "
+                f"original file by {error:.2g}, over {TOLERANCE:.2g}."
+            ),
+            'Write weights = "fp32" under [pack].',
         )
     return ExportedModel(data, error), answer
 
@@ -112,30 +115,32 @@ def _load(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        raise OnnxError(f"{path} is not a valid ONNX model ({_one_line(error)}). Export it again.") from error
+        raise OnnxError(
+            f"{path} is not a valid ONNX model ({_one_line(error)}).", "Export it again."
+        ) from error
     model = inline_local_functions(model)
     opset = next((item.version for item in model.opset_import if item.domain in _DOMAINS), 0)
     if not OPSETS[0] <= opset <= OPSETS[1]:
         raise OnnxError(
-            f"{path} uses opset {opset}, and {OPSETS[0]} to {OPSETS[1]} can be used everywhere. "
-            "Export it again with opset_version=18."
+            f"{path} uses opset {opset}, and {OPSETS[0]} to {OPSETS[1]} can be used everywhere.",
+            "Export it again with opset_version=18.",
         )
     others = (node for node in model.graph.node if node.domain not in _DOMAINS)
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in others})
     if foreign:
         raise OnnxError(
-            f"{path} uses {', '.join(foreign)}, which are not ONNX operators. Export it again, "
-            "not optimised for one runtime."
+            f"{path} uses {', '.join(foreign)}, which are not ONNX operators.",
+            "Export it again, not optimised for one runtime.",
         )
     for what, ends in (("input", _inputs(model)), ("output", list(model.graph.output))):
         if len(ends) != 1:
             names = ", ".join(value.name for value in ends)
             raise OnnxError(
-                f"{path} has {len(ends)} {what}s ({names}), and has to have one. "
-                f"Export it so{_extract_command(path, model)}"
+                f"{path} has {len(ends)} {what}s ({names}), and has to have one.",
+                f"Export it so{_extract_command(path, model)}",
             )
         if ends[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-            raise OnnxError(f"The {what} {ends[0].name} of {path} is not float32. Export it so.")
+            raise OnnxError(f"The {what} {ends[0].name} of {path} is not float32.", "Export it so.")
     return model
 
 
@@ -166,8 +171,11 @@ def _to_pack_form(
         *(LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, ValueError, RuntimeError),
     ) as error:
         raise OnnxError(
-            f"{path} cannot have an input of {spec.height} × {spec.width} and the output that the spec says "
-            f"({_one_line(error)}). Correct the spec, or export it again."
+            (
+                f"{path} cannot have an input of {spec.height} × {spec.width} and the output that the "
+                f"spec says ({_one_line(error)})."
+            ),
+            "Correct the spec, or export it again.",
         ) from error
 
 
@@ -211,13 +219,16 @@ def _check_input(path: Path, source: onnx.ValueInfoProto, declaration: ModelDecl
         raise OnnxError(f"The input of {path} is {shown}, and has to be batch × channels × height × width.")
     if sizes[0] is not None:
         raise OnnxError(
-            f"The batch of the input of {path} is fixed at {sizes[0]}. Export it again with a batch that is "
-            "free: dynamic_axes={name: {0: 'batch'}}, or dynamic_shapes."
+            f"The batch of the input of {path} is fixed at {sizes[0]}.",
+            (
+                "Export it again with a batch that is free: dynamic_axes={name: {0: 'batch'}}, or "
+                "dynamic_shapes."
+            ),
         )
     if any(size is not None and size != right for size, right in zip(sizes[1:], wanted, strict=True)):
         raise OnnxError(
-            f"The input of {path} is {shown}, and the spec says {' × '.join(map(str, wanted))}. "
-            f"{input_remedy(declaration, sizes[1:])}"
+            f"The input of {path} is {shown}, and the spec says {' × '.join(map(str, wanted))}.",
+            f"{input_remedy(declaration, sizes[1:])}",
         )
 
 
@@ -227,7 +238,9 @@ def _session(path: Path, data: bytes) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except _RUNTIME_ERRORS as error:
-        raise OnnxError(f"ONNX Runtime cannot load {path} ({_one_line(error)}). Export it again.") from error
+        raise OnnxError(
+            f"ONNX Runtime cannot load {path} ({_one_line(error)}).", "Export it again."
+        ) from error
 
 
 def _inference(path: Path, data: bytes, declaration: ModelDeclaration) -> tuple[Inference, Inference]:
@@ -241,8 +254,8 @@ def _inference(path: Path, data: bytes, declaration: ModelDeclaration) -> tuple[
             return np.asarray(session.run(None, {name: batch})[0], dtype=np.float32)
         except _RUNTIME_ERRORS as error:
             raise OnnxError(
-                f"{path} cannot run on a batch of {len(batch)} ({_one_line(error)}). Export it again for "
-                "input.size, with a batch that is free."
+                f"{path} cannot run on a batch of {len(batch)} ({_one_line(error)}).",
+                "Export it again for input.size, with a batch that is free.",
             ) from error
 
     def answer(batch: Float32Array) -> Float32Array:

@@ -105,8 +105,8 @@ def export_network(
     # Not `error > tolerance`, so that NaN fails.
     if not error <= tolerance:
         raise ExportError(
-            f"The exported model differs from PyTorch by {error:.2g}, over {tolerance:.2g}. "
-            "Store weights as FP32, and look at the checkpoint: a trained network takes rounding well."
+            f"The exported model differs from PyTorch by {error:.2g}, over {tolerance:.2g}.",
+            ("Store weights as FP32, and look at the checkpoint: a trained network takes rounding well."),
         )
     return ExportedModel(data, error)
 
@@ -153,7 +153,7 @@ def store_weights_as_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         if values.size < _MIN_FP16_VALUES:
             continue
         if np.abs(values).max() > _HALF_MAXIMUM:
-            raise ExportError(f"The weight {weight.name} is too large for FP16. Store weights as FP32.")
+            raise ExportError(f"The weight {weight.name} is too large for FP16.", "Store weights as FP32.")
         name = weight.name
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
         casts.append(

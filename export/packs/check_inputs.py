@@ -56,8 +56,8 @@ def slice_inputs(
         loaded = [item.study for item in read_ahead(reader, deque(scan.studies[:_STUDIES])) if item.study]
     if not loaded:
         raise ExportError(
-            f"No study in {studies} can be used to check the export. `stenosis-trt inspect` says why; "
-            "leave out --check-studies to take phantoms."
+            f"No study in {studies} can be used to check the export.",
+            "`stenosis-trt inspect` says why; leave out --check-studies to take phantoms.",
         )
     inputs = {}
     for name, spec in specs.items():

@@ -83,7 +83,8 @@ def export_pack(
         report(f"{name}: {_describe(models[name].facts)}")
     if left_out.unused:
         raise ExportError(
-            f"No checkpoint has {', '.join(left_out.unused)} beside its weights. Leave out that --ignore-key."
+            f"No checkpoint has {', '.join(left_out.unused)} beside its weights.",
+            "Leave out that --ignore-key.",
         )
     studies = "phantoms" if check is None else "studies given with --check-studies"
     with TemporaryDirectory(prefix="stenosis-export-") as folder:
@@ -122,7 +123,7 @@ def export_pack(
 
 
 def _in_use(out: Path) -> ExportError:
-    return ExportError(f"{out} is there already. Give a new folder with --out, or remove it.")
+    return ExportError(f"{out} is there already.", "Give a new folder with --out, or remove it.")
 
 
 def _export(path: Path, declaration: ModelDeclaration, half_weights: bool, ignored: IgnoredKeys) -> _Model:
@@ -147,21 +148,24 @@ def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRun
     expected = model.answer(batch)
     if np.ptp(expected, axis=0).max() < _EQUAL_OUTPUTS:
         raise ExportError(
-            f"The model {name} returns the same output for all slices, which would hide any error of its "
-            "export. Check that the checkpoint is the trained one, and the spec's window, mean and std."
+            (
+                f"The model {name} returns the same output for all slices, which would hide any error of "
+                "its export."
+            ),
+            "Check that the checkpoint is the trained one, and the spec's window, mean and std.",
         )
     try:
         found = backend.infer(name, batch)
     except ModelOutputError as failure:
         raise ExportError(
-            f"The model {name} cannot be used: on slices {failure.fault}. "
-            'Check the checkpoint; if its weights are good, write weights = "fp32" under [pack].'
+            f"The model {name} cannot be used: on slices {failure.fault}.",
+            'Check the checkpoint; if its weights are good, write weights = "fp32" under [pack].',
         ) from failure
     error = float(np.abs(found - expected).max())
     if not error <= TOLERANCE:
         raise ExportError(
-            f"The model {name} differs from its checkpoint by {error:.2g} on slices, over {TOLERANCE:.2g}. "
-            'Write weights = "fp32" under [pack].'
+            (f"The model {name} differs from its checkpoint by {error:.2g} on slices, over {TOLERANCE:.2g}."),
+            'Write weights = "fp32" under [pack].',
         )
     return error
 

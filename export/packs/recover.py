@@ -89,8 +89,11 @@ def recover_network(pack: Pack, name: str) -> tuple[nn.Module, float]:
     error = float(np.abs(torch_inference(network, model.output.kind)(batch) - run_model(data, batch)).max())
     if not error <= TOLERANCE:
         raise ExportError(
-            f"The model {name} differs by {error:.2g} from this project's network with its weights: it is "
-            "another variant of it. Ask the pack's maker for the checkpoint."
+            (
+                f"The model {name} differs by {error:.2g} from this project's network with its weights: "
+                "it is another variant of it."
+            ),
+            "Ask the pack's maker for the checkpoint.",
         )
     return network, error
 
@@ -158,8 +161,8 @@ def _norm_value(place: str, part: str, norm: nn.BatchNorm2d, stored: Mapping[str
 
 def _not_ours(name: str, lacks: str) -> ExportError:
     return ExportError(
-        f"The model {name} is not this project's network: it has no {lacks}. Ask the pack's maker for the "
-        "checkpoint."
+        f"The model {name} is not this project's network: it has no {lacks}.",
+        "Ask the pack's maker for the checkpoint.",
     )
 
 

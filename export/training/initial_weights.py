@@ -29,7 +29,7 @@ def load_initial_weights(path: Path, network: nn.Module) -> None:
             are not finite.
     """
     if path.suffix.lower() != _SUFFIX:
-        raise CheckpointError(f"{path} is not {_SUFFIX}. Give a file that the recipe left for a network.")
+        raise CheckpointError(f"{path} is not {_SUFFIX}.", "Give a file that the recipe left for a network.")
     found: dict[str, torch.Tensor] = dict(read_checkpoint(path))
     expected = network.state_dict()
     shapes = {name: value.shape for name, value in expected.items()}
@@ -44,7 +44,7 @@ def load_initial_weights(path: Path, network: nn.Module) -> None:
     if any(faults.values()):
         told = "; ".join(f"{fault} {list_names(names)}" for fault, names in faults.items() if names)
         raise CheckpointError(
-            f"{path} cannot be used as initial weights: {told}. Give the weights of the same network."
+            f"{path} cannot be used as initial weights: {told}.", "Give the weights of the same network."
         )
     network.load_state_dict(found)
 
