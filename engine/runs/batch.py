@@ -1,7 +1,6 @@
-"""Grade everything below some paths: scan, choose, load, grade, keep.
+"""A batch run: every study below some paths is read, graded and stored, and the tables are written.
 
-While one study is computed the next is read. Whatever goes wrong with a study becomes a Problem, and the
-rest is graded.
+The next study is read while one is graded. A study that fails becomes a Problem, and the others are graded.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from stenosis_trt.engine.grading.study_grader import GradeFunction, StudyGrader,
 from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.records import Problem, Stage, StudyHeader
-from stenosis_trt.engine.runs.outputs import ResultStore, TableTotals
+from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.runs.provenance import (
     StageTimes,
@@ -41,33 +40,34 @@ from stenosis_trt.engine.runs.provenance import (
     result_fingerprint,
 )
 from stenosis_trt.engine.runs.table_files import CsvFormat
+from stenosis_trt.engine.runs.tables import TableTotals
 from stenosis_trt.engine.support.interrupts import defer_signals
 from stenosis_trt.engine.support.messages import print_message
 from stenosis_trt.engine.support.progress import show_progress
 
 _SECONDS_BETWEEN_TABLES = 60.0
-_TABLES_SHARE = 0.05
-"""Writing the tables reads every study kept so far: at most this share of a run's time goes into it."""
+_MAX_TABLES_TIME = 0.05
+"""Largest fraction of a run's time spent on tables before its end: each time all stored studies are read."""
 
 
 @dataclass(frozen=True)
 class GradeOptions:
-    """How to grade.
+    """Options of a run.
 
     Attributes:
-        pack: None for the reference pack.
+        pack: folder or zip of a model pack; None for the reference pack.
         device: one of `DEVICES` in `backends.selection`.
-        precision: one of `PRECISIONS` in `packs.pack`, or "auto"; see `backends.selection.decide`.
-        resume: go on where an earlier run stopped.
-        workers: reading processes.
-        threads: to compute with on the CPU; None for all cores.
+        precision: one of `PRECISIONS` in `packs.pack`, or "auto"; see `backends.selection.choose_backend`.
+        resume: continue an earlier run in the output folder.
+        workers: processes that read files.
+        threads: threads of the CPU backend; None for all cores.
         keep_identifiers: write the PatientID to the results.
-        no_paths: write numbers and hashes in place of paths.
-        csv_format: how tables are written.
-        limits: of reading.
-        trust: whose signature the pack must have; None for nobody's.
-        gpu: how a GPU is used.
-        cpu_if_gpu_fails: grade a study that the GPU fails on on the CPU, instead of reporting it.
+        no_paths: write numbers and hashes instead of paths.
+        csv_format: format of the CSV files.
+        limits: limits of reading.
+        trust: keys of which one must have signed the pack; None to accept unsigned packs.
+        gpu: how the GPU is used.
+        cpu_if_gpu_fails: grade a study on the CPU where the GPU fails on it, instead of reporting it.
     """
 
     pack: str | os.PathLike[str] | None = None
@@ -89,9 +89,17 @@ class GradeOptions:
 class RunSummary:
     """Counts of a run.
 
-    `skipped` were graded by the run that this one resumes. `lost_files` are files that may have held an
-    image and could not be read. `problems` are the rows of errors.csv. `worst_grades` and `warnings` are
-    those of `Tables`; `shown` is the output folder as messages name it.
+    Attributes:
+        studies: studies found below the paths.
+        graded: studies that this run graded.
+        skipped: studies that the run it resumes had graded.
+        failed: studies that could not be graded.
+        lost_files: files that may have held an image and could not be read.
+        problems: rows of errors.csv.
+        out: the output folder.
+        display_path: the output folder as messages name it.
+        worst_grades: number of studies by their worst grade; None where no level has a grade.
+        warnings: number of graded studies by warning.
     """
 
     studies: int
@@ -101,44 +109,44 @@ class RunSummary:
     lost_files: int
     problems: int
     out: Path
-    shown: str = ""
+    display_path: str = ""
     worst_grades: Mapping[int | None, int] = field(default_factory=dict)
     warnings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
-        """0 where every study was graded, 1 where something was not, or nothing was there."""
+        """0 if there are studies, and all studies and files could be used; 1 otherwise."""
         return 0 if self.studies and not self.failed and not self.lost_files else 1
 
 
 def grade_paths(
     paths: Sequence[Path], out: Path, options: GradeOptions, grade: GradeFunction = grade_study
 ) -> RunSummary:
-    """Grade all studies below `paths` and write results, errors and run.json to `out`.
+    """Grade all studies below `paths` and write the results to `out`.
 
-    However the run ends, short of being killed, the tables hold what was graded until then.
+    If the run ends early, by an error or a signal other than SIGKILL, the tables hold what it graded.
 
     Args:
-        paths: folders, files, DICOMDIRs.
+        paths: folders, files, DICOMDIRs or archives.
         out: output folder.
-        options: see `GradeOptions`.
-        grade: the pipe; tests put another in its place.
+        options: options of the run.
+        grade: the pipeline; tests replace it.
 
     Raises:
-        PackError, DeviceError, OutputError, ReaderError: the run cannot start or go on; each says what to do.
+        PackError, DeviceError, OutputError, InputError: the run cannot start or continue.
     """
     pack = open_pack(options.pack, options.trust)
-    # The backend comes first: a pack that it cannot use leaves no output folder.
+    # Opened before the output folder is created: a pack that the backend cannot use leaves none.
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
     pack = pack.in_precision(decision.precision)
-    kind = result_fingerprint(
+    fingerprint = result_fingerprint(
         pack, decision.fingerprint_fields, decision.precision, options.keep_identifiers, options.no_paths
     )
     names = HiddenPaths() if options.no_paths else PathNames()
     reading = reading_fingerprint(options.limits)
     with (
         closing(backend),
-        ResultStore(out, kind, options.resume, names, options.csv_format, reading) as store,
+        ResultStore(out, fingerprint, options.resume, names, options.csv_format, reading) as store,
     ):
         announce(decision)
         earlier = store.earlier_runs()
@@ -150,18 +158,18 @@ def grade_paths(
                 DicomReader(options.limits, options.workers, memory) as reader,
             ):
                 run.grade_all(reader, run.scan(reader, paths), memory.slots if memory else ())
-            # 0 where nothing is known, as without /proc.
+            # 0 where it is unknown, as without /proc.
             run.reading_peak_bytes = reader.peak_memory_bytes or None
             finished = True
         finally:
-            # An interrupt waits until the tables hold what was graded.
+            # A signal must not interrupt the writing of the tables.
             with defer_signals():
-                outcome = run.finish(decision, finished, earlier)
-    return outcome
+                summary = run.finish(decision, finished, earlier)
+    return summary
 
 
 class _BatchRun:
-    """The state of one run: what was found, counted and measured."""
+    """State of one run: its studies, problems, counts and times."""
 
     def __init__(
         self,
@@ -176,15 +184,15 @@ class _BatchRun:
         self._pack, self._backend = pack, backend
         self._grader = StudyGrader(pack, backend, options.threads, options.cpu_if_gpu_fails, grade)
         self._started, self._start = datetime.now(timezone.utc), time.monotonic()
-        self._costs = StageTimes()
+        self._times = StageTimes()
         self._order: list[str] = []
         self._file_problems: list[Problem] = []
         self._files = self._skipped = 0
         self.reading_peak_bytes: int | None = None
-        """What the largest reading process took; not known before they have ended."""
+        """Peak memory of the largest reading process; known when the processes have ended."""
 
     def scan(self, reader: DicomReader, paths: Sequence[Path]) -> deque[StudyHeader]:
-        """Read all headers; returns the studies that are not done."""
+        """Read all headers and return the studies that have to be graded."""
         with show_progress("Reading headers", "files") as progress:
             scan = reader.scan(paths, lambda done: progress.advance(done, 0))
         reported = [problem for problem in scan.problems if not self._store.owns(problem.path)]
@@ -195,7 +203,7 @@ class _BatchRun:
         outdated = sum(self._store.discard_outdated(study) for study in waiting)
         if outdated:
             print_message(f"Graded again, since they have other images than before: {outdated}.")
-        lost = sum(map(self._store.lost_images, waiting))
+        lost = sum(map(self._store.may_gain_images, waiting))
         if lost:
             print_message(f"Graded again, since they lost images that may be read now: {lost}.")
         self._skipped = len(found) - len(waiting)
@@ -203,8 +211,7 @@ class _BatchRun:
         return waiting
 
     def grade_all(self, reader: DicomReader, waiting: deque[StudyHeader], slots: Sequence[PixelSlot]) -> None:
-        """Grade each study, read into a slot where there are some, and keep its result, or why there is
-        none."""
+        """Grade each study and store its result, or why there is none. `slots` is the memory to read into."""
         total = len(waiting)
         tables_at = time.monotonic() + _SECONDS_BETWEEN_TABLES
         with (
@@ -216,29 +223,29 @@ class _BatchRun:
             start = time.monotonic()
             try:
                 for done, read in enumerate(studies, start=1):
-                    self._one(reader, read)
-                    self._costs.add({"study": time.monotonic() - start})
+                    self._grade_and_store(reader, read)
+                    self._times.add({"study": time.monotonic() - start})
                     progress.advance(done, total)
                     start = time.monotonic()
                     if start > tables_at:
-                        tables_at = self._write_tables_meanwhile()
+                        tables_at = self._write_interim_tables()
             except KeyboardInterrupt:
-                # Nobody waits for the study that is being read.
+                # Do not wait for the study that is being read.
                 reader.close()
                 raise
 
-    def _write_tables_meanwhile(self) -> float:
-        """Write the tables while the run goes on; returns when to do so again."""
+    def _write_interim_tables(self) -> float:
+        """Write the tables of what was graded so far; return the time at which to write them again."""
         start = time.monotonic()
         try:
             self.write_tables()
         except NotWritten as error:
-            # There may be room for studies still.
+            # The disk may still have room for the files of studies.
             print_message(str(error))
         took = time.monotonic() - start
-        return time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _TABLES_SHARE)
+        return time.monotonic() + max(_SECONDS_BETWEEN_TABLES, took / _MAX_TABLES_TIME)
 
-    def _one(self, reader: DicomReader, read: ReadStudy) -> None:
+    def _grade_and_store(self, reader: DicomReader, read: ReadStudy) -> None:
         result, problems = self._grader.grade(reader, read)
         if result is not None:
             if not self._options.keep_identifiers:
@@ -248,37 +255,37 @@ class _BatchRun:
             except ValueError as error:
                 problems = (*problems, internal_error_problem(read.header, Stage.WRITE, error))
             else:
-                self._costs.add({"read": read.seconds, **result.seconds})
+                self._times.add({"read": read.seconds, **result.seconds})
                 return
         self._store.add_failed(read.header, problems)
 
     def write_tables(self) -> RunSummary:
-        """Write the tables of what was graded until now; the counts are of what they hold."""
-        return self._outcome(self._store.write_tables(self._order, self._file_problems))
+        """Write the tables of what was graded so far, and return their counts."""
+        return self._summary(self._store.write_tables(self._order, self._file_problems))
 
     def finish(
         self, decision: BackendChoice, finished: bool, earlier: Sequence[Mapping[str, Any]]
     ) -> RunSummary:
-        """Write the tables and run.json, or what of them can be written.
+        """Write the tables and run.json.
 
         Raises:
-            OutputError: not all of them could be.
+            OutputError: one of them could not be written; the others are.
         """
         failed: OutputError | None = None
         try:
-            outcome = self.write_tables()
+            summary = self.write_tables()
         except NotWritten as error:
             failed = error
-            outcome = self._outcome(self._store.count(self._order, self._file_problems))
+            summary = self._summary(self._store.count(self._order, self._file_problems))
         try:
-            self._store.write_run({**self.record(decision, outcome, finished), "earlier": earlier})
+            self._store.write_run({**self.record(decision, summary, finished), "earlier": earlier})
         except NotWritten as error:
             failed = failed or error
         if failed is not None:
             raise failed
-        return outcome
+        return summary
 
-    def _outcome(self, tables: TableTotals) -> RunSummary:
+    def _summary(self, tables: TableTotals) -> RunSummary:
         return RunSummary(
             studies=len(self._order),
             graded=tables.graded_now,
@@ -287,13 +294,13 @@ class _BatchRun:
             lost_files=sum(not problem.harmless for problem in self._file_problems) + tables.lost_files,
             problems=tables.problems,
             out=self._store.out,
-            shown=self._store.shown,
+            display_path=self._store.display_path,
             worst_grades=tables.worst_grades,
             warnings=tables.warnings,
         )
 
-    def record(self, decision: BackendChoice, outcome: RunSummary, finished: bool) -> dict[str, Any]:
-        """The content of run.json, less the runs before this one."""
+    def record(self, decision: BackendChoice, summary: RunSummary, finished: bool) -> dict[str, Any]:
+        """Return the content of run.json without the records of earlier runs."""
         options, pack = self._options, self._pack
         return {
             "started": self._started.isoformat(timespec="seconds"),
@@ -303,7 +310,7 @@ class _BatchRun:
                 "name": pack.name,
                 "version": pack.version,
                 "sha256": pack.sha256,
-                # Whose signature was required and found; null where none was required.
+                # The key whose signature was required and verified; null if none was required.
                 "signed_by": pack.signed_by or None,
             },
             "models": {name: model.sha256 for name, model in pack.models.items()},
@@ -327,16 +334,16 @@ class _BatchRun:
             "machine": describe_machine(),
             "counts": {
                 "files": self._files,
-                "studies": outcome.studies,
-                "graded": outcome.graded,
-                "skipped": outcome.skipped,
-                "failed": outcome.failed,
-                "lost_files": outcome.lost_files,
-                "problems": outcome.problems,
+                "studies": summary.studies,
+                "graded": summary.graded,
+                "skipped": summary.skipped,
+                "failed": summary.failed,
+                "lost_files": summary.lost_files,
+                "problems": summary.problems,
             },
             "seconds": {
                 "total": round(time.monotonic() - self._start, 3),
-                "stages": self._costs.summary(),
+                "stages": self._times.summary(),
             },
             "peak_memory_bytes": {"process": peak_memory_bytes(), "reading": self.reading_peak_bytes},
         }

@@ -1,4 +1,4 @@
-"""What results say in place of paths with `--no-paths`: folders are often named after patients."""
+"""Names of paths in results and messages. `--no-paths` hides them: folders are often named after patients."""
 
 from __future__ import annotations
 
@@ -17,32 +17,31 @@ _HASH_DIGITS = 12
 
 
 class PathNames:
-    """Paths as results name them: as they are, with control characters escaped."""
+    """Names paths by themselves, with control characters escaped."""
 
     def of_folder(self, folder: Path) -> str:
-        """The output folder, in messages."""
+        """Return the name of the output folder."""
         return escape_controls(str(folder))
 
     def of_study(self, study: StudyHeader) -> str:
-        """The folder of a study."""
+        """Return the name of a study's folder."""
         return escape_controls(study.path)
 
     def in_study(self, study: StudyHeader, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-        """The problems of a study and of its files, with their paths named."""
+        """Return the problems of a study and its files, with names as paths."""
         return tuple(problems)
 
     def of_no_study(self, problems: Sequence[Problem]) -> list[Problem]:
-        """The problems of files that are of no study, with their paths named."""
+        """Return problems of files that belong to no study, with names as paths."""
         return list(problems)
 
 
 class HiddenPaths(PathNames):
-    """Numbers and hashes in place of paths.
+    """Names paths by numbers and hashes.
 
-    A file of a study has its number among the study's files, in the order of their paths; any other file that
-    is reported, its number among those. `inspect --files` lists both. The hash (HMAC-SHA-256) tells whether
-    two names are of one path. Its key is drawn for each run and kept nowhere, so nobody can find a path by
-    trying names.
+    The number of a file is its position among the files of its study, or among the other files that are
+    reported, in the order of their paths; `inspect --files` lists both. Names of one path have the same hash,
+    HMAC-SHA-256 with a random key. The key is not stored, so that no path can be found by hashing guesses.
     """
 
     def __init__(self) -> None:
@@ -79,10 +78,10 @@ class HiddenPaths(PathNames):
 
 
 def study_files(study: StudyHeader) -> list[str]:
-    """Paths of a study's files, sorted."""
+    """Return the paths of a study's files, sorted."""
     return sorted({str(frame.path) for series in study.series for frame in series.frames})
 
 
 def reported_files(problems: Iterable[Problem]) -> list[str]:
-    """Paths of files that were reported when headers were read, sorted."""
+    """Return the paths of files with problems, sorted."""
     return sorted({problem.path for problem in problems})

@@ -1,4 +1,4 @@
-"""run.json: what produced a set of results, and what it cost."""
+"""Provenance of results: versions, fingerprints, machine, times and memory, as run.json records them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _PACKAGES = ("stenosis-trt", "numpy", "onnxruntime", *_DECODERS)
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of every package that can change a result."""
+    """Return the versions of Python and of every package that can change a result."""
     return {"python": platform.python_version(), **{name: package_version(name) for name in _PACKAGES}}
 
 
 def result_fingerprint(
     pack: Pack, backend: Mapping[str, str], precision: str, keep_identifiers: bool, no_paths: bool
 ) -> dict[str, Any]:
-    """What decides the numbers in the results: runs that agree in it may share an output folder.
+    """Return everything that decides the results. Runs with the same fingerprint may share an output folder.
 
     Args:
         pack: the models.
-        backend: "backend", its name, and what else of it decides.
-        precision, keep_identifiers, no_paths: of the run.
+        backend: `BackendChoice.fingerprint_fields`.
+        precision, keep_identifiers, no_paths: options of the run.
     """
     return {
         "pack": pack.sha256,
@@ -52,23 +52,23 @@ def result_fingerprint(
 
 
 def reading_fingerprint(limits: ReadLimits) -> dict[str, Any]:
-    """What decides which files can be read: a study that lost some is read again once it is another."""
+    """Return what decides which files can be read: a study that lost files is graded again if it changes."""
     return {"limits": asdict(limits), "decoders": {name: package_version(name) for name in _DECODERS}}
 
 
 class StageTimes:
-    """Seconds by stage over all studies."""
+    """Times of the stages of all studies, in seconds."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = defaultdict(list)
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Count one study's stages."""
+        """Add the times of one study, by stage."""
         for stage, value in seconds.items():
             self._seconds[stage].append(value)
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Sum, median and maximum of each stage, in seconds."""
+        """Return sum, median and maximum of each stage."""
         return {
             stage: {
                 "sum": round(sum(values), 4),
@@ -80,12 +80,12 @@ class StageTimes:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far."""
+    """Return the peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the run was on; no name of the host."""
+    """Return processor, cores, memory and operating system, without the host name."""
     return {
         "cpu": processor_name(),
         "cores": usable_cores(),

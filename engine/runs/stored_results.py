@@ -1,7 +1,7 @@
-"""Files of an output folder that a resumed run reads: a study's, `made_with.json` and `run.json`.
+"""Reading and writing of the JSON files that a resumed run needs: `studies/*.json` and `run.json`.
 
-Anybody may have changed them meanwhile. So each is read through a declared schema, and is what a run writes
-there, or is refused by one error that names the file.
+They may have been changed since. So each is validated against a schema, and `DamagedFile` is raised for
+everything that a run would not have written.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stenosis_trt.engine.records import LEVELS, Problem, StudyResult
+from stenosis_trt.engine.records import LEVELS, Problem, Stage, StudyResult
 from stenosis_trt.engine.support.safe_text import escape_controls, escape_controls_in
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-FORMAT_VERSION = 1
-"""Version of `StoredStudy` as JSON. A change of it that is not an addition with a default gets a new one."""
-_LARGEST_BYTES = 64 << 20
+FORMAT_VERSION = 2
+"""Version of `StoredStudy` as JSON. Every change but a new field with a default raises it."""
+_MAX_BYTES = 64 << 20
 """A study with a problem for each of 100,000 files takes 30 MB."""
+_MAX_ATTEMPTS = 3
+"""Attempts to grade a study of which a file ends its reading process each time."""
 _GRADES = range(4)
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """What a run knows of one study, as a file of `studies/` holds it.
+    """Content of a file in `studies/`: the result of a study, or why there is none.
 
     Attributes:
-        format: FORMAT of who wrote it.
-        study_uid: as in the header.
-        path: folder of the study, or what `--no-paths` has in its place.
-        images: hash of which images the study had.
-        result: None where the study could not be graded.
-        problems: of the study and of its files; of a study without a result at least one.
-        run: which run graded it, by a random name.
-        read_with: what decided which of its files could be read; see `regrading`.
-        tries: how often it was graded from the same images, read in the same way.
+        format: FORMAT_VERSION of the program that wrote the file.
+        study_uid: Study Instance UID.
+        path: folder of the study, or its replacement with `--no-paths`.
+        images: hash of the set of images that the study had.
+        result: None if the study could not be graded.
+        problems: problems of the study and its files; at least one if there is no result.
+        run: random id of the run that graded it.
+        read_with: limits and decoders that it was read with; see `provenance.reading_fingerprint`.
+        tries: number of attempts to grade it with the same images and `read_with`.
     """
 
     format: int
@@ -53,6 +55,29 @@ class StoredStudy:
     read_with: dict[str, Any] = field(default_factory=dict)
     tries: int = 1
 
+    @property
+    def lost_images(self) -> list[Problem]:
+        """Problems of files whose pixels could not be read."""
+        return [
+            problem
+            for problem in self.problems
+            if problem.stage is Stage.PIXELS and not problem.harmless and not problem.of_study
+        ]
+
+    def may_gain_images(self, reading_fingerprint: Mapping[str, Any]) -> bool:
+        """Return True if lost images may be readable now.
+
+        That is the case with other limits or decoders, or if the problem may have been temporary. A file that
+        ends its reading process at each of three attempts is taken to be the cause.
+        """
+        if self.read_with != reading_fingerprint:
+            return bool(self.lost_images)
+        return any(problem.temporary for problem in self.lost_images) and self.tries < _MAX_ATTEMPTS
+
+    def attempts(self, reading_fingerprint: Mapping[str, Any]) -> int:
+        """Return the number of attempts to grade the study with these limits and decoders."""
+        return self.tries if self.read_with == reading_fingerprint else 0
+
 
 @dataclass(frozen=True)
 class _Counts:
@@ -61,30 +86,30 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _RunRecord:
-    """What is read of run.json; the rest of it is kept as it is."""
+    """Validated part of run.json; the rest is kept as it is."""
 
     counts: _Counts
     earlier: tuple[dict[str, Any], ...] = ()
 
 
 class DamagedFile(Exception):
-    """A file does not hold what a run writes there. The message says why, without its subject, the file."""
+    """Error of a file that no run wrote so. Its message is a predicate without the file name."""
 
 
-def study_json(kept: StoredStudy) -> str:
-    """The study as JSON, on one line. Characters that a terminal would obey are backslash escapes in it.
+def study_json(study: StoredStudy) -> str:
+    """Return the study as JSON on one line, with control characters escaped.
 
     Raises:
         ValueError: a number is not finite.
     """
-    return json.dumps(escape_controls_in(asdict(kept)), allow_nan=False)
+    return json.dumps(escape_controls_in(asdict(study)), allow_nan=False)
 
 
 def read_study(path: Path) -> StoredStudy:
-    """The study that a file holds.
+    """Read a file of `studies/`.
 
     Raises:
-        DamagedFile: it holds none.
+        DamagedFile: the file does not hold a valid study.
     """
     text = _text(path)
     version = _parsed(text).get("format")
@@ -92,47 +117,47 @@ def read_study(path: Path) -> StoredStudy:
         raise _damaged("it names no version of its format")
     if version != FORMAT_VERSION:
         raise DamagedFile(f"is of version {version} of its format, and this program reads {FORMAT_VERSION}.")
-    kept: StoredStudy = _checked(_adapter(StoredStudy), text)
-    reason = next(_contradictions(kept), None)
+    study: StoredStudy = _validated(_adapter(StoredStudy), text)
+    reason = next(_contradictions(study), None)
     if reason is not None:
         raise _damaged(reason)
-    return kept
+    return study
 
 
 def read_fingerprint(path: Path) -> dict[str, Any]:
-    """What results in this folder were made with, by name.
+    """Read the result fingerprint of a folder, `made_with.json`.
 
     Raises:
-        DamagedFile: the file does not say so.
+        DamagedFile: the file does not hold one.
     """
-    content: dict[str, Any] = _checked(_adapter(dict[str, str | bool | int | float | None]), _text(path))
+    content: dict[str, Any] = _validated(_adapter(dict[str, str | bool | int | float | None]), _text(path))
     return content
 
 
 def read_run_records(path: Path) -> list[dict[str, Any]]:
-    """The records in a run.json, the oldest first, of runs that graded something.
+    """Return the records in a run.json of the runs that graded something, oldest first.
 
     Raises:
-        DamagedFile: the file holds no such records.
+        DamagedFile: the file does not hold such records.
     """
     text = _text(path)
     last = _parsed(text)
-    run: _RunRecord = _checked(_adapter(_RunRecord), text)
+    run: _RunRecord = _validated(_adapter(_RunRecord), text)
     last.pop("earlier", None)
     return [*run.earlier, last] if run.counts.graded else list(run.earlier)
 
 
-def _contradictions(kept: StoredStudy) -> Iterator[str]:
-    """What is wrong in a study of the right shape."""
-    if kept.result is None:
-        if not kept.problems:
+def _contradictions(study: StoredStudy) -> Iterator[str]:
+    """Yield what is wrong in a study that matches the schema."""
+    if study.result is None:
+        if not study.problems:
             yield "a study has neither result nor problem"
         return
-    if kept.result.study_uid != kept.study_uid:
+    if study.result.study_uid != study.study_uid:
         yield "a result is of another study"
-    if tuple(level.level for level in kept.result.levels) != LEVELS:
+    if tuple(level.level for level in study.result.levels) != LEVELS:
         yield "levels are missing or out of order"
-    for level in kept.result.levels:
+    for level in study.result.levels:
         if level.grade is not None and level.grade not in _GRADES:
             yield "a grade is not 0 to 3"
 
@@ -143,18 +168,18 @@ def _damaged(why: str) -> DamagedFile:
 
 def _text(path: Path) -> str:
     try:
-        # Something else than a file may never end, or never begin.
+        # Reading a pipe or device may block, or never end.
         if not path.is_file():
             raise _damaged("it is no regular file")
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise _damaged(f"more than {_LARGEST_BYTES >> 20} MiB")
+        if path.stat().st_size > _MAX_BYTES:
+            raise _damaged(f"more than {_MAX_BYTES >> 20} MiB")
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise DamagedFile(f"cannot be read ({type(error).__name__}).") from error
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """An object of JSON, in which every number is finite and every text is one that UTF-8 can hold."""
+    """Parse a JSON object whose numbers are finite and whose strings can be encoded as UTF-8."""
     try:
         content = json.loads(text, parse_float=_finite, parse_constant=_finite)
         # Surrogates, and integers of more digits than Python turns into text.
@@ -173,7 +198,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def _checked(adapter: TypeAdapter[Any], text: str) -> Any:
+def _validated(adapter: TypeAdapter[Any], text: str) -> Any:
     from pydantic import ValidationError
 
     try:

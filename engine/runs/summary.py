@@ -1,4 +1,4 @@
-"""What `grade` prints at its end: studies by worst grade, frequent warnings, where the results are."""
+"""The summary that `grade` prints: studies by worst grade, frequent warnings, where the results are."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ WARNING_MEANINGS = {
     "low_contrast": "the region is nearly flat",
     "no_axial_series": "no axial T2 series: no compression ratio",
     "no_axial_slice": "no axial slice near a level",
+    "out_of_distribution": "a region is unlike the training data",
     "patient_identity_unknown": "images that name no patient",
     "patient_names_differ": "one PatientID, another name or birth date",
     "sagittal_second_choice": "a better sagittal series was not gradable",
@@ -44,40 +45,36 @@ WARNING_MEANINGS = {
     "study_uid_shared": "another patient has the same study UID",
     "thin_slices": "slices are closer than 2 mm",
     "uid_replaced": "a UID is not valid, its hash is written",
-    "out_of_distribution": "a region is unlike all that was trained on",
 }
-"""A few words for each warning: with its name and a count they fit into 80 columns. The README has more."""
+"""A short explanation of each warning. With its name and a count it fits into 80 columns."""
 
 
-def summary_lines(outcome: RunSummary) -> Iterator[str]:
-    """The summary of a run, line by line."""
-    worst = outcome.worst_grades
+def summary_lines(run: RunSummary) -> Iterator[str]:
+    """Yield the summary of a run line by line."""
+    worst = run.worst_grades
     if worst:
         yield "Studies by worst grade:"
         for grade, studies in sorted(worst.items(), key=lambda item: 1 if item[0] is None else -item[0]):
             yield f"  {'no level graded' if grade is None else f'grade {grade}':24} {studies:6}"
-    if outcome.warnings:
-        # Of equally frequent ones the order of the alphabet, so that two runs print the same.
-        ranked = sorted(outcome.warnings.items(), key=lambda item: (-item[1], item[0]))
+    if run.warnings:
+        # Equally frequent warnings are in alphabetical order, so that the output is reproducible.
+        ranked = sorted(run.warnings.items(), key=lambda item: (-item[1], item[0]))
         yield "Most frequent warnings, by studies:"
         for warning, studies in ranked[:_MOST_FREQUENT]:
             yield f"  {warning:24} {studies:6}  {WARNING_MEANINGS.get(warning, '')}".rstrip()
         if len(ranked) > _MOST_FREQUENT:
             yield f"  and {len(ranked) - _MOST_FREQUENT} more; see studies.csv and the README"
-    yield _totals(outcome)
-    yield f"Results: {outcome.shown}"
+    yield _totals(run)
+    yield f"Results: {run.display_path}"
 
 
-def _totals(outcome: RunSummary) -> str:
-    if outcome.studies:
-        parts = [f"{outcome.graded} of {outcome.studies} studies graded"]
-    else:
-        parts = ["No study was found"]
-    if outcome.skipped:
-        parts.append(f"{outcome.skipped} done before")
-    if outcome.failed:
-        parts.append(f"{outcome.failed} could not be graded")
-    if outcome.problems:
-        problems = "1 problem" if outcome.problems == 1 else f"{outcome.problems} problems"
+def _totals(run: RunSummary) -> str:
+    parts = [f"{run.graded} of {run.studies} studies graded"] if run.studies else ["No study was found"]
+    if run.skipped:
+        parts.append(f"{run.skipped} done before")
+    if run.failed:
+        parts.append(f"{run.failed} could not be graded")
+    if run.problems:
+        problems = "1 problem" if run.problems == 1 else f"{run.problems} problems"
         parts.append(f"{problems} in errors.csv")
     return f"{', '.join(parts)}."

@@ -1,4 +1,4 @@
-"""CSV tables in the form for programs, and in the one for spreadsheets."""
+"""CSV files for programs, and for spreadsheets (`--csv-for-excel`)."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from stenosis_trt.engine.runs.tables import Cell, Row
 from stenosis_trt.engine.support.safe_text import escape_formula
 
+Cell = str | int | float
+"""A value of a row; "" where there is none."""
+Row = dict[str, Cell]
 DECIMAL_MARKS = {"point": ".", "comma": ","}
-"""Values of `--csv-for-excel` beside "locale"."""
+"""Values of `--csv-for-excel`; a third one is "locale"."""
 _BYTE_ORDER_MARK = "\ufeff"
-"""Without it Excel takes UTF-8 for the code page of the machine."""
+"""Without it Excel reads the file in the code page of the machine, not as UTF-8."""
 
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """How tables are written.
+    """Format of CSV files.
 
     Attributes:
-        decimal_mark: "." or "," for a spreadsheet: with a byte order mark, separated by semicolons where the
-            mark is a comma, lines ended as in RFC 4180, and an apostrophe before text that would be run as a
-            formula. None for programs: UTF-8, commas and points.
+        decimal_mark: "." or "," for spreadsheets, None for programs. For programs the file is UTF-8, with
+            commas between values and decimal points. For spreadsheets it has a byte order mark, the line ends
+            of RFC 4180, semicolons between values if the mark is a comma, and an apostrophe before text that
+            would be evaluated as a formula.
     """
 
     decimal_mark: str | None = None
 
 
 def parse_decimal_mark(setting: str) -> str:
-    """The decimal mark for a value of `--csv-for-excel`.
+    """Return the decimal mark for a value of `--csv-for-excel`: "point", "comma" or "locale".
 
     Raises:
-        ValueError: there is no such value, or the locale of the environment is not installed.
+        ValueError: `setting` is none of these, or the locale of the environment is not installed.
     """
     if setting in DECIMAL_MARKS:
         return DECIMAL_MARKS[setting]
@@ -51,16 +54,16 @@ def parse_decimal_mark(setting: str) -> str:
             "The locale that the environment names is not installed. Give --csv-for-excel comma or point."
         ) from error
     finally:
-        # What reads numbers in this process expects points.
+        # Libraries that parse numbers in this process expect decimal points.
         locale.setlocale(locale.LC_NUMERIC, before)
     return "," if mark == "," else "."
 
 
 class CsvTable:
-    """A table that is written row by row."""
+    """A CSV file that is written row by row."""
 
-    def __init__(self, stream: TextIO, columns: Sequence[str], form: CsvFormat) -> None:
-        self._mark = form.decimal_mark
+    def __init__(self, stream: TextIO, columns: Sequence[str], csv_format: CsvFormat) -> None:
+        self._mark = csv_format.decimal_mark
         if self._mark is None:
             self._rows = csv.DictWriter(stream, columns, lineterminator="\n")
         else:
@@ -69,7 +72,7 @@ class CsvTable:
         self._rows.writeheader()
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Write these rows."""
+        """Write some rows; their keys are the columns."""
         for row in rows:
             self._rows.writerow({name: self._cell(value) for name, value in row.items()})
 

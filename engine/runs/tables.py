@@ -1,16 +1,17 @@
-"""The rows of results.csv, errors.csv and studies.csv."""
+"""The tables results.csv, results.jsonl, errors.csv and studies.csv: columns, rows, and their writer."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TextIO
 
 from stenosis_trt.engine.records import LEVEL_COLUMNS, LevelResult, Problem, StudyResult
 from stenosis_trt.engine.runs.stored_results import StoredStudy
+from stenosis_trt.engine.runs.table_files import CsvFormat, CsvTable, Row
 from stenosis_trt.engine.support.safe_text import escape_controls
-
-Cell = str | int | float
-"""What a row holds: a number, or text; "" for no value."""
-Row = dict[str, Cell]
 
 RESULT_COLUMNS = ("study_number", *LEVEL_COLUMNS)
 ERROR_COLUMNS = (
@@ -45,13 +46,13 @@ _GRADES = range(4)
 
 
 def result_rows(number: int, result: StudyResult) -> Iterator[Row]:
-    """One row per level, with the keys RESULT_COLUMNS. A missing value is ""."""
+    """Yield one row per level, with the keys RESULT_COLUMNS. A missing value is ""."""
     for row in result.rows():
         yield {"study_number": number, **{key: "" if value is None else value for key, value in row.items()}}
 
 
 def error_row(problem: Problem, study_number: int | None = None) -> Row:
-    """The row, keys ERROR_COLUMNS, of a problem, and of the study that it belongs to."""
+    """Return the row of a problem, with the keys ERROR_COLUMNS."""
     return {
         "path": escape_controls(problem.path),
         "stage": problem.stage.value,
@@ -64,14 +65,14 @@ def error_row(problem: Problem, study_number: int | None = None) -> Row:
     }
 
 
-def study_row(number: int, kept: StoredStudy) -> Row:
-    """The row, keys STUDY_COLUMNS, of a study that was graded or could not be."""
-    row = unreached_row(number, kept.study_uid)
-    row["path"] = kept.path
-    result = kept.result
+def study_row(number: int, study: StoredStudy) -> Row:
+    """Return the row of a study with or without a result, with the keys STUDY_COLUMNS."""
+    row = unreached_row(number, study.study_uid)
+    row["path"] = study.path
+    result = study.result
     if result is None:
-        # What the study could not be graded for comes after what its files have.
-        return {**row, "status": "failed", "reason": kept.problems[-1].reason}
+        # The last problem is that of the study; those of its files come before it.
+        return {**row, "status": "failed", "reason": study.problems[-1].reason}
     grades = [level.grade for level in result.levels]
     worst = worst_level(result)
     return {
@@ -88,7 +89,7 @@ def study_row(number: int, kept: StoredStudy) -> Row:
 
 
 def unreached_row(number: int, study_uid: str) -> Row:
-    """The row, keys STUDY_COLUMNS, of a study that a run that was stopped did not come to."""
+    """Return the row of a study that the run did not reach, with the keys STUDY_COLUMNS."""
     return {
         **dict.fromkeys(STUDY_COLUMNS, ""),
         "study_number": number,
@@ -98,13 +99,13 @@ def unreached_row(number: int, study_uid: str) -> Row:
 
 
 def worst_level(result: StudyResult) -> LevelResult | None:
-    """The level with the highest grade, of several the one nearest to the head; None if no level has one."""
+    """Return the level with the highest grade, of several the uppermost; None if no level has a grade."""
     graded = [level for level in result.levels if level.grade is not None]
     return max(graded, key=lambda level: level.grade or 0, default=None)
 
 
 def study_warnings(result: StudyResult) -> list[str]:
-    """The warnings of the study and of all its levels, each once."""
+    """Return the warnings of the study and of all its levels, each once."""
     return list(
         dict.fromkeys([*result.warnings, *(warning for level in result.levels for warning in level.warnings)])
     )
@@ -112,3 +113,88 @@ def study_warnings(result: StudyResult) -> list[str]:
 
 def _or_empty(value: int | None) -> int | str:
     return "" if value is None else value
+
+
+@dataclass
+class TableTotals:
+    """Counts of what the tables hold.
+
+    A study is requested if it lies below the paths of the present run. The tables also hold studies that an
+    earlier run left in the output folder.
+
+    Attributes:
+        graded, failed: requested studies with and without a result.
+        problems: rows of errors.csv.
+        lost_files: images of requested studies whose pixels could not be read.
+        graded_now: requested studies that the present run graded.
+        worst_grades: number of requested studies by their worst grade; None where no level has a grade.
+        warnings: number of requested and graded studies by warning.
+    """
+
+    graded: int
+    failed: int
+    problems: int
+    lost_files: int = 0
+    graded_now: int = 0
+    worst_grades: Counter[int | None] = field(default_factory=Counter, compare=False)
+    warnings: Counter[str] = field(default_factory=Counter, compare=False)
+
+
+class TableWriter:
+    """Writes the four tables study by study, and counts their rows in `totals`.
+
+    Args:
+        results, lines, errors, studies: streams of results.csv, results.jsonl, errors.csv, studies.csv.
+        csv_format: format of the CSV files.
+        run: id of the present run, which `TableTotals.graded_now` counts.
+    """
+
+    def __init__(
+        self,
+        results: TextIO,
+        lines: TextIO,
+        errors: TextIO,
+        studies: TextIO,
+        *,
+        csv_format: CsvFormat,
+        run: str,
+    ) -> None:
+        self._results = CsvTable(results, RESULT_COLUMNS, csv_format)
+        self._lines = lines
+        self._errors = CsvTable(errors, ERROR_COLUMNS, csv_format)
+        self._studies = CsvTable(studies, STUDY_COLUMNS, csv_format)
+        self._run = run
+        self.totals = TableTotals(graded=0, failed=0, problems=0)
+
+    def add_problem(self, problem: Problem, study_number: int | None) -> None:
+        """Write a row of errors.csv; `study_number` is None where the file belongs to no known study."""
+        self._errors.add([error_row(problem, study_number)])
+        self.totals.problems += 1
+
+    def add_open_study(self, number: int, study_uid: str) -> None:
+        """Write the row of a study that the run did not reach."""
+        self._studies.add([unreached_row(number, study_uid)])
+
+    def add_study(self, number: int, study: StoredStudy, requested: bool) -> None:
+        """Write all rows of a study: its result, or why there is none, and its problems."""
+        self._studies.add([study_row(number, study)])
+        for problem in study.problems:
+            self.add_problem(problem, number)
+        if study.result is not None:
+            self._results.add(result_rows(number, study.result))
+            line = {"study_number": number, "study_path": study.path, **asdict(study.result)}
+            self._lines.write(json.dumps(line) + "\n")
+        if requested:
+            self._count(study)
+
+    def _count(self, study: StoredStudy) -> None:
+        totals = self.totals
+        totals.lost_files += len(study.lost_images)
+        if study.result is None:
+            totals.failed += 1
+            return
+        totals.graded += 1
+        totals.graded_now += study.run == self._run
+        worst = worst_level(study.result)
+        totals.worst_grades[worst.grade if worst else None] += 1
+        totals.warnings.update(study_warnings(study.result))

@@ -202,7 +202,7 @@ def test_a_study_whose_choice_fails_does_not_stop_the_others(
             raise KeyError("SECRET-ID")
         return select_series(study, tried)
 
-    monkeypatch.setattr(study_reader, "choose", failing)
+    monkeypatch.setattr(study_reader, "select_series", failing)
     outcome = _grade([folder], tmp_path / "out", pack)
     assert (outcome.graded, outcome.failed) == (2, 1)
     (error,) = _rows(tmp_path / "out" / "errors.csv")
@@ -546,7 +546,7 @@ def test_a_study_that_no_process_could_be_started_for_fails_alone_and_is_read_ag
         return real_popen(*arguments, **options)
 
     read: list[str] = []
-    original = study_reader.choose
+    original = study_reader.select_series
 
     def killing(study: StudyHeader, tried: Sequence[int] = ()) -> SeriesSelection:
         read.append(study.path)
@@ -560,7 +560,7 @@ def test_a_study_that_no_process_could_be_started_for_fails_alone_and_is_read_ag
     monkeypatch.setattr(DicomReader, "__enter__", lambda self: (readers.append(self), created(self))[1])
     monkeypatch.setattr(process_module, "_START_WAITS", (0.01, 0.02))
     monkeypatch.setattr(process_module.subprocess, "Popen", popen)
-    monkeypatch.setattr(study_reader, "choose", killing)
+    monkeypatch.setattr(study_reader, "select_series", killing)
     outcome = _grade([folder], tmp_path / "out", pack)
     assert (outcome.graded, outcome.failed, outcome.lost_files, outcome.exit_code) == (2, 1, 0, 1)
     (error,) = _rows(tmp_path / "out" / "errors.csv")
@@ -637,7 +637,7 @@ def test_the_next_study_is_read_while_one_is_computed_and_no_further(tmp_path: P
     folder = write_studies(tmp_path / "in", 5)
     read: list[str] = []
     ahead: list[int] = []
-    original = study_reader.choose
+    original = study_reader.select_series
 
     def counting(study: StudyHeader, tried: Sequence[int] = ()) -> SeriesSelection:
         read.append(study.study_uid)
@@ -652,7 +652,7 @@ def test_the_next_study_is_read_while_one_is_computed_and_no_further(tmp_path: P
         return stand_in.grade(study, pack, backend)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_reader, "choose", counting)
+        patch.setattr(study_reader, "select_series", counting)
         grade_paths([folder], tmp_path / "out", GradeOptions(pack=pack, device="cpu"), grade)
     assert ahead == [1, 1, 1, 1, 0]
 

@@ -18,8 +18,8 @@ import stand_in
 from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.records import LEVELS, FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.runs import outputs
-from stenosis_trt.engine.runs.outputs import ResultStore, TableTotals
-from stenosis_trt.engine.runs.tables import ERROR_COLUMNS, RESULT_COLUMNS, STUDY_COLUMNS
+from stenosis_trt.engine.runs.outputs import ResultStore
+from stenosis_trt.engine.runs.tables import ERROR_COLUMNS, RESULT_COLUMNS, STUDY_COLUMNS, TableTotals
 from stenosis_trt.engine.support.atomic_files import atomic_write, write_text_atomically
 
 KIND = {"pack": "a", "numpy": "2"}
@@ -198,8 +198,8 @@ def test_a_study_that_lost_images_is_done_as_long_as_no_more_of_them_can_be_read
     with ResultStore(tmp_path, KIND, False, reading_fingerprint={"limits": {"max_frames": 1}}) as store:
         store.add(_study("1.1"), stand_in.result("1.1"), [problem] if problem else [])
     with ResultStore(tmp_path, KIND, True, reading_fingerprint=read_with) as store:
-        assert (store.lost_images(_study("1.1")), store.is_done(_study("1.1"))) == (due, not due)
-        assert not store.lost_images(_study("1.2"))
+        assert (store.may_gain_images(_study("1.1")), store.is_done(_study("1.1"))) == (due, not due)
+        assert not store.may_gain_images(_study("1.2"))
 
 
 def test_a_file_that_ends_its_process_each_time_does_not_have_its_study_graded_for_ever(
@@ -209,12 +209,12 @@ def test_a_file_that_ends_its_process_each_time_does_not_have_its_study_graded_f
     with ResultStore(tmp_path, KIND, False, reading_fingerprint={"limits": 1}) as store:
         for _ in range(4):
             store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
-            due.append(store.lost_images(_study("1.1")))
+            due.append(store.may_gain_images(_study("1.1")))
     assert due == [True, True, False, False]
     with ResultStore(tmp_path, KIND, True, reading_fingerprint={"limits": 2}) as store:
-        assert store.lost_images(_study("1.1"))
+        assert store.may_gain_images(_study("1.1"))
         store.add(_study("1.1"), stand_in.result("1.1"), [_lost(temporary=True)])
-        assert store.lost_images(_study("1.1")), "other limits begin anew"
+        assert store.may_gain_images(_study("1.1")), "other limits begin anew"
 
 
 def test_a_study_that_was_to_be_graded_again_and_cannot_be_is_reported(tmp_path: Path) -> None:
@@ -326,8 +326,9 @@ _FILL = """
 import resource, sys
 from pathlib import Path
 import stand_in
-from stenosis_trt.engine.outputs import OutputError, ResultStore
+from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.records import StudyHeader
+from stenosis_trt.engine.runs.outputs import ResultStore
 
 with ResultStore(Path(sys.argv[1]), {}, resume=True) as store:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))

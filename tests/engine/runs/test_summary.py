@@ -31,7 +31,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def _outcome(**changes: object) -> RunSummary:
     nothing = RunSummary(
-        studies=0, graded=0, skipped=0, failed=0, lost_files=0, problems=0, out=Path("R"), shown="R"
+        studies=0, graded=0, skipped=0, failed=0, lost_files=0, problems=0, out=Path("R"), display_path="R"
     )
     return replace(nothing, **changes)  # type: ignore[arg-type]
 
@@ -90,7 +90,7 @@ def test_frame_numbers_stand_beside_uids(tmp_path: Path) -> None:
 def test_nothing_that_a_spreadsheet_runs_or_a_terminal_obeys_reaches_a_table(tmp_path: Path) -> None:
     hostile = replace(_study("1.1"), path="/in/\x1b[2J\u202e")
     problems = [Problem("=cmd|'/C calc'!A0\n", Stage.FIND, "@SUM\x9b", "-1", "1.1")]
-    with ResultStore(tmp_path, {}, resume=False, form=CsvFormat(",")) as store:
+    with ResultStore(tmp_path, {}, resume=False, csv_format=CsvFormat(",")) as store:
         store.add(hostile, replace(stand_in.result("1.1"), patient_id="+1\r"), problems)
         store.write_tables(["1.1"], [Problem("\t=1\x00", Stage.FIND, "Odd.", "None.")])
     for path in tmp_path.rglob("*.*"):
