@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -59,7 +59,7 @@ class UngradedStudy:
 class Grader(Closeable):
     """Grades studies with models that are opened once. Use it as a context manager, or call `close`.
 
-    It is not thread-safe: one call or stream runs at a time.
+    One call or stream runs at a time; another one raises RuntimeError. A Grader is not thread-safe.
 
     Args:
         pack: folder or zip of a model pack; "reference" for the pack that comes with the package.
@@ -68,6 +68,7 @@ class Grader(Closeable):
         precision: "fp32", "fp16", "int8" or "auto": on a GPU FP16, where the pack holds it, it passed the
             accuracy gate and plans exist; FP32 otherwise.
         threads: threads of the CPU backend; None for all cores.
+        keep_identifiers: keep the PatientID in results; otherwise their `patient_id` is "".
         cpu_if_gpu_fails: grade a study on the CPU where the GPU fails on it, with the warning
             "graded_on_cpu"; otherwise the study is not graded.
         trust: keys of which one must have signed the pack; None to accept unsigned packs.
@@ -91,12 +92,13 @@ class Grader(Closeable):
         precision: str = "auto",
         *,
         threads: int | None = None,
+        keep_identifiers: bool = False,
         cpu_if_gpu_fails: bool = False,
         trust: TrustedKeys | None = None,
         limits: ReadLimits | None = None,
         gpu: GpuOptions | None = None,
     ) -> None:
-        self._limits = limits
+        self._limits, self._keep_identifiers = limits, keep_identifiers
         loaded = open_pack(pack, trust)
         with ExitStack() as stack:
             backend, decision = open_backend(loaded, device, precision, threads, gpu)
@@ -105,6 +107,7 @@ class Grader(Closeable):
             self._backend = backend
             self._memory = stack.enter_context(pixel_memory(backend))
             self._readers: dict[int, DicomReader] = {}
+            self._running = False
             self._reader_stack = stack.enter_context(ExitStack())
             self._studies = StudyGrader(
                 loaded.in_precision(decision.precision), backend, threads, cpu_if_gpu_fails
@@ -128,21 +131,21 @@ class Grader(Closeable):
             InputError: there is no study, or more than one.
             StenosisError: nothing can be graded, as `PackError` or `DeviceError`.
         """
-        reader = self._reader(1)
-        scan = reader.scan(_paths(study))
-        if len(scan.studies) != 1:
-            raise _not_one(study, scan)
-        (item,) = self._each(reader, scan.studies)
-        if isinstance(item, StudyResult):
-            if any(not problem.harmless and not problem.study_uid for problem in scan.problems):
-                # A file whose header cannot be read may be a slice of this study.
-                item = replace(item, warnings=tuple(dict.fromkeys((*item.warnings, "slices_unreadable"))))
-            return item
-        raise CannotGrade(item.problems[-1].stage, item.reason, item.advice)
+        with self._reader(1) as reader:
+            scan = reader.scan(_paths(study))
+            if len(scan.studies) != 1:
+                raise _not_one(study, scan)
+            (item,) = self._each(reader, scan.studies)
+        if isinstance(item, UngradedStudy):
+            raise CannotGrade(item.problems[-1].stage, item.reason, item.advice)
+        if any(not problem.harmless and not problem.study_uid for problem in scan.problems):
+            # A file whose header cannot be read may be a slice of this study.
+            item = replace(item, warnings=tuple(dict.fromkeys((*item.warnings, "slices_unreadable"))))
+        return item
 
     def stream(
         self, paths: StrPath | Iterable[StrPath], workers: int = 1
-    ) -> Iterator[StudyResult | UngradedStudy]:
+    ) -> Generator[StudyResult | UngradedStudy, None, None]:
         """Grade every study below some paths, in order of completion.
 
         The next study is read while one is graded. First come the files that could not be read at all.
@@ -157,20 +160,30 @@ class Grader(Closeable):
         Raises:
             InputError: nothing is at one of the paths, or no process that reads files can be started.
         """
-        reader = self._reader(workers)
-        scan = reader.scan(_paths(paths))
-        for problem in scan.problems:
-            if not problem.harmless:
-                yield UngradedStudy(problem.study_uid, problem.path, (problem,))
-        yield from self._each(reader, scan.studies)
+        with self._reader(workers) as reader:
+            scan = reader.scan(_paths(paths))
+            for problem in scan.problems:
+                if not problem.harmless:
+                    yield UngradedStudy(problem.study_uid, problem.path, (problem,))
+            yield from self._each(reader, scan.studies)
 
-    def _reader(self, workers: int) -> DicomReader:
-        """The reader with so many processes, kept until the grader is closed."""
+    @contextmanager
+    def _reader(self, workers: int) -> Iterator[DicomReader]:
+        """A reader with so many processes. It is kept for the next call, unless Ctrl-C interrupted it."""
+        if self._running:
+            # Both would be read into the same memory.
+            raise RuntimeError("This Grader runs a stream. Finish or close it first, or open another Grader.")
         if workers not in self._readers:
-            self._readers[workers] = self._reader_stack.enter_context(
-                DicomReader(self._limits, workers, self._memory)
-            )
-        return self._readers[workers]
+            reader = DicomReader(self._limits, workers, self._memory)
+            self._readers[workers] = self._reader_stack.enter_context(reader)
+        self._running = True
+        try:
+            yield self._readers[workers]
+        except KeyboardInterrupt:
+            self._readers.pop(workers).close()
+            raise
+        finally:
+            self._running = False
 
     def _each(
         self, reader: DicomReader, studies: Sequence[StudyHeader]
@@ -180,8 +193,10 @@ class Grader(Closeable):
         with closing(read_ahead(reader, waiting, slots, self._backend.prefetch)) as read_studies:
             for read in read_studies:
                 result, problems = self._studies.grade(reader, read)
-                header = read.header
-                yield result or UngradedStudy(header.study_uid, header.path, problems)
+                if result is None:
+                    yield UngradedStudy(read.header.study_uid, read.header.path, problems)
+                else:
+                    yield result if self._keep_identifiers else replace(result, patient_id="")
 
 
 def grade(
@@ -207,10 +222,10 @@ def grade(
     Args:
         paths: folders, files, DICOMDIRs or archives.
         out: output folder: results.csv, results.jsonl, studies.csv, errors.csv and run.json.
-        pack, device, precision, threads, limits, trust, gpu, cpu_if_gpu_fails: as for `Grader`.
+        pack, device, precision, threads, keep_identifiers, limits, trust, gpu, cpu_if_gpu_fails: as for
+            `Grader`.
         resume: continue an earlier run in `out`, which may have been killed.
         workers: processes that read files.
-        keep_identifiers: write the PatientID to the results.
         no_paths: write numbers and hashes instead of paths, which may name patients.
         csv_format: format of the CSV files; None for commas and decimal points.
 

@@ -15,6 +15,7 @@ from tiny_pack import write_tiny_pack
 import stenosis_trt.engine as stenosis
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends import onnxruntime
+from stenosis_trt.engine.grading.study_grader import StudyGrader
 from stenosis_trt.engine.records import LEVEL_COLUMNS, LEVELS
 
 
@@ -85,6 +86,12 @@ def test_a_study_is_graded_by_a_call(grader: stenosis.Grader, studies: list[Path
     assert grader(str(studies[0])).levels == result.levels
 
 
+def test_identifiers_are_kept_only_where_that_is_asked(grader: stenosis.Grader, studies: list[Path]) -> None:
+    with stenosis.Grader(device="cpu", keep_identifiers=True) as keeping:
+        assert keeping(studies[0]).patient_id
+    assert grader(studies[0]).patient_id == ""
+
+
 def test_the_models_are_opened_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, archive: Path) -> None:
     opened = []
     monkeypatch.setattr(
@@ -151,6 +158,33 @@ def test_a_file_that_may_be_a_slice_of_the_study_is_not_lost_without_a_word(
     (tmp_path / "broken.dcm").write_bytes((archive / "broken.dcm").read_bytes())
     assert "slices_unreadable" not in grader(studies[0]).warnings
     assert "slices_unreadable" in grader(tmp_path).warnings
+
+
+def test_a_grader_works_after_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studies: list[Path]
+) -> None:
+    with stenosis.Grader(write_tiny_pack(tmp_path / "tiny").path, device="cpu") as grader:
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(StudyGrader, "grade", interrupted)
+            for call in (lambda: grader(studies[0]), lambda: list(grader.stream(studies))):
+                with pytest.raises(KeyboardInterrupt):
+                    call()
+        assert len(list(grader.stream(studies))) == len(studies)
+
+
+def test_a_stream_that_is_left_early_leaves_the_grader_usable_once_it_is_closed(
+    grader: stenosis.Grader, archive: Path, studies: list[Path]
+) -> None:
+    stream = grader.stream(archive / "phantoms")
+    first = next(stream)
+    with pytest.raises(RuntimeError, match="runs a stream"):
+        grader(studies[1])
+    stream.close()
+    assert grader(studies[1]).study_uid != first.study_uid
 
 
 def test_a_device_that_does_not_exist_is_a_device_error() -> None:
