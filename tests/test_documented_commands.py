@@ -171,12 +171,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", RUN_HERE)
 def test_a_command_runs_as_it_stands(command: str, folder: Path) -> None:
     code, output = json.loads((folder / "outputs.json").read_text(encoding="utf-8"))[command]
     assert code == 0, output
 
 
+@pytest.mark.slow
 def test_the_table_of_the_readme_is_what_the_demonstration_gives(folder: Path) -> None:
     head = next(line for line in read("README.md").splitlines() if "`compression_ratio`" in line)
     columns = quoted(head)
@@ -185,6 +187,7 @@ def test_the_table_of_the_readme_is_what_the_demonstration_gives(folder: Path) -
     assert rows(read("README.md"), "## What comes out") == [[row[name] for name in columns] for row in first]
 
 
+@pytest.mark.slow
 def test_the_picture_is_what_its_command_draws(folder: Path) -> None:
     """To a hundredth of full brightness on average: fonts differ by the version of matplotlib."""
     drawn, kept = imread(folder / "TRY/example.png"), imread(ROOT / "docs/images/example.png")
@@ -192,6 +195,7 @@ def test_the_picture_is_what_its_command_draws(folder: Path) -> None:
     assert np.abs(drawn - kept).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_run_json_has_the_fields_that_are_explained_and_the_signer(folder: Path) -> None:
     content = json.loads((folder / "RESULTS-SIGNED/run.json").read_text(encoding="utf-8"))
     explained = [name for row in rows(read("docs/results.md"), "## run.json") for name in quoted(row[0])]
@@ -201,6 +205,7 @@ def test_run_json_has_the_fields_that_are_explained_and_the_signer(folder: Path)
     assert content["pack"]["signed_by"] == f"SHA256:{line.split()[0]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", ["README.md", "docs/python.md"])
 def test_the_python_examples_run(document: str, folder: Path) -> None:
     """One after another, as in a notebook; "study_folder" and "archive" are phantoms."""

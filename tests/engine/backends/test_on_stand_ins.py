@@ -35,6 +35,7 @@ def stand_ins() -> dict[str, str]:
     return environment(FAKE_CUDA_KERNELS=str(kernels()), FAKE_CUDA_CAPABILITY="90")
 
 
+@pytest.mark.slow
 def test_the_gpu_tests_pass_on_stand_ins(tmp_path: Path) -> None:
     assert run_gpu_tests(_TESTS, tmp_path / "report.xml") >= 15
 
@@ -136,6 +137,7 @@ def _pad(path: Path, to: Path, value: int, signed: bool) -> None:
     content.save_as(to)
 
 
+@pytest.mark.slow
 def test_a_gpu_that_shares_the_machines_memory_reads_it_as_it_is_where_that_is_measured_to_be_faster(
     stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typed_models import NO_GPU, SHAPE, grader, needs_rtx, unknown_operator
 
-from stenosis_trt.engine.cli.options import parse_batches, parse_capabilities, parse_names, parse_size
+from stenosis_trt.engine.cli.options import parse_batches, parse_capabilities, parse_names
 from stenosis_trt.engine.errors import TensorRTError
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
@@ -18,6 +18,7 @@ from stenosis_trt.engine.plans.build import check_precision
 from stenosis_trt.engine.plans.store import model_files, read_model_file
 from stenosis_trt.engine.plans.target import choose_flavour, select_gpu
 from stenosis_trt.engine.support.hardware import Gpu, NvidiaDriver, query_nvidia_driver
+from stenosis_trt.engine.support.sizes import parse_size
 from stenosis_trt.engine.trt.api import TensorRT, installed_flavours
 from stenosis_trt.engine.trt.flavours import DEFAULT_BATCHES, FLAVOURS, BuildSettings, Capability
 from stenosis_trt.engine.trt.progress import BuildProgress
@@ -266,7 +267,7 @@ def test_what_is_typed_becomes_values() -> None:
     assert parse_batches(",".join(map(str, DEFAULT_BATCHES))) == DEFAULT_BATCHES
     assert parse_names(" fp16,int8 ,") == ("fp16", "int8")
     assert parse_capabilities("8.9,8.6") == ((8, 6), (8, 9))
-    assert (parse_size(""), parse_size("2GiB"), parse_size("512")) == (None, 2 << 30, 512)
+    assert (parse_size("2GiB"), parse_size("512")) == (2 << 30, 512)
     for parse, text in (
         (parse_batches, "1,x"),
         (parse_batches, "-1"),

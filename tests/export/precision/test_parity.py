@@ -347,7 +347,7 @@ def test_a_signed_sidecar_is_left_as_it_was_signed(built: Pack, on_a_gpu: pytest
 def test_without_a_gpu_a_plan_is_refused_in_the_librarys_words(
     built: Pack, inputs: dict[str, Float32Array]
 ) -> None:
-    with pytest.raises(TensorRTError, match="does not take the plan"):
+    with pytest.raises(TensorRTError, match="rejects the plan"):
         next(iter(compare_plan(built, _plan(built), TensorRT(RTX), inputs["cord"])))
 
 
