@@ -649,7 +649,8 @@ def test_export_goes_on_to_other_precisions_as_quantise_does(
 ) -> None:
     """One phantom is too few for the gate: FP16 is measured, fails on that alone, and is left out."""
     files = [item for name in pack.models for item in (f"--{name}", pack.path / f"{name}.onnx")]
-    folders = [item for name in ("check", "calibrate", "validate") for item in (f"--{name}", phantoms.folder)]
+    purposes = ("check", "calibration", "validation")
+    folders = [item for purpose in purposes for item in (f"--{purpose}-studies", phantoms.folder)]
     command = ["export", *files, "--spec", "reference", *folders, "--precision", "fp16"]
     answer = CliRunner().invoke(app, [*map(str, command), "--out", str(tmp_path / "new" / "pack")])
     assert answer.exit_code == 1, answer.output
