@@ -93,6 +93,7 @@ def test_the_shipped_binaries_are_those_that_the_sources_give(capfd: pytest.Capt
     assert (status, capfd.readouterr().err) == (0, "")
 
 
+@pytest.mark.slow
 def test_another_process_builds_the_same_bytes(tmp_path: Path) -> None:
     script = (
         "import sys\n"

@@ -193,6 +193,7 @@ def _smaller(protocol: SeriesProtocol) -> SeriesProtocol:
     return replace(protocol, rows=protocol.rows // 2, columns=protocol.columns // 2)
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_phantoms_with_real_anatomy_are_written_with_their_truth(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

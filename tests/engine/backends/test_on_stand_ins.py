@@ -101,6 +101,7 @@ def test_a_folder_is_graded_on_the_gpu_as_on_the_cpu_and_the_run_says_with_what(
     assert record["notes"] == record["gpu_failures"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("padding", "signed"), [(-32768, True), (65535, False)])
 def test_padding_is_graded_as_zeros_are_on_the_cpu_and_on_the_gpu(
     stand_ins: dict[str, str], phantoms: Path, pack: Path, tmp_path: Path, padding: int, signed: bool

@@ -224,6 +224,7 @@ def _made(pack: Pack, **models: ConvertedModel) -> dict[str, ConvertedModels]:
     return {"int8": {**plain, **models}}
 
 
+@pytest.mark.slow
 def test_rewrites_that_the_gate_refuses_are_taken_back(
     pack: Pack, phantoms: StudyCollection, tmp_path: Path
 ) -> None:
@@ -250,6 +251,7 @@ def test_rewrites_that_are_not_to_blame_stay(pack: Pack, phantoms: StudyCollecti
     assert models["int8"]["levels"] is sound
 
 
+@pytest.mark.slow
 def test_a_refused_model_that_is_refused_without_rewrites_too_stays_refused(
     pack: Pack, phantoms: StudyCollection
 ) -> None:

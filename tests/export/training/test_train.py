@@ -189,6 +189,7 @@ def test_without_folds_a_pack_gets_no_temperature_and_that_is_said(
     assert "gets no temperature and no figures" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_recipe_says_what_it_lacks(tmp_path: Path) -> None:
     command = [
         sys.executable,
