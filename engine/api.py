@@ -158,7 +158,7 @@ class Grader(Closeable):
             A result, or what could not be graded with its reason. Every study below the paths appears once.
 
         Raises:
-            InputError: nothing is at one of the paths, or no process that reads files can be started.
+            InputError: nothing is at any of the paths, or no process that reads files can be started.
         """
         with self._reader(workers) as reader:
             scan = reader.scan(_paths(paths))

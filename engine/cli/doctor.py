@@ -194,12 +194,12 @@ def _pack_finding(name: str, path: Path | None) -> Finding:
 
 
 def _backend_finding(device: str, path: Path | None) -> Finding:
-    from stenosis_trt.engine.backends.selection import choose_backend
+    from stenosis_trt.engine.backends.selection import AUTO, choose_backend
     from stenosis_trt.engine.errors import DeviceError, PackError
     from stenosis_trt.engine.packs.pack import open_pack
 
     try:
-        decision = choose_backend(device, open_pack(path))
+        decision = choose_backend(device, open_pack(path), AUTO)
     except (DeviceError, PackError) as error:
         return Finding("grade would take", f"nothing: {error.reason}", error.advice)
     return Finding("grade would take", f"{decision.backend}, because {decision.reason}", decision.advice)
