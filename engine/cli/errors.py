@@ -81,6 +81,21 @@ def exit_on_error() -> Iterator[None]:
 
 
 @contextmanager
+def exit_on_failure(interrupted: str) -> Iterator[None]:
+    """`exit_on_error`, and messages for the file system, memory and Ctrl-C, which prints `interrupted`."""
+    try:
+        with exit_on_error():
+            yield
+    except OSError as error:
+        fail_with_os_error(error)
+    except MemoryError as error:
+        fail_with_memory_error(error)
+    except KeyboardInterrupt:
+        typer.echo(interrupted, err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextmanager
 def exit_on_invalid_value() -> Iterator[None]:
     """The same for options out of range. It holds only what checks them: elsewhere a ValueError is a bug."""
     try:

@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stenosis_trt.engine.cli.errors import (
-    EXIT_INTERRUPTED,
-    exit_on_error,
+    exit_on_failure,
     exit_on_invalid_value,
     fail,
-    fail_with_memory_error,
-    fail_with_os_error,
     needs_package,
     refuse_unused_options,
 )
@@ -91,44 +88,34 @@ def export(
     """
     from stenosis_trt.engine.support.atomic_files import check_writable
 
-    try:
-        with exit_on_error():
-            # The key is read first, so that a wrong passphrase ends the command before minutes of work.
-            key = None if signing_key is None else read_signing_key(signing_key)
-            checkpoints = {"grader": grader, "levels": levels, "cord": cord}
-            texts = {"name": name, "licence": licence, "intended_use": intended_use}
-            overrides = [
-                f"pack.{entry}={_toml_text(text)}" for entry, text in texts.items() if text is not None
-            ]
-            request = _ExportRequest(
-                checkpoints, spec, [*(settings or []), *overrides], check_studies, ignore_key or []
+    with exit_on_failure("Interrupted. No pack was written."):
+        # The key is read first, so that a wrong passphrase ends the command before minutes of work.
+        key = None if signing_key is None else read_signing_key(signing_key)
+        checkpoints = {"grader": grader, "levels": levels, "cord": cord}
+        texts = {"name": name, "licence": licence, "intended_use": intended_use}
+        overrides = [f"pack.{entry}={_toml_text(text)}" for entry, text in texts.items() if text is not None]
+        request = _ExportRequest(
+            checkpoints, spec, [*(settings or []), *overrides], check_studies, ignore_key or []
+        )
+        if precision:
+            options = _quantise_options(
+                precision, calibration_method, calibration_studies, validation_studies, key
             )
-            if precision:
-                options = _quantise_options(
-                    precision, calibration_method, calibration_studies, validation_studies, key
-                )
-                if out.exists():
-                    fail(f"{out} is there already. Give a new folder with --out, or remove it.")
-                check_writable(out)
-                with TemporaryDirectory(prefix="stenosis-export-") as folder:
-                    plain = _export(request, Path(folder) / "pack", None)
-                    raise typer.Exit(quantise_and_report(plain, out, options))
-            refuse_unused_options(
-                "--precision",
-                {
-                    "calibration-studies": calibration_studies,
-                    "validation-studies": validation_studies,
-                    "calibration-method": calibration_method,
-                },
-            )
-            made = _export(request, out, key)
-    except OSError as error:
-        fail_with_os_error(error)
-    except MemoryError as error:
-        fail_with_memory_error(error)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. No pack was written.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+            if out.exists():
+                fail(f"{out} is there already. Give a new folder with --out, or remove it.")
+            check_writable(out)
+            with TemporaryDirectory(prefix="stenosis-export-") as folder:
+                plain = _export(request, Path(folder) / "pack", None)
+                raise typer.Exit(quantise_and_report(plain, out, options))
+        refuse_unused_options(
+            "--precision",
+            {
+                "calibration-studies": calibration_studies,
+                "validation-studies": validation_studies,
+                "calibration-method": calibration_method,
+            },
+        )
+        made = _export(request, out, key)
     typer.echo(f"{made.path}: pack {made.name} {made.version}, SHA-256 {made.sha256}")
     if key is not None:
         typer.echo(signed_by_line(key))

@@ -12,11 +12,9 @@ import typer
 from stenosis_trt.engine.cli.errors import (
     EXIT_INCOMPLETE,
     EXIT_INTERRUPTED,
-    exit_on_error,
+    exit_on_failure,
     exit_on_invalid_value,
     fail,
-    fail_with_memory_error,
-    fail_with_os_error,
     needs_package,
     refuse_unused_options,
 )
@@ -230,18 +228,9 @@ def _print(outcomes: Mapping[str, GateResult], by_model: Mapping[str, Mapping[st
 
 @contextmanager
 def exit_on_export_error() -> Iterator[None]:
-    """`exit_on_error`, and messages for missing packages, the file system, memory and Ctrl-C."""
-    try:
-        with (
-            needs_package("{} is not installed. Install it: pip install 'stenosis-trt[export]'"),
-            exit_on_error(),
-        ):
-            try:
-                yield
-            except OSError as error:
-                fail_with_os_error(error)
-            except MemoryError as error:
-                fail_with_memory_error(error)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. Nothing was written.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    """`exit_on_failure`, and a message for a missing package."""
+    with (
+        exit_on_failure("Interrupted. Nothing was written."),
+        needs_package("{} is not installed. Install it: pip install 'stenosis-trt[export]'"),
+    ):
+        yield
