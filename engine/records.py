@@ -245,6 +245,26 @@ class CordMeasurement:
 
 
 @dataclass(frozen=True)
+class HealthyComparison:
+    """The cord of one level compared with that of healthy adults.
+
+    A z-score is (value − mean) / standard deviation, a percentile the share of healthy adults with a lower
+    value in percent. None where the level was not measured, or the norm is not to be trusted there.
+
+    Attributes:
+        compression_ratio_z, ap_z, transverse_z: z-scores.
+        compression_ratio_percentile, ap_percentile, transverse_percentile: percentiles, 0 to 100.
+    """
+
+    compression_ratio_z: float | None = None
+    ap_z: float | None = None
+    transverse_z: float | None = None
+    compression_ratio_percentile: float | None = None
+    ap_percentile: float | None = None
+    transverse_percentile: float | None = None
+
+
+@dataclass(frozen=True)
 class LevelResult:
     """One disc level. A missing grade or measurement is None, and a warning says why.
 
@@ -257,6 +277,8 @@ class LevelResult:
         sagittal_sop_uid, sagittal_frame_number: the slice that was graded; see `FrameHeader`.
         confidence: the lower one of the level's heatmap peak and the probability of its grade, 0 to 1.
         p_ood: probability that the region is out of distribution; None if the grader has no class for it.
+        mscc: maximum spinal cord compression, 0 to 1; None where it was not computed.
+        healthy: comparison with healthy adults; None where it was not made.
     """
 
     level: str
@@ -269,6 +291,8 @@ class LevelResult:
     warnings: tuple[str, ...] = ()
     p_ood: float | None = None
     sagittal_frame_number: int | None = None
+    mscc: float | None = None
+    healthy: HealthyComparison | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ LAYERS = (
     "engine.plans",
     "engine.backends",
     "engine.grading",
+    "engine.reports",
     "engine.runs",
     "engine.api",
     "engine",
