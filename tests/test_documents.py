@@ -29,7 +29,7 @@ from test_architecture import LAYERS
 import stenosis_trt.engine
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.records import CordMeasurement, LevelResult, Stage, StudyResult
-from stenosis_trt.engine.runs.summary import WARNING_MEANINGS
+from stenosis_trt.engine.reports.warning_meanings import WARNING_MEANINGS
 from stenosis_trt.engine.runs.tables import ERROR_COLUMNS, RESULT_COLUMNS, STUDY_COLUMNS
 
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]

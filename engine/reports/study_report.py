@@ -37,7 +37,8 @@ class Provenance:
     Attributes:
         pack_name, pack_version, pack_sha256: the model pack.
         intended_use: intended use as the pack states it.
-        clinical_use: the pack declares that it is for clinical use. Otherwise every report says that it is not.
+        clinical_use: the pack declares that it is for clinical use. Otherwise every report says that it is
+            not.
         software_version: version of stenosis-trt.
         backend: the backend that computed, such as "onnxruntime".
         precision: precision of the models, such as "fp32".
@@ -75,7 +76,9 @@ class ReportImage:
     @property
     def values(self) -> npt.NDArray[np.float32]:
         """Real-world values, float32 (rows, columns)."""
-        return np.float32(self.frame.slope) * self.stored.astype(np.float32) + np.float32(self.frame.intercept)
+        return np.float32(self.frame.slope) * self.stored.astype(np.float32) + np.float32(
+            self.frame.intercept
+        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from stenosis_trt.engine.cli import demo
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.cli.doctor import Finding, report_lines
 from stenosis_trt.engine.cli.inspection import inspection_tables
-from stenosis_trt.engine.runs.summary import WARNING_MEANINGS
+from stenosis_trt.engine.reports.warning_meanings import WARNING_MEANINGS
 from stenosis_trt.engine.selection.select import select_series
 
 COLUMNS = 80
