@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from stenosis_trt.engine.packs.signature import TrustedKeys
     from stenosis_trt.engine.records import CordMeasurement, LevelResult, Problem, StudyResult
+    from stenosis_trt.engine.reports.study_report import ReportOptions
     from stenosis_trt.engine.runs.batch import RunSummary
     from stenosis_trt.engine.runs.table_files import CsvFormat
 
@@ -54,6 +55,7 @@ _MODULES = {
     "PlanError": "errors",
     "Problem": "records",
     "ReadLimits": "dicom.limits",
+    "ReportOptions": "reports.study_report",
     "SignatureError": "errors",
     "StenosisError": "errors",
     "StudyResult": "records",
@@ -79,6 +81,7 @@ __all__ = [
     "PlanError",
     "Problem",
     "ReadLimits",
+    "ReportOptions",
     "RunSummary",
     "SignatureError",
     "StenosisError",

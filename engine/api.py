@@ -24,7 +24,10 @@ from stenosis_trt.engine.grading.study_grader import StudyGrader, pixel_memory
 from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
+from stenosis_trt.engine.reports.formats import DEFAULT_FORMATS
+from stenosis_trt.engine.reports.study_report import ReportOptions
 from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
+from stenosis_trt.engine.runs.reports import parse_formats
 from stenosis_trt.engine.runs.table_files import CsvFormat
 from stenosis_trt.engine.support.closeable import Closeable
 
@@ -216,18 +219,23 @@ def grade(
     trust: TrustedKeys | None = None,
     gpu: GpuOptions | None = None,
     cpu_if_gpu_fails: bool = False,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    reports: ReportOptions | None = None,
 ) -> RunSummary:
     """Grade every study below some paths and write the results, as `stenosis-trt grade` does.
 
     Args:
         paths: folders, files, DICOMDIRs or archives.
-        out: output folder: results.csv, results.jsonl, studies.csv, errors.csv and run.json.
+        out: output folder; docs/results.md says what it then holds.
         pack, device, precision, threads, keep_identifiers, limits, trust, gpu, cpu_if_gpu_fails: as for
             `Grader`.
         resume: continue an earlier run in `out`, which may have been killed.
         workers: processes that read files.
         no_paths: write numbers and hashes instead of paths, which may name patients.
         csv_format: format of the CSV files; None for commas and decimal points.
+        formats: what to write, of "csv", "json", "sr", "sc", "png", "gsps", "text", "html" and "parquet".
+            errors.csv, studies.csv and run.json are always written.
+        reports: options of the reports.
 
     Returns:
         Counts of the run. Studies that could not be graded are rows of errors.csv.
@@ -250,6 +258,8 @@ def grade(
         trust=trust,
         gpu=gpu or GpuOptions(),
         cpu_if_gpu_fails=cpu_if_gpu_fails,
+        formats=parse_formats(",".join(formats)),
+        reports=reports or ReportOptions(),
     )
     return grade_paths(_paths(paths), Path(out), options)
 

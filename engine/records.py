@@ -73,6 +73,7 @@ class Stage(str, Enum):
     GRADE = "grade"
     CORD = "cord"
     WRITE = "write"
+    REPORT = "report"
 
 
 @dataclass(frozen=True)

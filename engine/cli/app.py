@@ -21,6 +21,7 @@ from stenosis_trt.engine.cli.grade import grade
 from stenosis_trt.engine.cli.inspect import inspect
 from stenosis_trt.engine.cli.phantom import phantom
 from stenosis_trt.engine.cli.quantise import quantise
+from stenosis_trt.engine.cli.report import report
 from stenosis_trt.engine.cli.sign import sign
 from stenosis_trt.engine.cli.verify import verify
 from stenosis_trt.engine.support.interrupts import install_signal_handlers
@@ -79,6 +80,7 @@ def _root(
 
 # The list of commands has 80 columns: longer first sentences would be cut.
 app.command(short_help="Grade every study below PATHS.")(grade)
+app.command(short_help="Write reports of graded studies: DICOM, pictures, a page, text.")(report)
 app.command(short_help="Show which series would be graded, and why not the others.")(inspect)
 app.command(short_help="Write synthetic studies with exact truth.")(phantom)
 app.command(short_help="Grade three synthetic studies and compare with the truth.")(demo)

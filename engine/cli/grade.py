@@ -11,11 +11,14 @@ from stenosis_trt.engine.cli.errors import EXIT_INTERRUPTED, exit_on_error, exit
 from stenosis_trt.engine.cli.options import (
     DeviceOption,
     FlavourOption,
+    FormatOption,
     LimitOption,
     NoPathsOption,
     PackOption,
     PathsArgument,
     PrecisionOption,
+    ReportTemplateOption,
+    SrForOption,
     TrustedKeyOption,
     WorkersOption,
 )
@@ -37,6 +40,9 @@ def grade(
         bool, typer.Option("--keep-identifiers", help="Write the PatientID to the results.")
     ] = False,
     no_paths: NoPathsOption = False,
+    formats: FormatOption = "csv,json",
+    sr_for: SrForOption = "ohif",
+    report_template: ReportTemplateOption = None,
     csv_for_excel: Annotated[
         str | None,
         typer.Option(
@@ -64,14 +70,16 @@ def grade(
 ) -> None:
     """Grade every study below PATHS.
 
-    Exit code 0: all graded; 1: something could not be graded (see errors.csv); 2: wrong usage, or no pack, or
-    none that is signed as required, or no GPU where one was asked for, or no room for the results; 130, 143,
-    129: ended by Ctrl-C, SIGTERM, SIGHUP.
+    Exit code 0: all graded; 1: something could not be graded or reported (see errors.csv); 2: wrong usage, or
+    no pack, or none that is signed as required, or no GPU where one was asked for, or no room for the
+    results; 130, 143, 129: ended by Ctrl-C, SIGTERM, SIGHUP.
     """
     from stenosis_trt.engine.api import grade as grade_studies
     from stenosis_trt.engine.backends.gpu.options import GpuOptions
     from stenosis_trt.engine.dicom.find import check_paths
     from stenosis_trt.engine.dicom.limits import limits_from_settings
+    from stenosis_trt.engine.reports.study_report import ReportOptions
+    from stenosis_trt.engine.runs.reports import parse_formats
     from stenosis_trt.engine.runs.summary import summary_lines
     from stenosis_trt.engine.runs.table_files import CsvFormat, parse_decimal_mark
 
@@ -81,6 +89,8 @@ def grade(
     with exit_on_invalid_value():
         limits = limits_from_settings(limit or [])
         form = CsvFormat(None if csv_for_excel is None else parse_decimal_mark(csv_for_excel))
+        names = parse_formats(formats)
+        reports = ReportOptions(sr_for, report_template)
         gpu = GpuOptions(
             flavour=flavour,
             build_missing_plans=build,
@@ -107,6 +117,8 @@ def grade(
                 trust=trust,
                 gpu=gpu,
                 cpu_if_gpu_fails=cpu_if_gpu_fails,
+                formats=names,
+                reports=reports,
             )
     except KeyboardInterrupt as ended:
         how, place = str(ended) or "Interrupted", "the folder of --out" if no_paths else out

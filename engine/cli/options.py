@@ -53,6 +53,20 @@ TrustedKeyOption = Annotated[
     ),
 ]
 
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="LIST", help="What to write: csv, json, sr, sc, png, gsps, text, html, parquet."
+    ),
+]
+SrForOption = Annotated[
+    str, typer.Option("--sr-for", metavar="VIEWER", help="Structure of the SR: for ohif, or for slicer.")
+]
+ReportTemplateOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Jinja2 template of the report text. [default: that of the program]"),
+]
+
 
 def parse_names(text: str) -> tuple[str, ...]:
     """Parse a comma-separated list: unique names in the order of their first occurrence."""

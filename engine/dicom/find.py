@@ -20,6 +20,9 @@ _DICOMDIR_CLASS = b"UI\x14\x00" + MediaStorageDirectoryStorage.encode()
 """MediaStorageSOPClassUID of a DICOMDIR, as encoded in the file meta information."""
 _SEARCHED_BYTES = 1024
 _VERSION = re.compile(r";\d+$", re.ASCII)
+REPORTS_MARKER = "reports-of-stenosis-trt.txt"
+"""Name of a file in the folder of reports of a run. They are DICOM objects of the same studies: reading them
+with the images would change what a study consists of."""
 _MISSING = "There is no such file or folder."
 
 _Identity = tuple[int, int]
@@ -126,6 +129,11 @@ def _walk(folder: Path, walked: set[_Identity]) -> Iterator[Path | Problem]:
             folders.clear()
             continue
         walked.add(_identity(status))
+        if REPORTS_MARKER in files:
+            folders.clear()
+            reason = "The folder holds reports of stenosis-trt, not images of a scanner."
+            yield Problem(parent, Stage.FIND, reason, "None is needed.", harmless=True)
+            continue
         folders.sort()
         for name in sorted(files):
             if _normalised_name(name) not in _DICOMDIR_NAMES:

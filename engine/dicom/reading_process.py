@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-import mmap
 import os
-import resource
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,13 +31,11 @@ from stenosis_trt.engine.dicom.padding import Stored
 from stenosis_trt.engine.dicom.pixel_memory import WrittenFrame, write_frame
 from stenosis_trt.engine.dicom.pixels import OpenPixels, open_pixels
 from stenosis_trt.engine.records import Stage
+from stenosis_trt.engine.support.memory_limit import limit_memory
 
 READY = "ready"
 END = None
 """Sent after the last answer to a request."""
-
-_LARGEST_ADDRESS_SPACE, _PROBE_BYTES = 1 << 47, 1 << 20
-"""Largest address space of a process, and the precision with which its size is determined without /proc."""
 
 
 def describe(error: BaseException, stage: Stage, limits: ReadLimits) -> DicomError:
@@ -135,32 +131,6 @@ def dicomdir(path: Path, limits: ReadLimits) -> Iterator[list[tuple[str, ...]] |
         yield describe(error, Stage.FIND, limits)
 
 
-def _address_space_bytes() -> int:
-    """Return the size of this process's address space, even if /proc is not mounted."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
-    except OSError:
-        return _probed_address_space_bytes()
-
-
-def _probed_address_space_bytes() -> int:
-    """Return the lowest limit of the address space under which a page can be mapped."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    too_low, enough = 0, _LARGEST_ADDRESS_SPACE if hard == resource.RLIM_INFINITY else hard
-    try:
-        while enough - too_low > _PROBE_BYTES:
-            middle = (too_low + enough) // 2
-            resource.setrlimit(resource.RLIMIT_AS, (middle, hard))
-            try:
-                mmap.mmap(-1, mmap.PAGESIZE).close()
-                enough = middle
-            except (OSError, MemoryError):
-                too_low = middle
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    return enough
-
-
 def archive(
     path: Path, kind: str, folder: Path, limits: ReadLimits
 ) -> Iterator[ArchiveMember | RefusedMember | DicomError]:
@@ -178,14 +148,6 @@ def same_pixels(one: Path, other: Path, frames: int, limits: ReadLimits) -> Iter
             yield all(np.array_equal(first.decode(k), second.decode(k)) for k in range(frames))
     except Exception:  # noqa: BLE001 - a broken file may raise anything; then the files are not equal
         yield False
-
-
-def _cap_memory(extra: int) -> None:
-    cap = _address_space_bytes() + extra
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (cap if hard == resource.RLIM_INFINITY else min(cap, hard), hard))
-    # A crash must not leave patient data in a core file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _end_with_lifeline(lifeline: int) -> None:
@@ -211,7 +173,7 @@ def main() -> None:
     requests: dict[str, Any] = {"headers": headers, "dicomdir": dicomdir, "archive": archive}
     requests |= {"pixels": partial(pixels, memory), "images": partial(images, memory)}
     requests["same_pixels"] = same_pixels
-    _cap_memory(limits.decode_memory_bytes)
+    limit_memory(limits.decode_memory_bytes)
     try:
         channel.send(0, READY)
         while True:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterable
 from typing import cast
 
+from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.reports.study_report import ReportOptions, StudyReport
 
 TABLE_FORMATS = ("csv", "json")
@@ -24,6 +26,15 @@ STUDY_FORMATS = {
 RUN_FORMATS = {"html": "html_page", "parquet": "parquet"}
 """Formats of a whole run, with the module that composes them."""
 
+_PACKAGES = {
+    "sr": ("highdicom", "jinja2"),
+    "sc": ("PIL",),
+    "png": ("PIL",),
+    "text": ("jinja2",),
+    "html": ("jinja2", "PIL"),
+    "parquet": ("pyarrow",),
+}
+"""Packages of the extra `report` that a format needs."""
 FORMATS = tuple(dict.fromkeys((*TABLE_FORMATS, *STUDY_FORMATS, *RUN_FORMATS)))
 DEFAULT_FORMATS = TABLE_FORMATS
 
@@ -34,3 +45,23 @@ def study_format(name: str) -> Make:
     """Return the function that makes a format of one study."""
     module = importlib.import_module(f"stenosis_trt.engine.reports.{STUDY_FORMATS[name]}")
     return cast(Make, module.make)
+
+
+def check_packages(formats: Iterable[str]) -> None:
+    """Check that what some formats need is installed.
+
+    Raises:
+        OutputError: a package is missing.
+    """
+    for name in formats:
+        for package in _PACKAGES.get(name, ()):
+            if importlib.util.find_spec(package) is None:
+                raise missing_package(package)
+
+
+def missing_package(name: str) -> OutputError:
+    """Return the error of a package that is not installed."""
+    return OutputError(
+        f"A format of --format needs the package {name}, which is not installed.",
+        "Install it: pip install 'stenosis-trt[report]'.",
+    )

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
+SR_VIEWERS = ("ohif", "slicer")
+
+
 class CannotReport(Exception):
     """A study cannot have a format; it becomes a row of errors.csv.
 
@@ -76,9 +79,10 @@ class ReportImage:
     @property
     def values(self) -> npt.NDArray[np.float32]:
         """Real-world values, float32 (rows, columns)."""
-        return np.float32(self.frame.slope) * self.stored.astype(np.float32) + np.float32(
-            self.frame.intercept
-        )
+        values = self.stored.astype(np.float32)
+        values *= np.float32(self.frame.slope)
+        values += np.float32(self.frame.intercept)
+        return values
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,16 @@ class ReportOptions:
     """Options of reports.
 
     Attributes:
-        sr_for: viewer that the structure of the SR is meant for: "ohif" or "slicer".
+        sr_for: viewer that the structure of the SR is meant for, one of SR_VIEWERS.
         text_template: Jinja2 template of the report text; None for the one of this package.
+
+    Raises:
+        ValueError: there is no such viewer.
     """
 
     sr_for: str = "ohif"
     text_template: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.sr_for not in SR_VIEWERS:
+            raise ValueError(f"--sr-for has no value {self.sr_for!r}. Give one of {', '.join(SR_VIEWERS)}.")

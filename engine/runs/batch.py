@@ -29,6 +29,8 @@ from stenosis_trt.engine.grading.study_grader import GradeFunction, StudyGrader,
 from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.records import Problem, Stage, StudyHeader
+from stenosis_trt.engine.reports.formats import DEFAULT_FORMATS
+from stenosis_trt.engine.reports.study_report import ReportOptions
 from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.runs.provenance import (
@@ -38,6 +40,13 @@ from stenosis_trt.engine.runs.provenance import (
     peak_memory_bytes,
     reading_fingerprint,
     result_fingerprint,
+)
+from stenosis_trt.engine.runs.reports import (
+    RunReports,
+    check_formats,
+    formats_to_write,
+    provenance_of_run,
+    tables_of,
 )
 from stenosis_trt.engine.runs.table_files import CsvFormat
 from stenosis_trt.engine.runs.tables import TableTotals
@@ -68,6 +77,8 @@ class GradeOptions:
         trust: keys of which one must have signed the pack; None to accept unsigned packs.
         gpu: how the GPU is used.
         cpu_if_gpu_fails: grade a study on the CPU where the GPU fails on it, instead of reporting it.
+        formats: what to write, of `reports.formats.FORMATS`; errors.csv, studies.csv and run.json always are.
+        reports: options of the reports.
     """
 
     pack: str | os.PathLike[str] | None = None
@@ -83,6 +94,8 @@ class GradeOptions:
     trust: TrustedKeys | None = None
     gpu: GpuOptions = field(default_factory=GpuOptions)
     cpu_if_gpu_fails: bool = False
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    reports: ReportOptions = field(default_factory=ReportOptions)
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,7 @@ class RunSummary:
         failed: studies that could not be graded.
         lost_files: files that may have held an image and could not be read.
         problems: rows of errors.csv.
+        failed_reports: studies of which a report that was asked for could not be made.
         out: the output folder.
         display_path: the output folder as messages name it.
         worst_grades: number of studies by their worst grade; None where no level has a grade.
@@ -109,14 +123,16 @@ class RunSummary:
     lost_files: int
     problems: int
     out: Path
+    failed_reports: int = 0
     display_path: str = ""
     worst_grades: Mapping[int | None, int] = field(default_factory=dict)
     warnings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
-        """0 if there are studies, and all studies and files could be used; 1 otherwise."""
-        return 0 if self.studies and not self.failed and not self.lost_files else 1
+        """0 if there are studies, all studies and files could be used, and all reports made; 1 otherwise."""
+        lacking = self.failed or self.lost_files or self.failed_reports
+        return 0 if self.studies and not lacking else 1
 
 
 def grade_paths(
@@ -135,6 +151,7 @@ def grade_paths(
     Raises:
         PackError, DeviceError, OutputError, InputError: the run cannot start or continue.
     """
+    check_formats(options.formats, options.reports)
     pack = open_pack(options.pack, options.trust)
     # Opened before the output folder is created: a pack that the backend cannot use leaves none.
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
@@ -156,8 +173,10 @@ def grade_paths(
             with (
                 pixel_memory(backend) as memory,
                 DicomReader(options.limits, options.workers, memory) as reader,
+                run.reports(decision) as reports,
             ):
-                run.grade_all(reader, run.scan(reader, paths), memory.slots if memory else ())
+                waiting = run.scan(reader, paths, reports)
+                run.grade_all(reader, waiting, memory.slots if memory else (), reports)
             # 0 where it is unknown, as without /proc.
             run.reading_peak_bytes = reader.peak_memory_bytes or None
             finished = True
@@ -185,14 +204,28 @@ class _BatchRun:
         self._grader = StudyGrader(pack, backend, options.threads, options.cpu_if_gpu_fails, grade)
         self._started, self._start = datetime.now(timezone.utc), time.monotonic()
         self._times = StageTimes()
+        earlier = store.state
+        self._formats = formats_to_write(options.formats, earlier.formats if earlier else ())
         self._order: list[str] = []
+        self._numbers: dict[str, int] = {}
         self._file_problems: list[Problem] = []
         self._files = self._skipped = 0
         self.reading_peak_bytes: int | None = None
         """Peak memory of the largest reading process; known when the processes have ended."""
 
-    def scan(self, reader: DicomReader, paths: Sequence[Path]) -> deque[StudyHeader]:
-        """Read all headers and return the studies that have to be graded."""
+    def reports(self, decision: BackendChoice) -> RunReports:
+        """Open what makes the reports of studies."""
+        started = self._started.isoformat(timespec="seconds")
+        return RunReports(
+            self._store,
+            self._formats,
+            self._options.reports,
+            self._options.limits,
+            provenance_of_run(self._pack, decision.backend, decision.precision, started),
+        )
+
+    def scan(self, reader: DicomReader, paths: Sequence[Path], reports: RunReports) -> deque[StudyHeader]:
+        """Read all headers and return the studies that have to be graded. The others get their reports."""
         with show_progress("Reading headers", "files") as progress:
             scan = reader.scan(paths, lambda done: progress.advance(done, 0))
         reported = [problem for problem in scan.problems if not self._store.owns(problem.path)]
@@ -208,9 +241,20 @@ class _BatchRun:
             print_message(f"Graded again, since they lost images that may be read now: {lost}.")
         self._skipped = len(found) - len(waiting)
         self._order = [study.key for study in found]
+        self._numbers = {key: number for number, key in enumerate(self._order, start=1)}
+        to_grade = {study.key for study in waiting}
+        for study in found:
+            if study.key not in to_grade:
+                reports.submit(study, study.key, self._numbers[study.key])
         return waiting
 
-    def grade_all(self, reader: DicomReader, waiting: deque[StudyHeader], slots: Sequence[PixelSlot]) -> None:
+    def grade_all(
+        self,
+        reader: DicomReader,
+        waiting: deque[StudyHeader],
+        slots: Sequence[PixelSlot],
+        reports: RunReports,
+    ) -> None:
         """Grade each study and store its result, or why there is none. `slots` is the memory to read into."""
         total = len(waiting)
         tables_at = time.monotonic() + _SECONDS_BETWEEN_TABLES
@@ -224,6 +268,7 @@ class _BatchRun:
             try:
                 for done, read in enumerate(studies, start=1):
                     self._grade_and_store(reader, read)
+                    reports.submit(read.header, read.header.key, self._numbers[read.header.key])
                     self._times.add({"study": time.monotonic() - start})
                     progress.advance(done, total)
                     start = time.monotonic()
@@ -233,6 +278,9 @@ class _BatchRun:
                 # Do not wait for the study that is being read.
                 reader.close()
                 raise
+        if self._formats != tables_of(self._formats):
+            with show_progress("Making reports", "studies"):
+                reports.finish()
 
     def _write_interim_tables(self) -> float:
         """Write the tables of what was graded so far; return the time at which to write them again."""
@@ -261,7 +309,7 @@ class _BatchRun:
 
     def write_tables(self) -> RunSummary:
         """Write the tables of what was graded so far, and return their counts."""
-        return self._summary(self._store.write_tables(self._order, self._file_problems))
+        return self._summary(self._store.write_tables(self._order, self._file_problems, self._formats))
 
     def finish(
         self, decision: BackendChoice, finished: bool, earlier: Sequence[Mapping[str, Any]]
@@ -293,6 +341,7 @@ class _BatchRun:
             failed=tables.failed,
             lost_files=sum(not problem.harmless for problem in self._file_problems) + tables.lost_files,
             problems=tables.problems,
+            failed_reports=tables.failed_reports,
             out=self._store.out,
             display_path=self._store.display_path,
             worst_grades=tables.worst_grades,
@@ -329,6 +378,7 @@ class _BatchRun:
                 "resume": options.resume,
                 "keep_identifiers": options.keep_identifiers,
                 "no_paths": options.no_paths,
+                "formats": list(self._formats),
                 "limits": asdict(options.limits),
             },
             "machine": describe_machine(),
@@ -340,6 +390,7 @@ class _BatchRun:
                 "failed": summary.failed,
                 "lost_files": summary.lost_files,
                 "problems": summary.problems,
+                "failed_reports": summary.failed_reports,
             },
             "seconds": {"total": round(time.monotonic() - self._start, 3), "stages": self._times.summary()},
             "peak_memory_bytes": {"process": peak_memory_bytes(), "reading": self.reading_peak_bytes},

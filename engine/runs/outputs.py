@@ -1,4 +1,4 @@
-"""The output folder of a run: results.csv, results.jsonl, errors.csv, studies.csv, run.json and `studies/`.
+"""The output folder of a run: its tables, run.json, the page, `reports/` and `studies/`.
 
 Each study is first written to a file of its own in `studies/`, atomically; the tables are composed from these
 files. So a run that is killed loses at most the study that it was grading, and a resumed run skips those that
@@ -12,45 +12,76 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from stenosis_trt.engine.dicom.find import REPORTS_MARKER
 from stenosis_trt.engine.dicom.patients import STUDY_UID_SHARED
 from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
-from stenosis_trt.engine.runs.path_names import PathNames
+from stenosis_trt.engine.reports.making import read_made
+from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.runs.stored_results import (
     FORMAT_VERSION,
     DamagedFile,
+    RunState,
     StoredStudy,
     read_fingerprint,
     read_run_records,
+    read_state,
     read_study,
+    state_json,
     study_json,
 )
 from stenosis_trt.engine.runs.table_files import CsvFormat
 from stenosis_trt.engine.runs.tables import TableTotals, TableWriter
 from stenosis_trt.engine.support.atomic_files import PARTIAL_SUFFIX, atomic_write, write_text_atomically
 from stenosis_trt.engine.support.closeable import Closeable
-from stenosis_trt.engine.support.safe_text import escape_controls_in
+from stenosis_trt.engine.support.safe_text import escape_controls, escape_controls_in
 
 RESULTS_CSV, RESULTS_JSONL, ERRORS_CSV, RUN_JSON = "results.csv", "results.jsonl", "errors.csv", "run.json"
-STUDIES_CSV = "studies.csv"
+STUDIES_CSV, REPORT_HTML, RESULTS_PARQUET = "studies.csv", "report.html", "results.parquet"
+_FILE_OF_FORMAT = {"csv": RESULTS_CSV, "json": RESULTS_JSONL}
 _TABLES = (RESULTS_CSV, RESULTS_JSONL, ERRORS_CSV, STUDIES_CSV)
 """In the order of the streams of `TableWriter`."""
-_OUTPUT_FILES = (*_TABLES, RUN_JSON)
-_STUDIES = "studies"
-_FINGERPRINT = "made_with.json"
+_OUTPUT_FILES = (*_TABLES, RUN_JSON, REPORT_HTML, RESULTS_PARQUET)
+_STUDIES, _REPORTS = "studies", "reports"
+_FINGERPRINT, _STATE = "made_with.json", "state.json"
+_FOLDER_DIGITS = 16
+"""Digits of the hash that names the reports of a study."""
+_MOST_PATIENTS = 100
+"""Patients that may share a Study Instance UID for the keys of an earlier run to be told."""
 _GRADED = ".json"
 _FAILED = ".failed.json"
 _SETTINGS = {"identifiers": "setting of --keep-identifiers", "paths": "setting of --no-paths"}
 """Names of keys of the result fingerprint in messages, where they differ from the key."""
 _OTHER_OUT = "Give another --out."
+_MARKER_TEXT = "Reports of stenosis-trt. `stenosis-trt grade` skips a folder that holds this file.\n"
 _DELETE_STUDY = "Delete it and give --resume, and its study is graded again."
 
 _Content = TypeVar("_Content")
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One study of the tables.
+
+    Attributes:
+        number: its number. study_uid: Study Instance UID. study: what is stored; None if no run reached it.
+        requested: it lies below the paths of the present run. reports: folder of its reports, which may not
+        exist. key: see `StudyHeader`; "" for a study of an earlier run whose key cannot be told.
+    """
+
+    key: str
+    number: int
+    study_uid: str
+    study: StoredStudy | None
+    requested: bool
+    reports: Path
 
 
 class ResultStore(Closeable):
@@ -102,6 +133,26 @@ class ResultStore(Closeable):
             self.close()
             raise
 
+    @classmethod
+    def reopen(cls, out: Path) -> ResultStore:
+        """Open the folder of an earlier run, to write its tables and reports again.
+
+        Raises:
+            OutputError: the folder holds no results, or they cannot be used; see the class.
+        """
+        advice = "Give the folder that `stenosis-trt grade` was given as --out."
+        file = out / _STUDIES / _FINGERPRINT
+        if not file.is_file():
+            raise OutputError(f"{escape_controls(str(out))} holds no results of `grade`.", advice)
+        try:
+            fingerprint = read_fingerprint(file)
+            state_file = file.with_name(_STATE)
+            state = read_state(state_file) if state_file.exists() else None
+        except DamagedFile as error:
+            raise OutputError(f"A file of {escape_controls(str(out))} {error}", advice) from error
+        names = PathNames() if fingerprint.get("paths") else HiddenPaths()
+        return cls(out, fingerprint, True, names, CsvFormat(state.decimal_mark if state else None))
+
     def close(self) -> None:
         """Release the lock."""
         if self._lock >= 0:
@@ -134,7 +185,8 @@ class ResultStore(Closeable):
                 )
             return
         if not resume:
-            if present or any(path != self._fingerprint_file for path in self._studies.glob(f"*{_GRADED}")):
+            ours = {self._fingerprint_file, self._studies / _STATE}
+            if present or any(path not in ours for path in self._studies.glob(f"*{_GRADED}")):
                 raise OutputError(
                     f"{self.display_path} already holds results.",
                     "Give --resume to go on with them, or another --out.",
@@ -171,21 +223,47 @@ class ResultStore(Closeable):
     def _path(self, key: str, ending: str) -> Path:
         return self._studies / f"{hashlib.sha256(key.encode()).hexdigest()}{ending}"
 
-    def _stored(self, study: StudyHeader) -> StoredStudy | None:
-        """The result that is stored for a study; None if there is none."""
-        path = self._path(study.key, _GRADED)
+    def stored(self, key: str) -> StoredStudy | None:
+        """Return what is stored of a graded study; None if it was not graded."""
+        path = self._path(key, _GRADED)
         return self._read(read_study, path, _DELETE_STUDY) if path.exists() else None
+
+    def has_images_of(self, study: StudyHeader) -> bool:
+        """Return True if a study was graded from the images that `study` has."""
+        stored = self.stored(study.key)
+        return stored is not None and stored.images == _images_hash(study)
+
+    def reports_place(self, key: str) -> Path:
+        """Return the folder of the reports of a study. It is named by a hash, which identifies nobody."""
+        return self.out / _REPORTS / self._path(key, "").name[:_FOLDER_DIGITS]
+
+    def prepare_reports(self) -> None:
+        """Create the folder of all reports, marked so that grading skips it."""
+        with self._write_errors():
+            folder = self.out / _REPORTS
+            folder.mkdir(exist_ok=True)
+            write_text_atomically(folder / REPORTS_MARKER, _MARKER_TEXT)
+            for part in folder.glob(f".*{PARTIAL_SUFFIX}"):
+                shutil.rmtree(part)
+
+    def _remove_reports(self, key: str) -> None:
+        """Delete the reports of an earlier result of a study."""
+        place = self.reports_place(key)
+        if place.exists():
+            shutil.rmtree(place)
 
     def owns(self, path: str) -> bool:
         """Return True for a file of this folder: a scan finds those where the output lies in the input."""
         file = Path(path)
         if file.parent == Path(os.path.abspath(self.out)):
             return file.name in _OUTPUT_FILES
+        if file == Path(os.path.abspath(self.out / _REPORTS)):
+            return True
         return file.parent == Path(os.path.abspath(self._studies)) and file.name.endswith(_GRADED)
 
     def is_done(self, study: StudyHeader) -> bool:
         """Return True if a study was graded from its present images, and none of them may be gained."""
-        stored = self._stored(study)
+        stored = self.stored(study.key)
         return (
             stored is not None
             and stored.images == _images_hash(study)
@@ -194,7 +272,7 @@ class ResultStore(Closeable):
 
     def may_gain_images(self, study: StudyHeader) -> bool:
         """Return True if a study was graded without images that may be readable now."""
-        stored = self._stored(study)
+        stored = self.stored(study.key)
         return stored is not None and stored.may_gain_images(self._reading_fingerprint)
 
     def discard_outdated(self, study: StudyHeader) -> bool:
@@ -203,10 +281,11 @@ class ResultStore(Closeable):
         Returns:
             True if there was one.
         """
-        stored = self._stored(study)
+        stored = self.stored(study.key)
         if stored is None or stored.images == _images_hash(study):
             return False
         with self._write_errors():
+            self._remove_reports(study.key)
             self._path(study.key, _GRADED).unlink()
         return True
 
@@ -218,6 +297,7 @@ class ResultStore(Closeable):
         """
         text = study_json(self._to_store(study, result, problems))
         with self._write_errors():
+            self._remove_reports(study.key)
             write_text_atomically(self._path(study.key, _GRADED), text + "\n")
             self._path(study.key, _FAILED).unlink(missing_ok=True)
 
@@ -228,13 +308,14 @@ class ResultStore(Closeable):
         """
         text = study_json(self._to_store(study, None, problems))
         with self._write_errors():
+            self._remove_reports(study.key)
             write_text_atomically(self._path(study.key, _FAILED), text + "\n")
             self._path(study.key, _GRADED).unlink(missing_ok=True)
 
     def _to_store(
         self, study: StudyHeader, result: StudyResult | None, problems: Sequence[Problem]
     ) -> StoredStudy:
-        images, before = _images_hash(study), self._stored(study)
+        images, before = _images_hash(study), self.stored(study.key)
         attempts = 0
         if before is not None and before.images == images:
             attempts = before.attempts(self._reading_fingerprint)
@@ -263,13 +344,25 @@ class ResultStore(Closeable):
             text = json.dumps(escape_controls_in(record), indent=2, allow_nan=False)
             write_text_atomically(self.out / RUN_JSON, text + "\n")
 
-    def write_tables(self, order: Sequence[str], problems: Iterable[Problem]) -> TableTotals:
+    @property
+    def state(self) -> RunState | None:
+        """What the tables of the last run were composed from; None if no run has written them."""
+        path = self._studies / _STATE
+        return self._read(read_state, path, "Delete it and give --resume.") if path.exists() else None
+
+    def write_tables(
+        self,
+        order: Sequence[str],
+        problems: Iterable[Problem],
+        formats: Collection[str] = tuple(_FILE_OF_FORMAT),
+    ) -> TableTotals:
         """Compose the tables from the stored studies, reading one study at a time.
 
         Args:
             order: keys of the requested studies, in the order of the rows. Studies that only earlier runs
                 were asked for follow.
             problems: problems of files that are not stored with a study.
+            formats: formats of the run. errors.csv and studies.csv are written with any.
 
         Returns:
             Counts of the rows.
@@ -279,10 +372,15 @@ class ResultStore(Closeable):
                 that are not.
         """
         problems = list(problems)
+        left_out = {file for name, file in _FILE_OF_FORMAT.items() if name not in formats}
+        tables = [name for name in _TABLES if name not in left_out]
+        state = RunState(tuple(order), tuple(problems), tuple(formats), self._csv_format.decimal_mark)
         try:
-            return self._compose(order, problems, _TABLES)
+            with self._write_errors():
+                write_text_atomically(self._studies / _STATE, state_json(state) + "\n")
+            return self._compose(order, problems, tables)
         except NotWritten as error:
-            missing = [name for name in _TABLES if not self._fits(name, order, problems)]
+            missing = [name for name in tables if not self._fits(name, order, problems)]
             if not missing:
                 return self.count(order, problems)
             kept = f"Every study that was graded is kept in {self.display_path}/{_STUDIES}."
@@ -313,13 +411,37 @@ class ResultStore(Closeable):
             writer = TableWriter(*streams, csv_format=self._csv_format, run=self._run)
             for problem in problems:
                 writer.add_problem(problem, numbers.get(problem.study_uid))
-            for number, (path, key) in enumerate(self._stored_files(order), start=1):
-                if path is None:
-                    writer.add_open_study(number, key.partition("#")[0])
+            for row in self.rows(order):
+                if row.study is None:
+                    writer.add_open_study(row.number, row.study_uid)
                 else:
-                    study = self._read(read_study, path, _DELETE_STUDY)
-                    writer.add_study(number, study, requested=bool(key))
+                    folder, made = self._made(row)
+                    writer.add_study(row.number, row.study, row.requested, folder, made)
         return writer.totals
+
+    def _made(self, row: StudyRow) -> tuple[str, list[Problem]]:
+        """Return the folder of the reports of a study, and the reasons of those that could not be made."""
+        made = read_made(row.reports)
+        if made is None or row.study is None:
+            return "", []
+        folder = f"{_REPORTS}/{row.reports.name}" if any(item.files for item in made.formats.values()) else ""
+        return folder, made.problems(row.study.path, row.study.study_uid)
+
+    def rows(self, order: Sequence[str]) -> Iterator[StudyRow]:
+        """Yield each study of the tables in the order of their rows; see `write_tables`."""
+        for number, (path, key) in enumerate(self._stored_files(order), start=1):
+            if path is None:
+                yield StudyRow(key, number, key.partition("#")[0], None, True, self.reports_place(key))
+            else:
+                study = self._read(read_study, path, _DELETE_STUDY)
+                place = self.out / _REPORTS / path.name[:_FOLDER_DIGITS]
+                known = key or self._key_of(path, study.study_uid)
+                yield StudyRow(known, number, study.study_uid, study, bool(key), place)
+
+    def _key_of(self, path: Path, study_uid: str) -> str:
+        """Return the key of a stored study of an earlier run: its file is named by a hash of the key."""
+        keys = (study_uid, *(f"{study_uid}#{number}" for number in range(2, _MOST_PATIENTS)))
+        return next((key for key in keys if path in (self._path(key, _GRADED), self._path(key, _FAILED))), "")
 
     def _open_table(self, name: str, written: bool) -> AbstractContextManager[TextIO]:
         if written:
@@ -331,7 +453,7 @@ class ResultStore(Closeable):
 
         The file is None for a study that no run reached; the key is "" for studies of earlier runs.
         """
-        names = {path.name for path in self._studies.glob(f"*{_GRADED}")} - {_FINGERPRINT}
+        names = {path.name for path in self._studies.glob(f"*{_GRADED}")} - {_FINGERPRINT, _STATE}
         for key in order:
             # After a kill between writing a result and deleting the failure before it, both exist.
             graded, failed = (self._path(key, ending).name for ending in (_GRADED, _FAILED))

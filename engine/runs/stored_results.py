@@ -1,4 +1,4 @@
-"""Reading and writing of the JSON files that a resumed run needs: `studies/*.json` and `run.json`.
+"""Reading and writing of the JSON files that a resumed run needs: those in `studies/`, and `run.json`.
 
 They may have been changed since. So each is validated against a schema, and `DamagedFile` is raised for
 everything that a run would not have written.
@@ -80,6 +80,23 @@ class StoredStudy:
 
 
 @dataclass(frozen=True)
+class RunState:
+    """What the tables were composed from besides the studies, so that `report` composes them again.
+
+    Attributes:
+        order: keys of the studies, in the order of the rows.
+        problems: problems of files that are not stored with a study.
+        formats: formats that were asked for; a resumed run writes them too.
+        decimal_mark: `CsvFormat.decimal_mark`.
+    """
+
+    order: tuple[str, ...]
+    problems: tuple[Problem, ...] = ()
+    formats: tuple[str, ...] = ()
+    decimal_mark: str | None = None
+
+
+@dataclass(frozen=True)
 class _Counts:
     graded: int
 
@@ -132,6 +149,21 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
     """
     content: dict[str, Any] = _validated(_adapter(dict[str, str | bool | int | float | None]), _text(path))
     return content
+
+
+def state_json(state: RunState) -> str:
+    """Return the state as JSON, with control characters escaped."""
+    return json.dumps(escape_controls_in(asdict(state)), allow_nan=False)
+
+
+def read_state(path: Path) -> RunState:
+    """Read the state of a run, `state.json`.
+
+    Raises:
+        DamagedFile: the file does not hold one.
+    """
+    state: RunState = _validated(_adapter(RunState), _text(path))
+    return state
 
 
 def read_run_records(path: Path) -> list[dict[str, Any]]:

@@ -38,6 +38,8 @@ def _totals(run: RunSummary) -> str:
         parts.append(f"{run.skipped} done before")
     if run.failed:
         parts.append(f"{run.failed} could not be graded")
+    if run.failed_reports:
+        parts.append(f"{run.failed_reports} lack a report")
     if run.problems:
         problems = "1 problem" if run.problems == 1 else f"{run.problems} problems"
         parts.append(f"{problems} in errors.csv")

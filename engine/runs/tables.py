@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TextIO
 
@@ -31,6 +31,7 @@ STUDY_COLUMNS = (
     "worst_grade",
     "worst_level",
     "warning_count",
+    "reports",
 )
 
 _GRADES = range(4)
@@ -56,8 +57,11 @@ def error_row(problem: Problem, study_number: int | None = None) -> Row:
     }
 
 
-def study_row(number: int, study: StoredStudy) -> Row:
-    """Return the row of a study with or without a result, with the keys STUDY_COLUMNS."""
+def study_row(number: int, study: StoredStudy, reports: str = "") -> Row:
+    """Return the row of a study with or without a result, with the keys STUDY_COLUMNS.
+
+    `reports` is the folder of its reports in the output folder, "" if there is none.
+    """
     row = unreached_row(number, study.study_uid)
     row["path"] = study.path
     result = study.result
@@ -76,6 +80,7 @@ def study_row(number: int, study: StoredStudy) -> Row:
         "worst_grade": _or_empty(worst.grade if worst else None),
         "worst_level": worst.level if worst else "",
         "warning_count": len(study_warnings(result)),
+        "reports": reports,
     }
 
 
@@ -118,6 +123,7 @@ class TableTotals:
         problems: rows of errors.csv.
         lost_files: images of requested studies whose pixels could not be read.
         graded_now: requested studies that the present run graded.
+        failed_reports: requested studies of which a report that was asked for could not be made.
         worst_grades: number of requested studies by their worst grade; None where no level has a grade.
         warnings: number of requested and graded studies by warning.
     """
@@ -127,6 +133,7 @@ class TableTotals:
     problems: int
     lost_files: int = 0
     graded_now: int = 0
+    failed_reports: int = 0
     worst_grades: Counter[int | None] = field(default_factory=Counter, compare=False)
     warnings: Counter[str] = field(default_factory=Counter, compare=False)
 
@@ -166,11 +173,27 @@ class TableWriter:
         """Write the row of a study that the run did not reach."""
         self._studies.add([unreached_row(number, study_uid)])
 
-    def add_study(self, number: int, study: StoredStudy, requested: bool) -> None:
-        """Write all rows of a study: its result, or why there is none, and its problems."""
-        self._studies.add([study_row(number, study)])
-        for problem in study.problems:
+    def add_study(
+        self,
+        number: int,
+        study: StoredStudy,
+        requested: bool,
+        reports: str = "",
+        report_problems: Sequence[Problem] = (),
+    ) -> None:
+        """Write all rows of a study: its result, or why there is none, and its problems.
+
+        Args:
+            number: number of the study.
+            study: the study.
+            requested: see `TableTotals`.
+            reports: folder of its reports in the output folder; "" if there is none.
+            report_problems: reasons of reports that could not be made.
+        """
+        self._studies.add([study_row(number, study, reports)])
+        for problem in (*study.problems, *report_problems):
             self.add_problem(problem, number)
+        self.totals.failed_reports += requested and bool(report_problems)
         if study.result is not None:
             self._results.add(result_rows(number, study.result))
             line = {"study_number": number, "study_path": study.path, **asdict(study.result)}

@@ -366,8 +366,8 @@ def test_a_file_that_keeps_its_process_computing_is_asked_for_once(
 def test_the_address_space_of_a_process_is_known_without_proc() -> None:
     script = (
         "import mmap\nfrom pathlib import Path\n"
-        "from stenosis_trt.engine.dicom.reading_process import _probed_address_space_bytes\n"
-        "found = _probed_address_space_bytes()\n"
+        "from stenosis_trt.engine.support.memory_limit import probed_address_space_bytes\n"
+        "found = probed_address_space_bytes()\n"
         "print(found - int(Path('/proc/self/statm').read_text().split()[0]) * mmap.PAGESIZE)\n"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -8,9 +8,9 @@ import sys
 _WITHOUT_PROC = """
 import resource
 from pathlib import Path
-from stenosis_trt.engine.dicom import reading_process
+from stenosis_trt.engine.support import memory_limit
 
-known = reading_process._address_space_bytes()
+known = memory_limit.address_space_bytes()
 read_text = Path.read_text
 def refuse(path, *arguments, **options):
     if str(path).startswith("/proc"):
@@ -19,10 +19,10 @@ def refuse(path, *arguments, **options):
 Path.read_text = refuse
 
 before = resource.getrlimit(resource.RLIMIT_AS)
-probed = reading_process._address_space_bytes()
+probed = memory_limit.address_space_bytes()
 assert resource.getrlimit(resource.RLIMIT_AS) == before
 assert abs(probed - known) < 8 << 20, (probed, known)
-reading_process._cap_memory(64 << 20)
+memory_limit.limit_memory(64 << 20)
 bytearray(16 << 20)
 try:
     bytearray(256 << 20)
