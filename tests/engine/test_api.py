@@ -44,7 +44,7 @@ def grader() -> Iterator[stenosis.Grader]:
 def test_the_exported_names_are_the_documented_ones() -> None:
     documented = (
         "CannotGrade CordMeasurement DeviceError GpuOptions Grader InputError LevelResult "
-        "ModelOutputError RunSummary OutputError PackError PlanError Problem ReadLimits "
+        "ModelOutputError RunSummary OutputError PackError PlanError Problem ReadLimits ReportOptions "
         "SignatureError StenosisError StudyResult CsvFormat TrustedKeys UngradedStudy grade "
     )
     assert stenosis.__all__ == sorted(documented.split())

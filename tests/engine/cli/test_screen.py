@@ -25,7 +25,7 @@ COLUMNS = 80
 COMMANDS = [
     [],
     *([name] for name in ("grade", "inspect", "phantom", "demo", "export", "quantise", "build", "sign")),
-    *([name] for name in ("verify", "doctor", "bench")),
+    *([name] for name in ("verify", "doctor", "bench", "report", "evaluate", "schema")),
     *(["bench", name] for name in ("roofline", "gpu-suite", "kernels")),
 ]
 

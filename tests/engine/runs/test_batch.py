@@ -691,7 +691,9 @@ def _start(folder: Path, out: Path, pack: Path, cord_slices: int = 1) -> subproc
 
 
 def _kept(out: Path) -> list[Path]:
-    return [path for path in (out / "studies").glob("*.json") if path.name != "made_with.json"]
+    return [
+        path for path in (out / "studies").glob("*.json") if path.name not in ("made_with.json", "state.json")
+    ]
 
 
 def _wait_for(out: Path, studies: int, process: subprocess.Popen[bytes]) -> None:

@@ -202,8 +202,9 @@ def _mutated(text: str, random_: random.Random) -> str:
 def test_whatever_one_value_is_changed_to_a_resume_goes_on_or_names_the_file(out: Path) -> None:
     """Results that a change leaves valid are used; nothing else than OutputError ends the run."""
     random_ = random.Random(7)
-    (study,) = set((out / "studies").glob("*.json")) - {out / "studies" / "made_with.json"}
-    files = [study, out / "studies" / "made_with.json", out / "run.json"]
+    others = [out / "studies" / "made_with.json", out / "studies" / "state.json"]
+    (study,) = set((out / "studies").glob("*.json")) - {*others}
+    files = [study, *others, out / "run.json"]
     whole = {path: path.read_text() for path in files}
     refused = 0
     for _ in range(400):

@@ -68,6 +68,7 @@ def test_every_study_that_goes_in_has_a_row(tmp_path: Path) -> None:
         "worst_grade": "3",
         "worst_level": "C4/5",
         "warning_count": "2",
+        "reports": "",
     }
     assert (second["status"], second["reason"]) == ("failed", "cannot grade: nothing.")
     assert (third["status"], third["study_uid"], third["study_number"]) == ("open", "1.3", "3")

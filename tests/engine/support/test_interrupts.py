@@ -37,7 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _kept(out: Path) -> list[Path]:
-    return [path for path in (out / "studies").glob("*.json") if path.name != "made_with.json"]
+    return [
+        path for path in (out / "studies").glob("*.json") if path.name not in ("made_with.json", "state.json")
+    ]
 
 
 def _wait_for(out: Path, studies: int, process: subprocess.Popen[str]) -> None:
