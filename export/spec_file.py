@@ -90,7 +90,12 @@ class ModelDeclaration:
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """Everything a pack contains besides the models. `half_weights` stores weights as FP16."""
+    """Everything a pack contains besides the models.
+
+    Attributes:
+        half_weights: store weights as FP16.
+        clinical_use: the pack is for clinical use; reports then do not say that it is not.
+    """
 
     name: str
     version: str
@@ -99,6 +104,7 @@ class ExportSpec:
     half_weights: bool
     card: Mapping[str, Any]
     models: Mapping[str, ModelDeclaration]
+    clinical_use: bool = False
 
 
 def reference_spec() -> Path:
@@ -129,7 +135,7 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
         )
     _known("the spec", content, ("pack", "card", *MODEL_ROLES))
     pack = _table(content, "pack", "the spec") if "pack" in content else {}
-    _known("[pack]", pack, (*_PACK, "weights"))
+    _known("[pack]", pack, (*_PACK, "clinical_use", "weights"))
     texts = {key: _text(pack, key, "[pack]") if key in pack else UNKNOWN for key in _PACK}
     for key, text in texts.items():
         if key in ("name", "version") and not (text.isprintable() and len(text) <= _MAX_LINE):
@@ -147,10 +153,15 @@ def read_spec(path: Path | None, settings: Sequence[str] = ()) -> ExportSpec:
     storage = pack.get("weights", STORAGES[0])
     if storage not in STORAGES:
         raise SpecError(f"[pack] weights is {storage!r}.", f"Write one of {', '.join(STORAGES)}.")
+    clinical_use = pack.get("clinical_use", False)
+    if not isinstance(clinical_use, bool):
+        raise SpecError(f"[pack] clinical_use is {clinical_use!r}.", "Write true or false.")
     card = _jsonable(_table(content, "card", "the spec"), "[card]") if "card" in content else {}
     card = {**dict.fromkeys(_CARD, UNKNOWN), **card}
     models = {role: _model(role, _table(content, role, "the spec")) for role in MODEL_ROLES}
-    return ExportSpec(**texts, half_weights=storage == STORAGES[0], card=card, models=models)
+    return ExportSpec(
+        **texts, half_weights=storage == STORAGES[0], card=card, models=models, clinical_use=clinical_use
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def test_the_entries_of_the_spec_are_those_of_the_example() -> None:
     for entry in entries:
         assert re.search(rf"\b{entry} = ", example), entry
     written = set(re.findall(r"^(?:# )?(\w+) = ", example, re.MULTILINE))
-    pack = {"name", "version", "licence", "intended_use", "weights", "training_data", "limits", "not_for"}
+    pack = {"name", "version", "licence", "intended_use", "clinical_use", "weights"}
+    pack |= {"training_data", "limits", "not_for"}
     assert written - pack - {"network", "image_size"} <= set(entries)
 
 

@@ -55,6 +55,7 @@ def verify(
     typer.echo(f"SHA-256 {found.sha256}")
     typer.echo(signature_line(found))
     typer.echo(f"Intended use: {found.intended_use}")
+    typer.echo(f"Clinical use: {'declared' if found.clinical_use else 'not declared'}")
     for name, model in found.models.items():
         size = f"{model.input.channels} × {model.input.height} × {model.input.width}"
         typer.echo(f"  {name}: {model.file}, input {size} at {model.input.spacing_mm} mm, {model.precision}")

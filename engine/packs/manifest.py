@@ -112,6 +112,7 @@ class Manifest(StrictModel):
     intended_use: LongText
     card: JsonObject
     models: ModelEntries
+    clinical_use: bool = False
     refused: JsonObject = Field(default_factory=dict)
     quantised: JsonObject | None = None
 

@@ -47,6 +47,8 @@ class Pack:
     Attributes:
         path: the pack's folder or zip.
         sha256: hash of pack.json, which contains the hashes of all models: it identifies the pack.
+        clinical_use: the pack declares that it is for clinical use. Otherwise every report says that it is
+            not.
         card: model card facts, not interpreted.
         models: specifications by name; see `MODEL_NAMES`.
         trust: keys of which one must have signed the pack and each plan; None if no signature is required.
@@ -61,6 +63,7 @@ class Pack:
     intended_use: str
     card: Mapping[str, Any]
     models: Mapping[str, ModelSpec]
+    clinical_use: bool = False
     trust: TrustedKeys | None = None
     signed_by: str = ""
 
@@ -224,6 +227,7 @@ def _parse(path: Path, manifest: bytes) -> Pack:
         licence=content.licence,
         intended_use=content.intended_use,
         card=content.card,
+        clinical_use=content.clinical_use,
         models={name: getattr(content.models, name).to_spec(name) for name in MODEL_NAMES},
     )
 

@@ -361,6 +361,8 @@ class _BatchRun:
                 "sha256": pack.sha256,
                 # The key whose signature was required and verified; null if none was required.
                 "signed_by": pack.signed_by or None,
+                "intended_use": pack.intended_use,
+                "clinical_use": pack.clinical_use,
             },
             "models": {name: model.sha256 for name, model in pack.models.items()},
             "backend": {

@@ -187,6 +187,7 @@ def _content(
         version=spec.version,
         licence=spec.licence,
         intended_use=spec.intended_use,
+        clinical_use=spec.clinical_use,
         card={**spec.card, **card},
         models={
             name: ModelContent(

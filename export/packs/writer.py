@@ -37,7 +37,12 @@ class ModelContent:
 
 @dataclass(frozen=True)
 class PackContent:
-    """Contents of a pack. `card` is the model card: training data, figures, limits."""
+    """Contents of a pack.
+
+    Attributes:
+        card: model card: training data, figures, limits.
+        clinical_use: the pack is for clinical use; reports then do not say that it is not.
+    """
 
     name: str
     version: str
@@ -45,6 +50,7 @@ class PackContent:
     intended_use: str
     card: Mapping[str, Any]
     models: Mapping[str, ModelContent]
+    clinical_use: bool = False
 
 
 def write_pack(
@@ -91,6 +97,8 @@ def _write_files(folder: Path, content: PackContent) -> None:
         "version": content.version,
         "licence": content.licence,
         "intended_use": content.intended_use,
+        # Absent means False.
+        **({"clinical_use": True} if content.clinical_use else {}),
         "card": dict(content.card),
         "models": {},
     }

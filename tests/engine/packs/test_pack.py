@@ -131,6 +131,15 @@ def test_a_manifest_that_is_not_right_says_what_is_wrong(
         Pack.load(folder)
 
 
+def test_a_pack_is_for_clinical_use_only_if_it_declares_so(folder: Path) -> None:
+    assert Pack.load(folder).clinical_use is False
+    assert Pack.load(_change(folder, lambda content: content.update(clinical_use=True))).clinical_use is True
+    for value in ("true", 1, None):
+        _change(folder, lambda content, value=value: content.update(clinical_use=value))
+        with pytest.raises(PackError, match="clinical_use"):
+            Pack.load(folder)
+
+
 def _manifest_output(pack: Pack, model: str) -> dict[str, Any]:
     content = json.loads((pack.path / "pack.json").read_text(encoding="utf-8"))
     return dict(content["models"][model]["output"])

@@ -66,6 +66,16 @@ def test_whoever_says_nothing_of_a_pack_gets_nothing_of_the_reference_packs_said
     assert (told.card["limits"], told.card["site"], told.card["not_for"]) == ("adults", "B", "unknown")
 
 
+def test_a_spec_declares_clinical_use_or_the_pack_says_nothing_of_it(
+    onnx_files: dict[str, Path], phantoms: StudyCollection, tmp_path: Path
+) -> None:
+    for settings, entry in (([], None), (["pack.clinical_use=true"], True)):
+        spec, out = read_spec(reference_spec(), [*_ECHOES, *settings]), tmp_path / str(entry)
+        pack = export_pack(onnx_files, spec, out, phantoms.folder, lambda _: None)
+        assert pack.clinical_use is bool(entry)
+        assert json.loads(pack.read_manifest()).get("clinical_use") is entry
+
+
 @pytest.mark.parametrize("name", ["reference", " Reference "])
 def test_the_name_of_the_pack_that_comes_with_the_package_is_refused(name: str) -> None:
     with pytest.raises(SpecError, match=r"name of the pack that comes with this package.*--name site-1"):
@@ -111,6 +121,7 @@ def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
     [
         ("grader.input.sise=[1,1]", r"\[grader.input\] has unknown entries: sise"),
         ("speed=3", "the spec has unknown entries: speed"),
+        ("pack.clinical_use=yes", "clinical_use is 'yes'. Write true or false"),
         ("grader.input.size=456", r"size is 456, and has to be \[height, width\]"),
         ("grader.input.mean=[0.5]", "mean is .* has to be 3 numbers"),
         ("grader.input.std=[0.0, 1.0, 1.0]", "std must be positive"),
