@@ -123,9 +123,7 @@ def direction_letters(direction: npt.ArrayLike) -> str:
     return "".join(_LETTERS[axis][int(vector[axis] > 0)] for axis in shown)
 
 
-def hang(
-    stored: Stored, pose: SlicePose
-) -> tuple[Stored, SlicePose]:
+def hang(stored: Stored, pose: SlicePose) -> tuple[Stored, SlicePose]:
     """Swap and reverse rows and columns so that the image hangs in the usual way.
 
     Args:
@@ -243,9 +241,7 @@ def _window(stored: Stored, slope: float) -> tuple[float, float]:
     return black, white if white != black else black + (1.0 if slope >= 0 else -1.0)
 
 
-def _to_grey(
-    stored: Stored, window: tuple[float, float]
-) -> npt.NDArray[np.uint8]:
+def _to_grey(stored: Stored, window: tuple[float, float]) -> npt.NDArray[np.uint8]:
     low, high = window
     scale = np.float32(255.0 / (high - low))
     grey = stored.astype(np.float32)

@@ -1,0 +1,65 @@
+"""Colour, shape and name of each Kang grade, and the palette that pictures are drawn with.
+
+The colours get darker from grade 0 to grade 3, so that their order shows in grey print. They were chosen so
+that deuteranopes and protanopes tell them apart as well; tests hold the distances. No picture relies on them:
+every grade has a shape and its number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Colour = tuple[int, int, int]
+Shape = Literal["circle", "square", "diamond", "octagon"]
+
+
+@dataclass(frozen=True)
+class GradeStyle:
+    """How a Kang grade is shown. `name` is the severity, `colour` sRGB 0 to 255."""
+
+    grade: int
+    name: str
+    colour: Colour
+    shape: Shape
+
+    @property
+    def css(self) -> str:
+        """The colour as `#rrggbb`."""
+        return "#{:02x}{:02x}{:02x}".format(*self.colour)
+
+
+GRADE_STYLES: tuple[GradeStyle, ...] = (
+    GradeStyle(0, "none", (205, 235, 255), "circle"),
+    GradeStyle(1, "mild", (240, 200, 20), "square"),
+    GradeStyle(2, "moderate", (244, 134, 40), "diamond"),
+    GradeStyle(3, "severe", (226, 62, 87), "octagon"),
+)
+"""By grade."""
+
+MEASUREMENT_COLOUR: Colour = (125, 240, 140)
+"""Of diameters and points of the cord: none of the grades'."""
+
+GREYS = 176
+"""Palette entries 0 to 175 are grey, from black to white."""
+INK_LEVELS = 16
+"""Entries of each colour, from black to the colour: the levels of its smoothed edge on black."""
+
+MEASUREMENT_INK = len(GRADE_STYLES)
+"""Number of the measurements' colour; a grade's ink is its number."""
+
+
+def _palette() -> npt.NDArray[np.uint8]:
+    greys = np.repeat(np.linspace(0.0, 255.0, GREYS)[:, None], 3, axis=1)
+    colours = [style.colour for style in GRADE_STYLES] + [MEASUREMENT_COLOUR]
+    levels = np.linspace(0.0, 1.0, INK_LEVELS)[:, None]
+    return np.rint(np.concatenate([greys, *(levels * np.array(colour) for colour in colours)])).astype(
+        np.uint8
+    )
+
+
+PALETTE = _palette()
+"""sRGB colours of the 256 values of a picture's pixels, uint8 (256, 3)."""
