@@ -90,7 +90,7 @@ def _embedded(value: Any) -> Markup:
 
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     # Outside of its strings, JSON has none of these characters.
-    return Markup(text.translate(_IN_SCRIPT))  # noqa: S704
+    return Markup(text.translate(_IN_SCRIPT))
 
 
 def _escaped(run: RunReport) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.records import LevelResult
-from stenosis_trt.engine.reports.study_report import ReportImage, StudyImages
+from stenosis_trt.engine.reports.study_report import StudyImages
 from stenosis_trt.engine.reports.windowing import Crop, DisplayImage, display_image
 
 _SAGITTAL_MARGIN_MM = (48.0, 34.0)

@@ -44,7 +44,9 @@ from stenosis_trt.engine.runs.provenance import (
 from stenosis_trt.engine.runs.reports import (
     RunReports,
     check_formats,
+    compose_run_formats,
     formats_to_write,
+    provenance_of_record,
     provenance_of_run,
     tables_of,
 )
@@ -326,11 +328,15 @@ class _BatchRun:
             failed = error
             summary = self._summary(self._store.count(self._order, self._file_problems))
         try:
-            self._store.write_run({**self.record(decision, summary, finished), "earlier": earlier})
+            record = self.record(decision, summary, finished)
+            self._store.write_run({**record, "earlier": earlier})
         except NotWritten as error:
             failed = failed or error
         if failed is not None:
             raise failed
+        compose_run_formats(
+            self._store, self._order, self._formats, self._options.reports, provenance_of_record(record)
+        )
         return summary
 
     def _summary(self, tables: TableTotals) -> RunSummary:

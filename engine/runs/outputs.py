@@ -39,7 +39,12 @@ from stenosis_trt.engine.runs.stored_results import (
 )
 from stenosis_trt.engine.runs.table_files import CsvFormat
 from stenosis_trt.engine.runs.tables import TableTotals, TableWriter
-from stenosis_trt.engine.support.atomic_files import PARTIAL_SUFFIX, atomic_write, write_text_atomically
+from stenosis_trt.engine.support.atomic_files import (
+    PARTIAL_SUFFIX,
+    atomic_write,
+    staged_directory,
+    write_text_atomically,
+)
 from stenosis_trt.engine.support.closeable import Closeable
 from stenosis_trt.engine.support.safe_text import escape_controls, escape_controls_in
 
@@ -374,7 +379,8 @@ class ResultStore(Closeable):
         problems = list(problems)
         left_out = {file for name, file in _FILE_OF_FORMAT.items() if name not in formats}
         tables = [name for name in _TABLES if name not in left_out]
-        state = RunState(tuple(order), tuple(problems), tuple(formats), self._csv_format.decimal_mark)
+        mark = self._csv_format.decimal_mark
+        state = RunState(self.run_key, tuple(order), tuple(problems), tuple(formats), mark)
         try:
             with self._write_errors():
                 write_text_atomically(self._studies / _STATE, state_json(state) + "\n")
@@ -442,6 +448,35 @@ class ResultStore(Closeable):
         """Return the key of a stored study of an earlier run: its file is named by a hash of the key."""
         keys = (study_uid, *(f"{study_uid}#{number}" for number in range(2, _MOST_PATIENTS)))
         return next((key for key in keys if path in (self._path(key, _GRADED), self._path(key, _FAILED))), "")
+
+    @contextmanager
+    def write_file(self, name: str) -> Iterator[TextIO]:
+        """Open a text file of the folder; see `atomic_write`.
+
+        Raises:
+            NotWritten: it cannot be written.
+        """
+        with self._write_errors(), atomic_write(self.out / name) as stream:
+            yield stream
+
+    @contextmanager
+    def replace_file(self, name: str) -> Iterator[Path]:
+        """Give a path to write, whose file then replaces `name` in the folder.
+
+        Raises:
+            NotWritten: it cannot be written.
+        """
+        with self._write_errors(), staged_directory(self.out / name) as part:
+            yield part
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(part, self.out / name)
+
+    @property
+    def run_key(self) -> str:
+        """Name of the results in this folder, the same in each run that resumes them: random digits."""
+        state = self.state
+        return self._run if state is None else state.key
 
     def _open_table(self, name: str, written: bool) -> AbstractContextManager[TextIO]:
         if written:

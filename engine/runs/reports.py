@@ -6,19 +6,25 @@ result from `studies/`, so that both write the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import StudyHeader
+from stenosis_trt.engine.records import Cell, StudyHeader
 from stenosis_trt.engine.reports.formats import FORMATS, STUDY_FORMATS, TABLE_FORMATS, check_packages
+from stenosis_trt.engine.reports.html_study import PIECE, PIECE_FORMAT
+from stenosis_trt.engine.reports.html_study import make as make_piece
 from stenosis_trt.engine.reports.images import referenced_frames
 from stenosis_trt.engine.reports.maker import ReportMaker
 from stenosis_trt.engine.reports.making import MadeFormat, MadeReports, ReportTask, is_made
+from stenosis_trt.engine.reports.run_report import FailedStudy, RunCounts, RunReport
 from stenosis_trt.engine.reports.study_report import Provenance, ReportOptions, StudyReport
-from stenosis_trt.engine.runs.outputs import ResultStore
+from stenosis_trt.engine.reports.text_template import check_template
+from stenosis_trt.engine.runs.outputs import REPORT_HTML, RESULTS_PARQUET, ResultStore, StudyRow
 from stenosis_trt.engine.runs.stored_results import StoredStudy
 from stenosis_trt.engine.support.closeable import Closeable
 from stenosis_trt.engine.support.hardware import usable_cores
@@ -49,8 +55,6 @@ def check_formats(formats: Collection[str], options: ReportOptions) -> None:
     """
     check_packages(formats)
     if options.text_template is not None:
-        from stenosis_trt.engine.reports.wording import check_template
-
         check_template(options.text_template)
 
 
@@ -61,7 +65,7 @@ def provenance_of_run(pack: Pack, backend: str, precision: str, started: str) ->
         pack_version=pack.version,
         pack_sha256=pack.sha256,
         intended_use=pack.intended_use,
-        clinical_use=getattr(pack, "clinical_use", False),
+        clinical_use=pack.clinical_use,
         software_version=package_version("stenosis-trt"),
         backend=backend,
         precision=precision,
@@ -189,7 +193,7 @@ def compose_run_formats(
     """Write the formats of a whole run: the page, and the results as Parquet.
 
     Args:
-        store: the output folder, with the reports of its studies.
+        store: the output folder, with its tables and the reports of its studies.
         order: see `ResultStore.write_tables`.
         formats: names of FORMATS.
         options: options of the reports.
@@ -198,3 +202,64 @@ def compose_run_formats(
     Raises:
         OutputError: a file cannot be written.
     """
+    if "html" in formats:
+        from stenosis_trt.engine.reports.html_page import compose
+
+        run = _run_report(store, order, provenance)
+        with store.write_file(REPORT_HTML) as stream:
+            pieces = (_html_piece(row, options, provenance) for row in store.rows(order) if _is_graded(row))
+            compose(stream, run, pieces)
+    if "parquet" in formats:
+        from stenosis_trt.engine.reports.parquet import compose as compose_parquet
+
+        with store.replace_file(RESULTS_PARQUET) as part:
+            compose_parquet(part, _result_rows(store.rows(order)))
+
+
+def _is_graded(row: StudyRow) -> bool:
+    return row.study is not None and row.study.result is not None
+
+
+def _result_rows(rows: Iterable[StudyRow]) -> Iterator[dict[str, Cell]]:
+    for row in rows:
+        if row.study is not None and row.study.result is not None:
+            for values in row.study.result.rows():
+                yield {"study_number": row.number, **values}
+
+
+def _run_report(store: ResultStore, order: Sequence[str], provenance: Provenance) -> RunReport:
+    studies = graded = lost = 0
+    failed = []
+    for row in store.rows(order):
+        studies += 1
+        if row.study is None:
+            continue
+        lost += len(row.study.lost_images)
+        if row.study.result is not None:
+            graded += 1
+            continue
+        # The last problem is that of the study; those of its files come before it.
+        problem = row.study.problems[-1]
+        failed.append(FailedStudy(row.number, row.study.path, problem.reason, problem.advice))
+    counts = RunCounts(studies, graded, len(failed), lost)
+    return RunReport(store.run_key, provenance, counts, tuple(failed))
+
+
+def _html_piece(row: StudyRow, options: ReportOptions, provenance: Provenance) -> bytes:
+    """Return the piece of a study: the one that was made with pictures, or else one of the result alone."""
+    assert row.study is not None
+    assert row.study.result is not None
+    piece = _made_piece(row.reports / PIECE)
+    if piece is not None:
+        return json.dumps({**piece, "number": row.number}).encode()
+    report = StudyReport(row.number, row.reports.name, row.study.path, row.study.result, provenance)
+    return make_piece(report, options)[PIECE]
+
+
+def _made_piece(path: Path) -> dict[str, Any] | None:
+    """Return the piece in a file; None if none was made, as errors.csv says, or the file was changed."""
+    try:
+        piece = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return piece if isinstance(piece, dict) and piece.get("format") == PIECE_FORMAT else None

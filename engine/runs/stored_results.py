@@ -84,12 +84,14 @@ class RunState:
     """What the tables were composed from besides the studies, so that `report` composes them again.
 
     Attributes:
+        key: name of the results, which the page keeps the progress of a review under.
         order: keys of the studies, in the order of the rows.
         problems: problems of files that are not stored with a study.
         formats: formats that were asked for; a resumed run writes them too.
         decimal_mark: `CsvFormat.decimal_mark`.
     """
 
+    key: str
     order: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
     formats: tuple[str, ...] = ()
