@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +44,19 @@ LEVEL_COLUMNS = (
     "z_mm",
     "confidence",
     "warnings",
+    "mscc",
+    "mscc_reference",
+    "compression_ratio_z",
+    "ap_z",
+    "transverse_z",
+    "compression_ratio_percentile",
+    "ap_percentile",
+    "transverse_percentile",
 )
-"""Columns of results.csv that describe one level, in their order."""
+"""Columns of results.csv that describe one level, in their order. New ones are added at the end."""
+
+MsccReference = Literal["above and below", "above", "below", "none"]
+"""Where the normal cord that an MSCC refers to was measured; "none" if neither above nor below the level."""
 
 Cell = str | int | float | None
 """A value in a row; None where there is none."""
@@ -53,6 +64,9 @@ Cell = str | int | float | None
 _DIGITS = 4
 _DIGITS_MM = 2
 """Hundredths of a millimetre: well below a pixel."""
+_DIGITS_Z = 2
+_DIGITS_PERCENTILE = 1
+"""The norms come from 203 persons: one of them is half a percent."""
 
 MR_IMAGE_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
@@ -250,7 +264,7 @@ class HealthyComparison:
     """The cord of one level compared with that of healthy adults.
 
     A z-score is (value − mean) / standard deviation, a percentile the share of healthy adults with a lower
-    value in percent. None where the level was not measured, or the norm is not to be trusted there.
+    value in percent. None where the norm is not to be trusted; see `engine.grading.healthy`.
 
     Attributes:
         compression_ratio_z, ap_z, transverse_z: z-scores.
@@ -278,7 +292,10 @@ class LevelResult:
         sagittal_sop_uid, sagittal_frame_number: the slice that was graded; see `FrameHeader`.
         confidence: the lower one of the level's heatmap peak and the probability of its grade, 0 to 1.
         p_ood: probability that the region is out of distribution; None if the grader has no class for it.
-        mscc: maximum spinal cord compression, 0 to 1; None where it was not computed.
+        mscc: maximum spinal cord compression, 1 − AP diameter / that of the normal cord above and below; see
+            `engine.grading.compression`. Negative where the cord is deeper at the level. None where it was
+            not computed.
+        mscc_reference: where the normal cord was measured; None if the cord was not measured at the level.
         healthy: comparison with healthy adults; None where it was not made.
     """
 
@@ -293,6 +310,7 @@ class LevelResult:
     p_ood: float | None = None
     sagittal_frame_number: int | None = None
     mscc: float | None = None
+    mscc_reference: MsccReference | None = None
     healthy: HealthyComparison | None = None
 
 
@@ -321,12 +339,14 @@ class StudyResult:
         """Return one row per level, with the keys LEVEL_COLUMNS, rounded as in results.csv.
 
         Lengths are in millimetres, with two decimals; positions in DICOM patient coordinates (LPS).
-        Probabilities, the ratio and the confidence have four decimals. A missing value is None.
+        Probabilities, the ratio, MSCC and the confidence have four decimals, z-scores two, percentiles one.
+        A missing value is None.
         """
         return [self._row(level) for level in self.levels]
 
     def _row(self, level: LevelResult) -> dict[str, Cell]:
         cord, point = level.cord, level.point or (None, None, None)
+        healthy = level.healthy or HealthyComparison()
         probabilities = level.probabilities or (None,) * 4
         return {
             "study_uid": self.study_uid,
@@ -345,6 +365,16 @@ class StudyResult:
             "confidence": _rounded(level.confidence, _DIGITS),
             # The level's warnings, then the study's, each once.
             "warnings": ";".join(dict.fromkeys([*level.warnings, *self.warnings])),
+            "mscc": _rounded(level.mscc, _DIGITS),
+            "mscc_reference": level.mscc_reference,
+            "compression_ratio_z": _rounded(healthy.compression_ratio_z, _DIGITS_Z),
+            "ap_z": _rounded(healthy.ap_z, _DIGITS_Z),
+            "transverse_z": _rounded(healthy.transverse_z, _DIGITS_Z),
+            "compression_ratio_percentile": _rounded(
+                healthy.compression_ratio_percentile, _DIGITS_PERCENTILE
+            ),
+            "ap_percentile": _rounded(healthy.ap_percentile, _DIGITS_PERCENTILE),
+            "transverse_percentile": _rounded(healthy.transverse_percentile, _DIGITS_PERCENTILE),
         }
 
     def to_frame(self) -> pandas.DataFrame:

@@ -23,10 +23,14 @@ _TILT_STEP_DEGREES = 5.0
 
 @dataclass(frozen=True)
 class LevelMatch:
-    """The cord measurement of a level, or None; `warnings` say why it is missing or doubtful."""
+    """The cord measurement of a level, or None; `warnings` say why it is missing or doubtful.
+
+    `arc_length_mm` is where its slice crosses the line of the canal; None without a measurement.
+    """
 
     cord: CordMeasurement | None
     warnings: tuple[str, ...]
+    arc_length_mm: float | None = None
 
 
 def match_levels(
@@ -56,13 +60,14 @@ def match_levels(
             matches[level] = LevelMatch(None, ("no_axial_slice",))
             continue
         warnings = () if float(np.abs(arcs[near] - arc).min()) <= _MAX_DISTANCE_MM else ("axial_slice_gap",)
-        candidates = [measured[int(k)] for k in near]
-        valid = [item for item in candidates if not item.warnings]
+        candidates = [(measured[int(k)], float(arcs[k])) for k in near]
+        valid = [(item, at) for item, at in candidates if not item.warnings]
         if not valid:
-            reasons = dict.fromkeys(warning for item in candidates for warning in item.warnings)
+            reasons = dict.fromkeys(warning for item, _ in candidates for warning in item.warnings)
             matches[level] = LevelMatch(None, ("cord_not_measured", *reasons, *warnings))
             continue
-        matches[level] = LevelMatch(min(valid, key=lambda item: item.compression_ratio), warnings)
+        cord, at = min(valid, key=lambda pair: pair[0].compression_ratio)
+        matches[level] = LevelMatch(cord, warnings, at)
     return matches
 
 

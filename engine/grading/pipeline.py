@@ -1,13 +1,13 @@
 """The pipeline: grades one loaded study.
 
 sagittal slices ─▶ levels ─▶ regions ─▶ grades
-                      └────▶ canal line ─▶ axial slices ─▶ cords ─▶ matched to levels
+                      └────▶ canal line ─▶ axial slices ─▶ cords ─▶ matched to levels ─▶ compared
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,9 @@ import numpy as np
 
 from stenosis_trt.engine.backends.base import Backend, BackendStudy, Float32Array, Grades, Roi
 from stenosis_trt.engine.errors import CannotGrade
+from stenosis_trt.engine.grading.compression import CordCompression, cord_compression
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
+from stenosis_trt.engine.grading.healthy import compare_with_healthy
 from stenosis_trt.engine.grading.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
 from stenosis_trt.engine.grading.match import LevelMatch, match_levels
 from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
@@ -25,6 +27,9 @@ from stenosis_trt.engine.records import FrameHeader, LevelResult, LoadedSlice, L
 
 _LOW_CONTRAST = 0.05
 """Standard deviation of a windowed region (0 to 1) below which it shows almost no structure."""
+
+_DEFORMED = 2
+"""Lowest Kang grade with a deformed cord."""
 
 
 class _Clock:
@@ -79,8 +84,12 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         matches = {item.level: LevelMatch(None, (refused,)) for item in levels}
     else:
         matches = match_levels(line, across, cords)
+    compression = cord_compression(line, across, cords, matches, _uncompressed(graded))
     results = tuple(
-        _level_result(item, graded.get(item.level), matches.get(item.level), pack) for item in levels
+        _level_result(
+            item, graded.get(item.level), matches.get(item.level), compression.get(item.level), pack
+        )
+        for item in levels
     )
     return StudyResult(
         study_uid=study.header.study_uid,
@@ -127,6 +136,11 @@ class _Grade:
     p_ood: float | None
     frame: FrameHeader
     warnings: tuple[str, ...]
+
+    @property
+    def grade(self) -> int | None:
+        """The most probable grade; None without probabilities."""
+        return None if self.probabilities is None else int(np.argmax(self.probabilities))
 
 
 @dataclass(frozen=True)
@@ -225,15 +239,23 @@ def _cord_rois(slices: Sequence[LoadedSlice], across: Sequence[CordSlice], spec:
     return [Roi((item.index,) * spec.channels, affine) for item, affine in zip(across, affines, strict=True)]
 
 
+def _uncompressed(graded: Mapping[str, _Grade]) -> set[str]:
+    """Return the levels whose grade says that the cord is not deformed. Without a grade, nobody knows."""
+    return {level for level, item in graded.items() if item.grade is not None and item.grade < _DEFORMED}
+
+
 def _level_result(
-    item: LevelPoint, graded: _Grade | None, match: LevelMatch | None, pack: Pack
+    item: LevelPoint,
+    graded: _Grade | None,
+    match: LevelMatch | None,
+    compression: CordCompression | None,
+    pack: Pack,
 ) -> LevelResult:
     if graded is None:
         return LevelResult(item.level, None, None, None, None, "", item.confidence, item.warnings)
-    grade: int | None = None
+    grade = graded.grade
     confidence, unsure = item.confidence, False
-    if graded.probabilities is not None:
-        grade = int(np.argmax(graded.probabilities))
+    if grade is not None and graded.probabilities is not None:
         probability = graded.probabilities[grade]
         confidence = min(confidence, probability)
         unsure = probability < pack.models["grader"].output.minimum_confidence
@@ -253,4 +275,7 @@ def _level_result(
         ),
         p_ood=graded.p_ood,
         sagittal_frame_number=graded.frame.frame_number,
+        mscc=compression.mscc if compression else None,
+        mscc_reference=compression.reference if compression else None,
+        healthy=compare_with_healthy(item.level, match.cord) if match and not match.warnings else None,
     )

@@ -16,7 +16,15 @@ import pytest
 import stand_in
 
 from stenosis_trt.engine.errors import NotWritten, OutputError
-from stenosis_trt.engine.records import LEVELS, FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
+from stenosis_trt.engine.records import (
+    LEVELS,
+    FrameHeader,
+    HealthyComparison,
+    Problem,
+    SeriesHeader,
+    Stage,
+    StudyHeader,
+)
 from stenosis_trt.engine.runs import outputs
 from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.tables import ERROR_COLUMNS, RESULT_COLUMNS, STUDY_COLUMNS, TableTotals
@@ -77,10 +85,28 @@ def test_a_level_unlike_the_training_says_so_in_both_tables_and_how_much_in_one(
     assert [level["p_ood"] for level in levels] == [0.75] + [None] * 5
 
 
+def test_comparisons_are_rounded_in_the_table_and_whole_in_the_lines(tmp_path: Path) -> None:
+    whole = stand_in.result("1.2.3")
+    healthy = HealthyComparison(compression_ratio_z=-1.23456, compression_ratio_percentile=8.76543)
+    compared = replace(whole.levels[0], mscc=-0.0123456, mscc_reference="below", healthy=healthy)
+    with ResultStore(tmp_path, KIND, resume=False) as store:
+        store.add(_study("1.2.3"), replace(whole, levels=(compared, *whole.levels[1:])), [])
+        store.write_tables(["1.2.3"], [])
+    rows = _rows(tmp_path / "results.csv")
+    assert list(rows[0].values())[-8:] == ["-0.0123", "below", "-1.23", "", "", "8.8", "", ""]
+    assert list(rows[1].values())[-8:] == [""] * 8
+    levels = json.loads((tmp_path / "results.jsonl").read_text())["levels"]
+    assert levels[0]["mscc"] == -0.0123456
+    assert levels[0]["healthy"]["compression_ratio_z"] == -1.23456
+    assert levels[1]["healthy"] is None
+
+
 def test_columns_are_those_of_the_design() -> None:
     assert ",".join(RESULT_COLUMNS) == (
         "study_number,study_uid,patient_id,level,kang_grade,p0,p1,p2,p3,compression_ratio,ap_mm,transverse_mm,"
-        "sagittal_sop_uid,sagittal_frame_number,axial_sop_uid,axial_frame_number,x_mm,y_mm,z_mm,confidence,warnings"
+        "sagittal_sop_uid,sagittal_frame_number,axial_sop_uid,axial_frame_number,x_mm,y_mm,z_mm,confidence,warnings,"
+        "mscc,mscc_reference,compression_ratio_z,ap_z,transverse_z,"
+        "compression_ratio_percentile,ap_percentile,transverse_percentile"
     )
     assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid,study_number,harmless,of_study"
     assert ",".join(STUDY_COLUMNS) == (

@@ -14,7 +14,14 @@ import pytest
 import stand_in
 
 from stenosis_trt.engine.errors import OutputError
-from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
+from stenosis_trt.engine.records import (
+    FrameHeader,
+    HealthyComparison,
+    Problem,
+    SeriesHeader,
+    Stage,
+    StudyHeader,
+)
 from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.stored_results import (
     FORMAT_VERSION,
@@ -42,9 +49,28 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kept", [_kept(), replace(_kept(), result=None)], ids=["graded", "failed"])
+def _compared() -> StoredStudy:
+    whole = stand_in.result(UID)
+    healthy = HealthyComparison(compression_ratio_z=-1.25, compression_ratio_percentile=9.5)
+    first = replace(whole.levels[0], mscc=0.25, mscc_reference="above", healthy=healthy)
+    return replace(_kept(), result=replace(whole, levels=(first, *whole.levels[1:])))
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [_kept(), replace(_kept(), result=None), _compared()],
+    ids=["graded", "failed", "compared with healthy adults"],
+)
 def test_a_study_comes_back_as_it_was_written(kept: StoredStudy, tmp_path: Path) -> None:
     assert read_study(_write(tmp_path / "study.json", study_json(kept))) == kept
+
+
+def test_a_study_of_a_version_without_the_comparison_is_read(tmp_path: Path) -> None:
+    content = json.loads(study_json(_kept()))
+    for level in content["result"]["levels"]:
+        for name in ("mscc", "mscc_reference", "healthy"):
+            del level[name]
+    assert read_study(_write(tmp_path / "study.json", json.dumps(content))) == _kept()
 
 
 def _without(name: str) -> Callable[[dict[str, Any]], object]:
@@ -68,6 +94,9 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a grade that does not exist": _level("grade", 7),
     "three probabilities": _level("probabilities", [0.1, 0.2, 0.7]),
     "a cord that is a number": _level("cord", 3),
+    "an MSCC in words": _level("mscc", "0.3"),
+    "an unknown reference of MSCC": _level("mscc_reference", "beside"),
+    "a z-score in words": _level("healthy", {"ap_z": "low"}),
     "a point of two numbers": _level("point", [1.0, 2.0]),
     "warnings in one text": _level("warnings", "low_contrast"),
     "five levels": lambda content: content["result"]["levels"].pop(),
