@@ -34,7 +34,9 @@ LAYERS = (
     "engine",
     "bench.phantom",
     "bench.semisynthetic",
+    "bench.statistics",
     "bench.accuracy",
+    "bench.evaluation",
     "bench.speed",
     "bench",
     "export.errors",
@@ -50,8 +52,9 @@ LAYERS = (
 )
 """Every room, from the lowest to the highest. A room imports only itself and rooms before it."""
 
-BARRIERS = {
+BARRIERS: dict[str, tuple[str, ...]] = {
     "bench.phantom": ("kernels", "engine.geometry", "engine.records", "engine.errors", "engine.support"),
+    "bench.statistics": (),
     "engine.dicom": ("engine.geometry", "engine.records", "engine.errors", "engine.support"),
     "engine.selection": ("engine.geometry", "engine.records", "engine.errors", "engine.support"),
     "engine.cuda": ("engine.errors", "engine.support"),

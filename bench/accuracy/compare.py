@@ -2,7 +2,8 @@
 
     python -m stenosis_trt.bench.accuracy.compare R/results.csv P/truth.csv [--out figures.json]
 
-The statistics are in `agreement`. Errors are signed: measured − true.
+The statistics are in `bench/statistics`; `stenosis-trt evaluate` has more of them. Kappa has quadratic
+weights. Errors are signed: measured − true.
 """
 
 from __future__ import annotations
@@ -17,15 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stenosis_trt.bench.accuracy.agreement import (
-    GRADE_COUNT,
-    ErrorStatistics,
-    bland_altman,
-    confusion_by_patient,
-    error_statistics,
-    kappa_interval,
-    quadratic_kappa,
-)
+from stenosis_trt.bench.statistics.bland_altman import bland_altman
+from stenosis_trt.bench.statistics.confusion import GRADE_COUNT, confusion_by_patient
+from stenosis_trt.bench.statistics.kappa import kappa_interval, quadratic_kappa
+from stenosis_trt.bench.statistics.signed_errors import ErrorStatistics, error_statistics
 from stenosis_trt.engine.geometry import FloatArray
 
 _COLUMNS = ("study_uid", "level", "kang_grade")

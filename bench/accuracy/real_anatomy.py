@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.bench.accuracy.agreement import error_statistics
 from stenosis_trt.bench.phantom.dicom_files import sop_instance_uid, write_study
 from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume, average_through_slice
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS, Subject
+from stenosis_trt.bench.statistics.signed_errors import error_statistics
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths

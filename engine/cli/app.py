@@ -16,6 +16,7 @@ from stenosis_trt.engine.cli.build import build
 from stenosis_trt.engine.cli.demo import demo
 from stenosis_trt.engine.cli.doctor import doctor
 from stenosis_trt.engine.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE
+from stenosis_trt.engine.cli.evaluate import evaluate
 from stenosis_trt.engine.cli.export import export
 from stenosis_trt.engine.cli.grade import grade
 from stenosis_trt.engine.cli.inspect import inspect
@@ -84,6 +85,7 @@ app.command(short_help="Write reports of graded studies: DICOM, pictures, a page
 app.command(short_help="Show which series would be graded, and why not the others.")(inspect)
 app.command(short_help="Write synthetic studies with exact truth.")(phantom)
 app.command(short_help="Grade three synthetic studies and compare with the truth.")(demo)
+app.command(short_help="Compare results with a truth and with readers.")(evaluate)
 app.command(short_help="Convert trained checkpoints to a model pack.")(export)
 app.command(short_help="Convert a pack's models to FP16 and INT8.")(quantise)
 app.command(short_help="Build TensorRT plans of a pack's models.")(build)

@@ -22,7 +22,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from stenosis_trt.bench.accuracy.agreement import GRADE_COUNT
+from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.errors import StenosisError
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.packs.pack import Pack, open_pack

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.bench.accuracy.agreement import (
-    BlandAltman,
-    bland_altman,
-    confusion_by_patient,
-    kappa_interval,
-    quadratic_kappa,
-    share,
-)
+from stenosis_trt.bench.statistics.bland_altman import BlandAltman, bland_altman
+from stenosis_trt.bench.statistics.confusion import confusion_by_patient
+from stenosis_trt.bench.statistics.estimates import known
+from stenosis_trt.bench.statistics.kappa import kappa_interval, quadratic_kappa
+from stenosis_trt.bench.statistics.signed_errors import share
 from stenosis_trt.engine.records import LevelResult, StudyResult
 
 
@@ -80,9 +77,9 @@ def grading_agreement(pairs: Sequence[StudyPair]) -> GradingAgreement:
         patients=len(tables),
         levels=len(graded),
         identical_grades=share(a is not None and b is not None and a.grade == b.grade for a, b in graded),
-        kappa=_known(quadratic_kappa(tables.sum(axis=0))),
-        kappa_low=_known(low),
-        kappa_high=_known(high),
+        kappa=known(quadratic_kappa(tables.sum(axis=0))),
+        kappa_low=known(low),
+        kappa_high=known(high),
         largest_probability_change=_largest_change(levels),
         ratios_kept=share(bool(a and b and a.cord and b.cord) for a, b in measured),
         ratio=bland_altman([b.compression_ratio - a.compression_ratio for a, b in both_cords]),
@@ -129,7 +126,3 @@ def _largest_change(levels: Sequence[_Levels]) -> float | None:
         if a.p_ood is not None and b.p_ood is not None:
             changes.append(abs(a.p_ood - b.p_ood))
     return max(changes) if changes else None
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stenosis_trt.bench.accuracy.agreement import GRADE_COUNT
+from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from stenosis_trt.bench.accuracy.agreement import GRADE_COUNT, quadratic_kappa
+from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
+from stenosis_trt.bench.statistics.kappa import quadratic_kappa
 from stenosis_trt.engine.packs.crop import channel_slices, heatmap_to_input, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.export.training.rendering import FloatArray, RenderedStudy

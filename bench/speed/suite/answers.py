@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stenosis_trt.bench.accuracy.agreement import error_statistics
 from stenosis_trt.bench.speed.suite.measurements import Limit, Measurement, ScenarioReport
 from stenosis_trt.bench.speed.suite.system import SystemUnderTest
+from stenosis_trt.bench.statistics.signed_errors import error_statistics
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.dicom.reader import DicomReader

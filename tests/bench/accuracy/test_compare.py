@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from time_limits import time_limit
 
-from stenosis_trt.bench.accuracy.agreement import ErrorStatistics, quadratic_kappa
 from stenosis_trt.bench.accuracy.compare import LevelPair, compare_with_truth, pair_levels
+from stenosis_trt.bench.statistics.kappa import quadratic_kappa
+from stenosis_trt.bench.statistics.signed_errors import ErrorStatistics
 from stenosis_trt.engine.runs.table_files import CsvFormat, CsvTable
 from stenosis_trt.engine.runs.tables import RESULT_COLUMNS, Row
 
