@@ -41,6 +41,7 @@ def template_variables(report: StudyReport) -> dict[str, Any]:
         "impression": wording.impression(result),
         "cautions": wording.cautions(result),
         "not_assessed": wording.not_assessed(result),
+        "compared_with_healthy": any(_is_compared(level) for level in result.levels),
         "clinical_use": provenance.clinical_use,
         "disclaimer": "" if provenance.clinical_use else wording.NOT_FOR_CLINICAL_USE,
         "pack": {
@@ -55,6 +56,10 @@ def template_variables(report: StudyReport) -> dict[str, Any]:
         "started": provenance.started,
     }
     return {name: escape_controls_in(value) for name, value in variables.items()}
+
+
+def _is_compared(level: LevelResult) -> bool:
+    return level.healthy is not None and level.healthy.compression_ratio_z is not None
 
 
 def _level_variables(level: LevelResult) -> dict[str, Any]:
