@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stenosis_trt.engine.errors import InputError
+from stenosis_trt.engine.errors import InputError, StenosisError
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, HealthyComparison, LevelResult, StudyResult
 from stenosis_trt.engine.reports import wording
 from stenosis_trt.engine.reports.study_report import CannotReport, Provenance, StudyReport
@@ -41,6 +41,7 @@ def template_variables(report: StudyReport) -> dict[str, Any]:
         "impression": wording.impression(result),
         "cautions": wording.cautions(result),
         "not_assessed": wording.not_assessed(result),
+        "compared_with_healthy": any(_is_compared(level) for level in result.levels),
         "clinical_use": provenance.clinical_use,
         "disclaimer": "" if provenance.clinical_use else wording.NOT_FOR_CLINICAL_USE,
         "pack": {
@@ -55,6 +56,10 @@ def template_variables(report: StudyReport) -> dict[str, Any]:
         "started": provenance.started,
     }
     return {name: escape_controls_in(value) for name, value in variables.items()}
+
+
+def _is_compared(level: LevelResult) -> bool:
+    return level.healthy is not None and level.healthy.compression_ratio_z is not None
 
 
 def _level_variables(level: LevelResult) -> dict[str, Any]:
@@ -89,7 +94,7 @@ def render_report(report: StudyReport, template: Path | None) -> str:
     """
     try:
         return _rendered(_compiled(_source(template)), report)
-    except InputError as error:
+    except StenosisError as error:
         raise CannotReport(error.reason, error.advice) from error
 
 
@@ -98,6 +103,7 @@ def check_template(template: Path | None) -> None:
 
     Raises:
         InputError: the template cannot be read, is not valid, or uses a variable that does not exist.
+        StenosisError: Jinja2 is not installed.
     """
     compiled = _compiled(_source(template))
     for report in _examples():
@@ -127,7 +133,7 @@ def _compiled(source: str) -> Template:
         from jinja2 import StrictUndefined, TemplateSyntaxError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ModuleNotFoundError as error:
-        raise InputError(
+        raise StenosisError(
             "The report text needs Jinja2, which is not installed.", "pip install 'stenosis-trt[report]'"
         ) from error
     environment = ImmutableSandboxedEnvironment(

@@ -121,17 +121,23 @@ def cautions(result: StudyResult) -> list[str]:
         for warning, names in levels_by_warning.items()
         if warning not in result.warnings
     ]
+    explaining = {warning for level in result.levels for warning in level.warnings} - {*levels_by_warning}
     of_study = [
         f"{_capital(meaning(warning))}."
         for warning in dict.fromkeys(result.warnings)
-        if warning not in (*NO_GRADE, *NO_RATIO)
+        if warning not in explaining
     ]
     return [*of_levels, *of_study]
 
 
 def not_assessed(result: StudyResult) -> list[str]:
     """Return what was not assessed, a sentence each: levels, ratios, comparisons, and other findings."""
-    ungraded = [(level.level, level.warnings) for level in result.levels if level.grade is None]
+    by_name = {level.level: level for level in result.levels}
+    ungraded = [
+        (name, by_name[name].warnings if name in by_name else ())
+        for name in LEVELS
+        if name not in by_name or by_name[name].grade is None
+    ]
     # `point` is None where the level was not found: a ratio is not to be expected there.
     unmeasured = [
         (level.level, level.warnings)
@@ -231,7 +237,10 @@ def _number(value: float, digits: int = 2) -> str:
 
 def _cautions_of(level: LevelResult) -> list[str]:
     """Return the warnings of a level that do not explain a missing value."""
-    explained = (*(NO_GRADE if level.grade is None else ()), *(NO_RATIO if level.cord is None else ()))
+    explained = (
+        *(NO_GRADE if level.grade is None else ()),
+        *(NO_RATIO if level.cord is None and level.point is not None else ()),
+    )
     return [warning for warning in dict.fromkeys(level.warnings) if warning not in explained]
 
 
