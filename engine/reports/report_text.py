@@ -1,0 +1,17 @@
+"""The format "text": report.txt, a report in sentences to copy into a reporting system."""
+
+from __future__ import annotations
+
+from stenosis_trt.engine.reports.study_report import ReportOptions, StudyReport
+from stenosis_trt.engine.reports.wording import report_text
+
+FILE_NAME = "report.txt"
+
+
+def make(report: StudyReport, options: ReportOptions) -> dict[str, bytes]:
+    """Return report.txt, UTF-8.
+
+    Raises:
+        CannotReport: the template of the options cannot be rendered with this study.
+    """
+    return {FILE_NAME: report_text(report, options).encode()}
