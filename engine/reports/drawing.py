@@ -64,7 +64,7 @@ _AS_GREY = np.where(np.arange(256) < GREYS, np.arange(256), PALETTE.max(axis=1) 
 
 @dataclass(frozen=True)
 class _TextMask:
-    """Coverage of a text, 0 to 1, float32 (height, width), and where it lies from the start of its baseline."""
+    """Coverage of a text, 0 to 1, float32 (height, width), and its corner from the start of the baseline."""
 
     core: npt.NDArray[np.float32]
     halo: npt.NDArray[np.float32]
@@ -230,6 +230,7 @@ class Canvas:
 
 def printable(text: str) -> str:
     """Return a text in the characters that the font has: ASCII, anything else as an escape."""
+    text = text.replace("\u2212", "-").replace("\u2013", "-")
     return escape_controls(text).encode("ascii", "backslashreplace").decode("ascii")
 
 

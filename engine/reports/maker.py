@@ -144,6 +144,8 @@ class ReportMaker(Closeable):
             with _write_errors():
                 return future.result(task.limits.timeout_seconds + _START_SECONDS)
         except ModuleNotFoundError as error:
+            if (error.name or "").startswith("stenosis_trt"):
+                raise
             raise missing_package(str(error.name)) from error
 
     def _end_pool(self) -> None:

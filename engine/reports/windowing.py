@@ -5,9 +5,9 @@
     shown.to_pixels(cord.points)   # (4, 2) as (x, y)
     shown.letters.left             # "A"
 
-**Hanging.** Rows and columns are swapped or reversed, never rotated by another angle: a sagittal image has the
-head at the top and the front at the left, an axial one the front at the top and the patient's right at the
-left, however it was stored. The letters follow from the pose, as the directions of an oblique image do.
+**Hanging.** Rows and columns are swapped or reversed, never rotated by another angle: a sagittal image has
+the head at the top and the front at the left, an axial one the front at the top and the patient's right at
+the left, however it was stored. The letters follow from the pose; those of an oblique image have two.
 
 **Window.** It is taken from percentiles of the values around what is shown. The window in a file is not used:
 it is often absent, meant for the whole series, or set by the brightest fat beside the coil, in which case the
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 
-_DARK_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 99.5
+_DARK_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 98.5
 """Percentiles of the values of a region that become black and white."""
 
 _SAMPLED_FROM = 40_000

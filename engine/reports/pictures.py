@@ -1,0 +1,347 @@
+"""Pictures of a study: a summary page, then a page for each level, for PNG files and secondary captures.
+
+Nothing that names a patient is drawn: no text of a header, no date, no UID. Every text comes from the result,
+from the pack's name and version, and from this module; `Page.texts` lists what a page says.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from stenosis_trt.engine.records import LEVELS, LevelResult
+from stenosis_trt.engine.reports import picture_panels as panels
+from stenosis_trt.engine.reports.drawing import DIM, LIGHT, WHITE, Bytes, Canvas, text_width, wrapped
+from stenosis_trt.engine.reports.grade_colours import GRADE_STYLES, GREYS, INK_LEVELS
+from stenosis_trt.engine.reports.study_report import (
+    CannotReport,
+    Provenance,
+    ReportImage,
+    StudyImages,
+    StudyReport,
+)
+from stenosis_trt.engine.reports.wording import (
+    NO_GRADE,
+    NO_RATIO,
+    NOT_FOR_CLINICAL_USE,
+    cautions,
+    probability_words,
+    reasons,
+)
+
+_SUMMARY_SIZE, _LEVEL_SIZE = (1024, 720), (960, 480)
+_HEADER, _MARGIN = 60, 14
+
+_SAGITTAL_LEAST_MM, _SAGITTAL_MARGIN_MM = 120.0, 52.0
+"""Least height of the sagittal image of the summary, and what it shows beyond the outer levels."""
+_LEVEL_SAGITTAL_MM, _AXIAL_MM = 80.0, 56.0
+"""Widths of the other images: a level with the neighbouring discs; the canal with both foramina."""
+_PLANE_TOLERANCE_MM = 1.0
+"""Largest distance of a measured point from the slice it was measured on."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One finished picture.
+
+    Attributes:
+        name: "summary", or the level as a file name, such as "C5-6".
+        level: the level, or None for the summary.
+        pixels: values of `grade_colours.PALETTE`, uint8 (height, width).
+        texts: every text on it.
+        images: the images that it shows.
+    """
+
+    name: str
+    level: LevelResult | None
+    pixels: Bytes
+    texts: tuple[str, ...]
+    images: tuple[ReportImage, ...]
+
+
+class _LastPages:
+    """The pages of the report that was drawn last: PNG files and secondary captures of a study share them."""
+
+    def __init__(self) -> None:
+        self._report: weakref.ref[StudyReport] | None = None
+        self._pages: tuple[Page, ...] = ()
+
+    def of(self, report: StudyReport) -> tuple[Page, ...]:
+        if self._report is None or self._report() is not report:
+            self._pages = _draw(report)
+            self._report = weakref.ref(report)
+        return self._pages
+
+
+_last = _LastPages()
+
+
+def pages(report: StudyReport) -> tuple[Page, ...]:
+    """Draw the pages of a study: the summary, then a page for each level that has an image.
+
+    Args:
+        report: the study. The pages of the last report are kept, and returned for the same object.
+
+    Raises:
+        CannotReport: the images are not available, or are not those that were graded and measured.
+    """
+    return _last.of(report)
+
+
+def _draw(report: StudyReport) -> tuple[Page, ...]:
+    images = report.images
+    if images is None or not (images.sagittal or images.axial):
+        raise CannotReport(
+            "The images of the study are not available.",
+            "Grade the study again with its images, or choose a format without pictures.",
+        )
+    for level in report.result.levels:
+        _check_images(level, images)
+    shown = images.sagittal.keys() | images.axial.keys()
+    with_image = [level for level in report.result.levels if level.level in shown]
+    return _summary(report, images), *(_level_page(report, images, level) for level in with_image)
+
+
+def _check_images(level: LevelResult, images: StudyImages) -> None:
+    sagittal, axial, cord = images.sagittal.get(level.level), images.axial.get(level.level), level.cord
+    named = [(sagittal, level.sagittal_sop_uid, level.sagittal_frame_number)]
+    named.append((axial, cord.sop_instance_uid if cord else "", cord.frame_number if cord else None))
+    for image, uid, frame_number in named:
+        if image is None:
+            continue
+        same = (image.frame.sop_instance_uid, image.frame.frame_number) == (uid, frame_number)
+        if not same or image.stored.shape != (image.pose.rows, image.pose.columns):
+            raise _wrong_image(level)
+    if axial is not None and cord is not None:
+        away = axial.pose.to_pixels(cord.points)[:, 2]
+        if abs(away).max() > _PLANE_TOLERANCE_MM:
+            raise _wrong_image(level)
+
+
+def _wrong_image(level: LevelResult) -> CannotReport:
+    return CannotReport(
+        f"An image of {level.level} is not the one that was graded or measured.",
+        "Grade the study again: its files may have changed.",
+    )
+
+
+def _summary(report: StudyReport, images: StudyImages) -> Page:
+    width, height = _SUMMARY_SIZE
+    canvas = Canvas.blank(width, height)
+    _header(canvas, report, "Cervical spinal stenosis: Kang grade of each disc level")
+    levels = report.result.levels
+    left, top, panel_height = _MARGIN, _HEADER, height - _HEADER - 44
+    sagittal = canvas.region(left, top, 440, panel_height)
+    shown = [_sagittal_overview(sagittal, levels, images)]
+
+    right = left + 440 + _MARGIN
+    axial = canvas.region(right, top, 330, 330)
+    worst = _worst(levels, images)
+    if worst is None:
+        shown.append(None)
+        panels.note(axial, ["No axial image was measured.", *_why_no_ratio(levels, 300)])
+    else:
+        shown.append(_axial_panel(axial, worst, images))
+        _numbers(canvas.region(right + 344, top, width - right - 344, 330), worst)
+    _table(canvas.region(right, top + 346, width - right - _MARGIN, 7 * 28 + 4), levels)
+    notes = canvas.region(right, top + 346 + 7 * 28 + 10, width - right - _MARGIN, 72)
+    _notes(notes, cautions(report.result))
+    _legend(canvas.region(0, height - 38, width, 38))
+    used = tuple(image for image in shown if image is not None)
+    return Page("summary", None, canvas.pixels, tuple(canvas.texts), used)
+
+
+def _sagittal_overview(
+    panel: Canvas, levels: tuple[LevelResult, ...], images: StudyImages
+) -> ReportImage | None:
+    """Show the sagittal slice that most levels were graded on, with all levels."""
+    keys = {name: _key(image) for name, image in images.sagittal.items()}
+    if not keys:
+        panels.note(panel, ["No sagittal image."])
+        return None
+    (most, _), *_ = Counter(keys[name] for name in LEVELS if name in keys).most_common(1)
+    on_slice = {name for name, key in keys.items() if key == most}
+    image = images.sagittal[next(name for name in LEVELS if name in on_slice)]
+    points = [level.point for level in levels if level.point is not None]
+    centre = panels.centre_of([points[0], points[-1]]) if points else panels.centre_of([image.pose.centre])
+    along = abs(points[0][2] - points[-1][2]) if points else 0.0
+    height_mm = max(_SAGITTAL_LEAST_MM, along + _SAGITTAL_MARGIN_MM)
+    shown = panels.show(panel, image, centre, height_mm * panel.width / panel.height)
+    panels.mark_levels(panel, shown, levels, on_slice)
+    panels.furnish(panel, shown, "Sagittal")
+    if any(level.point is not None and level.level not in on_slice for level in levels):
+        panel.text(8, 32, "* graded on another slice", 13)
+    return image
+
+
+def _axial_panel(panel: Canvas, level: LevelResult, images: StudyImages) -> ReportImage | None:
+    image = images.axial.get(level.level)
+    if image is None or level.cord is None:
+        why = reasons(level.warnings, NO_RATIO)
+        panels.note(panel, ["No axial image.", *wrapped(why, 15, panel.width - 40)])
+        return None
+    shown = panels.show(panel, image, panels.centre_of(level.cord.points), _AXIAL_MM)
+    panels.measure(panel, shown, level.cord)
+    panels.furnish(panel, shown, f"Axial at {level.level}")
+    return image
+
+
+def _level_page(report: StudyReport, images: StudyImages, level: LevelResult) -> Page:
+    width, height = _LEVEL_SIZE
+    canvas = Canvas.blank(width, height)
+    _header(canvas, report, f"{level.level}: {_grade_words(level)}")
+    side = height - _HEADER - 44
+    sagittal = canvas.region(_MARGIN, _HEADER, side, side)
+    axial = canvas.region(2 * _MARGIN + side, _HEADER, side, side)
+    image = images.sagittal.get(level.level)
+    crossing = images.axial.get(level.level)
+    if image is None:
+        panels.note(sagittal, ["No sagittal image."])
+    else:
+        centre = level.point or panels.centre_of([image.pose.centre])
+        shown = panels.show(sagittal, image, centre, _LEVEL_SAGITTAL_MM)
+        panels.mark_level(sagittal, shown, level, None if crossing is None else crossing.pose)
+        panels.furnish(sagittal, shown, f"Sagittal at {level.level}")
+    measured = _axial_panel(axial, level, images)
+    column = 3 * _MARGIN + 2 * side
+    end = round(_numbers(canvas.region(column, _HEADER, width - column, side), level))
+    of_level = replace(report.result, levels=(level,))
+    notes = canvas.region(column, _HEADER + end, width - column - _MARGIN, side - end)
+    _notes(notes, cautions(of_level))
+    _legend(canvas.region(0, height - 38, width, 38))
+    used = tuple(item for item in (image, measured) if item is not None)
+    return Page(level.level.replace("/", "-"), level, canvas.pixels, tuple(canvas.texts), used)
+
+
+def _header(canvas: Canvas, report: StudyReport, title: str) -> None:
+    canvas.text(_MARGIN, 20, title, 21)
+    canvas.text(_MARGIN, 44, _source(report.provenance), 13, LIGHT)
+    if not report.provenance.clinical_use:
+        warning = NOT_FOR_CLINICAL_USE.rstrip(".")
+        width = text_width(warning, 18)
+        left = canvas.width - _MARGIN - width - 20
+        canvas.region(left, 8, width + 20, 30).frame(WHITE)
+        canvas.text(left + 10, 23, warning, 18)
+
+
+def _source(provenance: Provenance) -> str:
+    software = f"stenosis-trt {provenance.software_version}"
+    return (
+        f"{provenance.pack_name} {provenance.pack_version}, {software}. Computed, not verified by a reader."
+    )
+
+
+def _grade_words(level: LevelResult) -> str:
+    if level.grade is None:
+        return "not graded"
+    return f"Kang grade {level.grade} ({GRADE_STYLES[level.grade].name})"
+
+
+def _worst(levels: tuple[LevelResult, ...], images: StudyImages) -> LevelResult | None:
+    """Return the level of the highest grade with an axial image; of several the one of the lowest ratio."""
+    measured = [
+        (-1 if level.grade is None else level.grade, -level.cord.compression_ratio, level)
+        for level in levels
+        if level.cord is not None and level.level in images.axial
+    ]
+    return max(measured, key=lambda item: item[:2])[2] if measured else None
+
+
+def _why_no_ratio(levels: tuple[LevelResult, ...], width: int) -> list[str]:
+    why = reasons([warning for level in levels for warning in level.warnings], NO_RATIO)
+    return wrapped(why, 15, width)
+
+
+def _numbers(area: Canvas, level: LevelResult) -> float:
+    """Write what was found at a level: grade, probabilities as bars, ratio; return where the text ends."""
+    area.text(0, 10, level.level, 24)
+    area.chip((area.width - 30, 10), level.grade, 13)
+    y = 40.0
+    if level.grade is None:
+        for line in wrapped(
+            f"Not graded: {reasons(level.warnings, NO_GRADE) or 'no reason given'}", 15, area.width - 14
+        ):
+            area.text(0, y, line, 15)
+            y += 20
+    else:
+        area.text(0, y, _grade_words(level), 15)
+        y += 24
+    if level.probabilities:
+        area.text(0, y, "Probability", 14, LIGHT)
+        y += 22
+    for grade, probability in enumerate(level.probabilities or ()):
+        _bar(area, round(y), grade, probability)
+        y += 22
+    y += 10
+    cord = level.cord
+    if cord is not None:
+        area.text(0, y, "Compression ratio", 14, LIGHT)
+        area.text(0, y + 25, f"{cord.compression_ratio:.2f}", 26)
+        area.text(0, y + 52, "AP / transverse", 14, LIGHT)
+        area.text(0, y + 71, f"{cord.ap_mm:.1f} / {cord.transverse_mm:.1f} mm", 16)
+        y += 100
+    return y
+
+
+def _bar(area: Canvas, y: int, grade: int, probability: float) -> None:
+    area.chip((9, y), grade, 8)
+    length = area.width - 92
+    area.box(24, y - 5, length, 10, DIM // 2)
+    ink = GREYS + (grade + 1) * INK_LEVELS - 1
+    area.box(24, y - 5, round(length * probability), 10, ink)
+    area.text(30 + length, y, probability_words(probability)[2:], 14)
+
+
+def _table(area: Canvas, levels: tuple[LevelResult, ...]) -> None:
+    columns = (0, 74, 160, 290, 380, 452)
+    heads = ("Level", "Kang", "Probability", "Ratio", "AP mm", "Transv. mm")
+    for x, head in zip(columns, heads, strict=True):
+        area.text(x, 12, head, 14, LIGHT)
+    for row, level in enumerate(levels):
+        area.box(0, 28 * (row + 1) - 2, area.width, 1, DIM // 2)
+        y = 28 * (row + 1) + 12
+        area.text(columns[0], y, level.level, 15)
+        area.chip((columns[1] + 16, y), level.grade, 9)
+        if level.grade is None:
+            area.text(columns[2] - 46, y, reasons(level.warnings, NO_GRADE) or "no reason given", 14)
+            if level.cord is None:
+                continue
+        elif level.probabilities is not None:
+            area.text(columns[2], y, probability_words(level.probabilities[level.grade])[2:], 15)
+        if level.cord is None:
+            area.text(columns[3], y, reasons(level.warnings, NO_RATIO) or "not measured", 14, LIGHT)
+            continue
+        values = (level.cord.compression_ratio, 2), (level.cord.ap_mm, 1), (level.cord.transverse_mm, 1)
+        for x, (value, digits) in zip(columns[3:], values, strict=True):
+            area.text(x, y, f"{value:.{digits}f}", 15)
+
+
+def _notes(area: Canvas, sentences: list[str]) -> None:
+    lines = [line for sentence in sentences for line in wrapped(sentence, 13, area.width)]
+    room = area.height // 18
+    if len(lines) > room:
+        lines = [*lines[: room - 1], "Further notes are in the report."]
+    for k, line in enumerate(lines):
+        area.text(0, 10 + 18 * k, line, 13, LIGHT)
+
+
+def _legend(area: Canvas) -> None:
+    x, y = _MARGIN + 9, area.height // 2
+    for style in GRADE_STYLES:
+        area.chip((x, y), style.grade, 9)
+        x += 18 + area.text(x + 14, y, style.name, 14) + 22
+    area.chip((x, y), None, 9)
+    area.text(x + 14, y, "not graded", 14)
+    area.text(
+        area.width - _MARGIN,
+        y,
+        "Kang grade on sagittal T2; diameters of the cord on axial T2",
+        13,
+        LIGHT,
+        "right",
+    )
+
+
+def _key(image: ReportImage) -> tuple[str, int | None]:
+    return image.frame.sop_instance_uid, image.frame.frame_number
