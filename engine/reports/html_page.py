@@ -17,6 +17,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TextIO
 
+from stenosis_trt.engine.reports.grade_colours import GRADE_STYLES, MEASUREMENT_COLOUR
 from stenosis_trt.engine.reports.html_study import PIECE_FORMAT
 from stenosis_trt.engine.reports.run_report import RunReport
 from stenosis_trt.engine.support.safe_text import escape_controls_in
@@ -138,7 +139,10 @@ def _template() -> Template:
 
 
 def _style() -> str:
-    return _file("page.css")
+    """Return the page's style, with the colours that all pictures share and ink that is legible on them."""
+    colours = "".join(f"--g{style.grade}:{style.css};" for style in GRADE_STYLES)
+    red, green, blue = MEASUREMENT_COLOUR
+    return f":root{{{colours}--measured:rgb({red} {green} {blue})}}\n" + _file("page.css")
 
 
 def _script() -> str:

@@ -5,8 +5,8 @@ const GRADE_WORDS = ["no stenosis", "mild stenosis", "moderate stenosis", "sever
 const HEALTHY_Z = 1.96;
 
 const run = JSON.parse(byId("run").textContent);
-const pictureScripts = [...document.querySelectorAll("script.pictures")];
-const studies = [...document.querySelectorAll("script.study")].map(read);
+const pictureScripts = [...document.querySelectorAll('script[data-part="pictures"]')];
+const studies = [...document.querySelectorAll('script[data-part="study"]')].map(read);
 const byUid = new Map(studies.map((study) => [`${study.number} ${study.study_uid}`, study]));
 
 function read(script, index) {

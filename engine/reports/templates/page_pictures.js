@@ -1,5 +1,7 @@
 // Pictures with their overlay. Coordinates are millimetres from the upper left corner of a picture.
 
+const THUMB_MM = 34;
+
 /** Make the sagittal picture that shows a level, or a sentence that says why there is none. */
 function sagittalFigure(level) {
   const { study } = level;
@@ -73,6 +75,30 @@ function axialFigure(level) {
     ? [make("b", { class: "key ap", text: "AP" }), ` ${number(level.ap, 1)} mm  `, make("b", { class: "key transverse", text: "T" }), ` ${number(level.transverse, 1)} mm  `, make("span", { text: `ratio ${number(level.ratio)}` })]
     : ["Diameters are hidden until you decide."];
   return make("figure", { class: "picture axial" }, svg, make("figcaption", {}, `${level.level}, axial T2. `, ...words));
+}
+
+/** Make small axial pictures of all levels, to compare and to choose from; null where there are none. */
+function axialStrip(study, selected) {
+  if (!study.levels.some((level) => level.axial)) return null;
+  const thumbs = study.levels.map((level) => {
+    const shown = isShown(level);
+    const head = make("span", { class: "name" }, level.level, " ", shown ? chip(readerGrade(level) ?? level.grade) : chip(null));
+    return make("li", {}, make("button", {
+      type: "button", id: `thumb-${level.place}`, "aria-current": level === selected ? "true" : null, on: { click: () => select(level) },
+    }, make("span", { class: "hidden", text: "Axial slice of " }), head, level.axial ? thumb(level, shown) : make("span", { class: "without", text: "no slice" })));
+  });
+  return make("ul", { class: "thumbs", "aria-label": "Axial slices of all levels" }, thumbs);
+}
+
+function thumb(level, shown) {
+  const { points, picture: name } = level.axial;
+  const picture = picturesOf(level.study)[name];
+  const [x, y] = [0, 1].map((axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length);
+  const half = Math.min(THUMB_MM, picture.width, picture.height) / 2;
+  const svg = draw("svg", { viewBox: `${x - half} ${y - half} ${2 * half} ${2 * half}`, "aria-hidden": "true" },
+    draw("image", { href: picture.src, x: 0, y: 0, width: picture.width, height: picture.height, preserveAspectRatio: "none" }));
+  if (shown) svg.append(draw("g", { class: "overlay" }, line(points[0], points[1], "ap"), line(points[2], points[3], "transverse")));
+  return svg;
 }
 
 function noPicture(kind, why) {

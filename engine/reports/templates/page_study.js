@@ -61,6 +61,7 @@ function showStudy(level) {
         make("div", { class: "pictures" },
           sagittalFigure(level),
           make("div", { class: "middle" }, axialFigure(level), make("div", { class: "box" }, measurements(level)))),
+        axialStrip(study, level),
         missing(study)),
       make("div", { class: "right" }, levelTable(study, level), review.on ? decisionPanel(level) : null, findings(level), reportText(study)),
     ),
@@ -113,14 +114,14 @@ function levelTable(study, selected) {
       make("td", {}, shown ? chip(level.grade, gradeWords(level)) : make("span", { class: "chip secret", role: "img", "aria-label": "hidden until reviewed", text: "?" })),
       make("td", {}, shown ? probabilityBar(level) : null),
       make("td", { class: "figure", text: shown ? number(level.ratio) : "?" }),
-      make("td", { class: "figure", text: shown && level.grade !== null ? number(level.confidence) : "" }),
+      make("td", { class: "figure c-confidence", text: shown && level.grade !== null ? number(level.confidence) : "" }),
       make("td", {}, flagged ? make("span", { class: "flag", title: level.warnings.map((flag) => study.meanings[flag]).join("\n"), text: flagged, role: "img", "aria-label": count(flagged, "flag") }) : null),
       review.on ? make("td", { class: "made" }, made && made.decision ? make("span", { class: `decision ${made.decision}`, text: shortDecision(made) }) : null, made?.note ? make("span", { class: "noted", role: "img", "aria-label": "has a note", title: made.note, text: "✎" }) : null) : null);
   });
   const heads = ["Level", "Kang", "Probability of 0 to 3", "Ratio", "Confidence", "Flags", ...(review.on ? ["Mine"] : [])];
   return make("table", { class: "levels" },
     make("caption", { class: "hidden", text: `Levels of study ${study.number}` }),
-    make("thead", {}, make("tr", {}, heads.map((text) => make("th", { scope: "col", text })))),
+    make("thead", {}, make("tr", {}, heads.map((text) => make("th", { scope: "col", class: text === "Confidence" ? "c-confidence" : null, text })))),
     make("tbody", {}, rows));
 }
 
