@@ -146,15 +146,17 @@ class ResultStore(Closeable):
             OutputError: the folder holds no results, or they cannot be used; see the class.
         """
         advice = "Give the folder that `stenosis-trt grade` was given as --out."
-        file = out / _STUDIES / _FINGERPRINT
+        place = escape_controls(str(out))
+        file, state_file = out / _STUDIES / _FINGERPRINT, out / _STUDIES / _STATE
         if not file.is_file():
-            raise OutputError(f"{escape_controls(str(out))} holds no results of `grade`.", advice)
+            raise OutputError(f"{place} holds no results of `grade`.", advice)
         try:
+            name = file.name
             fingerprint = read_fingerprint(file)
-            state_file = file.with_name(_STATE)
+            name = state_file.name
             state = read_state(state_file) if state_file.exists() else None
         except DamagedFile as error:
-            raise OutputError(f"A file of {escape_controls(str(out))} {error}", advice) from error
+            raise OutputError(f"{_STUDIES}/{name} in {place} {error}", advice) from error
         names = PathNames() if fingerprint.get("paths") else HiddenPaths()
         return cls(out, fingerprint, True, names, CsvFormat(state.decimal_mark if state else None))
 
