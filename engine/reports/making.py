@@ -119,7 +119,7 @@ def read_made(place: Path) -> MadeReports | None:
             for name, made in content["formats"].items()
         }
         return MadeReports(str(content["stamp"]), formats)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -260,6 +260,6 @@ def _made_piece(path: Path) -> dict[str, Any] | None:
     """Return the piece in a file; None if none was made, as errors.csv says, or the file was changed."""
     try:
         piece = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return piece if isinstance(piece, dict) and piece.get("format") == PIECE_FORMAT else None

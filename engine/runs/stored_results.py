@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stenosis_trt.engine.records import LEVELS, Problem, Stage, StudyResult
+from stenosis_trt.engine.runs.table_files import DECIMAL_MARKS
 from stenosis_trt.engine.support.safe_text import escape_controls, escape_controls_in
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ def read_state(path: Path) -> RunState:
         DamagedFile: the file does not hold one.
     """
     state: RunState = _validated(_adapter(RunState), _text(path))
+    if state.decimal_mark not in (None, *DECIMAL_MARKS.values()):
+        raise _damaged("a decimal mark is neither point nor comma")
     return state
 
 

@@ -13,7 +13,9 @@ from fuzz.harness import Target, main
 from fuzz.mutation import mutated_bundle, mutated_json, packed, unpacked
 from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
+from stenosis_trt.engine.reports.making import MadeFormat, MadeReports, write_reports
 from stenosis_trt.engine.runs.outputs import RUN_JSON, ResultStore
+from stenosis_trt.engine.runs.reports import formats_to_write
 
 _KIND = {"pack": "a", "numpy": "2"}
 _PROBLEM = Problem("/x", Stage.PIXELS, "Broken.", "Send again.", "1.2.3")
@@ -34,7 +36,13 @@ def _left() -> dict[str, bytes]:
         with ResultStore(out, _KIND, resume=False) as store:
             store.add(_study("1.2.3"), stand_in.result("1.2.3"), [_PROBLEM])
             store.add_failed(_study("1.2.4"), [_PROBLEM])
+            store.write_tables(["1.2.3", "1.2.4"], [_PROBLEM])
             store.write_run({"counts": {"graded": 1}, "seconds": 1.0, "earlier": [{"counts": {"graded": 2}}]})
+            place = store.reports_place("1.2.3")
+            made = MadeReports(
+                "0", {"text": MadeFormat(("report.txt",)), "sr": MadeFormat((), "No.", "None.")}
+            )
+            write_reports(place, {"report.txt": b"Text."}, made)
         return {
             str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.json") if path.is_file()
         }
@@ -50,6 +58,7 @@ def check(data: bytes, folder: Path) -> None:
     files = unpacked(data) or {}
     for name in _left():
         if name in files:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(files[name])
     study = _study("1.2.3")
     try:
@@ -59,6 +68,11 @@ def check(data: bytes, folder: Path) -> None:
             earlier = store.earlier_runs()
             store.write_tables(["1.2.3", "1.2.4"], [_PROBLEM])
             store.write_run({"counts": {"graded": 0}, "earlier": earlier})
+        with ResultStore.reopen(out) as store:
+            state = store.state
+            assert state is not None
+            assert formats_to_write((), state.formats) == ("csv", "json")
+            store.write_tables(state.order, state.problems, state.formats)
         assert (out / RUN_JSON).exists()
     finally:
         shutil.rmtree(out)

@@ -1,4 +1,4 @@
-"""Reports beside grading, and from results: the same files, nothing stale, and a reason for each that lacks."""
+"""Reports beside grading, and from results: the same files, nothing stale, a reason for each that lacks."""
 
 from __future__ import annotations
 
