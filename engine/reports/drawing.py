@@ -11,6 +11,7 @@ Coordinates are (x, y) with the centre of the first pixel at (0, 0).
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 Point = tuple[float, float]
 Bytes = npt.NDArray[np.uint8]
-Distance = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-"""Distance in pixels from a shape, of x and y."""
+Floats = npt.NDArray[np.float32]
+Distance = Callable[[Floats, Floats], Floats]
+"""Distance in pixels from a shape's edge, of x and y; negative inside."""
 Align = Literal["left", "middle", "right"]
 
 WHITE = GREYS - 1
@@ -37,8 +39,10 @@ LIGHT = round(0.78 * WHITE)
 DIM = round(0.45 * WHITE)
 """Grey of frames and rules."""
 
-_HALO = 1.6
+_HALO = 1.2
 """Width of the dark rim of what is drawn on an image, in pixels."""
+_TOP = INK_LEVELS - 1
+"""Level of a full cover."""
 _CAP_HEIGHT = 0.7
 """Height of capital letters and digits of the font, by its size."""
 
@@ -47,27 +51,42 @@ _GREY_INDEX = np.rint(np.linspace(0, WHITE, 256)).astype(np.uint8)
 
 
 def _darker() -> Bytes:
-    """Palette value (256, 16) of each value at brightness k / 15."""
-    value, level = np.arange(256)[:, None], np.arange(INK_LEVELS)[None, :]
+    """Palette value of each value under a black cover of level k: (256, 16), as one row after the other."""
+    value, level = np.arange(256)[:, None], np.arange(_TOP, -1, -1)[None, :]
     ink, of_ink = np.divmod(value - GREYS, INK_LEVELS)
-    grey = np.rint(value * level / (INK_LEVELS - 1))
-    coloured = GREYS + ink * INK_LEVELS + np.rint(of_ink * level / (INK_LEVELS - 1))
-    return np.where(value < GREYS, grey, coloured).astype(np.uint8)
+    grey = np.rint(value * level / _TOP)
+    coloured = GREYS + ink * INK_LEVELS + np.rint(of_ink * level / _TOP)
+    return np.where(value < GREYS, grey, coloured).astype(np.uint8).ravel()
 
 
-_DARKER = _darker()
-_AS_GREY = np.where(np.arange(256) < GREYS, np.arange(256), PALETTE.max(axis=1) / 255 * WHITE).astype(
-    np.float32
-)
-"""Grey that a smoothed grey edge on each palette value starts from."""
+_UNDER_BLACK = _darker()
+
+
+@lru_cache(maxsize=8)
+def _under_grey(grey: int) -> Bytes:
+    """Palette value of each value under a grey cover of level k, laid out as in `_darker`."""
+    value, level = np.arange(256)[:, None], np.arange(INK_LEVELS)[None, :]
+    start = np.where(value < GREYS, value, PALETTE.max(axis=1)[:, None] / 255 * WHITE)
+    mixed = np.rint(start + (grey - start) * level / _TOP)
+    return np.where(level > 0, mixed, value).astype(np.uint8).ravel()
+
+
+@lru_cache(maxsize=8)
+def _under_ink(ink: int) -> Bytes:
+    """Palette value of each value under a coloured cover of level k: the colour's own level, on black."""
+    value, level = np.arange(256)[:, None], np.arange(INK_LEVELS)[None, :]
+    return np.where(level > 0, GREYS + ink * INK_LEVELS + level, value).astype(np.uint8).ravel()
 
 
 @dataclass(frozen=True)
-class _TextMask:
-    """Coverage of a text, 0 to 1, float32 (height, width), and its corner from the start of the baseline."""
+class _Mask:
+    """Levels 0 to 15 of a shape or text and of its halo, uint8 (height, width).
 
-    core: npt.NDArray[np.float32]
-    halo: npt.NDArray[np.float32]
+    `left` and `top` are its corner: from the shape's centre, or from the start of the text's baseline.
+    """
+
+    core: Bytes
+    halo: Bytes
     left: int
     top: int
 
@@ -79,10 +98,12 @@ class Canvas:
     Attributes:
         pixels: palette values, uint8 (height, width).
         texts: every text that was drawn, in order.
+        halo: draw a halo around everything, as on an image.
     """
 
     pixels: Bytes
     texts: list[str] = field(default_factory=list)
+    halo: bool = False
 
     @classmethod
     def blank(cls, width: int, height: int) -> Canvas:
@@ -104,9 +125,10 @@ class Canvas:
         return Canvas(self.pixels[y : y + height, x : x + width], self.texts)
 
     def image(self, grey: Bytes) -> None:
-        """Fill the canvas from its upper left corner with grey values, 0 to 255."""
+        """Fill the canvas from its upper left corner with grey values, 0 to 255, and draw with a halo."""
         rows, columns = min(grey.shape[0], self.height), min(grey.shape[1], self.width)
-        self.pixels[:rows, :columns] = _GREY_INDEX[grey[:rows, :columns]]
+        self.pixels[:rows, :columns] = _GREY_INDEX.take(grey[:rows, :columns])
+        self.halo = True
 
     def box(self, x: int, y: int, width: int, height: int, grey: int) -> None:
         """Fill a rectangle with a grey palette value."""
@@ -117,46 +139,49 @@ class Canvas:
         self.pixels[[0, -1], :] = grey
         self.pixels[:, [0, -1]] = grey
 
-    def line(self, start: Point, end: Point, ink: int | None, width: float = 1.6, halo: bool = True) -> None:
-        """Draw a line with round ends. `ink`: number of a colour, or None for white."""
-        (x0, y0), (x1, y1) = start, end
-        dx, dy = x1 - x0, y1 - y0
-        squared = dx * dx + dy * dy
+    def line(
+        self, start: Point, end: Point, ink: int | None, width: float = 1.6, dash: float | None = None
+    ) -> None:
+        """Draw a line with round ends.
 
-        def distance(x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-            along = np.clip(((x - x0) * dx + (y - y0) * dy) / squared, 0.0, 1.0) if squared else 0.0
-            return np.hypot(x - x0 - along * dx, y - y0 - along * dy) - np.float32(width / 2)
+        Args:
+            start, end: the ends.
+            ink: number of a colour, or None for white.
+            width: in pixels.
+            dash: length of the dashes and of the gaps between them; None for none.
+        """
+        (x0, y0), (x1, y1) = start, end
+        length = math.hypot(x1 - x0, y1 - y0)
+        if length == 0.0:
+            return self.disc(start, width / 2, ink)
+        dx, dy = (x1 - x0) / length, (y1 - y0) / length
+
+        def distance(x: Floats, y: Floats) -> Floats:
+            u, v = x - np.float32(x0), y - np.float32(y0)
+            along, off = u * dx + v * dy, v * dx - u * dy
+            # Distance beyond the nearest end, of the line or of a dash.
+            if dash is None:
+                beyond = np.maximum(np.maximum(-along, along - length), 0.0)
+            else:
+                within = np.abs(np.mod(along, 2 * dash) - dash / 2) - dash / 2
+                beyond = np.maximum(np.maximum(np.maximum(-along, along - length), within), 0.0)
+            return np.sqrt(off * off + beyond * beyond) - np.float32(width / 2)
 
         bounds = (min(x0, x1) - width, min(y0, y1) - width, max(x0, x1) + width, max(y0, y1) + width)
-        self._paint(bounds, distance, ink, halo)
-
-    def dashes(self, start: Point, end: Point, ink: int | None, dash: float = 5.0, gap: float = 5.0) -> None:
-        """Draw a thin broken line."""
-        length = math.dist(start, end)
-        for at in np.arange(0.0, length, dash + gap):
-            ends = [
-                (
-                    start[0] + (end[0] - start[0]) * share / length,
-                    start[1] + (end[1] - start[1]) * share / length,
-                )
-                for share in (at, min(at + dash, length))
-            ]
-            self.line(ends[0], ends[1], ink, 1.0)
+        self._paint(bounds, distance, ink)
 
     def disc(self, centre: Point, radius: float, ink: int | None) -> None:
         """Draw a filled circle."""
         x0, y0 = centre
         bounds = (x0 - radius, y0 - radius, x0 + radius, y0 + radius)
-        self._paint(bounds, lambda x, y: np.hypot(x - x0, y - y0) - np.float32(radius), ink, True)
+        self._paint(bounds, lambda x, y: np.hypot(x - x0, y - y0) - np.float32(radius), ink)
 
     def ring(self, centre: Point, radius: float, ink: int | None, width: float = 1.6) -> None:
         """Draw a circle."""
         x0, y0 = centre
         half, outer = np.float32(width / 2), radius + width / 2
         bounds = (x0 - outer, y0 - outer, x0 + outer, y0 + outer)
-        self._paint(
-            bounds, lambda x, y: np.abs(np.hypot(x - x0, y - y0) - np.float32(radius)) - half, ink, True
-        )
+        self._paint(bounds, lambda x, y: np.abs(np.hypot(x - x0, y - y0) - np.float32(radius)) - half, ink)
 
     def chip(self, centre: Point, grade: int | None, radius: float = 10.0) -> None:
         """Draw the sign of a grade: its shape in its colour with its number; a dash without a grade."""
@@ -165,10 +190,12 @@ class Canvas:
             self.ring((x, y), radius * 0.85, None)
             self.line((x - radius * 0.35, y), (x + radius * 0.35, y), None)
             return
-        shape = _SHAPES[GRADE_STYLES[grade].shape]
-        bounds = (x - radius, y - radius, x + radius, y + radius)
-        self._paint(bounds, lambda u, v: shape(u - x, v - y, np.float32(radius)), grade, True)
-        self._text_on(x, y, str(grade), round(radius * 1.55), dark=True)
+        self._cover(x, y, _chip_mask(GRADE_STYLES[grade].shape, radius), _under_ink(grade))
+        self.texts.append(str(grade))
+        digit = _text_mask(str(grade), round(radius * 1.55))
+        height, width = digit.core.shape
+        left, top = round(x - (width - 1) / 2), round(y - (height - 1) / 2)
+        self._blend(left, top, digit.core, _UNDER_BLACK)
 
     def text(
         self, x: float, y: float, text: str, size: int = 15, grey: int = WHITE, align: Align = "left"
@@ -177,61 +204,47 @@ class Canvas:
         text = printable(text)
         self.texts.append(text)
         mask = _text_mask(text, size)
-        width = mask.core.shape[1]
-        left = round(x) - (0, width // 2, width)[("left", "middle", "right").index(align)]
-        top = round(y + _CAP_HEIGHT * size / 2) + mask.top
-        self._cover(left, top, mask.halo, lambda under, cover: _shade(under, 1 - cover))
-        self._cover(left, top, mask.core, lambda under, cover: _mix(under, cover, grey))
+        width = int(mask.core.shape[1])
+        left = round(x) - (0, width // 2, width)[("left", "middle", "right").index(align)] - mask.left
+        self._cover(left, round(y + _CAP_HEIGHT * size / 2), mask, _under_grey(grey))
         return width
 
-    def _text_on(self, x: int, y: int, text: str, size: int, dark: bool) -> None:
-        """Write black text on a colour, centred."""
-        self.texts.append(text)
-        mask = _text_mask(text, size)
-        height, width = mask.core.shape
-        left, top = round(x - (width - 1) / 2), round(y - (height - 1) / 2)
-        self._cover(left, top, mask.core, lambda under, cover: _shade(under, 1 - cover))
+    def _cover(self, x: int, y: int, mask: _Mask, table: Bytes) -> None:
+        if self.halo:
+            self._blend(x + mask.left, y + mask.top, mask.halo, _UNDER_BLACK)
+        self._blend(x + mask.left, y + mask.top, mask.core, table)
 
-    def _cover(
-        self,
-        left: int,
-        top: int,
-        mask: npt.NDArray[np.float32],
-        blend: Callable[[Bytes, npt.NDArray[np.float32]], Bytes],
-    ) -> None:
+    def _blend(self, left: int, top: int, levels: Bytes, table: Bytes) -> None:
         y0, x0 = max(top, 0), max(left, 0)
-        y1, x1 = min(top + mask.shape[0], self.height), min(left + mask.shape[1], self.width)
+        y1, x1 = min(top + levels.shape[0], self.height), min(left + levels.shape[1], self.width)
         if y0 < y1 and x0 < x1:
-            cover = mask[y0 - top : y1 - top, x0 - left : x1 - left]
-            self.pixels[y0:y1, x0:x1] = blend(self.pixels[y0:y1, x0:x1], cover)
+            of_mask = levels[y0 - top : y1 - top, x0 - left : x1 - left]
+            self.pixels[y0:y1, x0:x1] = _through(table, self.pixels[y0:y1, x0:x1], of_mask)
 
-    def _paint(
-        self, bounds: tuple[float, float, float, float], distance: Distance, ink: int | None, halo: bool
-    ) -> None:
-        margin = _HALO + 1.5
+    def _paint(self, bounds: tuple[float, float, float, float], distance: Distance, ink: int | None) -> None:
+        margin = (_HALO if self.halo else 0.0) + 1.0
         x0, y0 = max(math.floor(bounds[0] - margin), 0), max(math.floor(bounds[1] - margin), 0)
         x1 = min(math.ceil(bounds[2] + margin) + 1, self.width)
         y1 = min(math.ceil(bounds[3] + margin) + 1, self.height)
         if x0 >= x1 or y0 >= y1:
             return
-        x, y = np.arange(x0, x1, dtype=np.float32)[None, :], np.arange(y0, y1, dtype=np.float32)[:, None]
-        away = distance(x, y)
+        away = distance(*_grid(x0, y0, x1, y1))
         under = self.pixels[y0:y1, x0:x1]
-        if halo:
-            under = _shade(under, 1 - np.clip(_HALO + 0.5 - away, 0.0, 1.0))
-        cover = np.clip(np.float32(0.5) - away, 0.0, 1.0)
-        if ink is None:
-            under = _mix(under, cover, WHITE)
-        else:
-            level = np.rint(cover * (INK_LEVELS - 1)).astype(np.uint8)
-            under = np.where(level > 0, np.uint8(GREYS + ink * INK_LEVELS) + level, under)
-        self.pixels[y0:y1, x0:x1] = under
+        if self.halo:
+            under = _through(_UNDER_BLACK, under, _levels(_HALO, away))
+        table = _under_grey(WHITE) if ink is None else _under_ink(ink)
+        self.pixels[y0:y1, x0:x1] = _through(table, under, _levels(0.0, away))
 
 
+@lru_cache(maxsize=2048)
 def printable(text: str) -> str:
-    """Return a text in the characters that the font has: ASCII, anything else as an escape."""
-    text = text.replace("\u2212", "-").replace("\u2013", "-")
-    return escape_controls(text).encode("ascii", "backslashreplace").decode("ascii")
+    """Return a text in the characters that the font has, which are those of ASCII.
+
+    Letters lose their accents; other characters become escapes.
+    """
+    plain = unicodedata.normalize("NFKD", text.replace("\u2212", "-").replace("\u2013", "-"))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return escape_controls(plain).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def text_width(text: str, size: int = 15) -> int:
@@ -250,26 +263,34 @@ def wrapped(text: str, size: int, width: int) -> list[str]:
     return lines
 
 
-def _shade(under: Bytes, brightness: npt.NDArray[np.float32]) -> Bytes:
-    return _DARKER[under, np.rint(brightness * (INK_LEVELS - 1)).astype(np.uint8)]
+def _through(table: Bytes, under: Bytes, levels: Bytes) -> Bytes:
+    """Look up values under covers of some levels."""
+    return table.take((under.astype(np.uint16) << 4) | levels)
 
 
-def _mix(under: Bytes, cover: npt.NDArray[np.float32], grey: int) -> Bytes:
-    start = _AS_GREY[under]
-    mixed = np.rint(start + (grey - start) * cover).astype(np.uint8)
-    return np.where(cover > 0, mixed, under)
+def _levels(outset: float, away: Floats) -> Bytes:
+    """Levels of a shape that is `outset` pixels larger, from the distance of each pixel's centre."""
+    cover = np.float32((outset + 0.5) * _TOP + 0.5) - away * np.float32(_TOP)
+    return np.clip(cover, 0, _TOP, out=cover).astype(np.uint8)
 
 
-def _octagon(
-    x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], radius: np.float32
-) -> npt.NDArray[np.float32]:
+def _grid(x0: int, y0: int, x1: int, y1: int) -> tuple[Floats, Floats]:
+    return np.arange(x0, x1, dtype=np.float32)[None, :], np.arange(y0, y1, dtype=np.float32)[:, None]
+
+
+@lru_cache(maxsize=32)
+def _chip_mask(shape: Shape, radius: float) -> _Mask:
+    half = math.ceil(radius * 1.3 + _HALO + 1)
+    away = _SHAPES[shape](*_grid(-half, -half, half + 1, half + 1), np.float32(radius))
+    return _Mask(_levels(0.0, away), _levels(_HALO, away), -half, -half)
+
+
+def _octagon(x: Floats, y: Floats, radius: np.float32) -> Floats:
     straight, slanted = np.maximum(abs(x), abs(y)), (abs(x) + abs(y)) * np.float32(math.sqrt(0.5))
     return np.maximum(straight, slanted) - radius * np.float32(0.96)
 
 
-_SHAPES: dict[
-    Shape, Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32], np.float32], npt.NDArray[np.float32]]
-] = {
+_SHAPES: dict[Shape, Callable[[Floats, Floats, np.float32], Floats]] = {
     "circle": lambda x, y, radius: np.hypot(x, y) - radius * np.float32(0.95),
     "square": lambda x, y, radius: np.maximum(abs(x), abs(y)) - radius * np.float32(0.85),
     "diamond": lambda x, y, radius: (
@@ -277,7 +298,7 @@ _SHAPES: dict[
     ),
     "octagon": _octagon,
 }
-"""Distance from each shape of about the same area, around (0, 0)."""
+"""Distance from each shape around (0, 0); their areas are about equal."""
 
 
 @lru_cache(maxsize=32)
@@ -292,7 +313,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 @lru_cache(maxsize=2048)
-def _text_mask(text: str, size: int) -> _TextMask:
+def _text_mask(text: str, size: int) -> _Mask:
     from PIL import Image, ImageDraw, ImageFilter
 
     font = _font(size)
@@ -301,6 +322,9 @@ def _text_mask(text: str, size: int) -> _TextMask:
     margin = 3
     image = Image.new("L", (max(x1 - x0, 1) + 2 * margin, max(y1 - y0, 1) + 2 * margin))
     ImageDraw.Draw(image).text((margin - x0, margin - y0), text, fill=255, font=font, anchor="ls")
-    scale = np.float32(1 / 255)
-    halo = np.asarray(image.filter(ImageFilter.MaxFilter(5))) * scale
-    return _TextMask(np.asarray(image) * scale, halo, x0 - margin, y0 - margin)
+    halo = np.asarray(image.filter(ImageFilter.MaxFilter(5)))
+    return _Mask(_of_coverage(np.asarray(image)), _of_coverage(halo), x0 - margin, y0 - margin)
+
+
+def _of_coverage(coverage: Bytes) -> Bytes:
+    return ((coverage.astype(np.uint16) * _TOP + 127) // 255).astype(np.uint8)

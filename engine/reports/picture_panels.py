@@ -95,8 +95,8 @@ def mark_level(panel: Canvas, shown: DisplayImage, level: LevelResult, axial: Sl
         ends = crossing(shown, axial, level.point)
         if ends is not None:
             # The line leaves the canal free, which is looked at.
-            panel.dashes(*ends[0], MEASUREMENT_INK)
-            panel.dashes(*ends[1], MEASUREMENT_INK)
+            panel.line(*ends[0], MEASUREMENT_INK, 1.0, dash=5.0)
+            panel.line(*ends[1], MEASUREMENT_INK, 1.0, dash=5.0)
     panel.ring((x, y), 5.0, level.grade, 2.0)
 
 

@@ -26,6 +26,7 @@ from stenosis_trt.engine.reports.wording import (
     NO_RATIO,
     NOT_FOR_CLINICAL_USE,
     cautions,
+    join_levels,
     probability_words,
     reasons,
 )
@@ -138,12 +139,14 @@ def _summary(report: StudyReport, images: StudyImages) -> Page:
     right = left + 440 + _MARGIN
     axial = canvas.region(right, top, 330, 330)
     worst = _worst(levels, images)
-    if worst is None:
-        shown.append(None)
-        panels.note(axial, ["No axial image was measured.", *_why_no_ratio(levels, 300)])
-    else:
+    if worst is not None:
         shown.append(_axial_panel(axial, worst, images))
-        _numbers(canvas.region(right + 344, top, width - right - 344, 330), worst)
+        numbers = canvas.region(right + 344, top, width - right - 344 - _MARGIN, 330)
+        end = round(_numbers(numbers, worst))
+        higher = [x.level for x in levels if (x.grade or 0) > (worst.grade or 0)]
+        if higher:
+            words = f"Of higher grade, without axial image: {join_levels(higher)}."
+            _notes(numbers.region(0, end, numbers.width, numbers.height - end), [words])
     _table(canvas.region(right, top + 346, width - right - _MARGIN, 7 * 28 + 4), levels)
     notes = canvas.region(right, top + 346 + 7 * 28 + 10, width - right - _MARGIN, 72)
     _notes(notes, cautions(report.result))
@@ -179,7 +182,8 @@ def _axial_panel(panel: Canvas, level: LevelResult, images: StudyImages) -> Repo
     image = images.axial.get(level.level)
     if image is None or level.cord is None:
         why = reasons(level.warnings, NO_RATIO)
-        panels.note(panel, ["No axial image.", *wrapped(why, 15, panel.width - 40)])
+        words = f"No axial image of {level.level}{f': {why}' if why else ''}."
+        panels.note(panel, wrapped(words, 15, panel.width - 40))
         return None
     shown = panels.show(panel, image, panels.centre_of(level.cord.points), _AXIAL_MM)
     panels.measure(panel, shown, level.cord)
@@ -205,8 +209,8 @@ def _level_page(report: StudyReport, images: StudyImages, level: LevelResult) ->
         panels.furnish(sagittal, shown, f"Sagittal at {level.level}")
     measured = _axial_panel(axial, level, images)
     column = 3 * _MARGIN + 2 * side
-    end = round(_numbers(canvas.region(column, _HEADER, width - column, side), level))
-    of_level = replace(report.result, levels=(level,))
+    end = round(_numbers(canvas.region(column, _HEADER, width - column - _MARGIN, side), level))
+    of_level = replace(report.result, levels=(level,), warnings=())
     notes = canvas.region(column, _HEADER + end, width - column - _MARGIN, side - end)
     _notes(notes, cautions(of_level))
     _legend(canvas.region(0, height - 38, width, 38))
@@ -239,33 +243,32 @@ def _grade_words(level: LevelResult) -> str:
 
 
 def _worst(levels: tuple[LevelResult, ...], images: StudyImages) -> LevelResult | None:
-    """Return the level of the highest grade with an axial image; of several the one of the lowest ratio."""
-    measured = [
-        (-1 if level.grade is None else level.grade, -level.cord.compression_ratio, level)
-        for level in levels
-        if level.cord is not None and level.level in images.axial
-    ]
-    return max(measured, key=lambda item: item[:2])[2] if measured else None
+    """Return the level of the highest grade, and of several the one of the lowest ratio.
 
+    Levels with an axial image come first. None if no level has an image.
+    """
 
-def _why_no_ratio(levels: tuple[LevelResult, ...], width: int) -> list[str]:
-    why = reasons([warning for level in levels for warning in level.warnings], NO_RATIO)
-    return wrapped(why, 15, width)
+    def rank(level: LevelResult) -> tuple[bool, int, float]:
+        ratio = level.cord.compression_ratio if level.cord else 1.0
+        return level.level in images.axial, -1 if level.grade is None else level.grade, -ratio
+
+    shown = [level for level in levels if level.level in images.axial or level.level in images.sagittal]
+    return max(shown, key=rank, default=None)
 
 
 def _numbers(area: Canvas, level: LevelResult) -> float:
     """Write what was found at a level: grade, probabilities as bars, ratio; return where the text ends."""
     area.text(0, 10, level.level, 24)
-    area.chip((area.width - 30, 10), level.grade, 13)
+    area.chip((area.width - 16, 11), level.grade, 13)
     y = 40.0
     if level.grade is None:
         for line in wrapped(
-            f"Not graded: {reasons(level.warnings, NO_GRADE) or 'no reason given'}", 15, area.width - 14
+            f"Not graded: {reasons(level.warnings, NO_GRADE) or 'no reason given'}", 15, area.width
         ):
             area.text(0, y, line, 15)
             y += 20
     else:
-        area.text(0, y, _grade_words(level), 15)
+        area.text(0, y, f"Kang {level.grade}, {GRADE_STYLES[level.grade].name}", 15)
         y += 24
     if level.probabilities:
         area.text(0, y, "Probability", 14, LIGHT)
@@ -286,7 +289,7 @@ def _numbers(area: Canvas, level: LevelResult) -> float:
 
 def _bar(area: Canvas, y: int, grade: int, probability: float) -> None:
     area.chip((9, y), grade, 8)
-    length = area.width - 92
+    length = area.width - 80
     area.box(24, y - 5, length, 10, DIM // 2)
     ink = GREYS + (grade + 1) * INK_LEVELS - 1
     area.box(24, y - 5, round(length * probability), 10, ink)
@@ -304,17 +307,30 @@ def _table(area: Canvas, levels: tuple[LevelResult, ...]) -> None:
         area.text(columns[0], y, level.level, 15)
         area.chip((columns[1] + 16, y), level.grade, 9)
         if level.grade is None:
-            area.text(columns[2] - 46, y, reasons(level.warnings, NO_GRADE) or "no reason given", 14)
+            why = reasons(level.warnings, NO_GRADE) or "no reason given"
+            _reason(area, columns[2] - 46, y, why, (area.width if level.cord is None else columns[3]) - 12)
             if level.cord is None:
                 continue
         elif level.probabilities is not None:
             area.text(columns[2], y, probability_words(level.probabilities[level.grade])[2:], 15)
         if level.cord is None:
-            area.text(columns[3], y, reasons(level.warnings, NO_RATIO) or "not measured", 14, LIGHT)
+            _reason(area, columns[3], y, reasons(level.warnings, NO_RATIO) or "not measured", area.width)
             continue
         values = (level.cord.compression_ratio, 2), (level.cord.ap_mm, 1), (level.cord.transverse_mm, 1)
         for x, (value, digits) in zip(columns[3:], values, strict=True):
             area.text(x, y, f"{value:.{digits}f}", 15)
+
+
+def _reason(area: Canvas, x: int, y: int, text: str, right: int) -> None:
+    """Write why a value is missing into a row of the table, on two lines where one is not enough."""
+    if text_width(text, 14) <= right - x:
+        area.text(x, y, text, 14, LIGHT)
+        return
+    lines = wrapped(text, 12, right - x)
+    if len(lines) > 2:
+        lines[1:] = [f"{lines[1]} ..."]
+    for line, below in zip(lines, (-6, 7), strict=False):
+        area.text(x, y + below, line, 12, LIGHT)
 
 
 def _notes(area: Canvas, sentences: list[str]) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 
-_DARK_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 98.5
+_DARK_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 99.0
 """Percentiles of the values of a region that become black and white."""
 
 _SAMPLED_FROM = 40_000
