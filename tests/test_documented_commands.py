@@ -70,6 +70,7 @@ _BUILD = "tests/engine/cli/test_build.py"
 _STAND_INS = "tests/engine/backends/test_on_stand_ins.py"
 _GPU_SUITE = "tests/bench/speed/test_gpu_suite.py"
 _TRAIN = "tests/export/training/test_train.py"
+_EVALUATE = "tests/bench/evaluation/test_phantoms.py"
 ELSEWHERE = (
     # What is matched, and the script or test that runs it, with smaller networks or on stand-ins.
     (r"python3 -m venv \.venv|pip install \.|stenosis-trt demo", ".ci/run"),
@@ -96,6 +97,9 @@ ELSEWHERE = (
     (r"stenosis-trt bench kernels .*", "tests/kernels/test_bench_work.py"),
     (r"stenosis-trt phantom P2 --anatomy VOLUMES", "tests/bench/semisynthetic/test_semisynthetic.py"),
     (r"stenosis-trt (phantom TRY|grade TRY) .*", "tests/test_docs_jetson.py"),
+    (r"stenosis-trt phantom P --studies 100 --seed 4242 --workers 2", _EVALUATE),
+    (r"python -m stenosis_trt\.bench\.evaluation\.simulated P/truth\.csv S --seed 1", _EVALUATE),
+    (r"stenosis-trt evaluate R P/truth\.csv S/reader_1\.csv S/reader_2\.csv .*", _EVALUATE),
     (r"python -m stenosis_trt\.export\.training\.train .*", _TRAIN),
 )
 

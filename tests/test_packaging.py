@@ -30,11 +30,11 @@ WHERE_INSTALLED = {
     *("pycuda", "torch", "cupy", "cupyx"),
     *("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
     "cryptography",
-    *("nibabel", "scipy"),
+    *("nibabel", "scipy", "sklearn", "statsmodels", "matplotlib"),
     "pandas",
 }
 """Imported when used, and done without where they are not there: the GPU, peers in benchmarks, signatures,
-real volumes to make stenoses in, tables of results."""
+real volumes to make stenoses in, tables of results, `evaluate`."""
 BACKPORTS = {"tomli"}
 """Imported where Python is older than 3.11, and not installed beside a newer one."""
 DECODERS = {"python-gdcm", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"}

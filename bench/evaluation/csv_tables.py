@@ -128,34 +128,31 @@ def read_csv(path: Path) -> CsvFile:
     separator = next((mark for mark in _SEPARATORS if mark in heading), ",")
     try:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        columns, rows = _split(name, lines)
+        numbered = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines]
     except csv.Error as error:
         raise InputError(f"{name} is not a CSV file ({error}).", "Save it as CSV.") from None
+    columns, rows = _split(name, numbered)
     return CsvFile(path, columns, rows, decimal_comma=separator != ",")
 
 
-def _split(name: str, lines: csv._reader) -> tuple[tuple[str, ...], tuple[CsvRow, ...]]:
+def _split(name: str, lines: Sequence[tuple[int, list[str]]]) -> tuple[tuple[str, ...], tuple[CsvRow, ...]]:
     """Header and rows of a table; blank lines are left out."""
-    columns: tuple[str, ...] = ()
+    filled = [(line, cells) for line, cells in lines if any(cells)]
+    columns = tuple(filled[0][1])
+    repeated = [column for column in columns if column and columns.count(column) > 1]
+    if repeated:
+        raise InputError(
+            f"{name} has the column {escape_controls(repeated[0])} twice.", "Name each one once."
+        )
     rows = []
-    for cells in lines:
-        stripped = [cell.strip() for cell in cells]
-        if not any(stripped):
-            continue
-        if not columns:
-            columns = tuple(stripped)
-            repeated = sorted({column for column in columns if column and columns.count(column) > 1})
-            if repeated:
-                raise InputError(
-                    f"{name} has the column {escape_controls(repeated[0])} twice.", "Name each column once."
-                )
-            continue
-        if len(stripped) > len(columns) and any(stripped[len(columns) :]):
+    for line, cells in filled[1:]:
+        if any(cells[len(columns) :]):
             raise InputError(
-                f"{name}, line {lines.line_num}: there are more cells than columns in the header line.",
+                f"{name}, line {line}: there are more cells than columns in the header line.",
                 "Put text with a separator into quotation marks.",
             )
-        rows.append(CsvRow(lines.line_num, dict(zip(columns, stripped, strict=False))))
+        padded = cells + [""] * (len(columns) - len(cells))
+        rows.append(CsvRow(line, dict(zip(columns, padded, strict=False))))
     if not rows:
         raise InputError(f"{name} has no rows below its header line.", "Give a row for each level.")
     return columns, tuple(rows)

@@ -49,12 +49,12 @@ def _figure(columns: int, width: float, height: float) -> tuple[Figure, list[Axe
 
 def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(stream, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
     return stream.getvalue()
 
 
 def _confusion(found: Evaluation) -> Figure:
-    figure, axes = _figure(len(found.raters), 3.6, 3.8)
+    figure, axes = _figure(len(found.raters), 3.6, 4.2)
     for axis, rater in zip(axes, found.raters, strict=True):
         counts = np.array(rater.confusion)
         rows = np.maximum(counts.sum(axis=1, keepdims=True), 1)

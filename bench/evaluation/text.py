@@ -169,7 +169,7 @@ def _correlations(found: Evaluation) -> Iterator[str]:
     yield from table_lines(rows)
     yield from (
         "",
-        "Tests between dependent correlations (Pearson, first − second, interval of Zou 2007; Holm over all rows)",
+        "Tests between dependent correlations (Pearson, first − second, interval of Zou; Holm over all rows)",
     )
     rows = [["score, raters, quantity", "n", "difference", "Williams t", "p", "Holm", "Steiger Z", "p"]]
     for difference in found.correlation_differences:

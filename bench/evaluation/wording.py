@@ -111,6 +111,6 @@ def _of_correlations(items: Sequence[ScoreDifference]) -> Iterator[str]:
         )
     if not_shown:
         yield (
-            f"Correlations with scores: in {not_shown} of {count(tested, 'comparison')} of the model with the "
-            f"truth or a reader, a difference is not shown (Williams, {METHOD})."
+            f"Correlations with scores: in {not_shown} of {count(tested, 'comparison')} of the model with "
+            f"the truth or a reader, a difference is not shown (Williams, {METHOD})."
         )

@@ -180,6 +180,21 @@ def _call(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=time_limit(60))
 
 
+def test_the_command_needs_numpy_alone(tmp_path: Path) -> None:
+    """It runs where the extras are not installed."""
+    rows = [_row(str(k), "C2/3", str(k % 2), "0.5", "0") for k in range(4)]
+    table = _write(tmp_path / "t.csv", rows)
+    program = (
+        "import runpy, sys\n"
+        "sys.modules.update(dict.fromkeys(('scipy', 'sklearn', 'statsmodels', 'matplotlib')))\n"
+        f"sys.argv = ['compare', {str(table)!r}, {str(table)!r}]\n"
+        "runpy.run_module('stenosis_trt.bench.accuracy.compare', run_name='__main__')\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "kappa_low" in answer.stdout
+
+
 def test_the_command_prints_a_line_a_grade_and_writes_valid_json(tmp_path: Path) -> None:
     rows = [_row(str(k), "C2/3", str(k % 2), "0.5", "0") for k in range(4)]
     truth, results = _write(tmp_path / "truth.csv", rows), _write(tmp_path / "results.csv", rows)
