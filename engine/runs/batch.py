@@ -339,7 +339,8 @@ class _BatchRun:
             failed = error
             summary = self._summary(self._store.count(self._order, self._file_problems))
         try:
-            self._store.write_run(self.record(decision, summary, finished).to_dict(earlier))
+            record = self.record(decision, summary, finished).to_dict(earlier)
+            self._store.write_run(record)
         except NotWritten as error:
             failed = failed or error
         if failed is not None:

@@ -143,4 +143,7 @@ def _drop_titles(schema: dict[str, Any]) -> None:
 
 def _sentence(text: str) -> str:
     text = re.sub(r"\b(None|True|False)\b", lambda word: _PYTHON_WORDS[word[0]], text.strip())
-    return text[:1].upper() + text[1:]
+    # References to modules and classes mean nothing outside Python.
+    text = re.sub(r"; see `[^`]*`", "", text)
+    is_name = "_" in text.partition(" ")[0]
+    return text if is_name else text[:1].upper() + text[1:]
