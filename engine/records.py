@@ -291,6 +291,7 @@ class LevelResult:
         cord: measurement of the cord at the level.
         sagittal_sop_uid, sagittal_frame_number: the slice that was graded; see `FrameHeader`.
         confidence: the lower one of the level's heatmap peak and the probability of its grade, 0 to 1.
+        warnings: why a value is missing or doubtful.
         p_ood: probability that the region is out of distribution; None if the grader has no class for it.
         mscc: maximum spinal cord compression, 1 − AP diameter / that of the normal cord above and below; see
             `engine.grading.compression`. Negative where the cord is deeper at the level. None where it was

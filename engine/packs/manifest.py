@@ -54,7 +54,14 @@ class OutputEntry(StrictModel):
 
 
 class VariantEntry(StrictModel):
-    """A model in another precision; see `Variant`."""
+    """A model in another precision; see `ModelVariant`.
+
+    Attributes:
+        file: relative to the pack.
+        sha256: SHA-256 of the file.
+        metrics: of the conversion.
+        gate: record of the gate: studies, limits, figures, outcome.
+    """
 
     file: _File
     sha256: Sha256
@@ -63,7 +70,17 @@ class VariantEntry(StrictModel):
 
 
 class ModelEntry(StrictModel):
-    """A model; see `ModelSpec`."""
+    """A model; see `ModelSpec`.
+
+    Attributes:
+        file: relative to the pack.
+        sha256: SHA-256 of the file.
+        precision: of the file, "fp32".
+        input: how the input is cut from slices.
+        output: meaning of the output.
+        metrics: reported by the maker of the pack.
+        variants: the same model in other precisions, by precision.
+    """
 
     file: _File
     sha256: Sha256
@@ -92,7 +109,13 @@ class ModelEntry(StrictModel):
 
 
 class ModelEntries(StrictModel):
-    """The models that the pipeline uses. A pack may contain others."""
+    """The models that the pipeline uses. A pack may contain others.
+
+    Attributes:
+        levels: finds the disc levels on sagittal slices.
+        grader: grades a level.
+        cord: finds the points of the cord on axial slices.
+    """
 
     model_config = _OPEN
 
@@ -102,7 +125,19 @@ class ModelEntries(StrictModel):
 
 
 class Manifest(StrictModel):
-    """Content of pack.json. Other entries are allowed, and ignored."""
+    """Content of pack.json. Other entries are allowed, and ignored.
+
+    Attributes:
+        name, version: of the pack.
+        licence: licence of the models.
+        intended_use: what the pack is for.
+        card: model card: training data, figures, limits; not interpreted.
+        models: the models, by their role.
+        clinical_use: the pack declares that it is for clinical use. Otherwise every report says that it is
+            not.
+        refused: variants that failed the gate, with its record.
+        quantised: how the variants were made.
+    """
 
     model_config = _OPEN
 

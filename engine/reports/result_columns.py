@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from stenosis_trt.engine.records import LEVEL_COLUMNS
+from stenosis_trt.engine.records import LEVEL_COLUMNS, LEVELS
 
 
 class ColumnKind(Enum):
@@ -19,8 +19,6 @@ class ColumnKind(Enum):
     COUNT = "count"
     """A whole number of 0 or more."""
     NUMBER = "number"
-    YES_NO = "yes_no"
-    """"yes" or "no"."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ STUDY_UID = _text("Study Instance UID.")
 _LEVEL_COLUMNS = {
     "study_uid": STUDY_UID,
     "patient_id": _text("PatientID with --keep-identifiers, else empty."),
-    "level": _text("Disc level.", "C2/3", "C3/4", "C4/5", "C5/6", "C6/7", "C7/T1"),
+    "level": _text("Disc level.", *LEVELS),
     "kang_grade": Column(ColumnKind.GRADE, "Kang grade, 0 to 3."),
     "p0": _number("Probability of Kang grade 0."),
     "p1": _number("Probability of Kang grade 1."),

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from operator import attrgetter
 from pathlib import Path
@@ -49,6 +49,17 @@ from stenosis_trt.engine.runs.reports import (
     provenance_of_record,
     provenance_of_run,
     tables_of,
+)
+from stenosis_trt.engine.runs.run_record import (
+    BackendRecord,
+    CountsRecord,
+    MachineRecord,
+    MemoryRecord,
+    OptionsRecord,
+    PackRecord,
+    RunRecord,
+    SecondsRecord,
+    StageSeconds,
 )
 from stenosis_trt.engine.runs.table_files import CsvFormat
 from stenosis_trt.engine.runs.tables import TableTotals
@@ -328,8 +339,8 @@ class _BatchRun:
             failed = error
             summary = self._summary(self._store.count(self._order, self._file_problems))
         try:
-            record = self.record(decision, summary, finished)
-            self._store.write_run({**record, "earlier": earlier})
+            record = self.record(decision, summary, finished).to_dict(earlier)
+            self._store.write_run(record)
         except NotWritten as error:
             failed = failed or error
         if failed is not None:
@@ -354,52 +365,51 @@ class _BatchRun:
             warnings=tables.warnings,
         )
 
-    def record(self, decision: BackendChoice, summary: RunSummary, finished: bool) -> dict[str, Any]:
+    def record(self, decision: BackendChoice, summary: RunSummary, finished: bool) -> RunRecord:
         """Return the content of run.json without the records of earlier runs."""
         options, pack = self._options, self._pack
-        return {
-            "started": self._started.isoformat(timespec="seconds"),
-            "finished": finished,
-            "versions": package_versions(),
-            "pack": {
-                "name": pack.name,
-                "version": pack.version,
-                "sha256": pack.sha256,
-                # The key whose signature was required and verified; null if none was required.
-                "signed_by": pack.signed_by or None,
-                "intended_use": pack.intended_use,
-                "clinical_use": pack.clinical_use,
-            },
-            "models": {name: model.sha256 for name, model in pack.models.items()},
-            "backend": {
-                "backend": decision.backend,
-                "reason": decision.reason,
-                **decision.details,
-                **self._backend.record(),
-                "gpu_failures": self._grader.gpu_failures,
-            },
-            "options": {
-                "device": options.device,
-                "precision": decision.precision,
-                "workers": options.workers,
-                "threads": options.threads,
-                "resume": options.resume,
-                "keep_identifiers": options.keep_identifiers,
-                "no_paths": options.no_paths,
-                "formats": list(self._formats),
-                "limits": asdict(options.limits),
-            },
-            "machine": describe_machine(),
-            "counts": {
-                "files": self._files,
-                "studies": summary.studies,
-                "graded": summary.graded,
-                "skipped": summary.skipped,
-                "failed": summary.failed,
-                "lost_files": summary.lost_files,
-                "problems": summary.problems,
-                "failed_reports": summary.failed_reports,
-            },
-            "seconds": {"total": round(time.monotonic() - self._start, 3), "stages": self._times.summary()},
-            "peak_memory_bytes": {"process": peak_memory_bytes(), "reading": self.reading_peak_bytes},
-        }
+        stages = {stage: StageSeconds(**seconds) for stage, seconds in self._times.summary().items()}
+        return RunRecord(
+            started=self._started.isoformat(timespec="seconds"),
+            finished=finished,
+            versions=package_versions(),
+            pack=PackRecord(
+                name=pack.name,
+                version=pack.version,
+                sha256=pack.sha256,
+                signed_by=pack.signed_by or None,
+                intended_use=pack.intended_use,
+                clinical_use=pack.clinical_use,
+            ),
+            models={name: model.sha256 for name, model in pack.models.items()},
+            backend=BackendRecord(
+                backend=decision.backend,
+                reason=decision.reason,
+                gpu_failures=tuple(self._grader.gpu_failures),
+                fields={**decision.details, **self._backend.record()},
+            ),
+            options=OptionsRecord(
+                device=options.device,
+                precision=decision.precision,
+                workers=options.workers,
+                threads=options.threads,
+                resume=options.resume,
+                keep_identifiers=options.keep_identifiers,
+                no_paths=options.no_paths,
+                formats=self._formats,
+                limits=options.limits,
+            ),
+            machine=MachineRecord(**describe_machine()),
+            counts=CountsRecord(
+                files=self._files,
+                studies=summary.studies,
+                graded=summary.graded,
+                skipped=summary.skipped,
+                failed=summary.failed,
+                lost_files=summary.lost_files,
+                problems=summary.problems,
+                failed_reports=summary.failed_reports,
+            ),
+            seconds=SecondsRecord(round(time.monotonic() - self._start, 3), stages),
+            peak_memory_bytes=MemoryRecord(peak_memory_bytes(), self.reading_peak_bytes),
+        )

@@ -8,31 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TextIO
 
-from stenosis_trt.engine.records import LEVEL_COLUMNS, LevelResult, Problem, StudyResult
+from stenosis_trt.engine.records import LevelResult, Problem, StudyResult
+from stenosis_trt.engine.reports import result_columns
+from stenosis_trt.engine.runs import table_columns
 from stenosis_trt.engine.runs.stored_results import StoredStudy
 from stenosis_trt.engine.runs.table_files import CsvFormat, CsvTable, Row
 from stenosis_trt.engine.support.safe_text import escape_controls
 
-RESULT_COLUMNS = ("study_number", *LEVEL_COLUMNS)
-ERROR_COLUMNS = ("path", "stage", "reason", "what_to_do", "study_uid", "study_number", "harmless", "of_study")
-STUDY_COLUMNS = (
-    "study_number",
-    "study_uid",
-    "path",
-    "status",
-    "reason",
-    "sagittal_series_uid",
-    "axial_series_uid",
-    "grade_0",
-    "grade_1",
-    "grade_2",
-    "grade_3",
-    "ungraded",
-    "worst_grade",
-    "worst_level",
-    "warning_count",
-    "reports",
-)
+RESULT_COLUMNS = tuple(result_columns.RESULT_COLUMNS)
+ERROR_COLUMNS = tuple(table_columns.ERRORS)
+STUDY_COLUMNS = tuple(table_columns.STUDIES)
 
 _GRADES = range(4)
 
