@@ -27,7 +27,7 @@ RUN_FORMATS = {"html": "html_page", "parquet": "parquet"}
 """Formats of a whole run, with the module that composes them."""
 
 _PACKAGES = {
-    "sr": ("highdicom", "jinja2"),
+    "sr": ("jinja2",),
     "sc": ("PIL",),
     "png": ("PIL",),
     "text": ("jinja2",),

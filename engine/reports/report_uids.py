@@ -38,6 +38,14 @@ def report_uid(report: StudyReport, *parts: str) -> str:
     return _uid("report", device_uid(report.provenance), report.provenance.backend, _rounded(result), parts)
 
 
+def derived_uid(uid: str, *parts: str) -> str:
+    """Return the UID of a part of an object, or of one of several objects, from a UID that they share.
+
+    It saves hashing the whole result once more.
+    """
+    return _uid("derived", uid, parts)
+
+
 def device_uid(provenance: Provenance) -> str:
     """Return the UID of the algorithm: of the pack's content, the software and the precision of the models.
 
