@@ -38,6 +38,11 @@ def report_uid(report: StudyReport, *parts: str) -> str:
     return _uid("report", device_uid(report.provenance), report.provenance.backend, _rounded(result), parts)
 
 
+def derived_uid(uid: str, *parts: str) -> str:
+    """Return a UID for a part of an object, such as an instance of a series, from the UID of the whole."""
+    return _uid("derived", uid, parts)
+
+
 def device_uid(provenance: Provenance) -> str:
     """Return the UID of the algorithm: of the pack's content, the software and the precision of the models.
 
