@@ -10,6 +10,8 @@ import weakref
 from collections import Counter
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from stenosis_trt.engine.records import LEVELS, LevelResult
 from stenosis_trt.engine.reports import picture_panels as panels
 from stenosis_trt.engine.reports.drawing import DIM, LIGHT, WHITE, Bytes, Canvas, text_width, wrapped
@@ -90,7 +92,12 @@ def pages(report: StudyReport) -> tuple[Page, ...]:
     return _last.of(report)
 
 
-def _draw(report: StudyReport) -> tuple[Page, ...]:
+def check_images(report: StudyReport) -> StudyImages:
+    """Return the images of a report, of which at least one is there.
+
+    Raises:
+        CannotReport: there are none, or one is not the image that was graded or measured.
+    """
     images = report.images
     if images is None or not (images.sagittal or images.axial):
         raise CannotReport(
@@ -98,26 +105,29 @@ def _draw(report: StudyReport) -> tuple[Page, ...]:
             "Grade the study again with its images, or choose a format without pictures.",
         )
     for level in report.result.levels:
-        _check_images(level, images)
+        sagittal, axial, cord = images.sagittal.get(level.level), images.axial.get(level.level), level.cord
+        if sagittal is not None:
+            _check_image(level, sagittal, level.sagittal_sop_uid, level.sagittal_frame_number)
+        if axial is not None:
+            if cord is None:
+                raise _wrong_image(level)
+            _check_image(level, axial, cord.sop_instance_uid, cord.frame_number)
+            if np.abs(axial.pose.to_pixels(cord.points)[:, 2]).max() > _PLANE_TOLERANCE_MM:
+                raise _wrong_image(level)
+    return images
+
+
+def _draw(report: StudyReport) -> tuple[Page, ...]:
+    images = check_images(report)
     shown = images.sagittal.keys() | images.axial.keys()
     with_image = [level for level in report.result.levels if level.level in shown]
     return _summary(report, images), *(_level_page(report, images, level) for level in with_image)
 
 
-def _check_images(level: LevelResult, images: StudyImages) -> None:
-    sagittal, axial, cord = images.sagittal.get(level.level), images.axial.get(level.level), level.cord
-    named = [(sagittal, level.sagittal_sop_uid, level.sagittal_frame_number)]
-    named.append((axial, cord.sop_instance_uid if cord else "", cord.frame_number if cord else None))
-    for image, uid, frame_number in named:
-        if image is None:
-            continue
-        same = (image.frame.sop_instance_uid, image.frame.frame_number) == (uid, frame_number)
-        if not same or image.stored.shape != (image.pose.rows, image.pose.columns):
-            raise _wrong_image(level)
-    if axial is not None and cord is not None:
-        away = axial.pose.to_pixels(cord.points)[:, 2]
-        if abs(away).max() > _PLANE_TOLERANCE_MM:
-            raise _wrong_image(level)
+def _check_image(level: LevelResult, image: ReportImage, uid: str, frame_number: int | None) -> None:
+    same = (image.frame.sop_instance_uid, image.frame.frame_number) == (uid, frame_number)
+    if not same or image.stored.shape != (image.pose.rows, image.pose.columns):
+        raise _wrong_image(level)
 
 
 def _wrong_image(level: LevelResult) -> CannotReport:
