@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stenosis_trt.bench.evaluation.csv_tables import CsvFile, CsvRow, read_csv
 from stenosis_trt.engine.errors import InputError
-from stenosis_trt.engine.runs.outputs import RESULTS_CSV
+from stenosis_trt.engine.runs.output_folder import RESULTS_CSV
 from stenosis_trt.engine.support.safe_text import escape_controls
 
 MEASURES = ("compression_ratio", "ap_mm", "transverse_mm")

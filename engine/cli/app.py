@@ -23,6 +23,7 @@ from stenosis_trt.engine.cli.inspect import inspect
 from stenosis_trt.engine.cli.phantom import phantom
 from stenosis_trt.engine.cli.quantise import quantise
 from stenosis_trt.engine.cli.report import report
+from stenosis_trt.engine.cli.schema import schema
 from stenosis_trt.engine.cli.sign import sign
 from stenosis_trt.engine.cli.verify import verify
 from stenosis_trt.engine.support.interrupts import install_signal_handlers
@@ -92,4 +93,5 @@ app.command(short_help="Build TensorRT plans of a pack's models.")(build)
 app.command(short_help="Sign a pack and the plans in it.")(sign)
 app.command(short_help="Check that a pack is intact and runs.")(verify)
 app.command(short_help="Show what this machine has, and what to install for more.")(doctor)
+app.command(short_help="Print the JSON Schema of a file that this program writes.")(schema)
 app.add_typer(bench_app, name="bench")

@@ -51,7 +51,7 @@ def _run(folder: Path) -> int:
     from stenosis_trt.bench.phantom import PhantomOptions, write_studies
     from stenosis_trt.engine.errors import OutputError
     from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
-    from stenosis_trt.engine.runs.outputs import RESULTS_CSV
+    from stenosis_trt.engine.runs.output_folder import RESULTS_CSV
     from stenosis_trt.engine.support.messages import print_output, rich_console
     from stenosis_trt.engine.support.progress import show_progress
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import typer
 
+from stenosis_trt.engine.cli.documents import DoctorDocument, Fact, Finding, document_json
 from stenosis_trt.engine.cli.errors import exit_on_error, fail
-from stenosis_trt.engine.cli.options import DeviceOption, PackOption
+from stenosis_trt.engine.cli.options import DeviceOption, JsonOption, PackOption
 from stenosis_trt.engine.support.hardware import (
     NvidiaDriver,
     board_name,
@@ -29,7 +29,7 @@ _NAME_COLUMNS = 17
 _TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 
 
-def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
+def doctor(pack: PackOption = None, device: DeviceOption = "auto", as_json: JsonOption = False) -> None:
     """Show what this machine has, what `grade` would use and why, and what to install for more."""
     from stenosis_trt.engine.backends.selection import check_device
 
@@ -37,17 +37,16 @@ def doctor(pack: PackOption = None, device: DeviceOption = "auto") -> None:
         check_device(device)
     if pack is not None and not pack.exists():
         fail(f"There is no pack at {pack}. Give a pack's folder or zip.")
-    for line in report_lines(collect_findings(pack, device)):
+    findings = collect_findings(pack, device)
+    if as_json:
+        typer.echo(document_json(DoctorDocument(findings)))
+        return
+    for line in report_lines(findings):
         typer.echo(line)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """An entry of the report. `advice` is empty if nothing needs to be done."""
-
-    name: str
-    value: str
-    advice: str = ""
+def _finding(title: str, value: str, advice: str = "", **facts: Fact) -> Finding:
+    return Finding(title, value, advice, facts)
 
 
 def collect_findings(pack: Path | None = None, device: str = "auto") -> tuple[Finding, ...]:
@@ -65,14 +64,24 @@ def collect_findings(pack: Path | None = None, device: str = "auto") -> tuple[Fi
     driver, release = query_nvidia_driver(), jetson_release()
     tensorrt = tensorrt_versions()
     return (
-        Finding("version", f"stenosis-trt {versions['stenosis-trt']} on Python {versions['python']}"),
-        Finding("CPU", f"{processor_name()}, {usable_cores()} cores to use"),
-        Finding("memory", f"{memory_bytes() / _GIB:.1f} GiB"),
-        *([Finding("Jetson", f"{board_name()}, Jetson Linux {release}")] if release else []),
+        _finding(
+            "version",
+            f"stenosis-trt {versions['stenosis-trt']} on Python {versions['python']}",
+            version=versions["stenosis-trt"],
+            python=versions["python"],
+        ),
+        _finding(
+            "CPU",
+            f"{processor_name()}, {usable_cores()} cores to use",
+            processor=processor_name(),
+            cores=usable_cores(),
+        ),
+        _finding("memory", f"{memory_bytes() / _GIB:.1f} GiB", bytes=memory_bytes()),
+        *(_jetson_findings(release) if release else ()),
         *gpu_findings(driver, on_jetson=bool(release)),
-        Finding("TensorRT", ", ".join(tensorrt) or "not installed"),
-        Finding("PyCUDA", package_version("pycuda")),
-        Finding(
+        _finding("TensorRT", ", ".join(tensorrt) or "not installed"),
+        _finding("PyCUDA", package_version("pycuda")),
+        _finding(
             "ONNX Runtime", onnxruntime, "pip install onnxruntime" if onnxruntime == "not installed" else ""
         ),
         _pack_finding("reference pack", None),
@@ -81,6 +90,11 @@ def collect_findings(pack: Path | None = None, device: str = "auto") -> tuple[Fi
         _backend_finding(device, pack),
         gpu_requirements(driver, bool(tensorrt), on_jetson=bool(release)),
     )
+
+
+def _jetson_findings(release: str) -> Iterator[Finding]:
+    board = board_name()
+    yield _finding("Jetson", f"{board}, Jetson Linux {release}", board=board, jetson_linux=release)
 
 
 def report_lines(findings: Iterable[Finding]) -> Iterator[str]:
@@ -99,16 +113,21 @@ def gpu_findings(driver: NvidiaDriver, on_jetson: bool) -> Iterator[Finding]:
     """Yield findings on the NVIDIA driver and each GPU."""
     if driver.cuda_version is None:
         advice = "" if on_jetson else "Install NVIDIA's driver if this machine has an NVIDIA GPU."
-        yield Finding("GPU driver", driver.unavailable_reason, advice)
+        yield _finding("GPU driver", driver.unavailable_reason, advice)
         return
-    yield Finding("GPU driver", "for CUDA {}.{}".format(*driver.cuda_version))
+    cuda = "{}.{}".format(*driver.cuda_version)
+    yield _finding("GPU driver", f"for CUDA {cuda}", cuda=cuda)
     if driver.unavailable_reason:
         advice = "Check that the GPU is given to this process (CUDA_VISIBLE_DEVICES, container options)."
-        yield Finding("GPU", driver.unavailable_reason, advice)
+        yield _finding("GPU", driver.unavailable_reason, advice)
     for gpu in driver.gpus:
         major, minor = gpu.compute_capability
-        yield Finding(
-            "GPU", f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory_bytes / _GIB:.1f} GiB"
+        yield _finding(
+            "GPU",
+            f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory_bytes / _GIB:.1f} GiB",
+            gpu=gpu.name,
+            compute_capability=f"{major}.{minor}",
+            memory_bytes=gpu.memory_bytes,
         )
 
 
@@ -145,22 +164,22 @@ def plan_findings(path: Path | None, driver: NvidiaDriver) -> Iterator[Finding]:
         try:
             version = TensorRT(FLAVOURS[flavour]).version
         except TensorRTError as error:
-            yield Finding(name, error.reason, error.advice)
+            yield _finding(name, error.reason, error.advice)
             continue
         mine = [plan for plan in plans if plan.sidecar.flavour == flavour]
         what = f"{flavour} {version}, pack {pack.name}"
         if not driver.gpus:
-            yield Finding(name, f"{what}: {len(mine)}, and no GPU to load them")
+            yield _finding(name, f"{what}: {len(mine)}, and no GPU to load them")
             continue
         gpu = driver.gpus[0]
         here = RuntimeTarget(flavour, version, gpu.name, gpu.compute_capability)
         refusals = {plan.path: load_blocker(pack, plan, here) for plan in mine}
         fit = [f"{p.sidecar.model} {p.sidecar.precision}" for p in mine if not refusals[p.path]]
         advice = "" if fit else build_command(pack, flavour)
-        yield Finding(name, f"{what}: {', '.join(fit) or 'none'} for this GPU", advice)
+        yield _finding(name, f"{what}: {', '.join(fit) or 'none'} for this GPU", advice)
         for plan, reason in refusals.items():
             if reason:
-                yield Finding(name, f"{plan} cannot be loaded: {reason}")
+                yield _finding(name, f"{plan} cannot be loaded: {reason}")
 
 
 def gpu_requirements(driver: NvidiaDriver, has_tensorrt: bool, on_jetson: bool) -> Finding:
@@ -178,8 +197,8 @@ def gpu_requirements(driver: NvidiaDriver, has_tensorrt: bool, on_jetson: bool) 
             else "TensorRT (pip install 'stenosis-trt[rtx]' or 'stenosis-trt[trt]')"
         )
     if missing:
-        return Finding("GPU grading", f"needs what is not here: {'; '.join(missing)}")
-    return Finding("GPU grading", "what it needs is here, plans aside")
+        return _finding("GPU grading", f"needs what is not here: {'; '.join(missing)}")
+    return _finding("GPU grading", "what it needs is here, plans aside")
 
 
 def _pack_finding(name: str, path: Path | None) -> Finding:
@@ -189,8 +208,16 @@ def _pack_finding(name: str, path: Path | None) -> Finding:
     try:
         pack = open_pack(path)
     except PackError as error:
-        return Finding(name, error.reason, error.advice)
-    return Finding(name, f"{pack.name} {pack.version} ({pack.sha256[:12]}): {pack.intended_use}")
+        return _finding(name, error.reason, error.advice)
+    return _finding(
+        name,
+        f"{pack.name} {pack.version} ({pack.sha256[:12]}): {pack.intended_use}",
+        name=pack.name,
+        version=pack.version,
+        sha256=pack.sha256,
+        intended_use=pack.intended_use,
+        clinical_use=pack.clinical_use,
+    )
 
 
 def _backend_finding(device: str, path: Path | None) -> Finding:
@@ -201,5 +228,11 @@ def _backend_finding(device: str, path: Path | None) -> Finding:
     try:
         decision = choose_backend(device, open_pack(path), AUTO)
     except (DeviceError, PackError) as error:
-        return Finding("grade would take", f"nothing: {error.reason}", error.advice)
-    return Finding("grade would take", f"{decision.backend}, because {decision.reason}", decision.advice)
+        return _finding("grade would take", f"nothing: {error.reason}", error.advice)
+    return _finding(
+        "grade would take",
+        f"{decision.backend}, because {decision.reason}",
+        decision.advice,
+        backend=decision.backend,
+        precision=decision.precision,
+    )

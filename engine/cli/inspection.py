@@ -8,6 +8,14 @@ from collections.abc import Iterable, Iterator
 from rich.table import Column, Table
 from rich.text import Text
 
+from stenosis_trt.engine.cli.documents import (
+    FilesDocument,
+    InspectDocument,
+    InspectedProblem,
+    InspectedSeries,
+    InspectedStudy,
+    ListedFile,
+)
 from stenosis_trt.engine.records import Problem, StudyHeader
 from stenosis_trt.engine.runs.path_names import reported_files, study_files
 from stenosis_trt.engine.selection.select import SEND_SAGITTAL, SeriesDecision, SeriesSelection
@@ -94,6 +102,48 @@ def problem_lines(problems: Iterable[Problem]) -> Iterator[str]:
             yield from (f"{escape_controls(problem.path)}: {reason} {advice}" for problem in alike)
         else:
             yield f"{len(alike)} files, the first {escape_controls(alike[0].path)}: {reason} {advice}"
+
+
+def inspect_document(selections: Iterable[SeriesSelection], problems: Iterable[Problem]) -> InspectDocument:
+    """Return the rows of `inspection_lines`, and what `study_lines` and `problem_lines` say, as values."""
+    return InspectDocument(
+        tuple(_inspected(number, selection) for number, selection in enumerate(selections, start=1)),
+        tuple(
+            InspectedProblem(escape_controls(item.path), item.reason, item.advice, item.harmless)
+            for item in problems
+        ),
+    )
+
+
+def _inspected(number: int, selection: SeriesSelection) -> InspectedStudy:
+    study, problem = selection.study, selection.problem
+    series = []
+    for place, decision in enumerate(selection.decisions, start=1):
+        plane, slices, description, _, reason = _cells(decision)
+        series.append(InspectedSeries(place, plane, int(slices), description, decision.role or None, reason))
+    return InspectedStudy(
+        number,
+        escape_controls(study.path),
+        study.study_uid,
+        problem is None,
+        "" if problem is None else problem.reason,
+        selection.warnings,
+        tuple(series),
+    )
+
+
+def files_document(studies: Iterable[StudyHeader], problems: Iterable[Problem]) -> FilesDocument:
+    """Return the rows of `file_lines` as values."""
+    of_studies = [
+        ListedFile(number, place, escape_controls(path))
+        for number, study in enumerate(studies, start=1)
+        for place, path in enumerate(study_files(study), start=1)
+    ]
+    reported = [
+        ListedFile(None, place, escape_controls(path))
+        for place, path in enumerate(reported_files(problems), start=1)
+    ]
+    return FilesDocument((*of_studies, *reported))
 
 
 def file_lines(studies: Iterable[StudyHeader], problems: Iterable[Problem]) -> Iterator[str]:

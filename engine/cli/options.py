@@ -40,6 +40,9 @@ LimitOption = Annotated[
         help="Limit for reading files, such as max_file_bytes=4GiB; repeatable.",
     ),
 ]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document; `stenosis-trt schema` has its schema.")
+]
 SigningKeyOption = Annotated[
     Path | None,
     typer.Option(metavar="KEY", help="Sign the written files with this private key (Ed25519, PEM)."),

@@ -9,7 +9,7 @@ from stenosis_trt.engine.records import LEVEL_COLUMNS, LEVELS
 
 
 class ColumnKind(Enum):
-    """Type of a column's values. A value may be missing in all of them."""
+    """Type of a column's values."""
 
     TEXT = "text"
     NAMES = "names"
@@ -29,11 +29,13 @@ class Column:
         kind: type of its values.
         meaning: what it holds, as one phrase.
         values: the values that a text may have; () if any.
+        always: every row has a value.
     """
 
     kind: ColumnKind
     meaning: str
     values: tuple[str, ...] = ()
+    always: bool = False
 
 
 def _text(meaning: str, *values: str) -> Column:
@@ -54,7 +56,7 @@ STUDY_UID = _text("Study Instance UID.")
 _LEVEL_COLUMNS = {
     "study_uid": STUDY_UID,
     "patient_id": _text("PatientID with --keep-identifiers, else empty."),
-    "level": _text("Disc level.", *LEVELS),
+    "level": Column(ColumnKind.TEXT, "Disc level.", LEVELS, always=True),
     "kang_grade": Column(ColumnKind.GRADE, "Kang grade, 0 to 3."),
     "p0": _number("Probability of Kang grade 0."),
     "p1": _number("Probability of Kang grade 1."),

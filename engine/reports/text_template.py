@@ -112,7 +112,9 @@ def check_template(template: Path | None) -> None:
 
 def _source(path: Path | None) -> str:
     if path is None:
-        return files("stenosis_trt.engine.reports").joinpath("templates", _TEMPLATE).read_text("utf-8")
+        return (
+            files("stenosis_trt.engine.reports").joinpath("templates").joinpath(_TEMPLATE).read_text("utf-8")
+        )
     try:
         # Reading a pipe or device may block, or never end.
         if not path.is_file():

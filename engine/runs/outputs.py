@@ -24,6 +24,20 @@ from stenosis_trt.engine.dicom.patients import STUDY_UID_SHARED
 from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
 from stenosis_trt.engine.reports.making import read_made
+from stenosis_trt.engine.runs.output_folder import (
+    ERRORS_CSV,
+    FINGERPRINT,
+    GRADED,
+    OUTPUT_FILES,
+    REPORTS,
+    RESULTS_CSV,
+    RESULTS_JSONL,
+    RUN_JSON,
+    STATE,
+    STUDIES,
+    STUDIES_CSV,
+    OutputFolder,
+)
 from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.runs.stored_results import (
     FORMAT_VERSION,
@@ -48,27 +62,16 @@ from stenosis_trt.engine.support.atomic_files import (
 from stenosis_trt.engine.support.closeable import Closeable
 from stenosis_trt.engine.support.safe_text import escape_controls, escape_controls_in
 
-RESULTS_CSV, RESULTS_JSONL, ERRORS_CSV, RUN_JSON = "results.csv", "results.jsonl", "errors.csv", "run.json"
-STUDIES_CSV, REPORT_HTML, RESULTS_PARQUET = "studies.csv", "report.html", "results.parquet"
 _FILE_OF_FORMAT = {"csv": RESULTS_CSV, "json": RESULTS_JSONL}
 _TABLES = (RESULTS_CSV, RESULTS_JSONL, ERRORS_CSV, STUDIES_CSV)
 """In the order of the streams of `TableWriter`."""
-_OUTPUT_FILES = (*_TABLES, RUN_JSON, REPORT_HTML, RESULTS_PARQUET)
-_STUDIES, _REPORTS = "studies", "reports"
-_FINGERPRINT, _STATE = "made_with.json", "state.json"
 _FOLDER_DIGITS = 16
 """Digits of the hash that names the reports of a study."""
 _MOST_PATIENTS = 100
 """Patients that may share a Study Instance UID for the keys of an earlier run to be told."""
-_GRADED = ".json"
 _FAILED = ".failed.json"
-_SETTINGS = {"identifiers": "setting of --keep-identifiers", "paths": "setting of --no-paths"}
-"""Names of keys of the result fingerprint in messages, where they differ from the key."""
-_OTHER_OUT = "Give another --out."
 _MARKER_TEXT = "Reports of stenosis-trt. `stenosis-trt grade` skips a folder that holds this file.\n"
 _DELETE_STUDY = "Delete it and give --resume, and its study is graded again."
-
-_Content = TypeVar("_Content")
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class StudyRow:
     reports: Path
 
 
-class ResultStore(Closeable):
+class ResultStore(OutputFolder):
     """The output folder of a run. Use it as a context manager: it locks the folder against other runs.
 
     Args:
@@ -117,26 +120,10 @@ class ResultStore(Closeable):
         csv_format: CsvFormat | None = None,
         reading_fingerprint: Mapping[str, Any] | None = None,
     ) -> None:
-        self.out, self._names, self._csv_format = out, names or PathNames(), csv_format or CsvFormat()
+        super().__init__(out, result_fingerprint, resume, names or PathNames())
+        self._csv_format = csv_format or CsvFormat()
         self._reading_fingerprint = dict(reading_fingerprint or {})
         self._run = secrets.token_hex(8)
-        self._studies = out / _STUDIES
-        self._fingerprint_file = self._studies / _FINGERPRINT
-        self._lock = -1
-        with self._write_errors(_OTHER_OUT):
-            self._studies.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._studies, os.O_RDONLY)
-        try:
-            self._take_lock()
-            self._check_compatible(result_fingerprint, resume)
-            with self._write_errors(_OTHER_OUT):
-                for part in [*out.glob(f".*{PARTIAL_SUFFIX}"), *self._studies.glob(f".*{PARTIAL_SUFFIX}")]:
-                    part.unlink()
-                text = json.dumps(result_fingerprint, indent=2, sort_keys=True) + "\n"
-                write_text_atomically(self._fingerprint_file, text)
-        except BaseException:
-            self.close()
-            raise
 
     @classmethod
     def reopen(cls, out: Path) -> ResultStore:
@@ -147,7 +134,7 @@ class ResultStore(Closeable):
         """
         advice = "Give the folder that `stenosis-trt grade` was given as --out."
         place = escape_controls(str(out))
-        file, state_file = out / _STUDIES / _FINGERPRINT, out / _STUDIES / _STATE
+        file, state_file = out / STUDIES / FINGERPRINT, out / STUDIES / STATE
         if not file.is_file():
             raise OutputError(f"{place} holds no results of `grade`.", advice)
         try:
@@ -156,83 +143,16 @@ class ResultStore(Closeable):
             name = state_file.name
             state = read_state(state_file) if state_file.exists() else None
         except DamagedFile as error:
-            raise OutputError(f"{_STUDIES}/{name} in {place} {error}", advice) from error
+            raise OutputError(f"{STUDIES}/{name} in {place} {error}", advice) from error
         names = PathNames() if fingerprint.get("paths") else HiddenPaths()
         return cls(out, fingerprint, True, names, CsvFormat(state.decimal_mark if state else None))
-
-    def close(self) -> None:
-        """Release the lock."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    @property
-    def display_path(self) -> str:
-        """The folder as messages name it."""
-        return self._names.of_folder(self.out)
-
-    def _take_lock(self) -> None:
-        with self._write_errors(_OTHER_OUT):
-            try:
-                # The kernel releases the lock when the process ends, even if it is killed.
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"Another run is writing to {self.display_path}.",
-                    "Wait for its end, or give another --out.",
-                ) from error
-
-    def _check_compatible(self, fingerprint: Mapping[str, Any], resume: bool) -> None:
-        """Raise OutputError where the run would overwrite files, or mix results."""
-        present = [name for name in _OUTPUT_FILES if os.path.lexists(self.out / name)]
-        if not self._fingerprint_file.exists():
-            if present:
-                raise OutputError(
-                    f"{self.display_path} holds a {present[0]} that no run left there.", _OTHER_OUT
-                )
-            return
-        if not resume:
-            ours = {self._fingerprint_file, self._studies / _STATE}
-            if present or any(path not in ours for path in self._studies.glob(f"*{_GRADED}")):
-                raise OutputError(
-                    f"{self.display_path} already holds results.",
-                    "Give --resume to go on with them, or another --out.",
-                )
-            return
-        before = self._read(read_fingerprint, self._fingerprint_file, _OTHER_OUT)
-        differs = sorted(key for key in {*before, *fingerprint} if before.get(key) != fingerprint.get(key))
-        if differs:
-            raise OutputError(
-                f"The results in {self.display_path} were made with another "
-                f"{', '.join(_SETTINGS.get(key, key) for key in differs)}.",
-                "Give another --out, or the same pack, versions, device and settings as before.",
-            )
-
-    @contextmanager
-    def _write_errors(self, advice: str = "Make room, and give --resume to go on.") -> Iterator[None]:
-        """Turn an OSError into NotWritten."""
-        try:
-            yield
-        except OSError as error:
-            raise NotWritten(
-                f"The output folder {self.display_path} cannot be written ({error.strerror}).", advice
-            ) from error
-
-    def _read(self, read: Callable[[Path], _Content], path: Path, advice: str) -> _Content:
-        """Read a file of the folder; turn DamagedFile into OutputError."""
-        try:
-            return read(path)
-        except DamagedFile as error:
-            raise OutputError(
-                f"{path.relative_to(self.out)} in {self.display_path} {error}", advice
-            ) from error
 
     def _path(self, key: str, ending: str) -> Path:
         return self._studies / f"{hashlib.sha256(key.encode()).hexdigest()}{ending}"
 
     def stored(self, key: str) -> StoredStudy | None:
         """Return what is stored of a graded study; None if it was not graded."""
-        path = self._path(key, _GRADED)
+        path = self._path(key, GRADED)
         return self._read(read_study, path, _DELETE_STUDY) if path.exists() else None
 
     def has_images_of(self, study: StudyHeader) -> bool:
@@ -242,12 +162,12 @@ class ResultStore(Closeable):
 
     def reports_place(self, key: str) -> Path:
         """Return the folder of the reports of a study. It is named by a hash, which identifies nobody."""
-        return self.out / _REPORTS / self._path(key, "").name[:_FOLDER_DIGITS]
+        return self.out / REPORTS / self._path(key, "").name[:_FOLDER_DIGITS]
 
     def prepare_reports(self) -> None:
         """Create the folder of all reports, marked so that grading skips it."""
         with self._write_errors():
-            folder = self.out / _REPORTS
+            folder = self.out / REPORTS
             folder.mkdir(exist_ok=True)
             write_text_atomically(folder / REPORTS_MARKER, _MARKER_TEXT)
             for part in folder.glob(f".*{PARTIAL_SUFFIX}"):
@@ -263,10 +183,10 @@ class ResultStore(Closeable):
         """Return True for a file of this folder: a scan finds those where the output lies in the input."""
         file = Path(path)
         if file.parent == Path(os.path.abspath(self.out)):
-            return file.name in _OUTPUT_FILES
-        if file == Path(os.path.abspath(self.out / _REPORTS)):
+            return file.name in OUTPUT_FILES
+        if file == Path(os.path.abspath(self.out / REPORTS)):
             return True
-        return file.parent == Path(os.path.abspath(self._studies)) and file.name.endswith(_GRADED)
+        return file.parent == Path(os.path.abspath(self._studies)) and file.name.endswith(GRADED)
 
     def is_done(self, study: StudyHeader) -> bool:
         """Return True if a study was graded from its present images, and none of them may be gained."""
@@ -293,7 +213,7 @@ class ResultStore(Closeable):
             return False
         with self._write_errors():
             self._remove_reports(study.key)
-            self._path(study.key, _GRADED).unlink()
+            self._path(study.key, GRADED).unlink()
         return True
 
     def add(self, study: StudyHeader, result: StudyResult, problems: Sequence[Problem]) -> None:
@@ -305,7 +225,7 @@ class ResultStore(Closeable):
         text = study_json(self._to_store(study, result, problems))
         with self._write_errors():
             self._remove_reports(study.key)
-            write_text_atomically(self._path(study.key, _GRADED), text + "\n")
+            write_text_atomically(self._path(study.key, GRADED), text + "\n")
             self._path(study.key, _FAILED).unlink(missing_ok=True)
 
     def add_failed(self, study: StudyHeader, problems: Sequence[Problem]) -> None:
@@ -317,7 +237,7 @@ class ResultStore(Closeable):
         with self._write_errors():
             self._remove_reports(study.key)
             write_text_atomically(self._path(study.key, _FAILED), text + "\n")
-            self._path(study.key, _GRADED).unlink(missing_ok=True)
+            self._path(study.key, GRADED).unlink(missing_ok=True)
 
     def _to_store(
         self, study: StudyHeader, result: StudyResult | None, problems: Sequence[Problem]
@@ -354,7 +274,7 @@ class ResultStore(Closeable):
     @property
     def state(self) -> RunState | None:
         """What the tables of the last run were composed from; None if no run has written them."""
-        path = self._studies / _STATE
+        path = self._studies / STATE
         return self._read(read_state, path, "Delete it and give --resume.") if path.exists() else None
 
     def write_tables(
@@ -385,13 +305,13 @@ class ResultStore(Closeable):
         state = RunState(self.run_key, tuple(order), tuple(problems), tuple(formats), mark)
         try:
             with self._write_errors():
-                write_text_atomically(self._studies / _STATE, state_json(state) + "\n")
+                write_text_atomically(self._studies / STATE, state_json(state) + "\n")
             return self._compose(order, problems, tables)
         except NotWritten as error:
             missing = [name for name in tables if not self._fits(name, order, problems)]
             if not missing:
                 return self.count(order, problems)
-            kept = f"Every study that was graded is kept in {self.display_path}/{_STUDIES}."
+            kept = f"Every study that was graded is kept in {self.display_path}/{STUDIES}."
             reason = f"{error.reason} There is no room for {' and '.join(missing)} of now. {kept}"
             raise NotWritten(reason, error.advice) from error
 
@@ -432,7 +352,7 @@ class ResultStore(Closeable):
         made = read_made(row.reports)
         if made is None or row.study is None:
             return "", []
-        folder = f"{_REPORTS}/{row.reports.name}" if any(item.files for item in made.formats.values()) else ""
+        folder = f"{REPORTS}/{row.reports.name}" if any(item.files for item in made.formats.values()) else ""
         return folder, made.problems(row.study.path, row.study.study_uid)
 
     def rows(self, order: Sequence[str]) -> Iterator[StudyRow]:
@@ -442,37 +362,14 @@ class ResultStore(Closeable):
                 yield StudyRow(key, number, key.partition("#")[0], None, True, self.reports_place(key))
             else:
                 study = self._read(read_study, path, _DELETE_STUDY)
-                place = self.out / _REPORTS / path.name[:_FOLDER_DIGITS]
+                place = self.out / REPORTS / path.name[:_FOLDER_DIGITS]
                 known = key or self._key_of(path, study.study_uid)
                 yield StudyRow(known, number, study.study_uid, study, bool(key), place)
 
     def _key_of(self, path: Path, study_uid: str) -> str:
         """Return the key of a stored study of an earlier run: its file is named by a hash of the key."""
         keys = (study_uid, *(f"{study_uid}#{number}" for number in range(2, _MOST_PATIENTS)))
-        return next((key for key in keys if path in (self._path(key, _GRADED), self._path(key, _FAILED))), "")
-
-    @contextmanager
-    def write_file(self, name: str) -> Iterator[TextIO]:
-        """Open a text file of the folder; see `atomic_write`.
-
-        Raises:
-            NotWritten: it cannot be written.
-        """
-        with self._write_errors(), atomic_write(self.out / name) as stream:
-            yield stream
-
-    @contextmanager
-    def replace_file(self, name: str) -> Iterator[Path]:
-        """Give a path to write, whose file then replaces `name` in the folder.
-
-        Raises:
-            NotWritten: it cannot be written.
-        """
-        with self._write_errors(), staged_directory(self.out / name) as part:
-            yield part
-            with part.open("rb") as stream:
-                os.fsync(stream.fileno())
-            os.replace(part, self.out / name)
+        return next((key for key in keys if path in (self._path(key, GRADED), self._path(key, _FAILED))), "")
 
     @property
     def run_key(self) -> str:
@@ -490,15 +387,15 @@ class ResultStore(Closeable):
 
         The file is None for a study that no run reached; the key is "" for studies of earlier runs.
         """
-        names = {path.name for path in self._studies.glob(f"*{_GRADED}")} - {_FINGERPRINT, _STATE}
+        names = {path.name for path in self._studies.glob(f"*{GRADED}")} - {FINGERPRINT, STATE}
         for key in order:
             # After a kill between writing a result and deleting the failure before it, both exist.
-            graded, failed = (self._path(key, ending).name for ending in (_GRADED, _FAILED))
+            graded, failed = (self._path(key, ending).name for ending in (GRADED, _FAILED))
             name = graded if graded in names else failed if failed in names else ""
             yield (self._studies / name if name else None), key
             names -= {graded, failed}
         for name in sorted(names):
-            if not (name.endswith(_FAILED) and name.removesuffix(_FAILED) + _GRADED in names):
+            if not (name.endswith(_FAILED) and name.removesuffix(_FAILED) + GRADED in names):
                 yield self._studies / name, ""
 
 

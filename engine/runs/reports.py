@@ -24,7 +24,8 @@ from stenosis_trt.engine.reports.making import MadeFormat, MadeReports, ReportTa
 from stenosis_trt.engine.reports.run_report import FailedStudy, RunCounts, RunReport
 from stenosis_trt.engine.reports.study_report import Provenance, ReportOptions, StudyReport
 from stenosis_trt.engine.reports.text_template import check_template
-from stenosis_trt.engine.runs.outputs import REPORT_HTML, RESULTS_PARQUET, ResultStore, StudyRow
+from stenosis_trt.engine.runs.output_folder import REPORT_HTML, RESULTS_PARQUET
+from stenosis_trt.engine.runs.outputs import ResultStore, StudyRow
 from stenosis_trt.engine.runs.stored_results import StoredStudy
 from stenosis_trt.engine.support.closeable import Closeable
 from stenosis_trt.engine.support.hardware import usable_cores

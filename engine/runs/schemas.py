@@ -64,21 +64,9 @@ _TABLE_POLICY = (
 )
 
 
-def schema_names() -> tuple[str, ...]:
-    """Return the names that `json_schema` takes."""
-    return tuple(_SCHEMAS)
-
-
-def json_schema(name: str) -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a file.
-
-    Args:
-        name: one of `schema_names`.
-
-    Raises:
-        KeyError: there is no such schema.
-    """
-    return _SCHEMAS[name]()
+def file_schemas() -> Mapping[str, Callable[[], dict[str, Any]]]:
+    """Return a function for each file that makes its JSON Schema (draft 2020-12), by the file's name."""
+    return _SCHEMAS
 
 
 def _results_line() -> dict[str, Any]:
@@ -158,7 +146,7 @@ def _cell(column: Column) -> dict[str, Any]:
     elif column.kind is ColumnKind.GRADE:
         cell["enum"] = ["", "0", "1", "2", "3"]
     elif column.values:
-        cell["enum"] = [*column.values, ""]
+        cell["enum"] = [*column.values, *(() if column.always else ("",))]
     return cell
 
 

@@ -14,19 +14,23 @@ def _text(meaning: str, *values: str) -> Column:
     return Column(ColumnKind.TEXT, meaning, values)
 
 
+def _choice(meaning: str, *values: str) -> Column:
+    return Column(ColumnKind.TEXT, meaning, values, always=True)
+
+
 def _count(meaning: str) -> Column:
     return Column(ColumnKind.COUNT, meaning)
 
 
 ERRORS = {
     "path": _text("File or folder; with --no-paths a number and a hash."),
-    "stage": _text("Where the problem arose.", *(stage.value for stage in Stage)),
+    "stage": _choice("Where the problem arose.", *(stage.value for stage in Stage)),
     "reason": _text("What is wrong, in one sentence."),
     "what_to_do": _text("What to do about it, in one sentence."),
     "study_uid": _text("Study Instance UID, where it is known."),
     "study_number": _count("Number of the study in the run, where it is known."),
-    "harmless": _text("Whether no image was lost.", *_YES_NO),
-    "of_study": _text("Whether a whole study was not graded.", *_YES_NO),
+    "harmless": _choice("Whether no image was lost.", *_YES_NO),
+    "of_study": _choice("Whether a whole study was not graded.", *_YES_NO),
 }
 """The columns of errors.csv, in their order."""
 
@@ -34,7 +38,7 @@ STUDIES = {
     "study_number": STUDY_NUMBER,
     "study_uid": STUDY_UID,
     "path": _text("Folder of the study; with --no-paths a number and a hash."),
-    "status": _text("graded; failed; or open if the run was stopped before this study.", *STUDY_STATUSES),
+    "status": _choice("graded; failed; or open if the run was stopped before this study.", *STUDY_STATUSES),
     "reason": _text("Why a failed study was not graded."),
     "sagittal_series_uid": _text("Series Instance UID of the sagittal series that was graded."),
     "axial_series_uid": _text(

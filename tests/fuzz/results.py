@@ -14,7 +14,8 @@ from fuzz.mutation import mutated_bundle, mutated_json, packed, unpacked
 from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.reports.making import MadeFormat, MadeReports, write_reports
-from stenosis_trt.engine.runs.outputs import RUN_JSON, ResultStore
+from stenosis_trt.engine.runs.output_folder import RUN_JSON
+from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.reports import formats_to_write
 
 _KIND = {"pack": "a", "numpy": "2"}
