@@ -25,7 +25,8 @@ def make(report: StudyReport, options: ReportOptions) -> dict[str, bytes]:
     report has no images.
     """
     from stenosis_trt.engine.reports.html_pictures import StudyPictures, study_pictures
-    from stenosis_trt.engine.reports.wording import impression, level_sentence, not_assessed, report_text
+    from stenosis_trt.engine.reports.report_text import report_text
+    from stenosis_trt.engine.reports.wording import impression, level_sentence, not_assessed
 
     result = report.result
     drawn = StudyPictures({}, {}, {})

@@ -44,9 +44,10 @@ from stenosis_trt.engine.reports.measurement_groups import (
     sagittal_groups,
 )
 from stenosis_trt.engine.reports.patient_study import patient_and_study
+from stenosis_trt.engine.reports.report_text import report_text
 from stenosis_trt.engine.reports.report_uids import derived_uid, device_uid, report_uid
 from stenosis_trt.engine.reports.study_report import CannotReport, Provenance, ReportOptions, StudyReport
-from stenosis_trt.engine.reports.wording import level_sentence, report_text
+from stenosis_trt.engine.reports.wording import level_sentence
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -13,7 +13,7 @@ from stenosis_trt.engine.records import LEVELS, LevelResult, StudyResult
 from stenosis_trt.engine.reports.warning_meanings import WARNING_MEANINGS
 
 if TYPE_CHECKING:
-    from stenosis_trt.engine.reports.study_report import ReportOptions, StudyReport
+    pass
 
 NOT_FOR_CLINICAL_USE = "Not for clinical use."
 """Shown wherever `Provenance.clinical_use` is False."""
@@ -151,17 +151,6 @@ def not_assessed(result: StudyResult) -> list[str]:
     if uncompared:
         sentences.append(f"Compression ratio against healthy adults at {join_levels(uncompared)}.")
     return [*sentences, *_NEVER_ASSESSED]
-
-
-def report_text(report: StudyReport, options: ReportOptions) -> str:
-    """Return the report of a study as plain text, from the template of the options.
-
-    Raises:
-        CannotReport: the template cannot be rendered with this study.
-    """
-    from stenosis_trt.engine.reports.text_template import render_report
-
-    return render_report(report, options.text_template)
 
 
 def meaning(warning: str) -> str:

@@ -7,17 +7,16 @@ have a file. The files are named by a hash of the study's key, which identifies 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from stenosis_trt.engine.dicom.find import REPORTS_MARKER
 from stenosis_trt.engine.dicom.patients import STUDY_UID_SHARED
@@ -53,13 +52,7 @@ from stenosis_trt.engine.runs.stored_results import (
 )
 from stenosis_trt.engine.runs.table_files import CsvFormat
 from stenosis_trt.engine.runs.tables import TableTotals, TableWriter
-from stenosis_trt.engine.support.atomic_files import (
-    PARTIAL_SUFFIX,
-    atomic_write,
-    staged_directory,
-    write_text_atomically,
-)
-from stenosis_trt.engine.support.closeable import Closeable
+from stenosis_trt.engine.support.atomic_files import PARTIAL_SUFFIX, atomic_write, write_text_atomically
 from stenosis_trt.engine.support.safe_text import escape_controls, escape_controls_in
 
 _FILE_OF_FORMAT = {"csv": RESULTS_CSV, "json": RESULTS_JSONL}
