@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
-
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 OPEN_POLICY = (
     "Readers have to ignore fields that they do not know: a later release may add some. If a field is "
@@ -73,6 +71,9 @@ def type_schema(
         written: all fields are present, as in a file that this program writes. Otherwise fields with a
             default may be absent.
     """
+    # Imported here: the documents of commands import this module, and `--help` them.
+    from pydantic import TypeAdapter
+
     schema = TypeAdapter(kind).json_schema(mode="serialization" if written else "validation")
     definitions: dict[str, Any] = schema.pop("$defs", {})
     objects = {kind.__name__: schema, **definitions}
