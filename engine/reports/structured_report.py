@@ -112,18 +112,20 @@ def _file(study: _Study, document: _Document, levels: Sequence[PlacedLevel]) -> 
     stream = io.BytesIO()
     dcmwrite(stream, _header(study, document, levels), enforce_file_format=True)
     # The content sequence has the highest tag of all.
-    return stream.getvalue() + content_sequence(_content(study.report, groups, study.words))
+    return stream.getvalue() + content_sequence(_content(study, groups, levels))
 
 
-def _content(report: StudyReport, groups: Iterable[bytes], words: str) -> list[bytes]:
+def _content(study: _Study, groups: Iterable[bytes], shown: Iterable[PlacedLevel]) -> list[bytes]:
     """Items of the document, below its title."""
-    provenance, result = report.provenance, report.result
+    provenance, result = study.report.provenance, study.report.result
     incomplete = [level for level in result.levels if level.grade is None or level.cord is None]
+    names = {placed.level.level for placed in shown}
+    in_words = [level for level in result.levels if level in incomplete or level.level not in names]
     diseased = any(level.grade for level in result.levels)
     outcome = codes.PROCESSING_OUTCOMES[not incomplete, diseased]
     summary = [] if provenance.clinical_use else [text(codes.COMMENT, NOT_FOR_CLINICAL_USE)]
     # Lines of a text end in CR LF (PS3.5, 6.1.3).
-    summary.append(text(codes.SUMMARY, "\r\n".join(words.splitlines())))
+    summary.append(text(codes.SUMMARY, "\r\n".join(study.words.splitlines())))
     items = [
         code(codes.LANGUAGE, codes.ENGLISH, HAS_CONCEPT_MOD),
         *_observer(provenance),
@@ -131,8 +133,8 @@ def _content(report: StudyReport, groups: Iterable[bytes], words: str) -> list[b
         container(codes.IMAGING_MEASUREMENTS, groups),
         code(codes.PROCESSING_SUMMARY, outcome),
     ]
-    if incomplete:
-        sentences = [text(codes.FINDING, level_sentence(level)) for level in incomplete]
+    if in_words:
+        sentences = [text(codes.FINDING, level_sentence(level)) for level in in_words]
         items.append(container(codes.FINDINGS, sentences))
     return [*items, container(codes.SUMMARY, summary)]
 
