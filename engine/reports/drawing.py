@@ -165,7 +165,8 @@ class Canvas:
             else:
                 within = np.abs(np.mod(along, 2 * dash) - dash / 2) - dash / 2
                 beyond = np.maximum(np.maximum(np.maximum(-along, along - length), within), 0.0)
-            return np.sqrt(off * off + beyond * beyond) - np.float32(width / 2)
+            away: Floats = np.sqrt(off * off + beyond * beyond) - np.float32(width / 2)
+            return away
 
         bounds = (min(x0, x1) - width, min(y0, y1) - width, max(x0, x1) + width, max(y0, y1) + width)
         self._paint(bounds, distance, ink)
@@ -271,7 +272,8 @@ def _through(table: Bytes, under: Bytes, levels: Bytes) -> Bytes:
 def _levels(outset: float, away: Floats) -> Bytes:
     """Levels of a shape that is `outset` pixels larger, from the distance of each pixel's centre."""
     cover = np.float32((outset + 0.5) * _TOP + 0.5) - away * np.float32(_TOP)
-    return np.clip(cover, 0, _TOP, out=cover).astype(np.uint8)
+    levels: Bytes = np.clip(cover, 0, _TOP, out=cover).astype(np.uint8)
+    return levels
 
 
 def _grid(x0: int, y0: int, x1: int, y1: int) -> tuple[Floats, Floats]:
@@ -287,7 +289,8 @@ def _chip_mask(shape: Shape, radius: float) -> _Mask:
 
 def _octagon(x: Floats, y: Floats, radius: np.float32) -> Floats:
     straight, slanted = np.maximum(abs(x), abs(y)), (abs(x) + abs(y)) * np.float32(math.sqrt(0.5))
-    return np.maximum(straight, slanted) - radius * np.float32(0.96)
+    away: Floats = np.maximum(straight, slanted) - radius * np.float32(0.96)
+    return away
 
 
 _SHAPES: dict[Shape, Callable[[Floats, Floats, np.float32], Floats]] = {

@@ -1,8 +1,8 @@
 """Colour, shape and name of each Kang grade, and the palette that pictures are drawn with.
 
-The colours get darker from grade 0 to grade 3, so that their order shows in grey print. They were chosen so
-that deuteranopes and protanopes tell them apart as well; tests hold the distances. No picture relies on them:
-every grade has a shape and its number.
+The colours get darker from grade 0 to grade 3, so that their order shows in grey print. With deuteranopia,
+protanopia or tritanopia any two differ by at least 25 units of CIELAB, and the lightness of neighbours by 9;
+tests hold it. No picture relies on colours: every grade has a shape and its number.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class GradeStyle:
 
 
 GRADE_STYLES: tuple[GradeStyle, ...] = (
-    GradeStyle(0, "none", (205, 235, 255), "circle"),
-    GradeStyle(1, "mild", (240, 200, 20), "square"),
-    GradeStyle(2, "moderate", (244, 134, 40), "diamond"),
-    GradeStyle(3, "severe", (226, 62, 87), "octagon"),
+    GradeStyle(0, "none", (210, 252, 255), "circle"),
+    GradeStyle(1, "mild", (250, 205, 8), "square"),
+    GradeStyle(2, "moderate", (220, 134, 36), "diamond"),
+    GradeStyle(3, "severe", (230, 32, 110), "octagon"),
 )
 """By grade."""
 
@@ -56,9 +56,9 @@ def _palette() -> npt.NDArray[np.uint8]:
     greys = np.repeat(np.linspace(0.0, 255.0, GREYS)[:, None], 3, axis=1)
     colours = [style.colour for style in GRADE_STYLES] + [MEASUREMENT_COLOUR]
     levels = np.linspace(0.0, 1.0, INK_LEVELS)[:, None]
-    return np.rint(np.concatenate([greys, *(levels * np.array(colour) for colour in colours)])).astype(
-        np.uint8
-    )
+    inks = [levels * np.array(colour) for colour in colours]
+    palette: npt.NDArray[np.uint8] = np.rint(np.concatenate([greys, *inks])).astype(np.uint8)
+    return palette
 
 
 PALETTE = _palette()

@@ -177,7 +177,7 @@ def _sagittal_overview(
     on_slice = {name for name, key in keys.items() if key == most}
     image = images.sagittal[next(name for name in LEVELS if name in on_slice)]
     points = [level.point for level in levels if level.point is not None]
-    centre = panels.centre_of([points[0], points[-1]]) if points else panels.centre_of([image.pose.centre])
+    centre = panels.centre_of([points[0], points[-1]] if points else image.pose.centre[None])
     along = abs(points[0][2] - points[-1][2]) if points else 0.0
     height_mm = max(_SAGITTAL_LEAST_MM, along + _SAGITTAL_MARGIN_MM)
     shown = panels.show(panel, image, centre, height_mm * panel.width / panel.height)
@@ -213,7 +213,7 @@ def _level_page(report: StudyReport, images: StudyImages, level: LevelResult) ->
     if image is None:
         panels.note(sagittal, ["No sagittal image."])
     else:
-        centre = level.point or panels.centre_of([image.pose.centre])
+        centre = level.point or panels.centre_of(image.pose.centre[None])
         shown = panels.show(sagittal, image, centre, _LEVEL_SAGITTAL_MM)
         panels.mark_level(sagittal, shown, level, None if crossing is None else crossing.pose)
         panels.furnish(sagittal, shown, f"Sagittal at {level.level}")
