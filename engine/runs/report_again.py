@@ -87,15 +87,15 @@ def report_results(
             RunReports(store, written, options, limits, provenance, usable_cores()) as reports,
         ):
             if any(name in STUDY_FORMATS for name in written):
-                found = _find_images(reader, store, rows, images)
+                found = _find_images(reader, rows, images)
                 with show_progress("Making reports", "studies") as progress:
-                    for done, row in enumerate(rows, start=1):
+                    reports.on_made = lambda made: progress.advance(made, len(rows))
+                    for row in rows:
                         study = found.get(row.key)
                         changed = study is not None and not store.has_images_of(study)
                         reports.submit(
                             None if changed else study, row.key, row.number, _CHANGED if changed else None
                         )
-                        progress.advance(done, len(rows))
                     reports.finish()
         totals = store.write_tables(state.order, state.problems, written)
         compose_run_formats(store, state.order, written, options, provenance)
@@ -114,7 +114,7 @@ def _provenance(store: ResultStore) -> Provenance:
 
 
 def _find_images(
-    reader: DicomReader, store: ResultStore, rows: Sequence[StudyRow], images: Sequence[Path]
+    reader: DicomReader, rows: Sequence[StudyRow], images: Sequence[Path]
 ) -> dict[str, StudyHeader]:
     """Return the headers of the studies at the given paths, or at those of the results, by key."""
     paths = list(images) or [Path(row.study.path) for row in rows if row.study is not None]

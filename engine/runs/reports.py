@@ -7,7 +7,7 @@ result from `studies/`, so that both write the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,8 @@ class RunReports(Closeable):
         self._maker = ReportMaker(workers or max(1, usable_cores() // 2), self._count)
         self.made = 0
         """Studies whose reports were made."""
+        self.on_made: Callable[[int], object] | None = None
+        """Called with `made` after each study."""
         if self._formats:
             store.prepare_reports()
 
@@ -168,6 +170,8 @@ class RunReports(Closeable):
 
     def _count(self, task: ReportTask, made: MadeReports) -> None:
         self.made += 1
+        if self.on_made is not None:
+            self.on_made(self.made)
 
 
 def formats_to_write(asked: Iterable[str], earlier: Iterable[str]) -> tuple[str, ...]:
