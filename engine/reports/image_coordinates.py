@@ -64,7 +64,7 @@ def check_reportable(report: StudyReport) -> None:
     if report.images is None:
         raise CannotReport(
             "The images are not available, and a structured report refers to them.",
-            "Make it where the images are.",
+            "Give the folder of the images: stenosis-trt report RESULTS IMAGES.",
         )
     if SOP_UID_SHARED in report.result.warnings:
         raise CannotReport(
