@@ -169,6 +169,11 @@ def _notes(model: Rater, truth: Rater, readers: Sequence[Rater], keys: Sequence[
             "not graded."
         )
     for reader in readers:
+        if reader.unblinded:
+            notes.append(
+                f"{reader.name} saw the model's grade of {reader.unblinded} levels before grading them: "
+                "agreement with the model is biased upwards."
+            )
         extra = set(reader.levels) - set(keys)
         if extra:
             notes.append(f"{_count(extra, 'level', 'levels')} of {reader.name} not in the truth: left out.")

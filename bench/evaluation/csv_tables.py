@@ -17,6 +17,7 @@ from stenosis_trt.engine.support.safe_text import escape_controls
 _SEPARATORS = (";", "\t", ",")
 """Tried in this order: with decimal commas a comma is no separator."""
 _MAX_BYTES = 256 * 2**20
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _LEVEL = re.compile(r"C([2-7])[/-]?(C?[3-7]|T1)", re.IGNORECASE)
 
 
@@ -124,7 +125,7 @@ def read_csv(path: Path) -> CsvFile:
         raise InputError(f"{name} is not text in UTF-8.", 'Save it as "CSV UTF-8".') from None
     heading = next((line for line in text.splitlines() if line.strip()), "")
     if not heading:
-        raise InputError(f"{name} is empty.", "Give a table with a header line and a row for each level.")
+        raise _empty(name)
     separator = next((mark for mark in _SEPARATORS if mark in heading), ",")
     try:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -138,6 +139,8 @@ def read_csv(path: Path) -> CsvFile:
 def _split(name: str, lines: Sequence[tuple[int, list[str]]]) -> tuple[tuple[str, ...], tuple[CsvRow, ...]]:
     """Header and rows of a table; blank lines are left out."""
     filled = [(line, cells) for line, cells in lines if any(cells)]
+    if not filled:
+        raise _empty(name)
     columns = tuple(filled[0][1])
     repeated = [column for column in columns if column and columns.count(column) > 1]
     if repeated:
@@ -158,10 +161,12 @@ def _split(name: str, lines: Sequence[tuple[int, list[str]]]) -> tuple[tuple[str
     return columns, tuple(rows)
 
 
+def _empty(name: str) -> InputError:
+    return InputError(f"{name} is empty.", "Give a table with a header line and a row for each level.")
+
+
 def _parse(text: str, decimal_comma: bool) -> float | None:
     """Finite number of a cell, or None."""
-    try:
-        value = float(text.replace(",", ".") if decimal_comma else text)
-    except ValueError:
-        return None
+    plain = text.replace(",", ".") if decimal_comma else text
+    value = float(plain) if _NUMBER.fullmatch(plain) else math.inf
     return value if math.isfinite(value) else None

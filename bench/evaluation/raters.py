@@ -47,12 +47,15 @@ class Rater:
         name: `model`, `truth`, or the name of a reader's file without its suffix.
         levels: readings by study and level. patients: PatientID by study, where the table has it.
         folds: fold by study, where the table has it.
+        unblinded: number of levels graded with the model's grade in sight, by the column `blinded` of
+            review.csv.
     """
 
     name: str
     levels: dict[LevelKey, LevelReading]
     patients: dict[str, str]
     folds: dict[str, str]
+    unblinded: int = 0
 
     @property
     def studies(self) -> set[str]:
@@ -138,7 +141,8 @@ def _rater(name: str, table: CsvFile, with_probabilities: bool = False) -> Rater
         levels[key] = _reading(table, row, with_probabilities)
         for column, known in (("patient_id", patients), ("fold", folds)):
             _note(table, row, column, known)
-    return Rater(name, levels, patients, folds)
+    seen = sum(row.cells.get("blinded", "").lower() == "no" for row in table.rows)
+    return Rater(name, levels, patients, folds, unblinded=seen)
 
 
 def _reading(table: CsvFile, row: CsvRow, with_probabilities: bool) -> LevelReading:

@@ -16,5 +16,6 @@ TARGETS = (
     "dicomdirs",
     "specs",
     "external_data",
+    "reader_tables",
 )
 """Modules of this package that hold a `TARGET`."""

@@ -61,10 +61,32 @@ def test_the_review_of_the_html_report_is_a_reader_and_a_rejected_level_has_no_g
     assert [reading.grade for reading in reader.levels.values()] == [0, 2, None, None]
 
 
+def test_a_review_with_the_models_grades_in_sight_is_noted(tmp_path: Path) -> None:
+    """The columns of the report's review.csv, with a note of two lines."""
+    head = "study_number,study_uid,level,kang_grade,decision,note,reviewed_at,computed_grade,blinded\r\n"
+    lines = [
+        f'{patient + 1},1.2.{patient},C2/3,0,accept,"\'=first\r\nsecond, third",2026-01-01T00:00:00Z,0,no\r\n'
+        for patient in range(11)
+    ]
+    lines.append('12,1.2.11,C2/3,,,"only a note",2026-01-01T00:00:00Z,0,yes\r\n')
+    path = tmp_path / "review.csv"
+    path.write_bytes("".join([head, *lines]).encode())
+    results, truth = write_case(tmp_path)
+    readers = read_readers([path])
+    assert [reading.grade for reading in readers[0].levels.values()] == [0] * 11 + [None]
+    cohort = make_cohort(read_results(results), read_truth(truth), readers, few_patients=False)
+    assert cohort.notes == (
+        "review saw the model's grade of 11 levels before grading them: agreement with the model is biased "
+        "upwards.",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("", "t.csv is empty."),
+        (",,,\n", "t.csv is empty."),
+        ("study_uid,level,kang_grade\n1,C2/3,0_3\n", "t.csv, line 2: kang_grade is not 0, 1, 2 or 3."),
         ("\n \n", "t.csv is empty."),
         ("study_uid,level,kang_grade\n", "t.csv has no rows below its header line."),
         ("study_uid,level\n1,C2/3\n", "t.csv has no column kang_grade."),
