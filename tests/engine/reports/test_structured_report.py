@@ -18,10 +18,10 @@ from sr_trees import children, dciodvfy_errors, descendants, documents, groups, 
 from stenosis_trt.engine.records import LEVELS, HealthyComparison, LevelResult
 from stenosis_trt.engine.reports import coded_values as codes
 from stenosis_trt.engine.reports.coded_values import Code
+from stenosis_trt.engine.reports.report_text import report_text
 from stenosis_trt.engine.reports.report_uids import device_uid
 from stenosis_trt.engine.reports.structured_report import make
 from stenosis_trt.engine.reports.study_report import CannotReport, ReportOptions, StudyReport
-from stenosis_trt.engine.reports.wording import report_text
 
 NAMES = ["sr_axial", "sr_sagittal"]
 HEALTHY = HealthyComparison(-2.31, -1.5, 0.25, 1.04, 6.7, 59.9)
@@ -29,14 +29,12 @@ HEALTHY = HealthyComparison(-2.31, -1.5, 0.25, 1.04, 6.7, 59.9)
 
 def _ungraded(level: LevelResult) -> LevelResult:
     """C7/T1 was not seen, C6/7 was measured and not graded, C5/6 was graded and not measured."""
+    if level.level in ("C5/6", "C7/T1"):
+        level = replace(level, cord=None, mscc=None, healthy=None, warnings=("no_axial_slice",))
+    if level.level in ("C6/7", "C7/T1"):
+        level = replace(level, grade=None, probabilities=None, warnings=("out_of_distribution",))
     if level.level == "C7/T1":
-        return replace(
-            level, point=None, grade=None, probabilities=None, cord=None, warnings=("level_out_of_view",)
-        )
-    if level.level == "C6/7":
-        return replace(level, grade=None, probabilities=None, warnings=("out_of_distribution",))
-    if level.level == "C5/6":
-        return replace(level, cord=None, warnings=("no_axial_slice",))
+        level = replace(level, point=None, warnings=("level_out_of_view",))
     return level
 
 
