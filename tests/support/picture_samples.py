@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, FrameHeader, LevelResult, StudyResult
@@ -46,14 +47,17 @@ def spots(
         values = np.maximum(values, 100 + 1000 * np.exp(-squared / (2 * SPOT_MM**2)))
     stored = np.rint(values if slope > 0 else 2000 - values).astype(np.uint16)
     frame = FrameHeader(Path("image"), 0, name, pose, slope, 0.0, frame_number)
-    return ReportImage(frame, pose, stored, header(name, "1.2.7" if name.startswith("1.2.3") else "1.2.8"))
+    dataset = header(name, "1.2.7" if name.startswith("1.2.3") else "1.2.8")
+    if frame_number is not None:
+        dataset.SOPClassUID = EnhancedMRImageStorage
+    return ReportImage(frame, pose, stored, dataset)
 
 
 def header(sop_instance_uid: str, series_uid: str) -> Dataset:
     """Return attributes of a classic MR image."""
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"
-    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", sop_instance_uid
+    dataset.SOPClassUID, dataset.SOPInstanceUID = MRImageStorage, sop_instance_uid
     dataset.PatientName, dataset.PatientID = "Müller^Jürgen", "ID-4711"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.6", series_uid
     dataset.StudyDate, dataset.StudyTime = "20250304", "101112"

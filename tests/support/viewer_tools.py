@@ -14,6 +14,7 @@ DEBIAN_PACKAGES = {
     "Orthanc": "orthanc",
     "chromium": "chromium",
     "dciodvfy": "dicom3tools",
+    "dcm2pnm": "dcmtk",
     "dsrdump": "dcmtk",
     "echoscu": "dcmtk",
     "ip": "iproute2",
