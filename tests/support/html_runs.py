@@ -30,7 +30,7 @@ def sample_piece() -> bytes:
 
 
 def varied_pieces(count: int) -> list[dict[str, Any]]:
-    """Return pieces whose grades, values and warnings differ, always the same; every twentieth has no pictures."""
+    """Return pieces with differing results, the same each time; every twentieth has no pictures."""
     return [_varied(number) for number in range(1, count + 1)]
 
 
