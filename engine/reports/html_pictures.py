@@ -1,6 +1,6 @@
 """Pictures of the HTML report: grey JPEGs as data URLs, and where the findings lie on them.
 
-Everything is drawn over the pictures by the page, so coordinates are handed over and nothing is burned in. They
+The page draws over the pictures, so coordinates are handed over and nothing is burned in. They
 are in millimetres from the upper left corner of the picture, rounded to hundredths.
 """
 

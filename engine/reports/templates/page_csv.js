@@ -28,7 +28,10 @@ function csvCell(value) {
 
 /** Take the rows of a review.csv. Return what happened, as a sentence. */
 function importCsv(text) {
-  const [head, ...rows] = parseCsv(text.replace(/^\uFEFF/, ""));
+  const plain = text.replace(/^\uFEFF/, "");
+  // A spreadsheet of a language with decimal commas writes semicolons.
+  const separator = plain.split("\n", 1)[0].includes(";") ? ";" : ",";
+  const [head, ...rows] = parseCsv(plain, separator);
   const missing = ["study_uid", "level", "kang_grade"].filter((name) => !(head || []).includes(name));
   if (missing.length) return `This is no review.csv: it has no column ${missing.join(", ")}.`;
   let taken = 0;
@@ -63,13 +66,14 @@ function importedDecision(row, level) {
   let decision = row.decision || "";
   // Another reader's file may have grades alone.
   if (decision === "" && grade !== null) decision = grade === level.grade ? "accept" : "regrade";
+  if (decision === "accept" && grade !== level.grade) decision = "regrade";
   const note = (row.note || "").replace(/^'(?=[ \n]*[=+\-@\t\r])/, "");
   const made = { decision, grade, note, at: row.reviewed_at || new Date().toISOString(), blinded: row.blinded === "yes" };
   return validDecision(made) ? made : null;
 }
 
 /** Return the rows of a CSV file (RFC 4180), without empty lines. */
-function parseCsv(text) {
+function parseCsv(text, separator) {
   const rows = [];
   let row = [];
   let cell = "";
@@ -89,7 +93,7 @@ function parseCsv(text) {
         index += 1;
       } else quoted = false;
     } else if (character === '"') quoted = true;
-    else if (character === ",") {
+    else if (character === separator) {
       row.push(cell);
       cell = "";
     } else if (character === "\n") endRow();
