@@ -27,9 +27,8 @@ from typing import Any
 import numpy as np
 
 from stenosis_trt.engine.geometry import FloatArray
+from stenosis_trt.engine.grading.healthy import QUANTITIES
 from stenosis_trt.engine.records import LEVELS
-
-QUANTITIES = ("compression_ratio", "ap_mm", "transverse_mm")
 
 _SLICE_MM = 0.5
 """Distance of the template's slices."""

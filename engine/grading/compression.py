@@ -19,8 +19,8 @@ What differs, because nobody marks the compressions here:
   slice was measured.
 - Distances follow the line of the canal (`cord.canal_line`), which ends 12 mm beyond the outermost levels, so
   C2/3 and C7/T1 usually have their reference on one side alone.
-- Diameters come from four points on the axial slices as acquired, not from a segmentation cut across the
-  cord. Slices with a warning do not count.
+- Diameters come from four points on each axial slice, projected on the plane across the cord (`across`), not
+  from a segmentation. Slices with a warning do not count.
 - The value is a fraction; the toolbox writes percent.
 """
 
@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.engine.geometry import FloatArray
+from stenosis_trt.engine.grading.across import cross_section
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice
 from stenosis_trt.engine.grading.match import LevelMatch
 from stenosis_trt.engine.records import CordMeasurement, MsccReference
@@ -68,7 +69,7 @@ def cord_compression(
         uncompressed: levels at which the cord is known not to be deformed.
     """
     valid = [
-        (one.arc_length_mm, cord.ap_mm)
+        (one.arc_length_mm, cross_section(line, one.arc_length_mm, cord).ap_mm)
         for one, cord in zip(across, measured, strict=True)
         if not cord.warnings
     ]
@@ -77,13 +78,14 @@ def cord_compression(
     compressed = [site for level, site in sites.items() if level not in uncompressed]
     found = {}
     for level, match in matches.items():
-        if match.cord is None:
+        if match.cord is None or match.arc_length_mm is None:
             continue
+        at_level = cross_section(line, match.arc_length_mm, match.cord).ap_mm
         # Arc length grows towards the foot.
         highest, lowest = min([sites[level], *compressed]), max([sites[level], *compressed])
         above = _mean_diameter(arcs, diameters, highest - _DISTANCE_MM - _EXTENT_MM, highest - _DISTANCE_MM)
         below = _mean_diameter(arcs, diameters, lowest + _DISTANCE_MM, lowest + _DISTANCE_MM + _EXTENT_MM)
-        found[level] = _compression(match.cord.ap_mm, above, below)
+        found[level] = _compression(at_level, above, below)
     return found
 
 

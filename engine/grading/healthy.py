@@ -13,7 +13,13 @@ from importlib import resources
 
 import numpy as np
 
-from stenosis_trt.engine.records import CordMeasurement, HealthyComparison
+from stenosis_trt.engine.grading.across import CrossSection
+from stenosis_trt.engine.records import HealthyComparison
+
+QUANTITIES = ("compression_ratio", "ap_mm", "transverse_mm")
+
+MAX_TILT_DEGREES = 30.0
+"""Beyond this the diameter across the cord rests more on the line of the canal than on the image."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +59,32 @@ def healthy_norms() -> dict[str, dict[str, Norm]]:
     }
 
 
-def compare_with_healthy(level: str, cord: CordMeasurement | None) -> HealthyComparison | None:
-    """Return z-scores and percentiles of a level's cord.
+def compare_with_healthy(level: str, section: CrossSection) -> HealthyComparison | None:
+    """Return z-scores and percentiles of the cord at a level.
 
     Args:
         level: one of LEVELS.
-        cord: its measurement.
+        section: the cord across itself, on the slice of maximal compression near the level, from a
+            measurement without warnings.
 
     Returns:
-        None without a measurement, or if the measurement has a warning.
+        None if the slice is too oblique. Quantities that are not to be trusted are None.
     """
-    if cord is None or cord.warnings:
+    if section.tilt_degrees > MAX_TILT_DEGREES:
         return None
-    ratio, ap, transverse = (
-        healthy_norms()[level][name] for name in ("compression_ratio", "ap_mm", "transverse_mm")
-    )
+    values = (section.compression_ratio, section.ap_mm, section.transverse_mm)
+    found = {
+        name: (norm.z_score(value), norm.percentile(value))
+        for name, value in zip(QUANTITIES, values, strict=True)
+        if (norm := healthy_norms()[level].get(name)) is not None
+    }
+    nothing = (None, None)
+    ratio, ap, transverse = (found.get(name, nothing) for name in QUANTITIES)
     return HealthyComparison(
-        compression_ratio_z=ratio.z_score(cord.compression_ratio),
-        ap_z=ap.z_score(cord.ap_mm),
-        transverse_z=transverse.z_score(cord.transverse_mm),
-        compression_ratio_percentile=ratio.percentile(cord.compression_ratio),
-        ap_percentile=ap.percentile(cord.ap_mm),
-        transverse_percentile=transverse.percentile(cord.transverse_mm),
+        compression_ratio_z=ratio[0],
+        ap_z=ap[0],
+        transverse_z=transverse[0],
+        compression_ratio_percentile=ratio[1],
+        ap_percentile=ap[1],
+        transverse_percentile=transverse[1],
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Backend, BackendStudy, Float32Array, Grades, Roi
 from stenosis_trt.engine.errors import CannotGrade
+from stenosis_trt.engine.grading.across import cross_section
 from stenosis_trt.engine.grading.compression import CordCompression, cord_compression
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
 from stenosis_trt.engine.grading.healthy import compare_with_healthy
@@ -86,11 +87,9 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         matches = match_levels(line, across, cords)
     compression = cord_compression(line, across, cords, matches, _uncompressed(graded))
     results = tuple(
-        _level_result(
-            item, graded.get(item.level), matches.get(item.level), compression.get(item.level), pack
-        )
-        for item in levels
+        _level_result(item, graded.get(item.level), matches.get(item.level), pack) for item in levels
     )
+    results = tuple(_compared(item, line, matches.get(item.level), compression) for item in results)
     return StudyResult(
         study_uid=study.header.study_uid,
         patient_id=study.sagittal_series.patient_id,
@@ -245,11 +244,7 @@ def _uncompressed(graded: Mapping[str, _Grade]) -> set[str]:
 
 
 def _level_result(
-    item: LevelPoint,
-    graded: _Grade | None,
-    match: LevelMatch | None,
-    compression: CordCompression | None,
-    pack: Pack,
+    item: LevelPoint, graded: _Grade | None, match: LevelMatch | None, pack: Pack
 ) -> LevelResult:
     if graded is None:
         return LevelResult(item.level, None, None, None, None, "", item.confidence, item.warnings)
@@ -275,7 +270,17 @@ def _level_result(
         ),
         p_ood=graded.p_ood,
         sagittal_frame_number=graded.frame.frame_number,
-        mscc=compression.mscc if compression else None,
-        mscc_reference=compression.reference if compression else None,
-        healthy=compare_with_healthy(item.level, match.cord) if match and not match.warnings else None,
     )
+
+
+def _compared(
+    level: LevelResult, line: CanalLine, match: LevelMatch | None, compression: Mapping[str, CordCompression]
+) -> LevelResult:
+    """Return a level with its MSCC and its comparison with healthy adults, where the cord was measured."""
+    if level.cord is None or match is None or match.arc_length_mm is None:
+        return level
+    found = compression[level.level]
+    section = cross_section(line, match.arc_length_mm, level.cord)
+    # With a slice missing, the narrowest place may not be what was measured, and the norms are of that.
+    healthy = None if match.warnings else compare_with_healthy(level.level, section)
+    return replace(level, mscc=found.mscc, mscc_reference=found.reference, healthy=healthy)

@@ -18,8 +18,9 @@ ARCS = dict(zip(LEVELS, (0.0, 16.0, 32.0, 48.0, 64.0, 80.0), strict=True))
 
 
 def _cord(ap: float, at: float, warnings: tuple[str, ...] = ()) -> CordMeasurement:
-    corner = (0.0, 0.0, 0.0)
-    return CordMeasurement(f"{at}", (corner,) * 4, ap, 13.0, ap / 13.0, 0.9, warnings)
+    """A cord on a slice across the line, which runs down from z = 0."""
+    points = ((0.0, -ap / 2, -at), (0.0, ap / 2, -at), (6.5, 0.0, -at), (-6.5, 0.0, -at))
+    return CordMeasurement(f"{at}", points, ap, 13.0, ap / 13.0, 0.9, warnings)
 
 
 def _compression(
@@ -29,7 +30,11 @@ def _compression(
     doubtful: Sequence[float] = (),
 ) -> dict[str, CordCompression]:
     """MSCC from AP diameters in mm by arc length in mm."""
-    line = CanalLine(np.zeros((2, 3)), np.zeros(2), {level: ARCS[level] for level in levels})
+    line = CanalLine(
+        np.array([[0.0, 0.0, 12.0], [0.0, 0.0, -92.0]]),
+        np.array([-12.0, 92.0]),
+        {level: ARCS[level] for level in levels},
+    )
     across = [CordSlice(k, np.zeros(3), arc) for k, arc in enumerate(diameters)]
     cords = [
         _cord(ap, arc, ("cord_low_confidence",) if arc in doubtful else ()) for arc, ap in diameters.items()
