@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from stenosis_trt.engine.packs.signature import TrustedKeys
     from stenosis_trt.engine.records import CordMeasurement, LevelResult, Problem, StudyResult
     from stenosis_trt.engine.reports.study_report import ReportOptions
-    from stenosis_trt.engine.runs.batch import RunSummary
+    from stenosis_trt.engine.runs.summary import RunSummary
     from stenosis_trt.engine.runs.table_files import CsvFormat
 
 # ONNX Runtime 1.32 notes in ~/.cache/Microsoft on which machine it runs, and sends that where it can: the
@@ -49,7 +49,7 @@ _MODULES = {
     "InputError": "errors",
     "LevelResult": "records",
     "ModelOutputError": "backends.model_checks",
-    "RunSummary": "runs.batch",
+    "RunSummary": "runs.summary",
     "OutputError": "errors",
     "PackError": "errors",
     "PlanError": "errors",

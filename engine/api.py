@@ -26,8 +26,10 @@ from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
 from stenosis_trt.engine.reports.formats import DEFAULT_FORMATS
 from stenosis_trt.engine.reports.study_report import ReportOptions
-from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
+from stenosis_trt.engine.runs.batch import grade_paths
+from stenosis_trt.engine.runs.options import GradeOptions
 from stenosis_trt.engine.runs.reports import parse_formats
+from stenosis_trt.engine.runs.summary import RunSummary
 from stenosis_trt.engine.runs.table_files import CsvFormat
 from stenosis_trt.engine.support.closeable import Closeable
 

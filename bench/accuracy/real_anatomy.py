@@ -30,7 +30,8 @@ from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS, Subject
 from stenosis_trt.bench.statistics.signed_errors import error_statistics
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import LEVELS
-from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
+from stenosis_trt.engine.runs.batch import grade_paths
+from stenosis_trt.engine.runs.options import GradeOptions
 
 EVALUATED_LEVELS = LEVELS[:5]
 """C2/3 to C6/7. C7/T1 is not in the field of view of every volume."""

@@ -50,7 +50,8 @@ def _run(folder: Path) -> int:
     """
     from stenosis_trt.bench.phantom import PhantomOptions, write_studies
     from stenosis_trt.engine.errors import OutputError
-    from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
+    from stenosis_trt.engine.runs.batch import grade_paths
+    from stenosis_trt.engine.runs.options import GradeOptions
     from stenosis_trt.engine.runs.output_folder import RESULTS_CSV
     from stenosis_trt.engine.support.messages import print_output, rich_console
     from stenosis_trt.engine.support.progress import show_progress

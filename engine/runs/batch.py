@@ -5,21 +5,18 @@ The next study is read while one is graded. A study that fails becomes a Problem
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
-from stenosis_trt.engine.backends.gpu.options import GpuOptions
 from stenosis_trt.engine.backends.selection import BackendChoice, announce, open_backend
-from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.errors import NotWritten, OutputError
@@ -27,10 +24,8 @@ from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.grading.read_ahead import ReadStudy, internal_error_problem, read_ahead
 from stenosis_trt.engine.grading.study_grader import GradeFunction, StudyGrader, pixel_memory
 from stenosis_trt.engine.packs.pack import Pack, open_pack
-from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.records import Problem, Stage, StudyHeader
-from stenosis_trt.engine.reports.formats import DEFAULT_FORMATS
-from stenosis_trt.engine.reports.study_report import ReportOptions
+from stenosis_trt.engine.runs.options import GradeOptions
 from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
 from stenosis_trt.engine.runs.provenance import (
@@ -61,7 +56,7 @@ from stenosis_trt.engine.runs.run_record import (
     SecondsRecord,
     StageSeconds,
 )
-from stenosis_trt.engine.runs.table_files import CsvFormat
+from stenosis_trt.engine.runs.summary import RunSummary
 from stenosis_trt.engine.runs.tables import TableTotals
 from stenosis_trt.engine.support.interrupts import defer_signals
 from stenosis_trt.engine.support.messages import print_message
@@ -70,82 +65,6 @@ from stenosis_trt.engine.support.progress import show_progress
 _SECONDS_BETWEEN_TABLES = 60.0
 _MAX_TABLES_TIME = 0.05
 """Largest fraction of a run's time spent on tables before its end: each time all stored studies are read."""
-
-
-@dataclass(frozen=True)
-class GradeOptions:
-    """Options of a run.
-
-    Attributes:
-        pack: folder or zip of a model pack; None for the reference pack.
-        device: one of `DEVICES` in `backends.selection`.
-        precision: one of `PRECISIONS` in `packs.pack`, or "auto"; see `backends.selection.choose_backend`.
-        resume: continue an earlier run in the output folder.
-        workers: processes that read files.
-        threads: threads of the CPU backend; None for all cores.
-        keep_identifiers: write the PatientID to the results.
-        no_paths: write numbers and hashes instead of paths.
-        csv_format: format of the CSV files.
-        limits: limits of reading.
-        trust: keys of which one must have signed the pack; None to accept unsigned packs.
-        gpu: how the GPU is used.
-        cpu_if_gpu_fails: grade a study on the CPU where the GPU fails on it, instead of reporting it.
-        formats: what to write, of `reports.formats.FORMATS`; errors.csv, studies.csv and run.json always are.
-        reports: options of the reports.
-    """
-
-    pack: str | os.PathLike[str] | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    resume: bool = False
-    workers: int = 1
-    threads: int | None = None
-    keep_identifiers: bool = False
-    no_paths: bool = False
-    csv_format: CsvFormat = field(default_factory=CsvFormat)
-    limits: ReadLimits = field(default_factory=ReadLimits)
-    trust: TrustedKeys | None = None
-    gpu: GpuOptions = field(default_factory=GpuOptions)
-    cpu_if_gpu_fails: bool = False
-    formats: tuple[str, ...] = DEFAULT_FORMATS
-    reports: ReportOptions = field(default_factory=ReportOptions)
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """Counts of a run.
-
-    Attributes:
-        studies: studies found below the paths.
-        graded: studies that this run graded.
-        skipped: studies that the run it resumes had graded.
-        failed: studies that could not be graded.
-        lost_files: files that may have held an image and could not be read.
-        problems: rows of errors.csv.
-        failed_reports: studies of which a report that was asked for could not be made.
-        out: the output folder.
-        display_path: the output folder as messages name it.
-        worst_grades: number of studies by their worst grade; None where no level has a grade.
-        warnings: number of graded studies by warning.
-    """
-
-    studies: int
-    graded: int
-    skipped: int
-    failed: int
-    lost_files: int
-    problems: int
-    out: Path
-    failed_reports: int = 0
-    display_path: str = ""
-    worst_grades: Mapping[int | None, int] = field(default_factory=dict)
-    warnings: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        """0 if there are studies, all studies and files could be used, and all reports made; 1 otherwise."""
-        lacking = self.failed or self.lost_files or self.failed_reports
-        return 0 if self.studies and not lacking else 1
 
 
 def grade_paths(

@@ -1,16 +1,51 @@
-"""The summary that `grade` prints: studies by worst grade, frequent warnings, where the results are."""
+"""The counts of a run, and what `grade` prints of them: studies by worst grade, frequent warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from stenosis_trt.engine.reports.warning_meanings import WARNING_MEANINGS
 
-if TYPE_CHECKING:
-    from stenosis_trt.engine.runs.batch import RunSummary
-
 _MOST_FREQUENT = 6
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Counts of a run.
+
+    Attributes:
+        studies: studies found below the paths.
+        graded: studies that this run graded.
+        skipped: studies that the run it resumes had graded.
+        failed: studies that could not be graded.
+        lost_files: files that may have held an image and could not be read.
+        problems: rows of errors.csv.
+        failed_reports: studies of which a report that was asked for could not be made.
+        out: the output folder.
+        display_path: the output folder as messages name it.
+        worst_grades: number of studies by their worst grade; None where no level has a grade.
+        warnings: number of graded studies by warning.
+    """
+
+    studies: int
+    graded: int
+    skipped: int
+    failed: int
+    lost_files: int
+    problems: int
+    out: Path
+    failed_reports: int = 0
+    display_path: str = ""
+    worst_grades: Mapping[int | None, int] = field(default_factory=dict)
+    warnings: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if there are studies, all studies and files could be used, and all reports made; 1 otherwise."""
+        lacking = self.failed or self.lost_files or self.failed_reports
+        return 0 if self.studies and not lacking else 1
 
 
 def summary_lines(run: RunSummary) -> Iterator[str]:

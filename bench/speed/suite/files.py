@@ -31,7 +31,8 @@ from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.grading.read_ahead import read_study
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedStudy, StudyResult
-from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
+from stenosis_trt.engine.runs.batch import grade_paths
+from stenosis_trt.engine.runs.options import GradeOptions
 from stenosis_trt.engine.support.hardware import usable_cores
 
 _LATENCY_LIMIT = Limit(at_most=60.0)

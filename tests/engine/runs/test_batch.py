@@ -43,7 +43,9 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, Stage, StudyHeader, StudyResult
 from stenosis_trt.engine.runs import batch
 from stenosis_trt.engine.runs import provenance as run_record
-from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
+from stenosis_trt.engine.runs.batch import grade_paths
+from stenosis_trt.engine.runs.options import GradeOptions
+from stenosis_trt.engine.runs.summary import RunSummary
 from stenosis_trt.engine.selection.select import SeriesSelection, select_series
 
 

@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.errors import OutputError
-from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
+from stenosis_trt.engine.runs.batch import grade_paths
+from stenosis_trt.engine.runs.options import GradeOptions
+from stenosis_trt.engine.runs.summary import RunSummary
 
 NAME = "MUELLER^HANS"
 

@@ -27,7 +27,9 @@ from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.records import LEVELS
-from stenosis_trt.engine.runs.batch import GradeOptions, RunSummary, grade_paths
+from stenosis_trt.engine.runs.batch import grade_paths
+from stenosis_trt.engine.runs.options import GradeOptions
+from stenosis_trt.engine.runs.summary import RunSummary
 
 
 def _acquire(path: Path, out: Path) -> None:

@@ -20,7 +20,8 @@ from strict_schema import faults, parse_strictly
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.packs.pack import MANIFEST, reference_pack
-from stenosis_trt.engine.runs.batch import GradeOptions, grade_paths
+from stenosis_trt.engine.runs.batch import grade_paths
+from stenosis_trt.engine.runs.options import GradeOptions
 from stenosis_trt.engine.runs.run_record import GpuFields
 from stenosis_trt.engine.runs.schemas import file_schemas
 from stenosis_trt.engine.support.published_schema import DIALECT, attribute_texts

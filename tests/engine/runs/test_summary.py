@@ -11,9 +11,8 @@ from documented import quoted, read, rows
 
 from stenosis_trt.engine.records import FrameHeader, Problem, SeriesHeader, Stage, StudyHeader
 from stenosis_trt.engine.reports.warning_meanings import WARNING_MEANINGS
-from stenosis_trt.engine.runs.batch import RunSummary
 from stenosis_trt.engine.runs.outputs import ResultStore
-from stenosis_trt.engine.runs.summary import summary_lines
+from stenosis_trt.engine.runs.summary import RunSummary, summary_lines
 from stenosis_trt.engine.runs.table_files import CsvFormat
 
 COLUMNS = 80
