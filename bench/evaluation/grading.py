@@ -9,7 +9,7 @@ import numpy as np
 
 from stenosis_trt.bench.evaluation.cohort import Cohort, Ratings, confusion_tables
 from stenosis_trt.bench.evaluation.draws import Draws
-from stenosis_trt.bench.statistics.bootstrap import METHOD, percentile_interval
+from stenosis_trt.bench.statistics.bootstrap import estimate_from_draws
 from stenosis_trt.bench.statistics.confusion import (
     GRADE_COUNT,
     ClassFigures,
@@ -21,7 +21,7 @@ from stenosis_trt.bench.statistics.confusion import (
     proportion,
     weighted_tables,
 )
-from stenosis_trt.bench.statistics.estimates import Estimate, estimate
+from stenosis_trt.bench.statistics.estimates import Estimate
 from stenosis_trt.bench.statistics.kappa import WEIGHTINGS, KappaDifference, kappa_difference, kappa_estimate
 from stenosis_trt.bench.statistics.multiple_comparisons import holm
 from stenosis_trt.bench.statistics.roc import AreaUnderCurve, area_under_curve
@@ -185,7 +185,7 @@ def _accuracy_difference(one: IntArray, two: IntArray, weights: IntArray | None)
     if weights is None:
         return Estimate(value)
     drawn = accuracy(weighted_tables(one, weights)) - accuracy(weighted_tables(two, weights))
-    return estimate(value, percentile_interval(drawn), METHOD)
+    return estimate_from_draws(value, drawn)
 
 
 def _accuracy_of_all(cohort: Cohort, rater: Ratings, draws: Draws) -> Estimate:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.statistics.bootstrap import METHOD, FloatArray, percentile_interval
+from stenosis_trt.bench.statistics.bootstrap import FloatArray, estimate_from_draws
 from stenosis_trt.bench.statistics.confusion import IntArray
 from stenosis_trt.bench.statistics.estimates import CONFIDENCE, Estimate, estimate
 
@@ -106,10 +106,7 @@ def limits_over_patients(
     drawn = (mean, mean - spread, mean + spread)
     return LimitsOfAgreement(
         plain.count,
-        *(
-            estimate(value, percentile_interval(column), METHOD)
-            for value, column in zip(figures, drawn, strict=True)
-        ),
+        *(estimate_from_draws(value, column) for value, column in zip(figures, drawn, strict=True)),
     )
 
 

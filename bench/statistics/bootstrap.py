@@ -11,9 +11,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stenosis_trt.bench.statistics.estimates import Estimate, estimate
+
 FloatArray = npt.NDArray[np.float64]
 
 METHOD = "percentile bootstrap over patients"
+NO_SPREAD = "none: the figure is the same in every draw"
 ROUNDS = 1000
 """Draws of the gate of precisions and of `compare`."""
 
@@ -44,6 +47,18 @@ def percentile_interval(values: npt.ArrayLike) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
+
+
+def estimate_from_draws(value: float, drawn: npt.ArrayLike) -> Estimate:
+    """Return a figure with the percentile interval of its draws (rounds,).
+
+    A figure that is the same in every draw, such as a kappa of 1 where nobody erred, has no interval: the
+    draws cannot show what was not observed.
+    """
+    low, high = percentile_interval(drawn)
+    if low == high and low == value and len(np.unique(np.asarray(drawn)[np.isfinite(drawn)])) == 1:
+        return Estimate(value, method=NO_SPREAD)
+    return estimate(value, (low, high), METHOD)
 
 
 def bootstrap_p_value(differences: npt.ArrayLike) -> float:

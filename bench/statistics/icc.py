@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.statistics.bland_altman import drawn_moments
-from stenosis_trt.bench.statistics.bootstrap import METHOD, percentile_interval
+from stenosis_trt.bench.statistics.bootstrap import estimate_from_draws
 from stenosis_trt.bench.statistics.confusion import IntArray
 from stenosis_trt.bench.statistics.estimates import CONFIDENCE, Estimate, estimate
 
@@ -82,4 +82,4 @@ def icc_over_patients(
     with np.errstate(divide="ignore", invalid="ignore"):
         msr, mse, msc = sum_variance / 2, variance / 2, count * shift**2 / 2
         drawn = (msr - mse) / (msr + mse + 2 / count * (msc - mse))
-    return estimate(value, percentile_interval(drawn), METHOD)
+    return estimate_from_draws(value, drawn)

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.statistics.bootstrap import (
-    METHOD,
     ROUNDS,
     FloatArray,
     bootstrap_p_value,
+    estimate_from_draws,
     patient_weights,
     percentile_interval,
 )
 from stenosis_trt.bench.statistics.confusion import IntArray, weighted_tables
-from stenosis_trt.bench.statistics.estimates import Estimate, estimate, known
+from stenosis_trt.bench.statistics.estimates import Estimate, known
 
 WEIGHTINGS = ("unweighted", "linear", "quadratic")
 """Names of the weightings: every disagreement the same, |row − column|, (row − column)²."""
@@ -125,7 +125,7 @@ def kappa_estimate(tables: IntArray, weighting: str, weights: IntArray | None = 
     value = kappa(tables.sum(axis=0), weighting)
     if weights is None:
         return Estimate(known(value))
-    return estimate(value, percentile_interval(_drawn(tables, weighting, weights)), METHOD)
+    return estimate_from_draws(value, _drawn(tables, weighting, weights))
 
 
 def kappa_difference(
@@ -144,7 +144,7 @@ def kappa_difference(
     if weights is None:
         return KappaDifference(one, two, Estimate(known(value)), None)
     drawn = _drawn(first, weighting, weights) - _drawn(second, weighting, weights)
-    difference = estimate(value, percentile_interval(drawn), METHOD)
+    difference = estimate_from_draws(value, drawn)
     return KappaDifference(one, two, difference, known(bootstrap_p_value(drawn)))
 
 

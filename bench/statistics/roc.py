@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.statistics.bootstrap import METHOD, FloatArray, percentile_interval
+from stenosis_trt.bench.statistics.bootstrap import FloatArray, estimate_from_draws
 from stenosis_trt.bench.statistics.confusion import IntArray
 from stenosis_trt.bench.statistics.estimates import CONFIDENCE, Estimate, estimate
 
@@ -53,9 +53,7 @@ def area_under_curve(
     wins = _wins(values[truth], values[~truth])
     drawn = _drawn_areas(wins, patients[truth], patients[~truth], weights)
     error = delong_standard_error(wins)
-    return AreaUnderCurve(
-        *counts, estimate(area, percentile_interval(drawn), METHOD), _normal_interval(area, error)
-    )
+    return AreaUnderCurve(*counts, estimate_from_draws(area, drawn), _normal_interval(area, error))
 
 
 def delong_standard_error(wins: FloatArray) -> float:
@@ -80,6 +78,9 @@ def _wins(positive: FloatArray, negative: FloatArray) -> FloatArray:
 def _normal_interval(area: float, error: float) -> Estimate:
     from scipy.stats import norm
 
+    if error == 0.0:
+        # The classes do not overlap: the formula has nothing to estimate a variance from.
+        return Estimate(area)
     half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * error
     return estimate(area, (max(0.0, area - half), min(1.0, area + half)), DELONG_METHOD)
 

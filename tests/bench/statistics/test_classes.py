@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stenosis_trt.bench.statistics.bootstrap import (
+    NO_SPREAD,
     bootstrap_p_value,
     draw_patients,
     patient_weights,
@@ -121,6 +122,12 @@ def test_delongs_variance_is_that_of_the_jackknife() -> None:
         variance += (count - 1) / count * np.var(left_out) * count
     low, high = _bounds(found.delong)
     assert (high - low) / (2 * 1.959964) == pytest.approx(np.sqrt(variance), rel=1e-6)
+
+
+def test_classes_that_do_not_overlap_have_an_area_of_1_without_an_interval() -> None:
+    found = area_under_curve(np.arange(30) > 14, np.arange(30), np.arange(30), patient_weights(30, 200))
+    assert found.area == Estimate(1.0, method=NO_SPREAD)
+    assert found.delong == Estimate(1.0)
 
 
 def test_one_class_alone_has_no_area() -> None:

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from stenosis_trt.bench.statistics.bootstrap import patient_weights
+from stenosis_trt.bench.statistics.bootstrap import NO_SPREAD, patient_weights
+from stenosis_trt.bench.statistics.estimates import Estimate
 from stenosis_trt.bench.statistics.kappa import (
     WEIGHTINGS,
     kappa,
@@ -109,9 +110,17 @@ def test_no_patients_give_no_interval() -> None:
 def test_a_rater_does_not_differ_from_itself() -> None:
     tables = _patients(30, 6, seed=4)
     found = kappa_difference(tables, tables, "quadratic", patient_weights(30, 500))
-    assert (found.difference.value, found.difference.low, found.difference.high) == (0.0, 0.0, 0.0)
+    assert found.difference == Estimate(0.0, method=NO_SPREAD)
     assert found.p_value == 1.0
     assert found.first == found.second
+
+
+def test_a_kappa_of_1_has_no_interval_since_no_draw_can_show_an_error() -> None:
+    tables = np.zeros((12, 4, 4), np.int64)
+    tables[:, 0, 0] = tables[:, 2, 2] = 3
+    assert kappa_estimate(tables, "linear", patient_weights(12, 300)) == Estimate(1.0, method=NO_SPREAD)
+    # The gate's interval is the percentiles whatever they are.
+    assert kappa_interval(tables) == (1.0, 1.0)
 
 
 def test_the_interval_of_a_difference_is_about_that_of_the_jackknife() -> None:
@@ -135,7 +144,7 @@ def test_the_interval_of_a_difference_is_about_that_of_the_jackknife() -> None:
 def test_a_difference_of_paired_raters_is_narrower_than_of_independent_ones() -> None:
     first = _patients(80, 6, seed=8)
     second = first.copy()
-    second[0] = second[0].T
+    second[0] = np.roll(second[0], 1, axis=1)
     paired = kappa_difference(first, second, "quadratic", patient_weights(80, 1000)).difference
     apart = kappa_difference(
         first, _patients(80, 6, seed=9), "quadratic", patient_weights(80, 1000)

@@ -90,9 +90,11 @@ def test_the_icc_of_two_raters_over_patients_is_the_same_number() -> None:
     first, second = np.array(SHROUT_FLEISS, float)[:, 0], np.array(SHROUT_FLEISS, float)[:, 1]
     expected = icc_a1(np.stack([first, second], axis=1)).value
     assert icc_over_patients(first, second, np.arange(6)).value == expected
-    identity = np.ones((1, 6), np.int64)
-    drawn = icc_over_patients(first, second, np.arange(6), identity)
-    assert drawn.low == pytest.approx(expected)
+    weights = patient_weights(3, 40)
+    pairs = np.stack([first, second], axis=1).reshape(3, 2, 2)
+    values = [icc_a1(np.repeat(pairs, draw, axis=0).reshape(-1, 2)).value for draw in weights]
+    drawn = icc_over_patients(first, second, np.repeat(np.arange(3), 2), weights)
+    assert _bounds(drawn) == pytest.approx(tuple(np.percentile(np.array(values, float), [2.5, 97.5])))
 
 
 def test_with_one_level_a_patient_the_bootstraps_icc_is_about_that_of_mcgraw_and_wong() -> None:
