@@ -17,7 +17,7 @@ from stenosis_trt.bench.evaluation.raters import read_readers
 
 pytestmark = pytest.mark.viewers
 
-STUDIES = 100
+STUDIES, FEW_STUDIES = 100, 24
 SCRIPT = Path(__file__).with_name("html_report.mjs")
 _SECONDS = 240
 
@@ -30,24 +30,31 @@ def pieces() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def page(pieces: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_page(tmp_path_factory.mktemp("html") / "report.html", pieces)
+def pages(pieces: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """The page of all studies, and that of the first ones, which opens sooner."""
+    folder = tmp_path_factory.mktemp("html")
+    return {
+        True: write_page(folder / "all.html", pieces),
+        False: write_page(folder / "few.html", pieces[:FEW_STUDIES]),
+    }
 
 
 @pytest.fixture
-def open_page(page: Path, chromium: str, playwright_core: Path, axe_core: Path, tmp_path: Path) -> Open:
+def open_page(
+    pages: dict[bool, Path], chromium: str, playwright_core: Path, axe_core: Path, tmp_path: Path
+) -> Open:
     """A function that runs a scenario of html_report.mjs and returns what it saw.
 
     It asserts that the console has no error and that no request left the page.
     """
 
-    def run(scenario: str, **options: Any) -> Any:
+    def run(scenario: str, *, few: bool = False, **options: Any) -> Any:
         task = {
             "playwright": str(playwright_core),
             "axe": str(axe_core),
             "chromium": chromium,
             "flags": CHROMIUM_FLAGS,
-            "page": str(page),
+            "page": str(pages[not few]),
             "scenario": scenario,
             "folder": str(tmp_path),
             **options,
@@ -175,7 +182,7 @@ def test_the_browser_keeps_no_uid_and_no_path(open_page: Open, pieces: list[dict
 def test_a_blind_reading_hides_what_was_computed_until_a_decision(
     open_page: Open, pieces: list[dict[str, Any]]
 ) -> None:
-    seen = open_page("blind")
+    seen = open_page("blind", few=True)
     third = pieces[0]["levels"][2]
     assert set(seen["before"]["chips"]) == set(seen["before"]["marks"]) == {"?"}
     for level in pieces[0]["levels"]:
@@ -192,7 +199,7 @@ def test_a_blind_reading_hides_what_was_computed_until_a_decision(
 def test_a_study_shows_pictures_overlay_text_and_what_is_missing(
     open_page: Open, pieces: list[dict[str, Any]]
 ) -> None:
-    seen = open_page("study")
+    seen = open_page("study", few=True)
     placed = [level["level"] for level in pieces[0]["levels"] if level["sagittal"]]
     assert seen["heading"] == "Study 1"
     assert seen["images"] == ["data:image/jpeg;base64,"] * (2 if pieces[0]["levels"][0]["axial"] else 1)
@@ -212,13 +219,13 @@ def test_a_study_shows_pictures_overlay_text_and_what_is_missing(
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_axe_finds_no_violation(open_page: Open, dark: bool, width: int) -> None:
-    seen = open_page("axe", dark=dark, width=width)
+    seen = open_page("axe", few=True, dark=dark, width=width)
     assert seen == {"overview": [], "help": [], "study": [], "withoutPictures": []}
 
 
 @pytest.mark.parametrize("width", [1440, 1024, 768, 390])
 def test_nothing_is_wider_than_the_window(open_page: Open, width: int) -> None:
-    for content, window in open_page("fits", width=width).values():
+    for content, window in open_page("fits", few=True, width=width).values():
         assert content <= window
 
 

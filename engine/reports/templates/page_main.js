@@ -52,7 +52,7 @@ function openHelp() {
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
   const { target, key } = event;
-  if (target.closest("input, select, textarea")) {
+  if (target.closest("input:not([type=checkbox]), select, textarea")) {
     if (key === "Escape") {
       target.blur();
       event.preventDefault();
