@@ -130,11 +130,7 @@ def test_a_review_by_keyboard_is_kept_exported_and_imported(
     assert seen["afterNote"] == {"progress": "4 of 600 levels", "decided": noted, "hash": "#1/C6-7"}
     assert seen["reloaded"] == {"progress": "4 of 600 levels", "decided": noted}
     assert seen["discarded"] == "0 of 600 levels"
-    assert seen["imported"] == {
-        "progress": "4 of 600 levels",
-        "decided": noted,
-        "said": "5 rows imported.",
-    }
+    assert seen["imported"] == {"progress": "4 of 600 levels", "decided": noted, "said": "5 rows imported."}
     assert seen["other"]["decided"][0].endswith("2")
     assert seen["other"]["said"].startswith("1 row imported. 2 rows left out")
     assert seen["wrong"] == "This is no review.csv: it has no column study_uid, level, kang_grade."
@@ -151,7 +147,7 @@ def test_a_review_by_keyboard_is_kept_exported_and_imported(
         ("C6/7", "", ""),
     ]
     # A leading apostrophe keeps spreadsheets from running it.
-    assert rows[4]["note"] == "'=1+1, \"hard to see\" j 2"
+    assert rows[4]["note"] == '\'=1+1, "hard to see" j 2'
     assert {row["study_uid"] for row in rows} == {pieces[0]["study_uid"]}
 
 
