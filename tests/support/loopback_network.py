@@ -25,7 +25,8 @@ class LoopbackNetwork:
     def __enter__(self) -> LoopbackNetwork:
         need_commands("unshare", "nsenter", "ip")
         as_user = [] if os.geteuid() == 0 else ["--map-root-user"]
-        first = f"{command_path('ip')} link set lo up && echo up && exec sleep infinity"
+        # It ends when its input does: with this process, however that ends.
+        first = f"{command_path('ip')} link set lo up && echo up && exec cat"
         self._holder = subprocess.Popen(
             [
                 command_path("unshare"),
@@ -33,7 +34,7 @@ class LoopbackNetwork:
                 *("--net", "--pid", "--fork", "--mount-proc", "--kill-child"),
                 *("sh", "-c", first),
             ],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,8 +57,11 @@ class LoopbackNetwork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # The first process of a process namespace takes all others with it.
-        self._holder.kill()
-        self._holder.communicate(timeout=_START_SECONDS)
+        try:
+            self._holder.communicate(timeout=_START_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._holder.kill()
+            raise
 
     def start(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         """Start a server; what it prints goes to `log`."""

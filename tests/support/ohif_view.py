@@ -17,13 +17,14 @@ from loopback_network import LoopbackNetwork
 from viewer_tools import CHROMIUM_FLAGS, command_path
 
 from stenosis_trt.engine.geometry import SlicePose, Vector
+from stenosis_trt.engine.records import LevelResult
 from stenosis_trt.engine.reports.study_report import StudyReport
 
 SCRIPT = Path(__file__).parents[1] / "viewers" / "ohif.mjs"
 TOLERANCE_MM = 1.0
 STEP_SECONDS = 30
 """Limit of each step in the viewer."""
-VIEW_SECONDS = 90
+VIEW_SECONDS = 100
 """Limit of opening one display set and looking at everything in it."""
 
 View = dict[str, Any]
@@ -56,10 +57,17 @@ class ExpectedMeasurement:
 
 @dataclass(frozen=True)
 class DisplaySet:
-    """A series to open: a name for its pictures, and its Series Instance UID."""
+    """A series to open.
+
+    Attributes:
+        name: for its pictures.
+        series: Series Instance UID.
+        drawing_seconds: limit of drawing a measurement.
+    """
 
     name: str
     series: str
+    drawing_seconds: float = STEP_SECONDS
 
 
 def open_in_ohif(
@@ -93,7 +101,10 @@ def open_in_ohif(
         "study": study_uid,
         "shots": str(pictures),
         "seconds": STEP_SECONDS,
-        "displaySets": [{"name": item.name, "series": item.series} for item in display_sets],
+        "displaySets": [
+            {"name": item.name, "series": item.series, "drawingSeconds": item.drawing_seconds}
+            for item in display_sets
+        ],
     }
     command = [command_path("node"), str(SCRIPT)]
     done = network.run(command, json.dumps(task).encode(), VIEW_SECONDS * len(display_sets))
@@ -102,20 +113,20 @@ def open_in_ohif(
 
 
 def expected_axial(report: StudyReport) -> list[ExpectedMeasurement]:
-    """Return what a viewer has to show of the SR of the axial images: diameters of each graded level."""
+    """Return what a viewer has to show of the SR of the axial images: each level's diameters and ratio."""
     assert report.images is not None
     found = []
     for level in report.result.levels:
-        if level.grade is None or level.cord is None:
+        if level.cord is None:
             continue
         pose = report.images.axial[level.level].pose
         anterior, posterior, left, right = (_in_plane(pose, point) for point in level.cord.points)
         found.append(
             ExpectedMeasurement(
                 level.cord.sop_instance_uid,
-                f"{level.level} Kang grade {level.grade}",
+                _title(level),
                 (
-                    ("Cord anteroposterior diameter", f"{level.cord.ap_mm:.2f} mm"),
+                    ("Cord AP diameter", f"{level.cord.ap_mm:.2f} mm"),
                     ("Cord transverse diameter", f"{level.cord.transverse_mm:.2f} mm"),
                     ("Cord compression ratio", f"{level.cord.compression_ratio:.2f} {{ratio}}"),
                 ),
@@ -130,13 +141,17 @@ def expected_sagittal(report: StudyReport) -> list[ExpectedMeasurement]:
     assert report.images is not None
     found = []
     for level in report.result.levels:
-        if level.grade is None or level.point is None:
+        if level.grade is None or level.probabilities is None or level.point is None:
             continue
         point = _in_plane(report.images.sagittal[level.level].pose, level.point)
-        title = f"{level.level} Kang grade {level.grade}"
-        ratio = level.cord and (("Cord compression ratio", f"{level.cord.compression_ratio:.2f} {{ratio}}"),)
-        found.append(ExpectedMeasurement(level.sagittal_sop_uid, title, ratio or (), ((point,),)))
+        probability = ("Probability of the Kang grade", f"{100 * level.probabilities[level.grade]:.2f} %")
+        found.append(ExpectedMeasurement(level.sagittal_sop_uid, _title(level), (probability,), ((point,),)))
     return found
+
+
+def _title(level: LevelResult) -> str:
+    """The words that stand for a level in a viewer."""
+    return f"{level.level} not graded" if level.grade is None else f"{level.level} Kang grade {level.grade}"
 
 
 def deviations(view: View, expected: Sequence[ExpectedMeasurement]) -> list[str]:
@@ -197,10 +212,7 @@ def _deviations_of(view: View, item: ExpectedMeasurement) -> list[str]:
 
 def _labels(entry: dict[str, Any]) -> list[str]:
     """The labels of a measurement or an annotation, as lines."""
-    return [
-        ": ".join(part for part in (label["label"], label["value"]) if part)
-        for label in entry["labels"] or ()
-    ]
+    return [": ".join(part for part in (label["label"], label["value"]) if part) for label in entry["labels"]]
 
 
 def _reads(lines: Iterable[str], texts: Sequence[str]) -> bool:

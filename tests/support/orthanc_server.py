@@ -136,6 +136,8 @@ class PageServer:
         try:
             done = self._network.run(probe, timeout=_START_SECONDS + 30)
             assert done.returncode == 0, done.stderr.decode()
+            # Not the pages of another version, whose server still holds the port.
+            assert done.stdout == (self._dist / "index.html").read_bytes()
         except BaseException:
             stop(self._process)
             raise

@@ -17,9 +17,11 @@ from stenosis_trt.engine.records import LevelResult
 from stenosis_trt.engine.reports.formats import study_format
 from stenosis_trt.engine.reports.study_report import ReportImage, ReportOptions, StudyReport
 
-FORMATS = ("sr",)
+FORMATS = ("sr", "sc", "gsps")
 UNGRADED = "C2/3"
-"""Level without a grade: the report tells of it in words, without a measurement."""
+"""Level with a measurement of the cord and without a grade."""
+EMPTY = "C3/4"
+"""Level with neither: no measurement group may tell of it."""
 UNMEASURED = "C7/T1"
 """Level with a grade and without a measurement of the cord."""
 TWIN = "Twin with a group without coordinates"
@@ -33,14 +35,14 @@ class ReportedStudy:
     Attributes:
         report: what is reported.
         images: files of the study.
-        reports: files of its reports, of all formats.
+        reports: files of its reports, by format.
         axial, sagittal: the structured report of the axial and that of the sagittal images.
         twin: `axial` with one more group, which has no coordinates: viewers do not show such a report.
     """
 
     report: StudyReport
     images: tuple[Path, ...]
-    reports: tuple[Path, ...]
+    reports: Mapping[str, tuple[Path, ...]]
     axial: Path
     sagittal: Path
     twin: Path
@@ -54,22 +56,14 @@ class ReportedStudy:
     def write(cls, folder: Path) -> ReportedStudy:
         """Report the sample study, and write the files into a folder."""
         report = _with_missing_results(sample_report())
-        reports = []
-        for name in FORMATS:
-            for file, content in study_format(name)(report, ReportOptions()).items():
-                path = folder / name / file
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-                if path.suffix == ".dcm":
-                    reports.append(path)
-        structured = [path for path in reports if path.parent.name == "sr"]
+        reports = {name: _written(name, report, folder) for name in FORMATS}
         assert report.images is not None
-        axial = _drawn_on(structured, report.images.axial)
-        sagittal = _drawn_on(structured, report.images.sagittal)
+        axial = _drawn_on(reports["sr"], report.images.axial)
+        sagittal = _drawn_on(reports["sr"], report.images.sagittal)
         twin = folder / "twin.dcm"
         _with_group_without_coordinates(pydicom.dcmread(axial)).save_as(twin)
         images = tuple(sorted((phantoms(1, SEED) / "study_0001").rglob("*.dcm")))
-        return cls(report, images, tuple(reports), axial, sagittal, twin)
+        return cls(report, images, reports, axial, sagittal, twin)
 
 
 def tree(item: Dataset) -> Iterator[Dataset]:
@@ -85,23 +79,32 @@ def is_group(item: Dataset) -> bool:
 
 
 def _with_missing_results(report: StudyReport) -> StudyReport:
-    """Take the grade from one level, and the measurement of the cord from another."""
+    """Take the grade, the measurement of the cord or both from some levels."""
 
     def change(level: LevelResult) -> LevelResult:
-        if level.level == UNGRADED:
-            return replace(
-                level, grade=None, probabilities=None, cord=None, warnings=(*level.warnings, "low_contrast")
-            )
-        if level.level == UNMEASURED:
-            return replace(level, cord=None, warnings=(*level.warnings, "no_axial_slice"))
+        if level.level in (UNGRADED, EMPTY):
+            level = replace(level, grade=None, probabilities=None, warnings=(*level.warnings, "low_contrast"))
+        if level.level in (UNMEASURED, EMPTY):
+            level = replace(level, cord=None, warnings=(*level.warnings, "no_axial_slice"))
         return level
 
     changed = with_levels(report, change)
     assert changed.images is not None
     axial = {
-        level: image for level, image in changed.images.axial.items() if level not in (UNGRADED, UNMEASURED)
+        level: image for level, image in changed.images.axial.items() if level not in (UNMEASURED, EMPTY)
     }
     return replace(changed, images=replace(changed.images, axial=axial))
+
+
+def _written(name: str, report: StudyReport, folder: Path) -> tuple[Path, ...]:
+    """Write the files of a format, and return their paths."""
+    paths = []
+    for file, content in study_format(name)(report, ReportOptions()).items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        paths.append(path)
+    return tuple(paths)
 
 
 def _drawn_on(files: Iterable[Path], images: Mapping[str, ReportImage]) -> Path:
@@ -123,7 +126,7 @@ def _drawn_on(files: Iterable[Path], images: Mapping[str, ReportImage]) -> Path:
 
 
 def _with_group_without_coordinates(dataset: Dataset) -> Dataset:
-    """A report in a series of its own with its last measurement group once more, without coordinates."""
+    """A report in a series of its own, and in it one more measurement group that has no coordinates."""
     changed = copy.deepcopy(dataset)
     changed.SeriesDescription = TWIN
     changed.SeriesInstanceUID, changed.SOPInstanceUID = generate_uid(), generate_uid()
@@ -137,6 +140,8 @@ def _with_group_without_coordinates(dataset: Dataset) -> Dataset:
     bare = copy.deepcopy(group)
     for item in tree(bare):
         if item.get("ValueType") == "NUM":
-            del item.ContentSequence
+            item.pop("ContentSequence", None)
+        if item.get("ValueType") == "UIDREF":
+            item.UID = generate_uid()
     parent.ContentSequence.append(bare)
     return changed

@@ -1,4 +1,4 @@
-"""What the tests of pages and viewers share: a browser, packages of npm, a PACS with a study and its reports."""
+"""What the tests of pages and viewers share: a browser, packages of npm, and a PACS with a reported study."""
 
 from __future__ import annotations
 
@@ -60,5 +60,6 @@ def orthanc(
 ) -> Iterator[OrthancServer]:
     """Orthanc with the study and all its reports, sent by storescu."""
     with OrthancServer(network, tmp_path_factory.mktemp("orthanc")) as server:
-        server.store([*reported.images, *reported.reports, reported.twin])
+        reports = [path for paths in reported.reports.values() for path in paths]
+        server.store([*reported.images, *reports, reported.twin])
         yield server

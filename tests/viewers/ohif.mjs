@@ -1,7 +1,7 @@
 // Opens DICOM reports in OHIF, as a person does, and prints what the viewer then holds and draws.
 //
-// stdin:  {playwright, chromium, flags, url, study, shots, seconds, displaySets: [{name, series}]}
-// stdout: {console: [text], views: [{name, opened, state, steps, toasts, console}]}
+// stdin:  {playwright, chromium, flags, url, study, shots, seconds, displaySets: [{name, series, drawingSeconds}]}
+// stdout: {views: [{name, opened, state, steps, pictures, toasts, console, milliseconds}]}
 //
 // Positions are patient coordinates in mm. Everything is waited for by polling; no step waits for a fixed time.
 import { createRequire } from 'node:module';
@@ -10,6 +10,8 @@ import { readFileSync } from 'node:fs';
 const task = JSON.parse(readFileSync(0, 'utf8'));
 const { chromium } = createRequire(import.meta.url)(task.playwright);
 const timeout = task.seconds * 1000;
+const WAIT_BEFORE_SCROLLING = 10;
+const SCROLL_SECONDS = 5;
 
 /** What OHIF holds of one display set: its measurements, and the annotations of the whole page. */
 const readState = series => {
@@ -27,8 +29,8 @@ const readState = series => {
     images: set.numImageFrames,
     measurements: (set.measurements ?? []).map(item => ({
       loaded: item.loaded,
-      sop: item.ReferencedSOPInstanceUID ?? item.coords?.[0]?.ReferencedSOPSequence?.ReferencedSOPInstanceUID,
-      labels: item.labels,
+      sop: item.ReferencedSOPInstanceUID ?? null,
+      labels: item.labels ?? [],
     })),
     annotations: window.cornerstoneTools.annotation.state
       .getAllAnnotations()
@@ -36,7 +38,7 @@ const readState = series => {
       .map(item => ({
         tool: item.metadata.toolName,
         sop: item.metadata.referencedImageId?.match(/instances\/([\d.]+)/)?.[1] ?? null,
-        labels: item.data.labels ?? item.data.label,
+        labels: item.data.labels ?? [],
         shapes: shapes(item),
       })),
   };
@@ -70,9 +72,12 @@ const readScreen = () => {
   });
 };
 
+/** Which image the first viewport shows. */
+const readImage = () => window.cornerstone.getEnabledElements()[0]?.viewport.getCurrentImageId?.() ?? null;
+
 /** Return what `read` gives once `accept` holds and three readings in a row agree, or the last reading. */
-const settled = async (page, read, accept) => {
-  const end = Date.now() + timeout;
+const settled = async (page, read, accept, seconds) => {
+  const end = Date.now() + seconds * 1000;
   let last = '', value, same = 0;
   while (Date.now() < end) {
     value = await page.evaluate(read);
@@ -84,6 +89,26 @@ const settled = async (page, read, accept) => {
   }
   return { value, settled: false };
 };
+
+/**
+ * Wait until a measurement is drawn; where nothing appears, scroll to the next image and back, as a person does.
+ * OHIF 3.12 does not draw a measurement of the image that it shows already, until it shows that image anew.
+ */
+const drawnOrScrolledTo = async (page, accept, seconds) => {
+  const atOnce = await settled(page, readScreen, accept, Math.min(seconds, WAIT_BEFORE_SCROLLING));
+  if (atOnce.settled) return { ...atOnce, scrolled: false };
+  const { width, height } = page.viewportSize();
+  await page.mouse.move(width / 2, height / 2);
+  for (const direction of [1, -1]) {
+    const before = await page.evaluate(readImage);
+    await page.mouse.wheel(0, 100 * direction);
+    await settled(page, readImage, now => now !== before, SCROLL_SECONDS);
+  }
+  return { ...(await settled(page, readScreen, accept, seconds)), scrolled: true };
+};
+
+/** The arrow to the next measurement; OHIF 3.12 has no name for it, only its picture, turned around. */
+const NEXT = '[data-cy="viewport-action-arrows-right"], [data-cy="viewport-grid"] svg.rotate-180:has(title)';
 
 const open = async (page, wanted) => {
   const series = wanted.series;
@@ -111,12 +136,16 @@ const open = async (page, wanted) => {
     uid, { timeout }
   );
   const steps = [];
-  const shoot = () => page.screenshot({ path: `${task.shots}/${wanted.name}-${steps.length}.png` });
+  const pictures = [];
+  const shoot = async () => {
+    pictures.push(`${task.shots}/${wanted.name}-${steps.length}.png`);
+    await page.screenshot({ path: pictures.at(-1) });
+  };
   if (modality !== 'SR') {
     const shown = screen => screen.some(viewport => viewport.series === series);
-    steps.push(await settled(page, readScreen, shown));
+    steps.push(await settled(page, readScreen, shown, wanted.drawingSeconds));
     await shoot();
-    return { state: await page.evaluate(readState, series), steps };
+    return { state: await page.evaluate(readState, series), steps, pictures };
   }
   await page.waitForFunction(
     series => window.services.displaySetService.getActiveDisplaySets()
@@ -125,15 +154,17 @@ const open = async (page, wanted) => {
   );
   const { measurements } = await page.evaluate(readState, series);
   for (const [index, measurement] of measurements.entries()) {
-    if (index) await page.locator('[data-cy="viewport-action-arrows-right"]').first().click({ timeout });
+    if (index) await page.locator(NEXT).first().click({ timeout });
+    // The layer keeps the last image's texts until it is drawn anew.
+    const title = measurement.labels[0]?.label ?? '';
     const drawn = screen => screen.some(
-      viewport => viewport.sop === measurement.sop && viewport.shapes.length && viewport.texts.length
+      viewport => viewport.sop === measurement.sop && viewport.texts.some(lines => lines[0]?.startsWith(title))
     );
-    steps.push(await settled(page, readScreen, drawn));
+    steps.push(await drawnOrScrolledTo(page, drawn, wanted.drawingSeconds));
     await shoot();
+    if (!steps.at(-1).settled) break;
   }
-  if (!measurements.length) await shoot();
-  return { state: await page.evaluate(readState, series), steps };
+  return { state: await page.evaluate(readState, series), steps, pictures };
 };
 
 const browser = await chromium.launch({ executablePath: task.chromium, headless: true, args: task.flags });

@@ -6,12 +6,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from loopback_network import LoopbackNetwork
 from npm_packages import pinned
-from ohif_view import DisplaySet, View, deviations, expected_axial, expected_sagittal, open_in_ohif
+from ohif_view import (
+    DisplaySet,
+    View,
+    deviations,
+    disturbances,
+    expected_axial,
+    expected_sagittal,
+    open_in_ohif,
+)
 from orthanc_server import OrthancServer, PageServer
+from PIL import Image
 from reported_study import ReportedStudy
 from viewer_tools import need_commands, need_package
 
@@ -35,8 +45,12 @@ def views(
     dist = need_package("@ohif/app", version) / "dist"
     folder = pictures / f"ohif-{version}"
     folder.mkdir(exist_ok=True)
-    files = {"axial": reported.axial, "sagittal": reported.sagittal, "twin": reported.twin}
-    display_sets = [DisplaySet(name, _series_uid(path)) for name, path in files.items()]
+    display_sets = [
+        DisplaySet("axial", _series_uid(reported.axial)),
+        DisplaySet("sagittal", _series_uid(reported.sagittal)),
+        DisplaySet("twin", _series_uid(reported.twin), drawing_seconds=8.0),
+        DisplaySet("capture", _series_uid(reported.reports["sc"][0])),
+    ]
     with PageServer(network, dist, tmp_path_factory.mktemp("pages"), 8080) as pages:
         yield open_in_ohif(
             network, pages.url, reported.study_uid, display_sets, playwright_core, chromium, folder
@@ -55,8 +69,23 @@ def test_the_sagittal_report_shows_the_point_and_the_grade_of_each_level(
     views: dict[str, View], reported: ReportedStudy
 ) -> None:
     expected = expected_sagittal(reported.report)
-    assert len(expected) == 5
+    assert len(expected) == 4
     assert deviations(views["sagittal"], expected) == []
+
+
+def test_the_secondary_capture_is_a_series_of_colour_pictures(
+    views: dict[str, View], reported: ReportedStudy
+) -> None:
+    view = views["capture"]
+    assert (view["opened"], disturbances(view)) == ("", [])
+    assert view["state"]["images"] == len(reported.reports["sc"]) == 7
+    assert [step["settled"] for step in view["steps"]] == [True]
+    with Image.open(view["pictures"][0]) as picture:
+        hue, saturation, brightness = (np.asarray(band) for band in picture.convert("HSV").split())
+    shown = np.zeros(hue.shape, bool)
+    shown[60:880, 300:1560] = True  # without the viewer's own bars
+    assert np.mean(brightness[shown] > 60) > 0.1
+    assert np.mean((saturation > 120) & (brightness > 120) & shown) > 1e-3
 
 
 def test_a_group_without_coordinates_would_be_noticed(
