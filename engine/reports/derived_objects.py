@@ -1,48 +1,20 @@
-"""What DICOM objects made from images have in common: patient, study, equipment, references, encoding.
-
-Names, identifiers and dates of the patient and the study are those of the image, as DICOM requires of an
-object in the same study. They are copied, never read or drawn.
-"""
+"""What the pictures as DICOM objects have in common: patient, study, equipment, references, encoding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from io import BytesIO
 
-from pydicom import DataElement, Dataset
+from pydicom import Dataset
 from pydicom.config import disable_value_validation
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from stenosis_trt.engine.reports.contributing_equipment import MANUFACTURER, contributing_equipment
 from stenosis_trt.engine.reports.dicom_text import long_string
+from stenosis_trt.engine.reports.patient_study import patient_and_study, required_uid
 from stenosis_trt.engine.reports.report_uids import derived_uid, report_uid
 from stenosis_trt.engine.reports.study_report import Provenance, ReportImage, StudyReport
-
-_REQUIRED = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-    "StudyID",
-    "AccessionNumber",
-)
-"""Attributes of type 2 of patient and study (PS3.3, C.7.1.1 and C.7.2.1): empty where the image has none."""
-_OPTIONAL = (
-    "IssuerOfPatientID",
-    "PatientBirthTime",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "StudyDescription",
-    "TimezoneOffsetFromUTC",
-)
 
 
 def new_series(report: StudyReport, source: Dataset, sop_class_uid: str, *parts: str) -> Dataset:
@@ -54,20 +26,11 @@ def new_series(report: StudyReport, source: Dataset, sop_class_uid: str, *parts:
         sop_class_uid: SOP class of the objects.
         parts: what distinguishes the series from others of the report, such as "sc".
 
-    Returns:
-        A data set in the character set UTF-8, which any name of a pack can be written in.
+    Raises:
+        CannotReport: a UID or the PatientID of the image is not one that can be written.
     """
-    dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset = patient_and_study(source)
     dataset.SOPClassUID = sop_class_uid
-    # A warning about an invalid value would print the value, which may be a name.
-    with disable_value_validation():
-        for keyword in (*_REQUIRED, *_OPTIONAL):
-            if keyword in source:
-                dataset[keyword] = _decoded(source[keyword])
-            elif keyword in _REQUIRED:
-                setattr(dataset, keyword, None)
-    dataset.StudyInstanceUID = source.StudyInstanceUID
     dataset.SeriesInstanceUID = report_uid(report, *parts)
     dataset.BodyPartExamined = "CSPINE"
     equipment = contributing_equipment(report.provenance)
@@ -77,21 +40,6 @@ def new_series(report: StudyReport, source: Dataset, sop_class_uid: str, *parts:
     dataset.DeviceSerialNumber = equipment.DeviceSerialNumber
     dataset.ContributingEquipmentSequence = [equipment]
     return dataset
-
-
-def _decoded(element: DataElement) -> DataElement:
-    """Return an element whose texts are decoded, also in items, so that they can be written as UTF-8."""
-    if element.VR != "SQ":
-        return element
-    items = []
-    for item in element.value:
-        decoded = Dataset()
-        for inner in item:
-            # The character set of an item is that of the whole object from now on.
-            if inner.keyword != "SpecificCharacterSet":
-                decoded[inner.tag] = _decoded(inner)
-        items.append(decoded)
-    return DataElement(element.tag, "SQ", items)
 
 
 def new_instance(series: Dataset, number: int) -> Dataset:
@@ -109,10 +57,14 @@ def series_description(words: str, provenance: Provenance) -> str:
 
 
 def image_reference(image: ReportImage) -> Dataset:
-    """Return an item that refers to an image, and to its frame in a multi-frame object (PS3.3, 10.3)."""
+    """Return an item that refers to an image, and to its frame in a multi-frame object (PS3.3, 10.3).
+
+    Raises:
+        CannotReport: a UID of the image is not valid.
+    """
     item = Dataset()
-    item.ReferencedSOPClassUID = image.dataset.SOPClassUID
-    item.ReferencedSOPInstanceUID = image.dataset.SOPInstanceUID
+    item.ReferencedSOPClassUID = required_uid(image.dataset, "SOPClassUID")
+    item.ReferencedSOPInstanceUID = required_uid(image.dataset, "SOPInstanceUID")
     if image.frame.frame_number is not None:
         item.ReferencedFrameNumber = image.frame.frame_number
     return item
@@ -120,7 +72,7 @@ def image_reference(image: ReportImage) -> Dataset:
 
 def distinct_images(images: Iterable[ReportImage]) -> list[ReportImage]:
     """Return the images, each object and frame once."""
-    return list({(str(x.dataset.SOPInstanceUID), x.frame.frame_number): x for x in images}.values())
+    return list({(x.frame.sop_instance_uid, x.frame.frame_number): x for x in images}.values())
 
 
 def encode(dataset: Dataset) -> bytes:

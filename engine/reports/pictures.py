@@ -12,10 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stenosis_trt.engine.dicom.uids import is_replacement
 from stenosis_trt.engine.records import LEVELS, LevelResult
 from stenosis_trt.engine.reports import picture_panels as panels
-from stenosis_trt.engine.reports.drawing import DIM, LIGHT, WHITE, Bytes, Canvas, text_width, wrapped
-from stenosis_trt.engine.reports.grade_colours import GRADE_STYLES, GREYS, INK_LEVELS
+from stenosis_trt.engine.reports import picture_text as text
+from stenosis_trt.engine.reports.drawing import LIGHT, WHITE, Bytes, Canvas, text_width, wrapped
+from stenosis_trt.engine.reports.grade_colours import GRADE_STYLES
+from stenosis_trt.engine.reports.patient_study import text_of
+from stenosis_trt.engine.reports.picture_text import MARGIN
 from stenosis_trt.engine.reports.study_report import (
     CannotReport,
     Provenance,
@@ -23,18 +27,11 @@ from stenosis_trt.engine.reports.study_report import (
     StudyImages,
     StudyReport,
 )
-from stenosis_trt.engine.reports.wording import (
-    NO_GRADE,
-    NO_RATIO,
-    NOT_FOR_CLINICAL_USE,
-    cautions,
-    join_levels,
-    probability_words,
-    reasons,
-)
+from stenosis_trt.engine.reports.wording import NO_RATIO, NOT_FOR_CLINICAL_USE, cautions, join_levels, reasons
 
 _SUMMARY_SIZE, _LEVEL_SIZE = (1024, 720), (960, 480)
-_HEADER, _MARGIN = 60, 14
+_HEADER = 60
+"""Height of the header, in pixels."""
 
 _SAGITTAL_LEAST_MM, _SAGITTAL_MARGIN_MM = 120.0, 52.0
 """Least height of the sagittal image of the summary, and what it shows beyond the outer levels."""
@@ -126,6 +123,8 @@ def _draw(report: StudyReport) -> tuple[Page, ...]:
 
 def _check_image(level: LevelResult, image: ReportImage, uid: str, frame_number: int | None) -> None:
     same = (image.frame.sop_instance_uid, image.frame.frame_number) == (uid, frame_number)
+    # The file may have changed since its header was read. The hash that replaces an invalid UID is not in it.
+    same = same and (is_replacement(uid) or text_of(image.dataset, "SOPInstanceUID") == uid)
     if not same or image.stored.shape != (image.pose.rows, image.pose.columns):
         raise _wrong_image(level)
 
@@ -142,25 +141,25 @@ def _summary(report: StudyReport, images: StudyImages) -> Page:
     canvas = Canvas.blank(width, height)
     _header(canvas, report, "Cervical spinal stenosis: Kang grade of each disc level")
     levels = report.result.levels
-    left, top, panel_height = _MARGIN, _HEADER, height - _HEADER - 44
+    left, top, panel_height = MARGIN, _HEADER, height - _HEADER - 44
     sagittal = canvas.region(left, top, 440, panel_height)
     shown = [_sagittal_overview(sagittal, levels, images)]
 
-    right = left + 440 + _MARGIN
+    right = left + 440 + MARGIN
     axial = canvas.region(right, top, 330, 330)
     worst = _worst(levels, images)
     if worst is not None:
         shown.append(_axial_panel(axial, worst, images))
-        numbers = canvas.region(right + 344, top, width - right - 344 - _MARGIN, 330)
-        end = round(_numbers(numbers, worst))
+        numbers = canvas.region(right + 344, top, width - right - 344 - MARGIN, 330)
+        end = round(text.numbers(numbers, worst))
         higher = [x.level for x in levels if (x.grade or 0) > (worst.grade or 0)]
         if higher:
             words = f"Of higher grade, without axial image: {join_levels(higher)}."
-            _notes(numbers.region(0, end, numbers.width, numbers.height - end), [words])
-    _table(canvas.region(right, top + 346, width - right - _MARGIN, 7 * 28 + 4), levels)
-    notes = canvas.region(right, top + 346 + 7 * 28 + 10, width - right - _MARGIN, 72)
-    _notes(notes, cautions(report.result))
-    _legend(canvas.region(0, height - 38, width, 38))
+            text.notes(numbers.region(0, end, numbers.width, numbers.height - end), [words])
+    text.table(canvas.region(right, top + 346, width - right - MARGIN, 7 * 28 + 4), levels)
+    notes = canvas.region(right, top + 346 + 7 * 28 + 10, width - right - MARGIN, 72)
+    text.notes(notes, cautions(report.result))
+    text.legend(canvas.region(0, height - 38, width, 38))
     used = tuple(image for image in shown if image is not None)
     return Page("summary", None, canvas.pixels, tuple(canvas.texts), used)
 
@@ -206,8 +205,8 @@ def _level_page(report: StudyReport, images: StudyImages, level: LevelResult) ->
     canvas = Canvas.blank(width, height)
     _header(canvas, report, f"{level.level}: {_grade_words(level)}")
     side = height - _HEADER - 44
-    sagittal = canvas.region(_MARGIN, _HEADER, side, side)
-    axial = canvas.region(2 * _MARGIN + side, _HEADER, side, side)
+    sagittal = canvas.region(MARGIN, _HEADER, side, side)
+    axial = canvas.region(2 * MARGIN + side, _HEADER, side, side)
     image = images.sagittal.get(level.level)
     crossing = images.axial.get(level.level)
     if image is None:
@@ -218,23 +217,23 @@ def _level_page(report: StudyReport, images: StudyImages, level: LevelResult) ->
         panels.mark_level(sagittal, shown, level, None if crossing is None else crossing.pose)
         panels.furnish(sagittal, shown, f"Sagittal at {level.level}")
     measured = _axial_panel(axial, level, images)
-    column = 3 * _MARGIN + 2 * side
-    end = round(_numbers(canvas.region(column, _HEADER, width - column - _MARGIN, side), level))
+    column = 3 * MARGIN + 2 * side
+    end = round(text.numbers(canvas.region(column, _HEADER, width - column - MARGIN, side), level))
     of_level = replace(report.result, levels=(level,), warnings=())
-    notes = canvas.region(column, _HEADER + end, width - column - _MARGIN, side - end)
-    _notes(notes, cautions(of_level))
-    _legend(canvas.region(0, height - 38, width, 38))
+    notes = canvas.region(column, _HEADER + end, width - column - MARGIN, side - end)
+    text.notes(notes, cautions(of_level))
+    text.legend(canvas.region(0, height - 38, width, 38))
     used = tuple(item for item in (image, measured) if item is not None)
     return Page(level.level.replace("/", "-"), level, canvas.pixels, tuple(canvas.texts), used)
 
 
 def _header(canvas: Canvas, report: StudyReport, title: str) -> None:
-    canvas.text(_MARGIN, 20, title, 21)
-    canvas.text(_MARGIN, 44, _source(report.provenance), 13, LIGHT)
+    canvas.text(MARGIN, 20, title, 21)
+    canvas.text(MARGIN, 44, _source(report.provenance), 13, LIGHT)
     if not report.provenance.clinical_use:
         warning = NOT_FOR_CLINICAL_USE.rstrip(".")
         width = text_width(warning, 18)
-        left = canvas.width - _MARGIN - width - 20
+        left = canvas.width - MARGIN - width - 20
         canvas.region(left, 8, width + 20, 30).frame(WHITE)
         canvas.text(left + 10, 23, warning, 18)
 
@@ -264,109 +263,6 @@ def _worst(levels: tuple[LevelResult, ...], images: StudyImages) -> LevelResult 
 
     shown = [level for level in levels if level.level in images.axial or level.level in images.sagittal]
     return max(shown, key=rank, default=None)
-
-
-def _numbers(area: Canvas, level: LevelResult) -> float:
-    """Write what was found at a level: grade, probabilities as bars, ratio; return where the text ends."""
-    area.text(0, 10, level.level, 24)
-    area.chip((area.width - 16, 11), level.grade, 13)
-    y = 40.0
-    if level.grade is None:
-        for line in wrapped(
-            f"Not graded: {reasons(level.warnings, NO_GRADE) or 'no reason given'}", 15, area.width
-        ):
-            area.text(0, y, line, 15)
-            y += 20
-    else:
-        area.text(0, y, f"Kang {level.grade}, {GRADE_STYLES[level.grade].name}", 15)
-        y += 24
-    if level.probabilities:
-        area.text(0, y, "Probability", 14, LIGHT)
-        y += 22
-    for grade, probability in enumerate(level.probabilities or ()):
-        _bar(area, round(y), grade, probability)
-        y += 22
-    y += 10
-    cord = level.cord
-    if cord is not None:
-        area.text(0, y, "Compression ratio", 14, LIGHT)
-        area.text(0, y + 25, f"{cord.compression_ratio:.2f}", 26)
-        area.text(0, y + 52, "AP / transverse", 14, LIGHT)
-        area.text(0, y + 71, f"{cord.ap_mm:.1f} / {cord.transverse_mm:.1f} mm", 16)
-        y += 100
-    return y
-
-
-def _bar(area: Canvas, y: int, grade: int, probability: float) -> None:
-    area.chip((9, y), grade, 8)
-    length = area.width - 80
-    area.box(24, y - 5, length, 10, DIM // 2)
-    ink = GREYS + (grade + 1) * INK_LEVELS - 1
-    area.box(24, y - 5, round(length * probability), 10, ink)
-    area.text(30 + length, y, probability_words(probability)[2:], 14)
-
-
-def _table(area: Canvas, levels: tuple[LevelResult, ...]) -> None:
-    columns = (0, 74, 160, 290, 380, 452)
-    heads = ("Level", "Kang", "Probability", "Ratio", "AP mm", "Transv. mm")
-    for x, head in zip(columns, heads, strict=True):
-        area.text(x, 12, head, 14, LIGHT)
-    for row, level in enumerate(levels):
-        area.box(0, 28 * (row + 1) - 2, area.width, 1, DIM // 2)
-        y = 28 * (row + 1) + 12
-        area.text(columns[0], y, level.level, 15)
-        area.chip((columns[1] + 16, y), level.grade, 9)
-        if level.grade is None:
-            why = reasons(level.warnings, NO_GRADE) or "no reason given"
-            _reason(area, columns[2] - 46, y, why, (area.width if level.cord is None else columns[3]) - 12)
-            if level.cord is None:
-                continue
-        elif level.probabilities is not None:
-            area.text(columns[2], y, probability_words(level.probabilities[level.grade])[2:], 15)
-        if level.cord is None:
-            _reason(area, columns[3], y, reasons(level.warnings, NO_RATIO) or "not measured", area.width)
-            continue
-        values = (level.cord.compression_ratio, 2), (level.cord.ap_mm, 1), (level.cord.transverse_mm, 1)
-        for x, (value, digits) in zip(columns[3:], values, strict=True):
-            area.text(x, y, f"{value:.{digits}f}", 15)
-
-
-def _reason(area: Canvas, x: int, y: int, text: str, right: int) -> None:
-    """Write why a value is missing into a row of the table, on two lines where one is not enough."""
-    if text_width(text, 14) <= right - x:
-        area.text(x, y, text, 14, LIGHT)
-        return
-    lines = wrapped(text, 12, right - x)
-    if len(lines) > 2:
-        lines[1:] = [f"{lines[1]} ..."]
-    for line, below in zip(lines, (-6, 7), strict=False):
-        area.text(x, y + below, line, 12, LIGHT)
-
-
-def _notes(area: Canvas, sentences: list[str]) -> None:
-    lines = [line for sentence in sentences for line in wrapped(sentence, 13, area.width)]
-    room = area.height // 18
-    if len(lines) > room:
-        lines = [*lines[: room - 1], "Further notes are in the report."]
-    for k, line in enumerate(lines):
-        area.text(0, 10 + 18 * k, line, 13, LIGHT)
-
-
-def _legend(area: Canvas) -> None:
-    x, y = _MARGIN + 9, area.height // 2
-    for style in GRADE_STYLES:
-        area.chip((x, y), style.grade, 9)
-        x += 18 + area.text(x + 14, y, style.name, 14) + 22
-    area.chip((x, y), None, 9)
-    area.text(x + 14, y, "not graded", 14)
-    area.text(
-        area.width - _MARGIN,
-        y,
-        "Kang grade on sagittal T2; diameters of the cord on axial T2",
-        13,
-        LIGHT,
-        "right",
-    )
 
 
 def _key(image: ReportImage) -> tuple[str, int | None]:

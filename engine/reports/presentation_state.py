@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
+from stenosis_trt.engine.dicom.series import SOP_UID_SHARED
 from stenosis_trt.engine.records import LevelResult
 from stenosis_trt.engine.reports.derived_objects import (
     distinct_images,
@@ -24,8 +25,15 @@ from stenosis_trt.engine.reports.derived_objects import (
     new_series,
     series_description,
 )
+from stenosis_trt.engine.reports.patient_study import required_uid
 from stenosis_trt.engine.reports.pictures import check_images
-from stenosis_trt.engine.reports.study_report import Provenance, ReportImage, ReportOptions, StudyReport
+from stenosis_trt.engine.reports.study_report import (
+    CannotReport,
+    Provenance,
+    ReportImage,
+    ReportOptions,
+    StudyReport,
+)
 from stenosis_trt.engine.reports.wording import NOT_FOR_CLINICAL_USE, finding
 
 _SOP_CLASS = "1.2.840.10008.5.1.4.1.1.11.1"
@@ -53,8 +61,14 @@ def make(report: StudyReport, options: ReportOptions) -> dict[str, bytes]:
     """Return `gsps/001_sagittal.dcm`, `gsps/002_axial.dcm` and so on, one for each series.
 
     Raises:
-        CannotReport: the images are not available, or are not those that were graded.
+        CannotReport: the images are not available, are not those that were graded, or have UIDs that are not
+            valid or not unique.
     """
+    if SOP_UID_SHARED in report.result.warnings:
+        raise CannotReport(
+            "Images share a SOP Instance UID, so that a presentation state could mark the wrong one.",
+            "Export the scanner's original images, and grade them.",
+        )
     images = check_images(report)
     sagittal = [
         _on_sagittal(images.sagittal[level.level], level)
@@ -110,7 +124,7 @@ def _by_series(annotations: Sequence[_Annotation]) -> list[list[_Annotation]]:
     groups: dict[tuple[str, str], list[_Annotation]] = {}
     for item in annotations:
         # A presentation state inverts all of its images or none.
-        key = str(item.image.dataset.SeriesInstanceUID), _presentation_shape(item.image.dataset)
+        key = required_uid(item.image.dataset, "SeriesInstanceUID"), _presentation_shape(item.image.dataset)
         groups.setdefault(key, []).append(item)
     return list(groups.values())
 
@@ -122,7 +136,7 @@ def _state(report: StudyReport, annotations: Sequence[_Annotation], plane: str, 
     dataset.ContentLabel = f"STENOSIS_{dataset.InstanceNumber}"
     dataset.ContentDescription = f"Cervical stenosis, {plane}"
     series = Dataset()
-    series.SeriesInstanceUID = source.SeriesInstanceUID
+    series.SeriesInstanceUID = required_uid(source, "SeriesInstanceUID")
     series.ReferencedImageSequence = _references(images)
     dataset.ReferencedSeriesSequence = [series]
     dataset.DisplayedAreaSelectionSequence = _displayed_areas(images)
@@ -140,7 +154,7 @@ def _references(images: Sequence[ReportImage]) -> list[Dataset]:
     """Return one item an object; the frames of a multi-frame object stand in one item."""
     items: dict[str, Dataset] = {}
     for image in images:
-        item = items.setdefault(str(image.dataset.SOPInstanceUID), image_reference(image))
+        item = items.setdefault(image.frame.sop_instance_uid, image_reference(image))
         number = image.frame.frame_number
         if number is not None:
             before = item.ReferencedFrameNumber

@@ -40,7 +40,7 @@ def make(report: StudyReport, options: ReportOptions) -> dict[str, bytes]:
     """Return `sc/001_summary.dcm`, then `sc/002_C2-3.dcm` and so on for each level that has an image.
 
     Raises:
-        CannotReport: the images are not available, or are not those that were graded.
+        CannotReport: the images are not available, are not those that were graded, or have invalid UIDs.
     """
     drawn = pages(report)
     series = new_series(report, drawn[0].images[0].dataset, _SOP_CLASS, "sc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -244,6 +245,11 @@ def _other_frame(image: ReportImage) -> ReportImage:
     return replace(image, frame=replace(image.frame, frame_number=7))
 
 
+def _other_file(image: ReportImage) -> ReportImage:
+    image.dataset.SOPInstanceUID = "1.2.9"
+    return image
+
+
 def _moved(image: ReportImage) -> ReportImage:
     x, y, z = image.pose.origin
     return replace(image, pose=replace(image.pose, origin=(x, y, z + 3.0)))
@@ -253,8 +259,10 @@ def _smaller(image: ReportImage) -> ReportImage:
     return replace(image, stored=image.stored[1:])
 
 
-@pytest.mark.parametrize("change", [_other_uid, _other_frame, _moved, _smaller])
-def test_an_image_that_is_not_the_measured_one_is_refused(change) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("change", [_other_uid, _other_frame, _other_file, _moved, _smaller])
+def test_an_image_that_is_not_the_measured_one_is_refused(
+    change: Callable[[ReportImage], ReportImage],
+) -> None:
     report = made_report()
     assert report.images is not None
     axial = {**report.images.axial, "C4/5": change(report.images.axial["C4/5"])}

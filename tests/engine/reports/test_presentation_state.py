@@ -15,7 +15,7 @@ import pytest
 from picture_samples import made_report, without_axial
 from pydicom import Dataset
 from pydicom.dataset import FileDataset
-from report_samples import sample_report, with_headers
+from report_samples import sample_report, with_headers, with_warnings
 from viewer_tools import command_path, need_commands
 
 from stenosis_trt.engine.reports import presentation_state
@@ -151,6 +151,11 @@ def test_the_wrong_images_are_refused() -> None:
         presentation_state.make(report, ReportOptions())
     with pytest.raises(CannotReport, match="not available"):
         presentation_state.make(replace(report, images=None), ReportOptions())
+
+
+def test_images_that_share_a_uid_are_not_marked() -> None:
+    with pytest.raises(CannotReport, match="share a SOP Instance UID"):
+        presentation_state.make(with_warnings(sample_report(), "sop_uid_shared"), ReportOptions())
 
 
 def test_highdicom_agrees_with_the_modules() -> None:
