@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,9 @@ def make(report: StudyReport, options: ReportOptions) -> dict[str, bytes]:
             "No level was graded or measured, so that a structured report has nothing to refer to.",
             "See results.csv for the reasons.",
         )
-    study = _Study(report, options.sr_for, report_text(report, options), report_uid(report, "sr"))
+    # The patient is named in the attributes for it, whose values a PACS corrects; never in the content.
+    nameless = replace(report, result=replace(report.result, patient_id=""))
+    study = _Study(report, options.sr_for, report_text(nameless, options), report_uid(report, "sr"))
     return {f"{document.name}.dcm": _file(study, document, levels) for document, levels in planes if levels}
 
 

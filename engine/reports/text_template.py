@@ -77,6 +77,7 @@ def _level_variables(level: LevelResult) -> dict[str, Any]:
         "ap_mm": None if cord is None else cord.ap_mm,
         "transverse_mm": None if cord is None else cord.transverse_mm,
         "mscc": level.mscc,
+        "mscc_reference": level.mscc_reference,
         "healthy": None if level.healthy is None else asdict(level.healthy),
         "warnings": {name: wording.meaning(name) for name in level.warnings},
     }

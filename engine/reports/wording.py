@@ -76,7 +76,9 @@ def level_sentence(level: LevelResult, *, with_cautions: bool = True) -> str:
         why = reasons(level.warnings, NO_RATIO)
         parts.append(f"compression ratio not measured ({why})" if why else "compression ratio not measured")
     if level.mscc is not None:
-        parts.append(f"MSCC {_number(level.mscc)}")
+        one_sided = level.mscc_reference in ("above", "below")
+        against = f" against the cord {level.mscc_reference} alone" if one_sided else ""
+        parts.append(f"MSCC {_number(level.mscc)}{against}")
     sentence = f"{level.level}: {'; '.join(parts)}."
     notes = [meaning(warning) for warning in _cautions_of(level)] if with_cautions else []
     return f"{sentence} Note: {'; '.join(notes)}." if notes else sentence

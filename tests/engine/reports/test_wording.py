@@ -53,7 +53,10 @@ def test_without_a_comparison_and_without_mscc_the_sentence_says_nothing_of_them
     plain = "C5/6: moderate stenosis with cord deformation (Kang 2, p 0.91); compression ratio 0.41{}."
     assert level_sentence(_C56) == plain.format("")
     assert level_sentence(replace(_C56, healthy=HealthyComparison(ap_z=-1.0))) == plain.format("")
-    assert level_sentence(replace(_C56, mscc=0.304)) == plain.format("; MSCC 0.30")
+    both = replace(_C56, mscc=0.304, mscc_reference="above and below")
+    assert level_sentence(both) == plain.format("; MSCC 0.30")
+    one = replace(_C56, mscc=-0.05, mscc_reference="above")
+    assert level_sentence(one) == plain.format("; MSCC −0.05 against the cord above alone")
 
 
 @pytest.mark.parametrize(
