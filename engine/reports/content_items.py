@@ -1,7 +1,7 @@
 """Content items of structured reports (PS3.3, C.17.3), encoded as Explicit VR Little Endian.
 
-Each function returns one encoded item. highdicom builds the same trees; it takes 25 times as long, which is
-longer than grading may be delayed by a report. The tests compare both, item by item.
+Each function returns one encoded item. highdicom builds the same trees, and the tests compare both, item by
+item; it takes 0.24 s of one core for the reports of a study, more than 20 times as long.
 """
 
 from __future__ import annotations

@@ -217,7 +217,12 @@ def _date(header: Dataset, started: str) -> None:
 
     That is the images' TimezoneOffsetFromUTC, or where they have none the zone of this machine.
     """
-    moment = datetime.fromisoformat(started.replace("Z", "+00:00"))
+    try:
+        moment = datetime.fromisoformat(started.replace("Z", "+00:00"))
+    except ValueError:
+        raise CannotReport(
+            "The record of the run has no valid time of its start.", "Grade the study again, to a new folder."
+        ) from None
     offset = str(header.get("TimezoneOffsetFromUTC", ""))
     if offset:
         minutes = int(offset[1:3]) * 60 + int(offset[3:5])

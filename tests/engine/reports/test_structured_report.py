@@ -216,6 +216,12 @@ def test_content_is_dated_in_the_time_zone_of_the_images() -> None:
     assert (document.ContentDate, document.ContentTime) == ("20260101", "213405")
 
 
+def test_a_run_without_a_valid_time_has_no_report() -> None:
+    report = sample_report()
+    with pytest.raises(CannotReport, match="no valid time"):
+        make(replace(report, provenance=replace(report.provenance, started="")), ReportOptions())
+
+
 def test_the_two_documents_are_two_series_that_refer_to_one_series_of_images_each() -> None:
     report = sample_report()
     both = documents(report)
