@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from stenosis_trt.engine.reports.dicom_text import long_string
 from stenosis_trt.engine.reports.report_uids import device_uid
 from stenosis_trt.engine.reports.study_report import Provenance
+from stenosis_trt.engine.reports.wording import NOT_FOR_CLINICAL_USE
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 MANUFACTURER = "stenosis-trt"
 """Of every object that is written: the name of this software, which has no other maker."""
-NOT_FOR_CLINICAL_USE = "Not for clinical use."
 _DESCRIPTION_LIMIT = 1024
 """Characters of the value representation ST (PS3.5, 6.2)."""
 

@@ -24,11 +24,7 @@ from stenosis_trt.engine.reports.content_items import (
     text,
     uid_reference,
 )
-from stenosis_trt.engine.reports.contributing_equipment import (
-    MANUFACTURER,
-    NOT_FOR_CLINICAL_USE,
-    contributing_equipment,
-)
+from stenosis_trt.engine.reports.contributing_equipment import MANUFACTURER, contributing_equipment
 from stenosis_trt.engine.reports.dicom_text import long_string
 from stenosis_trt.engine.reports.image_coordinates import (
     PlacedLevel,
@@ -47,7 +43,7 @@ from stenosis_trt.engine.reports.patient_study import patient_and_study
 from stenosis_trt.engine.reports.report_text import report_text
 from stenosis_trt.engine.reports.report_uids import derived_uid, device_uid, report_uid
 from stenosis_trt.engine.reports.study_report import CannotReport, Provenance, ReportOptions, StudyReport
-from stenosis_trt.engine.reports.wording import level_sentence
+from stenosis_trt.engine.reports.wording import NOT_FOR_CLINICAL_USE, level_sentence
 
 if TYPE_CHECKING:
     from pydicom import Dataset
