@@ -1,9 +1,9 @@
 """The HTML report of a run: one file that needs nothing else, written piece by piece.
 
-What comes from headers and results is embedded as JSON in script elements of a data type, which a browser does
-not run; the page's script writes it with `textContent` alone. The content security policy lets through the
-page's own style and script, by their hashes, and pictures in data URLs. So nothing is loaded or sent, and text
-cannot become markup.
+What comes from headers and results is embedded as JSON in script elements of a data type, which a browser
+does not run; the page's script writes it with `textContent` alone. The content security policy lets through
+the page's own style and script, by their hashes, and pictures in data URLs. So nothing is loaded or sent, and
+text cannot become markup.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
+
+from stenosis_trt.engine.grading.healthy import healthy_norms, is_comparable
 from stenosis_trt.engine.reports.grade_colours import GRADE_STYLES, MEASUREMENT_COLOUR
 from stenosis_trt.engine.reports.html_study import PIECE_FORMAT
 from stenosis_trt.engine.reports.run_report import RunReport
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 FILE_NAME = "report.html"
+
+_RATIO = "compression_ratio"
 
 _SCRIPTS = (
     "page_dom.js",
@@ -54,8 +59,8 @@ def compose(out: TextIO, run: RunReport, pieces: Iterable[bytes]) -> None:
     Args:
         out: text stream, UTF-8.
         run: the run.
-        pieces: one of `html_study` for each study, in the order of the study numbers. Each is taken when it is
-            written, so that one at a time is in memory.
+        pieces: one of `html_study` for each study, in the order of the study numbers. Each is taken when it
+            is written, so that one at a time is in memory.
 
     Raises:
         ValueError: a piece is not one that this version of `html_study` makes.
@@ -68,7 +73,7 @@ def compose(out: TextIO, run: RunReport, pieces: Iterable[bytes]) -> None:
         style=Markup(style),
         script=Markup(script),
         run=_escaped(run),
-        run_json=_embedded({"key": run.key, "provenance": asdict(run.provenance)}),
+        run_json=_embedded({"key": run.key, "healthy_ratios": _healthy_ratios()}),
         studies=_studies(pieces),
     )
     for chunk in chunks:
@@ -76,7 +81,7 @@ def compose(out: TextIO, run: RunReport, pieces: Iterable[bytes]) -> None:
 
 
 def _studies(pieces: Iterable[bytes]) -> Iterator[tuple[Markup, Markup]]:
-    """Yield the data and the pictures of each study as JSON: a browser parses pictures when they are shown."""
+    """Yield data and pictures of each study as JSON: a browser parses pictures when they are shown."""
     for piece in pieces:
         study = json.loads(piece)
         if not isinstance(study, dict) or study.get("format") != PIECE_FORMAT:
@@ -106,8 +111,17 @@ def _escaped(run: RunReport) -> Mapping[str, Any]:
     }
 
 
+def _healthy_ratios() -> dict[str, list[float]]:
+    """Return the middle 95 % of the compression ratios of healthy adults, by level, where they compare."""
+    return {
+        level: np.percentile(norms[_RATIO].percentiles, (2.5, 97.5)).round(4).tolist()
+        for level, norms in healthy_norms().items()
+        if is_comparable(level, _RATIO)
+    }
+
+
 def _policy(style: str, script: str) -> str:
-    """Return the content security policy: the two inline parts by their hashes, pictures, and nothing else."""
+    """Return the content security policy: the inline parts by their hashes, pictures, and nothing else."""
     return "; ".join(
         [
             "default-src 'none'",
@@ -152,4 +166,4 @@ def _script() -> str:
 
 @cache
 def _file(name: str) -> str:
-    return files(__name__.rpartition(".")[0]).joinpath("templates", name).read_text("utf-8")
+    return files(__name__.rpartition(".")[0]).joinpath("templates").joinpath(name).read_text("utf-8")

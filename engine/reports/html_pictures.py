@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.records import LevelResult
-from stenosis_trt.engine.reports.study_report import StudyImages
-from stenosis_trt.engine.reports.windowing import Crop, DisplayImage, display_image
+from stenosis_trt.engine.reports.study_report import ReportImage, StudyImages
+from stenosis_trt.engine.reports.windowing import Crop, DisplayImage, display_image, hang
 
 _SAGITTAL_MARGIN_MM = (48.0, 34.0)
 """Shown around the points of the levels of a sagittal slice: in front of and behind them, above and below."""
@@ -67,7 +67,7 @@ def _add_sagittal(found: StudyPictures, levels: Sequence[LevelResult], images: S
     for number, on_slice in enumerate(slices.values(), 1):
         image = images.sagittal[on_slice[0].level]
         points = np.array([level.point for level in on_slice])
-        shown = display_image(image, _around(image.pose, points), _SAGITTAL_SPACING_MM)
+        shown = display_image(image, _around(image, points), _SAGITTAL_SPACING_MM)
         found.pictures[f"sagittal-{number}"] = _picture(shown)
         for level, point in zip(on_slice, _on_picture(shown, points), strict=True):
             axial = images.axial.get(level.level)
@@ -90,19 +90,20 @@ def _add_axial(found: StudyPictures, levels: Sequence[LevelResult], images: Stud
         found.axial[level.level] = {"picture": name, "points": _on_picture(shown, level.cord.points)}
 
 
-def _around(pose: SlicePose, points: npt.NDArray[np.float64]) -> Crop:
-    """Return the part of a sagittal slice around points (n, 3), which is never wider than the image."""
+def _around(image: ReportImage, points: npt.NDArray[np.float64]) -> Crop:
+    """Return the part of a sagittal slice around points (n, 3); it is never larger than the slice."""
+    _, pose = hang(image.stored, image.pose)
     low, high = points.min(axis=0), points.max(axis=0)
+    sides = pose.columns * pose.column_spacing, pose.rows * pose.row_spacing
+    # From front to back, and from head to foot.
     width, height = (
-        max(float(extent) + 2 * margin, least)
-        for extent, margin, least in zip(
-            (high - low)[1:], _SAGITTAL_MARGIN_MM, _SAGITTAL_LEAST_MM, strict=True
+        min(max(float(extent) + 2 * margin, least), side)
+        for extent, margin, least, side in zip(
+            (high - low)[1:], _SAGITTAL_MARGIN_MM, _SAGITTAL_LEAST_MM, sides, strict=True
         )
     )
-    # Swapped where the image hangs on its side; the larger of both fits either way.
-    sides = pose.columns * pose.column_spacing, pose.rows * pose.row_spacing
     x, y, z = map(float, (low + high) / 2)
-    return Crop((x, y, z), min(width, max(sides)), min(height, max(sides)))
+    return Crop((x, y, z), width, height)
 
 
 def _picture(shown: DisplayImage) -> dict[str, Any]:

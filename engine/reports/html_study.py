@@ -76,6 +76,7 @@ def _level(level: LevelResult) -> dict[str, Any]:
         "transverse": _rounded(cord.transverse_mm) if cord else None,
         "cord_confidence": _rounded(cord.confidence) if cord else None,
         "mscc": _rounded(level.mscc),
+        "mscc_reference": level.mscc_reference,
         "healthy": {key: _rounded(value) for key, value in asdict(level.healthy).items()}
         if level.healthy
         else None,

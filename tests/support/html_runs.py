@@ -60,10 +60,12 @@ def _vary(level: dict[str, Any], rng: random.Random) -> None:
     level["grade"] = grade
     if grade is None:
         level |= {"probabilities": None, "ratio": None, "ap": None, "transverse": None, "healthy": None}
+        level |= {"mscc": None, "mscc_reference": None}
         level |= {"sagittal": None, "axial": None, "warnings": ["level_not_found"]}
         return
     level["probabilities"] = [0.7 if index == grade else 0.1 for index in range(4)]
     level["ratio"] = round(rng.gauss(0.6 - 0.07 * grade, 0.04), 3)
+    level |= {"mscc": 0.12, "mscc_reference": "above and below"}
     level["healthy"] = {
         "compression_ratio_z": (level["ratio"] - 0.58) / 0.05,
         "compression_ratio_percentile": 20.0,

@@ -1,4 +1,4 @@
-"""Tests of the HTML report in headless Chromium: what a reader sees and does. Needs Chromium, node and npm."""
+"""Tests of the HTML report in headless Chromium: what a reader sees and does."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_nothing_is_wider_than_the_window(open_page: Open, width: int) -> None:
 
 
 def test_a_page_of_a_hundred_studies_is_ready_within_a_second(open_page: Open) -> None:
-    """Processor time of the page's thread: the time on the clock depends on what else the machine computes."""
+    """Processor time of the page's thread: that on the clock depends on what else the machine computes."""
     turns = open_page("speed")
     assert {turn["shown"] for turn in turns} == {STUDIES}
     assert all(turn["rows"] == 33 + 1 for turn in turns)

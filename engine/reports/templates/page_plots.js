@@ -9,8 +9,8 @@ function showPlots(levels) {
   byId("plots-note").textContent = `${count(shown.length, "level")} that match${hidden ? `, ${hidden} hidden until reviewed` : ""}`;
   byId("plot-grades").replaceChildren(gradePlot(shown), make("figcaption", { text: "Kang grade by level (number of levels)" }));
   const measured = shown.filter((level) => level.ratio !== null);
-  const banded = measured.some((level) => level.healthy?.compression_ratio_z != null);
-  const words = `Compression ratio by level: each dot a level, the bar its median${banded ? ", shaded the healthy range (middle 95 %)" : ""}`;
+  const banded = Object.keys(run.healthy_ratios).length > 0;
+  const words = `Compression ratio by level: each dot a level, the bar the median${banded ? ", shaded the middle 95 % of healthy adults, measured across the cord" : ""}`;
   byId("plot-ratios").replaceChildren(ratioPlot(measured), make("figcaption", { text: words }));
 }
 
@@ -64,7 +64,7 @@ function ratioPlot(levels) {
   }
   groups.forEach((group, index) => {
     const middle = left + step * (index + 0.5);
-    const band = healthyBand(group);
+    const band = run.healthy_ratios[LEVELS[index]];
     if (band) {
       const [from, to] = band.map((value) => Math.min(Math.max(value, low), high));
       svg.append(draw("rect", { x: middle - step * 0.42, width: step * 0.84, y: toY(to), height: toY(from) - toY(to), class: "band" }));
@@ -86,22 +86,6 @@ function ratioPlot(levels) {
 /** Return a place from -1 to 1 that is the same each time and differs between neighbours. */
 function spread(level) {
   return ((level.study.number * 0.6180339887) % 1) * 2 - 1;
-}
-
-/**
- * Return the healthy range of a level's ratio, or null where it is not known. All values of a level have the same
- * norm, so that mean and deviation follow from two values and their z-scores; the two farthest apart are the
- * least affected by rounding.
- */
-function healthyBand(group) {
-  const known = group.filter((level) => level.healthy?.compression_ratio_z != null);
-  if (known.length < 2) return null;
-  const z = (level) => level.healthy.compression_ratio_z;
-  const [least, most] = known.reduce(([a, b], level) => [z(level) < z(a) ? level : a, z(level) > z(b) ? level : b], [known[0], known[0]]);
-  if (z(most) - z(least) < 0.5) return null;
-  const deviation = (most.ratio - least.ratio) / (z(most) - z(least));
-  const mean = most.ratio - z(most) * deviation;
-  return [mean - HEALTHY_Z * deviation, mean + HEALTHY_Z * deviation];
 }
 
 function median(values) {

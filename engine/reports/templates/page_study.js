@@ -85,7 +85,7 @@ function studyHead(study) {
     make("div", { class: "name" },
       make("h2", {}, `Study ${study.number}`, study.patient_id ? ` · ${study.patient_id}` : ""),
       make("p", { class: "path", title: study.study_uid, text: study.path })),
-    make("p", { class: "impression", text: open ? study.impression.slice(0, 2).join(" ") : "The impression is hidden until all levels are reviewed." }),
+    make("p", { class: "impression", text: open ? study.impression.slice(0, 3).join(" ") : "The impression is hidden until all levels are reviewed." }),
     make("div", { class: "steps" },
       step(-1, "Previous study", "‹"), make("span", { text: at >= 0 ? `${at + 1} of ${list.shown.length}` : "not in the list" }), step(1, "Next study", "›"),
       make("button", { type: "button", id: "overlay", "aria-pressed": String(view.overlay), text: "Overlay", on: { click: toggleOverlay } }),
@@ -151,13 +151,22 @@ function measurements(level) {
   ];
   const compared = rows.some(([, , z]) => z != null);
   const table = make("table", { class: "measurements" },
-    make("caption", {}, `${level.level}: the cord`, compared ? make("span", { text: " against healthy adults" }) : null),
+    make("caption", {}, `${level.level}: the cord`, compared ? make("span", { text: " against healthy adults, across the cord" }) : null),
     make("thead", { class: compared ? null : "hidden" }, make("tr", {}, make("td"), make("th", { scope: "col", text: "Value" }),
       compared ? [make("th", { scope: "col", text: "Healthy range" }), make("th", { scope: "col", text: "z" }), make("th", { scope: "col" }, make("abbr", { title: "percentile", text: "perc." }))] : null)),
     make("tbody", {}, rows.map(([name, value, z, place]) => make("tr", {}, make("th", { scope: "row", text: name }), make("td", { class: "figure strong", text: value }),
       compared ? [make("td", {}, z == null ? null : healthyBar(z)), make("td", { class: "figure", text: number(z, 1) }), make("td", { class: "figure", text: percentile(place) })] : null)),
-      level.mscc === null ? null : make("tr", {}, make("th", { scope: "row" }, make("abbr", { title: "Maximum spinal cord compression: 1 − AP diameter ÷ mean of the levels above and below", text: "MSCC" })), make("td", { class: "figure strong", text: number(level.mscc) }), compared ? make("td", { colspan: 3 }) : null)));
+      msccRow(level, compared)));
   return table;
+}
+
+/** Make the row of the MSCC; null where the level has no diameter. */
+function msccRow(level, compared) {
+  if (!level.mscc_reference) return null;
+  const against = level.mscc === null ? "not seen above or below" : `against ${level.mscc_reference}`;
+  const name = make("abbr", { title: "Maximum spinal cord compression: 1 − AP diameter ÷ that of the normal cord above and below", text: "MSCC" });
+  return make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "figure strong", text: number(level.mscc) }),
+    compared ? make("td", { colspan: 3, class: "note", text: against }) : null);
 }
 
 /** Draw a z-score on a line from −4 to 4 with the healthy range shaded. */
