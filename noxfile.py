@@ -25,14 +25,22 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on all cores, without those marked slow; arguments go to pytest."""
-    session.run("pytest", "-n", "auto", "--dist", "loadfile", "-m", "not slow", *session.posargs)
+    """Run the tests on all cores, without those marked slow or viewers; arguments go to pytest."""
+    session.run(
+        "pytest", "-n", "auto", "--dist", "loadfile", "-m", "not slow and not viewers", *session.posargs
+    )
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests marked slow: trainings, searches, conversions of whole networks."""
     session.run("pytest", "-n", "auto", "--dist", "loadfile", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def viewers(session: nox.Session) -> None:
+    """Open reports in OHIF and Chromium, and send them to Orthanc; CONTRIBUTING.md says what it needs."""
+    session.run("pytest", "-m", "viewers", "tests/viewers", *session.posargs)
 
 
 @nox.session

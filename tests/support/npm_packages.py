@@ -3,6 +3,8 @@
 `npm_packages.json` lists each package with its version and its integrity hash as npm's lock files write it.
 A package is fetched with `npm pack`, which runs no script and brings no dependency, and is unpacked into
 `$XDG_CACHE_HOME/stenosis-trt/viewers` (`~/.cache` where that variable is not set).
+
+playwright-core 1.60 is the last release that runs on Node.js 18, which Debian 12 has.
 """
 
 from __future__ import annotations

@@ -83,7 +83,9 @@ def _with_missing_results(report: StudyReport) -> StudyReport:
 
     def change(level: LevelResult) -> LevelResult:
         if level.level in (UNGRADED, EMPTY):
-            level = replace(level, grade=None, probabilities=None, warnings=(*level.warnings, "low_contrast"))
+            level = replace(
+                level, grade=None, probabilities=None, warnings=(*level.warnings, "out_of_distribution")
+            )
         if level.level in (UNMEASURED, EMPTY):
             level = replace(level, cord=None, warnings=(*level.warnings, "no_axial_slice"))
         return level
