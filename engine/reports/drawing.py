@@ -46,9 +46,6 @@ _TOP = INK_LEVELS - 1
 _CAP_HEIGHT = 0.7
 """Height of capital letters and digits of the font, by its size."""
 
-_GREY_INDEX = np.rint(np.linspace(0, WHITE, 256)).astype(np.uint8)
-"""Palette value of a grey value 0 to 255."""
-
 
 def _darker() -> Bytes:
     """Palette value of each value under a black cover of level k: (256, 16), as one row after the other."""
@@ -127,7 +124,9 @@ class Canvas:
     def image(self, grey: Bytes) -> None:
         """Fill the canvas from its upper left corner with grey values, 0 to 255, and draw with a halo."""
         rows, columns = min(grey.shape[0], self.height), min(grey.shape[1], self.width)
-        self.pixels[:rows, :columns] = _GREY_INDEX.take(grey[:rows, :columns])
+        # × 11 / 16: 0 to 255 becomes 0 to WHITE, faster than by a table.
+        scaled = np.multiply(grey[:rows, :columns], 11, dtype=np.uint16)
+        self.pixels[:rows, :columns] = (scaled + 8) >> 4
         self.halo = True
 
     def box(self, x: int, y: int, width: int, height: int, grey: int) -> None:
@@ -207,8 +206,17 @@ class Canvas:
         mask = _text_mask(text, size)
         width = int(mask.core.shape[1])
         left = round(x) - (0, width // 2, width)[("left", "middle", "right").index(align)] - mask.left
-        self._cover(left, round(y + _CAP_HEIGHT * size / 2), mask, _under_grey(grey))
+        top = round(y + _CAP_HEIGHT * size / 2)
+        if self.halo:
+            self._cover(left, top, mask, _under_grey(grey))
+        else:
+            self._lighten(left + mask.left, top + mask.top, _grey_text(text, size, grey))
         return width
+
+    def _lighten(self, left: int, top: int, values: Bytes) -> None:
+        """Draw grey values where they are brighter, which on black is the same as to cover and faster."""
+        window, part = self._window(left, top, values)
+        np.maximum(window, part, out=window)
 
     def _cover(self, x: int, y: int, mask: _Mask, table: Bytes) -> None:
         if self.halo:
@@ -216,11 +224,17 @@ class Canvas:
         self._blend(x + mask.left, y + mask.top, mask.core, table)
 
     def _blend(self, left: int, top: int, levels: Bytes, table: Bytes) -> None:
+        window, of_mask = self._window(left, top, levels)
+        window[...] = _through(table, window, of_mask)
+
+    def _window(self, left: int, top: int, mask: Bytes) -> tuple[Bytes, Bytes]:
+        """Return the pixels below a mask, and the part of the mask that is on the canvas."""
         y0, x0 = max(top, 0), max(left, 0)
-        y1, x1 = min(top + levels.shape[0], self.height), min(left + levels.shape[1], self.width)
-        if y0 < y1 and x0 < x1:
-            of_mask = levels[y0 - top : y1 - top, x0 - left : x1 - left]
-            self.pixels[y0:y1, x0:x1] = _through(table, self.pixels[y0:y1, x0:x1], of_mask)
+        y1, x1 = (
+            max(min(top + mask.shape[0], self.height), y0),
+            max(min(left + mask.shape[1], self.width), x0),
+        )
+        return self.pixels[y0:y1, x0:x1], mask[y0 - top : y1 - top, x0 - left : x1 - left]
 
     def _paint(self, bounds: tuple[float, float, float, float], distance: Distance, ink: int | None) -> None:
         margin = (_HALO if self.halo else 0.0) + 1.0
@@ -266,7 +280,9 @@ def wrapped(text: str, size: int, width: int) -> list[str]:
 
 def _through(table: Bytes, under: Bytes, levels: Bytes) -> Bytes:
     """Look up values under covers of some levels."""
-    return table.take((under.astype(np.uint16) << 4) | levels)
+    index = np.left_shift(under, 4, dtype=np.uint16)
+    index |= levels
+    return table.take(index)
 
 
 def _levels(outset: float, away: Floats) -> Bytes:
@@ -327,6 +343,12 @@ def _text_mask(text: str, size: int) -> _Mask:
     ImageDraw.Draw(image).text((margin - x0, margin - y0), text, fill=255, font=font, anchor="ls")
     halo = np.asarray(image.filter(ImageFilter.MaxFilter(5)))
     return _Mask(_of_coverage(np.asarray(image)), _of_coverage(halo), x0 - margin, y0 - margin)
+
+
+@lru_cache(maxsize=2048)
+def _grey_text(text: str, size: int, grey: int) -> Bytes:
+    """Palette values of a text on black."""
+    return _under_grey(grey).take(_text_mask(text, size).core)
 
 
 def _of_coverage(coverage: Bytes) -> Bytes:
