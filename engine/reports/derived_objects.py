@@ -12,7 +12,7 @@ from pydicom.charset import convert_encodings
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element, write_file_meta_info
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from stenosis_trt.engine.reports.contributing_equipment import MANUFACTURER, contributing_equipment
 from stenosis_trt.engine.reports.dicom_text import long_string
@@ -113,7 +113,7 @@ class SeriesEncoder:
     def _meta(self, sop_instance_uid: str) -> bytes:
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID = self._sop_class_uid
-        meta.MediaStorageSOPInstanceUID = sop_instance_uid
+        meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         stream = _stream()
         write_file_meta_info(stream, meta)

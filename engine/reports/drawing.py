@@ -11,20 +11,16 @@ Coordinates are (x, y) with the centre of the first pixel at (0, 0).
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.reports.grade_colours import GRADE_STYLES, GREYS, INK_LEVELS, PALETTE, Shape
-from stenosis_trt.engine.support.safe_text import escape_controls
-
-if TYPE_CHECKING:
-    from PIL import ImageFont
+from stenosis_trt.engine.reports.lettering import printable, text_coverage
 
 Point = tuple[float, float]
 Bytes = npt.NDArray[np.uint8]
@@ -251,17 +247,6 @@ class Canvas:
         self.pixels[y0:y1, x0:x1] = _through(table, under, _levels(0.0, away))
 
 
-@lru_cache(maxsize=2048)
-def printable(text: str) -> str:
-    """Return a text in the characters that the font has, which are those of ASCII.
-
-    Letters lose their accents; other characters become escapes.
-    """
-    plain = unicodedata.normalize("NFKD", text.replace("\u2212", "-").replace("\u2013", "-"))
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    return escape_controls(plain).encode("ascii", "backslashreplace").decode("ascii")
-
-
 def text_width(text: str, size: int = 15) -> int:
     """Return the width of a text in pixels."""
     return int(_text_mask(printable(text), size).core.shape[1])
@@ -320,29 +305,10 @@ _SHAPES: dict[Shape, Callable[[Floats, Floats, np.float32], Floats]] = {
 """Distance from each shape around (0, 0); their areas are about equal."""
 
 
-@lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that Pillow brings, at a size in pixels; a font of the system may be missing or different."""
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(size=size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow was built without FreeType, which its own font needs.")
-    return font
-
-
 @lru_cache(maxsize=2048)
 def _text_mask(text: str, size: int) -> _Mask:
-    from PIL import Image, ImageDraw, ImageFilter
-
-    font = _font(size)
-    x0, y0, x1, y1 = (round(value) for value in font.getbbox(text, anchor="ls"))
-    # A margin for the halo, and for edges that getbbox rounds away.
-    margin = 3
-    image = Image.new("L", (max(x1 - x0, 1) + 2 * margin, max(y1 - y0, 1) + 2 * margin))
-    ImageDraw.Draw(image).text((margin - x0, margin - y0), text, fill=255, font=font, anchor="ls")
-    halo = np.asarray(image.filter(ImageFilter.MaxFilter(5)))
-    return _Mask(_of_coverage(np.asarray(image)), _of_coverage(halo), x0 - margin, y0 - margin)
+    core, halo, left, top = text_coverage(text, size)
+    return _Mask(_of_coverage(core), _of_coverage(halo), left, top)
 
 
 @lru_cache(maxsize=2048)
