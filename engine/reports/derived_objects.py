@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
-from io import BytesIO
 
+import numpy as np
+import numpy.typing as npt
 from pydicom import Dataset
-from pydicom.config import disable_value_validation
+from pydicom.charset import convert_encodings
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element, write_file_meta_info
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from stenosis_trt.engine.reports.contributing_equipment import MANUFACTURER, contributing_equipment
 from stenosis_trt.engine.reports.dicom_text import long_string
 from stenosis_trt.engine.reports.patient_study import patient_and_study, required_uid
 from stenosis_trt.engine.reports.report_uids import derived_uid, report_uid
 from stenosis_trt.engine.reports.study_report import Provenance, ReportImage, StudyReport
+
+_PIXEL_DATA = (0x7FE0, 0x0010)
 
 
 def new_series(report: StudyReport, source: Dataset, sop_class_uid: str, *parts: str) -> Dataset:
@@ -43,9 +49,8 @@ def new_series(report: StudyReport, source: Dataset, sop_class_uid: str, *parts:
 
 
 def new_instance(series: Dataset, number: int) -> Dataset:
-    """Return a data set with the attributes of a series, and the UID of its instance `number`, from 1."""
+    """Return the attributes that distinguish instance `number` of a series, from 1: its number and UID."""
     dataset = Dataset()
-    dataset.update(series)
     dataset.InstanceNumber = number
     dataset.SOPInstanceUID = derived_uid(series.SeriesInstanceUID, str(number))
     return dataset
@@ -75,11 +80,55 @@ def distinct_images(images: Iterable[ReportImage]) -> list[ReportImage]:
     return list({(x.frame.sop_instance_uid, x.frame.frame_number): x for x in images}.values())
 
 
-def encode(dataset: Dataset) -> bytes:
-    """Encode an object as a file, Explicit VR Little Endian, without compression."""
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    stream = BytesIO()
-    with disable_value_validation():
-        dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
+class SeriesEncoder:
+    """Encodes the objects of a series as files, Explicit VR Little Endian, without compression.
+
+    What the objects have in common is encoded once: that takes pydicom most of the time of a small object.
+
+    Args:
+        series: attributes that all objects have, with their character set, SOP class and UIDs.
+    """
+
+    def __init__(self, series: Dataset) -> None:
+        self._sop_class_uid = series.SOPClassUID
+        self._encodings = convert_encodings(series.SpecificCharacterSet)
+        self._common = self._elements(series)
+
+    def encode(self, instance: Dataset, pixels: npt.NDArray[np.uint8] | None = None) -> bytes:
+        """Return the file of an object.
+
+        Args:
+            instance: its own attributes, without pixels.
+            pixels: samples of eight bits; None for an object that is no image.
+        """
+        elements = {**self._common, **self._elements(instance)}
+        content: list[bytes | memoryview] = [elements[tag] for tag in sorted(elements)]
+        if pixels is not None:
+            padding = b"\0" * (pixels.size % 2)
+            # No attribute of an image has a higher tag.
+            content.append(struct.pack("<HH2s2xI", *_PIXEL_DATA, b"OB", pixels.size + len(padding)))
+            content += [np.ascontiguousarray(pixels).data, padding]
+        return b"".join([b"\0" * 128, b"DICM", self._meta(instance.SOPInstanceUID), *content])
+
+    def _meta(self, sop_instance_uid: str) -> bytes:
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = self._sop_class_uid
+        meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        stream = _stream()
+        write_file_meta_info(stream, meta)
+        return stream.getvalue()
+
+    def _elements(self, dataset: Dataset) -> dict[int, bytes]:
+        encoded = {}
+        for element in dataset:
+            stream = _stream()
+            write_data_element(stream, element, self._encodings)
+            encoded[int(element.tag)] = stream.getvalue()
+        return encoded
+
+
+def _stream() -> DicomBytesIO:
+    stream = DicomBytesIO()
+    stream.is_little_endian, stream.is_implicit_VR = True, False
+    return stream

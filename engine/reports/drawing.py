@@ -11,20 +11,16 @@ Coordinates are (x, y) with the centre of the first pixel at (0, 0).
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.reports.grade_colours import GRADE_STYLES, GREYS, INK_LEVELS, PALETTE, Shape
-from stenosis_trt.engine.support.safe_text import escape_controls
-
-if TYPE_CHECKING:
-    from PIL import ImageFont
+from stenosis_trt.engine.reports.lettering import printable, text_coverage
 
 Point = tuple[float, float]
 Bytes = npt.NDArray[np.uint8]
@@ -45,9 +41,6 @@ _TOP = INK_LEVELS - 1
 """Level of a full cover."""
 _CAP_HEIGHT = 0.7
 """Height of capital letters and digits of the font, by its size."""
-
-_GREY_INDEX = np.rint(np.linspace(0, WHITE, 256)).astype(np.uint8)
-"""Palette value of a grey value 0 to 255."""
 
 
 def _darker() -> Bytes:
@@ -127,7 +120,9 @@ class Canvas:
     def image(self, grey: Bytes) -> None:
         """Fill the canvas from its upper left corner with grey values, 0 to 255, and draw with a halo."""
         rows, columns = min(grey.shape[0], self.height), min(grey.shape[1], self.width)
-        self.pixels[:rows, :columns] = _GREY_INDEX.take(grey[:rows, :columns])
+        # × 11 / 16: 0 to 255 becomes 0 to WHITE, faster than by a table.
+        scaled = np.multiply(grey[:rows, :columns], 11, dtype=np.uint16)
+        self.pixels[:rows, :columns] = (scaled + 8) >> 4
         self.halo = True
 
     def box(self, x: int, y: int, width: int, height: int, grey: int) -> None:
@@ -207,8 +202,17 @@ class Canvas:
         mask = _text_mask(text, size)
         width = int(mask.core.shape[1])
         left = round(x) - (0, width // 2, width)[("left", "middle", "right").index(align)] - mask.left
-        self._cover(left, round(y + _CAP_HEIGHT * size / 2), mask, _under_grey(grey))
+        top = round(y + _CAP_HEIGHT * size / 2)
+        if self.halo:
+            self._cover(left, top, mask, _under_grey(grey))
+        else:
+            self._lighten(left + mask.left, top + mask.top, _grey_text(text, size, grey))
         return width
+
+    def _lighten(self, left: int, top: int, values: Bytes) -> None:
+        """Draw grey values where they are brighter, which on black is the same as to cover and faster."""
+        window, part = self._window(left, top, values)
+        np.maximum(window, part, out=window)
 
     def _cover(self, x: int, y: int, mask: _Mask, table: Bytes) -> None:
         if self.halo:
@@ -216,11 +220,17 @@ class Canvas:
         self._blend(x + mask.left, y + mask.top, mask.core, table)
 
     def _blend(self, left: int, top: int, levels: Bytes, table: Bytes) -> None:
+        window, of_mask = self._window(left, top, levels)
+        window[...] = _through(table, window, of_mask)
+
+    def _window(self, left: int, top: int, mask: Bytes) -> tuple[Bytes, Bytes]:
+        """Return the pixels below a mask, and the part of the mask that is on the canvas."""
         y0, x0 = max(top, 0), max(left, 0)
-        y1, x1 = min(top + levels.shape[0], self.height), min(left + levels.shape[1], self.width)
-        if y0 < y1 and x0 < x1:
-            of_mask = levels[y0 - top : y1 - top, x0 - left : x1 - left]
-            self.pixels[y0:y1, x0:x1] = _through(table, self.pixels[y0:y1, x0:x1], of_mask)
+        y1, x1 = (
+            max(min(top + mask.shape[0], self.height), y0),
+            max(min(left + mask.shape[1], self.width), x0),
+        )
+        return self.pixels[y0:y1, x0:x1], mask[y0 - top : y1 - top, x0 - left : x1 - left]
 
     def _paint(self, bounds: tuple[float, float, float, float], distance: Distance, ink: int | None) -> None:
         margin = (_HALO if self.halo else 0.0) + 1.0
@@ -235,17 +245,6 @@ class Canvas:
             under = _through(_UNDER_BLACK, under, _levels(_HALO, away))
         table = _under_grey(WHITE) if ink is None else _under_ink(ink)
         self.pixels[y0:y1, x0:x1] = _through(table, under, _levels(0.0, away))
-
-
-@lru_cache(maxsize=2048)
-def printable(text: str) -> str:
-    """Return a text in the characters that the font has, which are those of ASCII.
-
-    Letters lose their accents; other characters become escapes.
-    """
-    plain = unicodedata.normalize("NFKD", text.replace("\u2212", "-").replace("\u2013", "-"))
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    return escape_controls(plain).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def text_width(text: str, size: int = 15) -> int:
@@ -266,7 +265,9 @@ def wrapped(text: str, size: int, width: int) -> list[str]:
 
 def _through(table: Bytes, under: Bytes, levels: Bytes) -> Bytes:
     """Look up values under covers of some levels."""
-    return table.take((under.astype(np.uint16) << 4) | levels)
+    index = np.left_shift(under, 4, dtype=np.uint16)
+    index |= levels
+    return table.take(index)
 
 
 def _levels(outset: float, away: Floats) -> Bytes:
@@ -304,29 +305,16 @@ _SHAPES: dict[Shape, Callable[[Floats, Floats, np.float32], Floats]] = {
 """Distance from each shape around (0, 0); their areas are about equal."""
 
 
-@lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that Pillow brings, at a size in pixels; a font of the system may be missing or different."""
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(size=size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow was built without FreeType, which its own font needs.")
-    return font
+@lru_cache(maxsize=2048)
+def _text_mask(text: str, size: int) -> _Mask:
+    core, halo, left, top = text_coverage(text, size)
+    return _Mask(_of_coverage(core), _of_coverage(halo), left, top)
 
 
 @lru_cache(maxsize=2048)
-def _text_mask(text: str, size: int) -> _Mask:
-    from PIL import Image, ImageDraw, ImageFilter
-
-    font = _font(size)
-    x0, y0, x1, y1 = (round(value) for value in font.getbbox(text, anchor="ls"))
-    # A margin for the halo, and for edges that getbbox rounds away.
-    margin = 3
-    image = Image.new("L", (max(x1 - x0, 1) + 2 * margin, max(y1 - y0, 1) + 2 * margin))
-    ImageDraw.Draw(image).text((margin - x0, margin - y0), text, fill=255, font=font, anchor="ls")
-    halo = np.asarray(image.filter(ImageFilter.MaxFilter(5)))
-    return _Mask(_of_coverage(np.asarray(image)), _of_coverage(halo), x0 - margin, y0 - margin)
+def _grey_text(text: str, size: int, grey: int) -> Bytes:
+    """Palette values of a text on black."""
+    return _under_grey(grey).take(_text_mask(text, size).core)
 
 
 def _of_coverage(coverage: Bytes) -> Bytes:

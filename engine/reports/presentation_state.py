@@ -18,8 +18,8 @@ from pydicom import Dataset
 from stenosis_trt.engine.dicom.series import SOP_UID_SHARED
 from stenosis_trt.engine.records import LevelResult
 from stenosis_trt.engine.reports.derived_objects import (
+    SeriesEncoder,
     distinct_images,
-    encode,
     image_reference,
     new_instance,
     new_series,
@@ -85,8 +85,11 @@ def make(report: StudyReport, options: ReportOptions) -> dict[str, bytes]:
     if not states:
         return {}
     series = _series(report, states[0][1][0].image.dataset)
+    encoder = SeriesEncoder(series)
     return {
-        f"gsps/{number:03}_{plane}.dcm": encode(_state(report, group, plane, new_instance(series, number)))
+        f"gsps/{number:03}_{plane}.dcm": encoder.encode(
+            _state(report, group, plane, new_instance(series, number))
+        )
         for number, (plane, group) in enumerate(states, 1)
     }
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from PIL import Image
 from pydicom import Dataset
 
 from stenosis_trt.engine.reports.derived_objects import (
+    SeriesEncoder,
     distinct_images,
-    encode,
     image_reference,
     new_instance,
     new_series,
@@ -53,29 +52,28 @@ def make(report: StudyReport, options: ReportOptions) -> dict[str, bytes]:
     # No text of a header, no date and no UID is drawn, and the face is not in the parts that are shown.
     series.BurnedInAnnotation = "NO"
     series.RecognizableVisualFeatures = "NO"
+    series.SamplesPerPixel = 3
+    series.PhotometricInterpretation = "RGB"
+    series.PlanarConfiguration = 0
+    series.BitsAllocated, series.BitsStored, series.HighBit = 8, 8, 7
+    series.PixelRepresentation = 0
+    encoder = SeriesEncoder(series)
     return {
-        f"sc/{number:03}_{page.name}.dcm": encode(_capture(report, page, new_instance(series, number)))
+        f"sc/{number:03}_{page.name}.dcm": encoder.encode(
+            _capture(report, page, new_instance(series, number)), PALETTE.take(page.pixels, axis=0)
+        )
         for number, page in enumerate(drawn, 1)
     }
 
 
 def _capture(report: StudyReport, page: Page, dataset: Dataset) -> Dataset:
-    """Complete the data set of one page."""
+    """Complete the attributes of one page."""
     shown = distinct_images(page.images)
     dataset.PatientOrientation = None
     dataset.ImageComments = _comments(report, page)[:_LONG_TEXT]
     dataset.SourceImageSequence = [_source(image) for image in shown]
     _copy_lossy_compression(dataset, shown)
-    dataset.SamplesPerPixel = 3
-    dataset.PhotometricInterpretation = "RGB"
-    dataset.PlanarConfiguration = 0
     dataset.Rows, dataset.Columns = page.pixels.shape
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
-    dataset.PixelRepresentation = 0
-    picture = Image.fromarray(page.pixels)
-    picture.putpalette(PALETTE.tobytes())
-    dataset.PixelData = picture.convert("RGB").tobytes()
-    dataset["PixelData"].VR = "OB"
     return dataset
 
 

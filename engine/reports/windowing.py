@@ -16,6 +16,7 @@ spinal canal is grey in grey. Percentiles need nothing but pixels and look alike
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,8 @@ Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 _DARK_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 99.0
 """Percentiles of the values of a region that become black and white."""
 
-_SAMPLED_FROM = 40_000
-"""Pixels from which every second row and column is enough for the percentiles."""
+_MAX_SAMPLE = 16_000
+"""Pixels from which the percentiles are taken, evenly spread."""
 
 _LETTER_MIN_SHARE = 0.26
 """Component of a unit vector from which a direction is named by a second letter: sin 15°."""
@@ -233,7 +234,7 @@ def _window(stored: Stored, slope: float) -> tuple[float, float]:
     """Return the stored values that are shown black and white; the first is the higher one if slope < 0."""
     if stored.size == 0:
         return 0.0, 1.0
-    step = 2 if stored.size > _SAMPLED_FROM else 1
+    step = max(1, math.ceil(math.sqrt(stored.size / _MAX_SAMPLE)))
     percentiles = (_DARK_PERCENTILE, _BRIGHT_PERCENTILE)
     if slope < 0:
         percentiles = (100 - _DARK_PERCENTILE, 100 - _BRIGHT_PERCENTILE)

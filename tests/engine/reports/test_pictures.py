@@ -14,8 +14,9 @@ from report_samples import sample_report, with_headers
 
 from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.engine.reports import overlay_png, picture_panels, pictures
-from stenosis_trt.engine.reports.drawing import WHITE, Canvas, printable, wrapped
+from stenosis_trt.engine.reports.drawing import WHITE, Canvas, wrapped
 from stenosis_trt.engine.reports.grade_colours import GREYS, INK_LEVELS, MEASUREMENT_INK, PALETTE
+from stenosis_trt.engine.reports.lettering import printable
 from stenosis_trt.engine.reports.pictures import Page
 from stenosis_trt.engine.reports.study_report import (
     CannotReport,
