@@ -171,7 +171,7 @@ def _graded_turned(
 
 
 def _neck(marks: FloatArray) -> tuple[float, float]:
-    """Lowest and highest z of the images: 45 mm above C2/3, so that discs can be counted, to 15 mm below T1/2."""
+    """Lowest and highest z of the images: 45 mm above C2/3, for discs are counted, to 15 mm below T1/2."""
     return float(marks[len(LEVELS), 2]) - 15.0, float(marks[0, 2]) + 45.0
 
 

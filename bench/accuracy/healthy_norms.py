@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from stenosis_trt.engine.geometry import FloatArray
+from stenosis_trt.engine.grading.compression import DISTANCE_MM, EXTENT_MM
 from stenosis_trt.engine.grading.healthy import QUANTITIES
 from stenosis_trt.engine.records import LEVELS
 
@@ -113,6 +114,26 @@ def level_measurements(person: Person, level: str) -> Iterator[tuple[float, floa
         yield float(ratios[k]), float(slabs[k, 0]), float(slabs[k, 1])
 
 
+def level_compression(person: Person, level: str) -> tuple[float, float, float] | None:
+    """Return the MSCC of a level: by the cord above and below, above alone, below alone.
+
+    As in `engine.grading.compression`, with the level as the only compression. NaN where the slices show less
+    than one slab of the cord on that side; None where the level is not measured.
+    """
+    disc = disc_index(person.vertebrae, level)
+    measured = [ap for _, ap, _ in level_measurements(person, level)]
+    if disc is None or not measured:
+        return None
+    near, far = (round(mm / _SLICE_MM) for mm in (DISTANCE_MM, DISTANCE_MM + EXTENT_MM))
+    diameters, k = person.diameters[:, 0], int(disc + 0.5)
+    above, below = (
+        float(np.nanmean(side)) if np.isfinite(side).sum() >= _SLAB_SLICES else np.nan
+        for side in (diameters[k + near : k + far + 1], diameters[max(0, k - far) : max(0, k - near + 1)])
+    )
+    at_level = float(np.mean(measured))
+    return 1.0 - 2.0 * at_level / (above + below), 1.0 - at_level / above, 1.0 - at_level / below
+
+
 def condense(persons: Mapping[str, Person]) -> dict[str, Any]:
     """Return the norms: for each level and quantity the mean, standard deviation, percentiles and persons."""
     levels: dict[str, Any] = {}
@@ -157,18 +178,25 @@ def norms_json(norms: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write the norms, and print means and standard deviations."""
+    """Write the norms; print means and standard deviations, of MSCC as well."""
     parser = argparse.ArgumentParser(description="Condense cords of healthy adults to norms by disc level.")
     parser.add_argument("source", type=Path, help="pam50_spine_generic.csv")
     parser.add_argument("out", type=Path, help="the norms as JSON")
     arguments = parser.parse_args()
-    norms = condense(read_persons(arguments.source))
+    persons = read_persons(arguments.source)
+    norms = condense(persons)
     arguments.out.write_text(norms_json(norms), encoding="utf-8")
     for level, quantities in norms["levels"].items():
         told = ", ".join(
             f"{name} {values['mean']:.3f} ± {values['sd']:.3f}" for name, values in quantities.items()
         )
         print(f"{level:6} n = {quantities['ap_mm']['persons']}: {told}")
+        compressions = [found for one in persons.values() if (found := level_compression(one, level))]
+        sides = zip(("above and below", "above", "below"), np.array(compressions).T, strict=True)
+        told = ", ".join(
+            f"{side} {np.nanmean(values):+.3f} ± {np.nanstd(values, ddof=1):.3f}" for side, values in sides
+        )
+        print(f"       MSCC by the cord {told}")
 
 
 if __name__ == "__main__":

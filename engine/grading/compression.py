@@ -37,10 +37,10 @@ from stenosis_trt.engine.grading.cord import CanalLine, CordSlice
 from stenosis_trt.engine.grading.match import LevelMatch
 from stenosis_trt.engine.records import CordMeasurement, MsccReference
 
-_DISTANCE_MM = 10.0
+DISTANCE_MM = 10.0
 """Distance from the outermost compression to the normal cord: default of the toolbox's `-distance`."""
 
-_EXTENT_MM = 20.0
+EXTENT_MM = 20.0
 """Length of normal cord that is averaged: default of the toolbox's `-extent`."""
 
 
@@ -83,8 +83,8 @@ def cord_compression(
         at_level = cross_section(line, match.arc_length_mm, match.cord).ap_mm
         # Arc length grows towards the foot.
         highest, lowest = min([sites[level], *compressed]), max([sites[level], *compressed])
-        above = _mean_diameter(arcs, diameters, highest - _DISTANCE_MM - _EXTENT_MM, highest - _DISTANCE_MM)
-        below = _mean_diameter(arcs, diameters, lowest + _DISTANCE_MM, lowest + _DISTANCE_MM + _EXTENT_MM)
+        above = _mean_diameter(arcs, diameters, highest - DISTANCE_MM - EXTENT_MM, highest - DISTANCE_MM)
+        below = _mean_diameter(arcs, diameters, lowest + DISTANCE_MM, lowest + DISTANCE_MM + EXTENT_MM)
         found[level] = _compression(at_level, above, below)
     return found
 
