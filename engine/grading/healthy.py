@@ -12,6 +12,7 @@ the reference pack (`norms/measured_bias.json`, made by `bench.accuracy.healthy_
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -22,7 +23,14 @@ import numpy as np
 from stenosis_trt.engine.grading.across import CrossSection
 from stenosis_trt.engine.records import HealthyComparison
 
-QUANTITIES = ("compression_ratio", "ap_mm", "transverse_mm")
+_VALUES: dict[str, Callable[[CrossSection], float]] = {
+    "compression_ratio": lambda section: section.compression_ratio,
+    "ap_mm": lambda section: section.ap_mm,
+    "transverse_mm": lambda section: section.transverse_mm,
+}
+
+QUANTITIES = tuple(_VALUES)
+"""What is compared: compression_ratio, ap_mm, transverse_mm."""
 
 MAX_TILT_DEGREES = 30.0
 """Nothing is compared on a slice that is more oblique: the bias was measured up to this angle, and beyond it
@@ -97,12 +105,9 @@ def compare_with_healthy(level: str, section: CrossSection) -> HealthyComparison
     if section.tilt_degrees > MAX_TILT_DEGREES:
         return None
     norms = healthy_norms()[level]
-    values = dict(
-        zip(QUANTITIES, (section.compression_ratio, section.ap_mm, section.transverse_mm), strict=True)
-    )
-    comparable = [name for name in QUANTITIES if is_comparable(level, name)]
-    z = {name: norms[name].z_score(values[name]) for name in comparable}
-    percentiles = {name: norms[name].percentile(values[name]) for name in comparable}
+    comparable = {name: get(section) for name, get in _VALUES.items() if is_comparable(level, name)}
+    z = {name: norms[name].z_score(value) for name, value in comparable.items()}
+    percentiles = {name: norms[name].percentile(value) for name, value in comparable.items()}
     return HealthyComparison(
         compression_ratio_z=z.get("compression_ratio"),
         ap_z=z.get("ap_mm"),
