@@ -42,6 +42,9 @@ RUN_HERE = (
     "stenosis-trt inspect STUDIES",
     "stenosis-trt inspect STUDIES --no-paths",
     "stenosis-trt inspect STUDIES --files",
+    "stenosis-trt inspect STUDIES --json",
+    "stenosis-trt schema",
+    "stenosis-trt schema results.jsonl",
     "stenosis-trt inspect STUDIES --read-limit max_file_bytes=4GiB --read-limit timeout_seconds=300",
     "stenosis-trt grade STUDIES --out RESULTS",
     "stenosis-trt grade STUDIES --out RESULTS --resume",
@@ -104,6 +107,11 @@ ELSEWHERE = (
     (r"python -m stenosis_trt\.bench\.evaluation\.simulated P/truth\.csv S --seed 1", _EVALUATE),
     (r"stenosis-trt evaluate R P/truth\.csv S/reader_1\.csv S/reader_2\.csv .*", _EVALUATE),
     (r"python -m stenosis_trt\.export\.training\.train .*", _TRAIN),
+    (r"python -m stenosis_trt\.bench\.speed\.report_time .*", "tests/bench/speed/test_report_time.py"),
+    (
+        r"python -m stenosis_trt\.bench\.accuracy\.healthy_(bias|norms) \.\./shared/.*",
+        "tests/bench/accuracy/test_healthy_norms.py",
+    ),
 )
 
 NOT_RUN = (
