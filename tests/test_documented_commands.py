@@ -110,7 +110,7 @@ ELSEWHERE = (
     (r"python -m stenosis_trt\.bench\.speed\.report_time .*", "tests/bench/speed/test_report_time.py"),
     (
         r"python -m stenosis_trt\.bench\.accuracy\.healthy_(bias|norms) \.\./shared/.*",
-        "tests/bench/accuracy/test_healthy_norms.py",
+        "tests/bench/accuracy/test_healthy_bias.py",
     ),
 )
 
