@@ -4,6 +4,7 @@ const home = { scroll: 0, from: null };
 
 /** Show what the address names: a study, or all of them. */
 function route() {
+  leaveNote();
   const [, number, name] = location.hash.match(/^#(\d+)(?:\/([A-Z0-9-]+))?$/) || [];
   const study = studies.find((other) => String(other.number) === number);
   const level = study && (study.levels.find((other) => other.level.replace("/", "-") === name) || study.levels[0]);

@@ -153,11 +153,12 @@ function newRow(study) {
   const cell = (key, ...children) => make("td", { role: "cell", class: `c-${key}` }, ...children);
   const strip = study.levels.map((level) => {
     const shown = isShown(level);
-    const own = readerGrade(level);
-    const words = `${level.level} ${shown ? gradeWords(level) : "hidden"}${isReviewed(level) ? `, ${decisionWords(level)}` : ""}`;
+    const made = isReviewed(level) ? decisionOn(level) : null;
+    const grade = made ? made.grade : level.grade;
+    const words = `${level.level} ${shown ? gradeWords(level) : "hidden"}${made ? `, ${decisionWords(level)}` : ""}`;
     return make("span", {
-      class: `chip ${shown ? gradeClass(level.grade) : "secret"}${isReviewed(level) ? " reviewed" : ""}`, title: words, role: "img",
-      "aria-label": words, text: shown ? own ?? level.grade ?? "–" : "?",
+      class: `chip ${shown ? gradeClass(grade) : "secret"}${made ? " reviewed" : ""}`, title: words, role: "img",
+      "aria-label": words, text: shown ? grade ?? (made ? "×" : "–") : "?",
     });
   });
   const done = study.levels.filter(isReviewed).length;

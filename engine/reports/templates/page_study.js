@@ -50,6 +50,7 @@ function goStudy(direction) {
 }
 
 function showStudy(level) {
+  leaveNote();
   const focused = document.activeElement?.id;
   view.level = level;
   const { study } = level;
@@ -151,11 +152,11 @@ function measurements(level) {
   ];
   const compared = rows.some(([, , z]) => z != null);
   const table = make("table", { class: "measurements" },
-    make("caption", {}, `${level.level}: the cord`, compared ? make("span", { text: " against healthy adults, across the cord" }) : null),
+    make("caption", {}, `${level.level}: the cord`, compared ? make("span", { text: " against healthy adults" }) : null),
     make("thead", { class: compared ? null : "hidden" }, make("tr", {}, make("td"), make("th", { scope: "col", text: "Value" }),
       compared ? [make("th", { scope: "col", text: "Healthy range" }), make("th", { scope: "col", text: "z" }), make("th", { scope: "col" }, make("abbr", { title: "percentile", text: "perc." }))] : null)),
     make("tbody", {}, rows.map(([name, value, z, place]) => make("tr", {}, make("th", { scope: "row", text: name }), make("td", { class: "figure strong", text: value }),
-      compared ? [make("td", {}, z == null ? null : healthyBar(z)), make("td", { class: "figure", text: number(z, 1) }), make("td", { class: "figure", text: percentile(place) })] : null)),
+      compared ? [make("td", { class: z == null ? "note" : null }, z == null ? (value === "–" ? null : "not comparable") : healthyBar(z)), make("td", { class: "figure", text: number(z, 1) }), make("td", { class: "figure", text: percentile(place) })] : null)),
       msccRow(level, compared)));
   return table;
 }
