@@ -37,6 +37,8 @@ DIM = round(0.45 * WHITE)
 
 _HALO = 1.2
 """Width of the dark rim of what is drawn on an image, in pixels."""
+_RIM = 2.2
+"""Distance of a white rim from what it surrounds, in pixels."""
 _TOP = INK_LEVELS - 1
 """Level of a full cover."""
 _CAP_HEIGHT = 0.7
@@ -186,7 +188,10 @@ class Canvas:
             self.ring((x, y), radius * 0.85, None)
             self.line((x - radius * 0.35, y), (x + radius * 0.35, y), None)
             return
-        self._cover(x, y, _chip_mask(GRADE_STYLES[grade].shape, radius), _under_ink(grade))
+        style = GRADE_STYLES[grade]
+        if style.rim:
+            self._cover(x, y, _chip_mask(style.shape, radius, _RIM), _under_grey(WHITE))
+        self._cover(x, y, _chip_mask(style.shape, radius), _under_ink(grade))
         self.texts.append(str(grade))
         digit = _text_mask(str(grade), round(radius * 1.55))
         height, width = digit.core.shape
@@ -282,9 +287,12 @@ def _grid(x0: int, y0: int, x1: int, y1: int) -> tuple[Floats, Floats]:
 
 
 @lru_cache(maxsize=32)
-def _chip_mask(shape: Shape, radius: float) -> _Mask:
-    half = math.ceil(radius * 1.3 + _HALO + 1)
+def _chip_mask(shape: Shape, radius: float, rim: float | None = None) -> _Mask:
+    """Return a shape, or a line around it at a distance of `rim` pixels."""
+    half = math.ceil(radius * 1.3 + _HALO + (rim or 0.0) + 1)
     away = _SHAPES[shape](*_grid(-half, -half, half + 1, half + 1), np.float32(radius))
+    if rim is not None:
+        away = np.abs(away - np.float32(rim)) - np.float32(0.5)
     return _Mask(_levels(0.0, away), _levels(_HALO, away), -half, -half)
 
 

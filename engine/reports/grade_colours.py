@@ -19,12 +19,19 @@ Shape = Literal["circle", "square", "diamond", "octagon"]
 
 @dataclass(frozen=True)
 class GradeStyle:
-    """How a Kang grade is shown. `name` is the severity, `colour` sRGB 0 to 255."""
+    """How a Kang grade is shown.
+
+    Attributes:
+        grade: the grade. name: its severity.
+        colour: sRGB, 0 to 255. shape: of its sign.
+        rim: a white line runs around the sign, so that the darkest colour is noticed in grey print, too.
+    """
 
     grade: int
     name: str
     colour: Colour
     shape: Shape
+    rim: bool = False
 
     @property
     def css(self) -> str:
@@ -36,7 +43,7 @@ GRADE_STYLES: tuple[GradeStyle, ...] = (
     GradeStyle(0, "none", (210, 252, 255), "circle"),
     GradeStyle(1, "mild", (250, 205, 8), "square"),
     GradeStyle(2, "moderate", (220, 134, 36), "diamond"),
-    GradeStyle(3, "severe", (230, 32, 110), "octagon"),
+    GradeStyle(3, "severe", (230, 32, 110), "octagon", rim=True),
 )
 """By grade."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from stenosis_trt.engine.geometry import FloatArray, SlicePose, Vector
 from stenosis_trt.engine.records import CordMeasurement, LevelResult
 from stenosis_trt.engine.reports.drawing import LIGHT, Canvas, Point
-from stenosis_trt.engine.reports.grade_colours import MEASUREMENT_INK
+from stenosis_trt.engine.reports.grade_colours import GRADE_STYLES, MEASUREMENT_INK
 from stenosis_trt.engine.reports.study_report import ReportImage
 from stenosis_trt.engine.reports.windowing import Crop, DisplayImage, display_image
 
@@ -81,6 +81,8 @@ def mark_levels(
         if abs(label_y - y) > _MOVED:
             panel.line((label_x + 14, label_y), (x - 8, y), level.grade, 1.0)
         panel.disc((x, y), 3.4, level.grade)
+        if level.grade is not None and GRADE_STYLES[level.grade].rim:
+            panel.ring((x, y), 6.2, None, 1.2)
         panel.chip((label_x, label_y), level.grade)
         name = level.level if level.level in on_slice else f"{level.level} *"
         panel.text(label_x - 16, label_y, name, 15, align="right")

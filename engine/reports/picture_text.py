@@ -13,9 +13,9 @@ MARGIN = 14
 
 def numbers(area: Canvas, level: LevelResult) -> float:
     """Write what was found at a level: grade, probabilities as bars, ratio; return where the text ends."""
-    area.text(0, 10, level.level, 24)
-    area.chip((area.width - 16, 11), level.grade, 13)
-    y = 40.0
+    area.text(0, 13, level.level, 24)
+    area.chip((area.width - 18, 17), level.grade, 13)
+    y = 44.0
     if level.grade is None:
         for line in wrapped(
             f"Not graded: {reasons(level.warnings, NO_GRADE) or 'no reason given'}", 15, area.width
@@ -43,12 +43,12 @@ def numbers(area: Canvas, level: LevelResult) -> float:
 
 
 def _bar(area: Canvas, y: int, grade: int, probability: float) -> None:
-    area.chip((9, y), grade, 8)
-    length = area.width - 80
-    area.box(24, y - 5, length, 10, DIM // 2)
+    area.chip((12, y), grade, 8)
+    length = area.width - 84
+    area.box(28, y - 5, length, 10, DIM // 2)
     ink = GREYS + (grade + 1) * INK_LEVELS - 1
-    area.box(24, y - 5, round(length * probability), 10, ink)
-    area.text(30 + length, y, probability_words(probability)[2:], 14)
+    area.box(28, y - 5, round(length * probability), 10, ink)
+    area.text(34 + length, y, probability_words(probability)[2:], 14)
 
 
 def table(area: Canvas, levels: tuple[LevelResult, ...]) -> None:

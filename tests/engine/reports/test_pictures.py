@@ -88,6 +88,16 @@ def test_a_line_on_a_bright_image_has_a_dark_rim() -> None:
     assert column[46].min() == 255
 
 
+def test_only_the_sign_of_a_severe_stenosis_has_a_white_rim() -> None:
+    def bright_beside(grade: int) -> int:
+        canvas = Canvas.blank(60, 60)
+        canvas.chip((30, 30), grade, 10.0)
+        beside = canvas.pixels[30, 41:46]
+        return int(((beside > WHITE // 2) & (beside <= WHITE)).sum())
+
+    assert [bright_beside(grade) for grade in range(4)] == [0, 0, 0, 1]
+
+
 @pytest.mark.parametrize("signs", [(1, 1), (-1, 1), (1, -1), (-1, -1)])
 def test_the_points_of_the_cord_are_drawn_where_they_are_in_the_image(signs: tuple[int, int]) -> None:
     cord = made_report().result.levels[2].cord
