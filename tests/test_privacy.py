@@ -26,7 +26,7 @@ import pyarrow.parquet
 import pydicom
 import pytest
 from leaks import Leak, leaks_in, leaks_in_bytes
-from marked_studies import PATH_MARKER, Markers, filled_header, markable, write_marked_study
+from marked_studies import PATH_MARKER, Markers, filled_header, markable, spoil_values, write_marked_study
 from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
@@ -217,6 +217,19 @@ def test_reports_of_an_earlier_run_name_nobody_either(usual: _Run, tmp_path: Pat
     objects = {leak for leak in run.leaks if leak.file.endswith(".dcm")}
     assert {(leak.part, run.place(leak)) for leak in objects} == {(name, name) for name in IN_DERIVED_OBJECTS}
     assert leaks_in_bytes(run.messages.encode(), run.markers.places) <= {(PATH_MARKER, "content")}
+
+
+@pytest.mark.slow
+def test_values_that_are_not_valid_are_quoted_nowhere(tmp_path: Path) -> None:
+    """Libraries that decode and check headers warn of such values, and would print them."""
+    markers = write_marked_study(tmp_path / "in")
+    spoil_values(tmp_path / "in", markers)
+    run = _graded(tmp_path, (tmp_path / "in", markers), "--no-paths")
+    assert leaks_in_bytes(run.messages.encode(), markers.places) == set()
+    assert "Warning" not in run.messages
+    assert _outside_derived_objects(run) == set()
+    for leak in run.leaks:
+        assert markers.places[leak.marker].removeprefix("not valid ") == leak.part
 
 
 @pytest.mark.parametrize("options", [(), ("--json",), ("--files",)])

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from dicom_factory import AXIAL, dataset, write
+from pydicom import dcmread
+from pydicom.config import disable_value_validation
 from pydicom.datadict import DicomDictionary
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
+from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
 from stenosis_trt.engine.backends.base import Backend
@@ -171,6 +175,29 @@ def _write_faulty(folder: Path, header: Dataset) -> None:
     path.write_bytes(content.replace(b"0.8\\0.8 ", name[:8].encode()))
     (folder / f"{PATH_MARKER}_cut.dcm").write_bytes(content[: len(content) // 2])
     (folder / f"{PATH_MARKER}.txt").write_text(f"of {name}", encoding="utf-8")
+
+
+def spoil_values(folder: Path, markers: Markers) -> None:
+    """Give the images of a marked study values that are not valid, as a library that warns would quote."""
+    words = {
+        keyword: markers.text(f"not valid {keyword}")
+        for keyword in ("PatientBirthDate", "StudyDate", "StudyTime", "PatientAge", "PatientSex")
+    }
+    long = {
+        keyword: markers.text(f"not valid {keyword}") * 12
+        for keyword in ("AccessionNumber", "StudyID", "IssuerOfPatientID", "StudyDescription")
+    }
+    name = Tag("PatientName")
+    with disable_value_validation():
+        for path in sorted(folder.glob("*_Mr/**/*.dcm")):
+            image = dcmread(path)
+            for keyword, value in {**words, **long}.items():
+                setattr(image, keyword, value)
+            # Bytes that are no UTF-8.
+            image.SpecificCharacterSet = "ISO_IR 192"
+            value = markers.of("PatientName").encode() + b"\xfc\xff^X"
+            image._dict[name] = RawDataElement(name, "PN", len(value), value, 0, False, True)
+            image.save_as(path)
 
 
 def grade_marked_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult:
