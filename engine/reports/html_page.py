@@ -156,7 +156,7 @@ def _template() -> Template:
 
 
 def _style(clinical_use: bool) -> str:
-    """Return the page's style, with the colours that all pictures share and a warning on each printed page."""
+    """Return the style, with the colours that all pictures share and a warning on each printed page."""
     colours = "".join(f"--g{style.grade}:{style.css};" for style in GRADE_STYLES)
     red, green, blue = MEASUREMENT_COLOUR
     shared = f":root{{{colours}--measured:rgb({red} {green} {blue})}}\n"
