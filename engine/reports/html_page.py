@@ -33,6 +33,9 @@ FILE_NAME = "report.html"
 
 _RATIO = "compression_ratio"
 
+_PRINTED_WARNING = '@page{@top-center{content:"Not for clinical use.";font:bold 9pt system-ui,sans-serif}}\n'
+"""Style of the margin of printed pages."""
+
 _SCRIPTS = (
     "page_dom.js",
     "page_data.js",
@@ -67,7 +70,7 @@ def compose(out: TextIO, run: RunReport, pieces: Iterable[bytes]) -> None:
     """
     from markupsafe import Markup
 
-    style, script = _style(), _script()
+    style, script = _style(run.provenance.clinical_use), _script()
     chunks = _template().generate(
         policy=_policy(style, script),
         style=Markup(style),
@@ -152,11 +155,12 @@ def _template() -> Template:
     return environment.get_template("page.html.j2")
 
 
-def _style() -> str:
-    """Return the page's style, with the colours that all pictures share and ink that is legible on them."""
+def _style(clinical_use: bool) -> str:
+    """Return the style, with the colours that all pictures share and a warning on each printed page."""
     colours = "".join(f"--g{style.grade}:{style.css};" for style in GRADE_STYLES)
     red, green, blue = MEASUREMENT_COLOUR
-    return f":root{{{colours}--measured:rgb({red} {green} {blue})}}\n" + _file("page.css")
+    shared = f":root{{{colours}--measured:rgb({red} {green} {blue})}}\n"
+    return shared + _file("page.css") + ("" if clinical_use else _PRINTED_WARNING)
 
 
 def _script() -> str:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from documented import read, rows
 from npm_packages import WrongPackageError, npm_package, pinned, pins, verify
 from viewer_tools import need_package
 
@@ -37,3 +38,9 @@ def test_a_package_that_is_not_pinned_is_refused() -> None:
 
 def test_versions_are_sorted_as_numbers() -> None:
     assert pinned("@ohif/app") == ["3.13.2", "3.12.10"]
+
+
+def test_docs_name_the_versions_of_ohif_that_are_tested() -> None:
+    table = rows(read("docs/viewers.md"), "## What each viewer shows")
+    tested = [row[1] for row in table if row[0] == "OHIF" and row[-1] == "tested"]
+    assert tested == pinned("@ohif/app")
