@@ -37,6 +37,7 @@ from stenosis_trt.engine.grading.across import CrossSection, cross_section
 from stenosis_trt.engine.grading.cord import CanalLine, canal_line
 from stenosis_trt.engine.grading.healthy import MAX_TILT_DEGREES, QUANTITIES, healthy_norms
 from stenosis_trt.engine.grading.levels import LevelPoint
+from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.engine.records import LEVELS, CordMeasurement
 
 MASKS = {
@@ -236,7 +237,13 @@ def main() -> None:
             )
             print(f"{kind:9} {level:6} {told}")
     if arguments.out:
-        content = {"volumes": [*MASKS], "turns_degrees": TURNS_DEGREES, "levels": summarise(errors)}
+        model = open_pack(arguments.pack).models["cord"].sha256
+        content = {
+            "cord_model": model,
+            "volumes": [*MASKS],
+            "turns_degrees": TURNS_DEGREES,
+            "levels": summarise(errors),
+        }
         arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if arguments.details:
         rows = [asdict(item) for item in errors]

@@ -6,7 +6,8 @@ compared are the diameters of `across`, and not those that the slice shows.
 
 No z-score is given where the measurement is too far from what the norms would have measured: where its bias
 exceeds half a standard deviation of the norm, or its mean absolute error a whole one. Both were measured with
-the reference pack (`norms/measured_bias.json`, made by `bench.accuracy.healthy_bias`).
+the reference pack (`norms/measured_bias.json`, made by `bench.accuracy.healthy_bias`). Of another cord model
+nothing is known, so it gets no z-score at all.
 """
 
 from __future__ import annotations
@@ -77,6 +78,16 @@ def healthy_norms() -> dict[str, dict[str, Norm]]:
         }
         for level, quantities in _file("healthy_cord.json")["levels"].items()
     }
+
+
+@cache
+def was_measured(cord_model_sha256: str) -> bool:
+    """Return True if the bias was measured with a cord model.
+
+    Args:
+        cord_model_sha256: `ModelSpec.fp32_sha256`. A variant in another precision has passed the gate.
+    """
+    return bool(_file("measured_bias.json")["cord_model"] == cord_model_sha256)
 
 
 @cache

@@ -18,7 +18,7 @@ from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.across import cross_section
 from stenosis_trt.engine.grading.compression import CordCompression, cord_compression
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
-from stenosis_trt.engine.grading.healthy import compare_with_healthy
+from stenosis_trt.engine.grading.healthy import compare_with_healthy, was_measured
 from stenosis_trt.engine.grading.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
 from stenosis_trt.engine.grading.match import LevelMatch, match_levels
 from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
@@ -89,7 +89,8 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
     results = tuple(
         _level_result(item, graded.get(item.level), matches.get(item.level), pack) for item in levels
     )
-    results = tuple(_compared(item, line, matches.get(item.level), compression) for item in results)
+    trusted = was_measured(pack.models["cord"].fp32_sha256)
+    results = tuple(_compared(item, line, matches.get(item.level), compression, trusted) for item in results)
     return StudyResult(
         study_uid=study.header.study_uid,
         patient_id=study.sagittal_series.patient_id,
@@ -274,13 +275,21 @@ def _level_result(
 
 
 def _compared(
-    level: LevelResult, line: CanalLine, match: LevelMatch | None, compression: Mapping[str, CordCompression]
+    level: LevelResult,
+    line: CanalLine,
+    match: LevelMatch | None,
+    compression: Mapping[str, CordCompression],
+    trusted: bool,
 ) -> LevelResult:
-    """Return a level with its MSCC and its comparison with healthy adults, where the cord was measured."""
+    """Return a level with its MSCC and its comparison with healthy adults, where the cord was measured.
+
+    It is not compared unless `trusted`: the bias of the cord model is known.
+    """
     if level.cord is None or match is None or match.arc_length_mm is None:
         return level
     found = compression[level.level]
     section = cross_section(line, match.arc_length_mm, level.cord)
     # With a slice missing, the narrowest place may not be what was measured, and the norms are of that.
-    healthy = None if match.warnings else compare_with_healthy(level.level, section)
+    unknown = match.warnings or not trusted
+    healthy = None if unknown else compare_with_healthy(level.level, section)
     return replace(level, mscc=found.mscc, mscc_reference=found.reference, healthy=healthy)

@@ -188,6 +188,7 @@ class ModelSpec:
         file: relative to the pack.
         metrics: reported by the maker of the pack.
         variants: the same model in other precisions, by precision.
+        variant_of: SHA-256 of the FP32 model that this is a variant of; "" for the FP32 model itself.
 
     Raises:
         PackError: the pipeline cannot use the model as `name`; see `MODEL_ROLES`.
@@ -201,6 +202,12 @@ class ModelSpec:
     output: OutputSpec
     metrics: Mapping[str, float] = field(default_factory=dict)
     variants: Mapping[str, ModelVariant] = field(default_factory=dict)
+    variant_of: str = ""
+
+    @property
+    def fp32_sha256(self) -> str:
+        """SHA-256 of the model in FP32, whichever precision this is."""
+        return self.variant_of or self.sha256
 
     def __post_init__(self) -> None:
         role, source, result = MODEL_ROLES[self.name], self.input, self.output

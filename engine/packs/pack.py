@@ -119,7 +119,13 @@ class Pack:
                     f"{variant.file} of pack {self.name} did not pass the gate.",
                     "Do not grade with it; make it again with stenosis-trt quantise.",
                 )
-            chosen[name] = replace(model, file=variant.file, sha256=variant.sha256, precision=precision)
+            chosen[name] = replace(
+                model,
+                file=variant.file,
+                sha256=variant.sha256,
+                precision=precision,
+                variant_of=model.fp32_sha256,
+            )
         return replace(self, models=chosen)
 
     def read_manifest(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ from stenosis_trt.engine.grading.healthy import (
     compare_with_healthy,
     healthy_norms,
     is_comparable,
+    was_measured,
 )
+from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, HealthyComparison
 
 NORMS = Path(healthy.__file__).parent / "norms"
@@ -183,6 +186,14 @@ def test_the_ratio_is_compared_at_all_levels_and_the_anteroposterior_diameter_at
     assert [level for level in LEVELS if is_comparable(level, "compression_ratio")] == list(LEVELS)
     assert [level for level in LEVELS if is_comparable(level, "ap_mm")] == []
     assert [level for level in LEVELS if not is_comparable(level, "transverse_mm")] == ["C6/7"]
+
+
+def test_only_the_cord_model_whose_bias_was_measured_is_compared_in_any_precision() -> None:
+    cord = open_pack(None).models["cord"]
+    assert was_measured(cord.fp32_sha256)
+    half = replace(cord, sha256="1" * 64, precision="fp16", variant_of=cord.fp32_sha256)
+    assert was_measured(half.fp32_sha256)
+    assert not was_measured(replace(cord, sha256="1" * 64).fp32_sha256)
 
 
 def _tilted(degrees: float) -> CordMeasurement:
