@@ -1,6 +1,8 @@
 // Plots of the levels that the filters left, as SVG.
 
 const DOTS_AT_MOST = 1200;
+// Without a z-score, how far the pack's ratios are off those of the norms is not known.
+const comparable = studies.some((study) => study.levels.some((level) => level.healthy?.compression_ratio_z != null));
 
 /** Draw both plots. */
 function showPlots(levels) {
@@ -9,8 +11,7 @@ function showPlots(levels) {
   byId("plots-note").textContent = `${count(shown.length, "level")} that match${hidden ? `, ${hidden} hidden until reviewed` : ""}`;
   byId("plot-grades").replaceChildren(gradePlot(shown), make("figcaption", { text: "Kang grade by level (number of levels)" }));
   const measured = shown.filter((level) => level.ratio !== null);
-  const banded = Object.keys(run.healthy_ratios).length > 0;
-  const words = `Compression ratio by level: each dot a level, the bar the median${banded ? ", shaded the middle 95 % of healthy adults, measured across the cord" : ""}`;
+  const words = `Compression ratio by level: each dot a level, the bar the median${comparable ? ", shaded the middle 95 % of healthy adults, measured across the cord" : ""}`;
   byId("plot-ratios").replaceChildren(ratioPlot(measured), make("figcaption", { text: words }));
 }
 
@@ -65,7 +66,7 @@ function ratioPlot(levels) {
   groups.forEach((group, index) => {
     const middle = left + step * (index + 0.5);
     const band = run.healthy_ratios[LEVELS[index]];
-    if (band) {
+    if (band && comparable) {
       const [from, to] = band.map((value) => Math.min(Math.max(value, low), high));
       svg.append(draw("rect", { x: middle - step * 0.42, width: step * 0.84, y: toY(to), height: toY(from) - toY(to), class: "band" }));
     }
