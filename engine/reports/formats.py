@@ -14,16 +14,16 @@ TABLE_FORMATS = ("csv", "json")
 """Formats that `runs.tables` writes."""
 
 STUDY_FORMATS = {
-    "sr": "structured_report",
-    "sc": "secondary_capture",
-    "png": "overlay_png",
-    "gsps": "presentation_state",
-    "text": "report_text",
-    "html": "html_study",
+    "sr": "dicom.structured_report",
+    "sc": "dicom.secondary_capture",
+    "png": "pictures.overlay_png",
+    "gsps": "dicom.presentation_state",
+    "text": "text.report_text",
+    "html": "page.html_study",
 }
 """Formats of single studies, with the module that makes them."""
 
-RUN_FORMATS = {"html": "html_page", "parquet": "parquet"}
+RUN_FORMATS = {"html": "page.html_page", "parquet": "parquet"}
 """Formats of a whole run, with the module that composes them."""
 
 _PACKAGES = {

@@ -16,14 +16,14 @@ from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import Cell, StudyHeader
 from stenosis_trt.engine.reports.formats import FORMATS, STUDY_FORMATS, TABLE_FORMATS, check_packages
-from stenosis_trt.engine.reports.html_study import PIECE, PIECE_FORMAT
-from stenosis_trt.engine.reports.html_study import make as make_piece
 from stenosis_trt.engine.reports.images import referenced_frames
 from stenosis_trt.engine.reports.maker import ReportMaker
 from stenosis_trt.engine.reports.making import MadeFormat, MadeReports, ReportTask, is_made
+from stenosis_trt.engine.reports.page.html_study import PIECE, PIECE_FORMAT
+from stenosis_trt.engine.reports.page.html_study import make as make_piece
 from stenosis_trt.engine.reports.run_report import FailedStudy, RunCounts, RunReport
 from stenosis_trt.engine.reports.study_report import Provenance, ReportOptions, StudyReport
-from stenosis_trt.engine.reports.text_template import check_template
+from stenosis_trt.engine.reports.text.text_template import check_template
 from stenosis_trt.engine.runs.output_folder import REPORT_HTML, RESULTS_PARQUET
 from stenosis_trt.engine.runs.outputs import ResultStore, StudyRow
 from stenosis_trt.engine.runs.stored_results import StoredStudy
@@ -208,7 +208,7 @@ def compose_run_formats(
         OutputError: a file cannot be written.
     """
     if "html" in formats:
-        from stenosis_trt.engine.reports.html_page import compose
+        from stenosis_trt.engine.reports.page.html_page import compose
 
         run = _run_report(store, order, provenance)
         with store.write_file(REPORT_HTML) as stream:

@@ -12,8 +12,8 @@ from typing import Any
 
 from report_samples import sample_report
 
-from stenosis_trt.engine.reports.html_page import compose
-from stenosis_trt.engine.reports.html_study import PIECE, make
+from stenosis_trt.engine.reports.page.html_page import compose
+from stenosis_trt.engine.reports.page.html_study import PIECE, make
 from stenosis_trt.engine.reports.run_report import FailedStudy, RunCounts, RunReport
 from stenosis_trt.engine.reports.study_report import ReportOptions
 

@@ -12,8 +12,8 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from stenosis_trt.engine.reports.coded_values import IMAGING_MEASUREMENTS, Code
-from stenosis_trt.engine.reports.structured_report import make
+from stenosis_trt.engine.reports.dicom.coded_values import IMAGING_MEASUREMENTS, Code
+from stenosis_trt.engine.reports.dicom.structured_report import make
 from stenosis_trt.engine.reports.study_report import ReportOptions, StudyReport
 
 

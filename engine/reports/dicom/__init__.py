@@ -1,0 +1,1 @@
+"""DICOM reports: structured reports, secondary captures and presentation states, and what they share."""

@@ -1,0 +1,1 @@
+"""The report in words: sentences, and the template that arranges them."""
