@@ -52,11 +52,10 @@ if __name__ == "__main__":
 """
 
 IN_DERIVED_OBJECTS = {
-    # Modules Patient, General Study and Patient Study: DICOM requires of an object of a study what its images
-    # have, or a PACS would file it elsewhere (PS3.3, C.7.1.1 and C.7.2.1).
+    # Modules Patient and General Study: an object of a study has what its images have, or a PACS would file
+    # it elsewhere (PS3.3, C.7.1.1 and C.7.2.1).
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate"),
     *("StudyDate", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
-    *("DeidentificationMethod", "TimezoneOffsetFromUTC"),
 }
 """Attributes of SR, secondary captures and presentation states that repeat those of the images."""
 
