@@ -21,7 +21,7 @@ from stenosis_trt.engine.reports.dicom.coded_values import (
     Code,
 )
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "structured-report.md"
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "structured-report.md"
 
 NOT_IN_TABLES = {"83561009", "241646009"}
 """SNOMED CT codes that PS3.16 does not use; their check digits are verified."""
