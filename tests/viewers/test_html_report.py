@@ -194,6 +194,9 @@ def test_a_blind_reading_hides_what_was_computed_until_a_decision(
     assert pieces[0]["impression"][0] not in seen["after"]["study"]
     assert seen["strip"] == ["?", "?", "1", "?", "?", "?"]
     assert seen["worst"] == "?"
+    # Words of the report and confidences are not searched either; one level is decided.
+    assert seen["found"] == []
+    assert seen["confident"] == ([] if third["grade"] is None else [1])
 
 
 def test_a_study_shows_pictures_overlay_text_and_what_is_missing(

@@ -24,8 +24,8 @@ function read(script, index) {
   study.burden = graded.length ? graded.reduce((sum, level) => sum + level.grade, 0) : null;
   study.ratio = lowest(study.levels.map((level) => level.ratio));
   study.confidence = lowest(graded.map((level) => level.confidence));
-  study.words = [study.number, study.path, study.study_uid, study.patient_id, study.text, ...study.flags]
-    .join("\n").toLowerCase();
+  study.words = [study.number, study.path, study.study_uid, study.patient_id, ...study.flags].join("\n").toLowerCase();
+  study.textWords = study.text.toLowerCase();
   return study;
 }
 

@@ -72,7 +72,9 @@ function filter() {
   const words = byId("filter-text").value.toLowerCase().split(/\s+/).filter(Boolean);
   list.matching = new Map();
   for (const study of studies) {
-    if (!words.every((word) => study.words.includes(word))) continue;
+    // What a blinded reader must not see cannot be searched for either.
+    const text = allShown(study) ? study.textWords : "";
+    if (!words.every((word) => study.words.includes(word) || text.includes(word))) continue;
     const levels = study.levels.filter((level) => matches(level, wanted));
     if (levels.length) list.matching.set(study, new Set(levels));
   }
@@ -90,7 +92,7 @@ function matches(level, { grades, flag, low, high, review: state }) {
   if (flag && !level.flags.includes(flag)) return false;
   // A level without a grade has a confidence of its point alone: it is kept unless the range was narrowed.
   const narrowed = low > 0 || high < 1;
-  if (narrowed && (level.grade === null || level.confidence < low || level.confidence > high)) return false;
+  if (narrowed && (!isShown(level) || level.grade === null || level.confidence < low || level.confidence > high)) return false;
   if (state === "open") return !isReviewed(level);
   if (state === "done") return isReviewed(level);
   if (state === "changed") return isReviewed(level) && decisionOn(level).decision !== "accept";
