@@ -59,7 +59,7 @@ IN_DERIVED_OBJECTS = {
 }
 """Attributes of SR, secondary captures and presentation states that repeat those of the images."""
 
-WITH_PATHS = ("errors.csv", "studies.csv", "results.jsonl", "report.html", "studies/", "html.json")
+WITH_PATHS = ("errors.csv", "studies.csv", "results.jsonl", "studies/")
 """Files, or parts of their names, that name paths of the input unless --no-paths is given."""
 WITH_IDENTIFIER = (
     *("results.csv", "results.jsonl", "results.parquet", "studies/"),

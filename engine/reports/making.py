@@ -90,7 +90,7 @@ class MadeReports:
     stamp: str
     formats: dict[str, MadeFormat] = field(default_factory=dict)
 
-    def problems(self, report_path: str, study_uid: str) -> list[Problem]:
+    def problems(self, study_path: str, study_uid: str) -> list[Problem]:
         """Return the rows of errors.csv: one for the formats that have the same reason."""
         by_reason: dict[tuple[str, str], list[str]] = {}
         for name, made in self.formats.items():
@@ -98,7 +98,7 @@ class MadeReports:
                 by_reason.setdefault((made.reason, made.advice), []).append(name)
         return [
             Problem(
-                report_path,
+                study_path,
                 Stage.REPORT,
                 f"no {', '.join(names)}: {reason}",
                 advice,

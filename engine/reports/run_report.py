@@ -13,7 +13,7 @@ class FailedStudy(NamedTuple):
 
     Attributes:
         number: number of the study in its run, from 1.
-        path: folder of the study as the tables name it.
+        path: folder of the study; "" unless identifiers are kept.
         reason: why it was not graded, as one sentence.
         advice: what to do about it, as one sentence.
     """

@@ -105,7 +105,7 @@ class StudyReport:
     Attributes:
         number: number of the study in its run, from 1.
         folder: name of the folder of its reports: a hash, which identifies nobody.
-        path: folder of the study as the tables name it.
+        path: folder of the study; "" unless identifiers are kept, since folders are named after patients.
         result: the result.
         provenance: what produced it.
         images: None where they are not available, as in a report from results alone.

@@ -117,6 +117,8 @@ class ResultStore(OutputFolder):
         self._csv_format = csv_format or CsvFormat()
         self._reading_fingerprint = dict(reading_fingerprint or {})
         self._run = secrets.token_hex(8)
+        self.keeps_identifiers = result_fingerprint.get("identifiers") is True
+        """The results are of a run with --keep-identifiers."""
 
     @classmethod
     def reopen(cls, out: Path) -> ResultStore:

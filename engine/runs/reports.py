@@ -156,7 +156,8 @@ class RunReports(Closeable):
     def _task(self, study: StudyHeader | None, key: str, number: int, stored: StoredStudy) -> ReportTask:
         assert stored.result is not None
         place = self._store.reports_place(key)
-        report = StudyReport(number, place.name, stored.path, stored.result, self._provenance)
+        path = _shown_path(self._store, stored)
+        report = StudyReport(number, place.name, path, stored.result, self._provenance)
         frames = () if study is None else referenced_frames(study, stored.result)
         return ReportTask(report, frames, self._formats, self._options, self._limits, place)
 
@@ -212,8 +213,8 @@ def compose_run_formats(
 
         run = _run_report(store, order, provenance)
         with store.write_file(REPORT_HTML) as stream:
-            pieces = (_html_piece(row, options, provenance) for row in store.rows(order) if _is_graded(row))
-            compose(stream, run, pieces)
+            graded = (row for row in store.rows(order) if _is_graded(row))
+            compose(stream, run, (_html_piece(store, row, options, provenance) for row in graded))
     if "parquet" in formats:
         from stenosis_trt.engine.reports.parquet import compose as compose_parquet
 
@@ -245,20 +246,27 @@ def _run_report(store: ResultStore, order: Sequence[str], provenance: Provenance
             continue
         # The last problem is that of the study; those of its files come before it.
         problem = row.study.problems[-1]
-        failed.append(FailedStudy(row.number, row.study.path, problem.reason, problem.advice))
+        path = _shown_path(store, row.study)
+        failed.append(FailedStudy(row.number, path, problem.reason, problem.advice))
     counts = RunCounts(studies, graded, len(failed), lost)
     return RunReport(store.run_key, provenance, counts, tuple(failed))
 
 
-def _html_piece(row: StudyRow, options: ReportOptions, provenance: Provenance) -> bytes:
+def _html_piece(store: ResultStore, row: StudyRow, options: ReportOptions, provenance: Provenance) -> bytes:
     """Return the piece of a study: the one that was made with pictures, or else one of the result alone."""
     assert row.study is not None
     assert row.study.result is not None
     piece = _made_piece(row.reports / PIECE)
     if piece is not None:
         return json.dumps({**piece, "number": row.number}).encode()
-    report = StudyReport(row.number, row.reports.name, row.study.path, row.study.result, provenance)
+    path = _shown_path(store, row.study)
+    report = StudyReport(row.number, row.reports.name, path, row.study.result, provenance)
     return make_piece(report, options)[PIECE]
+
+
+def _shown_path(store: ResultStore, study: StoredStudy) -> str:
+    """Return the path of a study as reports show it: folders are often named after patients."""
+    return study.path if store.keeps_identifiers else ""
 
 
 def _made_piece(path: Path) -> dict[str, Any] | None:

@@ -85,7 +85,7 @@ function studyHead(study) {
     make("a", { href: "#", class: "back", id: "back", text: "All studies" }),
     make("div", { class: "name" },
       make("h2", {}, `Study ${study.number}`, study.patient_id ? ` · ${study.patient_id}` : ""),
-      make("p", { class: "path", title: study.study_uid, text: study.path })),
+      make("p", { class: "path", title: study.study_uid, text: study.path || study.study_uid })),
     make("p", { class: "impression", text: open ? study.impression.slice(0, 3).join(" ") : "The impression is hidden until all levels are reviewed." }),
     make("div", { class: "steps" },
       step(-1, "Previous study", "‹"), make("span", { text: at >= 0 ? `${at + 1} of ${list.shown.length}` : "not in the list" }), step(1, "Next study", "›"),
