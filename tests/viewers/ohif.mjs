@@ -72,6 +72,20 @@ const readScreen = () => {
   });
 };
 
+/** Of each viewport the series, and which shares of its pixels are bright and coloured. */
+const readPixels = () => window.cornerstone.getEnabledElements().map(({ viewport }) => {
+  const { data } = viewport.canvas.getContext('2d').getImageData(0, 0, viewport.canvas.width, viewport.canvas.height);
+  let bright = 0, coloured = 0;
+  for (let index = 0; index < data.length; index += 4) {
+    const [red, green, blue] = data.subarray(index, index + 3);
+    const highest = Math.max(red, green, blue);
+    bright += highest > 60;
+    coloured += highest > 120 && highest - Math.min(red, green, blue) > highest / 2;
+  }
+  const series = (viewport.getCurrentImageId?.() ?? '').match(/series\/([\d.]+)/)?.[1] ?? null;
+  return { series, bright: (4 * bright) / data.length, coloured: (4 * coloured) / data.length };
+});
+
 /** Which image the first viewport shows. */
 const readImage = () => window.cornerstone.getEnabledElements()[0]?.viewport.getCurrentImageId?.() ?? null;
 
@@ -142,8 +156,8 @@ const open = async (page, wanted) => {
     await page.screenshot({ path: pictures.at(-1) });
   };
   if (modality !== 'SR') {
-    const shown = screen => screen.some(viewport => viewport.series === series);
-    steps.push(await settled(page, readScreen, shown, wanted.drawingSeconds));
+    const shown = screen => screen.some(viewport => viewport.series === series && viewport.bright);
+    steps.push(await settled(page, readPixels, shown, wanted.drawingSeconds));
     await shoot();
     return { state: await page.evaluate(readState, series), steps, pictures };
   }
