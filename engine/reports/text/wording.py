@@ -7,13 +7,9 @@ z-score has U+2212 as its minus sign).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from stenosis_trt.engine.records import LEVELS, LevelResult, StudyResult
 from stenosis_trt.engine.reports.warning_meanings import WARNING_MEANINGS
-
-if TYPE_CHECKING:
-    pass
 
 NOT_FOR_CLINICAL_USE = "Not for clinical use."
 """Shown wherever `Provenance.clinical_use` is False."""
