@@ -19,7 +19,7 @@ from stenosis_trt.engine.dicom.layout import LAYOUT_KEYWORDS, PixelLayout, is_lo
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.dicom.patient_identity import PATIENT_KEYWORDS, PatientIdentity, read_patient
-from stenosis_trt.engine.dicom.uids import is_uid, safe_uid
+from stenosis_trt.engine.dicom.uids import stated_uid
 from stenosis_trt.engine.records import MR_IMAGE_CLASSES, Contrast, FrameHeader
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -94,7 +94,7 @@ def read_header(path: Path, limits: ReadLimits, identity_key: bytes | None = Non
             return _file_header(path, part, elements, limits, identity_key)
         except DicomError as error:
             if not error.harmless:
-                error.study_uid = _uid(elements, "StudyInstanceUID")
+                error.study_uid = stated_uid(elements.text("StudyInstanceUID"))
             raise
 
 
@@ -104,7 +104,7 @@ def _file_header(
     if not elements.values.keys() >= {"Rows", "Columns"}:
         raise _not_an_image(part, elements)
     layout = pixel_layout(part, elements, limits)
-    uids = [_uid(elements, keyword) for keyword in _UIDS]
+    uids = [stated_uid(elements.text(keyword)) for keyword in _UIDS]
     for keyword, uid in zip(_UIDS, uids, strict=True):
         if not uid:
             raise header_error(f"The header has no {keyword}.")
@@ -118,7 +118,7 @@ def _file_header(
         sop_class_uid=sop_class,
         path=path,
         frames=_frames(path, uids[2], part.sop_class, elements, layout),
-        frame_of_reference_uid=_uid(elements, "FrameOfReferenceUID"),
+        frame_of_reference_uid=stated_uid(elements.text("FrameOfReferenceUID")),
         description=elements.text("SeriesDescription"),
         protocol=elements.text("ProtocolName"),
         body_part=elements.text("BodyPartExamined") or Frame(elements, 0).anatomy(),
@@ -130,14 +130,6 @@ def _file_header(
         series_number=int(number) if number is not None else None,
         lossy=is_lossy(part.transfer_syntax, elements.text("LossyImageCompression")),
     )
-
-
-def _uid(elements: Elements, keyword: str) -> str:
-    """Return a UID that is safe to write. A writer with decimal commas may use commas in UIDs too."""
-    text = elements.text(keyword)
-    if "," in text and is_uid(text.replace(",", ".")):
-        return text.replace(",", ".")
-    return safe_uid(text)
 
 
 def _modality(stated: str, sop_class: str) -> str:

@@ -30,6 +30,14 @@ def safe_uid(text: str) -> str:
     return _HASHED + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
 
 
+def stated_uid(text: str) -> str:
+    """Return the UID that a header states, safe to write: see `safe_uid`. A writer with decimal commas may
+    use commas in UIDs too, which become the dots that its archive has."""
+    if "," in text and is_uid(text.replace(",", ".")):
+        return text.replace(",", ".")
+    return safe_uid(text)
+
+
 def is_replacement(uid: str) -> bool:
     """Return True if `safe_uid` replaced the UID."""
     return uid.startswith(_HASHED)

@@ -10,6 +10,7 @@ import numpy as np
 
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.pixels import open_pixels
+from stenosis_trt.engine.dicom.whole_header import read_whole_header
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.records import FrameHeader, LevelResult, StudyHeader, StudyResult
 from stenosis_trt.engine.reports.study_report import CannotReport, ReportImage, StudyImages
@@ -110,9 +111,6 @@ class _Reader:
         return self._images[key]
 
     def _dataset(self, path: Path) -> Dataset:
-        from pydicom import dcmread
-
         if path not in self._datasets:
-            # Old archives store files without the preamble.
-            self._datasets[path] = dcmread(path, stop_before_pixels=True, force=True)
+            self._datasets[path] = read_whole_header(path)
         return self._datasets[path]

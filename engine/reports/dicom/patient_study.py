@@ -10,7 +10,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from stenosis_trt.engine.dicom.uids import safe_uid
+from stenosis_trt.engine.dicom.uids import is_replacement, stated_uid
 from stenosis_trt.engine.dicom.values import decode_text
 from stenosis_trt.engine.reports.dicom.dicom_text import LONG_STRING, long_string
 from stenosis_trt.engine.reports.study_report import CannotReport
@@ -76,8 +76,8 @@ def required_uid(image: Dataset, keyword: str) -> str:
     Raises:
         CannotReport: it is missing, or no UID.
     """
-    uid = text_of(image, keyword)
-    if not uid or safe_uid(uid) != uid:
+    uid = stated_uid(text_of(image, keyword))
+    if not uid or is_replacement(uid):
         name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=P)(?=C)|(?<=P)(?=Instance)", " ", keyword)
         raise CannotReport(f"The {name} of an image is missing or not valid.", _EXPORT_AGAIN)
     return uid

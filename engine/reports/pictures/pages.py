@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stenosis_trt.engine.dicom.uids import is_replacement
+from stenosis_trt.engine.dicom.uids import stated_uid
 from stenosis_trt.engine.records import LEVELS, LevelResult
 from stenosis_trt.engine.reports.dicom.patient_study import text_of
 from stenosis_trt.engine.reports.pictures import picture_panels as panels
@@ -129,8 +129,8 @@ def _draw(report: StudyReport) -> tuple[Page, ...]:
 
 def _check_image(level: LevelResult, image: ReportImage, uid: str, frame_number: int | None) -> None:
     same = (image.frame.sop_instance_uid, image.frame.frame_number) == (uid, frame_number)
-    # The file may have changed since its header was read. The hash that replaces an invalid UID is not in it.
-    same = same and (is_replacement(uid) or text_of(image.dataset, "SOPInstanceUID") == uid)
+    # The file may have changed since its header was read.
+    same = same and stated_uid(text_of(image.dataset, "SOPInstanceUID")) == uid
     if not same or image.stored.shape != (image.pose.rows, image.pose.columns):
         raise _wrong_image(level)
 
