@@ -138,6 +138,7 @@ class _BatchRun:
         self._times = StageTimes()
         earlier = store.state
         self._formats = formats_to_write(options.formats, earlier.formats if earlier else ())
+        store.begin(self._formats)
         self._order: list[str] = []
         self._numbers: dict[str, int] = {}
         self._file_problems: list[Problem] = []

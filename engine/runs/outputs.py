@@ -272,6 +272,21 @@ class ResultStore(OutputFolder):
         path = self._studies / STATE
         return self._read(read_state, path, "Delete it and give --resume.") if path.exists() else None
 
+    def begin(self, formats: Collection[str]) -> None:
+        """Keep the formats of a run before it begins, so that the one that resumes it writes them.
+
+        Raises:
+            NotWritten: the folder cannot be written.
+        """
+        earlier = self.state
+        self._write_state(earlier.order if earlier else (), earlier.problems if earlier else (), formats)
+
+    def _write_state(self, order: Iterable[str], problems: Iterable[Problem], formats: Iterable[str]) -> None:
+        mark = self._csv_format.decimal_mark
+        state = RunState(self.run_key, tuple(order), tuple(problems), tuple(formats), mark)
+        with self._write_errors():
+            write_text_atomically(self._studies / STATE, state_json(state) + "\n")
+
     def write_tables(
         self,
         order: Sequence[str],
@@ -296,11 +311,8 @@ class ResultStore(OutputFolder):
         problems = list(problems)
         left_out = {file for name, file in _FILE_OF_FORMAT.items() if name not in formats}
         tables = [name for name in _TABLES if name not in left_out]
-        mark = self._csv_format.decimal_mark
-        state = RunState(self.run_key, tuple(order), tuple(problems), tuple(formats), mark)
         try:
-            with self._write_errors():
-                write_text_atomically(self._studies / STATE, state_json(state) + "\n")
+            self._write_state(order, problems, formats)
             return self._compose(order, problems, tables)
         except NotWritten as error:
             missing = [name for name in tables if not self._fits(name, order, problems)]

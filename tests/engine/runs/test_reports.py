@@ -110,6 +110,14 @@ def test_a_resumed_run_makes_the_reports_that_are_missing_without_grading(out: P
     assert (out / "report.html").exists()
 
 
+def test_the_formats_of_a_run_that_was_killed_are_not_forgotten(out: Path, studies: Path) -> None:
+    """A kill leaves neither tables nor run.json."""
+    for path in out.glob("*.*"):
+        path.unlink()
+    assert _grade(studies, out, ("csv",), resume=True).exit_code == 0
+    assert {path.name for path in out.glob("*.*")} >= {"results.csv", "results.jsonl", "report.html"}
+
+
 def test_reports_beside_the_images_are_no_part_of_the_study(tmp_path: Path, studies: Path) -> None:
     folder = shutil.copytree(studies, tmp_path / "in")
     out = folder / "results"
