@@ -43,7 +43,6 @@ from stenosis_trt.engine.runs.reports import (
     formats_to_write,
     provenance_of_record,
     provenance_of_run,
-    tables_of,
 )
 from stenosis_trt.engine.runs.run_record import (
     BackendRecord,
@@ -211,9 +210,7 @@ class _BatchRun:
                 # Do not wait for the study that is being read.
                 reader.close()
                 raise
-        if self._formats != tables_of(self._formats):
-            with show_progress("Making reports", "studies"):
-                reports.finish()
+        reports.finish()
 
     def _write_interim_tables(self) -> float:
         """Write the tables of what was graded so far; return the time at which to write them again."""

@@ -15,7 +15,7 @@ from typing import Any
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import Cell, StudyHeader
-from stenosis_trt.engine.reports.formats import FORMATS, STUDY_FORMATS, TABLE_FORMATS, check_packages
+from stenosis_trt.engine.reports.formats import FORMATS, STUDY_FORMATS, check_packages
 from stenosis_trt.engine.reports.images import referenced_frames
 from stenosis_trt.engine.reports.maker import ReportMaker
 from stenosis_trt.engine.reports.making import MadeFormat, MadeReports, ReportTask, is_made
@@ -182,11 +182,6 @@ def formats_to_write(asked: Iterable[str], earlier: Iterable[str]) -> tuple[str,
     """
     wanted = {*asked, *earlier}
     return tuple(name for name in FORMATS if name in wanted)
-
-
-def tables_of(formats: Iterable[str]) -> tuple[str, ...]:
-    """Return those of the formats that are tables."""
-    return tuple(name for name in TABLE_FORMATS if name in set(formats))
 
 
 def compose_run_formats(
