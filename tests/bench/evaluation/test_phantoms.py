@@ -31,7 +31,7 @@ def test_phantoms_with_two_simulated_readers_give_every_figure(tmp_path: Path) -
         assert answer.returncode == 0, answer.stderr
     figures = json.loads((tmp_path / "E/evaluation.json").read_text(encoding="utf-8"))
     assert figures["patients"] == 10
-    assert figures["raters"][0]["kappas"]["quadratic"]["low"] > 0.8
+    assert figures["raters"][0]["kappas"]["quadratic"]["value"] > 0.8
     for part in ("pairs", "differences", "measures", "correlations", "correlation_differences", "decisions"):
         assert figures[part], part
     assert len(figures["folds"]["folds"]) == 5
