@@ -243,6 +243,10 @@ def main() -> None:
             "volumes": [*MASKS],
             "turns_degrees": TURNS_DEGREES,
             "levels": summarise(errors),
+            "errors": [
+                {"volume": item.volume, "level": item.level, "across_sd": [round(x, 3) for x in item.across]}
+                for item in errors
+            ],
         }
         arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if arguments.details:
