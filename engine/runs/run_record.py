@@ -167,7 +167,7 @@ class CountsRecord:
         failed: studies that could not be graded.
         lost_files: files that may have held an image and could not be read.
         problems: rows of errors.csv.
-        failed_reports: reports that could not be made.
+        failed_reports: studies of which a report that was asked for could not be made.
     """
 
     files: int
