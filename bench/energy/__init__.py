@@ -1,0 +1,1 @@
+"""Power and energy, from the sensors that a machine has."""

@@ -1,0 +1,1 @@
+"""What a benchmark run records: figures, sections, charts; and what is made of records."""

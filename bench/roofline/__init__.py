@@ -1,0 +1,1 @@
+"""Operations and bytes of each layer, the ceilings of the machine, and the time between the two."""

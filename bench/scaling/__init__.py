@@ -1,0 +1,1 @@
+"""How latency and memory change with batch, input size, studies in flight, files and compression."""

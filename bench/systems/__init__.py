@@ -1,0 +1,1 @@
+"""The systems under test, and the studies that they are measured on."""
