@@ -1,7 +1,7 @@
 """Record of a benchmark run: the machine, and one section for each part that was measured.
 
-A section holds figures, what was absent, and charts as numbers. Tables, pages and comparisons of runs are made
-from the record alone.
+A section holds figures, what was absent, and charts as numbers. Tables, pages and comparisons of runs are
+made from the record alone.
 """
 
 from __future__ import annotations
