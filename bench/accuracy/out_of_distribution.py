@@ -24,7 +24,7 @@ import numpy.typing as npt
 from stenosis_trt.bench.accuracy.real_anatomy import grade_acquired
 from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.grading.pipeline import grade_probabilities
@@ -138,7 +138,7 @@ def evaluate_out_of_distribution(data: Path, pack_path: Path | None) -> list[Out
     kinds += [("head", None, _head(data / OOD_HEAD_STUDY)), ("noise", None, _noise(rng))]
     spec, output = pack.models["grader"].input, pack.models["grader"].output
     found = []
-    with closing(OnnxRuntimeBackend(pack)) as backend:
+    with closing(CpuBackend(pack)) as backend:
         for kind, graded, slices in kinds:
             batch = np.stack(list(_regions(slices, spec, rng))).astype(np.float32)
             classes = np.concatenate([backend.infer("grader", item[None]) for item in batch])

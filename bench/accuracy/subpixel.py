@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.study import sample_study
 from stenosis_trt.engine.backends.base import Roi
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input, slice_roi
 from stenosis_trt.engine.packs.pack import Pack, open_pack
@@ -82,7 +82,7 @@ def _heatmaps(
     """For each slice: heatmaps (4, h, w), true points (4, 3), the slice, and its region's affine."""
     spec = pack.models["cord"].input
     found = []
-    with closing(OnnxRuntimeBackend(pack)) as backend:
+    with closing(CpuBackend(pack)) as backend:
         for number in range(studies):
             study = sample_study(_SEED, number)
             rng = np.random.default_rng([_SEED, number])

@@ -133,9 +133,9 @@ def open_backend(
                 raise DeviceError(error.reason, error.advice) from error
             decision = _on_cpu(error, precision)
             ready = pack.in_precision(decision.precision)
-    from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+    from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 
-    return OnnxRuntimeBackend(ready, threads), decision
+    return CpuBackend(ready, threads), decision
 
 
 def announce(decision: BackendChoice) -> None:

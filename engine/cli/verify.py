@@ -42,7 +42,7 @@ def verify(
     Exit code 0: all checks pass; 1: a precision fails the gate, or a plan is changed, stale or differs from
     FP32; 2: the pack cannot be used.
     """
-    from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+    from stenosis_trt.engine.backends.cpu.backend import CpuBackend
     from stenosis_trt.engine.packs.pack import open_pack
     from stenosis_trt.engine.plans.check import INTACT, check_plans, state_lines
     from stenosis_trt.engine.support.hardware import query_nvidia_driver
@@ -50,7 +50,7 @@ def verify(
     with exit_on_error():
         found = open_pack(pack, read_trusted_keys(trusted_key))
         for precision in found.precisions:
-            OnnxRuntimeBackend(found.in_precision(precision)).close()
+            CpuBackend(found.in_precision(precision)).close()
     typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")
     typer.echo(f"SHA-256 {found.sha256}")
     typer.echo(signature_line(found))

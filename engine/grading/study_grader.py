@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from stenosis_trt.engine.backends.base import Backend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.errors import CannotGrade, DeviceError, PackError
@@ -60,7 +60,7 @@ class StudyGrader:
     ) -> None:
         self._pack, self._backend, self._grade = pack, backend, grade
         self._threads, self._cpu_if_gpu_fails = threads, cpu_if_gpu_fails
-        self._cpu: OnnxRuntimeBackend | None = None
+        self._cpu: CpuBackend | None = None
         self.gpu_failures: list[str] = []
 
     def grade(self, reader: DicomReader, read: ReadStudy) -> tuple[StudyResult | None, tuple[Problem, ...]]:
@@ -98,7 +98,7 @@ class StudyGrader:
             again = read_next_candidate(reader, read, error.stage, error.reason, error.advice)
             return self._on(backend, reader, again)
         except ModelOutputError as error:
-            if self._cpu_if_gpu_fails and not isinstance(backend, OnnxRuntimeBackend):
+            if self._cpu_if_gpu_fails and not isinstance(backend, CpuBackend):
                 # Half precision overflows where FP32 may not.
                 return self._without_gpu(reader, read, error)
             problem = _of_study(read, error.stage, error.reason, error.advice)
@@ -115,7 +115,7 @@ class StudyGrader:
             return None, (*read.problems, problem)
         self.gpu_failures.append(str(error))
         if self._cpu is None:
-            self._cpu = OnnxRuntimeBackend(self._pack, self._threads)
+            self._cpu = CpuBackend(self._pack, self._threads)
         result, problems = self._on(self._cpu, reader, read)
         return (result and replace(result, warnings=(*result.warnings, "graded_on_cpu"))), problems
 

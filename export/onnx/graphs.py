@@ -23,7 +23,7 @@ _MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def cpu_session(data: bytes) -> onnxruntime.InferenceSession:
-    """Open a model on the CPU. Q/DQ are computed as written, like in `backends/onnxruntime`."""
+    """Open a model on the CPU. Q/DQ are computed as written, like in `backends/cpu/onnxruntime.py`."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")

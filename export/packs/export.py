@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.models import MODEL_NAMES
 from stenosis_trt.engine.packs.pack import Pack
@@ -90,7 +90,7 @@ def export_pack(
     with TemporaryDirectory(prefix="stenosis-export-") as folder:
         # The product's backend opens and checks the models, and cuts the regions for the comparison.
         trial = write_pack(Path(folder) / "pack", _content(spec, models, {}, {}))
-        with closing(OnnxRuntimeBackend(trial)) as backend:
+        with closing(CpuBackend(trial)) as backend:
             inputs = slice_inputs(check, {name: spec.models[name].input for name in MODEL_NAMES}, backend)
             errors = {
                 name: _slice_error(name, models[name], batch, backend) for name, batch in inputs.items()
@@ -144,7 +144,7 @@ def _file_name(path: Path) -> str:
     return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
-def _slice_error(name: str, model: _Model, batch: Float32Array, backend: OnnxRuntimeBackend) -> float:
+def _slice_error(name: str, model: _Model, batch: Float32Array, backend: CpuBackend) -> float:
     expected = model.answer(batch)
     if np.ptp(expected, axis=0).max() < _EQUAL_OUTPUTS:
         raise ExportError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from stenosis_trt.engine.backends.base import Float32Array, Roi
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
@@ -66,12 +66,12 @@ class _ArrayCache:
 class _CachingBackend(StepwiseBackend):
     """Backend of `CachedInference`. A model whose outputs are cached is opened on the first miss."""
 
-    name = OnnxRuntimeBackend.name
+    name = CpuBackend.name
 
     def __init__(self, pack: Pack, known: set[str], answers: _ArrayCache) -> None:
         super().__init__(pack)
         self._known, self._outputs = known, answers
-        self._backends: dict[str, OnnxRuntimeBackend] = {}
+        self._backends: dict[str, CpuBackend] = {}
         for name in pack.models:
             if name not in known:
                 self._open(name)
@@ -98,11 +98,11 @@ class _CachingBackend(StepwiseBackend):
             backend.close()
         self._backends.clear()
 
-    def _open(self, name: str) -> OnnxRuntimeBackend:
+    def _open(self, name: str) -> CpuBackend:
         if name not in self._backends:
             alone = replace(self.pack, models={name: self.pack.models[name]})
             with TemporaryDirectory(prefix="stenosis-rounded-") as work:
                 rounded = emulate_fp16(self.pack.read_model(name))
                 candidate = write_candidate(alone, Path(work) / name, "rounded", {name: rounded})
-                self._backends[name] = OnnxRuntimeBackend(candidate)
+                self._backends[name] = CpuBackend(candidate)
         return self._backends[name]

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.pack import Pack
@@ -66,7 +66,7 @@ class _ReservoirSample:
                 self.kept[place] = image.copy()
 
 
-class RecordingBackend(OnnxRuntimeBackend):
+class RecordingBackend(CpuBackend):
     """ONNX Runtime backend that records a sample of each network's inputs."""
 
     name = "recording"

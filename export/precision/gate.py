@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.model_checks import ModelOutputError, model_error
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.pack import Pack
@@ -117,7 +117,7 @@ class GateResult:
         return {
             "passed": self.passed,
             "validated_on": self.validated_on,
-            "backend": OnnxRuntimeBackend.name,
+            "backend": CpuBackend.name,
             "arithmetic": "FP32 on the CPU, FP16 tensors rounded to FP16, Q/DQ as written",
             "onnxruntime": package_version("onnxruntime"),
             "figures": asdict(self.figures),
@@ -217,12 +217,12 @@ class Gate:
 
     def _reference_grader(self, stack: ExitStack) -> Callable[[int, LoadedStudy], StudyResult | None]:
         """Function from (index, study) to the reference's result; opens the FP32 models on first use."""
-        opened: list[OnnxRuntimeBackend] = []
+        opened: list[CpuBackend] = []
 
         def expected(place: int, study: LoadedStudy) -> StudyResult | None:
             if place not in self._expected:
                 if not opened:
-                    opened.append(stack.enter_context(closing(OnnxRuntimeBackend(self._pack))))
+                    opened.append(stack.enter_context(closing(CpuBackend(self._pack))))
                 self._expected[place] = _grade(study, self._pack, opened[0])
             return self._expected[place]
 

@@ -14,7 +14,7 @@ from tiny_pack import write_tiny_pack
 
 import stenosis_trt.engine as stenosis
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
-from stenosis_trt.engine.backends import onnxruntime
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.grading.study_grader import StudyGrader
 from stenosis_trt.engine.records import LEVEL_COLUMNS, LEVELS
 
@@ -94,9 +94,7 @@ def test_identifiers_are_kept_only_where_that_is_asked(grader: stenosis.Grader, 
 
 def test_the_models_are_opened_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, archive: Path) -> None:
     opened = []
-    monkeypatch.setattr(
-        onnxruntime.OnnxRuntimeBackend, "__init__", _counting(onnxruntime.OnnxRuntimeBackend.__init__, opened)
-    )
+    monkeypatch.setattr(CpuBackend, "__init__", _counting(CpuBackend.__init__, opened))
     with stenosis.Grader(write_tiny_pack(tmp_path / "tiny").path, device="cpu") as grader:
         for _ in range(2):
             list(grader.stream(archive))

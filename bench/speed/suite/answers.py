@@ -13,7 +13,7 @@ from stenosis_trt.bench.speed.suite.measurements import Limit, Measurement, Scen
 from stenosis_trt.bench.speed.suite.system import SystemUnderTest
 from stenosis_trt.bench.statistics.signed_errors import error_statistics
 from stenosis_trt.engine.backends.base import Backend
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.pipeline import grade_study
@@ -96,7 +96,7 @@ def result_agreement(system: SystemUnderTest, report: ScenarioReport) -> None:
     with DicomReader(workers=min(8, usable_cores())) as reader:
         scan = reader.scan([folder])
         headers = list(scan.studies)
-        with closing(OnnxRuntimeBackend(system.pack)) as cpu:
+        with closing(CpuBackend(system.pack)) as cpu:
             report.say(f"{len(headers)} studies by the CPU")
             expected = _grade_all(reader, headers, system.pack, cpu)
         for precision in system.precisions:

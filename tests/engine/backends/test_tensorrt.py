@@ -18,11 +18,11 @@ from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
 from stenosis_trt.engine.backends.base import Backend, BackendStudy, Cords, Grades, Keypoints, Ready, Roi
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.gpu.choice import choose_plans
 from stenosis_trt.engine.backends.gpu.noise import copy_into_memory
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
@@ -76,8 +76,8 @@ def gpu(pack: Pack, plans: ChosenPlans) -> Iterator[TensorRtBackend]:
 
 
 @pytest.fixture(scope="module")
-def cpu(pack: Pack) -> Iterator[OnnxRuntimeBackend]:
-    with closing(OnnxRuntimeBackend(pack, threads=1)) as backend:
+def cpu(pack: Pack) -> Iterator[CpuBackend]:
+    with closing(CpuBackend(pack, threads=1)) as backend:
         yield backend
 
 
@@ -103,9 +103,7 @@ def _ask(
     return levels.result(), grades.result(), cords.result()
 
 
-def _compare(
-    gpu: TensorRtBackend, cpu: OnnxRuntimeBackend, study: LoadedStudy, counts: tuple[int, ...]
-) -> None:
+def _compare(gpu: TensorRtBackend, cpu: CpuBackend, study: LoadedStudy, counts: tuple[int, ...]) -> None:
     with closing(gpu.load(study)) as there, closing(cpu.load(study)) as here:
         for count in counts:
             found = _ask(there, study, gpu.pack, count)
@@ -131,15 +129,13 @@ def _assert_alike(found: tuple[Keypoints, Grades, Cords], expected: tuple[Keypoi
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 16, 37])
 def test_any_number_of_regions_is_answered_as_on_the_cpu(
-    gpu: TensorRtBackend, cpu: OnnxRuntimeBackend, count: int
+    gpu: TensorRtBackend, cpu: CpuBackend, count: int
 ) -> None:
     _compare(gpu, cpu, made_study(fill=hills), (count,))
 
 
 @pytest.mark.parametrize("kind", ["signed", "inverted", "turned", "mixed rescale", "odd width", "unlike"])
-def test_slices_of_any_kind_are_cut_as_on_the_cpu(
-    gpu: TensorRtBackend, cpu: OnnxRuntimeBackend, kind: str
-) -> None:
+def test_slices_of_any_kind_are_cut_as_on_the_cpu(gpu: TensorRtBackend, cpu: CpuBackend, kind: str) -> None:
     study = made_study(fill=hills)
     _compare(gpu, cpu, replace(study, sagittal=_changed(study.sagittal, kind)), (5,))
 
@@ -193,7 +189,7 @@ class _ToldTheLevels:
 def test_what_is_unlike_the_training_is_found_as_on_the_cpu(tmp_path: Path) -> None:
     pack = write_tiny_pack(tmp_path / "tiny", other=True)
     plans, study = with_plans(pack), made_study(fill=noise_above_the_dark)
-    with closing(TensorRtBackend(pack, plans)) as gpu, closing(OnnxRuntimeBackend(pack, threads=1)) as cpu:
+    with closing(TensorRtBackend(pack, plans)) as gpu, closing(CpuBackend(pack, threads=1)) as cpu:
         _compare(gpu, cpu, made_study(fill=hills), (0, 1, 5, 37))
         found, expected = (
             grade_study(study, pack, _ToldTheLevels(backend))  # type: ignore[arg-type]
@@ -208,14 +204,14 @@ def test_what_is_unlike_the_training_is_found_as_on_the_cpu(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("model", ["levels", "grader", "cord"])
 def test_what_a_model_may_not_answer_is_told_as_on_the_cpu_and_the_next_study_is_computed(
-    tmp_path: Path, cpu: OnnxRuntimeBackend, model: str
+    tmp_path: Path, cpu: CpuBackend, model: str
 ) -> None:
     """A heatmap of NaN is not one without a peak."""
     pack = write_tiny_pack(tmp_path / "tiny", invalid=model)
     bad, good = made_study(fill=sparse), made_study(fill=hills)
     with closing(TensorRtBackend(pack, with_plans(pack))) as gpu:
         with (
-            closing(OnnxRuntimeBackend(pack, threads=1)) as other,
+            closing(CpuBackend(pack, threads=1)) as other,
             closing(other.load(bad)) as here,
             pytest.raises(ModelOutputError) as expected,
         ):
@@ -245,7 +241,7 @@ def test_what_was_captured_answers_as_what_was_not(
 
 
 def test_a_study_that_was_copied_ahead_is_the_one_that_is_graded(
-    gpu: TensorRtBackend, cpu: OnnxRuntimeBackend
+    gpu: TensorRtBackend, cpu: CpuBackend
 ) -> None:
     first, second = made_study(fill=hills), made_study(fill=lambda rng, shape: hills(rng, shape) // 2)
     with closing(gpu.load(first)) as there:
@@ -258,7 +254,7 @@ def test_a_study_that_was_copied_ahead_is_the_one_that_is_graded(
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_study_read_into_page_locked_memory_is_copied_at_once_or_not_at_all(
-    pack: Pack, plans: ChosenPlans, cpu: OnnxRuntimeBackend, mapped: bool
+    pack: Pack, plans: ChosenPlans, cpu: CpuBackend, mapped: bool
 ) -> None:
     study = made_study(fill=hills)
     with PixelMemory(16 << 20) as memory, closing(TensorRtBackend(pack, plans)) as gpu:
@@ -275,7 +271,7 @@ def test_a_study_read_into_page_locked_memory_is_copied_at_once_or_not_at_all(
 
 
 def test_a_study_larger_than_its_slot_gets_a_larger_one(
-    pack: Pack, plans: ChosenPlans, cpu: OnnxRuntimeBackend
+    pack: Pack, plans: ChosenPlans, cpu: CpuBackend
 ) -> None:
     study = made_study(fill=hills)
     options = GpuOptions(slot_bytes=1 << 20)
@@ -293,9 +289,7 @@ def test_a_ceiling_that_is_too_low_says_how_much_is_needed(pack: Pack, plans: Ch
     assert raised.value.out_of_memory
 
 
-def test_a_gpu_kept_warm_still_answers_as_the_cpu(
-    pack: Pack, plans: ChosenPlans, cpu: OnnxRuntimeBackend
-) -> None:
+def test_a_gpu_kept_warm_still_answers_as_the_cpu(pack: Pack, plans: ChosenPlans, cpu: CpuBackend) -> None:
     with closing(TensorRtBackend(pack, plans, GpuOptions(keep_warm_seconds=0.01))) as warm:
         for _ in range(3):
             _compare(warm, cpu, made_study(fill=hills), (2,))
@@ -320,7 +314,7 @@ def test_phantoms_are_graded_by_the_reference_pack_as_on_the_cpu(tmp_path: Path)
     write_studies(tmp_path / "in", PhantomOptions(studies=_STUDIES, seed=73))
     with (
         closing(TensorRtBackend(pack, plans)) as gpu,
-        closing(OnnxRuntimeBackend(pack)) as cpu,
+        closing(CpuBackend(pack)) as cpu,
         DicomReader() as reader,
     ):
         studies = deque(reader.scan([tmp_path / "in"]).studies)

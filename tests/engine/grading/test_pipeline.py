@@ -13,7 +13,7 @@ import pytest
 from made_study import made_study, noise, noise_above_the_dark
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.errors import CannotGrade, PackError
 from stenosis_trt.engine.grading.pipeline import grade_study
@@ -27,8 +27,8 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 
 
 @pytest.fixture(scope="module")
-def backend(pack: Pack) -> Iterator[OnnxRuntimeBackend]:
-    opened = OnnxRuntimeBackend(pack, threads=1)
+def backend(pack: Pack) -> Iterator[CpuBackend]:
+    opened = CpuBackend(pack, threads=1)
     yield opened
     opened.close()
 
@@ -38,7 +38,7 @@ class _Known(StepwiseBackend):
 
     name = "known"
 
-    def __init__(self, inner: OnnxRuntimeBackend) -> None:
+    def __init__(self, inner: CpuBackend) -> None:
         super().__init__(inner.pack)
         self.inner = inner
         self.batches: dict[str, int] = {}
@@ -76,7 +76,7 @@ class _Known(StepwiseBackend):
         self.inner.close()
 
 
-def test_every_level_is_graded_and_measured(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+def test_every_level_is_graded_and_measured(pack: Pack, backend: CpuBackend) -> None:
     known = _Known(backend)
     result = grade_study(made_study(), pack, known)
     assert tuple(item.level for item in result.levels) == LEVELS
@@ -104,7 +104,7 @@ class _BlindOnOneSlice(_Known):
         return decoded
 
 
-def test_a_slice_on_which_no_cord_is_seen_costs_no_other(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+def test_a_slice_on_which_no_cord_is_seen_costs_no_other(pack: Pack, backend: CpuBackend) -> None:
     whole = grade_study(made_study(), pack, _Known(backend))
     result = grade_study(made_study(), pack, _BlindOnOneSlice(backend))
     assert result.cord_slices == whole.cord_slices[1:]
@@ -112,9 +112,7 @@ def test_a_slice_on_which_no_cord_is_seen_costs_no_other(pack: Pack, backend: On
     json.dumps(asdict(result), allow_nan=False)
 
 
-def test_all_regions_of_a_study_go_through_each_model_in_one_call(
-    pack: Pack, backend: OnnxRuntimeBackend
-) -> None:
+def test_all_regions_of_a_study_go_through_each_model_in_one_call(pack: Pack, backend: CpuBackend) -> None:
     known = _Known(backend)
     grade_study(made_study(), pack, known)
     assert known.calls == ["levels", "grader", "cord"]
@@ -122,9 +120,7 @@ def test_all_regions_of_a_study_go_through_each_model_in_one_call(
     assert known.batches["grader"] == 6
 
 
-def test_levels_match_the_axial_slice_nearest_in_patient_coordinates(
-    pack: Pack, backend: OnnxRuntimeBackend
-) -> None:
+def test_levels_match_the_axial_slice_nearest_in_patient_coordinates(pack: Pack, backend: CpuBackend) -> None:
     study = made_study()
     result = grade_study(study, pack, _Known(backend))
     heights = {item.frame.sop_instance_uid: item.pose.origin[2] for item in study.axial}
@@ -135,7 +131,7 @@ def test_levels_match_the_axial_slice_nearest_in_patient_coordinates(
 
 
 def test_without_an_axial_series_levels_are_graded_and_say_why_there_is_no_ratio(
-    pack: Pack, backend: OnnxRuntimeBackend
+    pack: Pack, backend: CpuBackend
 ) -> None:
     result = grade_study(made_study(axial=False), pack, _Known(backend))
     assert all(item.grade is not None and item.cord is None for item in result.levels)
@@ -143,19 +139,19 @@ def test_without_an_axial_series_levels_are_graded_and_say_why_there_is_no_ratio
     assert result.axial_series_uid == ""
 
 
-def test_another_frame_of_reference_is_never_matched(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+def test_another_frame_of_reference_is_never_matched(pack: Pack, backend: CpuBackend) -> None:
     known = _Known(backend)
     result = grade_study(made_study(same_frame=False), pack, known)
     assert "cord" not in known.calls
     assert all("axial_unmatched" in item.warnings and item.cord is None for item in result.levels)
 
 
-def test_a_flat_image_is_flagged_for_its_contrast(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+def test_a_flat_image_is_flagged_for_its_contrast(pack: Pack, backend: CpuBackend) -> None:
     result = grade_study(made_study(fill=noise(0)), pack, _Known(backend))
     assert all("low_contrast" in item.warnings for item in result.levels)
 
 
-def test_noise_is_no_cervical_spine(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+def test_noise_is_no_cervical_spine(pack: Pack, backend: CpuBackend) -> None:
     with pytest.raises(CannotGrade) as caught:
         grade_study(made_study(), pack, backend)
     assert caught.value.stage is Stage.LEVELS
@@ -164,15 +160,15 @@ def test_noise_is_no_cervical_spine(pack: Pack, backend: OnnxRuntimeBackend) -> 
 
 
 @pytest.fixture(scope="module")
-def cautious(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxRuntimeBackend]:
+def cautious(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CpuBackend]:
     """Its grader has the fifth class, for regions of middle brightness."""
     written = write_tiny_pack(tmp_path_factory.mktemp("pack") / "cautious", other=True)
-    with closing(OnnxRuntimeBackend(written, threads=1)) as opened:
+    with closing(CpuBackend(written, threads=1)) as opened:
         yield opened
 
 
 def test_a_level_unlike_the_training_has_no_grade_and_keeps_the_rest(
-    pack: Pack, backend: OnnxRuntimeBackend, cautious: OnnxRuntimeBackend
+    pack: Pack, backend: CpuBackend, cautious: CpuBackend
 ) -> None:
     study = made_study(fill=noise_above_the_dark)
     result = grade_study(study, cautious.pack, _Known(cautious))
@@ -197,9 +193,7 @@ def test_a_level_unlike_the_training_has_no_grade_and_keeps_the_rest(
             assert item.confidence == pytest.approx(other.confidence, abs=1e-5)
 
 
-def test_a_study_of_which_every_level_is_unlike_the_training_is_not_graded(
-    cautious: OnnxRuntimeBackend,
-) -> None:
+def test_a_study_of_which_every_level_is_unlike_the_training_is_not_graded(cautious: CpuBackend) -> None:
     with pytest.raises(CannotGrade) as caught:
         grade_study(made_study(), cautious.pack, _Known(cautious))
     assert caught.value.stage is Stage.GRADE
@@ -212,7 +206,7 @@ def test_the_pack_says_from_which_probability_a_level_is_unlike_the_training(
     tmp_path: Path, limit: float, graded: int
 ) -> None:
     other = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=limit)
-    with closing(OnnxRuntimeBackend(other, threads=1)) as opened:
+    with closing(CpuBackend(other, threads=1)) as opened:
         result = grade_study(made_study(fill=noise_above_the_dark), other, _Known(opened))
     assert sum(item.grade is not None for item in result.levels) == graded
 
@@ -230,7 +224,7 @@ class _OfHalfPrecision(_Known):
 
 def test_what_rounding_leaves_of_the_grades_still_adds_up_to_one(tmp_path: Path) -> None:
     other = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=1.0)
-    with closing(OnnxRuntimeBackend(other, threads=1)) as opened:
+    with closing(CpuBackend(other, threads=1)) as opened:
         lost, rounded, *_ = grade_study(made_study(), other, _OfHalfPrecision(opened)).levels
     assert (lost.grade, lost.p_ood) == (None, 1.0)
     assert rounded.probabilities == pytest.approx((2 / 3, 1 / 3, 0.0, 0.0))
@@ -246,10 +240,10 @@ def test_a_model_that_is_no_onnx_file_says_so(pack: Pack, tmp_path: Path) -> Non
     manifest["models"]["levels"]["sha256"] = hashlib.sha256(b"not a model").hexdigest()
     (folder / "pack.json").write_text(json.dumps(manifest))
     with pytest.raises(PackError, match="not encoded as an ONNX model"):
-        OnnxRuntimeBackend(Pack.load(folder), threads=1)
+        CpuBackend(Pack.load(folder), threads=1)
 
 
-def test_batches_larger_than_a_call_come_back_whole(pack: Pack, backend: OnnxRuntimeBackend) -> None:
+def test_batches_larger_than_a_call_come_back_whole(pack: Pack, backend: CpuBackend) -> None:
     rng = np.random.default_rng(0)
     batch = rng.random((37, 1, 128, 128), dtype=np.float32)
     whole = backend.infer("cord", batch)

@@ -14,7 +14,7 @@ from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench import phantom
 from stenosis_trt.engine.backends.base import Float32Array
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedStudy
@@ -38,7 +38,7 @@ def test_each_network_gets_inputs_of_its_own_shape(pack: Pack, inputs: dict[str,
 
 
 def test_recording_changes_no_result(pack: Pack, studies: list[LoadedStudy]) -> None:
-    with closing(OnnxRuntimeBackend(pack)) as plain:
+    with closing(CpuBackend(pack)) as plain:
         expected = grade_study(studies[0], pack, plain)
     with closing(RecordingBackend(pack, 4)) as recording:
         recorded = grade_study(studies[0], pack, recording)

@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import Stage
@@ -31,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
     return write_tiny_pack(tmp_path / "pack").path
 
 
-def _open(folder: Path) -> OnnxRuntimeBackend:
-    return OnnxRuntimeBackend(Pack.load(folder), threads=1)
+def _open(folder: Path) -> CpuBackend:
+    return CpuBackend(Pack.load(folder), threads=1)
 
 
 def _replace(folder: Path, name: str, data: bytes) -> None:
@@ -129,14 +129,14 @@ def test_heatmaps_of_another_stride_than_the_packs_are_refused(folder: Path) -> 
 
 
 @pytest.fixture
-def backend(folder: Path) -> Iterator[OnnxRuntimeBackend]:
+def backend(folder: Path) -> Iterator[CpuBackend]:
     opened = _open(folder)
     yield opened
     opened.close()
 
 
 def test_heatmaps_of_a_study_that_leave_their_range_are_told_with_the_model_and_its_stage(
-    backend: OnnxRuntimeBackend,
+    backend: CpuBackend,
 ) -> None:
     """The tiny pack's heatmaps are its input."""
     with pytest.raises(ModelOutputError, match="reaches from 0 to 3") as raised:
@@ -146,7 +146,7 @@ def test_heatmaps_of_a_study_that_leave_their_range_are_told_with_the_model_and_
     assert not raised.value.reason.endswith("..")
 
 
-def test_an_input_that_is_not_finite_is_not_the_packs_fault(backend: OnnxRuntimeBackend) -> None:
+def test_an_input_that_is_not_finite_is_not_the_packs_fault(backend: CpuBackend) -> None:
     with pytest.raises(ValueError, match="input of the model levels is not finite"):
         backend.infer("levels", np.full((1, 1, 256, 256), np.nan, np.float32))
 
