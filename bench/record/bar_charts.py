@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from stenosis_trt.bench.record import svg
 from stenosis_trt.bench.record.axes import Axis, apart, axis_over
 from stenosis_trt.bench.record.record import Chart, Series
-from stenosis_trt.bench.record.wording import number_text
+from stenosis_trt.bench.record.wording import number_text, round_text
 
 COLOURS = 8
 _LABELS_ABOVE = 480
@@ -158,6 +158,6 @@ def _value_axis(axis: Axis, chart: Chart, width: float, bottom: float) -> str:
     for tick in apart(axis.ticks(5), axis, 48):
         x = axis.position(tick)
         parts.append(svg.line(x, 0, x, bottom, class_="grid"))
-        parts.append(svg.text(x, bottom + 15, number_text(tick), "middle"))
+        parts.append(svg.text(x, bottom + 15, round_text(tick), "middle"))
     parts.append(svg.text((axis.start + axis.end) / 2, bottom + 34, chart.y_label, "middle", class_="label"))
     return "".join(parts)

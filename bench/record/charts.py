@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from stenosis_trt.bench.record import svg
 from stenosis_trt.bench.record.axes import Axis, apart, axis_over
 from stenosis_trt.bench.record.bar_charts import draw_bars, draw_waterfall
 from stenosis_trt.bench.record.record import Chart, Series
-from stenosis_trt.bench.record.wording import number_text
+from stenosis_trt.bench.record.wording import number_text, round_text
 
 COLOURS = 8
 WIDE, NARROW = 620, 340
@@ -108,7 +109,7 @@ MARKED = 4
 def _stairs(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the steps of an empirical distribution, whose few points are not to look like a smooth one."""
     points = [curve[0]]
-    for (_, y_before), (x, y) in zip(curve, curve[1:], strict=False):
+    for (_, y_before), (x, y) in pairwise(curve):
         points += [(x, y_before), (x, y)]
     return points
 
@@ -198,7 +199,7 @@ def _ceiling(plot: Plot, series: Series) -> str:
         label = svg.text(x2 - 4, y2 - 6, name, "end", class_="small halo ceiling-name")
     else:
         angle = math.degrees(math.atan2(curve[1][1] - y1, curve[1][0] - x1))
-        place = (x1 + 14, y1 + 14 * math.tan(math.radians(angle)) - 7)
+        place = (x1 + 14, y1 + 14 * math.tan(math.radians(angle)) - 11)
         label = svg.text(
             *place,
             name,
@@ -218,7 +219,7 @@ def _plot(
 ) -> Plot:
     top, bottom = 14.0, height - 46
     y = axis_over(ys, bottom, top, chart.log_y, from_zero)
-    longest = max(len(number_text(tick)) for tick in (*y.ticks(5), y.low))
+    longest = max((len(round_text(tick)) for tick in y.ticks(6)), default=4)
     left = 28 + max(longest, 4) * svg.CHARACTER_WIDTH
     x = axis_over(xs, left, width - 16, chart.log_x)
     return Plot(x, y, width, height)
@@ -229,20 +230,20 @@ def _y_ticks(plot: Plot) -> str:
     for tick in apart(plot.y.ticks(6), plot.y, 16):
         y = plot.y.position(tick)
         parts.append(svg.line(plot.x.start, y, plot.x.end, y, class_="grid"))
-        parts.append(svg.text(plot.x.start - 6, y + 4, number_text(tick), "end"))
+        parts.append(svg.text(plot.x.start - 6, y + 4, round_text(tick), "end"))
     return "".join(parts)
 
 
 def _x_ticks(plot: Plot, chart: Chart, values: Sequence[float] = ()) -> str:
     """Return ticks at the values of the data if they are few, else at round ones."""
     ticks = list(values) if 0 < len(values) <= 12 else plot.x.ticks(6)
-    widest = max((len(number_text(tick)) for tick in ticks), default=1) * svg.CHARACTER_WIDTH + 8
+    widest = max((len(round_text(tick)) for tick in ticks), default=1) * svg.CHARACTER_WIDTH + 8
     base = plot.y.start
     parts = [svg.line(plot.x.start, base, plot.x.end, base, class_="axis")]
     for tick in apart(ticks, plot.x, widest):
         x = plot.x.position(tick)
         parts.append(svg.line(x, base, x, base + 4, class_="axis"))
-        parts.append(svg.text(x, base + 18, number_text(tick), "middle"))
+        parts.append(svg.text(x, base + 18, round_text(tick), "middle"))
     return "".join(parts)
 
 

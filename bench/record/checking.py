@@ -12,8 +12,9 @@ from stenosis_trt.bench.record.record import Absence, Chart, Figure, Section, Se
 def checked_section(section: Section) -> Section:
     """Return the section as the record keeps it.
 
-    Figures without a finite value become absences, intervals that are not finite are dropped, and so are
-    points of charts that are not finite, or not positive on a logarithmic axis. Details become values of JSON.
+    Figures without a finite value become absences. Intervals that are not finite are dropped, and so are
+    points of charts that are not finite, or not positive on a logarithmic axis. Details become values of
+    JSON.
 
     Raises:
         ValueError: two figures have one name, a figure lacks the section's prefix, or a series has columns of

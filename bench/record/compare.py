@@ -6,9 +6,9 @@ A figure moved if three things hold:
 - the p-value of the difference is below 0.05 after Holm's correction over all figures that are compared. The
   standard error of each value is that end of its interval which faces the other value, divided by 1.96;
 - the change is at least the minimum effect, which covers what differs between two runs of one build and no
-  interval of a single run can show: memory layout, clocks, temperature. Where other processes took part of the
-  cores, the minimum is also what their share explains: a share s of the cores makes a run up to 1 / (1 − s)
-  times slower.
+  interval of a single run can show: memory layout, clocks, temperature. Where other processes took part of
+  the cores, the minimum is also what their share explains: a share s of the cores makes a run up to
+  1 / (1 − s) times slower.
 
 A measured figure without an interval is not judged. A computed figure has no noise.
 """

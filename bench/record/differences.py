@@ -43,9 +43,11 @@ def record_differences(before: BenchRecord, after: BenchRecord) -> tuple[Differe
             if old.get(name) != new.get(name) or (name in old) != (name in new):
                 found.append(Difference(group, name, _text(old, name), _text(new, name)))
     verdicts = [{section.name: section.valid for section in record.sections} for record in (before, after)]
-    for name in verdicts[1]:
-        if name in verdicts[0] and verdicts[0][name] != verdicts[1][name]:
-            found.append(Difference("valid", name, _text(verdicts[0], name), _text(verdicts[1], name)))
+    found += [
+        Difference("valid", name, _text(verdicts[0], name), _text(verdicts[1], name))
+        for name in verdicts[1]
+        if name in verdicts[0] and verdicts[0][name] != verdicts[1][name]
+    ]
     return tuple(found)
 
 

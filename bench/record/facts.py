@@ -34,13 +34,13 @@ def product_text(product: Mapping[str, Any]) -> str:
 
 def models_text(product: Mapping[str, Any]) -> str:
     """Return what runs each model: "levels by openvino bf16, …"; "" if it is not known."""
-    models = product.get("models_run_by")
+    models = product.get("model_runs_by")
     return ", ".join(f"{name} by {value}" for name, value in models.items()) if models else ""
 
 
 def studies_text(studies: Mapping[str, Any]) -> str:
     """Return "20 phantoms of seed 7, 826 files, 210 MB"."""
-    count = studies.get("count")
+    count = studies.get("studies")
     if count is None:
         return ""
     seed = studies.get("seed")

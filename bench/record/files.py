@@ -14,6 +14,7 @@ from stenosis_trt.bench.record.record import Absence, BenchRecord, Section
 from stenosis_trt.engine.errors import InputError
 from stenosis_trt.engine.support.atomic_files import write_text_atomically
 from stenosis_trt.engine.support.json_schema import JsonError, JsonObject, StrictModel, read_json
+from stenosis_trt.engine.support.safe_text import escape_controls_in
 
 SCHEMA = 1
 """Version of the layout that this release writes and reads."""
@@ -78,7 +79,8 @@ def read_record(path: Path) -> BenchRecord:
                 f"{path} has layout {head['schema']}, and this release reads {SCHEMA}.",
                 "Compare records of one release.",
             )
-        content = read_json(TypeAdapter(_Content), text)
+        # A file of others may hold what a terminal would obey.
+        content = read_json(TypeAdapter(_Content), json.dumps(escape_controls_in(head)))
     except JsonError as error:
         fault = str(error) if error.is_json else "it is not JSON"
         raise RecordError(f"{path} is no benchmark record: {fault}.", _ADVICE) from error

@@ -1,7 +1,7 @@
 """The page of a benchmark record: one HTML file that needs nothing else and asks for nothing.
 
 Charts are SVG made here; a short script shows the values of their points. The content security policy lets
-through the page's own style and script, by their hashes, and nothing else. All text is escaped by the template.
+through the page's own style and script, by their hashes, and nothing else. The template escapes all text.
 """
 
 from __future__ import annotations

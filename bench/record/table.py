@@ -15,13 +15,7 @@ from stenosis_trt.bench.record.facts import (
     target_counts,
 )
 from stenosis_trt.bench.record.record import BenchRecord, Figure, Section
-from stenosis_trt.bench.record.wording import (
-    change_words,
-    interval_text,
-    number_text,
-    target_text,
-    value_text,
-)
+from stenosis_trt.bench.record.wording import change_words, interval_text, target_text, value_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -133,7 +127,7 @@ def comparison_tables(
 def summary_lines(comparison: Comparison) -> Iterator[str]:
     """Yield sentences: how many figures moved, and which could not be compared."""
     counts = {
-        verdict: len(comparison.having(verdict))  # type: ignore[arg-type]
+        verdict: len(comparison.having(verdict))
         for verdict in ("worse", "better", "changed", "same", "contention", "not judged")
     }
     judged = sum(counts.values()) - counts["not judged"]
@@ -144,15 +138,16 @@ def summary_lines(comparison: Comparison) -> Iterator[str]:
     else:
         changed = f", {counts['changed']} changed" if counts["changed"] else ""
         yield (
-            f"Beyond the noise, of {judged} figures: {counts['worse']} worse, {counts['better']} better{changed}."
+            f"Beyond the noise, of {judged} figures: {counts['worse']} worse, "
+            f"{counts['better']} better{changed}."
         )
     if counts["contention"]:
         yield (
-            f"{_figures_word(counts['contention'])} differ by no more than other processes explain, which took "
-            "part of the cores: repeat the runs on a quiet machine."
+            f"Not counted: {_figures_word(counts['contention'])} that changed by no more than what other "
+            "processes explain, which took part of the cores. Repeat the runs on a quiet machine."
         )
     if counts["not judged"]:
-        yield f"{_figures_word(counts['not judged'])} without an interval, or in other units, are not judged."
+        yield f"Not judged: {_figures_word(counts['not judged'])} without an interval, or in another unit."
     yield (
         "A figure moved if its 95 % intervals are disjoint, p < 0.05 after Holm's correction, and it changed "
         f"by at least {comparison.minimum_effect * 100:g} %."
@@ -167,23 +162,24 @@ def _figures_word(count: int) -> str:
 
 
 def _changes(changes: tuple[Change, ...], width: int) -> Table:
+    if width < NARROW:
+        table = _table("figure", "A, B, change")
+        for change in changes:
+            lines = (_in_interval(change.before), _in_interval(change.after), _words(change))
+            table.add_row(f"{change.after.text}\n{change.after.name}", "\n".join(lines))
+        return table
     table = _table("figure", "A")
-    table.add_column("B", justify="right", no_wrap=width >= NARROW)
+    table.add_column("B", justify="right", no_wrap=True)
     table.add_column("change")
     for change in changes:
-        unit = f" {change.after.unit}".rstrip()
-        table.add_row(
-            f"{change.after.text}\n{change.after.name}" if width >= NARROW else change.after.name,
-            _in_interval(change.before) + unit,
-            _in_interval(change.after) + unit,
-            _words(change),
-        )
+        name = f"{change.after.text}\n{change.after.name}"
+        table.add_row(name, _in_interval(change.before), _in_interval(change.after), _words(change))
     return table
 
 
 def _in_interval(figure: Figure) -> str:
     interval = interval_text(figure)
-    return number_text(figure.value) + (f" ({interval})" if interval else "")
+    return value_text(figure) + (f" ({interval})" if interval else "")
 
 
 def _words(change: Change) -> str:

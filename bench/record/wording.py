@@ -27,6 +27,11 @@ def number_text(value: float) -> str:
     return text
 
 
+def round_text(value: float) -> str:
+    """Return a number that is exact, such as a tick or a target, without zeros at its end: "0.1", "2.2"."""
+    return f"{value:,.0f}" if abs(value) >= _GROUPED_FROM else f"{value:.6g}"
+
+
 def value_text(figure: Figure) -> str:
     """Return the value with its unit."""
     return f"{number_text(figure.value)} {figure.unit}".rstrip()
@@ -44,7 +49,7 @@ def target_text(figure: Figure) -> str:
     if figure.target is None:
         return ""
     sign = "≤" if figure.better == "lower" else "≥"
-    return f"{sign} {number_text(figure.target)}, {'met' if figure.target_met else 'missed'}"
+    return f"{sign} {round_text(figure.target)}, {'met' if figure.target_met else 'missed'}"
 
 
 def is_time(unit: str) -> bool:

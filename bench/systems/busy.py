@@ -1,7 +1,8 @@
 """Watch what other processes take of the processor while a benchmark runs.
 
-/proc/stat counts the time that each core was busy; /proc/PID/stat that of this process and of its descendants,
-which are subtracted. What is left is other processes, and the time that a hypervisor took ("steal").
+/proc/stat counts the time that each core was busy; /proc/PID/stat that of this process and of its
+descendants, which are subtracted. What is left is other processes, and the time that a hypervisor took
+("steal").
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,7 @@ def load_between(readings: list[ProcessorTime]) -> Load:
     samples = [
         max(0.0, (new.busy + new.stolen - old.busy - old.stolen) - (new.own - old.own))
         / (new.wall - old.wall)
-        for old, new in zip(readings, readings[1:], strict=False)
+        for old, new in pairwise(readings)
         if new.wall > old.wall
     ]
     own = max(0.0, last.own - first.own)
