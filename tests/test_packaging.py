@@ -189,7 +189,20 @@ def test_the_base_installation_needs_no_torch_and_nothing_of_a_gpu() -> None:
 def test_the_extras_are_those_of_the_design_and_hold_what_was_asked_for() -> None:
     extras = {name: _names(items) for name, items in _project()["project"]["optional-dependencies"].items()}
     assert set(extras) == {
-        *("gpu", "trt", "rtx", "rtx-build", "export", "sign", "report", "evaluate", "bench", "cpu-fast", "docs", "test")
+        *(
+            "gpu",
+            "trt",
+            "rtx",
+            "rtx-build",
+            "export",
+            "sign",
+            "report",
+            "evaluate",
+            "bench",
+            "cpu-fast",
+            "docs",
+            "test",
+        )
     }
     assert "pycuda" in extras["gpu"] & extras["trt"] & extras["rtx"]
     assert "tensorrt" in extras["trt"]

@@ -147,6 +147,7 @@ class BenchRecord:
         versions: of every package that the figures depend on.
         product: pack with its hash, device, backend of each model, precision, threads.
         studies: number of studies, where they come from, the seed of phantoms, their files and bytes.
+        settings: how the run was made: sections, their seconds, quick or official.
         busy: what else ran: load before and during the run, and one sentence if it disturbed the figures.
         sections: in the order in which they ran.
         failures: sections that could not be measured.
@@ -161,6 +162,7 @@ class BenchRecord:
     busy: Mapping[str, Any]
     sections: tuple[Section, ...]
     failures: tuple[Absence, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Figure]:
         """Return all figures by name."""

@@ -10,11 +10,14 @@ dependence."""
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return Holm's adjusted p-values, by statsmodels. An undefined p-value stays so and does not count."""
-    from statsmodels.stats.multitest import multipletests
+    """Return Holm's adjusted p-values. An undefined p-value stays so and does not count.
 
-    known = [value for value in p_values if value is not None]
-    if not known:
-        return list(p_values)
-    adjusted = iter(multipletests(known, method="holm")[1])
-    return [None if value is None else float(next(adjusted)) for value in p_values]
+    The k-th smallest of m p-values, from k = 0, is multiplied by m − k, and is at least the one before it.
+    """
+    known = sorted((value, index) for index, value in enumerate(p_values) if value is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (value, index) in enumerate(known):
+        largest = max(largest, min(1.0, value * (len(known) - rank)))
+        adjusted[index] = largest
+    return adjusted

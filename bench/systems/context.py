@@ -22,6 +22,7 @@ class BenchContext:
         work: folder for temporary files; the caller removes it.
         seconds: how long the section may take, about; what does not fit is left out and listed as absent.
         say: prints a line of progress.
+        official: measure for as long as the rules of the scenarios ask for, whatever `seconds` says.
     """
 
     pack: Pack
@@ -32,3 +33,4 @@ class BenchContext:
     work: Path
     seconds: float
     say: Callable[[str], None]
+    official: bool = False

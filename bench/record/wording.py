@@ -1,0 +1,86 @@
+"""Words and numbers of tables, pages and comparisons of benchmark records."""
+
+from __future__ import annotations
+
+import math
+
+from stenosis_trt.bench.record.record import Figure
+
+_TIMES = ("ns", "µs", "us", "ms", "s", "min", "h")
+_DIGITS = 3
+_GROUPED_FROM = 1000.0
+
+
+def number_text(value: float) -> str:
+    """Return a number with three significant digits: "0.0123", "4.56", "1,235"."""
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) >= _GROUPED_FROM - 0.5:
+        return f"{value:,.0f}"
+    text = f"{value:.{_DIGITS}g}"
+    if "e" in text:
+        return f"{value:.{_DIGITS - 1}e}" if abs(value) < 1e-4 and value else f"{value:.0f}"
+    digits = len(text.lstrip("-0.").replace(".", ""))
+    # "4.5" has lost a zero that was measured. Whole numbers stay whole.
+    if value != int(value) and digits < _DIGITS:
+        text += ("" if "." in text else ".") + "0" * (_DIGITS - digits)
+    return text
+
+
+def round_text(value: float) -> str:
+    """Return a number that is exact, such as a tick or a target, without zeros at its end: "0.1", "2.2"."""
+    return f"{value:,.0f}" if abs(value) >= _GROUPED_FROM else f"{value:.6g}"
+
+
+def value_text(figure: Figure) -> str:
+    """Return the value with its unit."""
+    return f"{number_text(figure.value)} {figure.unit}".rstrip()
+
+
+def interval_text(figure: Figure) -> str:
+    """Return the 95 % interval, "4.10–4.90"; "" if there is none."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"{number_text(figure.low)}–{number_text(figure.high)}"
+
+
+def target_text(figure: Figure) -> str:
+    """Return the target and whether it is met: "≤ 1.2, met"; "" without one."""
+    if figure.target is None:
+        return ""
+    sign = "≤" if figure.better == "lower" else "≥"
+    return f"{sign} {round_text(figure.target)}, {'met' if figure.target_met else 'missed'}"
+
+
+def is_time(unit: str) -> bool:
+    """Return True for a unit of time: lower is faster."""
+    return unit.partition("/")[0].strip() in _TIMES or unit.partition(" a ")[0] in _TIMES
+
+
+def is_rate(unit: str) -> bool:
+    """Return True for a unit per time: higher is faster."""
+    return unit.endswith(("/s", "/min", "/h"))
+
+
+def change_words(before: Figure, after: Figure) -> str:
+    """Return what happened to a figure in words, such as "1.42 times slower"; "equal" if nothing did."""
+    old, new = before.value, after.value
+    if old == new:
+        return "equal"
+    word = _direction(after, new > old)
+    if old <= 0 or new <= 0:
+        return f"{word} by {number_text(abs(new - old))} {after.unit}".rstrip()
+    times = max(new / old, old / new)
+    if times < 2.0:
+        # Of the smaller value, so that both directions of one change read the same.
+        return f"{number_text((times - 1) * 100)} % {word}"
+    return f"{number_text(times)} times {word}"
+
+
+def _direction(figure: Figure, rose: bool) -> str:
+    if figure.better == "neither":
+        return "higher" if rose else "lower"
+    improved = rose == (figure.better == "higher")
+    if is_time(figure.unit) or is_rate(figure.unit):
+        return "faster" if improved else "slower"
+    return f"{'higher' if rose else 'lower'}, {'better' if improved else 'worse'}"
