@@ -1,0 +1,158 @@
+"""Load the networks of a study for every peer, and compare their outputs with the product's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stenosis_trt.bench.peers.model_files import model_file
+from stenosis_trt.bench.peers.opened import OpenedPeer, open_peer
+from stenosis_trt.bench.peers.pairing import Timer
+from stenosis_trt.bench.peers.peer import AnyPeer, PeerAbsent, Workload
+from stenosis_trt.bench.record.record import Absence
+from stenosis_trt.bench.systems.product import Product
+from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
+from stenosis_trt.engine.packs.pack import Pack
+
+Batches = Mapping[str, Mapping[str, Float32Array]]
+"""Inputs (N, C, H, W) of each network, by the name of the batch."""
+
+_LARGEST_DIFFERENCE = 0.25
+"""Outputs lie in [0, 1]. A peer that differs by more does not compute the same."""
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Files and limits.
+
+    Attributes:
+        pack: the pack under test.
+        files: folder that `write_models` wrote.
+        work: folder for temporary files.
+        threads: threads on a CPU; None for each peer's default.
+        seconds: how long to load and to measure, about.
+        say: prints a line of progress.
+    """
+
+    pack: Pack
+    files: Path
+    work: Path
+    threads: int | None
+    seconds: float
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LoadedPeer:
+    """A peer and the networks that it runs.
+
+    Attributes:
+        peer: the peer.
+        opened: what runs them, by batch.
+        differences: the networks that are loaded, by batch, with the largest absolute difference of their
+            outputs from the product's; None if either does not give its outputs.
+    """
+
+    peer: AnyPeer
+    opened: Mapping[str, OpenedPeer]
+    differences: Mapping[str, Mapping[str, float | None]]
+
+    def has(self, models: Sequence[str], batch: str) -> bool:
+        """Return True if the peer runs all of these networks."""
+        return set(models) <= self.differences[batch].keys()
+
+    def timer(self, models: Sequence[str], batch: str) -> Timer:
+        """Return a timer of networks that run one after the other."""
+        return lambda: self.opened[batch].time(models)
+
+
+def load_peers(
+    product: Product, batches: Batches, peers: Sequence[AnyPeer], options: NetworkOptions, stack: ExitStack
+) -> tuple[list[LoadedPeer], list[Absence]]:
+    """Load each network at each batch for each peer.
+
+    Args:
+        product: the product.
+        batches: inputs.
+        peers: see `find_peers`.
+        options: files and limits.
+        stack: closes what is opened.
+
+    Returns:
+        The peers that run at least one network, and what is absent, with reasons.
+    """
+    wanted = _product_outputs(product, batches)
+    deadline = time.monotonic() + options.seconds
+    found, absent = [], []
+    for peer in peers:
+        options.say(f"peers: loading {peer.label}")
+        opened = {batch: stack.enter_context(closing(open_peer(peer, options.work))) for batch in batches}
+        differences: dict[str, dict[str, float | None]] = {batch: {} for batch in batches}
+        reasons: dict[str, str] = {}
+        for batch, by_model in batches.items():
+            for model, images in by_model.items():
+                try:
+                    output = _load_one(peer, opened[batch], model, images, options, deadline)
+                    difference = _difference(output, wanted.get((model, batch)))
+                    differences[batch][model] = difference
+                except PeerAbsent as error:
+                    reasons[f"{model}.{batch}"] = str(error)
+        for batch, by_model in differences.items():
+            # A network may have ended the process that ran others of the batch.
+            if opened[batch].end_reason:
+                reasons.update({f"{model}.{batch}": opened[batch].end_reason for model in by_model})
+                by_model.clear()
+        if any(differences.values()):
+            found.append(LoadedPeer(peer, opened, differences))
+            absent += [Absence(f"peers.models.{at}.{peer.name}", reason) for at, reason in reasons.items()]
+        else:
+            absent.append(Absence(f"peers.{peer.name}", next(iter(reasons.values()), "There is no input.")))
+    return found, absent
+
+
+def _load_one(
+    peer: AnyPeer,
+    opened: OpenedPeer,
+    model: str,
+    images: Float32Array,
+    options: NetworkOptions,
+    deadline: float,
+) -> Float32Array | None:
+    file = model_file(options.pack, options.files, model, peer.precision)
+    if file is None:
+        raise PeerAbsent(f"The pack has no {peer.precision.upper()} model of {model} that passed the gate.")
+    return opened.load(model, Workload(file, images, options.threads), deadline - time.monotonic())
+
+
+def _product_outputs(product: Product, batches: Batches) -> dict[tuple[str, str], Float32Array]:
+    """The product's own outputs; empty for a backend that does not give them."""
+    backend = product.grader.opened_backend
+    if not isinstance(backend, StepwiseBackend):
+        return {}
+    return {
+        (model, batch): backend.infer(model, images)
+        for batch, by_model in batches.items()
+        for model, images in by_model.items()
+    }
+
+
+def _difference(output: Float32Array | None, wanted: Float32Array | None) -> float | None:
+    """Largest absolute difference of outputs.
+
+    Raises:
+        PeerAbsent: they differ by so much that the peer computes something else.
+    """
+    if output is None or wanted is None:
+        return None
+    if output.shape != wanted.shape:
+        raise PeerAbsent(f"Its outputs have the shape {output.shape}, and the product's {wanted.shape}.")
+    difference = float(np.abs(output - wanted).max())
+    if not difference <= _LARGEST_DIFFERENCE:
+        raise PeerAbsent(f"Its outputs differ from the product's by up to {difference:.3f}.")
+    return difference

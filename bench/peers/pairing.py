@@ -1,0 +1,119 @@
+"""Time two systems in interleaved pairs, and the ratio of their times.
+
+Both runs of a pair follow each other, so that what disturbs the machine for longer than a run disturbs both.
+The order alternates from pair to pair: A B, B A, A B, ...
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stenosis_trt.bench.statistics.bootstrap import draw_patients, percentile_interval
+
+Timer = Callable[[], float]
+"""Runs once and returns the seconds that it took."""
+
+_PAUSE = 0.01
+"""Seconds between two runs: threads of ONNX Runtime and OpenMP spin for some milliseconds after a run, and
+would take the cores from the next one."""
+
+_FEWEST = 3
+"""Pairs that are measured even if the time is over, and from which on there is an interval."""
+
+_DISTURBED = 1.5
+"""A run that takes longer than this times the median of its side was disturbed."""
+
+
+def timed(call: Callable[[], object]) -> Timer:
+    """Return a timer of the wall time of a call."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    return run
+
+
+@dataclass(frozen=True)
+class PairedTimes:
+    """Wall times of pairs, in seconds: `ours[k]` and `theirs[k]` were measured one after the other."""
+
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.ours) != len(self.theirs) or not self.ours:
+            raise ValueError("Pairs need as many times of one side as of the other, at least one.")
+
+    @property
+    def ratios(self) -> npt.NDArray[np.float64]:
+        """Their time divided by ours, for each pair; above 1 where we are faster."""
+        return np.asarray(self.theirs) / np.asarray(self.ours)
+
+    @property
+    def disturbed(self) -> int:
+        """Number of pairs with a run that took much longer than the median of its side."""
+        sides = np.array([self.ours, self.theirs])
+        return int((sides > _DISTURBED * np.median(sides, axis=1, keepdims=True)).any(axis=0).sum())
+
+    def ratio(self) -> PairedRatio:
+        """Return the median of the ratios, with a percentile interval by bootstrap over pairs."""
+        ratios = self.ratios
+        low = high = None
+        if len(ratios) >= _FEWEST:
+            medians = np.median(ratios[draw_patients(len(ratios))], axis=1)
+            low, high = percentile_interval(medians)
+        return PairedRatio(float(np.median(ratios)), low, high, len(ratios))
+
+
+@dataclass(frozen=True)
+class PairedRatio:
+    """Median of the ratios of pairs and its 95 % interval; without one for fewer than three pairs."""
+
+    value: float
+    low: float | None
+    high: float | None
+    pairs: int
+
+
+def median_interval(seconds: tuple[float, ...]) -> tuple[float, float | None, float | None]:
+    """Return the median of times and its 95 % interval by bootstrap; None for fewer than three."""
+    values = np.asarray(seconds)
+    if len(values) < _FEWEST:
+        return float(np.median(values)), None, None
+    low, high = percentile_interval(np.median(values[draw_patients(len(values))], axis=1))
+    return float(np.median(values)), low, high
+
+
+def measure_pairs(
+    ours: Timer, peers: Mapping[str, Timer], seconds: float, largest: int = 30, pause: float = _PAUSE
+) -> dict[str, PairedTimes]:
+    """Measure each peer in pairs with ours.
+
+    A round has one pair for each peer, so that the pairs of all peers spread over the whole time. Nothing is
+    warmed up here: run each side once before.
+
+    Args:
+        ours: runs our side once.
+        peers: run the other sides once, by name.
+        seconds: no round is started after this time, but there are at least three.
+        largest: largest number of rounds.
+        pause: seconds between two runs.
+    """
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in peers}
+    end = time.monotonic() + seconds
+    for number in range(largest):
+        if number >= _FEWEST and time.monotonic() >= end:
+            break
+        for name, theirs in peers.items():
+            sides = (ours, theirs)
+            for side in (0, 1) if number % 2 == 0 else (1, 0):
+                time.sleep(pause)
+                found[name][side].append(sides[side]())
+    return {name: PairedTimes(tuple(mine), tuple(other)) for name, (mine, other) in found.items()}
