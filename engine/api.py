@@ -13,17 +13,19 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
+from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
 from stenosis_trt.engine.backends.selection import announce, open_backend
 from stenosis_trt.engine.dicom.find import check_paths
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.reader import DicomReader, Scan
 from stenosis_trt.engine.errors import CannotGrade, InputError
-from stenosis_trt.engine.grading.read_ahead import read_ahead
+from stenosis_trt.engine.grading.pipeline import grade_study
+from stenosis_trt.engine.grading.read_ahead import read_ahead, read_study
 from stenosis_trt.engine.grading.study_grader import StudyGrader, pixel_memory
 from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.engine.packs.signature import TrustedKeys
-from stenosis_trt.engine.records import Problem, StudyHeader, StudyResult
+from stenosis_trt.engine.records import LoadedStudy, Problem, StudyHeader, StudyResult
 from stenosis_trt.engine.reports.formats import DEFAULT_FORMATS
 from stenosis_trt.engine.reports.study_report import ReportOptions
 from stenosis_trt.engine.runs.batch import grade_paths
@@ -114,9 +116,8 @@ class Grader(Closeable):
             self._readers: dict[int, DicomReader] = {}
             self._running = False
             self._reader_stack = stack.enter_context(ExitStack())
-            self._studies = StudyGrader(
-                loaded.in_precision(decision.precision), backend, threads, cpu_if_gpu_fails
-            )
+            self._pack = loaded.in_precision(decision.precision)
+            self._studies = StudyGrader(self._pack, backend, threads, cpu_if_gpu_fails)
             self._stack = stack.pop_all()
         self.backend, self.backend_reason = decision.backend, decision.reason
         self.precision = decision.precision
@@ -136,17 +137,54 @@ class Grader(Closeable):
             InputError: there is no study, or more than one.
             StenosisError: nothing can be graded, as `PackError` or `DeviceError`.
         """
+        return self.grade_with_header(study)[0]
+
+    def grade_with_header(self, study: StrPath) -> tuple[StudyResult, StudyHeader]:
+        """Grade one study as a call does; return its header too, from which its reports are made."""
         with self._reader(1) as reader:
-            scan = reader.scan(_paths(study))
-            if len(scan.studies) != 1:
-                raise _not_one(study, scan)
+            scan = _scan_one(reader, study)
+            (header,) = scan.studies
             (item,) = self._each(reader, scan.studies)
         if isinstance(item, UngradedStudy):
             raise CannotGrade(item.problems[-1].stage, item.reason, item.advice)
         if any(not problem.harmless and not problem.study_uid for problem in scan.problems):
             # A file whose header cannot be read may be a slice of this study.
             item = replace(item, warnings=tuple(dict.fromkeys((*item.warnings, "slices_unreadable"))))
-        return item
+        return item, header
+
+    def read(self, study: StrPath) -> LoadedStudy:
+        """Read one study without grading it: headers, choice of series, pixels.
+
+        Args:
+            study: a folder, DICOMDIR or archive that holds exactly one study.
+
+        Returns:
+            The slices of the chosen series, in memory of their own.
+
+        Raises:
+            CannotGrade, InputError: as for a call.
+        """
+        with self._reader(1) as reader:
+            read = read_study(reader, _scan_one(reader, study).studies[0])
+        if read.study is None:
+            last = read.problems[-1]
+            raise CannotGrade(last.stage, last.reason, last.advice)
+        return read.study
+
+    def grade_read(self, study: LoadedStudy) -> StudyResult:
+        """Grade a study that `read` returned. No other series is tried, and the GPU is not replaced.
+
+        Raises:
+            CannotGrade, StenosisError: as for a call.
+        """
+        with self._reader(1):
+            result = grade_study(study, self._pack, self._backend)
+        return result if self._keep_identifiers else replace(result, patient_id="")
+
+    @property
+    def opened_backend(self) -> Backend:
+        """The open backend, for measurements. Its interface may change."""
+        return self._backend
 
     def stream(
         self, paths: StrPath | Iterable[StrPath], workers: int = 1
@@ -271,6 +309,14 @@ def _paths(paths: StrPath | Iterable[StrPath]) -> list[Path]:
     found = [Path(paths)] if single else [Path(path) for path in paths]  # type: ignore[arg-type,union-attr]
     check_paths(found)
     return found
+
+
+def _scan_one(reader: DicomReader, study: StrPath) -> Scan:
+    """Scan a path that must hold exactly one study."""
+    scan = reader.scan(_paths(study))
+    if len(scan.studies) != 1:
+        raise _not_one(study, scan)
+    return scan
 
 
 def _not_one(study: StrPath, scan: Scan) -> InputError:

@@ -111,6 +111,36 @@ def _counting(function: object, calls: list[object]) -> object:
     return counted
 
 
+def test_reading_and_grading_apart_give_the_result_of_a_call(
+    grader: stenosis.Grader, archive: Path, studies: list[Path]
+) -> None:
+    whole = grader(studies[0])
+    study = grader.read(studies[0])
+    assert len(study.sagittal) > 5
+    for _ in range(2):
+        apart = grader.grade_read(study)
+        assert (apart.levels, apart.cord_slices, apart.warnings, apart.patient_id) == (
+            whole.levels,
+            whole.cord_slices,
+            whole.warnings,
+            "",
+        )
+    with pytest.raises(stenosis.CannotGrade, match="sagittal"):
+        grader.read(archive / "too_short")
+    with pytest.raises(stenosis.InputError, match="holds 2 studies, not one"):
+        grader.read(archive / "phantoms")
+
+
+def test_the_header_that_comes_with_a_result_names_the_files_of_the_study(
+    grader: stenosis.Grader, studies: list[Path]
+) -> None:
+    result, header = grader.grade_with_header(studies[0])
+    assert result.levels == grader(studies[0]).levels
+    assert header.study_uid == result.study_uid
+    files = {frame.path for series in header.series for frame in series.frames}
+    assert files == set(studies[0].rglob("*.dcm"))
+
+
 def test_a_stream_yields_every_study_once_with_a_result_or_a_reason(
     grader: stenosis.Grader, archive: Path, studies: list[Path]
 ) -> None:

@@ -1,0 +1,84 @@
+"""The inputs that the networks of a pack are run on for one study."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stenosis_trt.engine.backends.base import Float32Array, Roi
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
+from stenosis_trt.engine.packs.models import InputSpec
+from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
+from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
+
+MODELS = ("levels", "grader", "cord")
+"""The networks in the order in which the pipeline runs them."""
+
+
+@dataclass(frozen=True, eq=False)
+class StudyInputs:
+    """The inputs of the networks for one study.
+
+    Attributes:
+        batches: float32 (N, C, H, W) for each of `MODELS` that ran: all inputs of the study. A model that
+            the study had no regions for is missing.
+    """
+
+    batches: Mapping[str, Float32Array] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """Number of inputs of all networks."""
+        return sum(map(len, self.batches.values()))
+
+
+def recorded_inputs(backend: StepwiseBackend, grade: Callable[[], object]) -> StudyInputs:
+    """Return what `infer` of a backend is called with during `grade`."""
+    with _recorded_calls(backend) as recorded:
+        grade()
+    for name in ("levels", "grader"):
+        if name not in recorded:
+            raise RuntimeError(f"The backend graded a study without a call of infer for {name}.")
+    return StudyInputs({name: np.concatenate(recorded[name]) for name in MODELS if name in recorded})
+
+
+def computed_inputs(study: LoadedStudy, pack: Pack, rois: Mapping[str, Sequence[Roi]]) -> StudyInputs:
+    """Return the inputs for the regions that were requested of each model, by the reference kernels."""
+    batches = {}
+    for name in MODELS:
+        if rois.get(name):
+            slices = study.axial if name == "cord" else study.sagittal
+            batches[name] = np.stack([_input(slices, roi, pack.models[name].input) for roi in rois[name]])
+    return StudyInputs(batches)
+
+
+def _input(slices: Sequence[LoadedSlice], roi: Roi, spec: InputSpec) -> Float32Array:
+    sources = [
+        RegionSource(slices[k].stored, slices[k].frame.slope, slices[k].frame.intercept) for k in roi.slices
+    ]
+    window = region_window(sources, roi.affine, spec.size, spec.window_percentiles)
+    return preprocess_region(sources, roi.affine, spec.size, window, (spec.mean, spec.std))
+
+
+@contextmanager
+def _recorded_calls(backend: StepwiseBackend) -> Iterator[dict[str, list[Float32Array]]]:
+    """Record what `infer` is called with, by model in the order of the calls."""
+    recorded: dict[str, list[Float32Array]] = {}
+    infer, lock = backend.infer, threading.Lock()
+
+    def recording(model: str, batch: Float32Array) -> Float32Array:
+        with lock:
+            recorded.setdefault(model, []).append(batch.copy())
+        return infer(model, batch)
+
+    # On the instance: the method of the class is found again when it is deleted.
+    vars(backend)["infer"] = recording
+    try:
+        yield recorded
+    finally:
+        del vars(backend)["infer"]
