@@ -71,7 +71,7 @@ def _convolution(item: _Convolution, int8: bool) -> Probe:
 def _model(node: onnx.NodeProto, shape: Sequence[int], weights: Sequence[int], int8: bool) -> bytes:
     rng = np.random.default_rng(0)
     if int8:
-        constants = {
+        constants: dict[str, np.ndarray] = {
             "weights": rng.integers(-127, 128, weights).astype(np.int8),
             "scale": np.array(_SCALE, np.float32),
             "zero": np.array(0, np.int8),

@@ -78,9 +78,7 @@ def onnxruntime_runs(events: Sequence[Mapping[str, Any]], parts: int) -> tuple[R
         events: the parsed file: times in µs; an event "model_run" for each call, and one for each node in it.
         parts: calls that make one run.
     """
-    calls = sorted(
-        (event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == _RUN
-    )
+    calls = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == _RUN)
     nodes = sorted(
         (event for event in events if event.get("cat") == _NODE and event["name"].endswith(_SUFFIX)),
         key=lambda event: event["ts"],
@@ -92,9 +90,7 @@ def onnxruntime_runs(events: Sequence[Mapping[str, Any]], parts: int) -> tuple[R
             call += 1
         if call < len(calls):
             found[call].append(
-                NodeTime(
-                    event["name"].removesuffix(_SUFFIX), event["args"]["op_name"], event["dur"] / 1000.0
-                )
+                NodeTime(event["name"].removesuffix(_SUFFIX), event["args"]["op_name"], event["dur"] / 1000.0)
             )
     return tuple(
         tuple(node for nodes in found[first : first + parts] for node in nodes)
