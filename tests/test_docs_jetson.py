@@ -14,11 +14,11 @@ import pytest
 from documented import ROOT, calls_in, code_in, join_lines, trouble_with
 from typer.testing import CliRunner
 
+from stenosis_trt.bench.roofline.layer_work import model_work
 from stenosis_trt.bench.speed.devices import GPU_SPECS
 from stenosis_trt.bench.speed.roofline import StudyWork, kernel_bytes, time_lines, work_lines
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
-from stenosis_trt.export.onnx.layer_work import model_work
 
 DOCUMENT = ROOT / "docs" / "jetson.md"
 FOLDER = ROOT / "docs" / "jetson"

@@ -146,3 +146,8 @@ GPU_SPECS: tuple[GpuSpec, ...] = (
     GpuSpec("H100 SXM", "NVIDIA H100 80GB HBM3", HOPPER, 132, 1.83, 3350.0, 1.98),
     GpuSpec("H200 SXM", "NVIDIA H200", HOPPER, 132, 1.83, 4800.0, 1.98),
 )
+
+
+def device_of_driver(name: str) -> GpuSpec | None:
+    """Return the GPU that the driver reports under a name; None if it is not in `GPU_SPECS`."""
+    return next((item for item in GPU_SPECS if item.driver_name and item.driver_name == name), None)

@@ -199,6 +199,12 @@ def _on_gpu(
     return machine, figures
 
 
+def measure_copy_bandwidth(device: Device) -> float:
+    """GB/s of a copy within device memory, counting bytes read and bytes written."""
+    with device.current(), ExitStack() as stack:
+        return _Gpu(device, stack).copy_bandwidth()
+
+
 def _on_cpu(batches: Sequence[InputBatch], rng: np.random.Generator) -> KernelTiming:
     """Time the NumPy reference on one study: windows and inputs of all its regions."""
     pixels = study_pixels(rng)

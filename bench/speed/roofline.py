@@ -13,7 +13,7 @@ The stages of a study run sequentially and exchange data through device memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,27 +104,40 @@ class StageTime:
     limit: str
 
 
-def kernel_bytes(pack: Pack, batches: dict[str, int]) -> dict[str, int]:
+def kernel_bytes(pack: Pack, batches: Mapping[str, int]) -> dict[str, int]:
     """Bytes that preprocessing reads and writes, and that decoding reads, by precision.
 
     Args:
         pack: defines the inputs. They are cut from slices of 384² (sagittal) and 320² (axial) 16-bit pixels.
         batches: number of inputs of one study, by model.
     """
-    moved = {}
-    for precision in PRECISIONS:
-        dtype = np.float32 if precision == "fp32" else np.float16
-        total = 0
-        for cut in study_input_batches(pack):
-            # Only descriptors and sizes are evaluated, so no pixels are needed.
-            whole = preprocess_workload(cut, np.zeros(0, np.uint16), dtype).moved_bytes
-            total += whole * batches[cut.name] // len(cut.slices)
-            spec, output = pack.models[cut.name].input, pack.models[cut.name].output
-            if output.kind == "heatmaps":
-                pixels = (spec.height // output.stride) * (spec.width // output.stride)
-                total += batches[cut.name] * len(output.names) * pixels * _EDGES[precision]
-        moved[precision] = total
-    return moved
+    return {
+        precision: preprocessing_bytes(pack, batches, precision) + decoding_bytes(pack, batches, precision)
+        for precision in PRECISIONS
+    }
+
+
+def preprocessing_bytes(pack: Pack, batches: Mapping[str, int], precision: str) -> int:
+    """Bytes that preprocessing reads and writes for one study; see `kernel_bytes`."""
+    dtype = np.float32 if precision == "fp32" else np.float16
+    # Only descriptors and sizes are evaluated, so no pixels are needed.
+    return sum(
+        preprocess_workload(cut, np.zeros(0, np.uint16), dtype).moved_bytes
+        * batches[cut.name]
+        // len(cut.slices)
+        for cut in study_input_batches(pack)
+    )
+
+
+def decoding_bytes(pack: Pack, batches: Mapping[str, int], precision: str) -> int:
+    """Bytes of the heatmaps of one study; see `kernel_bytes`."""
+    total = 0
+    for name, count in batches.items():
+        spec, output = pack.models[name].input, pack.models[name].output
+        if output.kind == "heatmaps":
+            pixels = (spec.height // output.stride) * (spec.width // output.stride)
+            total += count * len(output.names) * pixels * _EDGES[precision]
+    return total
 
 
 def stage_times(study: StudyWork, device: GpuSpec, precision: str) -> tuple[StageTime, ...]:

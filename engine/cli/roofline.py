@@ -82,9 +82,9 @@ def _study(path: Path | None, batches: dict[str, int]) -> StudyWork:
 
     with needs_package(
         "Counting what networks compute needs {}. "
-        "Install it: pip install onnx; 'stenosis-trt[export]' brings it too."
+        "Install it: pip install onnx; 'stenosis-trt[bench]' brings it too."
     ):
-        from stenosis_trt.export.onnx.layer_work import model_work
+        from stenosis_trt.bench.roofline.layer_work import model_work
     with exit_on_error():
         found = open_pack(path)
         models = tuple(model_work(found, name, batch) for name, batch in batches.items())

@@ -1,4 +1,4 @@
-"""Analysis and editing of ONNX graphs for quantisation: weights, scales, value ranges, multiply-adds."""
+"""Analysis and editing of ONNX graphs for quantisation: weights, scales, value ranges."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from stenosis_trt.bench.roofline.layer_work import multiply_adds
 from stenosis_trt.engine.backends.base import Float32Array
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
@@ -19,7 +20,6 @@ _SMALLEST_SCALE = 2.0**-20
 """Smallest scale in FP16, which ends at 2⁻²⁴; leaves 16 steps. TensorRT refuses a scale of zero."""
 _BINS = 4096
 _BATCH = 4
-_MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def cpu_session(data: bytes) -> onnxruntime.InferenceSession:
@@ -36,32 +36,6 @@ def run_model(data: bytes, inputs: Float32Array) -> Float32Array:
     name = opened.get_inputs()[0].name
     parts = [opened.run(None, {name: part})[0] for part in _batches(inputs)]
     return np.concatenate(parts).astype(np.float32, copy=False)
-
-
-def fold_fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace weights stored as FP16 and cast to FP32 (see `from_torch`) by FP32 weights.
-
-    ModelOpt takes initialisers for weights, and the output of a cast for an activation.
-    """
-    folded = onnx.ModelProto()
-    folded.CopyFrom(model)
-    graph = folded.graph
-    stored = {item.name: item for item in graph.initializer if item.data_type == TensorProto.FLOAT16}
-    kept = []
-    for node in graph.node:
-        target = next((item.i for item in node.attribute if item.name == "to"), None)
-        if node.op_type != "Cast" or node.input[0] not in stored or target != TensorProto.FLOAT:
-            kept.append(node)
-            continue
-        values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
-        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
-    used = {name for node in kept for name in node.input}
-    weights = [item for item in graph.initializer if item.name in used]
-    nodes = [*kept]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(weights)
-    return folded
 
 
 def largest_activation(model: onnx.ModelProto, inputs: Float32Array) -> float:
@@ -169,23 +143,6 @@ def quantised_share(model: onnx.ModelProto) -> float:
     return quantised / whole if whole else 0.0
 
 
-def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-adds of each convolution and matrix product for one input, by the node's first output."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    del fixed.graph.value_info[:]
-    graph = onnx.shape_inference.infer_shapes(fixed).graph
-    shapes = {
-        item.name: [dim.dim_value for dim in item.type.tensor_type.shape.dim]
-        for item in (*graph.input, *graph.value_info, *graph.output)
-    }
-    shapes.update({item.name: list(item.dims) for item in graph.initializer})
-    return {
-        node.output[0]: _multiply_adds(node, shapes) for node in graph.node if node.op_type in _MULTIPLYING
-    }
-
-
 def nodes_in_fp32(model: onnx.ModelProto) -> int:
     """Number of nodes that compute in FP32, without casts."""
     graph = onnx.shape_inference.infer_shapes(model).graph
@@ -195,15 +152,6 @@ def nodes_in_fp32(model: onnx.ModelProto) -> int:
         if item.type.tensor_type.elem_type == TensorProto.FLOAT
     }
     return sum(node.op_type != "Cast" and node.output[0] in single for node in graph.node)
-
-
-def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
-    if node.op_type in ("Conv", "ConvTranspose"):
-        # Each output of a convolution, or input of a transposed one, meets each weight of a filter.
-        place = node.output[0] if node.op_type == "Conv" else node.input[0]
-        return int(np.prod(shapes[place]) * np.prod(shapes[node.input[1]][1:]))
-    transposed = any(item.name == "transA" and item.i for item in node.attribute)
-    return int(np.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1])
 
 
 def _activations(

@@ -22,6 +22,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights
 from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.errors import StenosisError
 from stenosis_trt.engine.packs.models import ModelSpec
@@ -32,7 +33,7 @@ from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.models.temperature import TEMPERATURE, TemperatureScaled
 from stenosis_trt.export.onnx.from_torch import torch_inference
-from stenosis_trt.export.onnx.graphs import fold_fp16_weights, run_model
+from stenosis_trt.export.onnx.graphs import run_model
 from stenosis_trt.export.packs.check_inputs import random_inputs
 
 TOLERANCE = 1e-4

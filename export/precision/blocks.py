@@ -15,8 +15,9 @@ from typing import TypeVar
 
 import onnx
 
+from stenosis_trt.bench.roofline.layer_work import multiply_adds
 from stenosis_trt.export.errors import PrecisionError
-from stenosis_trt.export.onnx.graphs import QDQ, before_qdq, multiply_adds
+from stenosis_trt.export.onnx.graphs import QDQ, before_qdq
 
 _JOINS = ("Add", "Sum")
 _GATES = ("Mul",)

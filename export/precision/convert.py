@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import onnx
 
+from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import (
     activation_percentiles,
-    fold_fp16_weights,
     largest_activation,
     nodes_in_fp32,
     quantised_share,

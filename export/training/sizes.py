@@ -21,10 +21,10 @@ import onnx
 import onnxruntime
 import torch
 
+from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights, multiply_adds
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx.from_torch import export_network
-from stenosis_trt.export.onnx.graphs import fold_fp16_weights, multiply_adds
 from stenosis_trt.export.training.loops import TrainingTask, train
 from stenosis_trt.export.training.recipe import (
     CORD_INPUT,

@@ -7,8 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from stenosis_trt.bench.roofline.layer_work import multiply_adds
 from stenosis_trt.export.errors import PrecisionError
-from stenosis_trt.export.onnx.graphs import multiply_adds, quantised_share, run_model
+from stenosis_trt.export.onnx.graphs import quantised_share, run_model
 from stenosis_trt.export.precision.blocks import quantised_blocks
 from stenosis_trt.export.precision.convert import ConvertedModel
 from stenosis_trt.export.precision.sensitivity import block_errors

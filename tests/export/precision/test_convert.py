@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.export.errors import PrecisionError
 from stenosis_trt.export.onnx.graphs import (
     activation_percentiles,
-    fold_fp16_weights,
     largest_activation,
     quantised_share,
     round_scales_to_fp16,

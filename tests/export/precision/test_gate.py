@@ -14,13 +14,14 @@ from onnx import numpy_helper
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
+from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.cli import quantise as cli_quantise
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, LevelResult, LoadedStudy, StudyResult
-from stenosis_trt.export.onnx.graphs import activation_percentiles, fold_fp16_weights, set_activation_scales
+from stenosis_trt.export.onnx.graphs import activation_percentiles, set_activation_scales
 from stenosis_trt.export.precision.agreement import StudyPair, grading_agreement
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_fp16, to_int8

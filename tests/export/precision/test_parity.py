@@ -20,6 +20,7 @@ from time_limits import time_limit
 from typed_models import NO_GPU, needs_rtx
 from typer.testing import CliRunner
 
+from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.errors import TensorRTError
@@ -41,7 +42,7 @@ from stenosis_trt.export.onnx.comparator import (
     output_changes,
     run_inputs,
 )
-from stenosis_trt.export.onnx.graphs import cpu_session, fold_fp16_weights
+from stenosis_trt.export.onnx.graphs import cpu_session
 from stenosis_trt.export.precision import parity
 from stenosis_trt.export.precision.parity import (
     PARITY_LIMITS,

@@ -13,17 +13,13 @@ import pytest
 from shared_phantoms import phantoms
 from typer.testing import CliRunner
 
+from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.cli.quantise import int8_advice, search_lines
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedStudy
-from stenosis_trt.export.onnx.graphs import (
-    activation_percentiles,
-    fold_fp16_weights,
-    quantised_share,
-    set_activation_scales,
-)
+from stenosis_trt.export.onnx.graphs import activation_percentiles, quantised_share, set_activation_scales
 from stenosis_trt.export.precision.blocks import quantised_blocks
 from stenosis_trt.export.precision.calibration import CalibrationSet
 from stenosis_trt.export.precision.candidates import single_model_candidates, write_candidate

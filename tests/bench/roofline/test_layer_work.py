@@ -10,10 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny_pack import write_tiny_pack
 
+from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights, model_layers, model_work
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
-from stenosis_trt.export.onnx.graphs import fold_fp16_weights
-from stenosis_trt.export.onnx.layer_work import model_layers, model_work
 
 
 def _model(

@@ -1,18 +1,18 @@
-"""Multiply-adds and memory traffic of each operator of an ONNX graph, for `bench roofline`."""
+"""Multiply-adds and memory traffic of each operator of an ONNX graph. Needs the package `onnx`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from stenosis_trt.bench.speed.roofline import LayerWork, ModelWork
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.export.onnx.graphs import fold_fp16_weights, multiply_adds
 
+_MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _NO_COPY = ("Constant", "Identity", "Shape", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """Operators that neither compute nor copy: their output shares the memory of their input."""
@@ -89,6 +89,58 @@ def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> t
         for node in inferred.node
         if node.op_type not in _NO_COPY
     )
+
+
+def fold_fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace weights stored as FP16 and cast to FP32 (see `from_torch`) by FP32 weights.
+
+    ModelOpt takes initialisers for weights, and the output of a cast for an activation.
+    """
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    graph = folded.graph
+    stored = {item.name: item for item in graph.initializer if item.data_type == TensorProto.FLOAT16}
+    kept = []
+    for node in graph.node:
+        target = next((item.i for item in node.attribute if item.name == "to"), None)
+        if node.op_type != "Cast" or node.input[0] not in stored or target != TensorProto.FLOAT:
+            kept.append(node)
+            continue
+        values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+    used = {name for node in kept for name in node.input}
+    weights = [item for item in graph.initializer if item.name in used]
+    nodes = [*kept]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(weights)
+    return folded
+
+
+def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-adds of each convolution and matrix product for one input, by the node's first output."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del fixed.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(fixed).graph
+    shapes = {
+        item.name: [dim.dim_value for dim in item.type.tensor_type.shape.dim]
+        for item in (*graph.input, *graph.value_info, *graph.output)
+    }
+    shapes.update({item.name: list(item.dims) for item in graph.initializer})
+    return {
+        node.output[0]: _multiply_adds(node, shapes) for node in graph.node if node.op_type in _MULTIPLYING
+    }
+
+
+def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
+    if node.op_type in ("Conv", "ConvTranspose"):
+        # Each output of a convolution, or input of a transposed one, meets each weight of a filter.
+        place = node.output[0] if node.op_type == "Conv" else node.input[0]
+        return int(np.prod(shapes[place]) * np.prod(shapes[node.input[1]][1:]))
+    transposed = any(item.name == "transA" and item.i for item in node.attribute)
+    return int(np.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1])
 
 
 def _float_sizes(graph: onnx.GraphProto) -> Mapping[str, int]:

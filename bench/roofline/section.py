@@ -1,0 +1,114 @@
+"""Section "roofline" of a benchmark run: how far a study is from what the hardware can do, and where."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+from stenosis_trt.bench.record.record import Absence, Section
+from stenosis_trt.bench.roofline.ceilings import measure_ceilings
+from stenosis_trt.bench.roofline.networks import NetworkProfile, ProfileSettings, profile_network, raise_peaks
+from stenosis_trt.bench.roofline.stages import timed_steps
+from stenosis_trt.bench.roofline.summary import TITLE, MeasuredStudy, cpu_section
+from stenosis_trt.bench.systems.context import BenchContext
+from stenosis_trt.bench.systems.inputs import MODELS
+from stenosis_trt.bench.systems.product import Product
+from stenosis_trt.engine.backends.stepwise import StepwiseBackend
+from stenosis_trt.engine.errors import PackError
+from stenosis_trt.engine.records import LoadedStudy
+from stenosis_trt.engine.support.hardware import usable_cores
+
+_STUDIES = 4
+"""Studies that are measured in turn."""
+_WARM_UP, _MOST_RUNS = 2, 60
+_STUDY_SHARE = 0.25
+"""Share of the section's time that studies are computed in; ceilings and profiles take about 50 s."""
+_PROFILE_RUNS = 7
+
+
+def measure(context: BenchContext) -> Section:
+    """Measure a study, its stages and blocks, and the ceilings of the machine, in one run.
+
+    Raises:
+        StenosisError: the product cannot be opened, or a study cannot be graded.
+    """
+    start = time.perf_counter()
+    missing = _missing()
+    if missing is not None:
+        return Section("roofline", TITLE, (), (missing,))
+    with Product(context) as product:
+        backend = product.grader.opened_backend
+        if not isinstance(backend, StepwiseBackend):
+            from stenosis_trt.bench.roofline.gpu import gpu_section
+
+            return gpu_section(context, product, time.perf_counter() - start)
+        context.say("roofline: studies")
+        studies = _measure_studies(context, product, backend)
+        inputs = product.inputs(product.load(context.studies[0]))
+        runs_by, precision = dict(product.model_runs_by), product.precision
+    threads = context.threads or usable_cores()
+    settings = ProfileSettings(threads, _PROFILE_RUNS, context.work)
+    profiles: dict[str, NetworkProfile] = {}
+    absences = []
+    for name in MODELS:
+        if name not in inputs.batches:
+            absences.append(Absence(f"roofline.{name}", "The first study has no inputs of this network."))
+            continue
+        context.say(f"roofline: profile of {name}")
+        try:
+            profiles[name] = profile_network(
+                context.pack, name, inputs.batches[name], runs_by[name], precision, settings
+            )
+        except (PackError, ValueError) as error:
+            absences.append(Absence(f"roofline.{name}", str(error)))
+    context.say("roofline: ceilings of the processor")
+    ceilings = raise_peaks(measure_ceilings(threads), profiles.values())
+    return cpu_section(
+        context.pack, studies, profiles, ceilings, tuple(absences), time.perf_counter() - start
+    )
+
+
+def _missing() -> Absence | None:
+    try:
+        import onnx  # noqa: F401
+    except ImportError:
+        return Absence("roofline", "The package onnx, which counts what networks compute, is not installed.")
+    return None
+
+
+def _measure_studies(
+    context: BenchContext, product: Product, backend: StepwiseBackend
+) -> tuple[MeasuredStudy, ...]:
+    """Time the cut "device" of several studies in turn, with and without the clock of the steps.
+
+    The time of a study is taken without that clock; the stages come from runs in between.
+    """
+    loaded = [product.load(folder) for folder in context.studies[:_STUDIES]]
+    counts = [{name: len(batch) for name, batch in product.inputs(study).batches.items()} for study in loaded]
+    for _ in range(_WARM_UP):
+        product.device(loaded[0])
+    whole: list[list[float]] = [[] for _ in loaded]
+    stages: list[dict[str, list[float]]] = [defaultdict(list) for _ in loaded]
+    end = time.monotonic() + context.seconds * _STUDY_SHARE
+    for number in range(_MOST_RUNS):
+        if number >= 3 * len(loaded) and time.monotonic() > end:
+            break
+        index = number % len(loaded)
+        whole[index].append(_seconds(product, loaded[index]) * 1e3)
+        with timed_steps(backend) as clock:
+            total = _seconds(product, loaded[index])
+        steps = clock.take()
+        for stage, seconds in steps.items():
+            stages[index][stage].append(seconds * 1e3)
+        stages[index]["total"].append(total * 1e3)
+    return tuple(
+        MeasuredStudy(counts[index], tuple(whole[index]), {k: tuple(v) for k, v in stages[index].items()})
+        for index in range(len(loaded))
+        if whole[index]
+    )
+
+
+def _seconds(product: Product, study: LoadedStudy) -> float:
+    start = time.perf_counter()
+    product.device(study)
+    return time.perf_counter() - start
