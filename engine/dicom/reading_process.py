@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember, unp
 from stenosis_trt.engine.dicom.channel import Channel
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
 from stenosis_trt.engine.dicom.errors import EXPORT_AGAIN, ArchiveFound, DicomError
-from stenosis_trt.engine.dicom.header import FileHeader, read_header
+from stenosis_trt.engine.dicom.header import FileHeader, HeaderReader
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.padding import Stored
 from stenosis_trt.engine.dicom.pixel_memory import WrittenFrame, write_frame
@@ -71,12 +71,19 @@ def headers(
     paths: Sequence[Path], identity_key: bytes, limits: ReadLimits
 ) -> Iterator[list[FileHeader | DicomError]]:
     """Answer with all headers; patient attributes are digests with `identity_key`."""
-    yield [_header(path, identity_key, limits) for path in paths]
+    reader = _header_reader(identity_key, limits)
+    yield [_header(path, reader, limits) for path in paths]
 
 
-def _header(path: Path, identity_key: bytes, limits: ReadLimits) -> FileHeader | DicomError:
+@lru_cache(1)
+def _header_reader(identity_key: bytes, limits: ReadLimits) -> HeaderReader:
+    """Return the reader of all requests of one `DicomReader`."""
+    return HeaderReader(limits, identity_key)
+
+
+def _header(path: Path, reader: HeaderReader, limits: ReadLimits) -> FileHeader | DicomError:
     try:
-        return read_header(path, limits, identity_key)
+        return reader.read(path)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
         return describe(error, Stage.HEADER, limits)
 
