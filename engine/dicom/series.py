@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 from stenosis_trt.engine.dicom.duplicates import SameImage, copies_problem, have_same_content
@@ -71,10 +71,12 @@ def _without_duplicates(
     files: Sequence[FileHeader], same_image: SameImage
 ) -> tuple[list[FileHeader], list[Problem]]:
     """Return the files of one study and patient without duplicates, and the problems of the others."""
+    count = Counter(header.sop_instance_uid for header in files)
     first: dict[Hashable, FileHeader] = {}
     problems, copies = [], []
     for header in files:
-        earlier = first.setdefault((header.sop_instance_uid, _rounded_poses(header)), header)
+        uid = header.sop_instance_uid
+        earlier = first.setdefault(uid if count[uid] == 1 else (uid, _rounded_poses(header)), header)
         if earlier is header or have_same_content(earlier.path, header.path):
             continue
         if same_image(earlier, header):
@@ -201,5 +203,5 @@ def _header(volume: Volume) -> SeriesHeader:
 
 
 def _common_folder(series: Sequence[SeriesHeader]) -> str:
-    folders = {str(frame.path.parent) for item in series for frame in item.frames}
+    folders = {os.path.dirname(frame.path) for item in series for frame in item.frames}
     return os.path.commonpath(folders)
