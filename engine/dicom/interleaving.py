@@ -168,4 +168,4 @@ def _is_uneven(steps: FloatArray) -> bool:
 
 def _median(values: FloatArray) -> float:
     """Return the median; of few numbers in a tenth of the time of numpy.median."""
-    return statistics.median(values.tolist())
+    return float(statistics.median(values.tolist()))

@@ -19,11 +19,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember, unpack
 from stenosis_trt.engine.dicom.channel import Channel
+from stenosis_trt.engine.dicom.copies import compare_files
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
+from stenosis_trt.engine.dicom.duplicates import Likeness
 from stenosis_trt.engine.dicom.errors import EXPORT_AGAIN, ArchiveFound, DicomError
 from stenosis_trt.engine.dicom.header import FileHeader, HeaderReader
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
@@ -148,13 +148,17 @@ def archive(
         yield describe(error, Stage.HEADER, limits)
 
 
-def same_pixels(one: Path, other: Path, frames: int, limits: ReadLimits) -> Iterator[bool]:
-    """Answer whether `frames` frames of two files have equal stored values; no if one cannot be decoded."""
+def copies(pairs: Sequence[tuple[Path, Path, int]], limits: ReadLimits) -> Iterator[Likeness]:
+    """Answer for each pair of files how alike they are; see `compare_files`."""
+    for pair in pairs:
+        yield _likeness(pair, limits)
+
+
+def _likeness(pair: tuple[Path, Path, int], limits: ReadLimits) -> Likeness:
     try:
-        with open_pixels(one, limits) as first, open_pixels(other, limits) as second:
-            yield all(np.array_equal(first.decode(k), second.decode(k)) for k in range(frames))
-    except Exception:  # noqa: BLE001 - a broken file may raise anything; then the files are not equal
-        yield False
+        return compare_files(*pair, limits)
+    except BaseException:  # noqa: BLE001 - a codec may raise anything; a broken file is like no other
+        return Likeness.DIFFERENT
 
 
 def _end_with_lifeline(lifeline: int) -> None:
@@ -179,7 +183,7 @@ def main() -> None:
     memory = int(sys.argv[4]) if len(sys.argv) > 4 else None
     requests: dict[str, Any] = {"headers": headers, "dicomdir": dicomdir, "archive": archive}
     requests |= {"pixels": partial(pixels, memory), "images": partial(images, memory)}
-    requests["same_pixels"] = same_pixels
+    requests["copies"] = copies
     limit_memory(limits.decode_memory_bytes)
     try:
         channel.send(0, READY)
