@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember
+from stenosis_trt.engine.dicom.duplicates import Likeness
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.pixel_memory import WrittenFrame, invalid_answer_error
@@ -29,7 +30,7 @@ _VALID: dict[str, Callable[[Sequence[Any], list[Any]], bool]] = {
     "images": lambda asked, found: len(found) == 1 and _are(found[0], len(asked[0]), *_FRAME),
     "pixels": lambda asked, found: _are(found, len(asked[1]), *_FRAME) or _are(found, 1, DicomError),
     "archive": lambda asked, found: _are(found, len(found), ArchiveMember, RefusedMember, DicomError),
-    "same_pixels": lambda asked, found: _are(found, 1, bool),
+    "copies": lambda asked, found: _are(found, len(asked[0]), Likeness),
 }
 """Kind of request → check of its arguments and answers."""
 

@@ -11,7 +11,7 @@ import struct
 from pydicom.datadict import dictionary_has_tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from stenosis_trt.engine.dicom.elements import KNOWN_VRS, LONG_LENGTH_VRS, UNDEFINED_LENGTH
+from stenosis_trt.engine.dicom.plain_elements import KNOWN_VRS, LONG_LENGTH_VRS, UNDEFINED_LENGTH
 
 DATASET_STARTS = (b"\x08\0", b"\x02\0", b"\0\x08")
 """First bytes of a bare dataset: group 0002 or 0008 in little endian, group 0008 in big endian."""

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.records import Problem, Stage
-from stenosis_trt.engine.support.hashes import file_sha256
-
-SameImage = Callable[[FileHeader, FileHeader], bool]
-"""Returns True if two files with one SOP Instance UID hold the same image."""
 
 
-def have_same_content(one: Path, other: Path) -> bool:
-    """Return True if two files are equal byte for byte."""
-    try:
-        return one.stat().st_size == other.stat().st_size and file_sha256(one) == file_sha256(other)
-    except OSError:
-        # A file that was removed meanwhile cannot be compared.
-        return False
+class Likeness(Enum):
+    """How alike two files with one SOP Instance UID and position are."""
+
+    EQUAL = "equal"
+    """Byte for byte."""
+    SAME_IMAGE = "same image"
+    """Equal in all that a result depends on; other elements differ."""
+    DIFFERENT = "different"
+
+
+Pair = tuple[FileHeader, FileHeader]
+CompareFiles = Callable[[Sequence[Pair]], Sequence[Likeness]]
+"""Compares pairs of files."""
 
 
 def have_same_description(one: FileHeader, other: FileHeader) -> bool:

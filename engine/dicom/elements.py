@@ -18,29 +18,33 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from stenosis_trt.engine.dicom.errors import header_error
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
+from stenosis_trt.engine.dicom.plain_elements import (
+    BINARY_FORMATS,
+    KNOWN_VRS,
+    LONG_LENGTH_VRS,
+    NUMERIC_VRS,
+    UNDEFINED_LENGTH,
+    TagTable,
+    Values,
+    read_plain,
+)
 from stenosis_trt.engine.dicom.values import commas_are_decimal_points, decode_text, parse_decimals
 
-UNDEFINED_LENGTH = 0xFFFFFFFF
 FIRST_PIXEL_TAG = 0x7FE00008
 """FloatPixelData; DoubleFloatPixelData and PixelData follow, the extended offset tables precede it."""
 
-_FIRST_READ = 1 << 16
-"""Bytes. Most headers are shorter; each further read is eight times as long."""
+_FIRST_READ = 1 << 14
+"""Bytes. Many headers are shorter; those of Siemens have 130 kB, most of it in few private elements."""
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LITTLE_ITEMS = {struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in (_ITEM, _SEQUENCE_END)}
-LONG_LENGTH_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-_BINARY = {b"US": "H", b"SS": "h", b"UL": "L", b"SL": "l", b"FL": "f", b"FD": "d", b"UV": "Q", b"SV": "q"}
-_NUMERIC = {*_BINARY, b"DS", b"IS"}
-KNOWN_VRS = LONG_LENGTH_VRS | set(_BINARY) | set(b"AE AS AT CS DA DS DT IS LO LT PN SH ST TM UI".split())
+_NO_STOP = 1 << 32
+"""Above every tag."""
 
 # Little endian? → byte order of `struct`, decoder of an element's first 8 bytes, decoder of a 32-bit length.
 _DECODERS = {
     little: (sign, struct.Struct(f"{sign}HH2sH").unpack_from, struct.Struct(f"{sign}L").unpack_from)
     for little, sign in ((True, "<"), (False, ">"))
 }
-
-TagTable = dict[int, tuple[str, bytes]]
-"""Tag → (keyword, value representation)."""
 
 
 def tag_table(keywords: Iterable[str]) -> TagTable:
@@ -84,7 +88,7 @@ class Elements:
     byte_order: str = "<"
     charsets: tuple[str, ...] = ()
     comma_decimals: list[bytes] = field(default_factory=list)
-    values: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
     sequences: dict[str, list[Elements]] = field(default_factory=dict)
     stopped_at: ElementHeader | None = None
     end: int = 0
@@ -104,9 +108,11 @@ class Elements:
             return ()
         vr, raw = self.values[keyword]
         try:
-            if vr in _BINARY:
-                count = len(raw) // struct.calcsize(f"<{_BINARY[vr]}")
-                found = [float(x) for x in struct.unpack(f"{self.byte_order}{count}{_BINARY[vr]}", raw)]
+            if vr in BINARY_FORMATS:
+                count = len(raw) // struct.calcsize(f"<{BINARY_FORMATS[vr]}")
+                found = [
+                    float(x) for x in struct.unpack(f"{self.byte_order}{count}{BINARY_FORMATS[vr]}", raw)
+                ]
             elif b"_" in raw:
                 # `float` accepts underscores between digits.
                 return ()
@@ -120,7 +126,7 @@ class Elements:
         """Return numbers in a non-standard notation, or []."""
         try:
             decimal_commas = vr == b"DS" and commas_are_decimal_points(self.comma_decimals)
-            return [] if vr in _BINARY else parse_decimals(raw, decimal_commas)
+            return [] if vr in BINARY_FORMATS else parse_decimals(raw, decimal_commas)
         except ValueError:
             return []
 
@@ -140,20 +146,21 @@ class Elements:
 
 
 class ElementReader:
-    """Reads elements from a stream of `size` bytes."""
+    """Reads elements from a stream of `size` bytes, with or without buffer. Nothing else may move it."""
 
     def __init__(self, stream: BinaryIO, size: int, limits: ReadLimits) -> None:
         self._stream, self._size, self._limits = stream, size, limits
         stream.seek(0)
-        self._data = stream.read(min(size, _FIRST_READ))
+        self._data = b""
+        self._read_on(min(size, _FIRST_READ))
         self._wanted: TagTable = {}
         self._stop = 0
         self._items_read = 0
         self._order, self._unpack_header, self._unpack_length = _DECODERS[True]
 
-    @property
-    def first_bytes(self) -> bytes:
-        """The first bytes of the stream: at least 64 KiB, or all of a shorter one."""
+    def first_bytes(self, count: int) -> bytes:
+        """Return at least the first `count` bytes of the stream, or all of a shorter one."""
+        self._read_on(min(count, self._size))
         return self._data
 
     def read(self, start: int, explicit: bool, little_endian: bool, wanted: TagTable, stop: int) -> Elements:
@@ -182,12 +189,21 @@ class ElementReader:
             raise header_error(
                 "The header is longer than the limit.", raise_limit("max_header_bytes", needed)
             )
-        wanted = min(self._size, self._limits.max_header_bytes, max(upto, 8 * len(self._data)))
-        self._data += self._stream.read(wanted - len(self._data))
+        ahead = max(upto + _FIRST_READ, 2 * len(self._data))
+        self._read_on(min(self._size, self._limits.max_header_bytes, ahead))
         if upto > len(self._data):
             raise header_error(
                 "The file became shorter while it was read.", "Grade the folder once copying is done."
             )
+
+    def _read_on(self, count: int) -> None:
+        """Read on until the first `count` bytes are in memory, or the stream ends."""
+        while len(self._data) < count:
+            # A stream without buffer may return less than it is asked for.
+            more = self._stream.read(count - len(self._data))
+            if not more:
+                break
+            self._data += more
 
     def _read_header(self, at: int, explicit: bool) -> ElementHeader:
         if at + 8 > len(self._data):
@@ -210,7 +226,13 @@ class ElementReader:
 
     def _read_dataset(self, elements: Elements, at: int, end: int, explicit: bool, depth: int) -> int:
         """Read the dataset at offset `at` into `elements`; return the offset after it."""
+        stop = _NO_STOP if depth else self._stop
+        values, comma_decimals = elements.values, elements.comma_decimals
         while at < end:
+            encoding = explicit, self._order == "<"
+            at = read_plain(self._data, at, end, encoding, self._wanted, stop, values, comma_decimals)
+            if at >= end:
+                break
             if end - at < 8 and depth == 0:
                 # Padding after the last element.
                 return end
@@ -218,7 +240,7 @@ class ElementReader:
             tag, vr, length, start = header
             if tag == _ITEM_END:
                 return start
-            if depth == 0 and tag >= self._stop:
+            if tag >= stop:
                 elements.stopped_at = header
                 return at
             keyword, dictionary_vr = self._wanted.get(tag, ("", b""))
@@ -244,10 +266,10 @@ class ElementReader:
                 if at > len(self._data):
                     self._require(at)
                 value = self._data[start:at]
-                vr = vr if vr in _NUMERIC else dictionary_vr
-                elements.values[keyword] = vr, value
+                vr = vr if vr in NUMERIC_VRS else dictionary_vr
+                values[keyword] = vr, value
                 if vr == b"DS" and b"," in value:
-                    elements.comma_decimals.append(value)
+                    comma_decimals.append(value)
                 if keyword == "SpecificCharacterSet":
                     elements.charsets = elements.texts(keyword)
         return at

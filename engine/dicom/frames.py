@@ -67,6 +67,9 @@ FRAME_KEYWORDS = (
     *_CLASSIC,
 )
 
+OWN_TIME_KEYWORDS = ("AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "TriggerTime")
+"""Elements of a volume key in which the files of one series may differ: see `Frame.with_own_times`."""
+
 _TIME = re.compile(r"(\d{2}(?:\d{2}){0,2})(\.\d*)?", re.ASCII)
 _GEOMETRY = (
     ("PlanePositionSequence", "ImagePositionPatient", "position", 3),
@@ -152,22 +155,19 @@ class Frame:
 
     def pose(self, layout: PixelLayout) -> SlicePose | None:
         """Return the pose of the frame, or None if the header has no usable position, axes or spacing."""
-        position = self.numbers("PlanePositionSequence", "ImagePositionPatient")
+        origin = self.origin()
         axes = self.numbers("PlaneOrientationSequence", "ImageOrientationPatient")
         spacing = self.numbers("PixelMeasuresSequence", "PixelSpacing")
-        if len(position) != 3 or len(axes) != 6 or len(spacing) != 2:
+        if origin is None or len(axes) != 6 or len(spacing) != 2:
             return None
-        if (
-            max(map(abs, position)) > _MAX_POSITION_MM
-            or not _MIN_SPACING_MM <= min(spacing) <= max(spacing) <= _MAX_SPACING_MM
-        ):
+        if not _MIN_SPACING_MM <= min(spacing) <= max(spacing) <= _MAX_SPACING_MM:
             return None
         directions = _orthonormal(axes)
         if directions is None:
             return None
         thickness = self.number("PixelMeasuresSequence", "SliceThickness")
         return SlicePose(
-            origin=(position[0], position[1], position[2]),
+            origin=origin,
             row_direction=directions[0],
             column_direction=directions[1],
             row_spacing=spacing[0],
@@ -176,6 +176,13 @@ class Frame:
             columns=layout.columns,
             thickness=thickness if thickness is not None and thickness > 0 else None,
         )
+
+    def origin(self) -> Vector | None:
+        """Return the centre of the first pixel, LPS, mm; None if the header has no usable position."""
+        position = self.numbers("PlanePositionSequence", "ImagePositionPatient")
+        if len(position) != 3 or max(map(abs, position)) > _MAX_POSITION_MM:
+            return None
+        return position[0], position[1], position[2]
 
     def rescale(self, inverted: bool) -> tuple[float, float]:
         """Return slope and intercept, both negated for MONOCHROME1: a higher value is always brighter.
@@ -196,7 +203,6 @@ class Frame:
     def volume_key(self) -> VolumeKey:
         """Return the attributes that distinguish this frame from others at the same position."""
         stack = self.texts("FrameContentSequence", "StackID", "StackID")
-        acquisition = self.number("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber")
         temporal = self.number("FrameContentSequence", "TemporalPositionIndex", "TemporalPositionIdentifier")
         return VolumeKey(
             echo_time_ms=self.number("MREchoSequence", "EffectiveEchoTime", "EchoTime"),
@@ -205,10 +211,21 @@ class Frame:
             inversion_time_ms=self.number("MRModifierSequence", "InversionTimes", "InversionTime"),
             temporal_position=temporal,
             trigger_time_ms=self._dataset.number("TriggerTime"),
-            acquisition=acquisition,
+            acquisition=self._acquisition(),
             stack=stack[0] if stack else "",
             acquired=self.acquired(),
         )
+
+    def with_own_times(self, key: VolumeKey) -> VolumeKey:
+        """Return a volume key with what depends on OWN_TIME_KEYWORDS replaced by this frame's."""
+        return key._replace(
+            trigger_time_ms=self._dataset.number("TriggerTime"),
+            acquisition=self._acquisition(),
+            acquired=self.acquired(),
+        )
+
+    def _acquisition(self) -> float | None:
+        return self.number("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber")
 
     def acquired(self) -> float | None:
         """Return the acquisition time as the number YYYYMMDDhhmmss, for comparison only.

@@ -6,7 +6,8 @@ multi-frame objects give the same records.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,15 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, tag_table
 from stenosis_trt.engine.dicom.errors import DicomError, header_error
-from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, Frame, VolumeKey
-from stenosis_trt.engine.dicom.layout import LAYOUT_KEYWORDS, PixelLayout, is_lossy, no_image, pixel_layout
+from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, OWN_TIME_KEYWORDS, Frame, VolumeKey
+from stenosis_trt.engine.dicom.layout import (
+    LAYOUT_KEYWORDS,
+    PixelLayout,
+    check_pixel_data,
+    is_lossy,
+    no_image,
+    pixel_layout,
+)
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.dicom.patient_identity import PATIENT_KEYWORDS, PatientIdentity, read_patient
@@ -42,6 +50,15 @@ _WANTED = tag_table(
         "LossyImageCompression",
     ]
 )
+
+
+_OWN = (*OWN_TIME_KEYWORDS, "SOPInstanceUID", "ImagePositionPatient")
+"""Elements in which the files of a series differ as a rule; the times come first."""
+_OWN_TIMES = len(OWN_TIME_KEYWORDS)
+_MAX_KEPT_SERIES = 256
+"""Series whose attributes are kept. Files are read folder by folder, so that few are needed at once."""
+_MAX_KEPT_BYTES = 1 << 14
+"""Length of the elements of a series that is kept. A broken file may have any."""
 
 
 class FoundFrame(NamedTuple):
@@ -76,31 +93,96 @@ class FileHeader:
     lossy: bool = False
 
 
+class _Known(NamedTuple):
+    """A header, the size of its decoded image and the raw values of its times."""
+
+    header: FileHeader
+    image_bytes: int
+    times: tuple[tuple[bytes, bytes] | None, ...]
+
+
 def read_header(path: Path, limits: ReadLimits, identity_key: bytes | None = None) -> FileHeader:
-    """Read the header of a file.
+    """Read the header of one file; see `HeaderReader`."""
+    return HeaderReader(limits, identity_key).read(path)
+
+
+class HeaderReader:
+    """Reads headers of files.
+
+    The files of a series differ in few elements. What follows from the others is derived once, and kept for
+    the next files of the series.
 
     Args:
-        path: the file.
         limits: limits of reading.
         identity_key: key of the digests in `patient`; by default a random one of this process.
+    """
+
+    def __init__(self, limits: ReadLimits, identity_key: bytes | None = None) -> None:
+        self._limits, self._identity_key = limits, identity_key
+        self._series: dict[Hashable, _Known] = {}
+
+    def read(self, path: Path) -> FileHeader:
+        """Read the header of a file.
+
+        Raises:
+            DicomError: the file cannot be used.
+            OSError: the file cannot be read.
+        """
+        with open_part10(path, self._limits) as part:
+            elements = part.elements(_WANTED, FIRST_PIXEL_TAG)
+            try:
+                return self._of_series(path, part, elements)
+            except DicomError as error:
+                if not error.harmless:
+                    error.study_uid = stated_uid(elements.text("StudyInstanceUID"))
+                raise
+
+    def _of_series(self, path: Path, part: Part10, elements: Elements) -> FileHeader:
+        if elements.sequences or elements.comma_decimals:
+            # A sequence may describe many frames, and all decimal strings decide what their commas are.
+            return _file_header(path, part, elements, self._limits, self._identity_key)[0]
+        shared = elements.values.copy()
+        own = tuple(shared.pop(keyword, None) for keyword in _OWN)
+        key = part.transfer_syntax, part.sop_class, elements.byte_order, tuple(shared.items())
+        known = self._series.get(key)
+        if known is None:
+            header, layout = _file_header(path, part, elements, self._limits, self._identity_key)
+            if sum(len(raw) for _, raw in shared.values()) <= _MAX_KEPT_BYTES:
+                if len(self._series) >= _MAX_KEPT_SERIES:
+                    self._series.clear()
+                self._series[key] = _Known(header, layout.image_bytes, own[:_OWN_TIMES])
+            return header
+        return (
+            _header_like(known, own[:_OWN_TIMES] == known.times, path, part, elements)
+            or _file_header(path, part, elements, self._limits, self._identity_key)[0]
+        )
+
+
+def _header_like(
+    known: _Known, same_times: bool, path: Path, part: Part10, elements: Elements
+) -> FileHeader | None:
+    """Return the header of a single-frame file that differs from a known one only in the elements in _OWN.
+
+    Returns:
+        None if the file has no usable UID or position: `_file_header` raises the reason.
 
     Raises:
-        DicomError: the file cannot be used.
-        OSError: the file cannot be read.
+        DicomError: the pixel data are missing or truncated.
     """
-    with open_part10(path, limits) as part:
-        elements = part.elements(_WANTED, FIRST_PIXEL_TAG)
-        try:
-            return _file_header(path, part, elements, limits, identity_key)
-        except DicomError as error:
-            if not error.harmless:
-                error.study_uid = stated_uid(elements.text("StudyInstanceUID"))
-            raise
+    frame = Frame(elements, 0)
+    uid, origin = stated_uid(elements.text("SOPInstanceUID")), frame.origin()
+    ((like, volume, contrast),) = known.header.frames
+    if not uid or origin is None or like.pose is None:
+        return None
+    check_pixel_data(part, elements.stopped_at, known.image_bytes)
+    header = FrameHeader(path, 0, uid, replace(like.pose, origin=origin), like.slope, like.intercept)
+    found = FoundFrame(header, volume if same_times else frame.with_own_times(volume), contrast)
+    return replace(known.header, sop_instance_uid=uid, path=path, frames=(found,))
 
 
 def _file_header(
     path: Path, part: Part10, elements: Elements, limits: ReadLimits, identity_key: bytes | None
-) -> FileHeader:
+) -> tuple[FileHeader, PixelLayout]:
     if not elements.values.keys() >= {"Rows", "Columns"}:
         raise _not_an_image(part, elements)
     layout = pixel_layout(part, elements, limits)
@@ -110,7 +192,7 @@ def _file_header(
             raise header_error(f"The header has no {keyword}.")
     sop_class = elements.text("SOPClassUID")
     number = elements.number("SeriesNumber")
-    return FileHeader(
+    header = FileHeader(
         study_uid=uids[0],
         series_uid=uids[1],
         sop_instance_uid=uids[2],
@@ -130,6 +212,7 @@ def _file_header(
         series_number=int(number) if number is not None else None,
         lossy=is_lossy(part.transfer_syntax, elements.text("LossyImageCompression")),
     )
+    return header, layout
 
 
 def _modality(stated: str, sop_class: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import pairwise
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from stenosis_trt.engine.dicom.stack_geometry import (
     SAME_PLACE_MM,
-    Geometry,
     Group,
+    geometry_of,
     group_by_label,
     station_labels,
     tilt_labels,
@@ -65,7 +66,7 @@ def _cover_one_region(members: Group, groups: Sequence[Group]) -> bool:
     """Return True if stacks of different tilt cover one region; disc-parallel packs lie side by side."""
     if len(groups) < 2 or min(map(len, groups)) < _MIN_STEPS + 1:
         return False
-    along = dict(zip(map(id, members), Geometry(members).along, strict=True))
+    along = dict(zip(map(id, members), geometry_of(members).along, strict=True))
     ranges = sorted((min(a), max(a)) for a in ([along[id(member)] for member in group] for group in groups))
     return all(
         min(end, next_end) - next_start > min(end - start, next_end - next_start) / 2
@@ -96,7 +97,7 @@ def _separating_attributes(members: Group) -> list[Sequence[Hashable]]:
         [(file.description, file.protocol) for file in files],
         [tag.contrast_agent for tag in tags],
         _split_at_pause([key.acquired for key in keys]),
-        station_labels(Geometry(members)).tolist(),
+        station_labels(geometry_of(members)).tolist(),
     ]
 
 
@@ -138,7 +139,7 @@ def _interleaved_steps(members: Group, limit: float) -> list[float]:
     since packs are as far apart as the discs. `limit` is the share of the thickness below which a step is
     small.
     """
-    geometry = Geometry(members)
+    geometry = geometry_of(members)
     steps = np.diff(np.sort(geometry.along))
     steps = steps[steps > SAME_PLACE_MM]
     if not geometry.parallel or len(steps) < _MIN_STEPS:
@@ -149,7 +150,7 @@ def _interleaved_steps(members: Group, limit: float) -> list[float]:
         separable = limit == _SMALL_STEP_SEPARABLE
         if not (separable or uneven or members[0].file.acquisition_2d):
             limit = _OVERLAP_UNSTATED
-        thickness = float(np.median(stated)) if stated else None
+        thickness = statistics.median(stated) if stated else None
         smallest = min(limit * usual, _MIN_STEP_MM) if thickness is None else limit * thickness
         overlap = float(steps.min()) < _TOUCHING * (_MIN_STEP_MM if thickness is None else thickness)
         share = _SMALL_STEPS_SHARE_AXIAL if geometry.axial else _SMALL_STEPS_SHARE
@@ -160,6 +161,11 @@ def _interleaved_steps(members: Group, limit: float) -> list[float]:
 def _is_uneven(steps: FloatArray) -> bool:
     """Return True if long and short steps alternate."""
     odd, even = steps[1::2], steps[::2]
-    apart = abs(float(np.median(odd) - np.median(even)))
+    apart = abs(_median(odd) - _median(even))
     spread = max(float(np.ptp(odd)), float(np.ptp(even)))
-    return apart > _MAX_UNEVENNESS * float(np.median(steps)) and spread < apart / 2
+    return apart > _MAX_UNEVENNESS * _median(steps) and spread < apart / 2
+
+
+def _median(values: FloatArray) -> float:
+    """Return the median; of few numbers in a tenth of the time of numpy.median."""
+    return float(statistics.median(values.tolist()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
@@ -23,10 +23,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from stenosis_trt.engine.dicom.elements import UNDEFINED_LENGTH, ElementHeader, Elements
+from stenosis_trt.engine.dicom.elements import ElementHeader, Elements
 from stenosis_trt.engine.dicom.errors import DicomError, header_error
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.part10 import Part10
+from stenosis_trt.engine.dicom.plain_elements import UNDEFINED_LENGTH
 from stenosis_trt.engine.dicom.uids import is_uid
 from stenosis_trt.engine.records import MR_IMAGE_CLASSES
 
@@ -44,6 +45,8 @@ LAYOUT_KEYWORDS: Sequence[str] = (
     "ExtendedOffsetTableLengths",
 )
 _PIXEL_DATA = 0x7FE00010
+_KEPT_SYNTAXES = 64
+"""Answers that are kept. A transfer syntax may be any text of a file."""
 _ALWAYS_LOSSY = {JPEGBaseline8Bit, JPEGExtended12Bit}
 _MAYBE_LOSSY = {JPEGLSNearLossless, JPEG2000, HTJ2K}
 """Transfer syntaxes of both reversible and irreversible compression; LossyImageCompression decides."""
@@ -85,6 +88,11 @@ class PixelLayout:
     def frame_bytes(self) -> int:
         """Size of one decoded frame in bytes."""
         return self.rows * self.columns * self.bits_allocated // 8
+
+    @property
+    def image_bytes(self) -> int:
+        """Size of all decoded frames in bytes."""
+        return self.frames * self.frame_bytes
 
 
 def no_image(sop_class: str, reason: str, advice: str) -> DicomError:
@@ -128,7 +136,7 @@ def pixel_layout(part: Part10, elements: Elements, limits: ReadLimits) -> PixelL
         high_bit=high_bit,
         signed=_integer(elements, "PixelRepresentation", 0) == 1,
         inverted=photometric == "MONOCHROME1",
-        pixel_data=_pixel_data(part, elements.stopped_at, total),
+        pixel_data=check_pixel_data(part, elements.stopped_at, total),
         offsets=_offsets(elements),
     )
 
@@ -156,8 +164,17 @@ def _size(elements: Elements, limits: ReadLimits) -> tuple[int, int, int]:
     return rows, columns, frames
 
 
-def _pixel_data(part: Part10, element: ElementHeader | None, expected: int) -> ElementHeader:
-    """Return the pixel data element after checking that it is complete and can be decoded."""
+def check_pixel_data(part: Part10, element: ElementHeader | None, expected: int) -> ElementHeader:
+    """Return the pixel data element after checking that it is complete and can be decoded.
+
+    Args:
+        part: the file.
+        element: the element after the header; None if the file ends there.
+        expected: size of the decoded image in bytes.
+
+    Raises:
+        DicomError: pixel data are missing or truncated, or their transfer syntax is not supported.
+    """
     if element is None:
         raise header_error("The file has no pixel data.")
     if element.tag != _PIXEL_DATA:
@@ -166,11 +183,11 @@ def _pixel_data(part: Part10, element: ElementHeader | None, expected: int) -> E
         reason = f"The file's transfer syntax is not supported: {syntax_name(part.transfer_syntax)}."
         raise header_error(reason, "Export it as explicit VR little endian.")
     if element.length == UNDEFINED_LENGTH:
-        if not UID(part.transfer_syntax).is_encapsulated:
+        if not is_encapsulated(part.transfer_syntax):
             raise header_error("The pixels are compressed, but the transfer syntax is uncompressed.")
     elif element.value_offset + element.length > part.size:
         raise header_error("The file ends within its pixels.")
-    elif element.length < expected and not UID(part.transfer_syntax).is_encapsulated:
+    elif element.length < expected and not is_encapsulated(part.transfer_syntax):
         raise header_error(f"The pixels have {element.length} bytes; by the header they need {expected}.")
     return element
 
@@ -203,7 +220,13 @@ def is_lossy(transfer_syntax: str, stated: str) -> bool:
     return transfer_syntax in _MAYBE_LOSSY and stated != "00"
 
 
-@cache
+@lru_cache(_KEPT_SYNTAXES)
+def is_encapsulated(transfer_syntax: str) -> bool:
+    """Return True for a compressed transfer syntax."""
+    return bool(UID(transfer_syntax).is_encapsulated)
+
+
+@lru_cache(_KEPT_SYNTAXES)
 def is_readable(transfer_syntax: str) -> bool:
     """Return True if an installed decoder supports a transfer syntax."""
     syntax = UID(transfer_syntax)

@@ -6,10 +6,12 @@ A file without preamble and prefix is opened if its content is a dataset; see `b
 from __future__ import annotations
 
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,14 +19,18 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from stenosis_trt.engine.dicom.archive_types import ARCHIVE_MAGIC_BYTES, check_no_archive
 from stenosis_trt.engine.dicom.bare_dataset import DATASET_STARTS, guess_transfer_syntax
-from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, ElementReader, Elements, TagTable, tag_table
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, ElementReader, Elements, tag_table
 from stenosis_trt.engine.dicom.errors import DicomError, header_error
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
+from stenosis_trt.engine.dicom.plain_elements import TagTable
 from stenosis_trt.engine.dicom.uids import is_uid
 
 _PREAMBLE_BYTES = 128
 _PREFIX = b"DICM"
 _META_BEGIN = _PREAMBLE_BYTES + len(_PREFIX)
+_MARK_BYTES = max(_META_BEGIN, ARCHIVE_MAGIC_BYTES)
+_GUESSED_BYTES = 1 << 16
+"""Bytes at the start of a bare dataset that its encoding is guessed from."""
 _AFTER_META = 0x00030000
 _META = tag_table(["TransferSyntaxUID", "MediaStorageSOPClassUID"])
 _INFLATE_BYTES = 1 << 20
@@ -48,15 +54,20 @@ _MARKERS = {
 
 @dataclass(frozen=True)
 class Part10:
-    """An open file. `stream` holds the dataset from offset `begin` on, inflated if it was deflated; `size` is
-    the length of the stream in bytes."""
+    """An open file: a stream of `size` bytes with the dataset from offset `begin` on, inflated if it was
+    deflated."""
 
-    stream: BinaryIO
     size: int
     begin: int
     transfer_syntax: str
     sop_class: str
+    _raw: io.BytesIO | io.FileIO
     _reader: ElementReader
+
+    @cached_property
+    def stream(self) -> BinaryIO:
+        """The stream, with a buffer. Read the elements first."""
+        return self._raw if isinstance(self._raw, io.BytesIO) else io.BufferedReader(self._raw)
 
     @property
     def explicit(self) -> bool:
@@ -82,7 +93,8 @@ def open_part10(path: Path, limits: ReadLimits) -> Iterator[Part10]:
         DicomError: empty, too large, not DICOM, or a deflated dataset that is broken or too large.
         OSError: the file cannot be read.
     """
-    size = path.stat().st_size
+    # Before the file is opened: that of a pipe would wait for its writer.
+    size = os.stat(path).st_size
     if size == 0:
         raise empty_file(path.name)
     if size > limits.max_file_bytes:
@@ -90,25 +102,26 @@ def open_part10(path: Path, limits: ReadLimits) -> Iterator[Part10]:
             f"The file has {size} bytes, over the limit of {limits.max_file_bytes}.",
             raise_limit("max_file_bytes", size),
         )
-    with path.open("rb") as stream:
-        reader = ElementReader(stream, size, limits)
-        meta_begin = _meta_begin(reader.first_bytes, path.name)
-        if meta_begin == 0 and guess_transfer_syntax(reader.first_bytes, 0, size) is None:
+    # Without a buffer, which would cost more time than a header takes.
+    with io.FileIO(path) as raw:
+        reader = ElementReader(raw, size, limits)
+        meta_begin = _meta_begin(reader.first_bytes(_MARK_BYTES), path.name)
+        if meta_begin == 0 and guess_transfer_syntax(reader.first_bytes(_GUESSED_BYTES), 0, size) is None:
             raise not_dicom()
         meta = reader.read(meta_begin, True, True, _META, _AFTER_META)
         syntax = meta.text("TransferSyntaxUID")
         sop_class = meta.text("MediaStorageSOPClassUID")
         if not syntax:
-            part = _open_bare(reader, stream, size, meta.end)
+            part = _open_bare(reader, raw, size, meta.end)
             yield _require_uids(part) if meta_begin == 0 else part
             return
         if syntax != DeflatedExplicitVRLittleEndian:
-            yield Part10(stream, size, meta.end, syntax, sop_class, reader)
+            yield Part10(size, meta.end, syntax, sop_class, raw, reader)
             return
-        stream.seek(meta.end)
-        inflated = inflate(stream, limits.max_inflated_bytes)
-        reader = ElementReader(inflated, inflated.getbuffer().nbytes, limits)
-        yield Part10(inflated, inflated.getbuffer().nbytes, 0, syntax, sop_class, reader)
+        raw.seek(meta.end)
+        inflated = inflate(raw, limits.max_inflated_bytes)
+        size = inflated.getbuffer().nbytes
+        yield Part10(size, 0, syntax, sop_class, inflated, ElementReader(inflated, size, limits))
 
 
 def empty_file(name: str) -> DicomError:
@@ -150,14 +163,14 @@ def _meta_begin(start: bytes, name: str) -> int:
     raise not_dicom()
 
 
-def _open_bare(reader: ElementReader, stream: BinaryIO, size: int, begin: int) -> Part10:
+def _open_bare(reader: ElementReader, raw: io.FileIO, size: int, begin: int) -> Part10:
     """Open a dataset without declared transfer syntax, which its first elements determine."""
-    syntax = guess_transfer_syntax(reader.first_bytes, begin, size)
+    syntax = guess_transfer_syntax(reader.first_bytes(_GUESSED_BYTES), begin, size)
     if syntax is None:
         raise header_error(
             "The file does not state its transfer syntax.", "Export it again as DICOM Part 10."
         )
-    part = Part10(stream, size, begin, syntax, "", reader)
+    part = Part10(size, begin, syntax, "", raw, reader)
     sop_class = part.elements(_IDENTITY, FIRST_PIXEL_TAG).text("SOPClassUID")
     return replace(part, sop_class=sop_class)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.patient_identity import PatientIdentity
+from stenosis_trt.engine.geometry import Vector
 
 STUDY_UID_SHARED = "study_uid_shared"
 """Warning: another patient's images have the same Study Instance UID."""
@@ -147,11 +148,12 @@ def _by_folder(files: Sequence[FileHeader]) -> list[list[FileHeader]]:
     """Return all files as one list, or one list per folder if folders repeat the series of others."""
     if not files:
         return []
-    folders = {file.path.parent for file in files}
-    depth = len(Path(os.path.commonpath(folders)).parts)
+    folders = [os.path.dirname(file.path) for file in files]
+    depth = len(Path(os.path.commonpath(set(folders))).parts)
+    child = {folder: Path(folder).parts[depth : depth + 1] for folder in set(folders)}
     children: dict[tuple[str, ...], list[FileHeader]] = defaultdict(list)
-    for file in files:
-        children[file.path.parent.parts[depth : depth + 1]].append(file)
+    for folder, file in zip(folders, files, strict=True):
+        children[child[folder]].append(file)
     parts = [children[name] for name in sorted(children)]
     if len(parts) > 1 and any(_repeats(one, other) for one, other in combinations(parts, 2)):
         return [smaller for part in parts for smaller in _by_folder(part)]
@@ -173,10 +175,14 @@ def _repeats(one: Iterable[FileHeader], other: Iterable[FileHeader]) -> bool:
 
 def _signatures(files: Iterable[FileHeader]) -> dict[tuple[int | None, str, int], set[str]]:
     found: dict[tuple[int | None, str, int], set[str]] = defaultdict(set)
+    planes: dict[tuple[Vector, Vector], int] = {}
     for file in files:
         pose = file.frames[0].header.pose
         if pose is not None:
-            plane = int(np.argmax(np.abs(pose.normal)))
+            plane = planes.get((pose.row_direction, pose.column_direction))
+            if plane is None:
+                plane = int(np.argmax(np.abs(np.cross(pose.row_direction, pose.column_direction))))
+                planes[pose.row_direction, pose.column_direction] = plane
             text = "" if file.series_number is not None else file.description.casefold()
             found[file.series_number, text, plane].add(file.series_uid)
     return found

@@ -20,7 +20,7 @@ import numpy as np
 
 from stenosis_trt.engine.dicom.answers import ask_process, lost_error, lost_frames_error
 from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember
-from stenosis_trt.engine.dicom.duplicates import have_same_description
+from stenosis_trt.engine.dicom.duplicates import Likeness, Pair, have_same_description
 from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError, ReaderUnavailable
 from stenosis_trt.engine.dicom.find import References, find_files
 from stenosis_trt.engine.dicom.header import FileHeader
@@ -41,7 +41,8 @@ from stenosis_trt.engine.support.closeable import Closeable
 
 _FILES_PER_REQUEST = 64
 """Files per request; amortises the 0.2 ms round trip."""
-
+_PAIRS_PER_REQUEST = 16
+"""Pairs of files that are compared per request."""
 _IDENTITY_KEY_BYTES = 32
 _STORED = np.uint16
 """Type of decoded pixels; int16 has the same size."""
@@ -161,7 +162,7 @@ class DicomReader(Closeable):
         if progress:
             progress(done)
         lost = Counter(problem.study_uid for problem in problems if not problem.harmless)
-        studies, duplicates = build_studies(headers, self._same_image)
+        studies, duplicates = build_studies(headers, self._compare)
         studies = tuple(replace(study, lost_files=lost[study.study_uid]) for study in studies)
         rows = (*problems, *self._unpacked.problems(duplicates))
         return Scan(self._unpacked.studies(studies), rows, done - unpacked)
@@ -250,15 +251,24 @@ class DicomReader(Closeable):
             self._unpacked.discard(folder)
         return answers
 
-    def _same_image(self, one: FileHeader, other: FileHeader) -> bool:
-        """Return True if two files hold the same image: equal description and equal pixels."""
-        if not have_same_description(one, other):
-            return False
+    def _compare(self, pairs: Sequence[Pair]) -> list[Likeness]:
+        """Compare pairs of files in the reading processes."""
+        chunks = [pairs[k : k + _PAIRS_PER_REQUEST] for k in range(0, len(pairs), _PAIRS_PER_REQUEST)]
+        return [one for _, answers in self._map_ordered(self._compare_files, chunks) for one in answers]
+
+    def _compare_files(self, pairs: Sequence[Pair]) -> list[Likeness]:
+        asked = [
+            (one.path, other.path, len(one.frames) if have_same_description(one, other) else 0)
+            for one, other in pairs
+        ]
         try:
-            (same,) = self._ask("same_pixels", one.path, other.path, len(one.frames))
+            answers: list[Likeness] = self._ask("copies", asked)
+            return answers
         except (ProcessLost, ReaderUnavailable):
-            return False
-        return bool(same)
+            if len(pairs) == 1:
+                return [Likeness.DIFFERENT]
+        # One of the files crashed the process: request each pair separately.
+        return [answer for pair in pairs for answer in self._compare_files([pair])]
 
     def _headers(self, paths: list[Path]) -> list[FileHeader | DicomError]:
         try:

@@ -15,17 +15,17 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember, unpack
 from stenosis_trt.engine.dicom.channel import Channel
+from stenosis_trt.engine.dicom.copies import compare_files
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
+from stenosis_trt.engine.dicom.duplicates import Likeness
 from stenosis_trt.engine.dicom.errors import EXPORT_AGAIN, ArchiveFound, DicomError
-from stenosis_trt.engine.dicom.header import FileHeader, read_header
+from stenosis_trt.engine.dicom.header import FileHeader, HeaderReader
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.padding import Stored
 from stenosis_trt.engine.dicom.pixel_memory import WrittenFrame, write_frame
@@ -71,12 +71,19 @@ def headers(
     paths: Sequence[Path], identity_key: bytes, limits: ReadLimits
 ) -> Iterator[list[FileHeader | DicomError]]:
     """Answer with all headers; patient attributes are digests with `identity_key`."""
-    yield [_header(path, identity_key, limits) for path in paths]
+    reader = _header_reader(identity_key, limits)
+    yield [_header(path, reader, limits) for path in paths]
 
 
-def _header(path: Path, identity_key: bytes, limits: ReadLimits) -> FileHeader | DicomError:
+@lru_cache(1)
+def _header_reader(identity_key: bytes, limits: ReadLimits) -> HeaderReader:
+    """Return the reader of all requests of one `DicomReader`."""
+    return HeaderReader(limits, identity_key)
+
+
+def _header(path: Path, reader: HeaderReader, limits: ReadLimits) -> FileHeader | DicomError:
     try:
-        return read_header(path, limits, identity_key)
+        return reader.read(path)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row
         return describe(error, Stage.HEADER, limits)
 
@@ -141,13 +148,17 @@ def archive(
         yield describe(error, Stage.HEADER, limits)
 
 
-def same_pixels(one: Path, other: Path, frames: int, limits: ReadLimits) -> Iterator[bool]:
-    """Answer whether `frames` frames of two files have equal stored values; no if one cannot be decoded."""
+def copies(pairs: Sequence[tuple[Path, Path, int]], limits: ReadLimits) -> Iterator[Likeness]:
+    """Answer for each pair of files how alike they are; see `compare_files`."""
+    for pair in pairs:
+        yield _likeness(pair, limits)
+
+
+def _likeness(pair: tuple[Path, Path, int], limits: ReadLimits) -> Likeness:
     try:
-        with open_pixels(one, limits) as first, open_pixels(other, limits) as second:
-            yield all(np.array_equal(first.decode(k), second.decode(k)) for k in range(frames))
-    except Exception:  # noqa: BLE001 - a broken file may raise anything; then the files are not equal
-        yield False
+        return compare_files(*pair, limits)
+    except BaseException:  # noqa: BLE001 - a codec may raise anything; a broken file is like no other
+        return Likeness.DIFFERENT
 
 
 def _end_with_lifeline(lifeline: int) -> None:
@@ -172,7 +183,7 @@ def main() -> None:
     memory = int(sys.argv[4]) if len(sys.argv) > 4 else None
     requests: dict[str, Any] = {"headers": headers, "dicomdir": dicomdir, "archive": archive}
     requests |= {"pixels": partial(pixels, memory), "images": partial(images, memory)}
-    requests["same_pixels"] = same_pixels
+    requests["copies"] = copies
     limit_memory(limits.decode_memory_bytes)
     try:
         channel.send(0, READY)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
-from stenosis_trt.engine.dicom.duplicates import SameImage, copies_problem, have_same_content
+from stenosis_trt.engine.dicom.duplicates import CompareFiles, Likeness, Pair, copies_problem
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.patients import split_by_patient
 from stenosis_trt.engine.dicom.stack_geometry import StackMember
@@ -26,7 +26,7 @@ _MIN_SINGLE_IMAGES = 5
 
 
 def build_studies(
-    headers: Iterable[FileHeader], same_image: SameImage
+    headers: Iterable[FileHeader], compare: CompareFiles
 ) -> tuple[tuple[StudyHeader, ...], tuple[Problem, ...]]:
     """Group files by study, patient and series.
 
@@ -38,7 +38,7 @@ def build_studies(
 
     Args:
         headers: headers of all files.
-        same_image: compares files that are not equal.
+        compare: compares files of one SOP Instance UID and position; called once for all of them.
 
     Returns:
         Studies ordered by UID and first path, and a Problem for each file whose SOP Instance UID and position
@@ -49,49 +49,57 @@ def build_studies(
     by_study: dict[str, list[FileHeader]] = defaultdict(list)
     for header in headers:
         by_study[header.study_uid].append(header)
+    found = [
+        (uid if number == 1 else f"{uid}#{number}", patient, *_first_of_each(patient.files))
+        for uid, files in sorted(by_study.items())
+        for number, patient in enumerate(split_by_patient(files), start=1)
+    ]
+    pairs = [pair for *_, repeated in found for pair in repeated]
+    likeness = iter(compare(pairs) if pairs else ())
     studies: list[StudyHeader] = []
     problems: list[Problem] = []
-    for uid, files in sorted(by_study.items()):
-        for number, patient in enumerate(split_by_patient(files), start=1):
-            kept, found = _without_duplicates(patient.files, same_image)
-            problems.extend(found)
-            series, joined = _all_series(kept)
-            warnings = (
-                *patient.warnings,
-                *((SOP_UID_SHARED,) if len({file.sop_instance_uid for file in kept}) < len(kept) else ()),
-                *((SERIES_UID_PER_SLICE,) if joined else ()),
-                *((UID_REPLACED,) if any(map(_has_replaced_uid, kept)) else ()),
-            )
-            key = uid if number == 1 else f"{uid}#{number}"
-            studies.append(StudyHeader(uid, _common_folder(series), series, key=key, warnings=warnings))
+    for key, patient, kept, repeated in found:
+        problems.extend(_duplicates([(pair, next(likeness)) for pair in repeated]))
+        series, joined = _all_series(kept)
+        warnings = (
+            *patient.warnings,
+            *((SOP_UID_SHARED,) if len({file.sop_instance_uid for file in kept}) < len(kept) else ()),
+            *((SERIES_UID_PER_SLICE,) if joined else ()),
+            *((UID_REPLACED,) if any(map(_has_replaced_uid, kept)) else ()),
+        )
+        uid = kept[0].study_uid
+        studies.append(StudyHeader(uid, _common_folder(series), series, key=key, warnings=warnings))
     return tuple(studies), tuple(problems)
 
 
-def _without_duplicates(
-    files: Sequence[FileHeader], same_image: SameImage
-) -> tuple[list[FileHeader], list[Problem]]:
-    """Return the files of one study and patient without duplicates, and the problems of the others."""
+def _first_of_each(files: Sequence[FileHeader]) -> tuple[list[FileHeader], list[Pair]]:
+    """Return the first file of each SOP Instance UID and position, and each other file with the first."""
+    count = Counter(header.sop_instance_uid for header in files)
     first: dict[Hashable, FileHeader] = {}
-    problems, copies = [], []
+    repeated: list[Pair] = []
     for header in files:
-        earlier = first.setdefault((header.sop_instance_uid, _rounded_poses(header)), header)
-        if earlier is header or have_same_content(earlier.path, header.path):
-            continue
-        if same_image(earlier, header):
-            copies.append(header)
-            continue
-        problems.append(
-            Problem(
-                str(header.path),
-                Stage.HEADER,
-                "Another file has the same SOP Instance UID but different content; the first one is used.",
-                "Find out which of the two is right and remove the other.",
-                header.study_uid,
-            )
+        uid = header.sop_instance_uid
+        earlier = first.setdefault(uid if count[uid] == 1 else (uid, _rounded_poses(header)), header)
+        if earlier is not header:
+            repeated.append((earlier, header))
+    return list(first.values()), repeated
+
+
+def _duplicates(compared: Sequence[tuple[Pair, Likeness]]) -> list[Problem]:
+    """Return the problems of the repeated files of one study and patient."""
+    problems = [
+        Problem(
+            str(header.path),
+            Stage.HEADER,
+            "Another file has the same SOP Instance UID but different content; the first one is used.",
+            "Find out which of the two is right and remove the other.",
+            header.study_uid,
         )
-    if copies:
-        problems.append(copies_problem(copies))
-    return list(first.values()), problems
+        for (_, header), likeness in compared
+        if likeness is Likeness.DIFFERENT
+    ]
+    copies = [header for (_, header), likeness in compared if likeness is Likeness.SAME_IMAGE]
+    return [*problems, copies_problem(copies)] if copies else problems
 
 
 def _has_replaced_uid(header: FileHeader) -> bool:
@@ -201,5 +209,5 @@ def _header(volume: Volume) -> SeriesHeader:
 
 
 def _common_folder(series: Sequence[SeriesHeader]) -> str:
-    folders = {str(frame.path.parent) for item in series for frame in item.frames}
+    folders = {os.path.dirname(frame.path) for item in series for frame in item.frames}
     return os.path.commonpath(folders)

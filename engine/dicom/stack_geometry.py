@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,13 @@ SAME_PLACE_COSINE = 0.9999
 _SAME_STATION_MM = 20.0
 """Largest in-plane shift of stacks of one region; stations of a spine are ten times as far apart."""
 _PARALLEL_DEGREES = 2.0
+_NEXT, _LAST = [1, 2, 0], [2, 0, 1]
+"""Axes of the factors of a cross product."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StackMember:
-    """A frame of a series and the header of its file."""
+    """A frame of a series and the header of its file. Equal only to itself, so that its hash is fast."""
 
     frame: FoundFrame
     file: FileHeader
@@ -46,15 +49,18 @@ class Geometry:
     def __init__(self, members: Group) -> None:
         self._members = members
         poses = [member.pose for member in members]
-        rows = np.array([pose.row_direction for pose in poses])
-        columns = np.array([pose.column_direction for pose in poses])
+        numbers = np.array([(*p.origin, *p.row_direction, *p.column_direction) for p in poses])
         half = np.array(
             [((p.columns - 1) / 2 * p.column_spacing, (p.rows - 1) / 2 * p.row_spacing) for p in poses]
         )
+        rows, columns = numbers[:, 3:6], numbers[:, 6:]
         self.centres: FloatArray = np.asarray(
-            np.array([pose.origin for pose in poses]) + half[:, :1] * rows + half[:, 1:] * columns
+            numbers[:, :3] + half[:, :1] * rows + half[:, 1:] * columns, dtype=np.float64
         )
-        self.normals: FloatArray = np.asarray(np.cross(rows, columns), dtype=np.float64)
+        # A fifth of the time of numpy.cross.
+        self.normals: FloatArray = np.asarray(
+            rows[:, _NEXT] * columns[:, _LAST] - rows[:, _LAST] * columns[:, _NEXT], dtype=np.float64
+        )
         turned = np.where(self.normals @ self.normals[0] < 0, -1.0, 1.0)[:, None] * self.normals
         mean = turned.mean(axis=0)
         # Points to the patient's left, back or head.
@@ -88,6 +94,16 @@ class Geometry:
         return labels
 
 
+def geometry_of(members: Group) -> Geometry:
+    """Return the geometry of a group; that of the last few groups is kept."""
+    return _kept_geometry(tuple(members))
+
+
+@lru_cache(4)
+def _kept_geometry(members: tuple[StackMember, ...]) -> Geometry:
+    return Geometry(list(members))
+
+
 def group_by_label(members: Group, labels: Iterable[Hashable]) -> list[Group]:
     """Group members by their labels, in the order of first occurrence."""
     groups: dict[Hashable, Group] = defaultdict(list)
@@ -98,7 +114,10 @@ def group_by_label(members: Group, labels: Iterable[Hashable]) -> list[Group]:
 
 def tilt_labels(members: Group, degrees: float) -> list[int]:
     """Return a label for each member's normal; normals connected by steps below `degrees` share a label."""
-    rounded, inverse = np.unique(np.round(Geometry(members).normals, 4), axis=0, return_inverse=True)
+    first = members[0].pose.row_direction, members[0].pose.column_direction
+    if all((member.pose.row_direction, member.pose.column_direction) == first for member in members):
+        return [0] * len(members)
+    rounded, inverse = np.unique(np.round(geometry_of(members).normals, 4), axis=0, return_inverse=True)
     every = rounded / np.linalg.norm(rounded, axis=1, keepdims=True)
     numbers = np.full(len(every), -1)
     limit = np.cos(np.deg2rad(degrees))

@@ -18,9 +18,9 @@ from stenosis_trt.engine.dicom.interleaving import interleaving_defect, separate
 from stenosis_trt.engine.dicom.stack_geometry import (
     SAME_PLACE_COSINE,
     SAME_PLACE_MM,
-    Geometry,
     Group,
     StackMember,
+    geometry_of,
     group_by_label,
     station_labels,
     tilt_labels,
@@ -58,7 +58,7 @@ def _stacks(members: Group) -> list[Volume]:
     found = []
     for group in separate_interleaved(members):
         for volume in _same_positions(group):
-            ordered = Geometry(volume).ordered()
+            ordered = geometry_of(volume).ordered()
             found.append(Volume(tuple(ordered), interleaving_defect(ordered)))
     return found
 
@@ -136,7 +136,7 @@ def _stations(members: Group) -> list[Group]:
 
     Slices whose planes differ, as packs parallel to the discs do, are one station.
     """
-    geometry = Geometry(members)
+    geometry = geometry_of(members)
     along = geometry.along
     if np.abs(geometry.normals @ geometry.normals[0]).min() < SAME_PLACE_COSINE:
         return [members]
@@ -156,7 +156,7 @@ def _same_positions(members: Group) -> list[Group]:
     position and one group has all positions. The second condition excludes acquisition numbers that count
     groups of slices when a few slices were acquired twice. If no values suffice, the file order decides.
     """
-    labels = dict(zip(map(id, members), Geometry(members).position_labels(), strict=True))
+    labels = dict(zip(map(id, members), geometry_of(members).position_labels(), strict=True))
     count = len(set(labels.values()))
     if count == len(members):
         return [members]
