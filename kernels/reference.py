@@ -44,12 +44,13 @@ def order_statistics(images: Sequence[StoredPixels], percentiles: Sequence[float
     Returns:
         One stored value per percentile.
     """
-    dtype = images[0].dtype
-    lowest = int(np.iinfo(dtype).min)
+    signed = images[0].dtype == np.int16
+    lowest = min(int(image.min(initial=0)) for image in images) if signed else 0
     counts = np.zeros(1, dtype=np.int64)
     for image in images:
-        shifted = image.astype(np.int64).ravel() - lowest
-        counted = np.bincount(shifted, minlength=len(counts))
+        # Unsigned 16-bit arithmetic wraps, so the difference from the lowest value is right for int16 too.
+        values = image if lowest == 0 else image.view(np.uint16) - np.uint16(lowest % (1 << 16))
+        counted = np.bincount(values.ravel(), minlength=len(counts))
         counted[: len(counts)] += counts
         counts = counted
     cumulative = np.cumsum(counts)
@@ -105,8 +106,8 @@ def _axis_filter(
     taps = box_taps(abs(scale))
     position = (np.arange(outputs)[:, None] + taps[None, :]) * scale + offset
     pixels = np.floor(position.min(axis=1)).astype(np.int64)[:, None] + np.arange(len(taps) + 1)
-    distance = np.abs(position[:, None, :] - pixels[:, :, None])
-    weights = np.maximum(0.0, 1.0 - distance).mean(axis=2)
+    bilinear = (np.maximum(0.0, 1.0 - np.abs(tap[:, None] - pixels)) for tap in position.T)
+    weights = np.asarray(sum(bilinear)) / len(taps)
     inside = (pixels >= 0) & (pixels < inputs)
     return np.clip(pixels, 0, inputs - 1), np.where(inside, weights, 0.0)
 

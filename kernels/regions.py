@@ -56,10 +56,20 @@ def region_bounds(affine: FloatArray, size: tuple[int, int], shape: tuple[int, i
     return _bounds(*covered_pixels(affine[None], size, _extent(shape)))
 
 
+def reached_pixels(
+    affines: FloatArray, size: tuple[int, int], extents: IntArray
+) -> tuple[IntArray, IntArray]:
+    """First and last (column, row) of the source pixels that bilinear samples of regions read.
+
+    Arguments and result as in `covered_pixels`.
+    """
+    low, high = outlines(affines, size)
+    return _within(np.floor(low)[:, None], np.floor(high)[:, None] + 1, extents)
+
+
 def reached_bounds(affine: FloatArray, size: tuple[int, int], shape: tuple[int, int]) -> Bounds | None:
     """Source rows and columns that bilinear samples of a region read, or None if there are none."""
-    low, high = outlines(affine[None], size)
-    return _bounds(*_within(np.floor(low), np.floor(high) + 1, _extent(shape)))
+    return _bounds(*reached_pixels(affine[None], size, _extent(shape)))
 
 
 def box_counts(scales: FloatArray) -> IntArray:

@@ -9,13 +9,14 @@ import numpy as np
 from stenosis_trt.engine.backends.base import Float32Array, Roi
 from stenosis_trt.engine.backends.cpu.onnxruntime import OnnxRuntimeModel
 from stenosis_trt.engine.backends.cpu.runtime import ModelRuntime, ModelRuntimeError
+from stenosis_trt.engine.backends.host_inputs import network_inputs
 from stenosis_trt.engine.backends.model_checks import ModelOutputError, check_values, model_error, noise_batch
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.packs.models import InputSpec, ModelSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.engine.support.hardware import usable_cores
-from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, preprocess_region, region_window
+from stenosis_trt.kernels.reference import decode_keypoints
 
 _MAX_BATCH = 16
 """Largest batch of a call: larger ones increase the peak memory but not the speed."""
@@ -49,15 +50,7 @@ class CpuBackend(StepwiseBackend):
 
     def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
         """See `StepwiseBackend.preprocess`."""
-        batch = np.empty((len(rois), spec.channels, spec.height, spec.width), dtype=np.float32)
-        for index, roi in enumerate(rois):
-            sources = [
-                RegionSource(slices[k].stored, slices[k].frame.slope, slices[k].frame.intercept)
-                for k in roi.slices
-            ]
-            window = region_window(sources, roi.affine, spec.size, spec.window_percentiles)
-            batch[index] = preprocess_region(sources, roi.affine, spec.size, window, (spec.mean, spec.std))
-        return batch
+        return network_inputs(slices, rois, spec)
 
     def infer(self, model: str, batch: Float32Array) -> Float32Array:
         """See `StepwiseBackend.infer`.
