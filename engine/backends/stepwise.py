@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from stenosis_trt.engine.backends.base import (
     Float32Array,
     Grades,
     Keypoints,
+    Pending,
     ReadingMemory,
     Ready,
     Roi,
@@ -23,6 +24,22 @@ from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
 from stenosis_trt.kernels.reference import cord_geometry, input_contrast, keypoint_support
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How the inputs of one request are run.
+
+    Attributes:
+        part: largest number of inputs of a call.
+        submit: starts to run the model on (N, C, H, W), 1 ≤ N ≤ part. The array must not change until the
+            result is there. Waiting for it raises ModelOutputError where the output is invalid.
+    """
+
+    part: int
+    submit: Callable[[Float32Array], Pending[Float32Array]]
 
 
 class StepwiseBackend(ABC):
@@ -49,6 +66,10 @@ class StepwiseBackend(ABC):
         Raises:
             ModelOutputError: the output is invalid.
         """
+
+    def inference(self, model: str, count: int) -> Inference:
+        """How `count` inputs of a request are run: by default all at once, when they are submitted."""
+        return Inference(count, lambda batch: Ready(self.infer(model, batch)))
 
     @abstractmethod
     def decode(self, heatmaps: Float32Array) -> Float32Array:
@@ -78,41 +99,86 @@ class StepwiseBackend(ABC):
 
 
 class StepwiseStudy:
-    """See `BackendStudy`. Every result is computed when it is returned."""
+    """See `BackendStudy`. Inputs are preprocessed when they are requested, and outputs are decoded when a
+    result is waited for; what runs between them is for the backend to say."""
 
     def __init__(self, backend: StepwiseBackend, study: LoadedStudy) -> None:
         self._backend, self._study = backend, study
 
-    def locate(self, rois: Sequence[Roi]) -> Ready[Keypoints]:
+    def locate(self, rois: Sequence[Roi]) -> Pending[Keypoints]:
         """See `BackendStudy.locate`."""
-        return Ready(self._keypoints("levels", self._study.sagittal, rois))
+        return self._keypoints("levels", self._study.sagittal, rois)
 
-    def grade(self, rois: Sequence[Roi]) -> Ready[Grades]:
+    def grade(self, rois: Sequence[Roi]) -> Pending[Grades]:
         """See `BackendStudy.grade`."""
         model = self._backend.pack.models["grader"]
         if not rois:
             return Ready(Grades(np.zeros((0, *model.output_shape), np.float32), np.zeros(0)))
-        batch = self._backend.preprocess(self._study.sagittal, rois, model.input)
-        return Ready(Grades(self._backend.infer("grader", batch), input_contrast(batch, model.input.std)))
+        contrast = []
+        running = []
+        for batch, output in self._parts("grader", self._study.sagittal, rois):
+            contrast.append(input_contrast(batch, model.input.std))
+            running.append(output)
+        return _Deferred(
+            lambda: Grades(np.concatenate([output.result() for output in running]), np.concatenate(contrast))
+        )
 
-    def measure(self, rois: Sequence[Roi]) -> Ready[Cords]:
+    def measure(self, rois: Sequence[Roi]) -> Pending[Cords]:
         """See `BackendStudy.measure`."""
         keypoints = self._keypoints("cord", self._study.axial, rois)
-        return Ready(Cords(keypoints, cord_geometry(keypoints.points)))
+
+        def cords() -> Cords:
+            found = keypoints.result()
+            return Cords(found, cord_geometry(found.points))
+
+        return _Deferred(cords)
 
     def close(self) -> None:
         """See `BackendStudy.close`."""
 
-    def _keypoints(self, name: str, slices: Sequence[LoadedSlice], rois: Sequence[Roi]) -> Keypoints:
+    def _parts(
+        self, name: str, slices: Sequence[LoadedSlice], rois: Sequence[Roi]
+    ) -> Iterator[tuple[Float32Array, Pending[Float32Array]]]:
+        """Yield the preprocessed inputs of each part with its output, which may still be computed."""
+        backend = self._backend
+        inference = backend.inference(name, len(rois))
+        for first in range(0, len(rois), inference.part):
+            part = rois[first : first + inference.part]
+            batch = backend.preprocess(slices, part, backend.pack.models[name].input)
+            yield batch, inference.submit(batch)
+
+    def _keypoints(self, name: str, slices: Sequence[LoadedSlice], rois: Sequence[Roi]) -> Pending[Keypoints]:
         model, backend = self._backend.pack.models[name], self._backend
         if not rois:
             maps = model.output_shape[0]
-            return Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
-        heatmaps = backend.infer(name, backend.preprocess(slices, rois, model.input))
-        found = patient_keypoints(slices, rois, backend.decode(heatmaps), model.output.stride)
-        if name != "levels":
-            return found
-        return replace(found, support=backend.support(heatmaps).astype(np.float64))
+            return Ready(Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps))))
+        running = [output for _, output in self._parts(name, slices, rois)]
+
+        def keypoints() -> Keypoints:
+            decoded, support = [], []
+            for output in running:
+                heatmaps = output.result()
+                decoded.append(backend.decode(heatmaps))
+                if name == "levels":
+                    support.append(backend.support(heatmaps))
+            found = patient_keypoints(slices, rois, np.concatenate(decoded), model.output.stride)
+            return replace(found, support=np.concatenate(support).astype(np.float64)) if support else found
+
+        return _Deferred(keypoints)
+
+
+class _Deferred(Generic[_T]):
+    """A result that is computed by a function when it is first waited for."""
+
+    def __init__(self, compute: Callable[[], _T]) -> None:
+        self._compute = compute
+        self._value: _T | None = None
+
+    def result(self) -> _T:
+        """See `Pending.result`."""
+        if self._value is None:
+            self._value = self._compute()
+        return self._value
 
 
 def patient_keypoints(

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from stenosis_trt.engine.backends.base import Float32Array, Roi
 from stenosis_trt.engine.backends.cpu.backend import CpuBackend
+from stenosis_trt.engine.backends.cpu.candidates import ONNX_RUNTIME
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
@@ -66,7 +67,7 @@ class _ArrayCache:
 class _CachingBackend(StepwiseBackend):
     """Backend of `CachedInference`. A model whose outputs are cached is opened on the first miss."""
 
-    name = CpuBackend.name
+    name = ONNX_RUNTIME
 
     def __init__(self, pack: Pack, known: set[str], answers: _ArrayCache) -> None:
         super().__init__(pack)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.engine.backends.base import Float32Array, Pending
 from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.model_checks import ModelOutputError
+from stenosis_trt.engine.backends.stepwise import Inference
 from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.pack import Pack
@@ -69,19 +70,19 @@ class _ReservoirSample:
 class RecordingBackend(CpuBackend):
     """ONNX Runtime backend that records a sample of each network's inputs."""
 
-    name = "recording"
-
     def __init__(self, pack: Pack, per_model: int) -> None:
-        # Opening the models tries them on noise, which is not recorded.
-        self.samples: dict[str, _ReservoirSample] = {}
         super().__init__(pack)
         self.samples = {name: _ReservoirSample(per_model) for name in pack.models}
 
-    def infer(self, model: str, batch: Float32Array) -> Float32Array:
-        """See `StepwiseBackend.infer`."""
-        if model in self.samples:
+    def inference(self, model: str, count: int) -> Inference:
+        """See `StepwiseBackend.inference`."""
+        inner = super().inference(model, count)
+
+        def submit(batch: Float32Array) -> Pending[Float32Array]:
             self.samples[model].offer(batch)
-        return super().infer(model, batch)
+            return inner.submit(batch)
+
+        return Inference(inner.part, submit)
 
 
 def calibration_set(

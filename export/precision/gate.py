@@ -13,6 +13,7 @@ from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.cpu.backend import CpuBackend
+from stenosis_trt.engine.backends.cpu.candidates import ONNX_RUNTIME
 from stenosis_trt.engine.backends.model_checks import ModelOutputError, model_error
 from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.pipeline import grade_study
@@ -117,7 +118,7 @@ class GateResult:
         return {
             "passed": self.passed,
             "validated_on": self.validated_on,
-            "backend": CpuBackend.name,
+            "backend": ONNX_RUNTIME,
             "arithmetic": "FP32 on the CPU, FP16 tensors rounded to FP16, Q/DQ as written",
             "onnxruntime": package_version("onnxruntime"),
             "figures": asdict(self.figures),

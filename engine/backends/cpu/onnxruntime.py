@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from stenosis_trt.engine.backends.base import Float32Array, Ready
+from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.backends.cpu.runtime import ModelRuntimeError, quoted
 from stenosis_trt.engine.backends.model_checks import check_tensor, model_error
 from stenosis_trt.engine.packs.models import ModelSpec
-
-NAME = "onnxruntime"
 
 _ERRORS = (
     state.Fail,
@@ -38,8 +37,6 @@ class OnnxRuntimeModel:
         PackError: it cannot be loaded, or its tensors differ from the specification.
     """
 
-    name = NAME
-
     def __init__(self, model: ModelSpec, data: bytes, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -65,13 +62,13 @@ class OnnxRuntimeModel:
             check_tensor(model, name, wanted, tensor.shape, tensor.type == "tensor(float)")
         self._session, self._input = session, inputs[0].name
 
-    def submit(self, batch: Float32Array) -> Ready[Float32Array]:
-        """See `ModelRuntime.submit`."""
+    def run(self, batch: Float32Array) -> Float32Array:
+        """See `ModelRuntime.run`."""
         try:
             (output,) = self._session.run(None, {self._input: batch})
         except _ERRORS as error:
             raise ModelRuntimeError(f"ONNX Runtime cannot run it ({quoted(error)})") from error
-        return Ready(output.astype("float32", copy=False))
+        return np.asarray(output, dtype=np.float32)
 
     def close(self) -> None:
         """See `ModelRuntime.close`."""

@@ -4,42 +4,34 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from stenosis_trt.engine.backends.base import Float32Array, Pending
+from stenosis_trt.engine.backends.base import Float32Array
+
+_LONGEST_QUOTE = 200
 
 
 class ModelRuntime(Protocol):
-    """One opened model, checked against its specification.
+    """One opened model. Its tensors have been checked against its specification."""
 
-    Attributes:
-        name: name of the runtime, such as "onnxruntime".
-    """
+    def run(self, batch: Float32Array) -> Float32Array:
+        """Run the model on (N, C, H, W), N ≥ 1. May be called by several threads at the same time.
 
-    name: str
+        Returns:
+            The output, float32 (N, …), not checked.
 
-    def submit(self, batch: Float32Array) -> Pending[Float32Array]:
-        """Start to run the model on (N, C, H, W), N ≥ 1. The array must not change until the result is there.
-
-        The result is float32 (N, …) and not checked. Waiting for it raises `ModelRuntimeError` where the
-        library fails.
+        Raises:
+            ModelRuntimeError: the library fails.
         """
         ...
 
     def close(self) -> None:
-        """Release the model. Results that were not waited for are lost."""
+        """Release the model."""
         ...
 
 
 class ModelRuntimeError(Exception):
-    """The library of a runtime cannot load or run a model.
-
-    The message is one line, to follow the name of the model's file.
-    """
-
-
-LONGEST_QUOTE = 200
-"""Characters of a library's message that are quoted: some contain the graph."""
+    """The library of a runtime cannot run a model. The message is one line, about "it"."""
 
 
 def quoted(error: Exception) -> str:
-    """Return the message of a library's error on one line, truncated."""
-    return " ".join(str(error).split())[:LONGEST_QUOTE]
+    """Return a library's message on one line, truncated: some contain the graph."""
+    return " ".join(str(error).split())[:_LONGEST_QUOTE]
