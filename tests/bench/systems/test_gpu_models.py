@@ -15,7 +15,7 @@ from tiny_pack import write_tiny_pack
 from stenosis_trt.bench.systems.gpu_models import GpuModels
 from stenosis_trt.bench.systems.inputs import computed_inputs
 from stenosis_trt.engine.backends.base import Roi
-from stenosis_trt.engine.backends.onnxruntime import OnnxRuntimeBackend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.cuda.device import Device
 from stenosis_trt.engine.packs.crop import slice_roi
 
@@ -37,7 +37,7 @@ def test_the_plans_alone_answer_as_the_cpu_does_for_the_same_inputs() -> None:
             rois[name] = [roi] * {"levels": 7, "grader": 1, "cord": 2}[name]
         inputs = computed_inputs(study, pack, rois)
         with (
-            closing(OnnxRuntimeBackend(pack, threads=1)) as cpu,
+            closing(CpuBackend(pack, threads=1)) as cpu,
             Device() as device,
             GpuModels(device, pack, plans_for(pack, (2, 5))) as models,
         ):
