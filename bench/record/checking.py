@@ -58,10 +58,10 @@ def _chart(chart: Chart) -> Chart:
 
 
 def _series(chart: Chart, series: Series) -> Series:
-    columns = (series.x, series.y, series.low, series.high, series.labels)
-    for column in columns[1:]:
-        if column and len(column) != len(series.x):
-            raise ValueError(f"series {series.name} of chart {chart.title} has columns of different lengths")
+    lengths = {len(series.x), len(series.y)}
+    lengths |= {len(column) for column in (series.low, series.high, series.labels) if column}
+    if len(lengths) > 1:
+        raise ValueError(f"series {series.name} of chart {chart.title} has columns of different lengths")
     kept = [
         index
         for index, (x, y) in enumerate(zip(series.x, series.y, strict=True))

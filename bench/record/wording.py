@@ -73,7 +73,8 @@ def change_words(before: Figure, after: Figure) -> str:
     times = max(new / old, old / new)
     if times < 2.0:
         # Of the smaller value, so that both directions of one change read the same.
-        return f"{number_text((times - 1) * 100)} % {word}"
+        percent = (times - 1) * 100
+        return f"{percent:.0f} % {word}" if percent >= 10 else f"{percent:.1f} % {word}"
     return f"{number_text(times)} times {word}"
 
 
