@@ -17,7 +17,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stenosis_trt.bench.benchmark_options import QUICK_PHANTOMS, SECTION_MODULES, BenchOptions, check_options
+from stenosis_trt.bench.benchmark_options import (
+    QUICK_PHANTOMS,
+    SECTION_MODULES,
+    BenchOptions,
+    check_options,
+    check_peers,
+)
 from stenosis_trt.bench.record.checking import checked_section
 from stenosis_trt.bench.record.files import write_record
 from stenosis_trt.bench.record.page import write_page
@@ -72,6 +78,7 @@ def run_benchmark(options: BenchOptions) -> tuple[BenchRecord, Path]:
     pack = open_pack(options.pack)
     given = studies_in(options.studies) if isinstance(options.studies, Path) else None
     product = _describe_product(options, pack)
+    check_peers(options, pack, product["backend"] == "tensorrt", product["precision"])
     watch = BusyWatch()
     with TemporaryDirectory(prefix="stenosis-bench-") as folder:
         work = Path(folder)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stenosis_trt.engine.errors import InputError, NotWritten
+from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.support.messages import print_message
 
 SECTION_MODULES = {
@@ -25,6 +26,7 @@ SECONDS = {"load": 420.0, "peers": 300.0, "energy": 60.0, "roofline": 120.0, "sc
 QUICK_DIVISOR = 6.0
 """Divides the times of a quick run."""
 QUICK_PHANTOMS = 3
+"""Phantoms of a quick run, if no number is given."""
 
 _REQUIRED = {"load": ("mlperf_loadgen", "mlcommons-loadgen"), "peers": ("scipy", "scipy")}
 """Module and package without which a section has nothing to measure."""
@@ -43,6 +45,7 @@ class BenchOptions:
         device, precision, threads: see `BenchContext`.
         studies: folder with a folder for each study, or a number of phantoms; None for the usual number.
         sections: names of `SECTION_MODULES`; () for all.
+        required_peers: names of peers without which nothing is measured.
         quick: give each section a sixth of its time.
         official: see `BenchContext`.
         command: command line, for the record.
@@ -56,6 +59,7 @@ class BenchOptions:
     threads: int | None = None
     studies: Path | int | None = None
     sections: tuple[str, ...] = ()
+    required_peers: tuple[str, ...] = ()
     quick: bool = False
     official: bool = False
     command: str = ""
@@ -101,6 +105,34 @@ def check_options(options: BenchOptions) -> None:
             'Install it: pip install "stenosis-trt[bench]".',
         )
     _check_room(options.out)
+
+
+def check_peers(options: BenchOptions, pack: Pack, on_gpu: bool, precision: str) -> None:
+    """Check that the required peers are there.
+
+    Args:
+        options: has the names.
+        pack: the pack under test.
+        on_gpu: the product computes on a GPU.
+        precision: the product's own.
+
+    Raises:
+        InputError: one is not known, or missing.
+    """
+    if not options.required_peers:
+        return
+    from stenosis_trt.bench.peers.catalogue import find_peers
+
+    found, absent = find_peers(pack, on_gpu, precision)
+    reasons = {absence.name.removeprefix("peers."): absence.reason for absence in absent}
+    names = [peer.name for peer in found]
+    for name in options.required_peers:
+        if name in reasons:
+            raise InputError(
+                f"Peer {name} is missing: {reasons[name]}", "Install it, or leave out --require-peer."
+            )
+        if name not in names:
+            raise InputError(f"There is no peer {name!r}.", f"Give one of {', '.join((*names, *reasons))}.")
 
 
 def _check_room(out: Path) -> None:

@@ -37,6 +37,10 @@ def bench_all(
             metavar="SECTION", help="load, peers, energy, roofline or scaling; repeatable. [default: all]"
         ),
     ] = None,
+    require_peer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Stop if this peer is missing; repeatable. [default: list it]"),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Take a sixth of the time, with wider intervals.")
     ] = False,
@@ -50,7 +54,7 @@ def bench_all(
     run; the .html beside it shows it. The record is written after each section.
 
     Exit code 0: all sections were measured; 1: one failed, and the record says why; 2: wrong usage, no pack,
-    no studies, or no room; 130: interrupted, with the finished sections in OUT.
+    no studies, no required peer, or no room; 130: interrupted, with the finished sections in OUT.
     """
     from stenosis_trt.bench.benchmark import RecordNotSaved, run_benchmark
     from stenosis_trt.bench.benchmark_options import BenchOptions
@@ -63,6 +67,7 @@ def bench_all(
         threads=threads,
         studies=_studies(studies),
         sections=tuple(only or ()),
+        required_peers=tuple(require_peer or ()),
         quick=quick,
         official=official,
         command=shlex.join(("stenosis-trt", *sys.argv[1:])),
