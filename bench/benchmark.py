@@ -92,7 +92,7 @@ def run_benchmark(options: BenchOptions) -> tuple[BenchRecord, Path]:
             versions=describe_versions(),
             product=product,
             studies=studies.describe(),
-            busy=watch.as_json(),
+            busy=watch.as_json(()),
             sections=(),
             settings=_settings(options),
         )
@@ -164,7 +164,7 @@ def _measured(
         record = replace(record, sections=(*record.sections, section))
     except KeyboardInterrupt:
         failures = (*record.failures, Absence(name, "The run was interrupted."))
-        _save(replace(record, failures=failures, busy=watch.as_json()), before, path)
+        _save(_with_load(replace(record, failures=failures), watch), before, path)
         raise
     except Exception as error:  # noqa: BLE001 - one section's fault must not end the run
         _log.debug("Section %s failed", name, exc_info=True)
@@ -172,9 +172,13 @@ def _measured(
         options.say(f"Section {name} failed: {reason}")
         record = replace(record, failures=(*record.failures, Absence(name, reason)))
     gc.collect()
-    record = replace(record, busy=watch.as_json())
+    record = _with_load(record, watch)
     _save(record, before, path)
     return record
+
+
+def _with_load(record: BenchRecord, watch: BusyWatch) -> BenchRecord:
+    return replace(record, busy=watch.as_json([section.name for section in record.sections]))
 
 
 def _measure(name: str, context: BenchContext) -> Section:
@@ -188,7 +192,7 @@ def _reason(error: Exception) -> str:
     """Return one sentence about an error."""
     if isinstance(error, StenosisError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("stenosis_trt"):
         return f"The package {error.name} is not installed."
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

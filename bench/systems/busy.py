@@ -11,7 +11,7 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -205,9 +205,10 @@ class BusyWatch:
                 readings.pop()
             self.during[name] = load_between([*readings, now])
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what was seen, as `BenchRecord.busy`."""
+    def as_json(self, measured: Collection[str]) -> dict[str, Any]:
+        """Return what was seen, as `BenchRecord.busy`. Its sentence is about the sections `measured`."""
         state = machine_state()
+        during = {name: load for name, load in self.during.items() if name in measured}
         throttled = (
             None if state["throttled"] is None else state["throttled"] - (self._state["throttled"] or 0)
         )
@@ -218,7 +219,7 @@ class BusyWatch:
             "throttled": throttled,
             "clocks_mhz": [self._state["clocks_mhz"], state["clocks_mhz"]],
             "temperatures_c": [self._state["temperatures_c"], state["temperatures_c"]],
-            "sentence": " ".join(filter(None, (_others(self.during), _throttling(throttled)))),
+            "sentence": " ".join(filter(None, (_others(during), _throttling(throttled)))),
         }
 
 

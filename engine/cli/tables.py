@@ -17,5 +17,6 @@ def print_tables(make: Callable[[int], Iterable[RenderableType]]) -> None:
     """Print what `make` gives for a width in columns; 120 columns for a file or a pipe."""
     width = min(line_width(), _WIDTH_WITHOUT_TERMINAL)
     console = rich_console()
+    console.width = width
     for item in make(width):
-        console.print(item, width=width, highlight=False)
+        console.print(item, highlight=False)
