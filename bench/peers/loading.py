@@ -13,7 +13,7 @@ import numpy as np
 from stenosis_trt.bench.peers.model_files import model_file
 from stenosis_trt.bench.peers.opened import OpenedPeer, open_peer
 from stenosis_trt.bench.peers.pairing import Timer
-from stenosis_trt.bench.peers.peer import AnyPeer, PeerAbsent, Workload, load_or_absent
+from stenosis_trt.bench.peers.peer import AnyPeer, Peer, PeerAbsent, Workload, load_or_absent
 from stenosis_trt.bench.peers.runtime_peers import load_onnxruntime
 from stenosis_trt.bench.record.record import Absence
 from stenosis_trt.bench.systems.product import Product
@@ -70,7 +70,8 @@ class LoadedPeer:
 
     def timer(self, models: Sequence[str], batch: str) -> Timer:
         """Return a timer of networks that run one after the other."""
-        return lambda: self.opened[batch].time(models)
+        keys = [_key(model, batch) for model in models]
+        return lambda: self.opened[batch].time(keys)
 
 
 def load_peers(
@@ -93,19 +94,20 @@ def load_peers(
     found, absent = [], []
     for peer in peers:
         options.say(f"peers: loading {peer.label}")
-        opened = {batch: stack.enter_context(closing(open_peer(peer, options.work))) for batch in batches}
+        opened = _open(peer, batches, options.work, stack)
         differences: dict[str, dict[str, float | None]] = {batch: {} for batch in batches}
         reasons: dict[str, str] = {}
         for batch, by_model in batches.items():
             for model, images in by_model.items():
-                with _noted(reasons, f"{model}.{batch}"):
+                with _noted(reasons, _key(model, batch)):
                     workload = _workload(peer, model, images, options)
-                    output = opened[batch].load(model, workload, deadline - time.monotonic())
+                    key = _key(model, batch)
+                    output = opened[batch].load(key, workload, deadline - time.monotonic())
                     differences[batch][model] = _difference(output, wanted[model, batch])
         for batch, loaded in differences.items():
             # A network may have ended the process that ran others of the batch.
             if opened[batch].end_reason:
-                reasons.update({f"{model}.{batch}": opened[batch].end_reason for model in loaded})
+                reasons.update({_key(model, batch): opened[batch].end_reason for model in loaded})
                 loaded.clear()
         if any(differences.values()):
             found.append(LoadedPeer(peer, opened, differences))
@@ -113,6 +115,17 @@ def load_peers(
         else:
             absent.append(Absence(f"peers.{peer.name}", next(iter(reasons.values()), "There is no input.")))
     return found, absent
+
+
+def _key(model: str, batch: str) -> str:
+    return f"{model}.{batch}"
+
+
+def _open(peer: AnyPeer, batches: Batches, work: Path, stack: ExitStack) -> dict[str, OpenedPeer]:
+    """Open a peer, once for all batches or once for each of them."""
+    if isinstance(peer, Peer) and peer.batches_apart:
+        return {batch: stack.enter_context(closing(open_peer(peer, work))) for batch in batches}
+    return dict.fromkeys(batches, stack.enter_context(closing(open_peer(peer, work))))
 
 
 @contextmanager

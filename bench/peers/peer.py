@@ -57,6 +57,7 @@ class Peer:
         load: loads a network; a function of a module, so that another process can be told of it.
         precision: precision of the ONNX file that it is given.
         isolated: run it in a process of its own, with a limit of time.
+        batches_apart: a process for each batch, since a network that takes too long to load ends its process.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Peer:
     load: Load
     precision: str = "fp32"
     isolated: bool = False
+    batches_apart: bool = False
 
 
 @dataclass(frozen=True)

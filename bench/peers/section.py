@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from stenosis_trt.bench.peers.catalogue import DEFAULT, find_peers
@@ -16,7 +19,7 @@ from stenosis_trt.bench.peers.paper_size import PEERS as PAPER_PEERS
 from stenosis_trt.bench.peers.paper_size import SIZE, measure_paper_size
 from stenosis_trt.bench.peers.peer import PeerAbsent
 from stenosis_trt.bench.peers.whole_path import measure_whole
-from stenosis_trt.bench.record.record import Absence, Chart, Figure, Section, Series
+from stenosis_trt.bench.record.record import Absence, Chart, Direction, Figure, Section, Series
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import StudyInputs
 from stenosis_trt.bench.systems.product import Product
@@ -29,6 +32,9 @@ TARGET_PARITY = 1.0
 OpenVINO at a study's batch, and ONNX Runtime at batch 1."""
 
 _WHOLE_SHARE, _NETWORKS_SHARE, _SIZE_SHARE = 0.15, 0.65, 0.15
+
+_MOST_STUDIES = 6
+"""Studies that the whole path is measured on; pairs go through them in turn."""
 
 _BATCH_TEXT = {STUDY: "a study's batch", ONE: "batch 1"}
 
@@ -56,13 +62,14 @@ def measure(context: BenchContext) -> Section:
     write_models(context.pack, files)
     with Product(context) as product:
         on_gpu = product.backend == "tensorrt"
-        _add_whole(content, context, product)
+        studies = _gradable(context, product)
+        _add_whole(content, context, product, tuple(studies))
         peers, absent = find_peers(context.pack, on_gpu, product.precision)
         content.absences += absent
         options = NetworkOptions(
             context.pack, files, work, context.threads, _NETWORKS_SHARE * context.seconds, context.say
         )
-        times = measure_networks(product, _inputs(context, product), peers, options)
+        times = measure_networks(product, next(iter(studies.values())), peers, options)
         labels = {peer.name: peer.label for peer in peers} | {BEST_OPENVINO: "OpenVINO, best precisions"}
         _add_networks(content, times, labels)
         content.details["product"] = {
@@ -86,29 +93,40 @@ def measure(context: BenchContext) -> Section:
 _NOTES = (
     "A ratio is the peer's time divided by the product's: above 1, the product is faster. It is the median "
     "over pairs of runs that follow each other, with a 95 % interval by bootstrap over the pairs.",
-    "The script of a user ends with rows, the product with a DICOM SR in memory. The script measures the same "
-    "slices, and neither chooses among series nor refuses images.",
+    "The script of a user ends with rows, the product with a DICOM SR in memory. The script measures every "
+    "slice that the product measures; it chooses series by description and orientation, and refuses nothing.",
     "Graphs for PyTorch are the pack's ONNX graphs, translated operator by operator, with the same weights: "
     "convolutions have taken in their batch normalisations.",
 )
 
 
-def _inputs(context: BenchContext, product: Product) -> StudyInputs:
-    """Inputs of the first study that can be graded."""
-    problem: InputError | None = None
+def _gradable(context: BenchContext, product: Product) -> dict[Path, StudyInputs]:
+    """The first studies that the product can grade, with the inputs of its networks."""
+    found: dict[Path, StudyInputs] = {}
+    problems: list[InputError] = []
     for folder in context.studies:
-        try:
-            return product.inputs(product.load(folder))
-        except InputError as error:
-            problem = error
-    raise problem or InputError("There is no study to compare peers on.", "Give at least one study.")
+        if len(found) < _MOST_STUDIES:
+            with _kept(problems):
+                found[folder] = product.inputs(product.load(folder))
+    if not found:
+        advice = "Give studies that the product can grade."
+        raise problems[0] if problems else InputError("There is no study to compare peers on.", advice)
+    return found
 
 
-def _add_whole(content: _Content, context: BenchContext, product: Product) -> None:
+@contextmanager
+def _kept(problems: list[InputError]) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        problems.append(error)
+
+
+def _add_whole(content: _Content, context: BenchContext, product: Product, studies: Sequence[Path]) -> None:
     context.say("peers: the script that a user would write")
     try:
         times, same = measure_whole(
-            product, context.studies, context.work / "peers-pack", _WHOLE_SHARE * context.seconds
+            product, studies, context.work / "peers-pack", _WHOLE_SHARE * context.seconds
         )
     except PeerAbsent as error:
         content.absences.append(Absence("peers.whole.user_script", str(error)))
@@ -220,7 +238,7 @@ def _ratio(name: str, text: str, times: PairedTimes, target: float | None = None
 
 def _milliseconds(name: str, text: str, seconds: tuple[float, ...], ours: bool = False) -> Figure:
     value, low, high = median_interval(tuple(1000.0 * item for item in seconds))
-    better = "lower" if ours else "neither"
+    better: Direction = "lower" if ours else "neither"
     return Figure(name, text, value, "ms", better, low=low, high=high, runs=len(seconds))
 
 

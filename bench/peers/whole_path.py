@@ -16,9 +16,6 @@ from stenosis_trt.bench.peers.peer import PeerAbsent, one_line
 from stenosis_trt.bench.systems.product import Product
 from stenosis_trt.engine.records import StudyResult
 
-_MOST_STUDIES = 6
-"""Studies that are used; pairs go through them in turn."""
-
 
 @dataclass(frozen=True)
 class Agreement:
@@ -42,7 +39,7 @@ def measure_whole(
 
     Args:
         product: the product; its side ends with a DICOM SR in memory, the script's with rows.
-        studies: folders of studies.
+        studies: folders of studies; the pairs go through them in turn.
         pack: folder that `write_models` wrote, for the script.
         seconds: how long to measure, about.
 
@@ -54,7 +51,6 @@ def measure_whole(
         raise PeerAbsent("SciPy is not installed.")
     from stenosis_trt.bench.peers import user_script
 
-    chosen = tuple(studies[:_MOST_STUDIES])
     models = user_script.Models(pack)
 
     def script(folder: Path) -> list[dict[str, Any]]:
@@ -63,8 +59,8 @@ def measure_whole(
         except Exception as error:  # a plain script checks nothing, and fails in many ways
             raise PeerAbsent(f"The script fails on a study: {one_line(error).rstrip('.')}.") from error
 
-    pairs = [(product.whole(folder), script(folder)) for folder in chosen]
-    ours, theirs = itertools.cycle(chosen), itertools.cycle(chosen)
+    pairs = [(product.whole(folder), script(folder)) for folder in studies]
+    ours, theirs = itertools.cycle(studies), itertools.cycle(studies)
     times, failed = measure_pairs(
         timed(lambda: product.whole(next(ours))),
         {"user_script": timed(lambda: script(next(theirs)))},
