@@ -17,6 +17,9 @@ from stenosis_trt.bench.peers.peer import PeerAbsent, Workload, one_line
 
 COMMANDS = ("trtexec", "polygraphy")
 
+_MORE_FOLDERS = "/usr/src/tensorrt/bin"
+"""Where TensorRT's packages for Debian and Jetson put trtexec, outside of PATH."""
+
 _BUILD_SECONDS = 120.0
 _RUN_SECONDS = 60.0
 
@@ -25,8 +28,8 @@ _POLYGRAPHY_MEAN = re.compile(r"Average inference time: ([\d.]+) ms")
 
 
 def find(command: str) -> str | None:
-    """Return the path of a command; TensorRT's packages keep trtexec outside of PATH."""
-    return shutil.which(command) or shutil.which(command, path="/usr/src/tensorrt/bin")
+    """Return the path of a command; None if there is none."""
+    return shutil.which(command) or shutil.which(command, path=_MORE_FOLDERS)
 
 
 def trtexec_seconds(output: str) -> float:
