@@ -25,7 +25,7 @@ _CPU: tuple[tuple[AnyPeer, tuple[str, ...]], ...] = (
         ("openvino",),
     ),
     (Peer("torch_eager", "PyTorch eager", torch_peers.load_torch_eager, isolated=True), _TORCH),
-    (Peer("torch_compile", "torch.compile", torch_peers.load_torch_compiled, isolated=True), _TORCH),
+    (Peer("torch_compile", "torch.compile", torch_peers.load_torch_compiled, "fp32", True, True), _TORCH),
 )
 """Peers on a CPU, each with the packages that it needs."""
 
@@ -40,10 +40,13 @@ def _gpu(precision: str) -> tuple[tuple[AnyPeer, tuple[str, ...]], ...]:
     amp = torch_peers.load_torch_amp_cuda
     return (
         (Peer("torch_eager", "PyTorch eager", eager, isolated=True), _TORCH),
-        (Peer("torch_compile", "torch.compile", compiled, isolated=True), _TORCH),
+        (Peer("torch_compile", "torch.compile", compiled, "fp32", True, True), _TORCH),
         (Peer("torch_amp", "PyTorch channels last, AMP", amp, isolated=True), _TORCH),
         (Peer("onnxruntime_cuda", "ONNX Runtime, CUDA", cuda, file, True), ("onnxruntime",)),
-        (Peer("onnxruntime_tensorrt", "ONNX Runtime, TensorRT", tensorrt, file, True), ("onnxruntime",)),
+        (
+            Peer("onnxruntime_tensorrt", "ONNX Runtime, TensorRT", tensorrt, file, True, True),
+            ("onnxruntime",),
+        ),
         (CommandPeer("trtexec", "trtexec", command_peers.open_trtexec, file), ()),
         (CommandPeer("polygraphy", "Polygraphy, TensorRT", command_peers.open_polygraphy, file), ()),
     )

@@ -1,7 +1,7 @@
 """TensorRT's own commands as peers: trtexec and Polygraphy, each with an engine that it built itself.
 
 A run is a process that repeats the network for about a second. Its time is what the command reports for one
-pass, from the host and back to it.
+pass: trtexec without copies to the device and back, Polygraphy with them.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from stenosis_trt.bench.peers.peer import PeerAbsent, Workload, one_line
 
 COMMANDS = ("trtexec", "polygraphy")
 
+_MORE_FOLDERS = "/usr/src/tensorrt/bin"
+"""Where TensorRT's packages for Debian and Jetson put trtexec, outside of PATH."""
+
 _BUILD_SECONDS = 120.0
 _RUN_SECONDS = 60.0
 
-_TRTEXEC_MEDIAN = re.compile(r"\bLatency: .*?median = ([\d.]+) ms")
+_TRTEXEC_MEDIAN = re.compile(r"\bGPU Compute Time: .*?median = ([\d.]+) ms")
 _POLYGRAPHY_MEAN = re.compile(r"Average inference time: ([\d.]+) ms")
 
 
 def find(command: str) -> str | None:
-    """Return the path of a command; TensorRT's packages keep trtexec outside of PATH."""
-    return shutil.which(command) or shutil.which(command, path="/usr/src/tensorrt/bin")
+    """Return the path of a command; None if there is none."""
+    return shutil.which(command) or shutil.which(command, path=_MORE_FOLDERS)
 
 
 def trtexec_seconds(output: str) -> float:
-    """Return the median latency that trtexec prints, in seconds, with copies to the device and back.
+    """Return the median of trtexec's GPU compute time, in seconds: without copies to the device and back.
 
     Raises:
         PeerAbsent: there is none.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import numpy as np
 from stenosis_trt.bench.peers.model_files import model_file
 from stenosis_trt.bench.peers.opened import OpenedPeer, open_peer
 from stenosis_trt.bench.peers.pairing import Timer
-from stenosis_trt.bench.peers.peer import AnyPeer, PeerAbsent, Workload
+from stenosis_trt.bench.peers.peer import AnyPeer, Peer, PeerAbsent, Workload, load_or_absent
+from stenosis_trt.bench.peers.runtime_peers import load_onnxruntime
 from stenosis_trt.bench.record.record import Absence
 from stenosis_trt.bench.systems.product import Product
 from stenosis_trt.engine.backends.base import Float32Array
@@ -56,7 +57,7 @@ class LoadedPeer:
         peer: the peer.
         opened: what runs them, by batch.
         differences: the networks that are loaded, by batch, with the largest absolute difference of their
-            outputs from the product's; None if either does not give its outputs.
+            outputs from the product's (on a GPU, from the FP32 model's on a CPU); None for a command.
     """
 
     peer: AnyPeer
@@ -69,7 +70,8 @@ class LoadedPeer:
 
     def timer(self, models: Sequence[str], batch: str) -> Timer:
         """Return a timer of networks that run one after the other."""
-        return lambda: self.opened[batch].time(models)
+        keys = [_key(model, batch) for model in models]
+        return lambda: self.opened[batch].time(keys)
 
 
 def load_peers(
@@ -87,27 +89,26 @@ def load_peers(
     Returns:
         The peers that run at least one network, and what is absent, with reasons.
     """
-    wanted = _product_outputs(product, batches)
+    wanted = _expected_outputs(product, batches, options)
     deadline = time.monotonic() + options.seconds
     found, absent = [], []
     for peer in peers:
         options.say(f"peers: loading {peer.label}")
-        opened = {batch: stack.enter_context(closing(open_peer(peer, options.work))) for batch in batches}
+        opened = _open(peer, batches, options.work, stack)
         differences: dict[str, dict[str, float | None]] = {batch: {} for batch in batches}
         reasons: dict[str, str] = {}
         for batch, by_model in batches.items():
             for model, images in by_model.items():
-                try:
-                    output = _load_one(peer, opened[batch], model, images, options, deadline)
-                    difference = _difference(output, wanted.get((model, batch)))
-                    differences[batch][model] = difference
-                except PeerAbsent as error:
-                    reasons[f"{model}.{batch}"] = str(error)
-        for batch, by_model in differences.items():
+                with _noted(reasons, _key(model, batch)):
+                    workload = _workload(peer, model, images, options)
+                    key = _key(model, batch)
+                    output = opened[batch].load(key, workload, deadline - time.monotonic())
+                    differences[batch][model] = _difference(output, wanted[model, batch])
+        for batch, loaded in differences.items():
             # A network may have ended the process that ran others of the batch.
             if opened[batch].end_reason:
-                reasons.update({f"{model}.{batch}": opened[batch].end_reason for model in by_model})
-                by_model.clear()
+                reasons.update({_key(model, batch): opened[batch].end_reason for model in loaded})
+                loaded.clear()
         if any(differences.values()):
             found.append(LoadedPeer(peer, opened, differences))
             absent += [Absence(f"peers.models.{at}.{peer.name}", reason) for at, reason in reasons.items()]
@@ -116,39 +117,59 @@ def load_peers(
     return found, absent
 
 
-def _load_one(
-    peer: AnyPeer,
-    opened: OpenedPeer,
-    model: str,
-    images: Float32Array,
-    options: NetworkOptions,
-    deadline: float,
-) -> Float32Array | None:
+def _key(model: str, batch: str) -> str:
+    return f"{model}.{batch}"
+
+
+def _open(peer: AnyPeer, batches: Batches, work: Path, stack: ExitStack) -> dict[str, OpenedPeer]:
+    """Open a peer, once for all batches or once for each of them."""
+    if isinstance(peer, Peer) and peer.batches_apart:
+        return {batch: stack.enter_context(closing(open_peer(peer, work))) for batch in batches}
+    return dict.fromkeys(batches, stack.enter_context(closing(open_peer(peer, work))))
+
+
+@contextmanager
+def _noted(reasons: dict[str, str], name: str) -> Iterator[None]:
+    """Note why something is absent, and go on."""
+    try:
+        yield
+    except PeerAbsent as error:
+        reasons[name] = str(error)
+
+
+def _workload(peer: AnyPeer, model: str, images: Float32Array, options: NetworkOptions) -> Workload:
     file = model_file(options.pack, options.files, model, peer.precision)
     if file is None:
         raise PeerAbsent(f"The pack has no {peer.precision.upper()} model of {model} that passed the gate.")
-    return opened.load(model, Workload(file, images, options.threads), deadline - time.monotonic())
+    return Workload(file, images, options.threads)
 
 
-def _product_outputs(product: Product, batches: Batches) -> dict[tuple[str, str], Float32Array]:
-    """The product's own outputs; empty for a backend that does not give them."""
+def _expected_outputs(
+    product: Product, batches: Batches, options: NetworkOptions
+) -> dict[tuple[str, str], Float32Array]:
+    """The product's own outputs; for a GPU those of the FP32 models on the CPU."""
     backend = product.grader.opened_backend
-    if not isinstance(backend, StepwiseBackend):
-        return {}
+
+    def infer(model: str, images: Float32Array) -> Float32Array:
+        if isinstance(backend, StepwiseBackend):
+            return backend.infer(model, images)
+        file = options.files / options.pack.models[model].file
+        return load_or_absent(load_onnxruntime, Workload(file, images))[1]
+
     return {
-        (model, batch): backend.infer(model, images)
+        (model, batch): infer(model, images)
         for batch, by_model in batches.items()
         for model, images in by_model.items()
     }
 
 
-def _difference(output: Float32Array | None, wanted: Float32Array | None) -> float | None:
+def _difference(output: Float32Array | None, wanted: Float32Array) -> float | None:
     """Largest absolute difference of outputs.
 
     Raises:
         PeerAbsent: they differ by so much that the peer computes something else.
     """
-    if output is None or wanted is None:
+    if output is None:
         return None
     if output.shape != wanted.shape:
         raise PeerAbsent(f"Its outputs have the shape {output.shape}, and the product's {wanted.shape}.")

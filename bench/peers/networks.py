@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,9 +14,10 @@ import numpy as np
 from stenosis_trt.bench.peers.catalogue import OPENVINO
 from stenosis_trt.bench.peers.loading import Batches, LoadedPeer, NetworkOptions, load_peers
 from stenosis_trt.bench.peers.pairing import PairedTimes, Timer, measure_pairs, timed
-from stenosis_trt.bench.peers.peer import AnyPeer, CommandPeer
+from stenosis_trt.bench.peers.peer import AnyPeer, CommandPeer, PeerAbsent
 from stenosis_trt.bench.record.record import Absence
-from stenosis_trt.bench.systems.product import Product, StudyInputs
+from stenosis_trt.bench.systems.inputs import StudyInputs
+from stenosis_trt.bench.systems.product import Product
 
 STUDY, ONE = "study_batch", "batch_1"
 
@@ -70,92 +71,88 @@ def measure_networks(
         STUDY: dict(inputs.batches),
         ONE: {name: np.ascontiguousarray(batch[:1]) for name, batch in inputs.batches.items()},
     }
-    times = NetworkTimes()
     end = time.monotonic() + options.seconds
     with ExitStack() as stack:
         loading = replace(options, seconds=_LOADING_SHARE * options.seconds)
         loaded, absent = load_peers(product, batches, peers, loading, stack)
-        times.absences.extend(absent)
-        for item in loaded:
-            times.differences[item.peer.name] = item.differences
-        for batch, by_model in batches.items():
-            times.images.update({(name, batch): len(images) for name, images in by_model.items()})
-            times.images[ALL, batch] = sum(map(len, by_model.values()))
-        costs = {group: _cost(product, batches, loaded, group) for group in times.images}
-        for group, cost in costs.items():
+        measurement = _Measurement(product, batches, loaded, absent)
+        costs = {group: measurement.cost(group) for group in measurement.times.images}
+        while costs:
+            group, cost = next(iter(costs.items()))
             options.say(f"peers: timing {group[0]}, {group[1]}")
-            later = sum(costs[other] for other in list(costs)[list(costs).index(group) :])
-            seconds = max(end - time.monotonic(), 0.0) * cost / max(later, 1e-9)
-            times.pairs[group] = _measure(product, batches, loaded, times, group, seconds)
-    return times
+            left = max(end - time.monotonic(), 0.0)
+            measurement.measure(group, left * cost / max(sum(costs.values()), 1e-9))
+            del costs[group]
+    return measurement.times
 
 
-def _models(batches: Batches, group: Group) -> tuple[str, ...]:
-    """The networks of a group."""
-    model, batch = group
-    return tuple(batches[batch]) if model == ALL else (model,)
+class _Measurement:
+    """The loaded peers, and the times as far as they are measured."""
 
+    def __init__(
+        self, product: Product, batches: Batches, loaded: Sequence[LoadedPeer], absent: Sequence[Absence]
+    ) -> None:
+        self._loaded = loaded
+        self._models: dict[Group, tuple[str, ...]] = {}
+        self._ours: dict[Group, Timer] = {}
+        self.times = NetworkTimes(absences=list(absent))
+        self.times.differences.update({item.peer.name: item.differences for item in loaded})
+        for batch, by_model in batches.items():
+            for model in (*by_model, ALL):
+                names = tuple(by_model) if model == ALL else (model,)
+                chosen = StudyInputs({name: by_model[name] for name in names})
+                self._models[model, batch] = names
+                self._ours[model, batch] = timed(partial(product.models, chosen))
+                self.times.images[model, batch] = chosen.images
 
-def _ours(product: Product, batches: Batches, group: Group) -> Timer:
-    chosen = StudyInputs({name: batches[group[1]][name] for name in _models(batches, group)})
-    return timed(lambda: product.models(chosen))
+    def cost(self, group: Group) -> float:
+        """Seconds of one round of a group, from a run of each side, which also warms it up."""
+        ours = self._ours[group]
+        ours()
+        seconds = 0.0
+        for timer in self._timers(group).values():
+            # Why a peer cannot be run any more is noted when it is measured.
+            with suppress(PeerAbsent):
+                seconds += ours() + timer()
+        return seconds
 
+    def measure(self, group: Group, seconds: float) -> None:
+        """Time a group in pairs."""
+        ours, timers = self._ours[group], self._timers(group)
+        if group[0] == ALL:
+            timers |= self._best_openvino(group[1])
+        commands = {item.peer.name for item in self._loaded if isinstance(item.peer, CommandPeer)}
+        called = {name: timer for name, timer in timers.items() if name not in commands}
+        repeated = {name: timer for name, timer in timers.items() if name in commands}
+        pairs, gone = measure_pairs(ours, called, seconds / (2 if repeated else 1), PeerAbsent)
+        if repeated:
+            # A command gives the time of many runs in a row; so does ours beside it.
+            more, more_gone = measure_pairs(partial(_median_of_many, ours), repeated, seconds / 2, PeerAbsent)
+            pairs, gone = pairs | more, gone | more_gone
+        self.times.pairs[group] = pairs
+        self.times.absences.extend(
+            Absence(f"peers.models.{group[0]}.{group[1]}.{name}", str(error)) for name, error in gone.items()
+        )
 
-def _timers(batches: Batches, loaded: Sequence[LoadedPeer], group: Group) -> dict[str, Timer]:
-    models, batch = _models(batches, group), group[1]
-    return {item.peer.name: item.timer(models, batch) for item in loaded if item.has(models, batch)}
+    def _timers(self, group: Group) -> dict[str, Timer]:
+        models, batch = self._models[group], group[1]
+        return {item.peer.name: item.timer(models, batch) for item in self._loaded if item.has(models, batch)}
 
-
-def _cost(product: Product, batches: Batches, loaded: Sequence[LoadedPeer], group: Group) -> float:
-    """Seconds of one round of a group, from one run of each side, which also warms it up."""
-    ours = _ours(product, batches, group)
-    ours()
-    timers = _timers(batches, loaded, group)
-    return ours() * len(timers) + sum(timer() for timer in timers.values())
-
-
-def _measure(
-    product: Product,
-    batches: Batches,
-    loaded: Sequence[LoadedPeer],
-    times: NetworkTimes,
-    group: Group,
-    seconds: float,
-) -> dict[str, PairedTimes]:
-    ours, timers = _ours(product, batches, group), _timers(batches, loaded, group)
-    if group[0] == ALL:
-        best = _best_openvino(batches, loaded, times, group[1])
-        if best:
-            times.best_openvino[group[1]] = {name: item.peer.name for name, item in best.items()}
-            parts = [item.timer((name,), group[1]) for name, item in best.items()]
-            timers[BEST_OPENVINO] = lambda: sum(part() for part in parts)
-    commands = {item.peer.name for item in loaded if isinstance(item.peer, CommandPeer)}
-    called = {name: timer for name, timer in timers.items() if name not in commands}
-    repeated = {name: timer for name, timer in timers.items() if name in commands}
-    pairs = measure_pairs(ours, called, seconds / (2 if repeated else 1))
-    if repeated:
-        # A command gives the median of many runs in a row; so does ours beside it.
-        pairs |= measure_pairs(partial(_median_of_many, ours), repeated, seconds / 2)
-    return pairs
+    def _best_openvino(self, batch: str) -> dict[str, Timer]:
+        """A timer of the fastest of OpenVINO's precisions for each network; none if a network has none."""
+        best: dict[str, LoadedPeer] = {}
+        for model in self._models[ALL, batch]:
+            pairs = self.times.pairs[model, batch]
+            measured = [
+                item for item in self._loaded if item.peer.name in OPENVINO and item.peer.name in pairs
+            ]
+            if not measured:
+                return {}
+            best[model] = min(measured, key=lambda item: pairs[item.peer.name].ratio().value)
+        self.times.best_openvino[batch] = {model: item.peer.name for model, item in best.items()}
+        parts = [item.timer((model,), batch) for model, item in best.items()]
+        return {BEST_OPENVINO: lambda: sum(part() for part in parts)}
 
 
 def _median_of_many(timer: Timer) -> float:
     return statistics.median(timer() for _ in range(_COMMAND_REPEATS))
-
-
-def _best_openvino(
-    batches: Batches, loaded: Sequence[LoadedPeer], times: NetworkTimes, batch: str
-) -> dict[str, LoadedPeer]:
-    """The fastest of OpenVINO's precisions for each network; empty if a network has none."""
-    best: dict[str, LoadedPeer] = {}
-    for model in batches[batch]:
-        pairs = times.pairs[model, batch]
-        ratios = {
-            item.peer.name: (pairs[item.peer.name].ratio().value, item)
-            for item in loaded
-            if item.peer.name in OPENVINO and item.peer.name in pairs
-        }
-        if not ratios:
-            return {}
-        best[model] = min(ratios.values(), key=lambda pair: pair[0])[1]
-    return best

@@ -19,9 +19,9 @@ from stenosis_trt.bench.peers.peer import (
     AnyPeer,
     CommandPeer,
     Load,
+    Loaded,
     Peer,
     PeerAbsent,
-    Run,
     Workload,
     load_or_absent,
 )
@@ -80,14 +80,14 @@ class _InProcess:
 
     def __init__(self, peer: Peer) -> None:
         self._load = peer.load
-        self._loaded: dict[str, Run] = {}
+        self._loaded: dict[str, Loaded] = {}
 
     def load(self, key: str, workload: Workload, seconds: float) -> Float32Array:
         self._loaded[key], output = load_or_absent(self._load, workload)
         return output
 
     def time(self, keys: Sequence[str]) -> float:
-        runs = [self._loaded[key] for key in keys]
+        runs = [self._loaded[key].run for key in keys]
         start = time.perf_counter()
         for run in runs:
             run()
@@ -132,7 +132,9 @@ class _Isolated:
 
     def load(self, key: str, workload: Workload, seconds: float) -> Float32Array:
         self._check()
-        limit = f"Loading and a first run took longer than the {max(seconds, 0.0):.0f} s that were left."
+        if seconds <= 0.0:
+            raise PeerAbsent("There was no time left to load it.")
+        limit = f"Loading and a first run took longer than the {seconds:.0f} s that were left."
         return self._wait(self._pool.submit(_load_here, key, self._load, workload), seconds, limit)
 
     def time(self, keys: Sequence[str]) -> float:
@@ -166,7 +168,7 @@ class _Isolated:
         self._stack.__exit__(type(ended), ended, None)
 
 
-_loaded: dict[str, Run] = {}
+_loaded: dict[str, Loaded] = {}
 """In the process of an isolated peer: the networks that are loaded."""
 
 
@@ -176,7 +178,7 @@ def _load_here(key: str, load: Load, workload: Workload) -> Float32Array:
 
 
 def _time_here(keys: Sequence[str]) -> float:
-    runs = [_loaded[key] for key in keys]
+    runs = [_loaded[key].run for key in keys]
     start = time.perf_counter()
     for run in runs:
         run()

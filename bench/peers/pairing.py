@@ -54,7 +54,8 @@ class PairedTimes:
     @property
     def ratios(self) -> npt.NDArray[np.float64]:
         """Their time divided by ours, for each pair; above 1 where we are faster."""
-        return np.asarray(self.theirs) / np.asarray(self.ours)
+        ratios: npt.NDArray[np.float64] = np.asarray(self.theirs) / np.asarray(self.ours)
+        return ratios
 
     @property
     def disturbed(self) -> int:
@@ -92,8 +93,13 @@ def median_interval(seconds: tuple[float, ...]) -> tuple[float, float | None, fl
 
 
 def measure_pairs(
-    ours: Timer, peers: Mapping[str, Timer], seconds: float, largest: int = 30, pause: float = _PAUSE
-) -> dict[str, PairedTimes]:
+    ours: Timer,
+    peers: Mapping[str, Timer],
+    seconds: float,
+    gone: type[Exception] | tuple[()] = (),
+    largest: int = 30,
+    pause: float = _PAUSE,
+) -> tuple[dict[str, PairedTimes], dict[str, Exception]]:
     """Measure each peer in pairs with ours.
 
     A round has one pair for each peer, so that the pairs of all peers spread over the whole time. Nothing is
@@ -103,17 +109,31 @@ def measure_pairs(
         ours: runs our side once.
         peers: run the other sides once, by name.
         seconds: no round is started after this time, but there are at least three.
+        gone: exception that a peer raises when it cannot be run any more.
         largest: largest number of rounds.
         pause: seconds between two runs.
+
+    Returns:
+        Times by name, and the exceptions of the peers that are left out for them.
     """
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in peers}
+    failed: dict[str, Exception] = {}
     end = time.monotonic() + seconds
     for number in range(largest):
         if number >= _FEWEST and time.monotonic() >= end:
             break
         for name, theirs in peers.items():
-            sides = (ours, theirs)
-            for side in (0, 1) if number % 2 == 0 else (1, 0):
-                time.sleep(pause)
-                found[name][side].append(sides[side]())
-    return {name: PairedTimes(tuple(mine), tuple(other)) for name, (mine, other) in found.items()}
+            if name in failed:
+                continue
+            try:
+                for side in (0, 1) if number % 2 == 0 else (1, 0):
+                    time.sleep(pause)
+                    found[name][side].append((ours, theirs)[side]())
+            except gone as error:
+                failed[name] = error
+    pairs = {
+        name: PairedTimes(tuple(mine), tuple(other))
+        for name, (mine, other) in found.items()
+        if name not in failed
+    }
+    return pairs, failed

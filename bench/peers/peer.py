@@ -29,10 +29,21 @@ class Workload:
     threads: int | None = None
 
 
-Run = Callable[[], Float32Array]
-"""Computes the outputs of a workload: from its batch on the host to outputs on the host."""
+@dataclass(frozen=True)
+class Loaded:
+    """A network that is loaded for a workload.
 
-Load = Callable[[Workload], Run]
+    Attributes:
+        run: computes the outputs of the batch and waits for them. On a GPU, batch and outputs stay in its
+            memory, as in `Product.models`.
+        outputs: returns the outputs of the last run, float32.
+    """
+
+    run: Callable[[], object]
+    outputs: Callable[[], Float32Array]
+
+
+Load = Callable[[Workload], Loaded]
 """Loads a network for a workload. Raises PeerAbsent, or any error of the peer's library."""
 
 
@@ -46,6 +57,7 @@ class Peer:
         load: loads a network; a function of a module, so that another process can be told of it.
         precision: precision of the ONNX file that it is given.
         isolated: run it in a process of its own, with a limit of time.
+        batches_apart: a process for each batch, since a network that takes too long to load ends its process.
     """
 
     name: str
@@ -53,6 +65,7 @@ class Peer:
     load: Load
     precision: str = "fp32"
     isolated: bool = False
+    batches_apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,18 +87,19 @@ class CommandPeer:
 AnyPeer = Peer | CommandPeer
 
 
-def load_or_absent(load: Load, workload: Workload) -> tuple[Run, Float32Array]:
+def load_or_absent(load: Load, workload: Workload) -> tuple[Loaded, Float32Array]:
     """Load a network and run it once.
 
     Returns:
-        Its function, and its outputs.
+        The network, and its outputs.
 
     Raises:
         PeerAbsent: it cannot be loaded or run; the library of a peer may raise anything.
     """
     try:
-        run = load(workload)
-        return run, run()
+        loaded = load(workload)
+        loaded.run()
+        return loaded, loaded.outputs()
     except PeerAbsent:
         raise
     except Exception as error:

@@ -6,25 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.bench.peers.peer import PeerAbsent, Run, Workload
+from stenosis_trt.bench.peers.peer import Loaded, PeerAbsent, Workload
+
+_CPU = "CPUExecutionProvider"
 
 
-def load_onnxruntime(workload: Workload) -> Run:
+def load_onnxruntime(workload: Workload) -> Loaded:
     """Load a network with ONNX Runtime's defaults on the CPU."""
-    return _session(workload, ["CPUExecutionProvider"])
+    return _session(workload, [_CPU])
 
 
-def load_onnxruntime_cuda(workload: Workload) -> Run:
+def load_onnxruntime_cuda(workload: Workload) -> Loaded:
     """Load a network with ONNX Runtime's CUDA provider."""
     return _session(workload, ["CUDAExecutionProvider"])
 
 
-def load_onnxruntime_tensorrt(workload: Workload) -> Run:
+def load_onnxruntime_tensorrt(workload: Workload) -> Loaded:
     """Load a network with ONNX Runtime's TensorRT provider; what that does not take runs by CUDA."""
     return _session(workload, ["TensorrtExecutionProvider", "CUDAExecutionProvider"])
 
 
-def _session(workload: Workload, providers: list[str]) -> Run:
+def _session(workload: Workload, providers: list[str]) -> Loaded:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -33,16 +35,24 @@ def _session(workload: Workload, providers: list[str]) -> Run:
     session = onnxruntime.InferenceSession(str(workload.model), options, providers=providers)
     if session.get_providers()[0] != providers[0]:
         raise PeerAbsent(f"ONNX Runtime could not open its {providers[0]} and took another provider.")
-    name, batch = session.get_inputs()[0].name, workload.batch
+    name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
+    if providers[0] != _CPU:
+        # Batch and outputs stay on the GPU.
+        binding = session.io_binding()
+        on_gpu = onnxruntime.OrtValue.ortvalue_from_numpy(workload.batch, "cuda", 0)
+        binding.bind_ortvalue_input(name, on_gpu)
+        binding.bind_output(output, "cuda", 0)
+        return Loaded(lambda: session.run_with_iobinding(binding), lambda: binding.copy_outputs_to_cpu()[0])
+    found: dict[str, Any] = {}
 
-    def run() -> Any:
-        return session.run(None, {name: batch})[0]
+    def run() -> None:
+        (found["outputs"],) = session.run(None, {name: workload.batch})
 
-    return run
+    return Loaded(run, lambda: found["outputs"])
 
 
-def _openvino(workload: Workload, precision: str) -> Run:
-    """Compile a network for its batch; `precision` is the hint to OpenVINO, for what the file leaves in float32."""
+def _openvino(workload: Workload, precision: str) -> Loaded:
+    """Compile a network for its batch; `precision` is OpenVINO's hint for what the file leaves in float32."""
     import openvino
 
     core = openvino.Core()
@@ -54,20 +64,17 @@ def _openvino(workload: Workload, precision: str) -> Run:
     if workload.threads is not None:
         hints["INFERENCE_NUM_THREADS"] = workload.threads
     request = core.compile_model(network, "CPU", hints).create_infer_request()
-    batch = workload.batch
-
-    def run() -> Any:
-        request.infer({0: batch}, share_inputs=True)
-        return np.array(request.get_output_tensor(0).data)
-
-    return run
+    return Loaded(
+        lambda: request.infer({0: workload.batch}, share_inputs=True),
+        lambda: np.array(request.get_output_tensor(0).data, dtype=np.float32),
+    )
 
 
-def load_openvino_fp32(workload: Workload) -> Run:
+def load_openvino_fp32(workload: Workload) -> Loaded:
     """Load a network with OpenVINO on the CPU in float32."""
     return _openvino(workload, "f32")
 
 
-def load_openvino_bf16(workload: Workload) -> Run:
+def load_openvino_bf16(workload: Workload) -> Loaded:
     """Load a network with OpenVINO on the CPU in bfloat16."""
     return _openvino(workload, "bf16")

@@ -183,14 +183,14 @@ def _unsqueeze(graph: _Translation, inputs: list[str], attributes: Mapping[str, 
 
 
 def _expand(graph: _Translation, inputs: list[str], attributes: Mapping[str, Any]) -> _Call:
-    return _broadcast, (graph.value(inputs[0]), tuple(graph.numbers(inputs[1])))
+    return _repeat, (graph.value(inputs[0]), tuple(graph.numbers(inputs[1])))
 
 
-def _broadcast(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def _repeat(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Repeat along axes of size 1, as ONNX's Expand does."""
     import torch
 
-    return torch.broadcast_to(x, torch.broadcast_shapes(x.shape, shape))
+    return x * torch.ones(shape, dtype=x.dtype, device=x.device)
 
 
 def _identity(x: torch.Tensor) -> torch.Tensor:
