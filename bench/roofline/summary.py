@@ -251,7 +251,7 @@ def _notes(
             yield f"Nodes of {name} that no block could be found for: {lost}."
     yield (
         "A floor counts multiply-adds at the measured peak or bytes at the measured bandwidth, whichever "
-        "takes longer, block by block; depthwise convolutions, activations and reductions cost more than that."
+        "takes longer, block by block; depthwise convolutions, activations and reductions cost more."
     )
 
 
