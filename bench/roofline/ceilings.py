@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.roofline.probes import Probe, probes
-from stenosis_trt.bench.roofline.profiles import OPENVINO_HINTS
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -181,7 +180,7 @@ def _openvino(
     hints: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision],
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
     }
     request = core.compile_model(core.read_model(probe.data), "CPU", hints).create_infer_request()
     call = partial(request.infer, [batch])

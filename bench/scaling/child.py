@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from stenosis_trt.engine.support.hardware import usable_cores
+
 Work = Literal["open", "batch", "size", "stream", "scan"]
 
 _STATUS = Path("/proc/self/status")
@@ -35,7 +37,7 @@ class ChildRequest:
         model: of "batch".
         count: of "batch" and "size".
         studies: folders of "stream" and "scan".
-        runs_by: what runs the grader, for "size".
+        arithmetic: fields of the grader's `Arithmetic`, for "size".
     """
 
     work: Work
@@ -46,7 +48,7 @@ class ChildRequest:
     model: str = ""
     count: int = 0
     studies: tuple[str, ...] = ()
-    runs_by: str = ""
+    arithmetic: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the argument of the command."""
@@ -76,9 +78,18 @@ def _prepare(request: ChildRequest) -> Callable[[], object]:
         # The process ends right after, and its reading processes with it.
         return partial(DicomReader().scan, [Path(folder) for folder in request.studies])
     if request.work == "size":
-        from stenosis_trt.bench.scaling.networks import grader_at_size
+        from stenosis_trt.bench.scaling.networks import network_at_size
+        from stenosis_trt.engine.backends.cpu.candidates import Arithmetic, Execution, ModelChoice
 
-        return grader_at_size(pack, request.count, request.threads, request.runs_by, request.precision)
+        arithmetic = Arithmetic(*request.arithmetic)
+        one = Execution(1, request.threads or usable_cores(), 1)
+        chosen = pack.in_precision(arithmetic.precision)
+        return network_at_size(
+            chosen.models["grader"],
+            chosen.read_model("grader"),
+            ModelChoice(arithmetic, one, one),
+            request.count,
+        )
     from stenosis_trt.bench.systems.context import BenchContext
     from stenosis_trt.bench.systems.inputs import StudyInputs
     from stenosis_trt.bench.systems.product import Product
@@ -90,7 +101,7 @@ def _prepare(request: ChildRequest) -> Callable[[], object]:
     if request.work == "batch":
         from stenosis_trt.bench.scaling.networks import noise
 
-        inputs = StudyInputs({request.model: noise(pack, request.model, request.count)})
+        inputs = StudyInputs({request.model: noise(pack.models[request.model], request.count)})
         return partial(product.models, inputs)
     if request.work == "stream":
         return lambda: sum(1 for _ in product.grader.stream(request.studies))
@@ -100,7 +111,8 @@ def _prepare(request: ChildRequest) -> Callable[[], object]:
 def main() -> None:
     """Prepare, and work once for each line of standard input."""
     fields = json.loads(sys.argv[1])
-    request = ChildRequest(**{**fields, "studies": tuple(fields["studies"])})
+    lists = {name: tuple(fields[name]) for name in ("studies", "arithmetic")}
+    request = ChildRequest(**{**fields, **lists})
     work = _prepare(request)
     print("ready", flush=True)
     for _ in sys.stdin:

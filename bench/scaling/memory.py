@@ -9,6 +9,7 @@ from stenosis_trt.bench.record.record import Figure, Series
 from stenosis_trt.bench.scaling.child import ChildRequest
 from stenosis_trt.bench.scaling.children import ChildFailed, Children, child_request
 from stenosis_trt.bench.systems.context import BenchContext
+from stenosis_trt.engine.backends.cpu.candidates import Arithmetic
 from stenosis_trt.engine.support.hardware import usable_cores
 
 _BATCHES, _SIZES = (1, 16, 32), (128, 224, 456)
@@ -45,28 +46,23 @@ class MemoryCurve:
         return Series(self.text, tuple(self.peaks), tuple(value / _MIB for value in self.peaks.values()))
 
 
-def memory_curves(context: BenchContext, runs_by: str, precision: str) -> Iterator[MemoryCurve | str]:
+def memory_curves(context: BenchContext, grader: Arithmetic | None) -> Iterator[MemoryCurve | str]:
     """Measure every curve in processes of their own; a sentence in place of one that fails.
 
     Args:
         context: of the run.
-        runs_by, precision: of the grader in the product.
+        grader: what computes the grader in the product; None on a GPU, where it has one size.
     """
     folders = tuple(map(str, context.studies))
     counts = sorted({1, min(4, len(folders)), len(folders)})
     batch, size = child_request(context, "batch"), child_request(context, "size")
     stream, scan = child_request(context, "stream"), child_request(context, "scan")
-    plans: tuple[tuple[str, str, dict[int, ChildRequest]], ...] = (
+    plans: list[tuple[str, str, dict[int, ChildRequest]]] = [
         ("open", "models opened and nothing graded, processes", {1: child_request(context, "open")}),
         (
             "batch.levels",
             "levels on a batch of",
             {count: replace(batch, model="levels", count=count) for count in _BATCHES},
-        ),
-        (
-            "size.grader",
-            "grader alone on one input, edge in pixels",
-            {edge: replace(size, count=edge, runs_by=runs_by, precision=precision) for edge in _SIZES},
         ),
         (
             "studies",
@@ -78,7 +74,11 @@ def memory_curves(context: BenchContext, runs_by: str, precision: str) -> Iterat
             "studies whose headers were scanned",
             {count: replace(scan, studies=folders[:count]) for count in counts},
         ),
-    )
+    ]
+    if grader is not None:
+        fields = (grader.runtime, grader.precision, grader.floats)
+        sizes = {edge: replace(size, count=edge, arithmetic=fields) for edge in _SIZES}
+        plans.append(("size.grader", "grader alone on one input, edge in pixels", sizes))
     for name, text, requests in plans:
         try:
             yield MemoryCurve(name, text, _peaks(requests))

@@ -10,13 +10,15 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.roofline.floors import parse_runs_by
-from stenosis_trt.bench.roofline.profiles import OPENVINO_HINTS
 from stenosis_trt.bench.scaling.rounds import Curve, Point, measure_in_turn
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import MODELS, StudyInputs
 from stenosis_trt.bench.systems.product import Product
-from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
+from stenosis_trt.engine.backends.cpu.candidates import OPENVINO, ModelChoice
+from stenosis_trt.engine.backends.cpu.runtime import ModelRuntime, ModelRuntimeError
+from stenosis_trt.engine.errors import PackError
+from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.support.hardware import usable_cores
 
 Float32Array = npt.NDArray[np.float32]
@@ -31,7 +33,7 @@ def batch_curves(context: BenchContext, product: Product, seconds: float) -> Ite
     calls: dict[Point, Callable[[], object]] = {}
     for name in MODELS:
         for batch in BATCHES:
-            inputs = StudyInputs({name: noise(context.pack, name, batch)})
+            inputs = StudyInputs({name: noise(context.pack.models[name], batch)})
             calls[f"{name} {batch}"] = partial(product.models, inputs)
     times = measure_in_turn(calls, seconds)
     for name in MODELS:
@@ -43,59 +45,56 @@ def batch_curves(context: BenchContext, product: Product, seconds: float) -> Ite
         )
 
 
-def noise(pack: Pack, name: str, batch: int, size: int | None = None) -> Float32Array:
+def noise(model: ModelSpec, batch: int, size: int | None = None) -> Float32Array:
     """Noise as an input of a model, float32 (batch, C, H, W); `size` replaces height and width."""
-    channels, height, width = pack.models[name].input_shape
+    channels, height, width = model.input_shape
     shape = (batch, channels, height if size is None else size, width if size is None else size)
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def size_curve(context: BenchContext, product: Product, seconds: float) -> Curve:
-    """Time of the grader on one input, by its size, on the runtime that the product uses.
+def size_curve(backend: CpuBackend, seconds: float) -> Curve:
+    """Time of the grader on one input, by its size, computed as in the product.
 
     Raises:
         SizeIsFixed: the network cannot be run at other sizes.
     """
-    runs_by = product.model_runs_by["grader"]
+    choice = backend.choices["grader"]
+    model, data = backend.pack.models["grader"], backend.pack.read_model("grader")
     calls: dict[Point, Callable[[], object]] = {
-        size: grader_at_size(context.pack, size, context.threads, runs_by, product.precision)
-        for size in SIZES
+        size: network_at_size(model, data, choice, size) for size in SIZES
     }
     times = measure_in_turn(calls, seconds)
-    return Curve("size.grader", "grader on one input, edge in pixels", "grader", times, f"by {runs_by}")
+    note = f"by {choice.arithmetic}"
+    return Curve("size.grader", "grader on one input, edge in pixels", "grader", times, note)
 
 
-def grader_at_size(
-    pack: Pack, size: int, threads: int | None, runs_by: str, precision: str
-) -> Callable[[], object]:
-    """Return a call that runs the grader on one input of noise. It has run once.
+def network_at_size(model: ModelSpec, data: bytes, choice: ModelChoice, size: int) -> Callable[[], object]:
+    """Return a call that runs a model on one input of noise. It has run once.
 
     Args:
-        pack: with the grader.
+        model: its specification.
+        data: its ONNX file.
+        choice: how it is run.
         size: height and width of the input.
-        threads: None for all cores.
-        runs_by, precision: see `roofline.floors.parse_runs_by`.
 
     Raises:
         SizeIsFixed: the network cannot be run at this size.
     """
-    runtime, runs_in = parse_runs_by(runs_by, precision, None)
-    stored = runs_in.name in pack.models["grader"].variants
-    data = with_free_size(pack.read_variant("grader", runs_in.name) if stored else pack.read_model("grader"))
-    batch, count = noise(pack, "grader", 1, size), threads or usable_cores()
+    free, execution = with_free_size(data), choice.execution(1)
     try:
-        if runtime == "onnxruntime":
-            run = _onnxruntime(data, count)
-        elif runtime == "openvino":
-            run = _openvino(data, batch.shape, count, runs_in.name)
+        if choice.arithmetic.runtime == OPENVINO:
+            from stenosis_trt.engine.backends.cpu.openvino import OpenVinoModel
+
+            runtime: ModelRuntime = OpenVinoModel(model, free, execution, choice.arithmetic.floats)
         else:
-            raise SizeIsFixed(f"A plan of {runtime} has one input size.")
-        run(batch)
-    except SizeIsFixed:
-        raise
-    except Exception as error:
-        raise SizeIsFixed(f"The grader cannot be run on {size} × {size} pixels ({_line(error)}).") from error
-    return partial(run, batch)
+            from stenosis_trt.engine.backends.cpu.onnxruntime import OnnxRuntimeModel
+
+            runtime = OnnxRuntimeModel(model, free, execution.threads)
+        batch = noise(model, 1, size)
+        runtime.run(batch)
+    except (PackError, ModelRuntimeError) as error:
+        raise SizeIsFixed(f"The grader cannot be run on {size} × {size} pixels ({error}).") from error
+    return partial(runtime.run, batch)
 
 
 class SizeIsFixed(Exception):
@@ -120,40 +119,6 @@ def with_free_size(data: bytes) -> bytes:
         dims[index].dim_param = name
     del model.graph.value_info[:]
     return bytes(model.SerializeToString())
-
-
-def _onnxruntime(data: bytes, threads: int) -> Callable[[Float32Array], object]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})
-
-
-def _openvino(
-    data: bytes, shape: tuple[int, ...], threads: int, precision: str
-) -> Callable[[Float32Array], object]:
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(data)
-    model.reshape(list(shape))
-    hints = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision],
-    }
-    request = core.compile_model(model, "CPU", hints).create_infer_request()
-    return lambda batch: request.infer([batch])
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 def thread_curve(context: BenchContext, seconds: float) -> Curve:

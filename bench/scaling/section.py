@@ -14,7 +14,8 @@ from stenosis_trt.bench.scaling.networks import SizeIsFixed, batch_curves, size_
 from stenosis_trt.bench.scaling.rounds import Curve, line_chart
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.product import Product
-from stenosis_trt.engine.backends.stepwise import StepwiseBackend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
+from stenosis_trt.engine.backends.cpu.candidates import Arithmetic
 
 _SHARES: Mapping[str, float] = {
     "batch": 0.12,
@@ -66,20 +67,20 @@ def measure(context: BenchContext) -> Section:
     start = time.perf_counter()
     parts = _Parts(context)
     with Product(context) as product:
-        runs_by, precision = product.model_runs_by["grader"], product.precision
-        on_cpu = isinstance(product.grader.opened_backend, StepwiseBackend)
+        backend = product.grader.opened_backend
+        grader = backend.choices["grader"].arithmetic if isinstance(backend, CpuBackend) else None
         _networks(context, product, parts)
         _reading(context, parts)
         if parts.fits("flight"):
             _flight(context, product, parts)
-    if not on_cpu:
+    if grader is None:
         parts.absences.append(Absence("scaling.threads", "The models run on a GPU."))
     elif parts.fits("threads"):
         curve = thread_curve(context, parts.seconds("threads"))
         parts.add(curve)
         parts.charts.append(line_chart("Threads", "threads", "ms a study", [curve.series()]))
     if parts.fits("memory"):
-        _memory(context, parts, runs_by, precision)
+        _memory(context, parts, grader)
     return Section(
         "scaling",
         "Scaling: time and memory against batch, size, studies, processes and files",
@@ -113,9 +114,12 @@ def _networks(context: BenchContext, product: Product, parts: _Parts) -> None:
         parts.charts.append(
             line_chart("Time of an input by batch", "inputs in a batch", "ms an input", series, log=True)
         )
-    if parts.fits("size"):
+    backend = product.grader.opened_backend
+    if not isinstance(backend, CpuBackend):
+        parts.absences.append(Absence("scaling.size.grader", "A plan of TensorRT has one input size."))
+    elif parts.fits("size"):
         try:
-            curve = size_curve(context, product, parts.seconds("size"))
+            curve = size_curve(backend, parts.seconds("size"))
         except SizeIsFixed as error:
             parts.absences.append(Absence("scaling.size.grader", str(error)))
         else:
@@ -156,8 +160,8 @@ def _reading(context: BenchContext, parts: _Parts) -> None:
         )
 
 
-def _memory(context: BenchContext, parts: _Parts, runs_by: str, precision: str) -> None:
-    for found in memory_curves(context, runs_by, precision):
+def _memory(context: BenchContext, parts: _Parts, grader: Arithmetic | None) -> None:
+    for found in memory_curves(context, grader):
         if isinstance(found, MemoryCurve):
             parts.figures += found.figures()
             if len(found.peaks) > 1:
