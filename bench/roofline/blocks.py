@@ -54,8 +54,8 @@ class BlockWork:
         return sum(layer.weights for layer in self.layers)
 
 
-def pack_blocks(pack: Pack, name: str) -> tuple[BlockWork, ...]:
-    """Blocks of a pack's FP32 model, in graph order.
+def network_blocks(pack: Pack, name: str) -> tuple[BlockWork, ...]:
+    """Blocks of a pack's model, in graph order, as if all of it were FP32.
 
     Raises:
         PackError: shapes cannot be inferred from the graph.

@@ -36,7 +36,7 @@ def roofline_chart(
         shown = [item for item in items if item.median_ms > 0.0 and item.floor.multiply_adds]
         series.append(
             Series(
-                f"{name}, {profiles[name].precision.name.upper()} by {profiles[name].runtime}",
+                f"{name} ({profiles[name].runs_by})",
                 tuple(
                     _OPERATIONS * item.floor.multiply_adds / max(item.floor.moved_bytes, 1) for item in shown
                 ),

@@ -1,20 +1,21 @@
 """Floors of blocks and stages: the least time at the measured ceilings.
 
-The floor of a block is max(multiply-adds / peak at the precision used, bytes / bandwidth), where the bytes are
-its weights once, and what it reads from and writes to other blocks. It presumes that everything in a block is
+The floor of a block is max(multiply-adds / peak at the precision used, bytes / bandwidth), where the bytes
+are its weights once, and what it reads from and writes to other blocks. It presumes that everything in a block is
 fused, that nothing but multiply-adds takes time, and that all cores work all the time.
 
-The layered floor is the sum of the same over a block's layers, each of which reads its inputs from and writes
-its outputs to the smallest cache that holds them. It is no bound, but says what fusing a block would be worth.
+The layered floor is the sum of the same over a block's layers, each of which reads its inputs from and
+writes its outputs to the smallest cache that holds them. It is no bound, but says what fusing a block would
+be worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stenosis_trt.bench.roofline.blocks import BlockWork
 from stenosis_trt.bench.roofline.ceilings import Ceilings
+from stenosis_trt.engine.backends.cpu.candidates import BFLOAT16, Arithmetic
 
 _WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
@@ -104,19 +105,14 @@ def moved_floor(name: str, moved: int, bytes_a_second: float) -> BlockFloor:
     return BlockFloor(name, 0, moved, 0.0, milliseconds, milliseconds)
 
 
-def parse_runs_by(text: str, precision: str, int8_share: float | None) -> tuple[str, NetworkPrecision]:
-    """Return the runtime and the precision of a network.
+def network_precision(arithmetic: Arithmetic, int8_share: float | None) -> NetworkPrecision:
+    """Return the precision of a network.
 
     Args:
-        text: what runs it, as `Product.model_runs_by` says: a runtime, and a precision if it is not that of
-            the product; such as "onnxruntime" or "openvino bf16".
-        precision: of the product.
-        int8_share: share of the multiply-adds that the pack's INT8 file computes in INT8; None without one.
+        arithmetic: what computes it.
+        int8_share: share of the multiply-adds that the pack's INT8 file computes in INT8; None if unknown,
+            which is taken for all of them.
     """
-    words = text.lower().replace(",", " ").split()
-    names: Mapping[str, str] = {**{name: name for name in _WIDTHS}, "bfloat16": "bf16"}
-    found = next((names[word] for word in words if word in names), precision)
-    runtime = next((word for word in words if word not in names), "")
-    name = found if found in _WIDTHS else "fp32"
-    rest = "bf16" if runtime == "openvino" else "fp32"
-    return runtime, NetworkPrecision(name, rest, (int8_share or 1.0) if name == "int8" else 0.0)
+    rest = "bf16" if arithmetic.floats == BFLOAT16 else "fp32"
+    share = 1.0 if int8_share is None else int8_share
+    return NetworkPrecision(arithmetic.name, rest, share if arithmetic.precision == "int8" else 0.0)

@@ -1,10 +1,10 @@
 """Assignment of the nodes that a runtime executes to the blocks of the ONNX graph.
 
 Runtimes fuse nodes and rename them: ONNX Runtime calls a convolution with its ReLU "relu_3_nchwc" by the
-tensor that it writes and a SiLU "node_silu_2/QuickGeluFusion/", OpenVINO "node_Conv_289/WithoutBiases". A node
-whose name holds a name of the graph is assigned by it. Nodes that only change the layout of a tensor are
-often named after nothing in the graph; they are assigned to the block that ran before them. Everything else
-stays unassigned.
+tensor that it writes and a SiLU "node_silu_2/QuickGeluFusion/", OpenVINO "node_Conv_289/WithoutBiases". A
+node whose name holds a name of the graph is assigned by it. Nodes that only change the layout of a tensor
+are often named after nothing in the graph; they are assigned to the block that ran before them. Everything
+else stays unassigned.
 """
 
 from __future__ import annotations

@@ -10,18 +10,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.roofline.blocks import BlockWork, pack_blocks
+from stenosis_trt.bench.roofline.blocks import BlockWork, network_blocks
 from stenosis_trt.bench.roofline.ceilings import Ceilings, Rate
-from stenosis_trt.bench.roofline.floors import BlockFloor, NetworkPrecision, block_floor, parse_runs_by
+from stenosis_trt.bench.roofline.floors import BlockFloor, NetworkPrecision, block_floor, network_precision
 from stenosis_trt.bench.roofline.matching import Assignment, assign_nodes
-from stenosis_trt.bench.roofline.profiles import Run, profile_onnxruntime, profile_openvino
+from stenosis_trt.bench.roofline.profiles import ProfiledInputs, Run, profile_onnxruntime, profile_openvino
 from stenosis_trt.bench.statistics.medians import median_interval
-from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
+from stenosis_trt.engine.backends.cpu.candidates import OPENVINO, Execution
 
 Float32Array = npt.NDArray[np.float32]
-
-PART = 16
-"""Inputs of one call of a runtime: the largest batch of the CPU backend."""
 
 
 _TRUSTED_MS = 0.3
@@ -34,8 +32,9 @@ class NetworkProfile:
 
     Attributes:
         name: of the model in the pack.
-        runtime: what runs it.
+        runs_by: what computes it, in words.
         precision: that it runs in.
+        execution: how its inputs are spread over the cores.
         batch: inputs of the study.
         blocks: its work.
         assignment: time of each block.
@@ -43,8 +42,9 @@ class NetworkProfile:
     """
 
     name: str
-    runtime: str
+    runs_by: str
     precision: NetworkPrecision
+    execution: Execution
     batch: int
     blocks: tuple[BlockWork, ...]
     assignment: Assignment
@@ -84,46 +84,38 @@ class BlockPoint:
         return self.median_ms / self.floor.floor_ms if self.floor.floor_ms else 0.0
 
 
-@dataclass(frozen=True)
-class ProfileSettings:
-    """Threads of a runtime, runs to keep, and the folder for temporary files."""
-
-    threads: int
-    runs: int
-    folder: Path
-
-
 def profile_network(
-    pack: Pack, name: str, batch: Float32Array, runs_by: str, precision: str, settings: ProfileSettings
+    backend: CpuBackend, name: str, batch: Float32Array, runs: int, folder: Path
 ) -> NetworkProfile:
-    """Profile a network of a pack as the product runs it.
+    """Profile a network as the backend of the product runs it.
 
     Args:
-        pack: with its FP32 models.
+        backend: of the product.
         name: of the model.
         batch: its inputs of one study (N, C, H, W).
-        runs_by, precision: see `floors.parse_runs_by`.
-        settings: of the profile.
+        runs: of the profile.
+        folder: for temporary files.
 
     Raises:
         PackError: shapes cannot be inferred from the graph.
-        ValueError: nothing here profiles the runtime.
     """
-    spec = pack.models[name]
+    choice, spec = backend.choices[name], backend.pack.models[name]
     variant = spec.variants.get("int8")
     share = None if variant is None else variant.metrics.get("quantised_share")
-    runtime, runs_in = parse_runs_by(runs_by, precision, share)
-    blocks = pack_blocks(pack, name)
-    stored = runs_in.name in spec.variants
-    data = pack.read_variant(name, runs_in.name) if stored else pack.read_model(name)
-    parts = [batch[first : first + PART] for first in range(0, len(batch), PART)]
-    if runtime == "onnxruntime":
-        runs = profile_onnxruntime(data, parts, settings.threads, settings.runs, settings.folder)
-    elif runtime == "openvino":
-        runs = profile_openvino(data, parts, settings.threads, settings.runs, runs_in.name)
+    size = backend.inference(name, len(batch)).part
+    parts = tuple(batch[first : first + size] for first in range(0, len(batch), size))
+    inputs = ProfiledInputs(parts, choice.execution(len(batch)), runs)
+    data = backend.pack.read_model(name)
+    if choice.arithmetic.runtime == OPENVINO:
+        profiled = profile_openvino(data, inputs, choice.arithmetic.floats)
     else:
-        raise ValueError(f"Nothing here profiles {runtime}.")
-    return NetworkProfile(name, runtime, runs_in, len(batch), blocks, assign_nodes(runs, blocks), runs)
+        profiled = profile_onnxruntime(data, inputs, folder)
+    blocks = network_blocks(backend.pack, name)
+    precision = network_precision(choice.arithmetic, share)
+    assignment = assign_nodes(profiled, blocks)
+    return NetworkProfile(
+        name, str(choice.arithmetic), precision, inputs.execution, len(batch), blocks, assignment, profiled
+    )
 
 
 def block_points(profile: NetworkProfile, ceilings: Ceilings) -> tuple[BlockPoint, ...]:
@@ -153,6 +145,6 @@ def raise_peaks(ceilings: Ceilings, profiles: Iterable[NetworkProfile]) -> Ceili
                 continue
             rate = profile.batch * block.multiply_adds / shortest * 1e3
             if rate > peaks[precision].best:
-                by = f"{profile.runtime}, block {block.name} of {profile.name}"
+                by = f"{profile.runs_by}, block {block.name} of {profile.name}"
                 peaks[precision] = Rate(by, (*peaks[precision].rounds, rate))
     return replace(ceilings, peaks=peaks)

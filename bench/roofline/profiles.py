@@ -1,23 +1,30 @@
-"""Time of each node that a runtime executes on a CPU: ONNX Runtime's profile, and OpenVINO's counters."""
+"""Time of each node that a runtime executes on a CPU: ONNX Runtime's profile, and OpenVINO's counters.
+
+A network is run as the CPU backend runs it: its inputs in parts, as many at the same time as there are streams.
+The time of a node is divided by the number of streams, so that the nodes of a run add up to its wall time
+while all streams are busy.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stenosis_trt.engine.backends.cpu.candidates import Execution
+
 Float32Array = npt.NDArray[np.float32]
 
 _NODE, _RUN = "Node", "model_run"
 _SUFFIX = "_kernel_time"
 _SILENT = 4
-OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
-"""Precision hint of OpenVINO: what is not quantised in an INT8 file runs in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class NodeTime:
     Attributes:
         name: the runtime's.
         operator: the runtime's name of what it computes.
-        milliseconds: duration.
+        milliseconds: duration, divided by the number of streams.
     """
 
     name: str
@@ -36,25 +43,41 @@ class NodeTime:
 
 
 Run = tuple[NodeTime, ...]
-"""All nodes of one pass over the parts of a batch, in the order of execution."""
+"""All nodes of one pass over the parts of a batch; within a part in the order of execution."""
 
 
-def profile_onnxruntime(
-    data: bytes, parts: Sequence[Float32Array], threads: int, runs: int, folder: Path
-) -> tuple[Run, ...]:
+@dataclass(frozen=True)
+class ProfiledInputs:
+    """What is run.
+
+    Attributes:
+        parts: inputs (N, C, H, W) of each call; together they are one run.
+        execution: calls that run at the same time, and threads of each.
+        runs: number of runs, without the first, which is discarded.
+    """
+
+    parts: tuple[Float32Array, ...]
+    execution: Execution
+    runs: int
+
+    def call_each(self, call: Callable[[Float32Array], Any]) -> list[list[Any]]:
+        """Call with each part, in as many threads as there are streams; return the answers of each run."""
+        with ThreadPoolExecutor(self.execution.streams) as pool:
+            return [list(pool.map(call, self.parts)) for _ in range(self.runs + 1)]
+
+
+def profile_onnxruntime(data: bytes, inputs: ProfiledInputs, folder: Path) -> tuple[Run, ...]:
     """Profile a model that ONNX Runtime runs with the options of the product.
 
     Args:
         data: the ONNX file.
-        parts: inputs (N, C, H, W) that are run one after the other; together they are one run.
-        threads: threads per operator.
-        runs: number of runs, without the first, which is discarded.
+        inputs: what is run.
         folder: for the file of the profile, which is removed.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = inputs.execution.threads, 1
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -62,74 +85,79 @@ def profile_onnxruntime(
     options.profile_file_prefix = str(folder / "profile")
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    for _ in range(runs + 1):
-        for part in parts:
-            session.run(None, {name: part})
+    inputs.call_each(lambda part: session.run(None, {name: part}))
     path = Path(session.end_profiling())
     events = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
-    return onnxruntime_runs(events, len(parts))[1:]
+    return onnxruntime_runs(events, len(inputs.parts), inputs.execution.streams)[1:]
 
 
-def onnxruntime_runs(events: Sequence[Mapping[str, Any]], parts: int) -> tuple[Run, ...]:
+def onnxruntime_runs(events: Sequence[Mapping[str, Any]], parts: int, streams: int) -> tuple[Run, ...]:
     """Return the runs of a profile of ONNX Runtime.
 
     Args:
-        events: the parsed file: times in µs; an event "model_run" for each call, and one for each node in it.
+        events: the parsed file: times in µs; an event "model_run" for each call, and one for each node in it,
+            by the same thread.
         parts: calls that make one run.
+        streams: calls that run at the same time.
     """
-    calls = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == _RUN)
-    nodes = sorted(
-        (event for event in events if event.get("cat") == _NODE and event["name"].endswith(_SUFFIX)),
-        key=lambda event: event["ts"],
+    calls = sorted(
+        (event["ts"], event["ts"] + event["dur"], event["tid"])
+        for event in events
+        if event.get("name") == _RUN
     )
     found: list[list[NodeTime]] = [[] for _ in calls]
-    call = 0
-    for event in nodes:
-        while call < len(calls) and event["ts"] >= calls[call][1]:
-            call += 1
-        if call < len(calls):
-            found[call].append(
-                NodeTime(event["name"].removesuffix(_SUFFIX), event["args"]["op_name"], event["dur"] / 1000.0)
-            )
+    by_thread: dict[int, list[int]] = {}
+    for number, (_, _, thread) in enumerate(calls):
+        by_thread.setdefault(thread, []).append(number)
+    for event in sorted(events, key=lambda event: float(event.get("ts", 0.0))):
+        if event.get("cat") != _NODE or not event["name"].endswith(_SUFFIX):
+            continue
+        for number in by_thread.get(event["tid"], ()):
+            if calls[number][0] <= event["ts"] < calls[number][1]:
+                name, operator = event["name"].removesuffix(_SUFFIX), event["args"]["op_name"]
+                found[number].append(NodeTime(name, operator, event["dur"] / 1000.0 / streams))
+                break
     return tuple(
         tuple(node for nodes in found[first : first + parts] for node in nodes)
         for first in range(0, len(found), parts)
     )
 
 
-def profile_openvino(
-    data: bytes, parts: Sequence[Float32Array], threads: int, runs: int, precision: str
-) -> tuple[Run, ...]:
-    """Profile a model that OpenVINO runs, in a precision of `OPENVINO_HINTS`; see `profile_onnxruntime`."""
+def profile_openvino(data: bytes, inputs: ProfiledInputs, floats: str) -> tuple[Run, ...]:
+    """Profile a model that OpenVINO runs with the settings of the product, in floats of "f32" or "bf16"."""
     import openvino
 
+    execution = inputs.execution
     core = openvino.Core()
-    requests = {}
-    for size in {len(part) for part in parts}:
-        model = core.read_model(data)
-        model.reshape([size, *parts[0].shape[1:]])
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": threads,
-                "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision],
-                "PERF_COUNT": True,
-            },
+    compiled = core.compile_model(
+        core.read_model(data),
+        "CPU",
+        {
+            "NUM_STREAMS": execution.streams,
+            "INFERENCE_NUM_THREADS": execution.streams * execution.threads,
+            "INFERENCE_PRECISION_HINT": floats,
+            "ENABLE_CPU_PINNING": False,
+            "PERF_COUNT": True,
+        },
+    )
+    requests = threading.local()
+
+    def call(part: Float32Array) -> Run:
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        requests.own.infer([part])
+        return tuple(
+            NodeTime(item.node_name, item.node_type, item.real_time.total_seconds() * 1000.0)
+            for item in requests.own.get_profiling_info()
+            if item.status == openvino.ProfilingInfo.Status.EXECUTED
         )
-        requests[size] = compiled.create_infer_request()
-    found = []
-    for _ in range(runs + 1):
-        nodes: list[NodeTime] = []
-        for part in parts:
-            request = requests[len(part)]
-            request.infer([part])
-            nodes += (
-                NodeTime(item.node_name, item.node_type, item.real_time.total_seconds() * 1000.0)
-                for item in request.get_profiling_info()
-                if item.status == openvino.ProfilingInfo.Status.EXECUTED
-            )
-        found.append(tuple(nodes))
-    return tuple(found[1:])
+
+    return tuple(
+        tuple(
+            replace(node, milliseconds=node.milliseconds / execution.streams)
+            for nodes in answers
+            for node in nodes
+        )
+        for answers in inputs.call_each(call)[1:]
+    )

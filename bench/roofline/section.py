@@ -7,13 +7,13 @@ from collections import defaultdict
 
 from stenosis_trt.bench.record.record import Absence, Section
 from stenosis_trt.bench.roofline.ceilings import measure_ceilings
-from stenosis_trt.bench.roofline.networks import NetworkProfile, ProfileSettings, profile_network, raise_peaks
+from stenosis_trt.bench.roofline.networks import NetworkProfile, profile_network, raise_peaks
 from stenosis_trt.bench.roofline.stages import timed_steps
 from stenosis_trt.bench.roofline.summary import TITLE, MeasuredStudy, cpu_section
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import MODELS
 from stenosis_trt.bench.systems.product import Product
-from stenosis_trt.engine.backends.stepwise import StepwiseBackend
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.support.hardware import usable_cores
@@ -38,29 +38,28 @@ def measure(context: BenchContext) -> Section:
         return Section("roofline", TITLE, (), (missing,))
     with Product(context) as product:
         backend = product.grader.opened_backend
-        if not isinstance(backend, StepwiseBackend):
+        if not isinstance(backend, CpuBackend):
             from stenosis_trt.bench.roofline.gpu import gpu_section
 
             return gpu_section(context, product, time.perf_counter() - start)
         context.say("roofline: studies")
         studies = _measure_studies(context, product, backend)
         inputs = product.inputs(product.load(context.studies[0]))
-        runs_by, precision = dict(product.model_runs_by), product.precision
+        profiles: dict[str, NetworkProfile] = {}
+        absences = []
+        for name in MODELS:
+            if name not in inputs.batches:
+                reason = "The first study has no inputs of this network."
+                absences.append(Absence(f"roofline.{name}", reason))
+                continue
+            context.say(f"roofline: profile of {name}")
+            try:
+                profiles[name] = profile_network(
+                    backend, name, inputs.batches[name], _PROFILE_RUNS, context.work
+                )
+            except PackError as error:
+                absences.append(Absence(f"roofline.{name}", error.reason))
     threads = context.threads or usable_cores()
-    settings = ProfileSettings(threads, _PROFILE_RUNS, context.work)
-    profiles: dict[str, NetworkProfile] = {}
-    absences = []
-    for name in MODELS:
-        if name not in inputs.batches:
-            absences.append(Absence(f"roofline.{name}", "The first study has no inputs of this network."))
-            continue
-        context.say(f"roofline: profile of {name}")
-        try:
-            profiles[name] = profile_network(
-                context.pack, name, inputs.batches[name], runs_by[name], precision, settings
-            )
-        except (PackError, ValueError) as error:
-            absences.append(Absence(f"roofline.{name}", str(error)))
     context.say("roofline: ceilings of the processor")
     ceilings = raise_peaks(measure_ceilings(threads), profiles.values())
     return cpu_section(
@@ -77,7 +76,7 @@ def _missing() -> Absence | None:
 
 
 def _measure_studies(
-    context: BenchContext, product: Product, backend: StepwiseBackend
+    context: BenchContext, product: Product, backend: CpuBackend
 ) -> tuple[MeasuredStudy, ...]:
     """Time the cut "device" of several studies in turn, with and without the clock of the steps.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from stenosis_trt.bench.record.record import Absence, Figure, Section
 from stenosis_trt.bench.roofline.ceilings import Ceilings, Rate
@@ -40,7 +40,8 @@ class MeasuredStudy:
     Attributes:
         batches: inputs of each network.
         milliseconds: of each run.
-        stages: of each run with the clock of the steps, by stage; "total" is the whole of such a run.
+        stages: of each run with the clock of the steps, by stage; "any" is the time in which a stage was
+            under way, "total" the whole of such a run.
     """
 
     batches: Mapping[str, int]
@@ -51,8 +52,9 @@ class MeasuredStudy:
         """Time of a stage in each run; () if the backend has no such step."""
         if stage != REST:
             return self.stages.get(stage, ())
-        known = [self.stages[name] for name in STAGES if name in self.stages]
-        return tuple(total - sum(parts) for total, *parts in zip(self.stages["total"], *known, strict=True))
+        return tuple(
+            total - steps for total, steps in zip(self.stages["total"], self.stages["any"], strict=True)
+        )
 
 
 def cpu_section(
@@ -251,7 +253,7 @@ def _notes(
             yield f"Nodes of {name} that no block could be found for: {lost}."
     yield (
         "A floor counts multiply-adds at the measured peak or bytes at the measured bandwidth, whichever "
-        "takes longer, block by block; depthwise convolutions, activations and reductions cost more than that."
+        "takes longer, block by block; depthwise convolutions, activations and reductions cost more."
     )
 
 
@@ -280,7 +282,8 @@ def _ceiling_details(ceilings: Ceilings) -> dict[str, object]:
 
 def _network_details(profile: NetworkProfile, points: Sequence[BlockPoint]) -> dict[str, object]:
     return {
-        "runtime": profile.runtime,
+        "runs_by": profile.runs_by,
+        "execution": asdict(profile.execution),
         "precision": profile.precision.name,
         "int8_share": profile.precision.int8_share,
         "inputs": profile.batch,

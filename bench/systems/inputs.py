@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Float32Array, Roi
-from stenosis_trt.engine.backends.stepwise import StepwiseBackend
+from stenosis_trt.engine.backends.base import Float32Array, Pending, Roi
+from stenosis_trt.engine.backends.stepwise import Inference, StepwiseBackend
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
@@ -38,12 +38,12 @@ class StudyInputs:
 
 
 def recorded_inputs(backend: StepwiseBackend, grade: Callable[[], object]) -> StudyInputs:
-    """Return what `infer` of a backend is called with during `grade`."""
+    """Return what is submitted to the networks of a backend during `grade`."""
     with _recorded_calls(backend) as recorded:
         grade()
     for name in ("levels", "grader"):
         if name not in recorded:
-            raise RuntimeError(f"The backend graded a study without a call of infer for {name}.")
+            raise RuntimeError(f"The backend graded a study without running {name}.")
     return StudyInputs({name: np.concatenate(recorded[name]) for name in MODELS if name in recorded})
 
 
@@ -67,18 +67,23 @@ def _input(slices: Sequence[LoadedSlice], roi: Roi, spec: InputSpec) -> Float32A
 
 @contextmanager
 def _recorded_calls(backend: StepwiseBackend) -> Iterator[dict[str, list[Float32Array]]]:
-    """Record what `infer` is called with, by model in the order of the calls."""
+    """Record what is submitted to each model, in the order of the calls."""
     recorded: dict[str, list[Float32Array]] = {}
-    infer, lock = backend.infer, threading.Lock()
+    inference, lock = backend.inference, threading.Lock()
 
-    def recording(model: str, batch: Float32Array) -> Float32Array:
-        with lock:
-            recorded.setdefault(model, []).append(batch.copy())
-        return infer(model, batch)
+    def recording(model: str, count: int) -> Inference:
+        found = inference(model, count)
+
+        def submit(batch: Float32Array) -> Pending[Float32Array]:
+            with lock:
+                recorded.setdefault(model, []).append(batch.copy())
+            return found.submit(batch)
+
+        return replace(found, submit=submit)
 
     # On the instance: the method of the class is found again when it is deleted.
-    vars(backend)["infer"] = recording
+    vars(backend)["inference"] = recording
     try:
         yield recorded
     finally:
-        del vars(backend)["infer"]
+        del vars(backend)["inference"]

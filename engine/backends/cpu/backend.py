@@ -70,6 +70,11 @@ class CpuBackend(StepwiseBackend):
             self.close()
             raise
 
+    @property
+    def choices(self) -> Mapping[str, ModelChoice]:
+        """How each model is run."""
+        return self._choices
+
     def preprocess(self, slices: Sequence[LoadedSlice], rois: Sequence[Roi], spec: InputSpec) -> Float32Array:
         """See `StepwiseBackend.preprocess`."""
         return network_inputs(slices, rois, spec)
