@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import struct
 
-from pydicom.datadict import dictionary_has_tag
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
 from stenosis_trt.engine.dicom.plain_elements import KNOWN_VRS, LONG_LENGTH_VRS, UNDEFINED_LENGTH
+from stenosis_trt.engine.dicom.pydicom_loader import load_pydicom
+from stenosis_trt.engine.dicom.transfer_syntaxes import (
+    EXPLICIT_BIG_ENDIAN,
+    EXPLICIT_LITTLE_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
+)
 
 DATASET_STARTS = (b"\x08\0", b"\x02\0", b"\0\x08")
 """First bytes of a bare dataset: group 0002 or 0008 in little endian, group 0008 in big endian."""
 
 _FIRST_GROUPS = (0x0002, 0x0008)
 _ENCODINGS = (
-    (ExplicitVRLittleEndian, "<", True),
-    (ImplicitVRLittleEndian, "<", False),
-    (ExplicitVRBigEndian, ">", True),
+    (EXPLICIT_LITTLE_ENDIAN, "<", True),
+    (IMPLICIT_LITTLE_ENDIAN, "<", False),
+    (EXPLICIT_BIG_ENDIAN, ">", True),
 )
 _MAX_ELEMENTS = 8
 """Elements after which a match by chance is ruled out."""
@@ -74,4 +77,7 @@ def _is_dataset(data: bytes, at: int, size: int, order: str, explicit: bool) -> 
 
 def _is_known(group: int, number: int) -> bool:
     """Return True for tags of the data dictionary, group lengths and private elements."""
+    load_pydicom()
+    from pydicom.datadict import dictionary_has_tag
+
     return number == 0 or group % 2 == 1 or bool(dictionary_has_tag(group << 16 | number))

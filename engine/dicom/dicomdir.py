@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydicom.uid import MediaStorageDirectoryStorage
-
-from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, tag_table
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import open_part10
+from stenosis_trt.engine.dicom.tags import tag_table
+from stenosis_trt.engine.dicom.uids import DICOMDIR_CLASS
 from stenosis_trt.engine.records import Stage
 
 _WANTED = tag_table(["SpecificCharacterSet", "DirectoryRecordSequence", "ReferencedFileID"])
@@ -23,7 +23,7 @@ def list_dicomdir(path: Path, limits: ReadLimits) -> list[tuple[str, ...]]:
         OSError: the file cannot be read.
     """
     with open_part10(path, limits) as part:
-        if part.sop_class != MediaStorageDirectoryStorage:
+        if part.sop_class != DICOMDIR_CLASS:
             reason = "The file is named DICOMDIR but is not one."
             raise DicomError(Stage.FIND, reason, "Give the folder that holds the images.")
         elements = part.elements(_WANTED, FIRST_PIXEL_TAG)

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
-
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from stenosis_trt.engine.dicom.errors import header_error
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
@@ -45,21 +43,6 @@ _DECODERS = {
     little: (sign, struct.Struct(f"{sign}HH2sH").unpack_from, struct.Struct(f"{sign}L").unpack_from)
     for little, sign in ((True, "<"), (False, ">"))
 }
-
-
-def tag_table(keywords: Iterable[str]) -> TagTable:
-    """Return the tag table of elements given by their keywords (DICOM PS3.6).
-
-    Raises:
-        ValueError: a keyword is not in the data dictionary.
-    """
-    found: TagTable = {}
-    for keyword in keywords:
-        tag = tag_for_keyword(keyword)
-        if tag is None:
-            raise ValueError(f"{keyword} is not in the data dictionary.")
-        found[tag] = keyword, dictionary_VR(tag).encode()
-    return found
 
 
 class ElementHeader(NamedTuple):

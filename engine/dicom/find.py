@@ -8,15 +8,14 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pydicom.uid import MediaStorageDirectoryStorage
-
 from stenosis_trt.engine.dicom.errors import DicomError
+from stenosis_trt.engine.dicom.uids import DICOMDIR_CLASS
 from stenosis_trt.engine.errors import InputError
 from stenosis_trt.engine.records import Problem, Stage
 from stenosis_trt.engine.support.safe_text import escape_controls
 
 _DICOMDIR_NAMES = ("dicomdir", "dicomdir.dcm")
-_DICOMDIR_CLASS = b"UI\x14\x00" + MediaStorageDirectoryStorage.encode()
+_DICOMDIR_CLASS = b"UI\x14\x00" + DICOMDIR_CLASS.encode()
 """MediaStorageSOPClassUID of a DICOMDIR, as encoded in the file meta information."""
 _SEARCHED_BYTES = 1024
 _VERSION = re.compile(r";\d+$", re.ASCII)

@@ -11,23 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pydicom.uid import UID, MediaStorageDirectoryStorage
-
-from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, tag_table
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements
 from stenosis_trt.engine.dicom.errors import DicomError, header_error
 from stenosis_trt.engine.dicom.frames import FRAME_KEYWORDS, OWN_TIME_KEYWORDS, Frame, VolumeKey
 from stenosis_trt.engine.dicom.layout import (
     LAYOUT_KEYWORDS,
     PixelLayout,
     check_pixel_data,
-    is_lossy,
     no_image,
     pixel_layout,
 )
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
 from stenosis_trt.engine.dicom.patient_identity import PATIENT_KEYWORDS, PatientIdentity, read_patient
-from stenosis_trt.engine.dicom.uids import stated_uid
+from stenosis_trt.engine.dicom.tags import tag_table
+from stenosis_trt.engine.dicom.transfer_syntaxes import is_lossy
+from stenosis_trt.engine.dicom.uids import DICOMDIR_CLASS, class_keyword, stated_uid
 from stenosis_trt.engine.records import MR_IMAGE_CLASSES, Contrast, FrameHeader
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -224,10 +223,10 @@ def _modality(stated: str, sop_class: str) -> str:
 def _not_an_image(part: Part10, elements: Elements) -> DicomError:
     """Return the error of a file without image: another kind of object, or a truncated header."""
     sop_class = part.sop_class or elements.text("SOPClassUID")
-    if sop_class == MediaStorageDirectoryStorage:
+    if sop_class == DICOMDIR_CLASS:
         advice = "Give the DICOMDIR by itself, or the folder that holds its files."
         return header_error("The file is a DICOMDIR, which holds no image itself.", advice, harmless=True)
-    if UID(sop_class).keyword.endswith("ImageStorage"):
+    if class_keyword(sop_class).endswith("ImageStorage"):
         return header_error("The file is an image by its class, but its header is cut off or lacks its size.")
     # Modality is a code, but a broken file may hold anything there.
     modality = "".join(c for c in elements.text("Modality") if c.isalnum())[:16] or "unknown"

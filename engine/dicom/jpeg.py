@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import gdcm
 import numpy as np
 import numpy.typing as npt
-from pydicom.uid import UID
+
+if TYPE_CHECKING:
+    import gdcm
 
 _START = b"\xff\xd8"
 # SOF markers of all JPEG processes and of JPEG-LS; C4, C8 and CC are not SOF markers (ISO 10918-1, B.1.1.3).
@@ -55,7 +57,7 @@ def frame_header(data: bytes) -> JpegFrame | None:
 
 
 def decode_lossy(
-    data: bytes, header: JpegFrame, syntax: UID, bits_stored: int, signed: bool
+    data: bytes, header: JpegFrame, syntax: str, bits_stored: int, signed: bool
 ) -> npt.NDArray[np.generic]:
     """Decode the samples of a frame, (rows, columns).
 
@@ -73,6 +75,8 @@ def decode_lossy(
     Raises:
         ValueError: the codestream is broken or its values are outside the range of the image.
     """
+    import gdcm
+
     shape = header.rows, header.columns
     allocated = 8 if header.bits <= 8 else 16
     raw = _decoded(data, shape, syntax, gdcm.PixelFormat(1, allocated, header.bits, header.bits - 1, 0))
@@ -90,7 +94,9 @@ def decode_lossy(
     return values.clip(lowest, highest).astype(np.int16 if signed else np.uint16)
 
 
-def _decoded(data: bytes, shape: tuple[int, int], syntax: UID, pixels: gdcm.PixelFormat) -> bytes:
+def _decoded(data: bytes, shape: tuple[int, int], syntax: str, pixels: gdcm.PixelFormat) -> bytes:
+    import gdcm
+
     fragment = gdcm.Fragment()
     # DICOM values have an even length.
     fragment.SetByteStringValue(data + b"\0" * (len(data) % 2))
@@ -104,7 +110,7 @@ def _decoded(data: bytes, shape: tuple[int, int], syntax: UID, pixels: gdcm.Pixe
     image.SetDataElement(element)
     photometric = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(photometric))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str.__str__(syntax))))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
     image.SetPixelFormat(pixels)
     text = image.GetBuffer()
     if text is None:

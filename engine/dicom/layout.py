@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    UID,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
 
 from stenosis_trt.engine.dicom.elements import ElementHeader, Elements
 from stenosis_trt.engine.dicom.errors import DicomError, header_error
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.part10 import Part10
 from stenosis_trt.engine.dicom.plain_elements import UNDEFINED_LENGTH
-from stenosis_trt.engine.dicom.uids import is_uid
+from stenosis_trt.engine.dicom.transfer_syntaxes import is_compressed, is_readable, syntax_name
+from stenosis_trt.engine.dicom.uids import class_keyword
 from stenosis_trt.engine.records import MR_IMAGE_CLASSES
 
 LAYOUT_KEYWORDS: Sequence[str] = (
@@ -45,27 +28,6 @@ LAYOUT_KEYWORDS: Sequence[str] = (
     "ExtendedOffsetTableLengths",
 )
 _PIXEL_DATA = 0x7FE00010
-_KEPT_SYNTAXES = 64
-"""Answers that are kept. A transfer syntax may be any text of a file."""
-_ALWAYS_LOSSY = {JPEGBaseline8Bit, JPEGExtended12Bit}
-_MAYBE_LOSSY = {JPEGLSNearLossless, JPEG2000, HTJ2K}
-"""Transfer syntaxes of both reversible and irreversible compression; LossyImageCompression decides."""
-# The decoder of each compressed syntax: the fastest of those that reject broken data. With several decoders
-# in turn, a tolerant one would decode what the others rejected, as pylibjpeg does for a truncated JPEG 2000.
-DECODERS = {
-    RLELossless: "pylibjpeg",
-    JPEGBaseline8Bit: "gdcm",
-    JPEGExtended12Bit: "gdcm",
-    JPEGLossless: "gdcm",
-    JPEGLosslessSV1: "gdcm",
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
-    JPEG2000Lossless: "gdcm",
-    JPEG2000: "gdcm",
-    HTJ2KLossless: "pylibjpeg",
-    HTJ2KLosslessRPCL: "pylibjpeg",
-    HTJ2K: "pylibjpeg",
-}
 
 
 @dataclass(frozen=True)
@@ -97,7 +59,7 @@ class PixelLayout:
 
 def no_image(sop_class: str, reason: str, advice: str) -> DicomError:
     """Return the error of an unsuitable object; harmless if its SOP class is not an MR image."""
-    harmless = sop_class not in MR_IMAGE_CLASSES and UID(sop_class).keyword != ""
+    harmless = sop_class not in MR_IMAGE_CLASSES and class_keyword(sop_class) != ""
     return header_error(reason, "Nothing to do: it is skipped." if harmless else advice, harmless)
 
 
@@ -183,11 +145,11 @@ def check_pixel_data(part: Part10, element: ElementHeader | None, expected: int)
         reason = f"The file's transfer syntax is not supported: {syntax_name(part.transfer_syntax)}."
         raise header_error(reason, "Export it as explicit VR little endian.")
     if element.length == UNDEFINED_LENGTH:
-        if not is_encapsulated(part.transfer_syntax):
+        if not is_compressed(part.transfer_syntax):
             raise header_error("The pixels are compressed, but the transfer syntax is uncompressed.")
     elif element.value_offset + element.length > part.size:
         raise header_error("The file ends within its pixels.")
-    elif element.length < expected and not is_encapsulated(part.transfer_syntax):
+    elif element.length < expected and not is_compressed(part.transfer_syntax):
         raise header_error(f"The pixels have {element.length} bytes; by the header they need {expected}.")
     return element
 
@@ -199,39 +161,3 @@ def _offsets(elements: Elements) -> tuple[bytes, bytes] | None:
         if keyword in elements.values
     ]
     return (tables[0], tables[1]) if len(tables) == 2 else None
-
-
-def syntax_name(transfer_syntax: str) -> str:
-    """Return the name of a transfer syntax, or its UID if it has no name."""
-    if not is_uid(transfer_syntax):
-        return "not a valid UID"
-    return str(UID(transfer_syntax).name)
-
-
-def is_lossy(transfer_syntax: str, stated: str) -> bool:
-    """Return True if the pixels are or were lossily compressed.
-
-    Args:
-        transfer_syntax: transfer syntax of the file.
-        stated: its LossyImageCompression: "01", "00", or "" if absent.
-    """
-    if stated == "01" or transfer_syntax in _ALWAYS_LOSSY:
-        return True
-    return transfer_syntax in _MAYBE_LOSSY and stated != "00"
-
-
-@lru_cache(_KEPT_SYNTAXES)
-def is_encapsulated(transfer_syntax: str) -> bool:
-    """Return True for a compressed transfer syntax."""
-    return bool(UID(transfer_syntax).is_encapsulated)
-
-
-@lru_cache(_KEPT_SYNTAXES)
-def is_readable(transfer_syntax: str) -> bool:
-    """Return True if an installed decoder supports a transfer syntax."""
-    syntax = UID(transfer_syntax)
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        return False
-    return not syntax.is_encapsulated or DECODERS.get(syntax) in decoder.available_plugins

@@ -15,14 +15,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
-
 from stenosis_trt.engine.dicom.archive_types import ARCHIVE_MAGIC_BYTES, check_no_archive
 from stenosis_trt.engine.dicom.bare_dataset import DATASET_STARTS, guess_transfer_syntax
-from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, ElementReader, Elements, tag_table
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, ElementReader, Elements
 from stenosis_trt.engine.dicom.errors import DicomError, header_error
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
 from stenosis_trt.engine.dicom.plain_elements import TagTable
+from stenosis_trt.engine.dicom.tags import tag_table
+from stenosis_trt.engine.dicom.transfer_syntaxes import (
+    DEFLATED_LITTLE_ENDIAN,
+    EXPLICIT_BIG_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
+)
 from stenosis_trt.engine.dicom.uids import is_uid
 
 _PREAMBLE_BYTES = 128
@@ -72,12 +76,12 @@ class Part10:
     @property
     def explicit(self) -> bool:
         """True for explicit VR."""
-        return self.transfer_syntax != ImplicitVRLittleEndian
+        return self.transfer_syntax != IMPLICIT_LITTLE_ENDIAN
 
     @property
     def little_endian(self) -> bool:
         """True for little endian."""
-        return self.transfer_syntax != ExplicitVRBigEndian
+        return self.transfer_syntax != EXPLICIT_BIG_ENDIAN
 
     def elements(self, wanted: TagTable, stop: int) -> Elements:
         """Return elements of the dataset up to the tag `stop`; see `ElementReader.read`."""
@@ -115,7 +119,7 @@ def open_part10(path: Path, limits: ReadLimits) -> Iterator[Part10]:
             part = _open_bare(reader, raw, size, meta.end)
             yield _require_uids(part) if meta_begin == 0 else part
             return
-        if syntax != DeflatedExplicitVRLittleEndian:
+        if syntax != DEFLATED_LITTLE_ENDIAN:
             yield Part10(size, meta.end, syntax, sop_class, raw, reader)
             return
         raw.seek(meta.end)

@@ -11,24 +11,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.encaps import get_frame
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-)
 
-from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements, tag_table
+from stenosis_trt.engine.dicom.elements import FIRST_PIXEL_TAG, Elements
 from stenosis_trt.engine.dicom.errors import EXPORT_AGAIN, DicomError
 from stenosis_trt.engine.dicom.frames import Frame
 from stenosis_trt.engine.dicom.jpeg import JpegFrame, decode_lossy, frame_header
-from stenosis_trt.engine.dicom.layout import DECODERS, LAYOUT_KEYWORDS, PixelLayout, pixel_layout
+from stenosis_trt.engine.dicom.layout import LAYOUT_KEYWORDS, PixelLayout, pixel_layout
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.padding import PADDING_KEYWORDS, Stored, declared_padding, without_padding
 from stenosis_trt.engine.dicom.part10 import Part10, open_part10
+from stenosis_trt.engine.dicom.pydicom_loader import load_pydicom
+from stenosis_trt.engine.dicom.tags import tag_table
+from stenosis_trt.engine.dicom.transfer_syntaxes import (
+    DECODERS,
+    EXPLICIT_BIG_ENDIAN,
+    LOSSY_JPEG,
+    is_compressed,
+    pixel_decoder,
+    syntax_name,
+)
 from stenosis_trt.engine.records import Stage
 
 _RESCALE = (
@@ -69,18 +70,20 @@ class OpenPixels:
             DicomError: a compressed frame contradicts the header.
             MemoryError, and whatever a codec raises on broken input: see `reading_process`.
         """
-        syntax = UID(self.part.transfer_syntax)
-        if syntax == DeflatedExplicitVRLittleEndian:
-            # Inflated on opening.
-            syntax = ExplicitVRLittleEndian
-        cells = self._decompress(index, syntax) if syntax.is_encapsulated else self._array(index, syntax)
+        syntax = self.part.transfer_syntax
+        if is_compressed(syntax):
+            cells = self._decompress(index, syntax)
+        elif syntax == EXPLICIT_BIG_ENDIAN:
+            cells = self._array(index, syntax)
+        else:
+            cells = self._native(index)
         layout = self.layout
         slope, _ = Frame(self.elements, index).rescale(layout.inverted)
         return without_padding(
             _stored(cells, layout), cells, declared_padding(self.elements), layout.bits_stored, slope < 0
         )
 
-    def _decompress(self, index: int, syntax: UID) -> npt.NDArray[np.generic]:
+    def _decompress(self, index: int, syntax: str) -> npt.NDArray[np.generic]:
         """Decode one frame of a compressed file."""
         data = self._codestream(index)
         header = frame_header(data)
@@ -89,7 +92,7 @@ class OpenPixels:
             reason = f"The pixels are compressed by JPEG with {feature}, which no decoder supports."
             raise DicomError(Stage.PIXELS, reason, "Export the file as explicit VR little endian.")
         try:
-            if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and header is not None:
+            if syntax in LOSSY_JPEG and header is not None:
                 self._check_bits(header)
                 return decode_lossy(data, header, syntax, self.layout.bits_stored, self.layout.signed)
             return self._array(index, syntax)
@@ -97,10 +100,20 @@ class OpenPixels:
             # pydicom raises these if the decoder failed or returned unexpected pixels.
             raise self._cannot_decode(syntax) from error
 
-    def _array(self, index: int, syntax: UID) -> npt.NDArray[np.generic]:
+    def _native(self, index: int) -> npt.NDArray[np.generic]:
+        """Read one frame of an uncompressed little endian file, (rows, columns)."""
+        layout = self.layout
+        self.part.stream.seek(layout.pixel_data.value_offset + index * layout.frame_bytes)
+        data = self.part.stream.read(layout.frame_bytes)
+        if len(data) < layout.frame_bytes:
+            raise _broken("The file ends within its pixels.")
+        kind = f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
+        return np.frombuffer(data, kind).reshape(layout.rows, layout.columns)
+
+    def _array(self, index: int, syntax: str) -> npt.NDArray[np.generic]:
         self.part.stream.seek(self.layout.pixel_data.value_offset)
         try:
-            array, _ = get_decoder(syntax).as_array(
+            array, _ = pixel_decoder(syntax).as_array(
                 self.part.stream,
                 index=index,
                 raw=True,
@@ -111,14 +124,14 @@ class OpenPixels:
             raise self._cannot_decode(syntax) from error
         return np.asarray(array)
 
-    def _cannot_decode(self, syntax: UID) -> DicomError:
+    def _cannot_decode(self, syntax: str) -> DicomError:
         """Return the error of a frame that its decoder rejects.
 
         Codecs do not distinguish lack of memory from damage, so the limit is named if a frame is close to it.
         """
-        if not syntax.is_encapsulated:
-            return _broken(f"The pixels cannot be read as {syntax.name}.")
-        reason = f"The compressed pixels cannot be decoded: the data of {syntax.name} are broken"
+        if not is_compressed(syntax):
+            return _broken(f"The pixels cannot be read as {syntax_name(syntax)}.")
+        reason = f"The compressed pixels cannot be decoded: the data of {syntax_name(syntax)} are broken"
         if self.layout.rows * self.layout.columns * _DECODER_BYTES_PER_PIXEL > self.decode_memory_bytes:
             return DicomError(
                 Stage.PIXELS,
@@ -127,7 +140,7 @@ class OpenPixels:
             )
         return _broken(f"{reason}.")
 
-    def _options(self, syntax: UID) -> dict[str, Any]:
+    def _options(self, syntax: str) -> dict[str, Any]:
         layout = self.layout
         options: dict[str, Any] = {
             "rows": layout.rows,
@@ -144,12 +157,15 @@ class OpenPixels:
             # In implicit VR it is OW by definition (PS3.5, A.1).
             "pixel_vr": layout.pixel_data.vr.decode() or "OW",
         }
-        if layout.offsets is not None and syntax.is_encapsulated:
+        if layout.offsets is not None and is_compressed(syntax):
             options["extended_offsets"] = layout.offsets
         return options
 
     def _codestream(self, index: int) -> bytes:
         """Return the compressed bytes of one frame."""
+        load_pydicom()
+        from pydicom.encaps import get_frame
+
         layout = self.layout
         self.part.stream.seek(layout.pixel_data.value_offset)
         data: bytes = get_frame(

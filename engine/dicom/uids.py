@@ -10,6 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 
+from stenosis_trt.engine.dicom.pydicom_loader import load_pydicom
+
+DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+"""SOP class of a DICOMDIR: Media Storage Directory Storage."""
 _VALID_UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+", re.ASCII)
 _SAFE_UID = re.compile(r"[0-9.]{1,64}")
 _HASHED = "hash:"
@@ -41,3 +45,11 @@ def stated_uid(text: str) -> str:
 def is_replacement(uid: str) -> bool:
     """Return True if `safe_uid` replaced the UID."""
     return uid.startswith(_HASHED)
+
+
+def class_keyword(sop_class: str) -> str:
+    """Return the keyword of a SOP class (DICOM PS3.6, A), as "MRImageStorage"; "" for an unknown one."""
+    load_pydicom()
+    from pydicom.uid import UID
+
+    return str(UID(sop_class).keyword)

@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from pydicom.charset import convert_encodings, decode_bytes, python_encoding
+from stenosis_trt.engine.dicom.pydicom_loader import load_pydicom
 
 _TEXT_DELIMITERS = set(b"\t\n\f\r\\")
 """Each resets a text to its first character set (PS3.5, 6.1.2.5.3)."""
 _MAX_NUMBER_BYTES = 64
 """Bytes. The standard allows 16; writers that print all digits of a float need about 25."""
+_COMMON_CODECS = {"ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8"}
+"""Character sets that most files have; pydicom, whose import takes long, decodes the others."""
 _PADDING = b" \0\t\r\n"
 _NUMBER = re.compile(rb"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 _THOUSANDS = re.compile(rb"[+-]?[1-9]\d{0,2},\d{3}")
@@ -70,6 +72,9 @@ def parse_decimals(raw: bytes, decimal_commas: bool) -> list[float]:
 def _allowed_codecs() -> frozenset[str]:
     """Return the names of Python's codecs for the character sets of DICOM. pydicom accepts any Python codec,
     even slow ones and those that are not character sets."""
+    load_pydicom()
+    from pydicom.charset import python_encoding
+
     return frozenset(codecs.lookup(name).name for name in python_encoding.values())
 
 
@@ -85,6 +90,15 @@ def decode_text(raw: bytes, charsets: Sequence[str]) -> str:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             pass
+    elif len(charsets) == 1 and charsets[0] in _COMMON_CODECS and b"\x1b" not in raw:
+        try:
+            text = raw.decode(_COMMON_CODECS[charsets[0]])
+        except UnicodeDecodeError:
+            return raw.decode("ascii", "backslashreplace")
+        return raw.decode("ascii", "backslashreplace") if "\N{REPLACEMENT CHARACTER}" in text else text
+    load_pydicom()
+    from pydicom.charset import convert_encodings, decode_bytes
+
     try:
         codecs_of_file = convert_encodings(list(charsets))
         if not _allowed_codecs().issuperset(codecs.lookup(name).name for name in codecs_of_file):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _LARGEST_ADDRESS_SPACE, _PROBE_BYTES = 1 << 47, 1 << 20
@@ -17,6 +19,23 @@ def limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (cap if hard == resource.RLIM_INFINITY else min(cap, hard), hard))
     # A crash must not leave patient data in a core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@contextmanager
+def exempt_from_limit() -> Iterator[None]:
+    """Within it, memory does not count against the limit: for libraries that are loaded when first needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == hard:
+        yield
+        return
+    before = address_space_bytes()
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    try:
+        yield
+    finally:
+        cap = soft + max(0, address_space_bytes() - before)
+        cap = cap if hard == resource.RLIM_INFINITY else min(cap, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (cap, hard))
 
 
 def address_space_bytes() -> int:

@@ -14,7 +14,8 @@ from dicom_factory import dataset, enhanced, write
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from shared_data import shared_data
 
-from stenosis_trt.engine.dicom.elements import ElementReader, Elements, tag_table
+from stenosis_trt.engine.dicom.elements import ElementReader, Elements
+from stenosis_trt.engine.dicom.tags import tag_table
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
