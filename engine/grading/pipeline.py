@@ -19,6 +19,7 @@ from stenosis_trt.engine.grading.across import cross_section
 from stenosis_trt.engine.grading.compression import CordCompression, cord_compression
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
 from stenosis_trt.engine.grading.healthy import compare_with_healthy, was_measured
+from stenosis_trt.engine.grading.level_slices import locate_in_range
 from stenosis_trt.engine.grading.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
 from stenosis_trt.engine.grading.match import LevelMatch, match_levels
 from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
@@ -65,7 +66,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         on_backend = backend.load(study)
     with closing(on_backend):
         with clock.stage("levels"):
-            levels = _find_levels(study.sagittal, pack, on_backend)
+            levels = _find_levels(study.sagittal, pack, on_backend, backend.locates_in_parts)
         # Both are requested before either is waited for, so that they run at the same time on a GPU.
         with clock.stage("grade"):
             regions = _grading_regions(study.sagittal, levels, pack)
@@ -111,13 +112,17 @@ def _axial_uids(study: LoadedStudy) -> list[str]:
 
 
 def _find_levels(
-    slices: Sequence[LoadedSlice], pack: Pack, on_backend: BackendStudy
+    slices: Sequence[LoadedSlice], pack: Pack, on_backend: BackendStudy, in_parts: bool
 ) -> tuple[LevelPoint, ...]:
     model = pack.models["levels"]
     poses = [item.pose for item in slices]
     affines = slice_rois(poses, [pose.centre for pose in poses], model.input)
     rois = [Roi((index,) * model.input.channels, affine) for index, affine in enumerate(affines)]
-    levels = locate_levels(slices, on_backend.locate(rois).result(), model)
+    if in_parts:
+        keypoints = locate_in_range(lambda some: on_backend.locate(some).result(), rois, poses)
+    else:
+        keypoints = on_backend.locate(rois).result()
+    levels = locate_levels(slices, keypoints, model)
     found = sum(item.point is not None for item in levels)
     if found < MINIMUM_LEVELS:
         raise CannotGrade(
