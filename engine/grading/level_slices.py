@@ -2,7 +2,7 @@
 
 A level's point is a mean over slices that are weighted by max(0, peak − 0.3 · highest peak)² (`levels`), so
 slices far from the mid-line do not count. The slices in the middle of the stack are run first; the range then
-grows by one slice at each end until every level's peak has fallen far enough at both ends of the
+grows by _STEP slices at each end until every level's peak has fallen far enough at both ends of the
 range. Where a level is not seen clearly in the middle, the whole stack is run: a faint peak may have its
 highest slice anywhere.
 """
@@ -21,9 +21,12 @@ _START_MM = 13.0
 """Slices within this distance of the middle of the stack are run first: the weight of a slice is zero from
 12 mm off the mid-line on most images."""
 
-_SETTLED_PEAK = 0.35
+_STEP = 2
+"""Slices by which the range grows at an end: two run at the same time on two cores."""
+
+_SETTLED_PEAK = 0.4
 """Peak at an end of the range, as a share of the level's highest, below which the range need not grow there.
-A slice of this peak has 0.3 % of the weight of all, and those beyond it have less."""
+A slice of this peak has less than 1 % of the weight of all, and those beyond it have less still."""
 
 _CLEAR_PEAK = 0.5
 """Highest peak of a level in the range below which the whole stack is run."""
@@ -56,7 +59,9 @@ def _middle(poses: Sequence[SlicePose]) -> tuple[int, int]:
     normal = poses[0].normal
     places = np.array([float(pose.centre @ normal) for pose in poses])
     near = np.flatnonzero(np.abs(places - (places[0] + places[-1]) / 2) <= _START_MM)
-    return (int(near[0]), int(near[-1]) + 1) if len(near) else (0, len(poses))
+    if len(near) == 0 or len(poses) - len(near) <= _STEP:
+        return 0, len(poses)
+    return int(near[0]), int(near[-1]) + 1
 
 
 def _wider(found: Keypoints, first: int, end: int) -> tuple[int, int]:
@@ -67,8 +72,8 @@ def _wider(found: Keypoints, first: int, end: int) -> tuple[int, int]:
         return 0, len(found.confidence)
     settled = _SETTLED_PEAK * highest
     return (
-        first if (peaks[0] < settled).all() else max(first - 1, 0),
-        end if (peaks[-1] < settled).all() else min(end + 1, len(found.confidence)),
+        first if (peaks[0] < settled).all() else max(first - _STEP, 0),
+        end if (peaks[-1] < settled).all() else min(end + _STEP, len(found.confidence)),
     )
 
 
