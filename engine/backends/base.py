@@ -146,9 +146,12 @@ class Backend(Protocol):
 
     Attributes:
         name: name of the backend.
+        locates_in_parts: True if `BackendStudy.locate` takes time for each slice, as on a CPU, so that calls
+            with a few slices each may save time over one with the whole stack.
     """
 
     name: str
+    locates_in_parts: bool
 
     @property
     def reading_bytes(self) -> int:

@@ -47,6 +47,9 @@ class StepwiseBackend(ABC):
 
     name: str
 
+    locates_in_parts = True
+    """See `Backend`."""
+
     reading_bytes = 0
     """See `Backend.reading_bytes`."""
 

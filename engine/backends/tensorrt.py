@@ -65,6 +65,7 @@ class TensorRtBackend:
     """
 
     name = "tensorrt"
+    locates_in_parts = False
 
     @property
     def reading_bytes(self) -> int:

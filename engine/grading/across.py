@@ -7,6 +7,7 @@ correction), so what is compared with them is measured across the cord too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,31 +37,42 @@ class CrossSection:
 
 
 def cross_section(line: CanalLine, arc_length_mm: float, cord: CordMeasurement) -> CrossSection:
-    """Project the diameters of a measurement on the plane across the cord.
+    """Project the diameters of a measurement on the plane across the cord; see `cross_sections`."""
+    return cross_sections(line, [arc_length_mm], [cord])[0]
+
+
+def cross_sections(
+    line: CanalLine, arc_lengths_mm: Sequence[float], cords: Sequence[CordMeasurement]
+) -> list[CrossSection]:
+    """Project the diameters of measurements on the plane across the cord.
 
     Args:
         line: line of the canal; its direction is taken for that of the cord.
-        arc_length_mm: where the slice crosses the line.
-        cord: a measurement without warnings, so its diameters cross and are nearly orthogonal.
+        arc_lengths_mm: where the slice of each measurement crosses the line.
+        cords: measurements without warnings, so their diameters cross and are nearly orthogonal.
     """
-    direction = _direction(line, arc_length_mm)
-    anterior, posterior, left, right = np.asarray(cord.points)
+    if not cords:
+        return []
+    directions = _directions(line, arc_lengths_mm)
+    anterior, posterior, left, right = np.array([cord.points for cord in cords]).transpose(1, 0, 2)
     ap, transverse = anterior - posterior, left - right
-    normal = np.cross(ap, transverse)
-    cosine = abs(float(normal @ direction)) / float(np.linalg.norm(normal))
-    return CrossSection(
-        ap_mm=_length_across(ap, direction),
-        transverse_mm=_length_across(transverse, direction),
-        tilt_degrees=float(np.degrees(np.arccos(min(cosine, 1.0)))),
+    normals = np.cross(ap, transverse)
+    cosines = np.abs((normals * directions).sum(axis=1)) / np.linalg.norm(normals, axis=1)
+    tilts = np.degrees(np.arccos(np.minimum(cosines, 1.0)))
+    lengths = zip(
+        _lengths_across(ap, directions), _lengths_across(transverse, directions), tilts, strict=True
     )
+    return [CrossSection(float(depth), float(width), float(tilt)) for depth, width, tilt in lengths]
 
 
-def _direction(line: CanalLine, arc_length_mm: float) -> FloatArray:
-    """Return the unit tangent of the line, interpolated between its points, so that it bends smoothly."""
+def _directions(line: CanalLine, arc_lengths_mm: Sequence[float]) -> FloatArray:
+    """Return unit tangents of the line (N, 3), interpolated between its points, so that it bends smoothly."""
     tangents = np.gradient(line.points, line.arc_length_mm, axis=0)
-    tangent = np.array([np.interp(arc_length_mm, line.arc_length_mm, part) for part in tangents.T])
-    return np.asarray(tangent / np.linalg.norm(tangent))
+    found = np.column_stack([np.interp(arc_lengths_mm, line.arc_length_mm, part) for part in tangents.T])
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
 
 
-def _length_across(diameter: FloatArray, direction: FloatArray) -> float:
-    return float(np.linalg.norm(diameter - (diameter @ direction) * direction))
+def _lengths_across(diameters: FloatArray, directions: FloatArray) -> FloatArray:
+    """Return the lengths of vectors (N, 3) projected on the planes orthogonal to unit vectors (N, 3)."""
+    along = (diameters * directions).sum(axis=1, keepdims=True)
+    return np.asarray(np.linalg.norm(diameters - along * directions, axis=1))

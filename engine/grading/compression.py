@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.engine.geometry import FloatArray
-from stenosis_trt.engine.grading.across import cross_section
+from stenosis_trt.engine.grading.across import CrossSection, cross_sections
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice
 from stenosis_trt.engine.grading.match import LevelMatch
 from stenosis_trt.engine.records import CordMeasurement, MsccReference
@@ -69,24 +69,32 @@ def cord_compression(
         uncompressed: levels at which the cord is known not to be deformed.
     """
     valid = [
-        (one.arc_length_mm, cross_section(line, one.arc_length_mm, cord).ap_mm)
-        for one, cord in zip(across, measured, strict=True)
-        if not cord.warnings
+        (one.arc_length_mm, cord) for one, cord in zip(across, measured, strict=True) if not cord.warnings
     ]
-    arcs, diameters = np.array(valid, dtype=np.float64).reshape(-1, 2).T
+    arcs = np.array([arc for arc, _ in valid])
+    sections = cross_sections(line, [arc for arc, _ in valid], [cord for _, cord in valid])
+    diameters = np.array([section.ap_mm for section in sections])
     sites = {level: _site(line, matches, level) for level in line.level_arc_length_mm}
     compressed = [site for level, site in sites.items() if level not in uncompressed]
     found = {}
-    for level, match in matches.items():
-        if match.cord is None or match.arc_length_mm is None:
-            continue
-        at_level = cross_section(line, match.arc_length_mm, match.cord).ap_mm
+    for level, section in level_sections(line, matches).items():
         # Arc length grows towards the foot.
         highest, lowest = min([sites[level], *compressed]), max([sites[level], *compressed])
         above = _mean_diameter(arcs, diameters, highest - DISTANCE_MM - EXTENT_MM, highest - DISTANCE_MM)
         below = _mean_diameter(arcs, diameters, lowest + DISTANCE_MM, lowest + DISTANCE_MM + EXTENT_MM)
-        found[level] = _compression(at_level, above, below)
+        found[level] = _compression(section.ap_mm, above, below)
     return found
+
+
+def level_sections(line: CanalLine, matches: Mapping[str, LevelMatch]) -> dict[str, CrossSection]:
+    """Return the cord across itself at each level at which it was measured."""
+    measured = [
+        (level, match.arc_length_mm, match.cord)
+        for level, match in matches.items()
+        if match.cord is not None and match.arc_length_mm is not None
+    ]
+    sections = cross_sections(line, [arc for _, arc, _ in measured], [cord for _, _, cord in measured])
+    return {level: section for (level, _, _), section in zip(measured, sections, strict=True)}
 
 
 def _site(line: CanalLine, matches: Mapping[str, LevelMatch], level: str) -> float:

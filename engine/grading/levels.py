@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 
@@ -157,14 +157,18 @@ def _without_point(item: LevelPoint) -> LevelPoint:
 def _most_plausible(candidates: Sequence[Sequence[LevelPoint]]) -> LevelChain:
     """Return the chain with the highest sum of confidences whose gaps and bends fit a cervical spine."""
     choices = [[*(item for item in each if item.point is not None), None] for each in candidates]
-    best: LevelChain = (None,) * len(candidates)
-    best_score = 0.0
-    # Six levels with few candidates: 4⁶ combinations at most.
-    for chain in product(*choices):
-        score = sum(item.confidence for item in chain if item is not None)
-        if score > best_score and _is_plausible(chain):
-            best, best_score = chain, score
-    return best
+    scores = np.zeros(1)
+    for each in choices:
+        confidences = [0.0 if item is None else item.confidence for item in each]
+        scores = np.add.outer(scores, confidences).ravel()
+    # Six levels with few candidates: 4⁶ combinations at most, in the order of itertools.product.
+    shape = [len(each) for each in choices]
+    for number in np.argsort(-scores, kind="stable"):
+        picks = np.unravel_index(number, shape)
+        chain = tuple(each[int(pick)] for each, pick in zip(choices, picks, strict=True))
+        if scores[number] > 0.0 and _is_plausible(chain):
+            return chain
+    return (None,) * len(candidates)
 
 
 def _numbering_is_ambiguous(chain: LevelChain, candidates: Sequence[Sequence[LevelPoint]]) -> bool:

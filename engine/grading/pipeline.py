@@ -15,10 +15,11 @@ import numpy as np
 
 from stenosis_trt.engine.backends.base import Backend, BackendStudy, Float32Array, Grades, Roi
 from stenosis_trt.engine.errors import CannotGrade
-from stenosis_trt.engine.grading.across import cross_section
-from stenosis_trt.engine.grading.compression import CordCompression, cord_compression
+from stenosis_trt.engine.grading.across import CrossSection
+from stenosis_trt.engine.grading.compression import CordCompression, cord_compression, level_sections
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
 from stenosis_trt.engine.grading.healthy import compare_with_healthy, was_measured
+from stenosis_trt.engine.grading.level_slices import locate_in_range
 from stenosis_trt.engine.grading.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
 from stenosis_trt.engine.grading.match import LevelMatch, match_levels
 from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
@@ -65,7 +66,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         on_backend = backend.load(study)
     with closing(on_backend):
         with clock.stage("levels"):
-            levels = _find_levels(study.sagittal, pack, on_backend)
+            levels = _find_levels(study.sagittal, pack, on_backend, backend.locates_in_parts)
         # Both are requested before either is waited for, so that they run at the same time on a GPU.
         with clock.stage("grade"):
             regions = _grading_regions(study.sagittal, levels, pack)
@@ -90,7 +91,11 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         _level_result(item, graded.get(item.level), matches.get(item.level), pack) for item in levels
     )
     trusted = was_measured(pack.models["cord"].fp32_sha256)
-    results = tuple(_compared(item, line, matches.get(item.level), compression, trusted) for item in results)
+    sections = level_sections(line, matches)
+    results = tuple(
+        _compared(item, sections.get(item.level), matches.get(item.level), compression, trusted)
+        for item in results
+    )
     return StudyResult(
         study_uid=study.header.study_uid,
         patient_id=study.sagittal_series.patient_id,
@@ -111,13 +116,17 @@ def _axial_uids(study: LoadedStudy) -> list[str]:
 
 
 def _find_levels(
-    slices: Sequence[LoadedSlice], pack: Pack, on_backend: BackendStudy
+    slices: Sequence[LoadedSlice], pack: Pack, on_backend: BackendStudy, in_parts: bool
 ) -> tuple[LevelPoint, ...]:
     model = pack.models["levels"]
     poses = [item.pose for item in slices]
     affines = slice_rois(poses, [pose.centre for pose in poses], model.input)
     rois = [Roi((index,) * model.input.channels, affine) for index, affine in enumerate(affines)]
-    levels = locate_levels(slices, on_backend.locate(rois).result(), model)
+    if in_parts:
+        keypoints = locate_in_range(lambda some: on_backend.locate(some).result(), rois, poses)
+    else:
+        keypoints = on_backend.locate(rois).result()
+    levels = locate_levels(slices, keypoints, model)
     found = sum(item.point is not None for item in levels)
     if found < MINIMUM_LEVELS:
         raise CannotGrade(
@@ -276,7 +285,7 @@ def _level_result(
 
 def _compared(
     level: LevelResult,
-    line: CanalLine,
+    section: CrossSection | None,
     match: LevelMatch | None,
     compression: Mapping[str, CordCompression],
     trusted: bool,
@@ -285,10 +294,9 @@ def _compared(
 
     It is not compared unless `trusted`: the bias of the cord model is known.
     """
-    if level.cord is None or match is None or match.arc_length_mm is None:
+    if level.cord is None or match is None or section is None:
         return level
     found = compression[level.level]
-    section = cross_section(line, match.arc_length_mm, level.cord)
     # With a slice missing, the narrowest place may not be what was measured, and the norms are of that.
     unknown = match.warnings or not trusted
     healthy = None if unknown else compare_with_healthy(level.level, section)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,8 @@ class _Known(StepwiseBackend):
     """The real backend, except that it is told where the levels and the cord are."""
 
     name = "known"
+    # Its keypoints are those of a whole stack.
+    locates_in_parts = False
 
     def __init__(self, inner: CpuBackend) -> None:
         super().__init__(inner.pack)
@@ -118,6 +120,38 @@ def test_all_regions_of_a_study_go_through_each_model_in_one_call(pack: Pack, ba
     assert known.calls == ["levels", "grader", "cord"]
     assert known.batches["levels"] == 9
     assert known.batches["grader"] == 6
+
+
+class _InParts(_Known):
+    """Told one part of the stack at a time: the levels fade with the distance from slice 4."""
+
+    locates_in_parts = True
+
+    def preprocess(self, slices, rois, spec):  # type: ignore[no-untyped-def]
+        self.shown = np.array([roi.slices[0] for roi in rois])
+        return super().preprocess(slices, rois, spec)
+
+    def decode(self, heatmaps):  # type: ignore[no-untyped-def]
+        decoded = super().decode(heatmaps)
+        if heatmaps == "levels":
+            decoded[:, :, 2] = 0.9 * np.exp(-0.5 * (self.shown - 4) ** 2)[:, None]
+        return decoded
+
+
+def test_a_backend_that_takes_time_for_each_slice_is_asked_for_the_middle_of_the_stack(
+    pack: Pack, backend: CpuBackend
+) -> None:
+    study = made_study()
+    wide = tuple(
+        replace(item, pose=replace(item.pose, origin=(5.0 * (k - 4), *item.pose.origin[1:])))
+        for k, item in enumerate(study.sagittal)
+    )
+    known = _InParts(backend)
+    result = grade_study(replace(study, sagittal=wide), pack, known)
+    assert known.calls == ["levels", "grader", "cord"]
+    assert known.batches["levels"] == 5
+    assert all(item.grade is not None for item in result.levels)
+    assert all(item.sagittal_sop_uid == "s4" for item in result.levels)
 
 
 def test_levels_match_the_axial_slice_nearest_in_patient_coordinates(pack: Pack, backend: CpuBackend) -> None:
