@@ -72,9 +72,10 @@ class Grader(Closeable):
         pack: folder or zip of a model pack; "reference" for the pack that comes with the package.
         device: "auto", "cpu" or "gpu". "auto" takes the CPU where the GPU cannot be used, prints why, and
             keeps the reason in `backend_reason`; "gpu" raises DeviceError instead.
-        precision: "fp32", "fp16", "int8" or "auto": on a GPU FP16, where the pack holds it, it passed the
-            accuracy gate and plans exist; FP32 otherwise.
-        threads: threads of the CPU backend; None for all cores.
+        precision: "fp32", "fp16", "int8", "bf16" (on a CPU) or "auto": on a GPU FP16, where the pack holds
+            it, it passed the accuracy gate and plans exist; on a CPU the fastest that passed it on this
+            machine, for each model, once `stenosis-trt build --device cpu` measured it; FP32 otherwise.
+        threads: cores that the CPU backend uses; None for all.
         keep_identifiers: keep the PatientID in results; otherwise their `patient_id` is "".
         cpu_if_gpu_fails: grade a study on the CPU where the GPU fails on it, with the warning
             "graded_on_cpu"; otherwise the study is not graded.
@@ -83,9 +84,9 @@ class Grader(Closeable):
         gpu: how the GPU is used; None for the default options.
 
     Attributes:
-        backend: "tensorrt" or "onnxruntime".
+        backend: "tensorrt", "onnxruntime" or "openvino".
         backend_reason: why this backend was chosen.
-        precision: the precision that the models run in.
+        precision: the precision that the models run in; "mixed" if they differ.
 
     Raises:
         PackError: the pack cannot be used, or is not signed as required.
@@ -116,7 +117,7 @@ class Grader(Closeable):
             self._readers: dict[int, DicomReader] = {}
             self._running = False
             self._reader_stack = stack.enter_context(ExitStack())
-            self._pack = loaded.in_precision(decision.precision)
+            self._pack = decision.pack_to_run(loaded)
             self._studies = StudyGrader(self._pack, backend, threads, cpu_if_gpu_fails)
             self._stack = stack.pop_all()
         self.backend, self.backend_reason = decision.backend, decision.reason

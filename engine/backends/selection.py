@@ -8,12 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
+from stenosis_trt.engine.backends.cpu.candidates import OPENVINO, ModelChoice
+from stenosis_trt.engine.backends.cpu.choice import CPU_PRECISIONS, choose_models
+from stenosis_trt.engine.backends.cpu.table import BF16, record_of
 from stenosis_trt.engine.backends.gpu.choice import NoGpuError, choose_plans
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.cuda.driver import CudaError
-from stenosis_trt.engine.errors import DeviceError, PlanError, TensorRTError
+from stenosis_trt.engine.errors import DeviceError, PackError, PlanError, TensorRTError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.support.messages import print_message
+from stenosis_trt.engine.support.versions import package_version
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "gpu")
@@ -27,10 +31,10 @@ class BackendChoice:
         backend: name of the backend.
         reason: reason for the choice, to follow "because".
         advice: how to get a faster backend, or "".
-        precision: precision that the models run in.
-        details: for run.json, on a GPU: flavour and version of TensorRT, and file, hash and precision of the
-            plan of each model.
+        precision: precision that the models run in; "mixed" if they differ.
+        details: for run.json: `GpuFields` on a GPU, `CpuFields` on a CPU.
         plans: plans to use on the GPU; None on the CPU.
+        models: how each model is run on the CPU; None on a GPU.
     """
 
     backend: str
@@ -39,12 +43,30 @@ class BackendChoice:
     precision: str = "fp32"
     details: Mapping[str, Any] = field(default_factory=dict)
     plans: ChosenPlans | None = None
+    models: Mapping[str, ModelChoice] | None = None
 
     @property
     def fingerprint_fields(self) -> dict[str, str]:
         """The properties that can affect results."""
         names = ("flavour", "version")
-        return {"backend": self.backend, **{k: self.details[k] for k in names if k in self.details}}
+        by_model = {name: str(choice.arithmetic) for name, choice in (self.models or {}).items()}
+        versions = {OPENVINO: package_version(OPENVINO)} if self.backend == OPENVINO else {}
+        return {
+            "backend": self.backend,
+            **{k: self.details[k] for k in names if k in self.details},
+            **by_model,
+            **versions,
+        }
+
+    def pack_to_run(self, pack: Pack) -> Pack:
+        """Return the pack with each model in the precision of the file that is run.
+
+        Raises:
+            PackError: a model has no such file, or one that failed the gate.
+        """
+        if self.models is None:
+            return pack.in_precision(self.precision)
+        return pack.in_precisions({name: item.arithmetic.precision for name, item in self.models.items()})
 
 
 def check_device(device: str) -> None:
@@ -58,30 +80,45 @@ def check_device(device: str) -> None:
 
 
 def choose_backend(
-    device: str, pack: Pack, precision: str = "fp32", gpu: GpuOptions | None = None
+    device: str,
+    pack: Pack,
+    precision: str = "fp32",
+    gpu: GpuOptions | None = None,
+    threads: int | None = None,
 ) -> BackendChoice:
     """Choose a backend without opening a GPU.
 
     Args:
         device: one of `DEVICES`; "gpu" never falls back to the CPU.
         pack: a loaded pack.
-        precision: a precision of the pack, or "auto": FP16 on a GPU if the pack has FP16 models that passed
-            the gate, and plans of them, else FP32; FP32 on the CPU.
+        precision: a precision of the pack, "bf16" (on a CPU alone), or "auto": FP16 on a GPU if the pack has
+            FP16 models that passed the gate, and plans of them, else FP32; on a CPU the fastest that passed
+            the gate on this machine, for each model.
         gpu: options of the GPU.
+        threads: cores to use on the CPU; None for all that are available to this process.
 
     Raises:
-        DeviceError: there is no such device, or "gpu" was requested and is not available.
-        PackError: plans are to be built, and the pack is not writable.
+        DeviceError: there is no such device, "gpu" was requested and is not available, or the precision needs
+            what this machine lacks.
+        PackError: plans are to be built, and the pack is not writable; or the pack has no such models.
     """
     check_device(device)
+    if precision not in (AUTO, *CPU_PRECISIONS):
+        raise PackError(
+            f"There is no precision {precision!r}.", f"Give one of {', '.join((AUTO, *CPU_PRECISIONS))}."
+        )
     if device == "cpu":
-        return BackendChoice("onnxruntime", "the CPU was asked for", precision=_on_cpu_in(precision))
+        return _on_cpu(pack, precision, threads, "the CPU was asked for")
+    if precision == BF16:
+        if device == "gpu":
+            raise DeviceError("bf16 is a precision of CPUs, not of GPUs.", "On a GPU, grade in fp16.")
+        return _on_cpu(pack, precision, threads, "bf16 is a precision of CPUs")
     try:
         precision, chosen = _choose(pack, precision, gpu or GpuOptions())
     except (CudaError, TensorRTError) as error:
         if device == "gpu":
             raise DeviceError(error.reason, error.advice) from error
-        return _on_cpu(error, precision)
+        return _instead_of_gpu(error, pack, precision, threads)
     here = chosen.target
     asked = "it was asked for" if device == "gpu" else "there is a plan for each model"
     return BackendChoice(
@@ -115,27 +152,25 @@ def open_backend(
 
     Args:
         pack, device, precision, gpu: see `choose_backend`.
-        threads: threads of the CPU backend; None for all cores.
+        threads: cores to use on the CPU; None for all that are available to this process.
 
     Raises:
         DeviceError, PackError: as `choose_backend`; or the requested GPU cannot be opened, or a model cannot
             be used.
     """
-    decision = choose_backend(device, pack, precision, gpu)
-    ready = pack.in_precision(decision.precision)
+    decision = choose_backend(device, pack, precision, gpu, threads)
     if decision.plans is not None:
         from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 
         try:
-            return TensorRtBackend(ready, decision.plans, gpu), decision
+            return TensorRtBackend(decision.pack_to_run(pack), decision.plans, gpu), decision
         except (CudaError, TensorRTError) as error:
             if device == "gpu":
                 raise DeviceError(error.reason, error.advice) from error
-            decision = _on_cpu(error, precision)
-            ready = pack.in_precision(decision.precision)
+            decision = _instead_of_gpu(error, pack, precision, threads)
     from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 
-    return CpuBackend(ready, threads), decision
+    return CpuBackend(decision.pack_to_run(pack), threads, decision.models), decision
 
 
 def announce(decision: BackendChoice) -> None:
@@ -160,20 +195,26 @@ def _choose(pack: Pack, precision: str, gpu: GpuOptions) -> tuple[str, ChosenPla
     return precision, choose_plans(pack, precision, gpu)
 
 
-def _on_cpu_in(precision: str) -> str:
-    return "fp32" if precision == AUTO else precision
+def _on_cpu(pack: Pack, precision: str, threads: int | None, reason: str, advice: str = "") -> BackendChoice:
+    """The CPU, for this reason."""
+    chosen = choose_models(pack, precision, threads)
+    return BackendChoice(
+        chosen.runtime,
+        ", and ".join(filter(None, (reason, chosen.reason))),
+        " ".join(filter(None, (advice, chosen.advice))),
+        chosen.precision,
+        {"models_run_by": {name: record_of(choice) for name, choice in chosen.models.items()}},
+        models=chosen.models,
+    )
 
 
-def _on_cpu(error: CudaError | TensorRTError, precision: str) -> BackendChoice:
+def _instead_of_gpu(
+    error: CudaError | TensorRTError, pack: Pack, precision: str, threads: int | None
+) -> BackendChoice:
+    """The CPU, because the GPU cannot be used."""
     reason = error.reason.rstrip(".")
+    reason = f"{reason[:1].lower()}{reason[1:]}"
     if isinstance(error, NoGpuError):
         # Most machines have no GPU: no advice is needed.
-        return BackendChoice(
-            "onnxruntime", f"{reason[:1].lower()}{reason[1:]}", precision=_on_cpu_in(precision)
-        )
-    return BackendChoice(
-        "onnxruntime",
-        f"the GPU cannot be used: {reason[:1].lower()}{reason[1:]}",
-        error.advice,
-        _on_cpu_in(precision),
-    )
+        return _on_cpu(pack, precision, threads, reason)
+    return _on_cpu(pack, precision, threads, f"the GPU cannot be used: {reason}", error.advice)

@@ -15,7 +15,10 @@ from stenosis_trt.engine.cli.errors import exit_on_error, fail
 from stenosis_trt.engine.cli.options import DeviceOption, JsonOption, PackOption
 from stenosis_trt.engine.support.hardware import (
     NvidiaDriver,
+    arithmetic_features,
     board_name,
+    has_bfloat16,
+    has_int8_dot_product,
     jetson_release,
     memory_bytes,
     processor_name,
@@ -70,12 +73,7 @@ def collect_findings(pack: Path | None = None, device: str = "auto") -> tuple[Fi
             version=versions["stenosis-trt"],
             python=versions["python"],
         ),
-        _finding(
-            "CPU",
-            f"{processor_name()}, {usable_cores()} cores to use",
-            processor=processor_name(),
-            cores=usable_cores(),
-        ),
+        _processor_finding(),
         _finding("memory", f"{memory_bytes() / _GIB:.1f} GiB", bytes=memory_bytes()),
         *(_jetson_findings(release) if release else ()),
         *gpu_findings(driver, on_jetson=bool(release)),
@@ -84,11 +82,65 @@ def collect_findings(pack: Path | None = None, device: str = "auto") -> tuple[Fi
         _finding(
             "ONNX Runtime", onnxruntime, "pip install onnxruntime" if onnxruntime == "not installed" else ""
         ),
+        _openvino_finding(),
         _pack_finding("reference pack", None),
         *([_pack_finding("pack", pack)] if pack else []),
+        *cpu_table_findings(pack),
         *plan_findings(pack, driver),
         _backend_finding(device, pack),
         gpu_requirements(driver, bool(tensorrt), on_jetson=bool(release)),
+    )
+
+
+def _processor_finding() -> Finding:
+    features = arithmetic_features()
+    return _finding(
+        "CPU",
+        f"{processor_name()}, {usable_cores()} cores to use, "
+        f"{'with' if has_bfloat16(features) else 'without'} instructions for bfloat16, "
+        f"{'with' if has_int8_dot_product(features) else 'without'} those for INT8",
+        processor=processor_name(),
+        cores=usable_cores(),
+        bfloat16=has_bfloat16(features),
+        int8=has_int8_dot_product(features),
+    )
+
+
+def _openvino_finding() -> Finding:
+    from stenosis_trt.engine.backends.cpu.choice import INSTALL, has_openvino
+    from stenosis_trt.engine.support.versions import package_version
+
+    advice = "" if has_openvino() else f"It may run models faster on this CPU: {INSTALL}"
+    return _finding("OpenVINO", package_version("openvino"), advice)
+
+
+def cpu_table_findings(path: Path | None) -> Iterator[Finding]:
+    """Yield whether the models of a pack (None: the reference pack) were measured on this CPU."""
+    from stenosis_trt.engine.backends.cpu.choice import measure_command
+    from stenosis_trt.engine.backends.cpu.table import find_table, this_machine
+    from stenosis_trt.engine.errors import PackError
+    from stenosis_trt.engine.packs.pack import open_pack
+
+    name = "CPU table"
+    try:
+        pack = open_pack(path)
+    except PackError:
+        return
+    found = find_table(pack, this_machine())
+    if found.table is None:
+        state = f"{found.path} {found.reason}" if found.path else f"none for pack {pack.name} on this machine"
+        yield _finding(name, state, f"Measure the models here: {measure_command(pack)}")
+        return
+    choices = found.table.choices
+    passed = [precision for precision, choice in choices.items() if choice.passed]
+    failed = [precision for precision, choice in choices.items() if not choice.passed]
+    words = [f"passed: {', '.join(passed)}", *([f"failed the gate: {', '.join(failed)}"] if failed else [])]
+    yield _finding(
+        name,
+        f"{found.path}, {'; '.join(words)}",
+        path=str(found.path),
+        passed=", ".join(passed),
+        failed=", ".join(failed),
     )
 
 

@@ -19,7 +19,11 @@ PackOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or gpu; gpu never falls back to the CPU.")]
 PrecisionOption = Annotated[
-    str, typer.Option(help="fp32, fp16, int8, or auto: FP16 on a GPU that has such plans, else FP32.")
+    str,
+    typer.Option(
+        help="fp32, fp16, int8, bf16 (CPU), or auto: the fastest that passed: FP16 with such plans on a GPU, "
+        "what `build --device cpu` found on a CPU, else FP32."
+    ),
 ]
 FlavourOption = Annotated[
     str | None, typer.Option(help="tensorrt or tensorrt-rtx. [default: the installed one that has plans]")

@@ -103,30 +103,46 @@ class Pack:
         """
         if precision not in PRECISIONS:
             raise PackError(f"There is no precision {precision!r}.", f"Give one of {', '.join(PRECISIONS)}.")
-        if precision == PRECISIONS[0]:
-            return self
-        if precision not in self.precisions:
+        if precision != PRECISIONS[0] and precision not in self.precisions:
             raise PackError(
                 f"The pack {self.name} has no {precision} models that passed the gate.",
                 f"Grade in one of {', '.join(self.precisions)}, or try: "
                 f"stenosis-trt quantise {self.path} --out NEW --precision {precision}",
             )
-        chosen = {}
-        for name, model in self.models.items():
-            variant = model.variants[precision]
+        return self.in_precisions(dict.fromkeys(self.models, precision))
+
+    def in_precisions(self, precisions: Mapping[str, str]) -> Pack:
+        """Return the pack with some models replaced by their variants.
+
+        Args:
+            precisions: precision by name of the model; "fp32" for the model itself.
+
+        Raises:
+            PackError: a model has no such variant, or one that failed the gate.
+        """
+        chosen = dict(self.models)
+        for name, precision in precisions.items():
+            if precision == PRECISIONS[0]:
+                continue
+            variant = self.models[name].variants.get(precision)
+            if variant is None:
+                raise PackError(
+                    f"The pack {self.name} has no {precision} model {name}.",
+                    f"Grade in one of {', '.join(self.precisions)}.",
+                )
             if not variant.passed:
                 raise PackError(
                     f"{variant.file} of pack {self.name} did not pass the gate.",
                     "Do not grade with it; make it again with stenosis-trt quantise.",
                 )
             chosen[name] = replace(
-                model,
+                self.models[name],
                 file=variant.file,
                 sha256=variant.sha256,
                 precision=precision,
-                variant_of=model.fp32_sha256,
+                variant_of=self.models[name].fp32_sha256,
             )
-        return replace(self, models=chosen)
+        return self if chosen == self.models else replace(self, models=chosen)
 
     def read_manifest(self) -> bytes:
         """Read pack.json again.

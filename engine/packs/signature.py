@@ -36,6 +36,7 @@ class SignedFile(Enum):
 
     PACK = "pack.json of a model pack"
     PLAN = "sidecar of a TensorRT plan"
+    CPU_TABLE = "table of a pack's models on a CPU"
 
 
 @dataclass(frozen=True)

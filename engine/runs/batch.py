@@ -86,7 +86,7 @@ def grade_paths(
     pack = open_pack(options.pack, options.trust)
     # Opened before the output folder is created: a pack that the backend cannot use leaves none.
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
-    pack = pack.in_precision(decision.precision)
+    pack = decision.pack_to_run(pack)
     fingerprint = result_fingerprint(
         pack, decision.fingerprint_fields, decision.precision, options.keep_identifiers, options.no_paths
     )

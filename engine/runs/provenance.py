@@ -16,7 +16,7 @@ from stenosis_trt.engine.support.hardware import memory_bytes, processor_name, u
 from stenosis_trt.engine.support.versions import package_version
 
 _DECODERS = ("pydicom", "python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls")
-_PACKAGES = ("stenosis-trt", "numpy", "onnxruntime", *_DECODERS)
+_PACKAGES = ("stenosis-trt", "numpy", "onnxruntime", "openvino", *_DECODERS)
 
 
 def package_versions() -> dict[str, str]:

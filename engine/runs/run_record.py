@@ -83,15 +83,60 @@ class GpuFields:
 
 
 @dataclass(frozen=True)
+class ExecutionRecord:
+    """How a batch is spread over the cores.
+
+    Attributes:
+        streams: calls that run at the same time.
+        threads: threads of each call.
+        part: largest number of inputs of a call.
+    """
+
+    streams: int
+    threads: int
+    part: int
+
+
+@dataclass(frozen=True)
+class ModelRunRecord:
+    """How a model is run on a CPU.
+
+    Attributes:
+        runtime: "onnxruntime" or "openvino".
+        precision: precision of the pack's file.
+        floats: type of what the file leaves in floating point, "f32" or "bf16".
+        single: for fewer inputs than `several` has streams.
+        several: for more.
+    """
+
+    runtime: str
+    precision: str
+    floats: str
+    single: ExecutionRecord
+    several: ExecutionRecord
+
+
+@dataclass(frozen=True)
+class CpuFields:
+    """Fields of the backend's record that are there on a CPU only.
+
+    Attributes:
+        models_run_by: how each model is run, by its name.
+    """
+
+    models_run_by: dict[str, ModelRunRecord] | None = None
+
+
+@dataclass(frozen=True)
 class BackendRecord:
     """The backend.
 
     Attributes:
-        backend: its name, "onnxruntime" or "tensorrt".
+        backend: its name, "onnxruntime", "openvino" or "tensorrt".
         reason: why it was chosen.
         gpu_failures: the error of each study that was graded on the CPU because the GPU failed.
-        fields: what the backend tells of itself; on a GPU the fields of `GpuFields`. In JSON they stand
-            beside the others.
+        fields: what the backend tells of itself; on a GPU the fields of `GpuFields`, on a CPU those of
+            `CpuFields`. In JSON they stand beside the others.
     """
 
     backend: str
@@ -115,7 +160,7 @@ class OptionsRecord:
 
     Attributes:
         device: as requested.
-        precision: precision that the models ran in.
+        precision: precision that the models ran in; "mixed" if they differ.
         workers: processes that read files.
         threads: threads of the CPU backend; None for all cores.
         resume: the run could continue an earlier one.

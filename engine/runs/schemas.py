@@ -25,9 +25,12 @@ from stenosis_trt.engine.reports.result_columns import RESULT_COLUMNS, STUDY_NUM
 from stenosis_trt.engine.runs.run_record import (
     BackendRecord,
     CountsRecord,
+    CpuFields,
+    ExecutionRecord,
     GpuFields,
     MachineRecord,
     MemoryRecord,
+    ModelRunRecord,
     OptionsRecord,
     PackRecord,
     PlanRecord,
@@ -90,10 +93,12 @@ def _run() -> dict[str, Any]:
     )
     schema = type_schema(names, RunRecord, kinds)
     definitions = schema["$defs"]
-    gpu = type_schema(SchemaName("", 0, ""), GpuFields, (GpuFields, PlanRecord))
-    definitions |= gpu["$defs"]
     backend = definitions["BackendRecord"]
-    backend["properties"] |= {name: _without_null(keywords) for name, keywords in gpu["properties"].items()}
+    gpu = type_schema(SchemaName("", 0, ""), GpuFields, (GpuFields, PlanRecord))
+    cpu = type_schema(SchemaName("", 0, ""), CpuFields, (CpuFields, ModelRunRecord, ExecutionRecord))
+    for own in (gpu, cpu):
+        definitions |= own["$defs"]
+        backend["properties"] |= {name: _without_null(words) for name, words in own["properties"].items()}
     del backend["properties"]["fields"]
     backend["required"].remove("fields")
     schema["properties"]["earlier"] = {

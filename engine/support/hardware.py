@@ -13,6 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
+_ARITHMETIC_FEATURES = frozenset(
+    {
+        *("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_fp16", "avx_vnni"),
+        *("amx_tile", "amx_bf16", "amx_int8", "amx_fp16"),
+        *("asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve", "sve2", "svebf16", "svei8mm"),
+    }
+)
+"""Flags of x86 and features of Arm that decide how fast networks run, as Linux names them."""
+_BFLOAT16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+_INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm", "svei8mm"})
+
 _BOARD = Path("/proc/device-tree/model")
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 _DRIVER = "libcuda.so.1"
@@ -53,6 +64,31 @@ def processor_name() -> str:
             if line.lower().startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return board_name() or platform.processor() or platform.machine()
+
+
+def arithmetic_features(file: Path = _CPUINFO) -> tuple[str, ...]:
+    """Return the instruction sets of the processor that decide how fast networks run, sorted.
+
+    Args:
+        file: text of Linux on the processor; () if it does not exist.
+    """
+    if not file.is_file():
+        return ()
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, values = line.partition(":")
+        if name.strip().lower() in ("flags", "features"):
+            return tuple(sorted(_ARITHMETIC_FEATURES.intersection(values.split())))
+    return ()
+
+
+def has_bfloat16(features: tuple[str, ...]) -> bool:
+    """True if a processor with these `arithmetic_features` has instructions for bfloat16."""
+    return not _BFLOAT16_FEATURES.isdisjoint(features)
+
+
+def has_int8_dot_product(features: tuple[str, ...]) -> bool:
+    """True if a processor with these `arithmetic_features` has instructions for dot products of INT8."""
+    return not _INT8_FEATURES.isdisjoint(features)
 
 
 def board_name() -> str:

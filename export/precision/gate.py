@@ -1,7 +1,8 @@
-"""Accuracy gate: compares the grades of converted models with those of the FP32 models.
+"""Accuracy gate: compares the grades of models in another precision with those of the FP32 models.
 
-Both packs grade the same studies with ONNX Runtime on the CPU through the whole pipeline. FP16 tensors are
-rounded to FP16 as on a GPU. A figure that cannot be measured on the given studies counts as failed.
+Both grade the same studies on the CPU through the whole pipeline, the FP32 models by ONNX Runtime. Converted
+models are run by ONNX Runtime too, with FP16 tensors rounded to FP16 as on a GPU; a candidate with a backend
+of its own is graded by that. A figure that cannot be measured on the given studies counts as failed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stenosis_trt.engine.backends.base import Backend
 from stenosis_trt.engine.backends.cpu.backend import CpuBackend
@@ -28,7 +29,9 @@ from stenosis_trt.export.precision.agreement import (
     level_pairs,
     level_shifts,
 )
-from stenosis_trt.export.precision.cached_inference import CachedInference
+
+if TYPE_CHECKING:
+    from stenosis_trt.export.precision.cached_inference import CachedInference
 
 LEVELS_COMPARED, PATIENTS_COMPARED = "levels compared", "patients compared"
 SAMPLE_SIZE_CHECKS = (LEVELS_COMPARED, PATIENTS_COMPARED)
@@ -88,6 +91,36 @@ class LimitCheck:
 
 
 @dataclass(frozen=True)
+class Computation:
+    """What computed a candidate, for the record of the gate.
+
+    Attributes:
+        backend: name of the backend.
+        arithmetic: in words.
+        packages: packages whose versions are recorded.
+    """
+
+    backend: str = ONNX_RUNTIME
+    arithmetic: str = "FP32 on the CPU, FP16 tensors rounded to FP16, Q/DQ as written"
+    packages: tuple[str, ...] = ("onnxruntime",)
+
+
+@dataclass(frozen=True)
+class GateCandidate:
+    """A candidate that its own backend runs.
+
+    Attributes:
+        pack: its models.
+        open: opens the backend; raises PackError where it cannot run them.
+        computed: what it computes with.
+    """
+
+    pack: Pack
+    open: Callable[[], Backend]
+    computed: Computation
+
+
+@dataclass(frozen=True)
 class GateResult:
     """Result of the gate for one precision.
 
@@ -96,12 +129,14 @@ class GateResult:
         validated_on: description of the studies.
         figures: agreement with FP32.
         checks: one entry per limit.
+        computed: what computed the candidate.
     """
 
     precision: str
     validated_on: str
     figures: GradingAgreement
     checks: tuple[LimitCheck, ...]
+    computed: Computation = Computation()
 
     @property
     def passed(self) -> bool:
@@ -118,9 +153,9 @@ class GateResult:
         return {
             "passed": self.passed,
             "validated_on": self.validated_on,
-            "backend": ONNX_RUNTIME,
-            "arithmetic": "FP32 on the CPU, FP16 tensors rounded to FP16, Q/DQ as written",
-            "onnxruntime": package_version("onnxruntime"),
+            "backend": self.computed.backend,
+            "arithmetic": self.computed.arithmetic,
+            **{name: package_version(name) for name in self.computed.packages},
             "figures": asdict(self.figures),
             "checks": [
                 {**asdict(check), "passed": check.passed, "excess": check.excess} for check in self.checks
@@ -155,7 +190,7 @@ class Gate:
         self._count: int | None = None
         self._expected: dict[int, StudyResult | None] = {}
         self._failed_at: dict[int, int] = {}
-        self._models = CachedInference()
+        self._models: CachedInference | None = None
 
     def grade_reference(self, what: str) -> None:
         """Read all studies and grade them with the reference. `what` is the text of the progress bar."""
@@ -164,12 +199,14 @@ class Gate:
             for place, study in enumerate(self._replay(what)):
                 expected(place, study)
 
-    def measure(self, candidates: Mapping[str, Pack], what: str = "") -> dict[str, GateResult]:
+    def measure(
+        self, candidates: Mapping[str, Pack | GateCandidate], what: str = ""
+    ) -> dict[str, GateResult]:
         """Grade all studies with each candidate and compare with the reference, on the CPU.
 
         Args:
-            candidates: packs by the name of their precision; they differ from the reference in their models
-                alone.
+            candidates: by the name of their precision: packs, which differ from the reference in their models
+                alone, or packs with a backend.
             what: text of the progress bar; "" shows none.
 
         Raises:
@@ -182,7 +219,10 @@ class Gate:
             for place, study in enumerate(self._replay(what)):
                 for name, found in graded.items():
                     pairs[name].append(StudyPair(expected(place, study), found(study)))
-        return {name: self._result(name, pairs[name], self._validated_on) for name in candidates}
+        return {
+            name: self._result(name, pairs[name], self._validated_on, _computation(candidate))
+            for name, candidate in candidates.items()
+        }
 
     def measure_until_failure(self, precision: str, candidate: Pack, what: str = "") -> GateResult:
         """Compare one candidate and stop as soon as it cannot pass any more. Needs one complete pass before.
@@ -212,9 +252,23 @@ class Gate:
             on = f"{len(graded)} of {self._count} studies ({on}), then left off"
         return self._result(precision, graded, on)
 
-    def _grader(self, candidate: Pack, stack: ExitStack) -> Callable[[LoadedStudy], StudyResult | None]:
-        backend = stack.enter_context(closing(self._models.backend(candidate)))
-        return lambda study: _grade(study, candidate, backend)
+    def _grader(
+        self, candidate: Pack | GateCandidate, stack: ExitStack
+    ) -> Callable[[LoadedStudy], StudyResult | None]:
+        if isinstance(candidate, GateCandidate):
+            pack, backend = candidate.pack, candidate.open()
+        else:
+            pack, backend = candidate, self._cached_models().backend(candidate)
+        stack.enter_context(closing(backend))
+        return lambda study: _grade(study, pack, backend)
+
+    def _cached_models(self) -> CachedInference:
+        if self._models is None:
+            # Needs the package onnx, which candidates with a backend of their own do without.
+            from stenosis_trt.export.precision.cached_inference import CachedInference
+
+            self._models = CachedInference()
+        return self._models
 
     def _reference_grader(self, stack: ExitStack) -> Callable[[int, LoadedStudy], StudyResult | None]:
         """Function from (index, study) to the reference's result; opens the FP32 models on first use."""
@@ -229,9 +283,15 @@ class Gate:
 
         return expected
 
-    def _result(self, precision: str, pairs: Sequence[StudyPair], validated_on: str) -> GateResult:
+    def _result(
+        self,
+        precision: str,
+        pairs: Sequence[StudyPair],
+        validated_on: str,
+        computed: Computation = Computation(),
+    ) -> GateResult:
         figures = grading_agreement(pairs)
-        return GateResult(precision, validated_on, figures, check_limits(figures, self._limits))
+        return GateResult(precision, validated_on, figures, check_limits(figures, self._limits), computed)
 
     def _cannot_pass(self, pairs: Iterable[StudyPair], studies: int) -> bool:
         """True if a limit is exceeded whatever the rest of the `studies` (total number) show."""
@@ -303,6 +363,10 @@ def gate_report_lines(outcome: GateResult) -> list[str]:
         )
     lines.append(f"  {'median level shift in mm':26} {_format(figures.level_shift_mm_median)}")
     return lines
+
+
+def _computation(candidate: Pack | GateCandidate) -> Computation:
+    return candidate.computed if isinstance(candidate, GateCandidate) else Computation()
 
 
 def _grade(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult | None:
