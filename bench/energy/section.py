@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.bench.energy.machine_state import machine_state
 from stenosis_trt.bench.energy.meter import Consumption, EnergyMeter
 from stenosis_trt.bench.energy.nvml import open_nvml
+from stenosis_trt.bench.energy.power_state import power_state
 from stenosis_trt.bench.energy.sensors import FoundSensors, Part, find_sensors
 from stenosis_trt.bench.record.record import Absence, Figure, Section
 from stenosis_trt.bench.statistics.blocks import block_interval
@@ -173,7 +173,7 @@ def _means(rows: FloatArray) -> FloatArray:
 
 
 def _state(product: Product) -> dict[str, Any]:
-    state = machine_state()
+    state = power_state()
     if product.backend == "tensorrt":
         gpu = open_nvml()
         if not isinstance(gpu, str):

@@ -36,6 +36,8 @@ from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.product import Product
 from stenosis_trt.engine.errors import StenosisError
 
+_SECONDS, _SHARE = 10.0, 0.025
+"""Minimum duration of a run, and what share of the section's time it may be."""
 _RETRY, _ATTEMPTS = 0.8, 3
 """Share of the rate that Server is tried at again where its bound was not kept, and how often it is tried."""
 
@@ -45,22 +47,15 @@ class LoadOptions:
     """Options of the section.
 
     Attributes:
-        official: durations and sample counts of MLPerf's rules for a submission; hours on a CPU. The time
-            that the section may take is then ignored.
-        min_seconds: minimum duration of a run otherwise.
+        min_seconds: minimum duration of a run, unless the context is official; None for `_SHARE` of the
+            section's time, at most `_SECONDS`.
         server_bound_seconds: bound on the 99th percentile of the time from arrival to result.
-        idle: gaps of the idle scanner.
+        idle: gaps of the idle scanner, unless the context is official.
     """
 
-    official: bool = False
-    min_seconds: float = 10.0
+    min_seconds: float | None = None
     server_bound_seconds: float = 2.0
     idle: IdlePlan = IdlePlan()  # noqa: RUF009 - frozen and without state
-
-    @property
-    def seconds(self) -> float:
-        """Minimum duration of a run."""
-        return OFFICIAL_SECONDS if self.official else self.min_seconds
 
 
 def measure(context: BenchContext, options: LoadOptions | None = None) -> Section:
@@ -98,6 +93,12 @@ class _LoadRun:
 
     def __init__(self, context: BenchContext, options: LoadOptions, product: Product, start: float) -> None:
         self._context, self._options, self._product, self._start = context, options, product, start
+        if context.official:
+            self._seconds = OFFICIAL_SECONDS
+        elif options.min_seconds is not None:
+            self._seconds = options.min_seconds
+        else:
+            self._seconds = min(_SECONDS, context.seconds * _SHARE)
         context.say("load: reading the studies and warming up")
         self._library = Library(product, context.studies)
         self._found = _Found(absences=list(self._library.absences))
@@ -115,7 +116,7 @@ class _LoadRun:
         shown = {}
         for cut, (samples, serve) in cuts.items():
             settings = ScenarioSettings(
-                "SingleStream", samples, _timed(serve), self._options.seconds, P90_QUERIES, 0.9
+                "SingleStream", samples, _timed(serve), self._seconds, P90_QUERIES, 0.9
             )
             run = self._run(f"single_stream.{cut}", settings, serve)
             if run is not None:
@@ -134,8 +135,8 @@ class _LoadRun:
                 "Offline",
                 len(self._library.samples),
                 expected,
-                self._options.seconds,
-                OFFICIAL_OFFLINE_SAMPLES if self._options.official else 1,
+                self._seconds,
+                OFFICIAL_OFFLINE_SAMPLES if self._context.official else 1,
             )
             run = self._run(f"offline.{cut}", settings, serve)
             if run is not None:
@@ -157,7 +158,7 @@ class _LoadRun:
                 "Server",
                 len(self._library.samples),
                 self._mean("whole") or 0.0,
-                self._options.seconds,
+                self._seconds,
                 SERVER_QUERIES,
                 0.99,
                 target_qps=rate,
@@ -188,7 +189,7 @@ class _LoadRun:
             if expected is None:
                 continue
             settings = ScenarioSettings(
-                "MultiStream", count, expected, self._options.seconds, P99_QUERIES, 0.99, count
+                "MultiStream", count, expected, self._seconds, P99_QUERIES, 0.99, count
             )
             run = self._run(f"multi_stream.{cut}", settings, serve)
             if run is not None:
@@ -196,9 +197,9 @@ class _LoadRun:
 
     def idle(self) -> None:
         """A study after gaps."""
-        plan = IDLE_OFFICIAL if self._options.official else self._options.idle
+        plan = IDLE_OFFICIAL if self._context.official else self._options.idle
         seconds = plan.seconds(self._mean("whole") or 0.0)
-        if not self._options.official and seconds > self._left():
+        if not self._context.official and seconds > self._left():
             self._absent("idle", self._no_time(seconds))
             return
         self._context.say(f"load: idle scanner, about {seconds:.0f} s")
@@ -211,10 +212,10 @@ class _LoadRun:
     def section(self) -> Section:
         """Return what was measured."""
         found, runs = self._found, self._found.runs
-        minimum = f"The minimum duration of a LoadGen run is {self._options.seconds:g} s"
+        minimum = f"The minimum duration of a LoadGen run is {self._seconds:g} s"
         notes = [
             f"{minimum}, as MLPerf asks for."
-            if self._options.official
+            if self._context.official
             else f"{minimum} here; MLPerf's rules for a submission ask for {OFFICIAL_SECONDS:g} s.",
             "Latencies include the passing of a query between LoadGen's process and the product's, about "
             "0.1 ms.",
@@ -255,7 +256,7 @@ class _LoadRun:
             self._found.rejected.append(f"LoadGen finds {name} INVALID (not satisfied: {rules}).")
 
     def _fits(self, settings: ScenarioSettings) -> bool:
-        return self._options.official or settings.estimated_seconds <= self._left()
+        return self._context.official or settings.estimated_seconds <= self._left()
 
     def _left(self) -> float:
         return self._context.seconds - (time.monotonic() - self._start)

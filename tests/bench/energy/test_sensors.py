@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stenosis_trt.bench.energy import sensors as module
-from stenosis_trt.bench.energy.machine_state import machine_state
+from stenosis_trt.bench.energy.power_state import power_state
 from stenosis_trt.bench.energy.sensors import RaplCounter, Sensor, find_sensors
 
 
@@ -200,7 +200,7 @@ def test_a_gpu_without_power_says_so_and_clocks_are_those_that_nvml_gives(tmp_pa
 
 
 def test_power_mode_and_clocks_are_recorded(tmp_path: Path) -> None:
-    assert machine_state(tmp_path, "no-such-command") == {}
+    assert power_state(tmp_path, "no-such-command") == {}
     for core, clock in ((0, 1_500_000), (1, 2_200_000)):
         _write(
             tmp_path / f"sys/devices/system/cpu/cpu{core}/cpufreq",
@@ -211,7 +211,7 @@ def test_power_mode_and_clocks_are_recorded(tmp_path: Path) -> None:
     command = tmp_path / "nvpmodel"
     command.write_text("#!/bin/sh\necho 'NV Power Mode: 15W'\necho 2\n")
     command.chmod(0o755)
-    assert machine_state(tmp_path, str(command)) == {
+    assert power_state(tmp_path, str(command)) == {
         "power_mode": "NV Power Mode: 15W 2",
         "cpu_governors": ["schedutil"],
         "cpu_mhz": [1500.0, 2200.0],

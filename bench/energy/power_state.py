@@ -10,7 +10,7 @@ from typing import Any
 _TIMEOUT_SECONDS = 5.0
 
 
-def machine_state(root: Path = Path("/"), nvpmodel: str = "nvpmodel") -> dict[str, Any]:
+def power_state(root: Path = Path("/"), nvpmodel: str = "nvpmodel") -> dict[str, Any]:
     """Return power mode, governors and clocks; what the machine does not tell is left out.
 
     Keys: "power_mode" (Jetson), "cpu_governors", "cpu_mhz" (lowest and highest of the cores), "devfreq_mhz"
