@@ -199,6 +199,7 @@ def test_the_run_time_never_imports_torch() -> None:
         ("pycuda", "engine.cuda"),
         ("cryptography", "engine.packs"),
         ("polygraphy", "export.onnx"),
+        ("mlperf_loadgen", "bench.load"),
     ],
 )
 def test_a_vendor_library_has_one_importer(name: str, room: str) -> None:

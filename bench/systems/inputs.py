@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Float32Array, Pending, Roi
+from stenosis_trt.engine.backends.host_inputs import network_inputs
 from stenosis_trt.engine.backends.stepwise import Inference, StepwiseBackend
-from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
+from stenosis_trt.engine.records import LoadedStudy
 
 MODELS = ("levels", "grader", "cord")
 """The networks in the order in which the pipeline runs them."""
@@ -48,21 +47,13 @@ def recorded_inputs(backend: StepwiseBackend, grade: Callable[[], object]) -> St
 
 
 def computed_inputs(study: LoadedStudy, pack: Pack, rois: Mapping[str, Sequence[Roi]]) -> StudyInputs:
-    """Return the inputs for the regions that were requested of each model, by the reference kernels."""
+    """Return the inputs for the regions that were requested of each model, computed on the host."""
     batches = {}
     for name in MODELS:
         if rois.get(name):
             slices = study.axial if name == "cord" else study.sagittal
-            batches[name] = np.stack([_input(slices, roi, pack.models[name].input) for roi in rois[name]])
+            batches[name] = network_inputs(slices, rois[name], pack.models[name].input)
     return StudyInputs(batches)
-
-
-def _input(slices: Sequence[LoadedSlice], roi: Roi, spec: InputSpec) -> Float32Array:
-    sources = [
-        RegionSource(slices[k].stored, slices[k].frame.slope, slices[k].frame.intercept) for k in roi.slices
-    ]
-    window = region_window(sources, roi.affine, spec.size, spec.window_percentiles)
-    return preprocess_region(sources, roi.affine, spec.size, window, (spec.mean, spec.std))
 
 
 @contextmanager

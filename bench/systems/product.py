@@ -6,7 +6,7 @@ memory, `whole` with files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from functools import partial
@@ -15,6 +15,7 @@ from pathlib import Path
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import MODELS, StudyInputs, computed_inputs, recorded_inputs
 from stenosis_trt.engine.api import Grader
+from stenosis_trt.engine.backends.base import Float32Array, Pending
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.errors import InputError
@@ -76,7 +77,7 @@ class Product(Closeable):
     def inputs(self, study: LoadedStudy) -> StudyInputs:
         """Grade a study and return the inputs that its networks were run on.
 
-        On a GPU they are computed again by the reference kernels, for the regions that were requested.
+        On a GPU they are computed again on the host, for the regions that were requested.
         """
         backend = self.grader.opened_backend
         if isinstance(backend, StepwiseBackend):
@@ -138,5 +139,19 @@ class Product(Closeable):
 
 
 def _infer_all(backend: StepwiseBackend, inputs: StudyInputs) -> None:
-    for name, batch in inputs.batches.items():
-        backend.infer(name, batch)
+    """Run the networks as the pipeline does: the levels first, then grader and cord at the same time."""
+    for names in (("levels",), ("grader", "cord")):
+        running = [
+            part
+            for name in names
+            if name in inputs.batches
+            for part in _submitted(backend, name, inputs.batches[name])
+        ]
+        for part in running:
+            part.result()
+
+
+def _submitted(backend: StepwiseBackend, model: str, batch: Float32Array) -> Iterator[Pending[Float32Array]]:
+    inference = backend.inference(model, len(batch))
+    for first in range(0, len(batch), inference.part):
+        yield inference.submit(batch[first : first + inference.part])

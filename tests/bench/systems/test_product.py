@@ -19,6 +19,8 @@ from stenosis_trt.bench.systems import studies as studies_module
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.product import Product
 from stenosis_trt.bench.systems.studies import make_phantoms, studies_in
+from stenosis_trt.engine.backends.base import Pending
+from stenosis_trt.engine.backends.stepwise import Inference
 from stenosis_trt.engine.errors import CannotGrade, InputError, NotWritten
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
 from stenosis_trt.engine.records import StudyResult
@@ -76,16 +78,24 @@ def test_the_cut_of_the_models_runs_each_network_on_its_inputs(
 ) -> None:
     inputs = product.inputs(product.load(studies[0]))
     backend = product.grader.opened_backend
-    calls: list[tuple[str, int]] = []
-    infer = backend.infer  # type: ignore[attr-defined]
+    calls: list[str] = []
+    images: dict[str, int] = {}
+    inference = backend.inference  # type: ignore[attr-defined]
 
-    def counting(model: str, batch: np.ndarray) -> np.ndarray:
-        calls.append((model, len(batch)))
-        return infer(model, batch)
+    def counting(model: str, count: int) -> Inference:
+        calls.append(model)
+        found = inference(model, count)
 
-    monkeypatch.setattr(backend, "infer", counting)
+        def submit(batch: np.ndarray) -> Pending[np.ndarray]:
+            images[model] = images.get(model, 0) + len(batch)
+            return found.submit(batch)
+
+        return replace(found, submit=submit)
+
+    monkeypatch.setattr(backend, "inference", counting)
     product.models(inputs)
-    assert calls == [(name, len(batch)) for name, batch in inputs.batches.items()]
+    assert calls == ["levels", "grader", "cord"]
+    assert images == {name: len(batch) for name, batch in inputs.batches.items()}
 
 
 def test_recording_the_inputs_leaves_the_backend_as_it_was(
@@ -93,7 +103,7 @@ def test_recording_the_inputs_leaves_the_backend_as_it_was(
 ) -> None:
     backend = product.grader.opened_backend
     product.inputs(product.load(studies[1]))
-    assert "infer" not in vars(backend)
+    assert "inference" not in vars(backend)
 
 
 def test_the_whole_cut_makes_a_structured_report(product: Product, studies: tuple[Path, ...]) -> None:
