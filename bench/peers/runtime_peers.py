@@ -44,7 +44,9 @@ def _session(workload: Workload, providers: list[str]) -> Loaded:
         on_gpu = onnxruntime.OrtValue.ortvalue_from_numpy(batch, "cuda", 0)
         binding.bind_ortvalue_input(given.name, on_gpu)
         binding.bind_output(output.name, "cuda", 0)
-        return Loaded(lambda: session.run_with_iobinding(binding), lambda: _floats(binding.copy_outputs_to_cpu()[0]))
+        return Loaded(
+            lambda: session.run_with_iobinding(binding), lambda: _floats(binding.copy_outputs_to_cpu()[0])
+        )
     found: dict[str, Any] = {}
 
     def run() -> None:
