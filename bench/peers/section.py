@@ -93,9 +93,10 @@ def measure(context: BenchContext) -> Section:
 _NOTES = (
     "A ratio is the peer's time divided by the product's: above 1, the product is faster. It is the median "
     "over pairs of runs that follow each other, with a 95 % interval by bootstrap over the pairs.",
-    "The script of a user ends with rows, the product with a DICOM SR in memory. The script measures every "
-    "sagittal slice and every axial one that crosses the neck; the product leaves out slices that cannot "
-    "hold a level or the cord. The script chooses series by description and orientation, and refuses nothing.",
+    "The script of a user ends with rows, the product with a DICOM SR in memory.",
+    "The script measures every sagittal slice and every axial one that crosses the neck; the product leaves "
+    "out slices that cannot hold a level or the cord. The script chooses series by description and "
+    "orientation, and refuses nothing.",
     "Graphs for PyTorch are the pack's ONNX graphs, translated operator by operator, with the same weights: "
     "convolutions have taken in their batch normalisations.",
 )
