@@ -143,9 +143,8 @@ class _Isolated:
         return self._wait(self._pool.submit(_time_here, tuple(keys)), _LONGEST_RUN, hangs)
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._stack.close()
+        # In the middle of a call too: an interrupted benchmark does not wait for a compiler.
+        self._end(self.end_reason)
 
     def _check(self) -> None:
         if self.end_reason:
@@ -163,9 +162,11 @@ class _Isolated:
             raise PeerAbsent(reason) from error
 
     def _end(self, reason: str) -> None:
-        self._open, self.end_reason = False, reason
-        ended = _Ended()
-        self._stack.__exit__(type(ended), ended, None)
+        self.end_reason = reason
+        if self._open:
+            self._open = False
+            ended = _Ended()
+            self._stack.__exit__(type(ended), ended, None)
 
 
 _loaded: dict[str, Loaded] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from stenosis_trt.bench.peers.peer import Loaded, PeerAbsent, Workload
+from stenosis_trt.engine.backends.base import Float32Array
 
 _CPU = "CPUExecutionProvider"
 
@@ -35,20 +36,28 @@ def _session(workload: Workload, providers: list[str]) -> Loaded:
     session = onnxruntime.InferenceSession(str(workload.model), options, providers=providers)
     if session.get_providers()[0] != providers[0]:
         raise PeerAbsent(f"ONNX Runtime could not open its {providers[0]} and took another provider.")
-    name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
+    (given,), (output,) = session.get_inputs(), session.get_outputs()
+    batch = workload.batch.astype(np.float16 if given.type == "tensor(float16)" else np.float32)
     if providers[0] != _CPU:
         # Batch and outputs stay on the GPU.
         binding = session.io_binding()
-        on_gpu = onnxruntime.OrtValue.ortvalue_from_numpy(workload.batch, "cuda", 0)
-        binding.bind_ortvalue_input(name, on_gpu)
-        binding.bind_output(output, "cuda", 0)
-        return Loaded(lambda: session.run_with_iobinding(binding), lambda: binding.copy_outputs_to_cpu()[0])
+        on_gpu = onnxruntime.OrtValue.ortvalue_from_numpy(batch, "cuda", 0)
+        binding.bind_ortvalue_input(given.name, on_gpu)
+        binding.bind_output(output.name, "cuda", 0)
+        return Loaded(
+            lambda: session.run_with_iobinding(binding), lambda: _floats(binding.copy_outputs_to_cpu()[0])
+        )
     found: dict[str, Any] = {}
 
     def run() -> None:
-        (found["outputs"],) = session.run(None, {name: workload.batch})
+        (found["outputs"],) = session.run(None, {given.name: batch})
 
-    return Loaded(run, lambda: found["outputs"])
+    return Loaded(run, lambda: _floats(found["outputs"]))
+
+
+def _floats(outputs: Any) -> Float32Array:
+    """A copy of outputs as float32."""
+    return np.array(outputs, dtype=np.float32)
 
 
 def _openvino(workload: Workload, precision: str) -> Loaded:
@@ -66,7 +75,7 @@ def _openvino(workload: Workload, precision: str) -> Loaded:
     request = core.compile_model(network, "CPU", hints).create_infer_request()
     return Loaded(
         lambda: request.infer({0: workload.batch}, share_inputs=True),
-        lambda: np.array(request.get_output_tensor(0).data, dtype=np.float32),
+        lambda: _floats(request.get_output_tensor(0).data),
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def measure(context: BenchContext) -> Section:
     with Product(context) as product:
         on_gpu = product.backend == "tensorrt"
         studies = _gradable(context, product)
-        _add_whole(content, context, product, tuple(studies))
+        _add_whole(content, context, product, studies)
         peers, absent = find_peers(context.pack, on_gpu, product.precision)
         content.absences += absent
         options = NetworkOptions(
@@ -93,8 +93,10 @@ def measure(context: BenchContext) -> Section:
 _NOTES = (
     "A ratio is the peer's time divided by the product's: above 1, the product is faster. It is the median "
     "over pairs of runs that follow each other, with a 95 % interval by bootstrap over the pairs.",
-    "The script of a user ends with rows, the product with a DICOM SR in memory. The script measures every "
-    "slice that the product measures; it chooses series by description and orientation, and refuses nothing.",
+    "The script of a user ends with rows, the product with a DICOM SR in memory.",
+    "The script measures every sagittal slice and every axial one that crosses the neck; the product leaves "
+    "out slices that cannot hold a level or the cord. The script chooses series by description and "
+    "orientation, and refuses nothing.",
     "Graphs for PyTorch are the pack's ONNX graphs, translated operator by operator, with the same weights: "
     "convolutions have taken in their batch normalisations.",
 )
@@ -122,22 +124,29 @@ def _kept(problems: list[InputError]) -> Iterator[None]:
         problems.append(error)
 
 
-def _add_whole(content: _Content, context: BenchContext, product: Product, studies: Sequence[Path]) -> None:
+def _add_whole(
+    content: _Content, context: BenchContext, product: Product, studies: Mapping[Path, StudyInputs]
+) -> None:
     context.say("peers: the script that a user would write")
     try:
         times, same = measure_whole(
-            product, studies, context.work / "peers-pack", _WHOLE_SHARE * context.seconds
+            product, tuple(studies), context.work / "peers-pack", _WHOLE_SHARE * context.seconds
         )
     except PeerAbsent as error:
         content.absences.append(Absence("peers.whole.user_script", str(error)))
         return
     text = "Whole study, files to results: {} of a script with pydicom, SciPy and ONNX Runtime"
+    ratio = _ratio("peers.whole.user_script", text.format("time"), times, TARGET_SCRIPT)
+    images = sum(item.images for item in studies.values()) / len(studies)
+    work = f"Images a study that the networks run on: script {same.script_images:.0f}, product {images:.0f}."
     content.figures += [
-        _ratio("peers.whole.user_script", text.format("time"), times, TARGET_SCRIPT),
+        replace(ratio, note=f"{ratio.note} {work}".strip()),
         _milliseconds("peers.whole.user_script.ms", text.format("time"), times.theirs),
         _milliseconds("peers.whole.product.ms", "Whole study, files to results and SR", times.ours, True),
     ]
     content.details["whole"] = {
+        "script_images_a_study": same.script_images,
+        "product_images_a_study": images,
         "levels": same.levels,
         "share_with_the_same_grade": _or_none(same.same_grade),
         "mean_absolute_difference_of_ratios": _or_none(same.ratio_difference),

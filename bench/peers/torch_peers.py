@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,8 @@ def _runner(module: Any, workload: Workload, device: str, amp: bool = False) -> 
     found: dict[str, torch.Tensor] = {}
 
     def run() -> None:
-        with torch.inference_mode(), torch.autocast(device, torch.float16, enabled=amp):
+        mixed = torch.autocast(device, torch.float16) if amp else nullcontext()
+        with torch.inference_mode(), mixed:
             found["outputs"] = module(batch)
         if device == "cuda":
             torch.cuda.synchronize()

@@ -56,10 +56,11 @@ class Slice:
 
 
 class Models:
-    """The networks of a pack and their specifications."""
+    """The networks of a pack, their specifications, and how many images they were run on."""
 
     def __init__(self, pack: Path) -> None:
         self.spec = json.loads((pack / "pack.json").read_text(encoding="utf-8"))["models"]
+        self.images = 0
         self.sessions = {
             name: onnxruntime.InferenceSession(str(pack / spec["file"])) for name, spec in self.spec.items()
         }
@@ -84,6 +85,7 @@ class Models:
         mean, std = (np.array(spec[key])[:, None, None] for key in ("mean", "std"))
         batch = ((np.stack(crops if half else crops * spec["channels"]) - mean) / std)[None]
         session = self.sessions[name]
+        self.images += 1
         output = session.run(None, {session.get_inputs()[0].name: batch.astype(np.float32)})[0][0]
         return output, rows, columns
 

@@ -19,14 +19,16 @@ from stenosis_trt.engine.records import StudyResult
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far both give the same answer.
+    """How far both do the same work and give the same answer.
 
     Attributes:
+        script_images: images that the script runs its networks on, a study.
         levels: levels that both graded.
         same_grade: share of them with the same grade; NaN without levels.
         ratio_difference: mean absolute difference of the compression ratios; NaN without any.
     """
 
+    script_images: float
     levels: int
     same_grade: float
     ratio_difference: float
@@ -60,6 +62,7 @@ def measure_whole(
             raise PeerAbsent(f"The script fails on a study: {one_line(error).rstrip('.')}.") from error
 
     pairs = [(product.whole(folder), script(folder)) for folder in studies]
+    images = models.images / len(studies)
     ours, theirs = itertools.cycle(studies), itertools.cycle(studies)
     times, failed = measure_pairs(
         timed(lambda: product.whole(next(ours))),
@@ -69,10 +72,12 @@ def measure_whole(
     )
     for error in failed.values():
         raise error
-    return times["user_script"], agreement(pairs)
+    return times["user_script"], agreement(pairs, images)
 
 
-def agreement(pairs: Sequence[tuple[StudyResult, Sequence[Mapping[str, Any]]]]) -> Agreement:
+def agreement(
+    pairs: Sequence[tuple[StudyResult, Sequence[Mapping[str, Any]]]], script_images: float
+) -> Agreement:
     """Compare the product's results with the script's rows, study by study."""
     same, differences = [], []
     for result, rows in pairs:
@@ -84,6 +89,7 @@ def agreement(pairs: Sequence[tuple[StudyResult, Sequence[Mapping[str, Any]]]]) 
             if level.cord is not None and np.isfinite(row["compression_ratio"]):
                 differences.append(abs(level.cord.compression_ratio - row["compression_ratio"]))
     return Agreement(
+        script_images,
         len(same),
         float(np.mean(same)) if same else float("nan"),
         float(np.mean(differences)) if differences else float("nan"),

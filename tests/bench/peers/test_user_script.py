@@ -7,6 +7,7 @@ import io
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_the_script_agrees_with_the_product_and_measures_every_slice_that_it_doe
         {**row, "kang_grade": int(row["kang_grade"]), "compression_ratio": float(row["compression_ratio"])}
         for row in rows
     ]
-    found = agreement([(result, numbers)])
+    found = agreement([(result, numbers)], sum(calls.values()))
     assert found.levels >= 5
     assert found.same_grade >= 0.8
     assert found.ratio_difference < 0.15
@@ -95,12 +96,13 @@ def test_pairs_of_the_whole_path_are_of_the_same_study_and_warm(monkeypatch: pyt
         return []
 
     monkeypatch.setattr(user_script, "grade_folder", grade_folder)
-    monkeypatch.setattr(user_script, "Models", lambda pack: None)
+    monkeypatch.setattr(user_script, "Models", lambda pack: SimpleNamespace(images=98))
     studies = (Path("a"), Path("b"))
     times, same = measure_whole(cast(Product, product), studies, Path("pack"), 0.0)
     assert product.graded == scripted == [*studies, Path("a"), Path("b"), Path("a")]
     assert len(times.ours) == 3
     assert same.levels == 0
+    assert same.script_images == 49
 
 
 def test_a_script_that_fails_is_absent_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +110,7 @@ def test_a_script_that_fails_is_absent_with_its_error(monkeypatch: pytest.Monkey
         raise ValueError("max() arg is an empty sequence")
 
     monkeypatch.setattr(user_script, "grade_folder", grade_folder)
-    monkeypatch.setattr(user_script, "Models", lambda pack: None)
+    monkeypatch.setattr(user_script, "Models", lambda pack: SimpleNamespace(images=98))
     with pytest.raises(PeerAbsent, match="fails on a study: max"):
         measure_whole(cast(Product, _Product()), (Path("a"),), Path("pack"), 0.0)
 
