@@ -1,8 +1,9 @@
 """Ceilings of this processor, measured: multiply-adds a second by precision, and bandwidths.
 
 Peaks come from matrix products and convolutions that ONNX Runtime and OpenVINO run; the fastest counts.
-Bandwidths come from STREAM's kernels Copy and Add (McCalpin, 1995), which NumPy runs in one pass where Triad
-would take two, and from a maximum, which only reads. Bytes are counted as STREAM does: each element read once and written once.
+Bandwidths come from STREAM's kernels Copy and Add (McCalpin, 1995), which NumPy runs in one pass where
+Triad would take two, and from a maximum, which only reads. Bytes are counted as STREAM does: each element
+read once and written once.
 """
 
 from __future__ import annotations
