@@ -30,6 +30,8 @@ _MEMORY_BYTES = 192 << 20
 """Bytes of the arrays that do not fit into a cache, of all threads together."""
 _CACHE_SHARE = 0.5
 """Share of a cache that its arrays fill, so that they stay in it."""
+_PASS_BYTES = 24 << 20
+"""Bytes that a thread moves before it meets the others."""
 _PROBE_SECONDS = 0.06
 """Least duration of one measurement."""
 
@@ -250,7 +252,7 @@ def _bandwidth(bytes_a_thread: int, threads: int) -> tuple[float, str]:
     best = (0.0, "")
     with ThreadPoolExecutor(threads) as pool:
         for name, (kernel, words) in kernels.items():
-            passes = max(1, (24 << 20) // (length * 4 * words))
+            passes = max(1, _PASS_BYTES // (length * 4 * words))
 
             once = partial(_repeat, kernel, passes)
             seconds = _shortest(lambda once=once: list(pool.map(once, sets)))  # type: ignore[misc]
