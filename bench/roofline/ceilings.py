@@ -1,8 +1,9 @@
 """Ceilings of this processor, measured: multiply-adds a second by precision, and bandwidths.
 
 Peaks come from matrix products and convolutions that ONNX Runtime and OpenVINO run; the fastest counts.
-Bandwidths come from STREAM's kernels Copy and Add (McCalpin, 1995), which NumPy runs in one pass where Triad
-would take two, and from a maximum, which only reads. Bytes are counted as STREAM does: each element read once and written once.
+Bandwidths come from STREAM's kernels Copy and Add (McCalpin, 1995), which NumPy runs in one pass where
+Triad would take two, and from a maximum, which only reads. Bytes are counted as STREAM does: each element
+read once and written once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _MEMORY_BYTES = 192 << 20
 """Bytes of the arrays that do not fit into a cache, of all threads together."""
 _CACHE_SHARE = 0.5
 """Share of a cache that its arrays fill, so that they stay in it."""
+_PASS_BYTES = 24 << 20
+"""Bytes that a thread moves before it meets the others."""
 _PROBE_SECONDS = 0.06
 """Least duration of one measurement."""
 
@@ -249,7 +252,7 @@ def _bandwidth(bytes_a_thread: int, threads: int) -> tuple[float, str]:
     best = (0.0, "")
     with ThreadPoolExecutor(threads) as pool:
         for name, (kernel, words) in kernels.items():
-            passes = max(1, (24 << 20) // (length * 4 * words))
+            passes = max(1, _PASS_BYTES // (length * 4 * words))
 
             once = partial(_repeat, kernel, passes)
             seconds = _shortest(lambda once=once: list(pool.map(once, sets)))  # type: ignore[misc]

@@ -1,8 +1,8 @@
 """Floors of blocks and stages: the least time at the measured ceilings.
 
 The floor of a block is max(multiply-adds / peak at the precision used, bytes / bandwidth), where the bytes
-are its weights once, and what it reads from and writes to other blocks. It presumes that everything in a block is
-fused, that nothing but multiply-adds takes time, and that all cores work all the time.
+are its weights once, and what it reads from and writes to other blocks. It presumes that everything in a
+block is fused, that nothing but multiply-adds takes time, and that all cores work all the time.
 
 The layered floor is the sum of the same over a block's layers, each of which reads its inputs from and
 writes its outputs to the smallest cache that holds them. It is no bound, but says what fusing a block would

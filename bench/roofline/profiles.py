@@ -1,8 +1,8 @@
 """Time of each node that a runtime executes on a CPU: ONNX Runtime's profile, and OpenVINO's counters.
 
-A network is run as the CPU backend runs it: its inputs in parts, as many at the same time as there are streams.
-The time of a node is divided by the number of streams, so that the nodes of a run add up to its wall time
-while all streams are busy.
+A network is run as the CPU backend runs it: its inputs in parts, as many at the same time as there are
+streams. The time of a node is divided by the number of streams, so that the nodes of a run add up to its wall
+time while all streams are busy.
 """
 
 from __future__ import annotations

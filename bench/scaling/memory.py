@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from stenosis_trt.bench.record.record import Figure, Series
+from stenosis_trt.bench.record.record import Absence, Figure, Series
 from stenosis_trt.bench.scaling.child import ChildRequest
 from stenosis_trt.bench.scaling.children import ChildFailed, Children, child_request
 from stenosis_trt.bench.systems.context import BenchContext
@@ -46,8 +46,8 @@ class MemoryCurve:
         return Series(self.text, tuple(self.peaks), tuple(value / _MIB for value in self.peaks.values()))
 
 
-def memory_curves(context: BenchContext, grader: Arithmetic | None) -> Iterator[MemoryCurve | str]:
-    """Measure every curve in processes of their own; a sentence in place of one that fails.
+def memory_curves(context: BenchContext, grader: Arithmetic | None) -> Iterator[MemoryCurve | Absence]:
+    """Measure every curve in processes of their own; what cannot be measured is absent.
 
     Args:
         context: of the run.
@@ -80,10 +80,14 @@ def memory_curves(context: BenchContext, grader: Arithmetic | None) -> Iterator[
         sizes = {edge: replace(size, count=edge, arithmetic=fields) for edge in _SIZES}
         plans.append(("size.grader", "grader alone on one input, edge in pixels", sizes))
     for name, text, requests in plans:
-        try:
-            yield MemoryCurve(name, text, _peaks(requests))
-        except ChildFailed as error:
-            yield f"{name}: {error.reason}"
+        yield _curve(name, text, requests)
+
+
+def _curve(name: str, text: str, requests: Mapping[int, ChildRequest]) -> MemoryCurve | Absence:
+    try:
+        return MemoryCurve(name, text, _peaks(requests))
+    except ChildFailed as error:
+        return Absence(f"scaling.memory.{name}", error.reason)
 
 
 def _peaks(requests: Mapping[int, ChildRequest]) -> dict[int, int]:

@@ -168,4 +168,4 @@ def _memory(context: BenchContext, parts: _Parts, grader: Arithmetic | None) -> 
                 title = f"Peak memory: {found.text}"
                 parts.charts.append(line_chart(title, found.text, "MiB", [found.series()]))
         else:
-            parts.absences.append(Absence(f"scaling.memory.{found.split(':')[0]}", found))
+            parts.absences.append(found)

@@ -71,6 +71,16 @@ class GpuSpec:
         """The vendor's dense figures in 10¹² operations per second, by precision."""
         return _STATED.get(self.name, {})
 
+    @property
+    def watts(self) -> float | None:
+        """Largest power: of a Jetson's whole module in this mode, of a card's board; None where unstated."""
+        return _POWER[self.name][0]
+
+    @property
+    def power_source(self) -> str:
+        """Source of `watts`, or why there is none."""
+        return _POWER[self.name][1]
+
     def peak(self, precision: str) -> float:
         """Peak dense operations per second in a precision of `PRECISIONS`."""
         clock = self.fp32_gigahertz if precision == "fp32" and self.fp32_gigahertz else self.gigahertz
@@ -109,6 +119,26 @@ _SOURCES = {
     "H200 SXM": f"{_HOPPER}; data sheet (as H100 SXM, with 4.8 TB/s)",
 }
 """Source of the figures of each GPU."""
+
+_MODE = "power budget of the mode in the nvpmodel file, which holds for the whole module"
+_UNCAPPED = "MAXN has no power budget"
+
+_POWER: Mapping[str, tuple[float | None, str]] = {
+    "Jetson Orin Nano 8GB, 15 W": (15.0, _MODE),
+    "Jetson Orin Nano 8GB, 25 W SUPER": (25.0, _MODE),
+    "Jetson Orin Nano 8GB, MAXN SUPER": (None, _UNCAPPED),
+    "Jetson Orin NX 16GB, MAXN": (None, _UNCAPPED),
+    "Jetson Orin NX 16GB, 40 W SUPER": (40.0, _MODE),
+    "Jetson AGX Orin 64GB, 30 W": (30.0, _MODE),
+    "Jetson AGX Orin 64GB, MAXN": (60.0, "data sheet of the module: 15 W to 60 W"),
+    "Jetson AGX Thor (T5000), MAXN": (130.0, f"{_THOR_BLOG}: 40 W to 130 W"),
+    "L4": (72.0, "data sheet: 72 W"),
+    "GeForce RTX 4090": (450.0, "Ada's white paper: total graphics power of 450 W"),
+    "RTX PRO 6000 Blackwell Workstation": (600.0, "product page: 600 W"),
+    "H100 SXM": (700.0, "data sheet: up to 700 W"),
+    "H200 SXM": (700.0, "data sheet: up to 700 W"),
+}
+"""Largest power in W, and its source."""
 
 _STATED: dict[str, dict[str, float]] = {
     "Jetson Orin Nano 8GB, 15 W": {"fp16": 10.0, "int8": 20.0},

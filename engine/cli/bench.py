@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stenosis_trt.engine.cli.bench_all import bench_all
+from stenosis_trt.engine.cli.bench_choose import choose
 from stenosis_trt.engine.cli.bench_compare import compare
 from stenosis_trt.engine.cli.errors import exit_on_error
 from stenosis_trt.engine.cli.gpu_suite import gpu_suite
@@ -17,6 +18,7 @@ from stenosis_trt.engine.cli.roofline import roofline
 bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 bench_app.command("all", short_help="Measure everything, and write a record and a page.")(bench_all)
 bench_app.command(short_help="Say what moved between two records.")(compare)
+bench_app.command(short_help="Say which device serves so many studies an hour.")(choose)
 bench_app.command(short_help="Compute lower bounds of the time per study.")(roofline)
 bench_app.command("gpu-suite", short_help="Run all measurements of this GPU, offline.")(gpu_suite)
 
