@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stenosis_trt.engine.dicom.answers import ask_process, lost_error, lost_frames_error
-from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember
+from stenosis_trt.engine.dicom.archive_types import ArchiveMember, RefusedMember
 from stenosis_trt.engine.dicom.duplicates import Likeness, Pair, have_same_description
 from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError, ReaderUnavailable
 from stenosis_trt.engine.dicom.find import References, find_files
