@@ -110,6 +110,11 @@ class DicomReader(Closeable):
         for process in self._processes:
             self._free.put(process)
 
+    def start(self) -> None:
+        """Start the reading processes now, without waiting for them, instead of with the first request."""
+        for process in self._processes:
+            process.start()
+
     def close(self) -> None:
         """Stop the reading processes and remove unpacked archives. A read in another thread raises
         ReaderError."""
