@@ -123,6 +123,11 @@ class DicomReader(Closeable):
         self._unpacked.close()
 
     @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Process ids of the reading processes that run."""
+        return tuple(process.pid for process in self._processes if process.pid is not None)
+
+    @property
     def peak_memory_bytes(self) -> int:
         """Peak resident memory of the reading processes that have ended."""
         return max(process.peak_memory_bytes for process in self._processes)

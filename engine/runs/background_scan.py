@@ -17,7 +17,7 @@ class BackgroundScan(Closeable):
     """A scan in a thread of its own, from its construction on. Use it as a context manager.
 
     Args:
-        reader: reads the headers, and is closed with the scan. Use it for nothing else until `result` returns.
+        reader: reads the headers; closed with the scan. Use it for nothing else until `result` returns.
         paths: folders, files, DICOMDIRs, archives.
     """
 

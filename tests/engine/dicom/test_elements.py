@@ -15,11 +15,11 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from shared_data import shared_data
 
 from stenosis_trt.engine.dicom.elements import ElementReader, Elements
-from stenosis_trt.engine.dicom.tags import tag_table
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.part10 import open_part10
+from stenosis_trt.engine.dicom.tags import tag_table
 
 _LIMITS = ReadLimits()
 _NUMBERS = (
