@@ -16,6 +16,7 @@ from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.errors import DeviceError, PackError, PlanError, TensorRTError
 from stenosis_trt.engine.packs.pack import Pack
+from stenosis_trt.engine.support.hardware import query_nvidia_driver
 from stenosis_trt.engine.support.messages import print_message
 from stenosis_trt.engine.support.versions import package_version
 
@@ -77,6 +78,11 @@ def check_device(device: str) -> None:
     """
     if device not in DEVICES:
         raise DeviceError(f"There is no device {device!r}.", f"Give one of {', '.join(DEVICES)}.")
+
+
+def needs_no_gpu(device: str) -> bool:
+    """Return True if a device is the CPU for certain: it was asked for, or there is no GPU."""
+    return device == "cpu" or (device == AUTO and not query_nvidia_driver().gpus)
 
 
 def choose_backend(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember
+from stenosis_trt.engine.dicom.archive_types import ArchiveMember, RefusedMember
 from stenosis_trt.engine.dicom.duplicates import Likeness
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.dicom.header import FileHeader

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError
 from stenosis_trt.engine.records import Stage
 
@@ -50,3 +53,19 @@ def check_no_archive(start: bytes, name: str) -> None:
         if start.startswith(mark):
             reason = f"The file is a {kind} archive, which is not supported."
             raise DicomError(Stage.HEADER, reason, "Unpack it and give the folder with its files.")
+
+
+@dataclass(frozen=True)
+class ArchiveMember:
+    """A file of an archive: its name there and the path it was unpacked to."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class RefusedMember:
+    """A file of an archive that was not unpacked, with the reason."""
+
+    name: str
+    error: DicomError

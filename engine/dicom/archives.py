@@ -19,7 +19,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -30,6 +29,8 @@ from stenosis_trt.engine.dicom.archive_types import (
     TAR,
     XZ,
     ZIP,
+    ArchiveMember,
+    RefusedMember,
     archive_kind,
     check_no_archive,
 )
@@ -57,22 +58,6 @@ _BROKEN = (
     ValueError,
 )
 _UNPACK = "Unpack it and give the folder with its files."
-
-
-@dataclass(frozen=True)
-class ArchiveMember:
-    """A file of an archive: its name there and the path it was unpacked to."""
-
-    name: str
-    path: Path
-
-
-@dataclass(frozen=True)
-class RefusedMember:
-    """A file of an archive that was not unpacked, with the reason."""
-
-    name: str
-    error: DicomError
 
 
 Unpacked = ArchiveMember | RefusedMember | DicomError

@@ -136,6 +136,11 @@ class HeaderReader:
                     error.study_uid = stated_uid(elements.text("StudyInstanceUID"))
                 raise
 
+    @property
+    def kept_series(self) -> int:
+        """Number of series whose attributes are kept."""
+        return len(self._series)
+
     def _of_series(self, path: Path, part: Part10, elements: Elements) -> FileHeader:
         if elements.sequences or elements.comma_decimals:
             # A sequence may describe many frames, and all decimal strings decide what their commas are.

@@ -64,6 +64,8 @@ class ReadingProcess:
         self._limits, self._memory, self._sleep = limits, memory, sleep
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
+        self._starting: Channel | None = None
+        """Channel of a process that was not yet waited for."""
         self._lifeline: int | None = None
         self._numbers = itertools.count(1)
         self._closed = False
@@ -76,6 +78,12 @@ class ReadingProcess:
     def pid(self) -> int | None:
         """Process id, or None if no process runs."""
         return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the process without waiting for it. What fails is raised by the first request."""
+        if self._process is None and not self._closed:
+            with suppress(OSError):
+                self._process, self._starting = self._spawn()
 
     def ask(self, kind: str, *arguments: Any) -> list[Any]:
         """Send a request and return all its answers.
@@ -139,9 +147,10 @@ class ReadingProcess:
         raise AssertionError("the last try either returns or raises")
 
     def _start_once(self) -> Channel:
-        shared = [] if self._memory is None else [self._memory.descriptor]
+        channel, self._starting = self._starting, None
         try:
-            self._process, channel = self._spawn(shared)
+            if channel is None:
+                self._process, channel = self._spawn()
         except OSError as error:
             raise ReaderUnavailable(
                 f"The process that reads files cannot be started ({error.strerror or type(error).__name__}).",
@@ -163,8 +172,9 @@ class ReadingProcess:
             raise
         return channel
 
-    def _spawn(self, shared: list[int]) -> tuple[subprocess.Popen[bytes], Channel]:
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], Channel]:
         """Start a process and connect to it. On failure all descriptors opened for it are closed."""
+        shared = [] if self._memory is None else [self._memory.descriptor]
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as undo:
             undo.callback(ours.close)
@@ -225,7 +235,7 @@ class ReadingProcess:
         """
         if self._process is not None:
             self.peak_memory_bytes = max(self.peak_memory_bytes, _peak_memory_bytes(self._process.pid))
-        process, channel = self._process, self._channel
+        process, channel = self._process, self._channel or self._starting
         if process is not None:
             # First, so that a thread that waits for an answer returns.
             process.kill()
@@ -234,7 +244,7 @@ class ReadingProcess:
         self._close_lifeline()
         if process is not None:
             process.wait()
-        self._channel = self._process = None
+        self._channel = self._starting = self._process = None
 
     def close(self) -> None:
         """Stop the process; no other is started."""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stenosis_trt.engine.dicom.answers import ask_process, lost_error, lost_frames_error
-from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember
+from stenosis_trt.engine.dicom.archive_types import ArchiveMember, RefusedMember
 from stenosis_trt.engine.dicom.duplicates import Likeness, Pair, have_same_description
 from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError, ReaderUnavailable
 from stenosis_trt.engine.dicom.find import References, find_files
@@ -110,12 +110,22 @@ class DicomReader(Closeable):
         for process in self._processes:
             self._free.put(process)
 
+    def start(self) -> None:
+        """Start the reading processes now, without waiting for them, instead of with the first request."""
+        for process in self._processes:
+            process.start()
+
     def close(self) -> None:
         """Stop the reading processes and remove unpacked archives. A read in another thread raises
         ReaderError."""
         for process in self._processes:
             process.close()
         self._unpacked.close()
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Process ids of the reading processes that run."""
+        return tuple(process.pid for process in self._processes if process.pid is not None)
 
     @property
     def peak_memory_bytes(self) -> int:

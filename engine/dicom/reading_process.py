@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember, unpack
+from stenosis_trt.engine.dicom.archive_types import ArchiveMember, RefusedMember
 from stenosis_trt.engine.dicom.channel import Channel
 from stenosis_trt.engine.dicom.copies import compare_files
 from stenosis_trt.engine.dicom.dicomdir import list_dicomdir
@@ -142,6 +142,8 @@ def archive(
     path: Path, kind: str, folder: Path, limits: ReadLimits
 ) -> Iterator[ArchiveMember | RefusedMember | DicomError]:
     """Answer with each item that `unpack` yields; with a DicomError if the archive must not be used."""
+    from stenosis_trt.engine.dicom.archives import unpack
+
     try:
         yield from unpack(path, kind, folder, limits)
     except Exception as error:  # noqa: BLE001 - a broken file may raise anything; it becomes a row

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stenosis_trt.engine.dicom.archives import ArchiveMember, RefusedMember
+from stenosis_trt.engine.dicom.archive_types import ArchiveMember, RefusedMember
 from stenosis_trt.engine.dicom.errors import DicomError
 from stenosis_trt.engine.records import Problem, StudyHeader
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,18 @@ class Pack:
     clinical_use: bool = False
     trust: TrustedKeys | None = None
     signed_by: str = ""
+    _verified: set[tuple[str, str]] = field(default_factory=set, repr=False, compare=False)
+    """Files that were read and had the hash that the manifest states, which is the second item."""
 
     @classmethod
-    def load(cls, path: Path, trust: TrustedKeys | None = None) -> Pack:
+    def load(cls, path: Path, trust: TrustedKeys | None = None, verify: bool = True) -> Pack:
         """Read a pack and verify the hash of every model.
 
         Args:
             path: a pack's folder, or a zip of the folder or of its contents.
             trust: keys of which one must have signed the pack, verified before pack.json is parsed.
+            verify: False to verify a file when it is read, and the others by `verify_files`: a backend reads
+                the models that it opens, so that each file is read once.
 
         Raises:
             PackError: there is no pack, its schema is of another version, a model is missing or not usable,
@@ -83,11 +87,21 @@ class Pack:
         signed_by = "" if trust is None else _signer(path, manifest, trust)
         pack = _parse(path, manifest)
         pack = replace(pack, trust=trust, signed_by=signed_by)
-        for model in pack.models.values():
-            pack.read_model(model.name)
-            for precision in model.variants:
-                pack.read_variant(model.name, precision)
+        if verify:
+            pack.verify_files()
         return pack
+
+    def verify_files(self) -> None:
+        """Verify the hash of every model that was not read since the pack was loaded.
+
+        Raises:
+            PackError: a file is missing or was changed.
+        """
+        for model in self.models.values():
+            variants = ((variant.file, variant.sha256) for variant in model.variants.values())
+            for file, sha256 in ((model.file, model.sha256), *variants):
+                if (file, sha256) not in self._verified:
+                    self._read_verified(file, sha256)
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -193,22 +207,25 @@ class Pack:
                 f"{file} of pack {self.name} keeps weights in other files, which no hash vouches for.",
                 "Export the model with its weights in the file itself.",
             )
+        self._verified.add((file, sha256))
         return data
 
 
-def open_pack(pack: str | os.PathLike[str] | None = None, trust: TrustedKeys | None = None) -> Pack:
+def open_pack(
+    pack: str | os.PathLike[str] | None = None, trust: TrustedKeys | None = None, verify: bool = True
+) -> Pack:
     """Load a pack by its path.
 
     Args:
         pack: a folder or a zip. None or "reference" (if no such file exists) is the reference pack.
-        trust: see `Pack.load`.
+        trust, verify: see `Pack.load`.
 
     Raises:
         PackError: see `Pack.load`.
     """
     if pack is None or (str(pack) == REFERENCE and not os.path.lexists(REFERENCE)):
         pack = reference_pack()
-    return Pack.load(Path(pack), trust)
+    return Pack.load(Path(pack), trust, verify)
 
 
 def reference_pack() -> Path:

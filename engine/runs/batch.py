@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from operator import attrgetter
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
-from stenosis_trt.engine.backends.selection import BackendChoice, announce, open_backend
-from stenosis_trt.engine.dicom.pixel_memory import PixelSlot
+from stenosis_trt.engine.backends.selection import BackendChoice, announce, needs_no_gpu, open_backend
+from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.grading.pipeline import grade_study
@@ -25,6 +25,7 @@ from stenosis_trt.engine.grading.read_ahead import ReadStudy, internal_error_pro
 from stenosis_trt.engine.grading.study_grader import GradeFunction, StudyGrader, pixel_memory
 from stenosis_trt.engine.packs.pack import Pack, open_pack
 from stenosis_trt.engine.records import Problem, Stage, StudyHeader
+from stenosis_trt.engine.runs.background_scan import BackgroundScan
 from stenosis_trt.engine.runs.options import GradeOptions
 from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
@@ -83,19 +84,25 @@ def grade_paths(
         PackError, DeviceError, OutputError, InputError: the run cannot start or continue.
     """
     check_formats(options.formats, options.reports)
-    pack = open_pack(options.pack, options.trust)
-    # Opened before the output folder is created: a pack that the backend cannot use leaves none.
-    backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
-    pack = decision.pack_to_run(pack)
-    fingerprint = result_fingerprint(
-        pack, decision.fingerprint_fields, decision.precision, options.keep_identifiers, options.no_paths
-    )
     names = HiddenPaths() if options.no_paths else PathNames()
     reading = reading_fingerprint(options.limits)
-    with (
-        closing(backend),
-        ResultStore(out, fingerprint, options.resume, names, options.csv_format, reading) as store,
-    ):
+    with ExitStack() as stack:
+        # A GPU's backend decides which memory files are read into; otherwise reading begins at once.
+        early = stack.enter_context(_scan(paths, options)) if needs_no_gpu(options.device) else None
+        pack = open_pack(options.pack, options.trust, verify=False)
+        # Opened before the output folder is created: a pack that the backend cannot use leaves none.
+        backend, decision = open_backend(
+            pack, options.device, options.precision, options.threads, options.gpu
+        )
+        stack.enter_context(closing(backend))
+        pack.verify_files()
+        pack = decision.pack_to_run(pack)
+        fingerprint = result_fingerprint(
+            pack, decision.fingerprint_fields, decision.precision, options.keep_identifiers, options.no_paths
+        )
+        store = stack.enter_context(
+            ResultStore(out, fingerprint, options.resume, names, options.csv_format, reading)
+        )
         announce(decision)
         earlier = store.earlier_runs()
         run = _BatchRun(store, options, pack, backend, grade, names)
@@ -103,19 +110,23 @@ def grade_paths(
         try:
             with (
                 pixel_memory(backend) as memory,
-                DicomReader(options.limits, options.workers, memory) as reader,
+                early or _scan(paths, options, memory) as scan,
                 run.reports(decision) as reports,
             ):
-                waiting = run.scan(reader, paths, reports)
-                run.grade_all(reader, waiting, memory.slots if memory else (), reports)
+                waiting = run.scan(scan, reports)
+                run.grade_all(scan.reader, waiting, memory.slots if memory else (), reports)
             # 0 where it is unknown, as without /proc.
-            run.reading_peak_bytes = reader.peak_memory_bytes or None
+            run.reading_peak_bytes = scan.reader.peak_memory_bytes or None
             finished = True
         finally:
             # A signal must not interrupt the writing of the tables.
             with defer_signals():
                 summary = run.finish(decision, finished, earlier)
     return summary
+
+
+def _scan(paths: Sequence[Path], options: GradeOptions, memory: PixelMemory | None = None) -> BackgroundScan:
+    return BackgroundScan(DicomReader(options.limits, options.workers, memory), paths)
 
 
 class _BatchRun:
@@ -156,10 +167,10 @@ class _BatchRun:
             provenance_of_run(self._pack, decision.backend, decision.precision, started),
         )
 
-    def scan(self, reader: DicomReader, paths: Sequence[Path], reports: RunReports) -> deque[StudyHeader]:
+    def scan(self, background: BackgroundScan, reports: RunReports) -> deque[StudyHeader]:
         """Read all headers and return the studies that have to be graded. The others get their reports."""
         with show_progress("Reading headers", "files") as progress:
-            scan = reader.scan(paths, lambda done: progress.advance(done, 0))
+            scan = background.result(lambda done: progress.advance(done, 0))
         reported = [problem for problem in scan.problems if not self._store.owns(problem.path)]
         self._file_problems = self._names.of_no_study(reported)
         self._files = scan.files - (len(scan.problems) - len(reported))

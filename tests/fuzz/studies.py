@@ -6,20 +6,24 @@ Any headers that can be read are put together, and every file is in a study or h
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
+import pytest
 from dicom_factory import AXIAL
 
 from fuzz.harness import Target, main
 from fuzz.headers import small, written
 from fuzz.mutation import mutated_bundle, mutated_dicom, packed, unpacked
+from stenosis_trt.engine.dicom.copies import compare_files
 from stenosis_trt.engine.dicom.errors import DicomError
-from stenosis_trt.engine.dicom.header import read_header
+from stenosis_trt.engine.dicom.header import FileHeader, HeaderReader, read_header
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.series import build_studies
 from stenosis_trt.engine.selection.select import select_series
 
 _LIMITS = ReadLimits()
+_KEY = b"key of the digests"
 
 
 def seeds() -> list[bytes]:
@@ -41,15 +45,21 @@ def seeds() -> list[bytes]:
 
 
 def check(data: bytes, folder: Path) -> None:
-    headers = []
+    headers: list[FileHeader] = []
+    reader = HeaderReader(_LIMITS, _KEY)
     for number, content in enumerate((unpacked(data) or {}).values()):
         path = folder / f"{number}.dcm"
         path.write_bytes(content)
         try:
-            headers.append(read_header(path, _LIMITS))
-        except DicomError:
+            headers.append(reader.read(path))
+        except DicomError as error:
+            with pytest.raises(DicomError, match=re.escape(error.reason)):
+                read_header(path, _LIMITS, _KEY)
             continue
-    studies, problems = build_studies(headers, lambda one, other: False)
+        assert headers[-1] == read_header(path, _LIMITS, _KEY), "what was kept of a series changed a header"
+    studies, problems = build_studies(
+        headers, lambda pairs: [compare_files(one.path, other.path, 0, _LIMITS) for one, other in pairs]
+    )
     told = {problem.path for problem in problems}
     for study in studies:
         select_series(study)

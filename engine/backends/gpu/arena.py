@@ -18,6 +18,7 @@ from stenosis_trt.engine.backends.base import ReadingMemory, ReadingSlot
 from stenosis_trt.engine.backends.gpu.inputs import PlacedSlice
 from stenosis_trt.engine.backends.gpu.memory import MemoryBudget
 from stenosis_trt.engine.backends.gpu.mirrored_arrays import align_up
+from stenosis_trt.engine.backends.gpu.options import SLOT_BYTES
 from stenosis_trt.engine.cuda.device import Device, Event, Stream
 from stenosis_trt.engine.cuda.driver import CudaError
 from stenosis_trt.engine.cuda.memory import RegisteredMemory
@@ -25,8 +26,6 @@ from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
 from stenosis_trt.kernels.region_batch import SliceLayout
 
 SLOTS = 2
-SLOT_BYTES = 32 << 20
-"""Enough for most studies: 15 sagittal and 30 axial slices of 512² take 24 MB."""
 
 _PIXEL_BYTES = 2
 _PIXELS = "pixels of two studies"

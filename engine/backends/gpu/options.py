@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from stenosis_trt.engine.backends.gpu.arena import SLOT_BYTES
-from stenosis_trt.engine.plans.sidecar import RuntimeTarget
-from stenosis_trt.engine.plans.store import StoredPlan
 from stenosis_trt.engine.trt.flavours import FLAVOURS
 
+if TYPE_CHECKING:
+    from stenosis_trt.engine.plans.sidecar import RuntimeTarget
+    from stenosis_trt.engine.plans.store import StoredPlan
+
+SLOT_BYTES = 32 << 20
+"""Enough for most studies: 15 sagittal and 30 axial slices of 512² take 24 MB."""
 _MAX_IDLE_SECONDS = 86400.0
 """Upper bound of `keep_warm_seconds`: one day."""
 

@@ -27,9 +27,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from stenosis_trt.engine.dicom.layout import is_lossy
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.dicom.reader import DicomReader
+from stenosis_trt.engine.dicom.transfer_syntaxes import is_lossy
 from stenosis_trt.engine.records import Problem
 from stenosis_trt.engine.selection.select import select_series
 
