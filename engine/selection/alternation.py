@@ -100,4 +100,4 @@ def _deviation(picture: FloatArray) -> FloatArray:
     Those of a constant picture are 0."""
     deviation = picture - picture.mean()
     length = float(np.sqrt(np.vdot(deviation, deviation)))
-    return deviation / length if length else deviation
+    return np.asarray(deviation / length if length else deviation)
