@@ -1,7 +1,8 @@
 """Messages between the reader and a reading process, with limits on size and time.
 
-A message has a header of 16 bytes (request number and content length, two big-endian unsigned 64-bit
-integers) and pickled content.
+A message has a header of 16 bytes (request number and content length) and content: the length of the pickle,
+the number of buffers and the size of each, then the pickle and the buffers, which hold pixels and are not
+copied into the pickle. Numbers are big-endian and have 64 bits; each buffer begins at a multiple of 16 bytes.
 
 A reading process parses files that may be hostile, so its answers are unpickled with an allow-list: plain
 values, the records of this package and pixels. An answer can therefore not execute code. A file that takes
@@ -28,6 +29,7 @@ import numpy.typing as npt
 from stenosis_trt.engine.dicom.errors import DicomError
 
 _HEADER = struct.Struct(">QQ")
+_ALIGNMENT = 16
 _TIMEVAL = struct.Struct("@ll")
 _MAX_WAIT_SECONDS = 1 << 30
 _RECORD_MODULES = ("stenosis_trt.engine.records", "stenosis_trt.engine.geometry")
@@ -56,16 +58,15 @@ class Channel:
 
     def send(self, number: int, content: Any, seconds: float | None = None) -> None:
         """Send one message within `seconds`, or without time limit."""
-        stream = io.BytesIO()
-        stream.write(bytes(_HEADER.size))
-        _Pickler(stream, protocol=5).dump(content)
-        message, deadline = stream.getbuffer(), _deadline(seconds)
-        _HEADER.pack_into(message, 0, number, len(message) - _HEADER.size)
-        done = 0
-        while done < len(message):
-            self._wait_until(deadline, socket.SO_SNDTIMEO)
-            with suppress(BlockingIOError):
-                done += self._socket.send(message[done:])
+        start, *buffers = _packed(content)
+        length = len(start) + sum(map(len, buffers))
+        deadline = _deadline(seconds)
+        for part in (_HEADER.pack(number, length) + start, *buffers):
+            done = 0
+            while done < len(part):
+                self._wait_until(deadline, socket.SO_SNDTIMEO)
+                with suppress(BlockingIOError):
+                    done += self._socket.send(part[done:])
 
     def receive(
         self,
@@ -78,7 +79,7 @@ class Channel:
         Args:
             seconds: time limit, or None.
             limit: longest content in bytes, or None; no memory is allocated for a longer one.
-            load: deserialises the content; by default `pickle.loads`, for trusted messages.
+            load: deserialises the content; by default without an allow-list, for trusted messages.
 
         Returns:
             The number of the request and the content.
@@ -92,7 +93,7 @@ class Channel:
         if limit is not None and length > limit:
             raise MessageError(f"A message of {length} bytes is over the limit of {limit}.")
         content = self._read(length, deadline)
-        return number, (pickle.loads if load is None else load)(content)
+        return number, (_unpacked if load is None else load)(content)
 
     def _read(self, length: int, deadline: float | None) -> bytearray:
         content, done = bytearray(length), 0
@@ -126,14 +127,14 @@ def unpickle_answer(content: bytearray) -> Any:
         MemoryError: there is not enough memory for it.
     """
     try:
-        return _Unpickler(io.BytesIO(content)).load()
+        return _unpacked(content, _Unpickler)
     except MemoryError:
         raise
     except Exception as error:
         raise MessageError(f"An answer cannot be unpickled ({type(error).__name__}).") from error
 
 
-def stored_values(dtype: str, shape: tuple[int, ...], content: bytes | bytearray) -> npt.NDArray[Any]:
+def stored_values(dtype: str, shape: tuple[int, ...], content: memoryview) -> npt.NDArray[Any]:
     """Return the pixels of a message: uint16 or int16 (rows, columns), in C order.
 
     Raises:
@@ -142,6 +143,46 @@ def stored_values(dtype: str, shape: tuple[int, ...], content: bytes | bytearray
     if dtype not in _STORED or len(shape) != 2:
         raise ValueError("An array in an answer is no image.")
     return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _packed(content: Any) -> list[memoryview | bytes]:
+    """Return the content of a message in parts that are sent one after another."""
+    buffers: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(content)
+    views = [buffer.raw() for buffer in buffers]
+    numbers = (stream.tell(), len(views), *map(len, views))
+    start = struct.pack(f">{len(numbers)}Q", *numbers) + stream.getbuffer()
+    parts: list[memoryview | bytes] = [start + bytes(-len(start) % _ALIGNMENT)]
+    for view in views:
+        parts += [view, bytes(-len(view) % _ALIGNMENT)]
+    return parts
+
+
+def _unpacked(content: bytearray, unpickler: type[pickle.Unpickler] = pickle.Unpickler) -> Any:
+    """Inverse of `_packed`, from the parts in one piece. Arrays refer to it.
+
+    Raises:
+        Exception: the content is broken.
+    """
+    view = memoryview(content)
+    length, count = struct.unpack_from(">2Q", view)
+    if count > len(content):
+        raise ValueError("A message has more buffers than bytes.")
+    begin = struct.calcsize(f">{2 + count}Q")
+    sizes = struct.unpack_from(f">{count}Q", view, struct.calcsize(">2Q"))
+    place = _aligned(begin + length)
+    buffers = []
+    for size in sizes:
+        if size > len(content) - place:
+            raise ValueError("A buffer of a message ends beyond it.")
+        buffers.append(view[place : place + size])
+        place = _aligned(place + size)
+    return unpickler(io.BytesIO(view[begin : begin + length]), buffers=buffers).load()
+
+
+def _aligned(place: int) -> int:
+    return -(-place // _ALIGNMENT) * _ALIGNMENT
 
 
 class _Pickler(pickle.Pickler):

@@ -103,6 +103,8 @@ class OpenPixels:
     def _native(self, index: int) -> npt.NDArray[np.generic]:
         """Read one frame of an uncompressed little endian file, (rows, columns)."""
         layout = self.layout
+        if not 0 <= index < layout.frames:
+            raise _broken(f"The file has {layout.frames} frames, and frame {index + 1} was asked for.")
         self.part.stream.seek(layout.pixel_data.value_offset + index * layout.frame_bytes)
         data = self.part.stream.read(layout.frame_bytes)
         if len(data) < layout.frame_bytes:

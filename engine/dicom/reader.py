@@ -46,9 +46,12 @@ _PAIRS_PER_REQUEST = 16
 _IDENTITY_KEY_BYTES = 32
 _STORED = np.uint16
 """Type of decoded pixels; int16 has the same size."""
+_STORED_BYTES = np.dtype(_STORED).itemsize
 _FRAMES_PER_REQUEST = 8
-"""Single-frame files per request if the pixels go to shared memory. The round trip takes about as long as
-decoding an uncompressed file of 512² pixels."""
+"""Single-frame files per request. The round trip takes about as long as decoding an uncompressed file of 512²
+pixels."""
+_BYTES_PER_REQUEST = 4 << 20
+"""Pixels per request of several files, where they are part of the answer."""
 _MAX_CRASHES_PER_FILE = 3
 """Processes that one file may crash before it is given up; each crash costs two starts."""
 
@@ -77,6 +80,12 @@ class _FrameRequest:
     def room(self) -> tuple[int, int] | None:
         """Offset and size in bytes of the reserved memory, for the reading process."""
         return None if self.reserved is None else (self.reserved.offset, self.reserved.view.nbytes)
+
+    @property
+    def answer_bytes(self) -> int:
+        """Bytes of pixels in the answer: none if they go to shared memory."""
+        pose = self.frame.pose
+        return 0 if pose is None or self.reserved is not None else _STORED_BYTES * pose.rows * pose.columns
 
 
 _File = tuple[Path, list[_FrameRequest]]
@@ -199,7 +208,7 @@ class DicomReader(Closeable):
         if slot is not None and (self._memory is None or slot not in self._memory.slots):
             raise ValueError("The slot is not of the memory that the reader was opened with.")
         poses = [frame.pose for frame in frames if frame.pose is not None]
-        size = sum(np.dtype(_STORED).itemsize * pose.rows * pose.columns for pose in poses)
+        size = sum(_STORED_BYTES * pose.rows * pose.columns for pose in poses)
         if size > self.limits.max_series_bytes:
             reason = f"The series would take {size} bytes decoded, over the limit."
             advice = raise_limit("max_series_bytes", size)
@@ -210,7 +219,7 @@ class DicomReader(Closeable):
             files.setdefault(frame.path, []).append(_FrameRequest(frame, _reserve(frame, slot)))
         decoded: dict[tuple[Path, int], Any] = {}
         problems: list[Problem] = []
-        for chunk, found in self._map_ordered(self._decode_files, _chunks(files, self._workers)):
+        for chunk, found in self._map_ordered(self._decode_files, self._chunks(files)):
             for (path, members), answers in zip(chunk, found, strict=True):
                 error = lost_frames_error(answers, len(members))
                 if error:
@@ -298,6 +307,26 @@ class DicomReader(Closeable):
             raise error
         return error
 
+    def _chunks(self, files: dict[Path, list[_FrameRequest]]) -> Iterator[list[_File]]:
+        """Yield the files of each request. Files with one frame share a request, but not so many that a
+        process is idle or that an answer exceeds the limit of one."""
+        most = min(_FRAMES_PER_REQUEST, -(-len(files) // self._workers))
+        bytes_left = most_bytes = min(_BYTES_PER_REQUEST, _STORED_BYTES * self.limits.max_frame_pixels)
+        chunk: list[_File] = []
+        for path, wanted in files.items():
+            size = sum(item.answer_bytes for item in wanted)
+            alone = len(wanted) > 1
+            if chunk and (alone or len(chunk) >= most or size > bytes_left):
+                yield chunk
+                chunk, bytes_left = [], most_bytes
+            chunk.append((path, wanted))
+            bytes_left -= size
+            if alone:
+                yield chunk
+                chunk, bytes_left = [], most_bytes
+        if chunk:
+            yield chunk
+
     def _decode_files(self, chunk: list[_File]) -> list[list[Any]]:
         """Decode the frames of several files; return the answers of each."""
         answers = self._decode_single_frames(chunk) if len(chunk) > 1 else None
@@ -376,24 +405,6 @@ class DicomReader(Closeable):
             finally:
                 for _, future in pending:
                     future.cancel()
-
-
-def _chunks(files: dict[Path, list[_FrameRequest]], workers: int) -> Iterator[list[_File]]:
-    """Yield the files of each request. Single frames with reserved memory share a request, but not so many
-    that a process is idle."""
-    most = min(_FRAMES_PER_REQUEST, -(-len(files) // workers))
-    chunk: list[_File] = []
-    for file in files.items():
-        small = len(file[1]) == 1 and file[1][0].reserved is not None
-        if chunk and (not small or len(chunk) >= most):
-            yield chunk
-            chunk = []
-        if small:
-            chunk.append(file)
-        else:
-            yield [file]
-    if chunk:
-        yield chunk
 
 
 def _reserve(frame: FrameHeader, slot: PixelSlot | None) -> ReservedFrame | None:

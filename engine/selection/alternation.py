@@ -60,18 +60,20 @@ def _compare_neighbours(slices: Sequence[LoadedSlice]) -> tuple[FloatArray, Floa
         second slice.
     """
     pictures = [_thumbnail(item) for item in slices]
+    shapes = [_deviation(picture) for picture in pictures]
     # Brightness is relative to 0, or to the lowest value if there are negative ones.
     darkest = min([0.0, *(float(picture.min()) for picture in pictures)])
+    levels = [float(picture.mean()) for picture in pictures]
     gains, across, brightness = [], [], []
     for number in range(1, len(slices) - 1):
         three = slices[number - 1 : number + 2]
         if not all(_comparable(three[1], other) for other in three[::2]):
             continue
-        before, here, after = pictures[number - 1 : number + 2]
-        outer = _correlation(before, after)
+        before, here, after = shapes[number - 1 : number + 2]
+        outer = float(np.vdot(before, after))
         across.append(outer)
-        gains.append(outer - (_correlation(before, here) + _correlation(here, after)) / 2)
-        means = [float(picture.mean()) - darkest for picture in (before, here, after)]
+        gains.append(outer - float(np.vdot(before, here) + np.vdot(here, after)) / 2)
+        means = [level - darkest for level in levels[number - 1 : number + 2]]
         if min(means) > 0:
             factor = np.log(means[1]) - (np.log(means[0]) + np.log(means[2])) / 2
             brightness.append(-factor if number % 2 else factor)
@@ -87,12 +89,15 @@ def _thumbnail(item: LoadedSlice) -> FloatArray:
     """Return rescaled values, about `(48, 48)`, each the mean of four pixels."""
     rows, columns = (max(1, size // (2 * _THUMBNAIL_SIZE)) for size in item.stored.shape)
     thin = item.stored[::rows, ::columns]
-    even = thin[: thin.shape[0] // 2 * 2, : thin.shape[1] // 2 * 2].astype(np.float64)
-    mean = even.reshape(even.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3))
+    even = thin[: thin.shape[0] // 2 * 2, : thin.shape[1] // 2 * 2].astype(np.int32)
+    rows_added = even[::2] + even[1::2]
+    mean = (rows_added[:, ::2] + rows_added[:, 1::2]) / 4.0
     return np.asarray(item.frame.intercept + item.frame.slope * mean)
 
 
-def _correlation(one: FloatArray, other: FloatArray) -> float:
-    first, second = one - one.mean(), other - other.mean()
-    length = float(np.sqrt((first * first).sum() * (second * second).sum()))
-    return float((first * second).sum()) / length if length else 0.0
+def _deviation(picture: FloatArray) -> FloatArray:
+    """Return deviations from the mean, of length 1: their scalar product is the correlation of two pictures.
+    Those of a constant picture are 0."""
+    deviation = picture - picture.mean()
+    length = float(np.sqrt(np.vdot(deviation, deviation)))
+    return np.asarray(deviation / length if length else deviation)

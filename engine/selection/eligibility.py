@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -145,8 +144,12 @@ def slice_poses(series: SeriesHeader) -> list[SlicePose]:
 
 def _distances(found: Sequence[SlicePose]) -> list[float]:
     """Return the distances in mm between consecutive planes; images in one plane count once."""
-    every = (abs(float(b.to_pixels(a.centre)[2])) for a, b in pairwise(found))
-    return [distance for distance in every if distance > _SAME_POSITION]
+    if len(found) < 2:
+        return []
+    centres = np.array([pose.centre for pose in found])
+    normals = np.array([pose.normal for pose in found])
+    every = np.abs((normals[1:] * np.diff(centres, axis=0)).sum(axis=1))
+    return [float(distance) for distance in every[every > _SAME_POSITION]]
 
 
 def slice_step(series: SeriesHeader) -> float:

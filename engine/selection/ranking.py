@@ -171,12 +171,10 @@ def tie_breaker(series: SeriesHeader) -> tuple[str, float, str, int]:
 def count_slices_within(axial: SeriesHeader, sagittal: SeriesHeader) -> int:
     """Return how many axial slices have their centre in the neck part of the middle sagittal image."""
     middle, lowest = _middle(sagittal), _upper_edge(sagittal) - NECK_DEPTH_MM
-    inside = 0
-    for pose in slice_poses(axial):
-        column, row, _ = middle.to_pixels(pose.centre)
-        shown = 0 <= column < middle.columns and 0 <= row < middle.rows
-        inside += shown and pose.centre[2] >= lowest
-    return inside
+    centres = np.array([pose.centre for pose in slice_poses(axial)]).reshape(-1, 3)
+    column, row, _ = middle.to_pixels(centres).T
+    shown = (column >= 0) & (column < middle.columns) & (row >= 0) & (row < middle.rows)
+    return int(np.count_nonzero(shown & (centres[:, 2] >= lowest)))
 
 
 def names_other_region(series: SeriesHeader) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,8 +249,12 @@ def test_files_of_one_frame_share_requests(
     assert asked == [("images", 8)] * 3
     asked.clear()
     ordinary, _ = reader.load(frames)
-    assert asked == [("pixels", 1)] * 24, "whole images come back one by one"
+    assert asked == [("images", 8)] * 3, "also if the pixels are part of the answer"
     assert _same(slices, ordinary)
+    asked.clear()
+    monkeypatch.setattr(reader, "limits", replace(reader.limits, max_frame_pixels=3 * _FRAME // 2))
+    reader.load(frames)
+    assert asked == [("images", 3)] * 8, "an answer is not longer than the largest frame that is allowed"
 
 
 def test_files_of_one_and_of_many_frames_come_in_the_order_asked_for(
