@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,18 @@ from stenosis_trt.engine.backends.base import (
     Float32Array,
     Grades,
     Keypoints,
+    Peaks,
     ReadingMemory,
     Ready,
     Roi,
 )
+from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.kernels.reference import cord_geometry, input_contrast, keypoint_support
+from stenosis_trt.kernels.reference import cord_geometry, decode_peaks, input_contrast
+from stenosis_trt.kernels.table import PEAKS
 
 
 class StepwiseBackend(ABC):
@@ -54,9 +56,9 @@ class StepwiseBackend(ABC):
     def decode(self, heatmaps: Float32Array) -> Float32Array:
         """Heatmaps (N, K, h, w) → float32 (N, K, 3): x, y in heatmap pixels, confidence."""
 
-    def support(self, heatmaps: Float32Array) -> Float32Array:
-        """Heatmaps (N, K, h, w) → float32 (N, K, K): see `keypoint_support`."""
-        return keypoint_support(heatmaps)
+    def decode_peaks(self, heatmaps: Float32Array) -> Float32Array:
+        """Heatmaps (N, K, h, w) → float32 (N, K, PEAKS, 3): see `reference.decode_peaks`."""
+        return decode_peaks(heatmaps)
 
     @abstractmethod
     def close(self) -> None:
@@ -83,9 +85,14 @@ class StepwiseStudy:
     def __init__(self, backend: StepwiseBackend, study: LoadedStudy) -> None:
         self._backend, self._study = backend, study
 
-    def locate(self, rois: Sequence[Roi]) -> Ready[Keypoints]:
+    def locate(self, rois: Sequence[Roi]) -> Ready[Peaks]:
         """See `BackendStudy.locate`."""
-        return Ready(self._keypoints("levels", self._study.sagittal, rois))
+        model, backend, slices = self._backend.pack.models["levels"], self._backend, self._study.sagittal
+        if not rois:
+            shape = (0, model.output_shape[0], PEAKS)
+            return Ready(Peaks(np.zeros((*shape, 3)), np.zeros(shape)))
+        heatmaps = backend.infer("levels", backend.preprocess(slices, rois, model.input))
+        return Ready(patient_peaks(slices, rois, backend.decode_peaks(heatmaps), model.output.stride))
 
     def grade(self, rois: Sequence[Roi]) -> Ready[Grades]:
         """See `BackendStudy.grade`."""
@@ -97,38 +104,52 @@ class StepwiseStudy:
 
     def measure(self, rois: Sequence[Roi]) -> Ready[Cords]:
         """See `BackendStudy.measure`."""
-        keypoints = self._keypoints("cord", self._study.axial, rois)
+        model, backend, slices = self._backend.pack.models["cord"], self._backend, self._study.axial
+        if not rois:
+            maps = model.output_shape[0]
+            keypoints = Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
+        else:
+            heatmaps = backend.infer("cord", backend.preprocess(slices, rois, model.input))
+            keypoints = patient_keypoints(slices, rois, backend.decode(heatmaps), model.output.stride)
         return Ready(Cords(keypoints, cord_geometry(keypoints.points)))
 
     def close(self) -> None:
         """See `BackendStudy.close`."""
 
-    def _keypoints(self, name: str, slices: Sequence[LoadedSlice], rois: Sequence[Roi]) -> Keypoints:
-        model, backend = self._backend.pack.models[name], self._backend
-        if not rois:
-            maps = model.output_shape[0]
-            return Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
-        heatmaps = backend.infer(name, backend.preprocess(slices, rois, model.input))
-        found = patient_keypoints(slices, rois, backend.decode(heatmaps), model.output.stride)
-        if name != "levels":
-            return found
-        return replace(found, support=backend.support(heatmaps).astype(np.float64))
-
 
 def patient_keypoints(
     slices: Sequence[LoadedSlice], rois: Sequence[Roi], decoded: Float32Array, stride: int
 ) -> Keypoints:
-    """Transform peaks from heatmap pixels to patient coordinates.
+    """Transform peaks (N, K, 3), as of `decode_keypoints`, to patient coordinates; see `_patient_points`."""
+    points = _patient_points(slices, rois, decoded[..., :2], stride)
+    return Keypoints(points, decoded[..., 2].astype(np.float64))
+
+
+def patient_peaks(
+    slices: Sequence[LoadedSlice], rois: Sequence[Roi], decoded: Float32Array, stride: int
+) -> Peaks:
+    """Transform peaks (N, K, P, 3), as of `decode_peaks`, to patient coordinates; see `_patient_points`."""
+    points = _patient_points(slices, rois, decoded[..., :2], stride)
+    return Peaks(points, decoded[..., 2].astype(np.float64))
+
+
+def _patient_points(
+    slices: Sequence[LoadedSlice], rois: Sequence[Roi], pixels: Float32Array, stride: int
+) -> FloatArray:
+    """Transform heatmap pixels to patient coordinates.
 
     Args:
         slices: source slices; a region lies in the slice of its middle channel.
         rois: N regions.
-        decoded: x, y in heatmap pixels and confidence, (N, K, 3).
+        pixels: x, y in heatmap pixels, (N, ..., 2).
         stride: input pixels per heatmap pixel.
+
+    Returns:
+        LPS, mm, float64 (N, ..., 3).
     """
-    xy = heatmap_to_input(decoded[..., :2], stride)
+    xy = heatmap_to_input(pixels, stride)
     points = [
         crop_to_patient(slices[roi.slices[len(roi.slices) // 2]].pose, roi.affine, xy[number])
         for number, roi in enumerate(rois)
     ]
-    return Keypoints(np.stack(points), decoded[..., 2].astype(np.float64))
+    return np.stack(points)
