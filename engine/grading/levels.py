@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 
@@ -175,13 +175,26 @@ def _without_point(item: LevelPoint) -> LevelPoint:
 def _most_plausible(candidates: Sequence[Sequence[LevelPoint]]) -> LevelChain:
     """Return the chain with the highest sum of confidences whose gaps and bends fit a cervical spine."""
     choices = [[*(item for item in each if item.point is not None), None] for each in candidates]
+    highest = [max((item.confidence for item in each if item is not None), default=0.0) for each in choices]
     best: LevelChain = (None,) * len(candidates)
     best_score = 0.0
-    # Six levels with few candidates: 4⁶ combinations at most.
-    for chain in product(*choices):
-        score = sum(item.confidence for item in chain if item is not None)
-        if score > best_score and _is_plausible(chain):
+
+    def extend(chain: LevelChain, score: float) -> None:
+        # Every beginning of a plausible chain is plausible.
+        nonlocal best, best_score
+        index = len(chain)
+        if score + sum(highest[index:]) <= best_score:
+            return
+        if index == len(choices):
             best, best_score = chain, score
+            return
+        for item in choices[index]:
+            if item is None:
+                extend((*chain, None), score)
+            elif _is_plausible((*chain, item)):
+                extend((*chain, item), score + item.confidence)
+
+    extend((), 0.0)
     return best
 
 

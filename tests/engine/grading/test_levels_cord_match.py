@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from stenosis_trt.engine.backends.base import Cords, Roi
 from stenosis_trt.engine.backends.stepwise import patient_keypoints, patient_peaks
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
-from stenosis_trt.engine.grading.levels import LevelPoint, locate_levels
+from stenosis_trt.engine.grading.levels import LevelPoint, _is_plausible, _most_plausible, locate_levels
 from stenosis_trt.engine.grading.match import match_levels
 from stenosis_trt.engine.packs.crop import input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import ModelSpec, OutputSpec
@@ -293,6 +294,21 @@ def test_the_order_of_the_peaks_of_a_map_does_not_matter() -> None:
     assert [item.warnings for item in found] == [item.warnings for item in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.point == pytest.approx(other.point, abs=1e-9)
+
+
+def test_the_chain_is_the_best_of_all_plausible_ones() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        candidates = [
+            [
+                LevelPoint(level, (0.0, y, z), float(rng.uniform(0.3, 1.0)))
+                for y, z in rng.normal((NECK[index][1], NECK[index][2]), 6.0, (int(rng.integers(1, 4)), 2))
+            ]
+            for index, level in enumerate(LEVELS)
+        ]
+        chains = [chain for chain in product(*([*each, None] for each in candidates)) if _is_plausible(chain)]
+        best = max(chains, key=lambda chain: sum(item.confidence for item in chain if item is not None))
+        assert _most_plausible(candidates) == best
 
 
 def _points() -> list[LevelPoint]:
