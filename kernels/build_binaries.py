@@ -34,9 +34,8 @@ COMMAND = "python -m stenosis_trt.kernels.build_binaries"
 REGISTER_BUDGET: Mapping[str, int] = {
     "cord_geometry_f16": 40,
     "cord_geometry_f32": 40,
-    # Only compute capability 7.5 needs the last eight: it keeps the address of the map across the barrier.
-    "decode_keypoints_f16": 48,
-    "decode_keypoints_f32": 56,
+    "decode_peaks_f16": 40,
+    "decode_peaks_f32": 40,
     "input_contrast_f16": 40,
     "input_contrast_f32": 40,
     "order_statistics_lower": 48,

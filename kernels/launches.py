@@ -52,7 +52,7 @@ def preprocess_launch(kernel: str, planes: int, size: tuple[int, int]) -> Launch
 
 
 def decode_launch(images: int, maps: int) -> LaunchConfig:
-    """Launch configuration of `decode_keypoints` for images of `maps` heatmaps each."""
+    """Launch configuration of `decode_peaks` for images of `maps` heatmaps each."""
     if not 1 <= maps <= MAX_MAPS:
         raise ValueError(f"An image has 1–{MAX_MAPS} heatmaps, not {maps}.")
     return LaunchConfig((images, 1, 1), (WARP * maps, 1, 1))

@@ -55,7 +55,11 @@ STRIP_ROWS = 32
 MAX_TAPS = 4
 """Largest number of box-filter samples per axis for `preprocess`; `preprocess_affine` takes any number."""
 MAX_MAPS = 8
-"""Largest number of heatmaps per image for `decode_keypoints`."""
+"""Largest number of heatmaps per image for `decode_peaks`."""
+PEAKS = 4
+"""Peaks per heatmap that `decode_peaks` finds: one cervical disc looks like the next."""
+LOWEST_PEAK = 1 / 64
+"""Local maxima up to this height are no peaks; FP16 holds the number exactly."""
 CORD_POINTS = 4
 CONTRAST_THREADS = 1024
 
@@ -72,12 +76,12 @@ def _all() -> list[Kernel]:
         maps = (_array("heatmaps", dtype), _array("frames", FRAME), _array("points", KEYPOINT))
         numbers = (_array("stds", np.float32), _array("contrasts", np.float32))
         contrast = (_array("inputs", dtype), *numbers, _int("channels"), _int("pixels"))
-        decode = (*maps, _array("support", np.float32), *_SIZE)
+        decode = (*maps, *_SIZE)
         cord = (*maps, _array("cords", CORD), *_SIZE)
         kernels += [
             Kernel(f"preprocess_{suffix}", planes, PREPROCESS_THREADS),
             Kernel(f"preprocess_affine_{suffix}", planes, PREPROCESS_THREADS),
-            Kernel(f"decode_keypoints_{suffix}", decode, WARP * MAX_MAPS),
+            Kernel(f"decode_peaks_{suffix}", decode, WARP * MAX_MAPS),
             Kernel(f"cord_geometry_{suffix}", cord, WARP * CORD_POINTS),
             Kernel(f"input_contrast_{suffix}", contrast, CONTRAST_THREADS),
         ]

@@ -19,6 +19,7 @@ from stenosis_trt.kernels.descriptors import (
 )
 from stenosis_trt.kernels.layouts import CORD, KEYPOINT, SELECTION, WINDOW
 from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout
+from stenosis_trt.kernels.table import PEAKS
 
 _SAGITTAL, _SAGITTAL_MM = (384, 384), 0.65
 _AXIAL, _AXIAL_MM = (320, 320), 0.55
@@ -188,8 +189,7 @@ def decode_workloads(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Ke
     levels = {
         "heatmaps": rng.uniform(0, 1, (slices, LEVEL_COUNT, 64, 64)).astype(dtype),
         "frames": frames[:slices],
-        "points": np.zeros((slices, LEVEL_COUNT), KEYPOINT),
-        "support": np.zeros((slices, LEVEL_COUNT, LEVEL_COUNT), np.float32),
+        "points": np.zeros((slices, LEVEL_COUNT, PEAKS), KEYPOINT),
     }
     cords = {
         "heatmaps": rng.uniform(0, 1, (axial, 4, 64, 64)).astype(dtype),
@@ -198,7 +198,7 @@ def decode_workloads(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Ke
         "cords": np.zeros(axial, CORD),
     }
     decode = KernelLaunch(
-        f"decode_keypoints_{suffix}", launches.decode_launch(slices, LEVEL_COUNT), (*levels, 64, 64)
+        f"decode_peaks_{suffix}", launches.decode_launch(slices, LEVEL_COUNT), (*levels, 64, 64)
     )
     measure = KernelLaunch(f"cord_geometry_{suffix}", launches.cord_launch(axial), (*cords, 64, 64))
 
@@ -206,7 +206,7 @@ def decode_workloads(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Ke
         return sum(arrays[name].nbytes for name in ("heatmaps", *outputs))
 
     return (
-        KernelWorkload("levels", levels, (decode,), moved(levels, "points", "support")),
+        KernelWorkload("levels", levels, (decode,), moved(levels, "points")),
         KernelWorkload("cord", cords, (measure,), moved(cords, "points", "cords")),
     )
 

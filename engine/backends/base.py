@@ -38,18 +38,28 @@ class Roi:
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Peaks of the heatmaps of N inputs with K maps each.
+    """The highest peak of each heatmap, for N inputs with K maps each.
 
     Attributes:
         points: LPS, mm, float64 (N, K, 3).
         confidence: height of each peak, float64 (N, K).
-        support: height of each map at all peaks, float64 (N, K, K): [n, k, j] is the height of map k at the
-            peak of map j. None if not computed.
     """
 
     points: FloatArray
     confidence: FloatArray
-    support: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The P highest peaks of each heatmap, for N inputs with K maps each.
+
+    Attributes:
+        points: LPS, mm, float64 (N, K, P, 3).
+        heights: float64 (N, K, P), descending; 0 where a map has no further peak.
+    """
+
+    points: FloatArray
+    heights: FloatArray
 
 
 @dataclass(frozen=True)
@@ -98,8 +108,8 @@ class BackendStudy(Protocol):
     They raise ModelOutputError if the output of a model is invalid.
     """
 
-    def locate(self, rois: Sequence[Roi]) -> Pending[Keypoints]:
-        """Run the model "levels" on regions of sagittal slices: one keypoint per disc level."""
+    def locate(self, rois: Sequence[Roi]) -> Pending[Peaks]:
+        """Run the model "levels" on regions of sagittal slices: the peaks of one heatmap per disc level."""
         ...
 
     def grade(self, rois: Sequence[Roi]) -> Pending[Grades]:

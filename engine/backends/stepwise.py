@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,16 +14,19 @@ from stenosis_trt.engine.backends.base import (
     Float32Array,
     Grades,
     Keypoints,
+    Peaks,
     Pending,
     ReadingMemory,
     Ready,
     Roi,
 )
+from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.kernels.reference import cord_geometry, input_contrast, keypoint_support
+from stenosis_trt.kernels.reference import cord_geometry, decode_peaks, input_contrast
+from stenosis_trt.kernels.table import PEAKS
 
 _T = TypeVar("_T")
 
@@ -78,9 +81,9 @@ class StepwiseBackend(ABC):
     def decode(self, heatmaps: Float32Array) -> Float32Array:
         """Heatmaps (N, K, h, w) → float32 (N, K, 3): x, y in heatmap pixels, confidence."""
 
-    def support(self, heatmaps: Float32Array) -> Float32Array:
-        """Heatmaps (N, K, h, w) → float32 (N, K, K): see `keypoint_support`."""
-        return keypoint_support(heatmaps)
+    def decode_peaks(self, heatmaps: Float32Array) -> Float32Array:
+        """Heatmaps (N, K, h, w) → float32 (N, K, PEAKS, 3): see `reference.decode_peaks`."""
+        return decode_peaks(heatmaps)
 
     @abstractmethod
     def close(self) -> None:
@@ -108,9 +111,19 @@ class StepwiseStudy:
     def __init__(self, backend: StepwiseBackend, study: LoadedStudy) -> None:
         self._backend, self._study = backend, study
 
-    def locate(self, rois: Sequence[Roi]) -> Pending[Keypoints]:
+    def locate(self, rois: Sequence[Roi]) -> Pending[Peaks]:
         """See `BackendStudy.locate`."""
-        return self._keypoints("levels", self._study.sagittal, rois)
+        model, backend, slices = self._backend.pack.models["levels"], self._backend, self._study.sagittal
+        if not rois:
+            shape = (0, model.output_shape[0], PEAKS)
+            return Ready(Peaks(np.zeros((*shape, 3)), np.zeros(shape)))
+        running = [output for _, output in self._parts("levels", slices, rois)]
+
+        def peaks() -> Peaks:
+            decoded = np.concatenate([backend.decode_peaks(output.result()) for output in running])
+            return patient_peaks(slices, rois, decoded, model.output.stride)
+
+        return _Deferred(peaks)
 
     def grade(self, rois: Sequence[Roi]) -> Pending[Grades]:
         """See `BackendStudy.grade`."""
@@ -128,10 +141,16 @@ class StepwiseStudy:
 
     def measure(self, rois: Sequence[Roi]) -> Pending[Cords]:
         """See `BackendStudy.measure`."""
-        keypoints = self._keypoints("cord", self._study.axial, rois)
+        model, backend, slices = self._backend.pack.models["cord"], self._backend, self._study.axial
+        if not rois:
+            maps = model.output_shape[0]
+            none = Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
+            return Ready(Cords(none, cord_geometry(none.points)))
+        running = [output for _, output in self._parts("cord", slices, rois)]
 
         def cords() -> Cords:
-            found = keypoints.result()
+            decoded = np.concatenate([backend.decode(output.result()) for output in running])
+            found = patient_keypoints(slices, rois, decoded, model.output.stride)
             return Cords(found, cord_geometry(found.points))
 
         return _Deferred(cords)
@@ -149,25 +168,6 @@ class StepwiseStudy:
             part = rois[first : first + inference.part]
             batch = backend.preprocess(slices, part, backend.pack.models[name].input)
             yield batch, inference.submit(batch)
-
-    def _keypoints(self, name: str, slices: Sequence[LoadedSlice], rois: Sequence[Roi]) -> Pending[Keypoints]:
-        model, backend = self._backend.pack.models[name], self._backend
-        if not rois:
-            maps = model.output_shape[0]
-            return Ready(Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps))))
-        running = [output for _, output in self._parts(name, slices, rois)]
-
-        def keypoints() -> Keypoints:
-            decoded, support = [], []
-            for output in running:
-                heatmaps = output.result()
-                decoded.append(backend.decode(heatmaps))
-                if name == "levels":
-                    support.append(backend.support(heatmaps))
-            found = patient_keypoints(slices, rois, np.concatenate(decoded), model.output.stride)
-            return replace(found, support=np.concatenate(support).astype(np.float64)) if support else found
-
-        return _Deferred(keypoints)
 
 
 class _Deferred(Generic[_T]):
@@ -187,17 +187,36 @@ class _Deferred(Generic[_T]):
 def patient_keypoints(
     slices: Sequence[LoadedSlice], rois: Sequence[Roi], decoded: Float32Array, stride: int
 ) -> Keypoints:
-    """Transform peaks from heatmap pixels to patient coordinates.
+    """Transform peaks (N, K, 3), as of `decode_keypoints`, to patient coordinates; see `_patient_points`."""
+    points = _patient_points(slices, rois, decoded[..., :2], stride)
+    return Keypoints(points, decoded[..., 2].astype(np.float64))
+
+
+def patient_peaks(
+    slices: Sequence[LoadedSlice], rois: Sequence[Roi], decoded: Float32Array, stride: int
+) -> Peaks:
+    """Transform peaks (N, K, P, 3), as of `decode_peaks`, to patient coordinates; see `_patient_points`."""
+    points = _patient_points(slices, rois, decoded[..., :2], stride)
+    return Peaks(points, decoded[..., 2].astype(np.float64))
+
+
+def _patient_points(
+    slices: Sequence[LoadedSlice], rois: Sequence[Roi], pixels: Float32Array, stride: int
+) -> FloatArray:
+    """Transform heatmap pixels to patient coordinates.
 
     Args:
         slices: source slices; a region lies in the slice of its middle channel.
         rois: N regions.
-        decoded: x, y in heatmap pixels and confidence, (N, K, 3).
+        pixels: x, y in heatmap pixels, (N, ..., 2).
         stride: input pixels per heatmap pixel.
+
+    Returns:
+        LPS, mm, float64 (N, ..., 3).
     """
-    xy = heatmap_to_input(decoded[..., :2], stride)
+    xy = heatmap_to_input(pixels, stride)
     points = [
         crop_to_patient(slices[roi.slices[len(roi.slices) // 2]].pose, roi.affine, xy[number])
         for number, roi in enumerate(rois)
     ]
-    return Keypoints(np.stack(points), decoded[..., 2].astype(np.float64))
+    return np.stack(points)

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints, ReadingMemory, Roi
+from stenosis_trt.engine.backends.base import Cords, Grades, Peaks, ReadingMemory, Roi
 from stenosis_trt.engine.backends.gpu.arena import Arena, PlacedStudy
 from stenosis_trt.engine.backends.gpu.inputs import PlacedSlice, describe_inputs
 from stenosis_trt.engine.backends.gpu.keep_warm import KeepWarm
 from stenosis_trt.engine.backends.gpu.memory import MemoryBudget
 from stenosis_trt.engine.backends.gpu.noise import central_roi, copy_into_memory, noise_study
 from stenosis_trt.engine.backends.gpu.options import ChosenPlans, GpuOptions
-from stenosis_trt.engine.backends.gpu.results import BatchArrays, to_cords, to_grades, to_keypoints
+from stenosis_trt.engine.backends.gpu.results import BatchArrays, to_cords, to_grades, to_peaks
 from stenosis_trt.engine.backends.gpu.stage import ModelStage, PendingBatch, StageResources
 from stenosis_trt.engine.backends.model_checks import ModelOutputError, check_output
 from stenosis_trt.engine.cuda.device import Device, Stream
@@ -295,10 +295,10 @@ class GpuStudy:
         self._submitted: list[PendingBatch] = []
         self._closed = False
 
-    def locate(self, rois: Sequence[Roi]) -> _PendingBatches[Keypoints]:
+    def locate(self, rois: Sequence[Roi]) -> _PendingBatches[Peaks]:
         """See `BackendStudy.locate`."""
         batches = self._submit("levels", self._placed.sagittal, rois)
-        return _PendingBatches(batches, partial(to_keypoints, self._backend.pack.models["levels"]))
+        return _PendingBatches(batches, partial(to_peaks, self._backend.pack.models["levels"]))
 
     def grade(self, rois: Sequence[Roi]) -> _PendingBatches[Grades]:
         """See `BackendStudy.grade`."""

@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Keypoints, Roi
+from stenosis_trt.engine.backends.base import Peaks, Roi
 from stenosis_trt.engine.geometry import SlicePose
 
 _START_MM = 13.0
@@ -33,8 +33,8 @@ _CLEAR_PEAK = 0.5
 
 
 def locate_in_range(
-    locate: Callable[[Sequence[Roi]], Keypoints], rois: Sequence[Roi], poses: Sequence[SlicePose]
-) -> Keypoints:
+    locate: Callable[[Sequence[Roi]], Peaks], rois: Sequence[Roi], poses: Sequence[SlicePose]
+) -> Peaks:
     """Run the levels model on as few slices as the points of the levels need.
 
     Args:
@@ -43,7 +43,7 @@ def locate_in_range(
         poses: poses of the slices, in the order of their positions.
 
     Returns:
-        Keypoints of all slices. Those of slices that were not run are zero, so their weight is zero too.
+        Peaks of all slices. Those of slices that were not run are zero, so their weight is zero too.
     """
     first, end = _middle(poses)
     found = _placed(locate(rois[first:end]), range(first, end), len(rois))
@@ -64,21 +64,21 @@ def _middle(poses: Sequence[SlicePose]) -> tuple[int, int]:
     return int(near[0]), int(near[-1]) + 1
 
 
-def _wider(found: Keypoints, first: int, end: int) -> tuple[int, int]:
+def _wider(found: Peaks, first: int, end: int) -> tuple[int, int]:
     """Return the range that has to be run, given what was found in one; the same range if that is enough."""
-    peaks = found.confidence[first:end]
-    highest = peaks.max(axis=0)
+    heights = found.heights[first:end, :, 0]
+    highest = heights.max(axis=0)
     if (highest < _CLEAR_PEAK).any():
-        return 0, len(found.confidence)
+        return 0, len(found.heights)
     settled = _SETTLED_PEAK * highest
     return (
-        first if (peaks[0] < settled).all() else max(first - _STEP, 0),
-        end if (peaks[-1] < settled).all() else min(end + _STEP, len(found.confidence)),
+        first if (heights[0] < settled).all() else max(first - _STEP, 0),
+        end if (heights[-1] < settled).all() else min(end + _STEP, len(found.heights)),
     )
 
 
-def _placed(part: Keypoints, at: Sequence[int], slices: int) -> Keypoints:
-    """Return the keypoints of a whole stack, of which `part` holds those of the slices `at`."""
+def _placed(part: Peaks, at: Sequence[int], slices: int) -> Peaks:
+    """Return the peaks of a whole stack, of which `part` holds those of the slices `at`."""
     whole = {}
     for field in fields(part):
         values = getattr(part, field.name)
@@ -88,8 +88,8 @@ def _placed(part: Keypoints, at: Sequence[int], slices: int) -> Keypoints:
     return replace(part, **whole)
 
 
-def _added(one: Keypoints, other: Keypoints) -> Keypoints:
-    """Return the keypoints of both, which were placed at different slices."""
+def _added(one: Peaks, other: Peaks) -> Peaks:
+    """Return the peaks of both, which were placed at different slices."""
     sums = {
         field.name: getattr(one, field.name) + getattr(other, field.name)
         for field in fields(one)

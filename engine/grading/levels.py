@@ -2,7 +2,8 @@
 
 The point of a level is where the mid-plane of its disc meets the anterior wall of the canal in the mid-line.
 The peak of the network decreases with the distance from the mid-line, so the peaks of all slices together
-give the left–right coordinate.
+give the left–right coordinate. A map may have peaks at several discs; each is taken with those of the other
+slices at the same disc, so that no result depends on which of them is the highest of its map.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Keypoints
+from stenosis_trt.engine.backends.base import Peaks
 from stenosis_trt.engine.geometry import FloatArray, Vector
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.records import LEVELS, LoadedSlice
@@ -24,6 +25,15 @@ would jump by most of a millimetre when a peak changes by little, as it does in 
 
 _SAME_POINT_MM = 6.0
 """Points of two slices, or of two levels, that are closer in the image plane belong to the same disc."""
+
+_FULL_WEIGHT_MM = 2.0
+"""Distance up to which a peak has its full weight for a disc; the weight then falls to 0 at `_SAME_POINT_MM`,
+without a step for the reason above."""
+
+_MAX_MEAN_SHIFTS = 20
+_MEAN_SHIFT_END_MM = 0.001
+"""The mean of the peaks of a disc is repeated about its own result until that moves by less: then it does not
+matter from which peak it began."""
 
 _GAP_MM = (9.0, 28.0)
 """Distance between neighbouring cervical discs: 14–20 mm in adults, with a margin for small and large necks.
@@ -68,20 +78,18 @@ LevelChain = tuple[LevelPoint | None, ...]
 """The selected candidate of each of LEVELS, or None."""
 
 
-def locate_levels(
-    slices: Sequence[LoadedSlice], keypoints: Keypoints, model: ModelSpec
-) -> tuple[LevelPoint, ...]:
+def locate_levels(slices: Sequence[LoadedSlice], peaks: Peaks, model: ModelSpec) -> tuple[LevelPoint, ...]:
     """Locate the disc levels, and discard points that cannot belong to a cervical spine.
 
     Args:
         slices: the N slices of the sagittal series.
-        keypoints: one peak for each slice and each of LEVELS.
+        peaks: the highest peaks of the heatmaps of each slice, one map for each of LEVELS.
         model: specification of the levels model, with the minimum confidence of its output.
 
     Returns:
         One entry for each of LEVELS, in that order.
     """
-    candidates = [_level_candidates(index, slices, keypoints, model) for index in range(len(LEVELS))]
+    candidates = [_level_candidates(index, slices, peaks, model) for index in range(len(LEVELS))]
     chain = _most_plausible(candidates)
     uncertain = _numbering_is_ambiguous(chain, candidates) or not _shows_c2(chain, slices)
     warnings = ("level_number_uncertain",) if uncertain else ()
@@ -93,30 +101,24 @@ def locate_levels(
 
 
 def _level_candidates(
-    index: int, slices: Sequence[LoadedSlice], keypoints: Keypoints, model: ModelSpec
+    index: int, slices: Sequence[LoadedSlice], peaks: Peaks, model: ModelSpec
 ) -> list[LevelPoint]:
-    """Return candidate points of a level, at least one.
+    """Return candidate points of a level, at least one, from the highest to the lowest peak.
 
-    The first one comes from the peaks of the level itself. The others are discs where another level has its
-    peak and the heatmap of this level is high too, since neighbouring discs look alike. The only candidate
-    may have no point; its warnings then say why.
+    There are several if its heatmaps have peaks at several discs, since neighbouring discs look alike. The
+    only candidate may have no point; its warnings then say why.
     """
     level, minimum = LEVELS[index], model.output.minimum_confidence
-    points, heights = keypoints.points[:, index], keypoints.confidence[:, index]
+    points, heights = peaks.points[:, index], peaks.heights[:, index]
     first = _combine_peaks(level, slices, points, heights)
     if first.confidence < minimum:
         return [LevelPoint(level, None, first.confidence, ("level_not_found",))]
     found = [first]
-    if keypoints.support is None or first.point is None:
-        return found
-    distant = np.ones(keypoints.support[:, index].shape, dtype=bool)
-    while len(found) < _MAX_CANDIDATES:
-        last = np.asarray(found[-1].point)
-        distant &= _in_plane_distance(keypoints.points, last, slices[0].pose.normal) > _SAME_POINT_MM
-        heights = np.where(distant, keypoints.support[:, index], 0.0)
-        chosen = heights.argmax(axis=1)
-        rows = np.arange(len(chosen))
-        other = _combine_peaks(level, slices, keypoints.points[rows, chosen], heights[rows, chosen])
+    while found[-1].point is not None and len(found) < _MAX_CANDIDATES:
+        normal = slices[0].pose.normal
+        distant = _in_plane_distance(points, np.asarray(found[-1].point), normal) > _SAME_POINT_MM
+        heights = np.where(distant, heights, 0.0)
+        other = _combine_peaks(level, slices, points, heights)
         if other.confidence < minimum or other.point is None:
             break
         found.append(other)
@@ -132,17 +134,33 @@ def _in_plane_distance(points: FloatArray, point: FloatArray, normal: FloatArray
 def _combine_peaks(
     level: str, slices: Sequence[LoadedSlice], points: FloatArray, heights: FloatArray
 ) -> LevelPoint:
-    """Combine one peak per slice into a point: weighted mean of the points (N, 3) by their heights (N,)."""
-    best = int(np.argmax(heights))
-    peak = float(heights[best])
-    near = _in_plane_distance(points, points[best], slices[best].pose.normal) <= _SAME_POINT_MM
-    weight = np.where(near, np.maximum(heights - _MIN_RELATIVE_PEAK * peak, 0.0) ** 2, 0.0)
-    if weight.sum() == 0.0:
-        return LevelPoint(level, None, peak)
-    x, y, z = (weight[:, None] * points).sum(axis=0) / weight.sum()
-    point = (float(x), float(y), float(z))
-    if 0 < best < len(slices) - 1 and _in_image(slices[best], np.asarray(point), _MARGIN_MM):
-        return LevelPoint(level, point, peak)
+    """Combine the peaks at the disc of the highest one into a point, the weighted mean of their positions.
+
+    The mean is a mode of the density of all peaks in the image plane, found by mean shift.
+
+    Args:
+        level: name of the level.
+        slices: the N slices.
+        points: P peaks of each slice, (N, P, 3).
+        heights: their heights (N, P); peaks of height 0 are ignored.
+    """
+    best, peak = int(np.argmax(heights.max(axis=1))), float(heights.max())
+    if peak <= 0.0:
+        return LevelPoint(level, None, 0.0)
+    weighed = heights > _MIN_RELATIVE_PEAK * peak
+    points, heights = points[weighed], heights[weighed]
+    share = (heights - _MIN_RELATIVE_PEAK * peak) ** 2
+    mean = points[np.argmax(heights)]
+    for _ in range(_MAX_MEAN_SHIFTS):
+        distance = _in_plane_distance(points, mean, slices[best].pose.normal)
+        fade = (_SAME_POINT_MM - distance) / (_SAME_POINT_MM - _FULL_WEIGHT_MM)
+        weight = share * np.clip(fade, 0.0, 1.0)
+        before, mean = mean, weight @ points / weight.sum()
+        if np.linalg.norm(mean - before) < _MEAN_SHIFT_END_MM:
+            break
+    if 0 < best < len(slices) - 1 and _in_image(slices[best], mean, _MARGIN_MM):
+        x, y, z = (float(value) for value in mean)
+        return LevelPoint(level, (x, y, z), peak)
     # The point is outside the image or in an outermost slice, so that the mid-line may lie beyond the stack.
     return LevelPoint(level, None, peak, ("level_out_of_view",))
 
@@ -157,18 +175,27 @@ def _without_point(item: LevelPoint) -> LevelPoint:
 def _most_plausible(candidates: Sequence[Sequence[LevelPoint]]) -> LevelChain:
     """Return the chain with the highest sum of confidences whose gaps and bends fit a cervical spine."""
     choices = [[*(item for item in each if item.point is not None), None] for each in candidates]
-    scores = np.zeros(1)
-    for each in choices:
-        confidences = [0.0 if item is None else item.confidence for item in each]
-        scores = np.add.outer(scores, confidences).ravel()
-    # Six levels with few candidates: 4⁶ combinations at most, in the order of itertools.product.
-    shape = [len(each) for each in choices]
-    for number in np.argsort(-scores, kind="stable"):
-        picks = np.unravel_index(number, shape)
-        chain = tuple(each[int(pick)] for each, pick in zip(choices, picks, strict=True))
-        if scores[number] > 0.0 and _is_plausible(chain):
-            return chain
-    return (None,) * len(candidates)
+    highest = [max((item.confidence for item in each if item is not None), default=0.0) for each in choices]
+    best: LevelChain = (None,) * len(candidates)
+    best_score = 0.0
+
+    def extend(chain: LevelChain, score: float) -> None:
+        # Every beginning of a plausible chain is plausible.
+        nonlocal best, best_score
+        index = len(chain)
+        if score + sum(highest[index:]) <= best_score:
+            return
+        if index == len(choices):
+            best, best_score = chain, score
+            return
+        for item in choices[index]:
+            if item is None:
+                extend((*chain, None), score)
+            elif _is_plausible((*chain, item)):
+                extend((*chain, item), score + item.confidence)
+
+    extend((), 0.0)
+    return best
 
 
 def _numbering_is_ambiguous(chain: LevelChain, candidates: Sequence[Sequence[LevelPoint]]) -> bool:

@@ -3,12 +3,15 @@
 // Subpixel position: vertex of the parabola through the peak and its two neighbours along each axis.
 // `stenosis_trt.bench.accuracy.subpixel` compares it with other methods.
 //
-// Roofline: every heatmap value is read once; 32 bytes are written per map.
+// Roofline: every heatmap value is read once from memory, and for each further peak once from a cache; 32 bytes are
+// written per peak.
 #pragma once
 #include "types.cuh"
 
 // One warp per heatmap, one block per image.
 constexpr int kMaxMaps = 8;
+constexpr int kPeaks = 4;
+constexpr float kLowestPeak = 1.0f / 64.0f;
 constexpr int kCordPoints = 4;
 
 constexpr float kDegrees = 57.29577951308232f;
@@ -55,8 +58,18 @@ static __device__ __forceinline__ void offer_vector(Peak& peak, const Half* valu
     offer_pair(peak, eight.w, at + 6);
 }
 
-// Find the peak of one map with one warp; every lane ends with the result. A map with an invalid value has a peak of NaN
-// at its first pixel, so that the host rejects it instead of taking it for a map without a peak.
+// The highest of the peaks of all lanes; every lane ends with it.
+static __device__ __forceinline__ void join_lanes(Peak& peak) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance >>= 1) {
+        const float value = __shfl_xor_sync(0xffffffffu, peak.value, distance);
+        const int index = __shfl_xor_sync(0xffffffffu, peak.index, distance);
+        peak.offer(value, index);
+    }
+}
+
+// Find the highest peak of one map with one warp. A map with an invalid value has a peak of NaN at its first pixel, so
+// that the host rejects it instead of taking it for a map without a peak.
 template <class T>
 static __device__ __forceinline__ Peak find_peak(const T* __restrict__ map, int count) {
     constexpr int kVector = 16 / (int)sizeof(T);
@@ -70,14 +83,75 @@ static __device__ __forceinline__ Peak find_peak(const T* __restrict__ map, int 
         for (int at = lane * kVector; at < done; at += 32 * kVector) offer_vector(peak, map, at);
     }
     for (int at = done + lane; at < count; at += 32) peak.offer(value_of(map[at]), at);
-#pragma unroll
-    for (int distance = 16; distance > 0; distance >>= 1) {
-        const float value = __shfl_xor_sync(0xffffffffu, peak.value, distance);
-        const int index = __shfl_xor_sync(0xffffffffu, peak.index, distance);
-        peak.offer(value, index);
-    }
+    join_lanes(peak);
     if (!(peak.value <= kLargestFloat)) {
         peak.value = not_a_number();
+        peak.index = 0;
+    }
+    return peak;
+}
+
+// A local maximum is higher than its eight neighbours; of equal values the first in the map counts as the higher one.
+template <class T>
+static __device__ __forceinline__ bool is_local_maximum(
+    const T* __restrict__ map, float value, int at, int height, int width) {
+    const int row = at / width, column = at % width;
+    // Not unrolled: few pixels get here, and eight reads at once are not worth the registers.
+#pragma unroll 1
+    for (int place = 0; place < 9; ++place) {
+        // Beyond the border the nearest pixel of the map is compared: a neighbour, or the pixel itself.
+        const int y = min(max(row + place / 3 - 1, 0), height - 1), x = min(max(column + place % 3 - 1, 0), width - 1);
+        const int beside = y * width + x;
+        const float other = value_of(map[beside]);
+        if (other > value || (other == value && beside < at)) return false;
+    }
+    return true;
+}
+
+static __device__ __forceinline__ float highest_of_vector(const float* values) {
+    const float4 four = __ldg((const float4*)values);
+    return fmaxf(fmaxf(four.x, four.y), fmaxf(four.z, four.w));
+}
+
+static __device__ __forceinline__ float highest_of_pair(u32 pair) {
+    return fmaxf(value_of(Half{(u16)(pair & 0xffffu)}), value_of(Half{(u16)(pair >> 16)}));
+}
+
+static __device__ __forceinline__ float highest_of_vector(const Half* values) {
+    const uint4 eight = __ldg((const uint4*)values);
+    return fmaxf(
+        fmaxf(highest_of_pair(eight.x), highest_of_pair(eight.y)),
+        fmaxf(highest_of_pair(eight.z), highest_of_pair(eight.w)));
+}
+
+// Find the highest local maximum above kLowestPeak that follows `last` in the order of peaks, with one warp. If there is
+// none, which holds after NaN too, its value is 0, at the first pixel.
+template <class T>
+static __device__ __forceinline__ Peak next_peak(const T* __restrict__ map, const Peak& last, int height, int width) {
+    constexpr int kVector = 16 / (int)sizeof(T);
+    const int count = height * width;
+    const bool aligned = ((unsigned long long)map & 15u) == 0u;
+    Peak peak;
+    peak.value = kLowestPeak;
+    peak.index = count;
+#pragma unroll 1
+    for (int first = (threadIdx.x & 31) * kVector; first < count; first += 32 * kVector) {
+        const int end = min(first + kVector, count);
+        // Most of a map is too low.
+        if (aligned && end == first + kVector && highest_of_vector(map + first) <= peak.value) continue;
+#pragma unroll 1
+        for (int at = first; at < end; ++at) {
+            const float value = value_of(map[at]);
+            const bool follows = value < last.value || (value == last.value && at > last.index);
+            if (follows && value > peak.value && is_local_maximum(map, value, at, height, width)) {
+                peak.value = value;
+                peak.index = at;
+            }
+        }
+    }
+    join_lanes(peak);
+    if (peak.index == count) {
+        peak.value = 0.0f;
         peak.index = 0;
     }
     return peak;
@@ -100,12 +174,10 @@ static __device__ __forceinline__ float shift(const T* map, float peak, int at, 
     return fminf(fmaxf(0.5f * (after - before) / curvature, -0.5f), 0.5f);
 }
 
-// Returns the keypoint of one map, and in `place` the index of the peak pixel.
+// Keypoint of a peak.
 template <class T>
-static __device__ __forceinline__ Keypoint decode_map(
-    const T* __restrict__ map, const Frame& frame, int height, int width, int& place) {
-    const Peak peak = find_peak(map, height * width);
-    place = peak.index;
+static __device__ __forceinline__ Keypoint locate_peak(
+    const T* __restrict__ map, const Peak& peak, const Frame& frame, int height, int width) {
     const int column = peak.index % width, row = peak.index / width;
     Keypoint point;
     point.x = (float)column + shift(map, peak.value, peak.index, 1, column, width);
@@ -160,37 +232,21 @@ static __device__ __forceinline__ Cord measure_cord(const Keypoint* points) {
     return cord;
 }
 
-// Highest value in the 3 × 3 neighbourhood of a pixel, clipped to the map.
-template <class T>
-static __device__ __forceinline__ float highest_around(const T* __restrict__ map, int place, int height, int width) {
-    const int row = place / width, column = place % width;
-    float highest = 0.0f;
-    // Not unrolled: nine reads per lane are not worth the registers.
-#pragma unroll 1
-    for (int y = max(row - 1, 0); y <= min(row + 1, height - 1); ++y)
-#pragma unroll 1
-        for (int x = max(column - 1, 0); x <= min(column + 1, width - 1); ++x)
-            highest = fmaxf(highest, map_value(map, y * width + x));
-    return highest;
-}
-
-// Grid: images; block: 32 threads per map. support[image][k][j] is the height of map k at the peak of map j.
+// Grid: images; block: 32 threads per map. points[image][map] are the kPeaks highest peaks, in descending order.
 template <class T>
 static __device__ __forceinline__ void decode_image(
-    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points,
-    float* __restrict__ support, int height, int width) {
-    __shared__ int places[kMaxMaps];
-    const int map = threadIdx.x >> 5, lane = threadIdx.x & 31, maps = blockDim.x >> 5;
+    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points, int height,
+    int width) {
+    const int map = threadIdx.x >> 5, maps = blockDim.x >> 5;
     const i64 number = (i64)blockIdx.x * maps + map;
     const T* values = heatmaps + number * height * width;
-    int place;
-    const Keypoint point = decode_map(values, frames[blockIdx.x], height, width, place);
-    if (lane == 0) {
-        points[number] = point;
-        places[map] = place;
+    Peak peak = find_peak(values, height * width);
+#pragma unroll 1
+    for (int order = 0; order < kPeaks; ++order) {
+        if (order > 0) peak = next_peak(values, peak, height, width);
+        if ((threadIdx.x & 31) == 0)
+            points[number * kPeaks + order] = locate_peak(values, peak, frames[blockIdx.x], height, width);
     }
-    __syncthreads();
-    if (lane < maps) support[number * maps + lane] = highest_around(values, places[lane], height, width);
 }
 
 // Keypoints and the geometry of the four points in one launch. Grid: images; block: four warps.
@@ -201,8 +257,9 @@ static __device__ __forceinline__ void decode_cord(
     __shared__ Keypoint corners[kCordPoints];
     const int map = threadIdx.x >> 5;
     const i64 number = (i64)blockIdx.x * kCordPoints + map;
-    int place;
-    const Keypoint point = decode_map(heatmaps + number * height * width, frames[blockIdx.x], height, width, place);
+    const T* values = heatmaps + number * height * width;
+    const Peak peak = find_peak(values, height * width);
+    const Keypoint point = locate_peak(values, peak, frames[blockIdx.x], height, width);
     if ((threadIdx.x & 31) == 0) {
         points[number] = point;
         corners[map] = point;
@@ -211,14 +268,14 @@ static __device__ __forceinline__ void decode_cord(
     if (threadIdx.x == 0) cords[blockIdx.x] = measure_cord(corners);
 }
 
-KERNEL(32 * kMaxMaps) decode_keypoints_f32(
-    const float* heatmaps, const Frame* frames, Keypoint* points, float* support, int height, int width) {
-    decode_image(heatmaps, frames, points, support, height, width);
+KERNEL(32 * kMaxMaps) decode_peaks_f32(
+    const float* heatmaps, const Frame* frames, Keypoint* points, int height, int width) {
+    decode_image(heatmaps, frames, points, height, width);
 }
 
-KERNEL(32 * kMaxMaps) decode_keypoints_f16(
-    const Half* heatmaps, const Frame* frames, Keypoint* points, float* support, int height, int width) {
-    decode_image(heatmaps, frames, points, support, height, width);
+KERNEL(32 * kMaxMaps) decode_peaks_f16(
+    const Half* heatmaps, const Frame* frames, Keypoint* points, int height, int width) {
+    decode_image(heatmaps, frames, points, height, width);
 }
 
 KERNEL(32 * kCordPoints) cord_geometry_f32(

@@ -13,6 +13,7 @@ from stenosis_trt.kernels.layouts import CORD, KEYPOINT, SELECTION, WINDOW
 from stenosis_trt.kernels.reference import RegionSource, StoredPixels
 from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout
 from stenosis_trt.kernels.regions import region_bounds
+from stenosis_trt.kernels.table import PEAKS
 
 from .runners import Runner
 
@@ -187,21 +188,21 @@ def run_preprocess(
     return out
 
 
-def run_decode(
-    runner: Runner, heatmaps: np.ndarray, frames: np.ndarray, *, cord: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints (KEYPOINT) of heatmaps (N, K, h, w), and their support; or the cords (CORD) if `cord`."""
+def run_decode(runner: Runner, heatmaps: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Peaks (KEYPOINT, (N, K, PEAKS)) of heatmaps (N, K, h, w)."""
     count, maps, height, width = heatmaps.shape
-    suffix = "f16" if heatmaps.dtype == np.float16 else "f32"
-    points = poisoned((count, maps), KEYPOINT)
-    if not cord:
-        support = poisoned((count, maps, maps), np.float32)
-        arguments = (heatmaps, frames, points, support, height, width)
-        runner.run(f"decode_keypoints_{suffix}", launches.decode_launch(count, maps), arguments)
-        return points, support
-    cords = poisoned(count, CORD)
-    grids = launches.cord_launch(count)
-    runner.run(f"cord_geometry_{suffix}", grids, (heatmaps, frames, points, cords, height, width))
+    points = poisoned((count, maps, PEAKS), KEYPOINT)
+    kernel = f"decode_peaks_{'f16' if heatmaps.dtype == np.float16 else 'f32'}"
+    runner.run(kernel, launches.decode_launch(count, maps), (heatmaps, frames, points, height, width))
+    return points
+
+
+def run_cord(runner: Runner, heatmaps: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (KEYPOINT) and cords (CORD) of heatmaps (N, 4, h, w)."""
+    count, maps, height, width = heatmaps.shape
+    points, cords = poisoned((count, maps), KEYPOINT), poisoned(count, CORD)
+    kernel = f"cord_geometry_{'f16' if heatmaps.dtype == np.float16 else 'f32'}"
+    runner.run(kernel, launches.cord_launch(count), (heatmaps, frames, points, cords, height, width))
     return points, cords
 
 

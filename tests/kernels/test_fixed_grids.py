@@ -23,6 +23,7 @@ from .cases import (
     lay_out,
     random_batch,
     run_contrast,
+    run_cord,
     run_decode,
     run_preprocess,
     run_statistics,
@@ -100,13 +101,13 @@ def test_real_heatmaps_of_a_padded_batch_are_decoded_as_alone(runner: Runner, dt
     affines, poses = rng.normal(0, 3, (_REAL, 2, 3)), rng.normal(0, 1, (_REAL, 4, 4))
     frames = describe_frames(affines, poses)
     padded_frames = describe_frames(affines[_PADDED], poses[_PADDED])
-    for cord in (False, True):
-        points, cords = run_decode(runner, heatmaps, frames, cord=cord)
-        padded_points, padded_cords = run_decode(runner, heatmaps[_PADDED], padded_frames, cord=cord)
-        np.testing.assert_array_equal(padded_points, points[_PADDED])
-        if cords is not None and padded_cords is not None:
-            # As bytes: a ratio may be no number.
-            assert padded_cords.tobytes() == cords[_PADDED].tobytes()
+    peaks = run_decode(runner, heatmaps, frames)
+    np.testing.assert_array_equal(run_decode(runner, heatmaps[_PADDED], padded_frames), peaks[_PADDED])
+    points, cords = run_cord(runner, heatmaps, frames)
+    padded_points, padded_cords = run_cord(runner, heatmaps[_PADDED], padded_frames)
+    np.testing.assert_array_equal(padded_points, points[_PADDED])
+    # As bytes: a ratio may be no number.
+    assert padded_cords.tobytes() == cords[_PADDED].tobytes()
 
 
 def test_one_region_for_all_channels_gives_what_one_a_channel_gives(runner: Runner) -> None:

@@ -55,6 +55,8 @@ def test_constants_agree(tmp_path: Path) -> None:
         "kStripRows": table.STRIP_ROWS,
         "kMaxTaps": table.MAX_TAPS,
         "kMaxMaps": table.MAX_MAPS,
+        "kPeaks": table.PEAKS,
+        "kLowestPeak": f"{table.LOWEST_PEAK}f",
         "kCordPoints": table.CORD_POINTS,
         "kContrastThreads": table.CONTRAST_THREADS,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,8 @@ from stenosis_trt.kernels.reference import (
     RegionSource,
     cord_geometry,
     decode_keypoints,
+    decode_peaks,
     input_contrast,
-    keypoint_support,
     order_statistics,
     preprocess_region,
     region_window,
@@ -21,6 +22,7 @@ from stenosis_trt.kernels.reference import (
 )
 from stenosis_trt.kernels.reference import _resample_gather as resample_any
 from stenosis_trt.kernels.regions import region_bounds
+from stenosis_trt.kernels.table import LOWEST_PEAK, PEAKS
 
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
@@ -166,16 +168,63 @@ def test_a_peak_on_the_border_stays_in_the_map() -> None:
     assert decode_keypoints(heatmap)[0].tolist() == [[7.0, 0.0, 1.0], [0.0, 7.0, 1.0]]
 
 
-def test_the_support_of_a_peak_is_what_each_map_has_within_a_pixel_of_it() -> None:
-    maps = np.zeros((1, 2, 8, 8))
-    maps[0, 0, 0, 0], maps[0, 0, 5, 6] = 0.9, 0.4
-    maps[0, 1, 6, 7], maps[0, 1, 1, 2] = 0.7, 0.3
-    # Two pixels from the first map's peak the second has 0.3, which is too far; one pixel from the second's
-    # the first has 0.4.
-    assert keypoint_support(maps)[0] == pytest.approx(np.array([[0.9, 0.4], [0.0, 0.7]]))
-    # An invalid map has its peak at the first pixel, and its NaN counts as 0 for the others.
-    maps[0, 1, 0, 1] = np.nan
-    assert keypoint_support(maps)[0] == pytest.approx(np.array([[0.9, 0.9], [0.0, 0.0]]))
+def _blobs(*peaks: tuple[float, float, float], size: int = 32) -> npt.NDArray[np.float64]:
+    """A map with Gaussians of x, y and height."""
+    rows, columns = np.mgrid[0:size, 0:size]
+    return np.max(
+        [h * np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / 1.3**2) for x, y, h in peaks], axis=0
+    )
+
+
+def test_peaks_are_found_from_the_highest_to_the_lowest() -> None:
+    peaks = [(6.0, 5.0, 0.5), (7.0, 11.0, 0.9), (25.0, 20.0, 0.7)]
+    found = decode_peaks(_blobs(*peaks)[None, None])[0, 0]
+    assert found[:3] == pytest.approx(np.array([peaks[1], peaks[2], peaks[0]]), abs=1e-2)
+    assert found[3].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_no_more_peaks_are_found_than_asked_for_and_none_that_is_next_to_nothing() -> None:
+    many = [(5.0 + 5.0 * k, 10.0, 0.9 - 0.1 * k) for k in range(PEAKS + 1)]
+    assert decode_peaks(_blobs(*many)[None, None])[0, 0, :, 0] == pytest.approx(
+        [5.0, 10.0, 15.0, 20.0], abs=1e-2
+    )
+    faint = _blobs((5.0, 5.0, 0.9), (20.0, 20.0, LOWEST_PEAK))
+    assert decode_peaks(faint[None, None])[0, 0, 1].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_same_peaks_are_found_whichever_is_the_highest() -> None:
+    first, second = ((6.0, 5.0), (7.0, 9.0))
+    one = decode_peaks(_blobs((*first, 0.634), (*second, 0.632))[None, None])[0, 0]
+    other = decode_peaks(_blobs((*first, 0.632), (*second, 0.634))[None, None])[0, 0]
+    assert one[0, :2] == pytest.approx(other[1, :2], abs=0.01)
+    assert one[1, :2] == pytest.approx(other[0, :2], abs=0.01)
+
+
+def test_of_equal_neighbours_the_first_is_the_peak() -> None:
+    maps = np.zeros((1, 1, 8, 8), np.float32)
+    maps[0, 0, 2, 3:6] = maps[0, 0, 3, 2] = 0.5
+    maps[0, 0, 6, 6] = 0.5
+    found = decode_peaks(maps)[0, 0]
+    assert found[:, 2].tolist() == [0.5, 0.5, 0.0, 0.0]
+    assert found[1, :2].tolist() == [6.0, 6.0]
+
+
+def test_an_invalid_map_has_no_further_peak() -> None:
+    maps = np.repeat(_blobs((6.0, 5.0, 0.5), (20.0, 20.0, 0.4))[None, None], 2, axis=1)
+    maps[0, 1, 9, 9] = np.nan
+    good, bad = decode_peaks(maps)[0]
+    assert good[:, 2] == pytest.approx([0.5, 0.4, 0.0, 0.0])
+    assert np.isnan(bad[0, 2])
+    assert bad[0, :2].tolist() == [0.0, 0.0]
+    assert not bad[1:].any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_first_peak_is_the_highest_pixel_of_the_map(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    maps = np.round(rng.uniform(-1e-3, rng.choice([1e-3, 1.0]), (2, 3, 9, 7)), int(rng.integers(1, 4)))
+    np.testing.assert_array_equal(decode_peaks(maps)[:, :, 0], decode_keypoints(maps))
 
 
 def test_an_empty_heatmap_has_no_confidence() -> None:

@@ -15,7 +15,16 @@ from stenosis_trt.kernels.launches import LaunchConfig
 from stenosis_trt.kernels.layouts import FRAME
 from stenosis_trt.kernels.table import KERNELS
 
-from .cases import KINDS, lay_out, random_batch, run_contrast, run_decode, run_preprocess, run_statistics
+from .cases import (
+    KINDS,
+    lay_out,
+    random_batch,
+    run_contrast,
+    run_cord,
+    run_decode,
+    run_preprocess,
+    run_statistics,
+)
 from .runners import Argument, CpuRunner, typed
 
 
@@ -43,7 +52,7 @@ def _every_kernel(recorder: _Recorder) -> None:
         heatmaps = rng.uniform(0, 1, (2, 4, 13, 17)).astype(dtype)
         frames = np.zeros(2, FRAME)
         run_decode(recorder, heatmaps, frames)
-        run_decode(recorder, heatmaps, frames, cord=True)
+        run_cord(recorder, heatmaps, frames)
     for dtype in (np.float32, np.float16):
         run_contrast(recorder, rng.uniform(-2, 2, (2, 3, 9, 133)).astype(dtype), np.array([0.2, 0.3, 0.4]))
 

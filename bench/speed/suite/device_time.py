@@ -19,7 +19,7 @@ from stenosis_trt.bench.speed.suite.measurements import (
     median_measurement,
 )
 from stenosis_trt.bench.speed.suite.system import SystemUnderTest
-from stenosis_trt.engine.backends.base import Backend, BackendStudy, Cords, Grades, Keypoints, Pending, Roi
+from stenosis_trt.engine.backends.base import Backend, BackendStudy, Cords, Grades, Peaks, Pending, Roi
 from stenosis_trt.engine.backends.gpu.options import GpuOptions
 from stenosis_trt.engine.backends.tensorrt import TensorRtBackend
 from stenosis_trt.engine.cuda.device import Device, Event, Stream
@@ -61,7 +61,7 @@ class _RecordingStudy:
     def __init__(self, study: BackendStudy, requested: RequestedRegions) -> None:
         self._study, self._requested = study, requested
 
-    def locate(self, rois: Sequence[Roi]) -> Pending[Keypoints]:
+    def locate(self, rois: Sequence[Roi]) -> Pending[Peaks]:
         self._requested.rois["levels"] = rois
         return self._study.locate(rois)
 

@@ -7,28 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints
+from stenosis_trt.engine.backends.base import Cords, Grades, Keypoints, Peaks
 from stenosis_trt.engine.backends.model_checks import check_confidence, check_output
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.kernels.reference import CordGeometry
+from stenosis_trt.kernels.table import PEAKS
 
 BatchArrays = Mapping[str, list[Any]]
 """Arrays of all batches by the names of `PendingBatch.result`; empty if there was no input."""
 
 
-def to_keypoints(model: ModelSpec, found: BatchArrays) -> Keypoints:
+def to_peaks(model: ModelSpec, found: BatchArrays) -> Peaks:
     """Convert the peaks of heatmaps.
 
     Raises:
         ModelOutputError: the value of a peak is invalid.
     """
-    maps = model.output_shape[0]
     if not found:
-        return Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
+        shape = (0, model.output_shape[0], PEAKS)
+        return Peaks(np.zeros((*shape, 3)), np.zeros(shape))
     points = np.concatenate(found["points"])
     check_confidence(model, points["confidence"])
-    support = np.concatenate(found["support"]).astype(np.float64) if "support" in found else None
-    return Keypoints(points["patient"].astype(np.float64), points["confidence"].astype(np.float64), support)
+    return Peaks(points["patient"].astype(np.float64), points["confidence"].astype(np.float64))
 
 
 def to_grades(model: ModelSpec, found: BatchArrays) -> Grades:
@@ -48,12 +48,15 @@ def to_cords(model: ModelSpec, found: BatchArrays) -> Cords:
     """Convert cords that the device measured.
 
     Raises:
-        ModelOutputError: see `to_keypoints`.
+        ModelOutputError: the value of a peak is invalid.
     """
-    keypoints = to_keypoints(model, found)
     if not found:
-        empty = np.zeros(0)
+        maps, empty = model.output_shape[0], np.zeros(0)
+        keypoints = Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
         return Cords(keypoints, CordGeometry(empty, empty, empty, np.zeros(0, bool), empty))
+    points = np.concatenate(found["points"])
+    check_confidence(model, points["confidence"])
+    keypoints = Keypoints(points["patient"].astype(np.float64), points["confidence"].astype(np.float64))
     cords = np.concatenate(found["cords"])
     geometry = CordGeometry(
         ap_mm=cords["ap_mm"].astype(np.float64),

@@ -36,6 +36,7 @@ from stenosis_trt.kernels.launches import (
     statistics_launch,
 )
 from stenosis_trt.kernels.layouts import CORD, FRAME, KEYPOINT, PLANE, RANK_REQUEST, REGION, SELECTION, WINDOW
+from stenosis_trt.kernels.table import PEAKS
 
 Array = npt.NDArray[Any]
 
@@ -82,7 +83,7 @@ class PendingBatch:
         """Wait for the batch and return copies of its arrays.
 
         Returns:
-            "points" (KEYPOINT, (N, K)) and "support" (float32, (N, K, K)) or "cords" (CORD, (N,)); or
+            "points" (KEYPOINT, (N, K, PEAKS)); or "points" (KEYPOINT, (N, K)) and "cords" (CORD, (N,)); or
             "probabilities" and "contrast".
 
         Raises:
@@ -142,7 +143,7 @@ class ModelStage:
         maps, values = model.output_shape[0], int(np.prod(plan.output_shape))
         heatmaps = model.output.kind == "heatmaps"
         outputs: dict[str, tuple[npt.DTypeLike, int]] = (
-            {"points": (KEYPOINT, largest * maps), **self._keypoint_outputs(largest, maps)}
+            self._keypoint_outputs(largest, maps)
             if heatmaps
             else {"probabilities": (plan.output_dtype, largest * values), "contrast": (np.float32, largest)}
         )
@@ -263,10 +264,10 @@ class ModelStage:
             self._graphs[key] = self._capture(key)
 
     def _keypoint_outputs(self, largest: int, maps: int) -> dict[str, tuple[npt.DTypeLike, int]]:
-        """Outputs beside the points: measured cords, or the support of the points."""
+        """Keypoints, and the measured cords or further peaks."""
         if self._measures_cords:
-            return {"cords": (CORD, largest)}
-        return {"support": (np.float32, largest * maps * maps)}
+            return {"points": (KEYPOINT, largest * maps), "cords": (CORD, largest)}
+        return {"points": (KEYPOINT, largest * maps * PEAKS)}
 
     def _describe(self, inputs: DescribedInputs) -> None:
         descriptors = self._descriptors.host
@@ -286,10 +287,9 @@ class ModelStage:
                 "contrast": outputs["contrast"],
             }
         maps = self.model.output_shape[0]
-        points = outputs["points"].reshape(-1, maps)
         if self._measures_cords:
-            return {"points": points, "cords": outputs["cords"]}
-        return {"points": points, "support": outputs["support"].reshape(-1, maps, maps)}
+            return {"points": outputs["points"].reshape(-1, maps), "cords": outputs["cords"]}
+        return {"points": outputs["points"].reshape(-1, maps, PEAKS)}
 
     def _capture(self, key: _GraphKey) -> Graph | None:
         """Capture a batch that was just run; None if the driver cannot."""
@@ -337,8 +337,8 @@ class ModelStage:
             kernel, cords = f"cord_geometry_{suffix}", outputs.address("cords")
             self._launch(kernel, cord_launch(batch), heatmaps, frames, points, cords, *size)
         else:
-            kernel, support = f"decode_keypoints_{suffix}", outputs.address("support")
-            self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, support, *size)
+            kernel = f"decode_peaks_{suffix}"
+            self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, *size)
 
     def _launch(self, kernel: str, launch: LaunchConfig, *arguments: KernelArgument) -> None:
         self._resources.module.launch(kernel, launch.grid, launch.block, arguments, self._resources.stream)

@@ -17,7 +17,7 @@ from made_study import hills, made_study, noise_above_the_dark, sparse
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
-from stenosis_trt.engine.backends.base import Backend, BackendStudy, Cords, Grades, Keypoints, Ready, Roi
+from stenosis_trt.engine.backends.base import Backend, BackendStudy, Cords, Grades, Peaks, Ready, Roi
 from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.gpu.choice import choose_plans
 from stenosis_trt.engine.backends.gpu.noise import copy_into_memory
@@ -94,9 +94,7 @@ def _rois(slices: tuple[LoadedSlice, ...], pack: Pack, model: str, count: int) -
     return rois
 
 
-def _ask(
-    on_backend: BackendStudy, study: LoadedStudy, pack: Pack, count: int
-) -> tuple[Keypoints, Grades, Cords]:
+def _ask(on_backend: BackendStudy, study: LoadedStudy, pack: Pack, count: int) -> tuple[Peaks, Grades, Cords]:
     levels = on_backend.locate(_rois(study.sagittal, pack, "levels", count))
     grades = on_backend.grade(_rois(study.sagittal, pack, "grader", count))
     cords = on_backend.measure(_rois(study.axial, pack, "cord", count))
@@ -111,15 +109,17 @@ def _compare(gpu: TensorRtBackend, cpu: CpuBackend, study: LoadedStudy, counts: 
             _assert_alike(found, expected)
 
 
-def _assert_alike(found: tuple[Keypoints, Grades, Cords], expected: tuple[Keypoints, Grades, Cords]) -> None:
-    for one, other in ((found[0], expected[0]), (found[2].keypoints, expected[2].keypoints)):
-        assert one.points.shape == other.points.shape
-        assert np.allclose(one.confidence, other.confidence, atol=2e-3)
-        assert np.allclose(one.points, other.points, atol=0.02)
-        assert (one.support is None) == (other.support is None)
-    if found[0].support is not None and expected[0].support is not None:
-        assert np.allclose(found[0].support, expected[0].support, atol=2e-3)
-    assert found[2].keypoints.support is None
+def _assert_alike(found: tuple[Peaks, Grades, Cords], expected: tuple[Peaks, Grades, Cords]) -> None:
+    one, other = found[2].keypoints, expected[2].keypoints
+    assert found[0].points.shape == expected[0].points.shape
+    assert one.points.shape == other.points.shape
+    for heights, wanted_heights in (
+        (found[0].heights, expected[0].heights),
+        (one.confidence, other.confidence),
+    ):
+        assert np.allclose(heights, wanted_heights, atol=2e-3)
+    for points, wanted_points in ((found[0].points, expected[0].points), (one.points, other.points)):
+        assert np.allclose(points, wanted_points, atol=0.02)
     assert np.allclose(found[1].probabilities, expected[1].probabilities, atol=2e-3)
     assert np.allclose(found[1].contrast, expected[1].contrast, atol=1e-4)
     geometry, wanted = found[2].geometry, expected[2].geometry
@@ -182,7 +182,7 @@ class _ToldTheLevels:
             ]
         )
         peaks = np.repeat(0.9 * np.exp(-0.5 * (points[:, :1, 0] / 6.0) ** 2), len(LEVELS), axis=1)
-        there.locate = lambda rois: Ready(Keypoints(points, peaks))  # type: ignore[method-assign]
+        there.locate = lambda rois: Ready(Peaks(points[:, :, None], peaks[:, :, None]))  # type: ignore[method-assign]
         return there
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,15 @@ import pytest
 from tiny_pack import CORD_NAMES, input_spec
 
 from stenosis_trt.engine.backends.base import Cords, Roi
-from stenosis_trt.engine.backends.stepwise import patient_keypoints
+from stenosis_trt.engine.backends.stepwise import patient_keypoints, patient_peaks
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
-from stenosis_trt.engine.grading.levels import LevelPoint, locate_levels
+from stenosis_trt.engine.grading.levels import LevelPoint, _is_plausible, _most_plausible, locate_levels
 from stenosis_trt.engine.grading.match import match_levels
 from stenosis_trt.engine.packs.crop import input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import ModelSpec, OutputSpec
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, FrameHeader, LoadedSlice
-from stenosis_trt.kernels.reference import cord_geometry, decode_keypoints, keypoint_support
+from stenosis_trt.kernels.reference import cord_geometry, decode_peaks
 
 LEVEL_MODEL = ModelSpec(
     "levels", "", "", "fp32", input_spec(256, 1.0, 1, "sagittal"), OutputSpec("heatmaps", LEVELS, 4, 0.3)
@@ -71,7 +71,19 @@ def _from_decoded(
     slices: list[LoadedSlice], decoded: np.ndarray, affines: list[np.ndarray]
 ) -> tuple[LevelPoint, ...]:
     rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
-    return locate_levels(slices, patient_keypoints(slices, rois, decoded, 4), LEVEL_MODEL)
+    return locate_levels(slices, patient_peaks(slices, rois, decoded[:, :, None], 4), LEVEL_MODEL)
+
+
+def _from_maps(
+    slices: list[LoadedSlice], maps: np.ndarray, affines: list[np.ndarray]
+) -> tuple[LevelPoint, ...]:
+    rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
+    return locate_levels(slices, patient_peaks(slices, rois, decode_peaks(maps), 4), LEVEL_MODEL)
+
+
+def _blob(x: float, y: float, height: float) -> np.ndarray:
+    rows, columns = np.mgrid[0:64, 0:64]
+    return np.asarray(height * np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / 1.5**2))
 
 
 def _measure(item: LoadedSlice, affine: np.ndarray, decoded: np.ndarray) -> CordMeasurement:
@@ -111,7 +123,6 @@ def _locate_between(at_place: list[float], one_lower: list[float], swapped: int)
     """
     slices = _sagittal()
     decoded, affines = _decoded(slices, list(NECK))
-    rows, columns = np.mgrid[0:64, 0:64]
     maps = np.zeros((len(slices), len(LEVELS), 64, 64))
     for number in range(len(slices)):
         for level in range(len(LEVELS)):
@@ -121,11 +132,9 @@ def _locate_between(at_place: list[float], one_lower: list[float], swapped: int)
             for disc, height in zip((level, level + 1), heights, strict=True):
                 if disc < len(LEVELS):
                     x, y, fade = decoded[number, disc]
-                    blob = np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / 1.5**2)
-                    maps[number, level] = np.maximum(maps[number, level], fade / 0.95 * height * blob)
-    rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
-    found = patient_keypoints(slices, rois, decode_keypoints(maps), 4)
-    return locate_levels(slices, replace(found, support=keypoint_support(maps)), LEVEL_MODEL)
+                    blob = _blob(x, y, fade / 0.95 * height)
+                    maps[number, level] = np.maximum(maps[number, level], blob)
+    return _from_maps(slices, maps, affines)
 
 
 def test_a_level_taken_for_its_neighbour_is_found_where_the_others_leave_it_a_place() -> None:
@@ -215,6 +224,91 @@ def test_a_peak_that_changes_by_next_to_nothing_moves_the_point_by_next_to_nothi
         xs.append(point[0])
     assert np.ptp(xs) > 1.0
     assert np.abs(np.diff(xs)).max() < 0.05
+
+
+def test_it_does_not_matter_which_of_two_peaks_of_a_slice_is_the_highest() -> None:
+    """One slice sees the last level a disc lower as well, a little less or a little more."""
+    slices = _sagittal()
+    below = (2.0, NECK[5][1] + 4.0, NECK[5][2] - 18.0)
+    decoded, affines = _decoded(slices, [*NECK[:5], below])
+    lower = decoded[:, 5, :2]
+    decoded, _ = _decoded(slices, list(NECK))
+    maps = np.array([[_blob(*peak) for peak in level] for level in decoded.astype(np.float64)])
+    found = []
+    for change in (-1e-3, 1e-3):
+        changed, blob = maps.copy(), _blob(*lower[3], 1.0)
+        blob *= (maps[3, 5].max() + change) / blob.max()
+        changed[3, 5] = np.maximum(maps[3, 5], blob)
+        assert (decode_peaks(changed)[3, 5, 0, 1] > decoded[3, 5, 1] + 2) == (change > 0)
+        found.append(_from_maps(slices, changed, affines))
+    for one, other, alone in zip(*found, _from_maps(slices, maps, affines), strict=True):
+        assert one.point is not None
+        assert other.point is not None
+        assert alone.point is not None
+        assert np.linalg.norm(np.subtract(one.point, other.point)) < 0.05
+        assert np.linalg.norm(np.subtract(one.point, alone.point)) < 0.05
+
+
+def test_a_peak_that_leaves_a_disc_loses_its_weight_gradually() -> None:
+    slices = _sagittal()
+    places = []
+    for away in np.linspace(0.0, 10.0, 101):
+        decoded, affines = _decoded(slices, list(NECK))
+        decoded[2, 2, 0] += away / 4.0
+        decoded[2, 2, 2] = 0.9
+        point = _from_decoded(slices, decoded, affines)[2].point
+        assert point is not None
+        places.append(point)
+    assert np.ptp(places, axis=0).max() > 0.2
+    assert np.linalg.norm(np.diff(places, axis=0), axis=1).max() < 0.2
+
+
+def test_it_does_not_matter_which_of_two_slices_has_the_highest_peak() -> None:
+    """The peaks of two slices are 4 mm apart; another lies beyond one of them."""
+    slices = _sagittal()
+    found = []
+    for change in (-1e-3, 1e-3):
+        decoded, affines = _decoded(slices, list(NECK))
+        middle = decoded[4, 2].copy()
+        decoded[3:6, 2] = middle
+        decoded[3, 2, 0] -= 0.5
+        decoded[4, 2, 0] += 0.5
+        decoded[5, 2, 0] += 1.5
+        decoded[3, 2, 2] += change
+        point = _from_decoded(slices, decoded, affines)[2].point
+        assert point is not None
+        found.append(point)
+    assert np.linalg.norm(np.subtract(*found)) < 0.05
+
+
+def test_the_order_of_the_peaks_of_a_map_does_not_matter() -> None:
+    slices = _sagittal()
+    decoded, affines = _decoded(slices, list(NECK))
+    rng = np.random.default_rng(0)
+    peaks = np.stack([decoded, decoded * (1, 1, 0.5) + (0, 5, 0), np.zeros_like(decoded)], axis=2)
+    rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
+    expected = locate_levels(slices, patient_peaks(slices, rois, peaks.astype(np.float32), 4), LEVEL_MODEL)
+    mixed = rng.permuted(np.arange(3) * np.ones((*decoded.shape[:2], 1), int), axis=2)
+    shuffled = np.take_along_axis(peaks, mixed[..., None], axis=2).astype(np.float32)
+    found = locate_levels(slices, patient_peaks(slices, rois, shuffled, 4), LEVEL_MODEL)
+    assert [item.warnings for item in found] == [item.warnings for item in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.point == pytest.approx(other.point, abs=1e-9)
+
+
+def test_the_chain_is_the_best_of_all_plausible_ones() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        candidates = [
+            [
+                LevelPoint(level, (0.0, y, z), float(rng.uniform(0.3, 1.0)))
+                for y, z in rng.normal((NECK[index][1], NECK[index][2]), 6.0, (int(rng.integers(1, 4)), 2))
+            ]
+            for index, level in enumerate(LEVELS)
+        ]
+        chains = [chain for chain in product(*([*each, None] for each in candidates)) if _is_plausible(chain)]
+        best = max(chains, key=lambda chain: sum(item.confidence for item in chain if item is not None))
+        assert _most_plausible(candidates) == best
 
 
 def _points() -> list[LevelPoint]:
