@@ -23,7 +23,7 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, LevelResult, LoadedStudy, StudyResult
 from stenosis_trt.export.precision import cpu, gate
 from stenosis_trt.export.precision.cpu import CpuBuild, CpuBuildOptions, build_cpu_table, timing_lines
-from stenosis_trt.export.precision.gate import GateLimits, gate_report_lines
+from stenosis_trt.export.precision.gate_result import GateLimits, gate_report_lines
 from stenosis_trt.export.precision.studies import StudyCollection
 
 FEW = GateLimits(minimum_levels=6, minimum_patients=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cpu_tables import OPENVINO_BF16, everything
+from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.backends.cpu import backend as cpu_backend
@@ -122,3 +126,36 @@ def test_nothing_unsigned_is_kept_where_packs_have_to_be_signed(
     monkeypatch.setattr(cpu_backend, "cache_folder", lambda: tmp_path / "cache")
     _open_kept(replace(pack, trust=TrustedKeys(())))
     assert not (tmp_path / "cache").exists()
+
+
+_WATCHED = """
+import sys
+
+def watch(event, arguments):
+    if event.startswith("socket.") and event != "socket.gethostname":
+        print(event, arguments)
+
+sys.addaudithook(watch)
+from dataclasses import replace
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
+from stenosis_trt.engine.backends.cpu.candidates import OPENVINO, Arithmetic, Execution, ModelChoice
+from stenosis_trt.engine.packs.pack import open_pack
+pack = open_pack()
+cord = replace(pack, models={"cord": pack.models["cord"]})
+execution = Execution(1, 1, 4)
+CpuBackend(cord, choices={"cord": ModelChoice(Arithmetic(OPENVINO), execution, execution)}).close()
+"""
+
+
+def test_openvino_sends_nothing_and_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    """It brings openvino-telemetry, which only its converters use."""
+    found = subprocess.run(
+        [sys.executable, "-c", _WATCHED],
+        env={**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=time_limit(60),
+    )
+    assert found.stdout == ""
+    assert not list(tmp_path.iterdir())
