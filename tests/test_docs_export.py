@@ -14,7 +14,7 @@ from stenosis_trt.engine.cli.app import app
 from stenosis_trt.export.checkpoints.efficientnet_names import ANCHORS, FIXED_PADDING_IMAGE, NETWORKS
 from stenosis_trt.export.onnx.from_onnx import OPSETS
 from stenosis_trt.export.onnx.from_torch import TOLERANCE
-from stenosis_trt.export.precision.gate import GateLimits
+from stenosis_trt.export.precision.gate_result import GateLimits
 from stenosis_trt.export.spec_file import reference_spec
 from stenosis_trt.export.training.train import command_line
 

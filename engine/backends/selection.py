@@ -176,7 +176,7 @@ def open_backend(
             decision = _instead_of_gpu(error, pack, precision, threads)
     from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 
-    return CpuBackend(decision.pack_to_run(pack), threads, decision.models), decision
+    return CpuBackend(decision.pack_to_run(pack), threads, decision.models, keep_compiled=True), decision
 
 
 def announce(decision: BackendChoice) -> None:

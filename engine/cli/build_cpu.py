@@ -55,7 +55,7 @@ def build_for_cpu(
 def _report_lines(pack: Pack, build: CpuBuild) -> Iterator[str]:
     from stenosis_trt.engine.backends.cpu.table import AUTO
     from stenosis_trt.export.precision.cpu import timing_lines
-    from stenosis_trt.export.precision.gate import gate_report_lines
+    from stenosis_trt.export.precision.gate_result import gate_report_lines
 
     yield from timing_lines(build.table)
     for precision, outcome in build.outcomes.items():

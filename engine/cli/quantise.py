@@ -23,7 +23,7 @@ from stenosis_trt.engine.cli.sign import read_signing_key, read_trusted_keys, si
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.packs.pack import Pack
-    from stenosis_trt.export.precision.gate import GateResult
+    from stenosis_trt.export.precision.gate_result import GateResult
     from stenosis_trt.export.precision.quantise import QuantiseOptions
 
 
@@ -215,7 +215,7 @@ def variant_lines(pack: Pack) -> Iterator[str]:
 
 
 def _print(outcomes: Mapping[str, GateResult], by_model: Mapping[str, Mapping[str, GateResult]]) -> None:
-    from stenosis_trt.export.precision.gate import gate_report_lines
+    from stenosis_trt.export.precision.gate_result import gate_report_lines
 
     for precision, outcome in outcomes.items():
         for line in gate_report_lines(outcome):

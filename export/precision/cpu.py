@@ -36,7 +36,8 @@ from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.engine.support.hardware import has_bfloat16
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.export.errors import StudiesError
-from stenosis_trt.export.precision.gate import Computation, Gate, GateCandidate, GateLimits, GateResult
+from stenosis_trt.export.precision.gate import Gate, GateCandidate
+from stenosis_trt.export.precision.gate_result import Computation, GateLimits, GateResult
 from stenosis_trt.export.precision.studies import (
     VALIDATION_PHANTOMS,
     PhantomSet,

@@ -17,7 +17,8 @@ from stenosis_trt.export.precision.blocks import QuantisedBlock, quantised_block
 from stenosis_trt.export.precision.calibration import CalibrationSet
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, with_error_metrics
-from stenosis_trt.export.precision.gate import Gate, GateResult
+from stenosis_trt.export.precision.gate import Gate
+from stenosis_trt.export.precision.gate_result import GateResult
 from stenosis_trt.export.precision.search_log import PrecisionAssignment, SearchLog, assignment_key
 from stenosis_trt.export.precision.sensitivity import block_errors
 from stenosis_trt.export.precision.unquantise import unquantise_nodes

@@ -29,7 +29,8 @@ from stenosis_trt.export.precision.convert import (
     to_int8,
 )
 from stenosis_trt.export.precision.evaluation import SearchTask
-from stenosis_trt.export.precision.gate import Gate, GateLimits, GateResult
+from stenosis_trt.export.precision.gate import Gate
+from stenosis_trt.export.precision.gate_result import GateLimits, GateResult
 from stenosis_trt.export.precision.rewrites import REWRITE_MODES, RewrittenModel, rewrite_squeeze_excite
 from stenosis_trt.export.precision.search import SearchOptions, search_mixed_precision
 from stenosis_trt.export.precision.studies import (

@@ -21,7 +21,8 @@ from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel
 from stenosis_trt.export.precision.evaluation import BlockId, CandidateEvaluator, OutOfTime, SearchTask
-from stenosis_trt.export.precision.gate import SAMPLE_SIZE_CHECKS, Gate, GateLimits, GateResult
+from stenosis_trt.export.precision.gate import Gate
+from stenosis_trt.export.precision.gate_result import SAMPLE_SIZE_CHECKS, GateLimits, GateResult
 from stenosis_trt.export.precision.search_log import PrecisionAssignment, SearchLog
 from stenosis_trt.export.precision.search_plot import plot_search_log
 from stenosis_trt.export.precision.studies import StudyCollection, content_hash, loaded_studies

@@ -11,7 +11,7 @@ from typing import Any
 
 from stenosis_trt.engine.support.atomic_files import write_text_atomically
 from stenosis_trt.export.precision.blocks import QuantisedBlock
-from stenosis_trt.export.precision.gate import GateResult
+from stenosis_trt.export.precision.gate_result import GateResult
 from stenosis_trt.export.precision.sensitivity import BlockError
 
 SEARCH_LOG_FILE = "sensitivity.json"

@@ -16,7 +16,7 @@ from stenosis_trt.engine.records import LoadedStudy
 from stenosis_trt.export.precision.agreement import StudyPair, grading_agreement
 from stenosis_trt.export.precision.calibration import CalibrationSet, record_inputs
 from stenosis_trt.export.precision.convert import Int8Options
-from stenosis_trt.export.precision.gate import GateResult
+from stenosis_trt.export.precision.gate_result import GateResult
 from stenosis_trt.export.precision.quantise import (
     QuantisationResult,
     QuantiseOptions,

@@ -24,6 +24,7 @@ from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.engine.support.hardware import usable_cores
+from stenosis_trt.kernels.binaries import cache_folder
 from stenosis_trt.kernels.reference import decode_keypoints
 
 
@@ -38,6 +39,7 @@ class CpuBackend(StepwiseBackend):
         pack: the models, each in the precision of its file that is to be run.
         threads: cores to use; None for all that are available to this process.
         choices: how each model is run; None for `default_choices`.
+        keep_compiled: keep what OpenVINO compiled in the user's cache, which opens it faster the next time.
 
     Attributes:
         name: "openvino" if any model is run by it, else "onnxruntime".
@@ -47,9 +49,15 @@ class CpuBackend(StepwiseBackend):
     """
 
     def __init__(
-        self, pack: Pack, threads: int | None = None, choices: Mapping[str, ModelChoice] | None = None
+        self,
+        pack: Pack,
+        threads: int | None = None,
+        choices: Mapping[str, ModelChoice] | None = None,
+        keep_compiled: bool = False,
     ) -> None:
         super().__init__(pack)
+        # Nobody signs the cache.
+        self._cache = cache_folder() / OPENVINO if keep_compiled and pack.trust is None else None
         self._choices = choices or default_choices(pack, threads or usable_cores())
         runtimes = {choice.arithmetic.runtime for choice in self._choices.values()}
         self.name = OPENVINO if OPENVINO in runtimes else ONNX_RUNTIME
@@ -135,14 +143,14 @@ class CpuBackend(StepwiseBackend):
 
     def _load(self, name: str, execution: Execution) -> ModelRuntime:
         arithmetic, model = self._choices[name].arithmetic, self.pack.models[name]
-        data = self.pack.read_model(name)
+        read = partial(self.pack.read_model, name)
         if arithmetic.runtime == OPENVINO:
             from stenosis_trt.engine.backends.cpu.openvino import OpenVinoModel
 
-            return OpenVinoModel(model, data, execution, arithmetic.floats)
+            return OpenVinoModel(model, read, execution, arithmetic.floats, self._cache)
         from stenosis_trt.engine.backends.cpu.onnxruntime import OnnxRuntimeModel
 
-        return OnnxRuntimeModel(model, data, execution.threads)
+        return OnnxRuntimeModel(model, read(), execution.threads)
 
 
 def _key(model: str, execution: Execution) -> tuple[str, int, int]:

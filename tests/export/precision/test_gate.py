@@ -25,7 +25,8 @@ from stenosis_trt.export.onnx.graphs import activation_percentiles, set_activati
 from stenosis_trt.export.precision.agreement import StudyPair, grading_agreement
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_fp16, to_int8
-from stenosis_trt.export.precision.gate import Gate, GateLimits, GateResult, check_limits, gate_report_lines
+from stenosis_trt.export.precision.gate import Gate
+from stenosis_trt.export.precision.gate_result import GateLimits, GateResult, check_limits, gate_report_lines
 from stenosis_trt.export.precision.quantise import QuantisationResult, QuantiseOptions, write_variants
 from stenosis_trt.export.precision.studies import StudyCollection
 

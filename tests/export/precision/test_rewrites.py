@@ -17,7 +17,7 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.trt.api import TensorRT
 from stenosis_trt.engine.trt.flavours import FLAVOURS
 from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_int8
-from stenosis_trt.export.precision.gate import GateLimits
+from stenosis_trt.export.precision.gate_result import GateLimits
 from stenosis_trt.export.precision.quantise import (
     ConvertedModels,
     QuantiseOptions,

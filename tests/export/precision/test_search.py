@@ -25,7 +25,8 @@ from stenosis_trt.export.precision.calibration import CalibrationSet
 from stenosis_trt.export.precision.candidates import single_model_candidates, write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_int8
 from stenosis_trt.export.precision.evaluation import BlockId, OutOfTime, SearchTask
-from stenosis_trt.export.precision.gate import Gate, GateLimits
+from stenosis_trt.export.precision.gate import Gate
+from stenosis_trt.export.precision.gate_result import GateLimits
 from stenosis_trt.export.precision.quantise import (
     QuantisationResult,
     QuantiseOptions,
