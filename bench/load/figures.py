@@ -98,7 +98,7 @@ def server_figures(run: ScenarioRun) -> tuple[Figure, ...]:
                 "studies/s",
                 "higher",
                 runs=len(run.latencies),
-                note=f"Server: {3600 * rate:.0f} studies an hour; a higher rate may be valid in a longer run.",
+                note=f"Server: {3600 * rate:.0f} studies an hour.",
             ),
         )
     return tuple(figures)
