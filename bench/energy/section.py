@@ -150,7 +150,10 @@ def _figures(part: Part, blocks: Sequence[Block]) -> tuple[Figure, ...]:
     name, text = f"energy.{part}", _PARTS[part]
     return (
         _figure(
-            f"{name}.joules_a_study", f"Energy of a study, {text}", [b.joules_a_study for b in blocks], "J"
+            f"{name}.joules_a_study",
+            f"Energy of a study without idle power, {text}",
+            [b.joules_a_study for b in blocks],
+            "J",
         ),
         _figure(
             f"{name}.watts", f"Power while studies are graded, {text}", [b.busy.watts for b in blocks], "W"
@@ -161,10 +164,7 @@ def _figures(part: Part, blocks: Sequence[Block]) -> tuple[Figure, ...]:
 
 def _figure(name: str, text: str, values: Sequence[float], unit: str) -> Figure:
     low, high = block_interval(values, _means) or (None, None)
-    note = "idle power subtracted" if unit == "J" else ""
-    return Figure(
-        name, text, float(np.mean(values)), unit, "lower", "measured", low, high, len(values), note=note
-    )
+    return Figure(name, text, float(np.mean(values)), unit, "lower", "measured", low, high, len(values))
 
 
 def _means(rows: FloatArray) -> FloatArray:

@@ -26,7 +26,10 @@ _CDF_POINTS = 200
 def single_stream_figures(cut: str, run: ScenarioRun) -> tuple[Figure, ...]:
     """Return the 90th percentile, which is MLPerf's figure, and the median."""
     early = run.summary.early_stopping_ns
-    note = "" if early is None else f"early stopping estimate {early / _NANOSECONDS_PER_MS:.4g} ms"
+    note = ""
+    if early is not None:
+        estimate = f"{early / _NANOSECONDS_PER_MS:.4g} ms"
+        note = f"SingleStream, {CUT_TEXTS[cut]}: LoadGen's early stopping estimates {estimate} for p90."
     name = f"load.single_stream.{cut}"
     ninety = run.summary.figure("90.0th percentile latency")
     return (
@@ -45,7 +48,7 @@ def single_stream_figures(cut: str, run: ScenarioRun) -> tuple[Figure, ...]:
 def multi_stream_figures(cut: str, run: ScenarioRun) -> tuple[Figure, ...]:
     """Return the 99th percentile of the latency of a query."""
     samples = "network inputs" if cut == "models" else "slices"
-    note = f"a query is the {run.settings.samples_per_query} {samples} of one study"
+    note = f"MultiStream: a query is the {run.settings.samples_per_query} {samples} of one study."
     value = run.summary.figure("99.0th percentile latency")
     text = f"MultiStream p99: {CUT_TEXTS[cut]}"
     return (_latency(f"load.multi_stream.{cut}.p99", text, value, run, 99.0, note),)
@@ -55,7 +58,7 @@ def offline_figures(cut: str, run: ScenarioRun) -> tuple[Figure, ...]:
     """Return the throughput."""
     between = np.diff(np.sort(np.array([0.0, *run.latencies])))
     low, high = block_interval(between, mean_rate) or (None, None)
-    note = "the next study is read while one is computed" if cut == "whole" else ""
+    note = "Offline: the next study is read while one is computed." if cut == "whole" else ""
     return (
         Figure(
             f"load.offline.{cut}.throughput",
@@ -82,7 +85,7 @@ def server_figures(run: ScenarioRun) -> tuple[Figure, ...]:
             run.summary.figure("99.00 percentile latency"),
             run,
             99.0,
-            f"at {rate:.3g} Poisson arrivals a second",
+            f"Server: studies arrive at random, {rate:.3g} a second on average.",
         )
     ]
     if run.summary.valid:
@@ -95,7 +98,7 @@ def server_figures(run: ScenarioRun) -> tuple[Figure, ...]:
                 "studies/s",
                 "higher",
                 runs=len(run.latencies),
-                note=f"highest rate tried that kept the bound; {3600 * rate:.0f} studies an hour",
+                note=f"Server: {3600 * rate:.0f} studies an hour.",
             ),
         )
     return tuple(figures)

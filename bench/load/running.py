@@ -163,9 +163,12 @@ def _ended_early(status: int, errors: Any) -> StenosisError:
 
 
 def _read_summary(folder: Path) -> str:
+    """Return LoadGen's summary. LoadGen itself does not say where it cannot write."""
+    path, reason = folder / SUMMARY_LOG, "the file is empty"
     try:
-        return (folder / SUMMARY_LOG).read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise NotWritten(
-            f"LoadGen could not write its summary to {folder} ({error.strerror or error}).", "Make room."
-        ) from error
+        text, reason = "", error.strerror or type(error).__name__
+    if not text.strip():
+        raise NotWritten(f"LoadGen could not write its summary to {folder} ({reason}).", "Make room.")
+    return text

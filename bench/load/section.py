@@ -108,10 +108,10 @@ class _LoadRun:
         regions = len(self._library.middle.inputs.batches["grader"])
         studies = len(self._library.samples)
         cuts: dict[str, tuple[int, Serve]] = {
-            "image": (regions, self._library.regions()),
-            "models": (studies, self._library.models),
-            "device": (studies, self._library.device),
             "whole": (studies, self._library.whole),
+            "device": (studies, self._library.device),
+            "models": (studies, self._library.models),
+            "image": (regions, self._library.regions()),
         }
         shown = {}
         for cut, (samples, serve) in cuts.items():

@@ -93,7 +93,7 @@ def test_idle_power_is_subtracted_from_the_energy_of_a_study() -> None:
     joules = figures["energy.gpu.joules_a_study"]
     assert joules.value == pytest.approx((80 / 8 + 80 / 10) / 2)
     assert (joules.low, joules.high) == (pytest.approx(8.0), pytest.approx(10.0))
-    assert (joules.unit, joules.note) == ("J", "idle power subtracted")
+    assert (joules.unit, joules.text) == ("J", "Energy of a study without idle power, GPU")
     assert figures["energy.gpu.watts"].value == pytest.approx(31.0)
     assert figures["energy.gpu.idle_watts"].value == pytest.approx(11.0)
     assert "GPU: NVML, energy counter of Made GPU." in section.notes

@@ -92,7 +92,7 @@ def test_single_stream_gives_the_percentile_of_loadgen_with_an_interval() -> Non
     assert ninety.low is not None
     assert ninety.high is not None
     assert 100 < ninety.low < 190 < ninety.high <= 200
-    assert ninety.note == "early stopping estimate 120 ms"
+    assert ninety.note.endswith("early stopping estimates 120 ms for p90.")
     assert (median.value, median.runs) == (150.0, 100)
     (series,) = latency_chart({"whole": run}).series
     assert (series.x[0], series.x[-1]) == (pytest.approx(100), pytest.approx(200))

@@ -151,6 +151,15 @@ def test_logs_that_cannot_be_written_are_an_output_error(tmp_path: Path) -> None
         run_scenario(_SINGLE, _at_once, tmp_path / "file")
 
 
+def test_a_summary_that_loadgen_could_not_write_is_an_output_error(tmp_path: Path) -> None:
+    """On a full disk its file is empty, or missing; LoadGen says nothing."""
+    with pytest.raises(NotWritten, match=r"could not write its summary .*No such file"):
+        running._read_summary(tmp_path)
+    (tmp_path / "mlperf_log_summary.txt").write_text("")
+    with pytest.raises(NotWritten, match="the file is empty"):
+        running._read_summary(tmp_path)
+
+
 def test_loadgen_ends_with_the_benchmark(tmp_path: Path) -> None:
     """Nobody would complete its queries."""
     ours, theirs = socket.socketpair()

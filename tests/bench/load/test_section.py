@@ -67,7 +67,7 @@ def test_every_scenario_is_measured_in_its_cuts(short: Section) -> None:
     assert short.absences == ()
     assert [chart.kind for chart in short.charts] == ["cdf", "bars"]
     value = {figure.name: figure.value for figure in short.figures}
-    assert value["load.single_stream.models.p50"] < value["load.single_stream.whole.p50"]
+    assert value["load.single_stream.image.p50"] < value["load.single_stream.whole.p50"]
 
 
 def test_the_record_has_what_repeats_each_run_and_loadgens_verdict(short: Section) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pytest
 from fake_gpu import on_the_fake_gpu
 from gpu_backend import plans_for
 from made_study import hills, made_study
@@ -20,6 +21,7 @@ from stenosis_trt.engine.cuda.device import Device
 from stenosis_trt.engine.packs.crop import slice_roi
 
 
+@pytest.mark.slow
 @on_the_fake_gpu(with_kernels=True)
 def test_the_plans_alone_answer_as_the_cpu_does_for_the_same_inputs() -> None:
     """More inputs than the largest batch, in parts; the second run comes from captured graphs."""
