@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ class NetworkOptions:
         threads: threads on a CPU; None for each peer's default.
         seconds: how long to load and to measure, about.
         say: prints a line of progress.
+        refused: peers whose grades the gate refused on this machine, by model.
     """
 
     pack: Pack
@@ -47,6 +48,7 @@ class NetworkOptions:
     threads: int | None
     seconds: float
     say: Callable[[str], None]
+    refused: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ ALL = "all"
 """The three networks of a study, one after the other."""
 
 BEST_OPENVINO = "openvino_best"
-"""OpenVINO with the precision that is fastest for each network, among those that were measured."""
+"""OpenVINO with the precision that is fastest for each network, among those that the gate did not refuse."""
 
 _LOADING_SHARE = 0.4
 """Share of the time for loading, of which torch.compile takes most."""
@@ -75,7 +75,7 @@ def measure_networks(
     with ExitStack() as stack:
         loading = replace(options, seconds=_LOADING_SHARE * options.seconds)
         loaded, absent = load_peers(product, batches, peers, loading, stack)
-        measurement = _Measurement(product, batches, loaded, absent)
+        measurement = _Measurement(product, batches, loaded, absent, options.refused)
         costs = {group: measurement.cost(group) for group in measurement.times.images}
         while costs:
             group, cost = next(iter(costs.items()))
@@ -90,9 +90,14 @@ class _Measurement:
     """The loaded peers, and the times as far as they are measured."""
 
     def __init__(
-        self, product: Product, batches: Batches, loaded: Sequence[LoadedPeer], absent: Sequence[Absence]
+        self,
+        product: Product,
+        batches: Batches,
+        loaded: Sequence[LoadedPeer],
+        absent: Sequence[Absence],
+        refused: Mapping[str, frozenset[str]],
     ) -> None:
-        self._loaded = loaded
+        self._loaded, self._refused = loaded, refused
         self._models: dict[Group, tuple[str, ...]] = {}
         self._ours: dict[Group, Timer] = {}
         self.times = NetworkTimes(absences=list(absent))
@@ -143,9 +148,8 @@ class _Measurement:
         best: dict[str, LoadedPeer] = {}
         for model in self._models[ALL, batch]:
             pairs = self.times.pairs[model, batch]
-            measured = [
-                item for item in self._loaded if item.peer.name in OPENVINO and item.peer.name in pairs
-            ]
+            wanted = (set(OPENVINO) - self._refused.get(model, frozenset())) & pairs.keys()
+            measured = [item for item in self._loaded if item.peer.name in wanted]
             if not measured:
                 return {}
             best[model] = min(measured, key=lambda item: pairs[item.peer.name].ratio().value)

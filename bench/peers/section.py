@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stenosis_trt.bench.peers.catalogue import DEFAULT, find_peers
+from stenosis_trt.bench.peers.gate import refused
 from stenosis_trt.bench.peers.loading import NetworkOptions
 from stenosis_trt.bench.peers.model_files import write_models
 from stenosis_trt.bench.peers.networks import ALL, BEST_OPENVINO, ONE, STUDY, NetworkTimes, measure_networks
@@ -23,6 +24,7 @@ from stenosis_trt.bench.record.record import Absence, Chart, Direction, Figure, 
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import StudyInputs
 from stenosis_trt.bench.systems.product import Product
+from stenosis_trt.engine.backends.cpu.table import find_table, this_machine
 from stenosis_trt.engine.errors import InputError
 
 TARGET_SCRIPT = 6.0
@@ -66,8 +68,15 @@ def measure(context: BenchContext) -> Section:
         _add_whole(content, context, product, studies)
         peers, absent = find_peers(context.pack, on_gpu, product.precision)
         content.absences += absent
+        table = find_table(context.pack, this_machine(context.threads)).table
         options = NetworkOptions(
-            context.pack, files, work, context.threads, _NETWORKS_SHARE * context.seconds, context.say
+            context.pack,
+            files,
+            work,
+            context.threads,
+            _NETWORKS_SHARE * context.seconds,
+            context.say,
+            refused(table),
         )
         times = measure_networks(product, next(iter(studies.values())), peers, options)
         labels = {peer.name: peer.label for peer in peers} | {BEST_OPENVINO: "OpenVINO, best precisions"}
@@ -76,6 +85,8 @@ def measure(context: BenchContext) -> Section:
             "backend": product.backend,
             "precision": product.precision,
             "threads": context.threads,
+            "measured_table": table is not None,
+            "refused_by_the_gate": {model: sorted(names) for model, names in options.refused.items()},
         }
     _add_paper_size(content, context, on_gpu)
     return Section(

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.peers import command_peers, loading
 from stenosis_trt.bench.peers.catalogue import DEFAULT, find_peers
+from stenosis_trt.bench.peers.gate import refused
 from stenosis_trt.bench.peers.loading import NetworkOptions, load_peers
 from stenosis_trt.bench.peers.model_files import model_file, write_models
 from stenosis_trt.bench.peers.networks import ALL, BEST_OPENVINO, ONE, STUDY, measure_networks
@@ -22,6 +25,7 @@ from stenosis_trt.bench.peers.runtime_peers import load_onnxruntime
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import StudyInputs
 from stenosis_trt.bench.systems.product import Product
+from stenosis_trt.engine.backends.cpu.table import CpuTable
 from stenosis_trt.engine.packs.models import ModelVariant
 from stenosis_trt.engine.packs.pack import Pack
 
@@ -177,3 +181,22 @@ def test_variants_are_written_and_used_only_if_they_passed(pack: Pack, tmp_path:
     assert model_file(changed, tmp_path, "cord", "int8") is None
     assert model_file(changed, tmp_path, "cord", "fp32") == tmp_path / model.file
     assert (tmp_path / model.file).read_bytes() == pack.read_model("cord")
+
+
+def _table(alone: dict[str, dict[str, dict[str, bool]]]) -> CpuTable:
+    return cast(CpuTable, SimpleNamespace(alone=alone))
+
+
+def test_what_the_gate_of_this_machine_refused_is_no_opponent(
+    product: Product, inputs: StudyInputs, options: NetworkOptions, pack: Pack
+) -> None:
+    outcomes = {"OpenVINO bf16": {"passed": False}, "OpenVINO int8": {"passed": True}}
+    found = refused(_table({"grader": outcomes}))
+    assert found == {"grader": frozenset({"openvino_bf16"})}
+    assert refused(None) == {}
+    peers = [peer for peer in find_peers(pack, False, "fp32")[0] if peer.name == "openvino_fp32"]
+    allowed = measure_networks(product, inputs, peers, replace(options, refused=found))
+    assert allowed.best_openvino[STUDY]["grader"] == "openvino_fp32"
+    none_left = {"grader": frozenset({"openvino_fp32"})}
+    times = measure_networks(product, inputs, peers, replace(options, refused=none_left))
+    assert BEST_OPENVINO not in times.pairs[ALL, STUDY]
