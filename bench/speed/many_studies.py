@@ -35,6 +35,8 @@ _SECONDS_BETWEEN_SAMPLES = 0.02
 _SHARE = 10
 """The first and the last of this many parts of the studies are compared."""
 _MIB = 1 << 20
+EXIT_INCOMPLETE = 1
+"""Exit code of `grade` where some studies could not be graded."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def sample_run(folder: Path, out: Path, pack: str, workers: int = 1) -> list[Sam
                 seen = stored
                 sample = _sample(process.pid, stored, time.perf_counter() - start)
                 samples.extend([] if sample is None else [sample])
-    if process.returncode:
+    if process.returncode not in (0, EXIT_INCOMPLETE):
         raise RuntimeError(f"The run ended with exit code {process.returncode}.")
     return samples
 
