@@ -26,11 +26,10 @@ from stenosis_trt.engine.grading.study_grader import StudyGrader, pixel_memory
 from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.engine.packs.signature import TrustedKeys
 from stenosis_trt.engine.records import LoadedStudy, Problem, StudyHeader, StudyResult
-from stenosis_trt.engine.reports.formats import DEFAULT_FORMATS
+from stenosis_trt.engine.reports.formats import DEFAULT_FORMATS, parse_formats
 from stenosis_trt.engine.reports.study_report import ReportOptions
-from stenosis_trt.engine.runs.batch import grade_paths
 from stenosis_trt.engine.runs.options import GradeOptions
-from stenosis_trt.engine.runs.reports import parse_formats
+from stenosis_trt.engine.runs.start import start_run
 from stenosis_trt.engine.runs.summary import RunSummary
 from stenosis_trt.engine.runs.table_files import CsvFormat
 from stenosis_trt.engine.support.closeable import Closeable
@@ -302,7 +301,7 @@ def grade(
         formats=parse_formats(",".join(formats)),
         reports=reports or ReportOptions(),
     )
-    return grade_paths(_paths(paths), Path(out), options)
+    return start_run(_paths(paths), Path(out), options)
 
 
 def _paths(paths: StrPath | Iterable[StrPath]) -> list[Path]:

@@ -74,12 +74,12 @@ def grade(
     no pack, or none that is signed as required, or no GPU where one was asked for, or no room for the
     results; 130, 143, 129: ended by Ctrl-C, SIGTERM, SIGHUP.
     """
-    from stenosis_trt.engine.api import grade as grade_studies
     from stenosis_trt.engine.backends.gpu.options import GpuOptions
     from stenosis_trt.engine.dicom.find import check_paths
     from stenosis_trt.engine.dicom.limits import limits_from_settings
+    from stenosis_trt.engine.reports.formats import parse_formats
     from stenosis_trt.engine.reports.study_report import ReportOptions
-    from stenosis_trt.engine.runs.reports import parse_formats
+    from stenosis_trt.engine.runs.options import GradeOptions
     from stenosis_trt.engine.runs.summary import summary_lines
     from stenosis_trt.engine.runs.table_files import CsvFormat, parse_decimal_mark
 
@@ -99,27 +99,29 @@ def grade(
             memory_ceiling_bytes=None if gpu_memory is None else gpu_memory << 20,
             keep_warm_seconds=keep_warm,
         )
+    options = GradeOptions(
+        pack=pack or "reference",
+        device=device,
+        precision=precision,
+        resume=resume,
+        workers=workers,
+        threads=threads,
+        keep_identifiers=keep_identifiers,
+        no_paths=no_paths,
+        csv_format=form,
+        limits=limits,
+        trust=trust,
+        gpu=gpu,
+        cpu_if_gpu_fails=cpu_if_gpu_fails,
+        formats=names,
+        reports=reports,
+    )
     try:
         with exit_on_error():
-            summary = grade_studies(
-                paths,
-                out,
-                pack=pack or "reference",
-                device=device,
-                precision=precision,
-                resume=resume,
-                workers=workers,
-                threads=threads,
-                keep_identifiers=keep_identifiers,
-                no_paths=no_paths,
-                csv_format=form,
-                limits=limits,
-                trust=trust,
-                gpu=gpu,
-                cpu_if_gpu_fails=cpu_if_gpu_fails,
-                formats=names,
-                reports=reports,
-            )
+            # After the options were checked: it opens the models.
+            from stenosis_trt.engine.runs.start import start_run
+
+            summary = start_run(paths, out, options)
     except KeyboardInterrupt as ended:
         how, place = str(ended) or "Interrupted", "the folder of --out" if no_paths else out
         typer.echo(f"{how}. What was graded is in {place}; --resume goes on from there.", err=True)

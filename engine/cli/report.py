@@ -35,9 +35,9 @@ def report(
     graded; 2: wrong usage, no results, a package that is missing, or no room.
     """
     from stenosis_trt.engine.dicom.limits import limits_from_settings
+    from stenosis_trt.engine.reports.formats import parse_formats
     from stenosis_trt.engine.reports.study_report import ReportOptions
     from stenosis_trt.engine.runs.report_again import report_results
-    from stenosis_trt.engine.runs.reports import parse_formats
     from stenosis_trt.engine.support.messages import print_message
 
     with exit_on_invalid_value():

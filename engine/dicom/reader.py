@@ -21,7 +21,7 @@ import numpy as np
 from stenosis_trt.engine.dicom.answers import ask_process, lost_error, lost_frames_error
 from stenosis_trt.engine.dicom.archive_types import ArchiveMember, RefusedMember
 from stenosis_trt.engine.dicom.duplicates import Likeness, Pair, have_same_description
-from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError, ReaderUnavailable
+from stenosis_trt.engine.dicom.errors import ArchiveFound, DicomError, ReaderError, ReaderUnavailable
 from stenosis_trt.engine.dicom.find import References, find_files
 from stenosis_trt.engine.dicom.header import FileHeader
 from stenosis_trt.engine.dicom.limits import ReadLimits, raise_limit
@@ -114,6 +114,7 @@ class DicomReader(Closeable):
         # Shared by all reading processes and never stored: digests reveal nothing after this run.
         self._identity_key = os.urandom(_IDENTITY_KEY_BYTES)
         self._unpacked = UnpackedArchives()
+        self._closed = False
         self._processes = [ReadingProcess(self.limits, memory) for _ in range(workers)]
         self._free: queue.SimpleQueue[ReadingProcess] = queue.SimpleQueue()
         for process in self._processes:
@@ -127,6 +128,7 @@ class DicomReader(Closeable):
     def close(self) -> None:
         """Stop the reading processes and remove unpacked archives. A read in another thread raises
         ReaderError."""
+        self._closed = True
         for process in self._processes:
             process.close()
         self._unpacked.close()
@@ -151,6 +153,8 @@ class DicomReader(Closeable):
         problems: list[Problem] = []
         files: list[Path] = []
         for found in find_files([Path(os.path.abspath(path)) for path in paths], self._list_dicomdir):
+            if self._closed:
+                raise ReaderError("The reader was closed while it was reading.", "Open another.")
             if isinstance(found, Problem):
                 problems.append(found)
             else:

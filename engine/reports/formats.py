@@ -41,6 +41,21 @@ DEFAULT_FORMATS = TABLE_FORMATS
 Make = Callable[[StudyReport, ReportOptions], dict[str, bytes]]
 
 
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list of formats, in the order of FORMATS.
+
+    Raises:
+        ValueError: a name is not one of FORMATS, or there is none.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        if name not in FORMATS:
+            raise ValueError(f"There is no format {name!r}. Give some of {', '.join(FORMATS)}.")
+    if not names:
+        raise ValueError(f"--format names no format. Give some of {', '.join(FORMATS)}.")
+    return tuple(name for name in FORMATS if name in names)
+
+
 def study_format(name: str) -> Make:
     """Return the function that makes a format of one study."""
     module = importlib.import_module(f"stenosis_trt.engine.reports.{STUDY_FORMATS[name]}")

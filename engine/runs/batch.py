@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from stenosis_trt.engine.backends.base import Backend
-from stenosis_trt.engine.backends.selection import BackendChoice, announce, needs_no_gpu, open_backend
+from stenosis_trt.engine.backends.selection import BackendChoice, announce, needs_no_gpu
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory, PixelSlot
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.errors import NotWritten, OutputError
 from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.grading.read_ahead import ReadStudy, internal_error_problem, read_ahead
 from stenosis_trt.engine.grading.study_grader import GradeFunction, StudyGrader, pixel_memory
-from stenosis_trt.engine.packs.pack import Pack, open_pack
+from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import Problem, Stage, StudyHeader
 from stenosis_trt.engine.runs.background_scan import BackgroundScan
 from stenosis_trt.engine.runs.options import GradeOptions
@@ -56,6 +56,7 @@ from stenosis_trt.engine.runs.run_record import (
     SecondsRecord,
     StageSeconds,
 )
+from stenosis_trt.engine.runs.start import Opening, open_models
 from stenosis_trt.engine.runs.summary import RunSummary
 from stenosis_trt.engine.runs.tables import TableTotals
 from stenosis_trt.engine.support.interrupts import defer_signals
@@ -68,7 +69,12 @@ _MAX_TABLES_TIME = 0.05
 
 
 def grade_paths(
-    paths: Sequence[Path], out: Path, options: GradeOptions, grade: GradeFunction = grade_study
+    paths: Sequence[Path],
+    out: Path,
+    options: GradeOptions,
+    grade: GradeFunction = grade_study,
+    *,
+    opening: Opening | None = None,
 ) -> RunSummary:
     """Grade all studies below `paths` and write the results to `out`.
 
@@ -79,6 +85,7 @@ def grade_paths(
         out: output folder.
         options: options of the run.
         grade: the pipeline; tests replace it.
+        opening: opens the models of `options`; the caller closes it.
 
     Raises:
         PackError, DeviceError, OutputError, InputError: the run cannot start or continue.
@@ -89,14 +96,9 @@ def grade_paths(
     with ExitStack() as stack:
         # A GPU's backend decides which memory files are read into; otherwise reading begins at once.
         early = stack.enter_context(_scan(paths, options)) if needs_no_gpu(options.device) else None
-        pack = open_pack(options.pack, options.trust, verify=False)
         # Opened before the output folder is created: a pack that the backend cannot use leaves none.
-        backend, decision = open_backend(
-            pack, options.device, options.precision, options.threads, options.gpu
-        )
+        pack, backend, decision = open_models(options) if opening is None else opening.result()
         stack.enter_context(closing(backend))
-        pack.verify_files()
-        pack = decision.pack_to_run(pack)
         fingerprint = result_fingerprint(
             pack, decision.fingerprint_fields, decision.precision, options.keep_identifiers, options.no_paths
         )

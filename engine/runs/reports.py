@@ -32,21 +32,6 @@ from stenosis_trt.engine.support.hardware import usable_cores
 from stenosis_trt.engine.support.versions import package_version
 
 
-def parse_formats(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list of formats, in the order of FORMATS.
-
-    Raises:
-        ValueError: a name is not one of FORMATS, or there is none.
-    """
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    for name in names:
-        if name not in FORMATS:
-            raise ValueError(f"There is no format {name!r}. Give some of {', '.join(FORMATS)}.")
-    if not names:
-        raise ValueError(f"--format names no format. Give some of {', '.join(FORMATS)}.")
-    return tuple(name for name in FORMATS if name in names)
-
-
 def check_formats(formats: Collection[str], options: ReportOptions) -> None:
     """Check before long work that formats can be made.
 

@@ -16,12 +16,12 @@ from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.errors import InputError, OutputError
 from stenosis_trt.engine.records import SeriesHeader, StudyHeader
 from stenosis_trt.engine.reports import formats as formats_module
+from stenosis_trt.engine.reports.formats import parse_formats
 from stenosis_trt.engine.reports.study_report import ReportOptions
 from stenosis_trt.engine.runs.batch import grade_paths
 from stenosis_trt.engine.runs.options import GradeOptions
 from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.report_again import report_results
-from stenosis_trt.engine.runs.reports import parse_formats
 from stenosis_trt.engine.runs.summary import RunSummary
 
 SEED = 33
