@@ -228,11 +228,41 @@ def input_contrast(batch: Float32Array, std: Sequence[float]) -> FloatArray:
     return np.asarray(scaled.std(axis=(1, 2, 3)))
 
 
+def _numbers(heatmaps: npt.ArrayLike) -> npt.NDArray[np.floating]:
+    """Heatmaps in their own precision, with NaN replaced by 0."""
+    maps = np.asarray(heatmaps)
+    missing = np.isnan(maps)
+    return np.where(missing, maps.dtype.type(0), maps) if missing.any() else maps
+
+
 def _without_invalid(heatmaps: npt.ArrayLike) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
     """Heatmaps with invalid ones (a value is not finite or below 0) set to 0, and their mask, bool (N, K)."""
     maps = np.asarray(heatmaps)
     valid = (maps.min(axis=(2, 3)) >= -HEATMAP_TOLERANCE) & np.isfinite(maps.max(axis=(2, 3)))
     return (maps if valid.all() else np.where(valid[:, :, None, None], maps, maps.dtype.type(0))), ~valid
+
+
+def keypoint_support(heatmaps: npt.ArrayLike) -> Float32Array:
+    """Height of every heatmap at the peaks of all heatmaps of an input.
+
+    Args:
+        heatmaps: (N, K, h, w), values in [0, 1]; NaN counts as 0, and the peak of an invalid map (see
+            `decode_keypoints`) is its first pixel.
+
+    Returns:
+        float32 (N, K, K): [n, k, j] is the highest value of map k in the 3 × 3 pixels around map j's peak.
+    """
+    maps = _numbers(heatmaps)
+    count, points, height, width = maps.shape
+    peak = _without_invalid(heatmaps)[0].reshape(count, points, -1).argmax(axis=-1)
+    row, column = peak // width, peak % width
+    n, k, _ = np.ogrid[:count, :points, :points]
+    support = np.zeros((count, points, points))
+    for down in (-1, 0, 1):
+        for across in (-1, 0, 1):
+            at = np.clip(row + down, 0, height - 1), np.clip(column + across, 0, width - 1)
+            support = np.maximum(support, maps[n, k, at[0][:, None, :], at[1][:, None, :]])
+    return support.astype(np.float32)
 
 
 def decode_keypoints(heatmaps: npt.ArrayLike) -> Float32Array:

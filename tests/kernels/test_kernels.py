@@ -20,6 +20,7 @@ from stenosis_trt.kernels.reference import (
     decode_keypoints,
     decode_peaks,
     input_contrast,
+    keypoint_support,
     preprocess_region,
     region_window,
 )
@@ -225,7 +226,8 @@ def test_decode_peaks_is_the_reference(runner: Runner, seed: int, half: bool) ->
     )
     heatmaps = _random_heatmaps(rng, shape).astype(np.float16 if half else np.float32)
     frames, places = _random_frames(rng, shape[0])
-    points = run_decode(runner, heatmaps, frames)
+    points, support = run_decode(runner, heatmaps, frames)
+    np.testing.assert_array_equal(support, keypoint_support(heatmaps))
     expected = decode_peaks(heatmaps)
     xy = expected[..., :2].astype(np.float64)
     assert np.abs(points["x"] - xy[..., 0]).max() <= _PIXEL_ERROR

@@ -83,8 +83,8 @@ class PendingBatch:
         """Wait for the batch and return copies of its arrays.
 
         Returns:
-            "points" (KEYPOINT, (N, K, PEAKS)); or "points" (KEYPOINT, (N, K)) and "cords" (CORD, (N,)); or
-            "probabilities" and "contrast".
+            "points" (KEYPOINT, (N, K, PEAKS)) and "support" (float32, (N, K, K)); or "points" (KEYPOINT,
+            (N, K)) and "cords" (CORD, (N,)); or "probabilities" and "contrast".
 
         Raises:
             CudaError: an error occurred on the device.
@@ -264,10 +264,11 @@ class ModelStage:
             self._graphs[key] = self._capture(key)
 
     def _keypoint_outputs(self, largest: int, maps: int) -> dict[str, tuple[npt.DTypeLike, int]]:
-        """Keypoints, and the measured cords or further peaks."""
+        """Keypoints and measured cords, or peaks and their support."""
         if self._measures_cords:
             return {"points": (KEYPOINT, largest * maps), "cords": (CORD, largest)}
-        return {"points": (KEYPOINT, largest * maps * PEAKS)}
+        support = (np.float32, largest * maps * maps)
+        return {"points": (KEYPOINT, largest * maps * PEAKS), "support": support}
 
     def _describe(self, inputs: DescribedInputs) -> None:
         descriptors = self._descriptors.host
@@ -289,7 +290,8 @@ class ModelStage:
         maps = self.model.output_shape[0]
         if self._measures_cords:
             return {"points": outputs["points"].reshape(-1, maps), "cords": outputs["cords"]}
-        return {"points": outputs["points"].reshape(-1, maps, PEAKS)}
+        points, support = outputs["points"].reshape(-1, maps, PEAKS), outputs["support"]
+        return {"points": points, "support": support.reshape(-1, maps, maps)}
 
     def _capture(self, key: _GraphKey) -> Graph | None:
         """Capture a batch that was just run; None if the driver cannot."""
@@ -337,8 +339,8 @@ class ModelStage:
             kernel, cords = f"cord_geometry_{suffix}", outputs.address("cords")
             self._launch(kernel, cord_launch(batch), heatmaps, frames, points, cords, *size)
         else:
-            kernel = f"decode_peaks_{suffix}"
-            self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, *size)
+            kernel, support = f"decode_peaks_{suffix}", outputs.address("support")
+            self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, support, *size)
 
     def _launch(self, kernel: str, launch: LaunchConfig, *arguments: KernelArgument) -> None:
         self._resources.module.launch(kernel, launch.grid, launch.block, arguments, self._resources.stream)

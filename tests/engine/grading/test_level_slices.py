@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_pack import input_spec
 
-from stenosis_trt.engine.backends.base import Keypoints, Roi
+from stenosis_trt.engine.backends.base import Peaks, Roi
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.grading.level_slices import locate_in_range
 from stenosis_trt.engine.grading.levels import LevelPoint, locate_levels
@@ -43,22 +43,21 @@ class _Network:
     ) -> None:
         self.calls: list[list[int]] = []
         x = np.array([item.pose.origin[0] for item in stack])
-        self.whole = Keypoints(
-            np.zeros((len(stack), 6, 3)), np.full((len(stack), 6), 0.01), np.zeros((len(stack), 6, 6))
+        self.whole = Peaks(
+            np.zeros((len(stack), 6, 1, 3)), np.full((len(stack), 6, 1), 0.01), np.zeros((len(stack), 6, 6))
         )
         for level, point in enumerate(points):
             if point is not None:
-                self.whole.points[:, level] = np.column_stack([x, np.tile(point[1:], (len(x), 1))])
-                self.whole.confidence[:, level] = peak * np.exp(-0.5 * ((x - point[0]) / 6.0) ** 2)
+                self.whole.points[:, level, 0] = np.column_stack([x, np.tile(point[1:], (len(x), 1))])
+                self.whole.heights[:, level, 0] = peak * np.exp(-0.5 * ((x - point[0]) / 6.0) ** 2)
         index = np.arange(6)
-        assert self.whole.support is not None
-        self.whole.support[:, index, index] = self.whole.confidence
+        self.whole.support[:, index, index] = self.whole.heights[:, :, 0]
 
-    def locate(self, rois: Sequence[Roi]) -> Keypoints:
+    def locate(self, rois: Sequence[Roi]) -> Peaks:
         chosen = [roi.slices[0] for roi in rois]
         self.calls.append(chosen)
-        assert self.whole.support is not None
-        return Keypoints(self.whole.points[chosen], self.whole.confidence[chosen], self.whole.support[chosen])
+        whole = self.whole
+        return Peaks(whole.points[chosen], whole.heights[chosen], whole.support[chosen])
 
     @property
     def slices(self) -> list[int]:
