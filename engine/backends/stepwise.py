@@ -25,7 +25,8 @@ from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.kernels.reference import cord_geometry, decode_peaks, input_contrast, keypoint_support
+from stenosis_trt.kernels.decoding import decode_peaks, keypoint_support
+from stenosis_trt.kernels.reference import cord_geometry, input_contrast
 from stenosis_trt.kernels.table import PEAKS
 
 _T = TypeVar("_T")
@@ -82,7 +83,7 @@ class StepwiseBackend(ABC):
         """Heatmaps (N, K, h, w) → float32 (N, K, 3): x, y in heatmap pixels, confidence."""
 
     def decode_peaks(self, heatmaps: Float32Array) -> Float32Array:
-        """Heatmaps (N, K, h, w) → float32 (N, K, PEAKS, 3): see `reference.decode_peaks`."""
+        """Heatmaps (N, K, h, w) → float32 (N, K, PEAKS, 3): see `decoding.decode_peaks`."""
         return decode_peaks(heatmaps)
 
     def support(self, heatmaps: Float32Array) -> Float32Array:

@@ -2,8 +2,8 @@
 
 The point of a level is where the mid-plane of its disc meets the anterior wall of the canal in the mid-line.
 The peak of the network decreases with the distance from the mid-line, so the peaks of all slices together
-give the left–right coordinate. A map may have peaks at several discs; each is taken with those of the other
-slices at the same disc, so that no result depends on which of them is the highest of its map.
+give the left–right coordinate. A map may have peaks at several discs; each is combined with those of other
+slices at the same disc, so that a point does not depend on which peak is the highest of its map.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ _FULL_WEIGHT_MM = 2.0
 """Distance up to which a peak has its full weight for a disc; the weight then falls to 0 at `_SAME_POINT_MM`,
 without a step for the reason above."""
 
-_TINY = np.finfo(np.float64).tiny
-_MAX_MEAN_SHIFTS = 20
 _MEAN_SHIFT_END_MM = 0.001
-"""The mean of the peaks of a disc is repeated about its own result until that moves by less: then it does not
+_MAX_MEAN_SHIFTS = 20
+"""The mean of the peaks at a disc is repeated about its own result until that moves by less: then it does not
 matter from which peak it began."""
+
+_TINY = np.finfo(np.float64).tiny
 
 _GAP_MM = (9.0, 28.0)
 """Distance between neighbouring cervical discs: 14–20 mm in adults, with a margin for small and large necks.
@@ -140,8 +141,8 @@ def _combine_peaks(
 ) -> LevelPoint:
     """Combine the peaks at the disc of the highest seed into a point, the weighted mean of their positions.
 
-    The mean is a mode of the density of all peaks in the image plane, found by mean shift. All peaks of a
-    slice together have the weight of that with the largest one.
+    The mean is found by mean shift in the image plane: weights fall with the distance from the mean itself.
+    All peaks of a slice together have the weight of that with the largest one.
 
     Args:
         level: name of the level.
@@ -150,13 +151,14 @@ def _combine_peaks(
         heights: their heights (N, P); peaks of height 0 are ignored.
         seeds: heights of the peaks that the mean may begin from, and 0 for the others, (N, P).
     """
-    best, order = np.unravel_index(np.argmax(seeds), seeds.shape)
+    best, order = divmod(int(np.argmax(seeds)), seeds.shape[1])
     peak, pose = float(seeds[best, order]), slices[best].pose
     if peak <= 0.0:
         return LevelPoint(level, None, 0.0)
     share = np.maximum(heights - _MIN_RELATIVE_PEAK * peak, 0.0) ** 2
     plane = points @ np.transpose([pose.row_direction, pose.column_direction])
     mean = plane[best, order]
+    # A mean of peaks within a radius lies within that radius of one of them: the weights are never all 0.
     for _ in range(_MAX_MEAN_SHIFTS):
         distance = np.hypot(plane[..., 0] - mean[0], plane[..., 1] - mean[1])
         fade = (_SAME_POINT_MM - distance) / (_SAME_POINT_MM - _FULL_WEIGHT_MM)

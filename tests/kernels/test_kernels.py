@@ -12,15 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.kernels.decoding import decode_keypoints, decode_peaks, keypoint_support
 from stenosis_trt.kernels.descriptors import describe_frames
 from stenosis_trt.kernels.layouts import WINDOW
 from stenosis_trt.kernels.reference import (
     RegionSource,
     cord_geometry,
-    decode_keypoints,
-    decode_peaks,
     input_contrast,
-    keypoint_support,
     preprocess_region,
     region_window,
 )

@@ -9,13 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from stenosis_trt.kernels.decoding import decode_keypoints, decode_peaks, keypoint_support
 from stenosis_trt.kernels.reference import (
     RegionSource,
     cord_geometry,
-    decode_keypoints,
-    decode_peaks,
     input_contrast,
-    keypoint_support,
     order_statistics,
     preprocess_region,
     region_window,

@@ -24,7 +24,7 @@ from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.engine.support.hardware import usable_cores
-from stenosis_trt.kernels.reference import decode_keypoints
+from stenosis_trt.kernels.decoding import decode_keypoints
 
 
 class CpuBackend(StepwiseBackend):

@@ -265,10 +265,10 @@ class ModelStage:
 
     def _keypoint_outputs(self, largest: int, maps: int) -> dict[str, tuple[npt.DTypeLike, int]]:
         """Keypoints and measured cords, or peaks and their support."""
+        count = largest * maps
         if self._measures_cords:
-            return {"points": (KEYPOINT, largest * maps), "cords": (CORD, largest)}
-        support = (np.float32, largest * maps * maps)
-        return {"points": (KEYPOINT, largest * maps * PEAKS), "support": support}
+            return {"points": (KEYPOINT, count), "cords": (CORD, largest)}
+        return {"points": (KEYPOINT, count * PEAKS), "support": (np.float32, count * maps)}
 
     def _describe(self, inputs: DescribedInputs) -> None:
         descriptors = self._descriptors.host
@@ -287,11 +287,11 @@ class ModelStage:
                 "probabilities": outputs["probabilities"].reshape(-1, *self._plan.output_shape),
                 "contrast": outputs["contrast"],
             }
-        maps = self.model.output_shape[0]
+        points, maps = outputs["points"], self.model.output_shape[0]
         if self._measures_cords:
-            return {"points": outputs["points"].reshape(-1, maps), "cords": outputs["cords"]}
-        points, support = outputs["points"].reshape(-1, maps, PEAKS), outputs["support"]
-        return {"points": points, "support": support.reshape(-1, maps, maps)}
+            return {"points": points.reshape(-1, maps), "cords": outputs["cords"]}
+        points = points.reshape(-1, maps, PEAKS)
+        return {"points": points, "support": outputs["support"].reshape(-1, maps, maps)}
 
     def _capture(self, key: _GraphKey) -> Graph | None:
         """Capture a batch that was just run; None if the driver cannot."""

@@ -18,7 +18,8 @@ from stenosis_trt.engine.grading.match import match_levels
 from stenosis_trt.engine.packs.crop import input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import ModelSpec, OutputSpec
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, FrameHeader, LoadedSlice
-from stenosis_trt.kernels.reference import cord_geometry, decode_peaks, keypoint_support
+from stenosis_trt.kernels.decoding import decode_peaks, keypoint_support
+from stenosis_trt.kernels.reference import cord_geometry
 
 LEVEL_MODEL = ModelSpec(
     "levels", "", "", "fp32", input_spec(256, 1.0, 1, "sagittal"), OutputSpec("heatmaps", LEVELS, 4, 0.3)
