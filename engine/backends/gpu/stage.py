@@ -265,10 +265,9 @@ class ModelStage:
 
     def _keypoint_outputs(self, largest: int, maps: int) -> dict[str, tuple[npt.DTypeLike, int]]:
         """Keypoints and measured cords, or peaks and their support."""
-        count = largest * maps
         if self._measures_cords:
-            return {"points": (KEYPOINT, count), "cords": (CORD, largest)}
-        return {"points": (KEYPOINT, count * PEAKS), "support": (np.float32, count * maps)}
+            return {"points": (KEYPOINT, largest * maps), "cords": (CORD, largest)}
+        return {"points": (KEYPOINT, largest * maps * PEAKS), "support": (np.float32, largest * maps**2)}
 
     def _describe(self, inputs: DescribedInputs) -> None:
         descriptors = self._descriptors.host
