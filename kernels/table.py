@@ -76,7 +76,7 @@ def _all() -> list[Kernel]:
         maps = (_array("heatmaps", dtype), _array("frames", FRAME), _array("points", KEYPOINT))
         numbers = (_array("stds", np.float32), _array("contrasts", np.float32))
         contrast = (_array("inputs", dtype), *numbers, _int("channels"), _int("pixels"))
-        decode = (*maps, *_SIZE)
+        decode = (*maps, _array("support", np.float32), *_SIZE)
         cord = (*maps, _array("cords", CORD), *_SIZE)
         kernels += [
             Kernel(f"preprocess_{suffix}", planes, PREPROCESS_THREADS),

@@ -190,6 +190,7 @@ def decode_workloads(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Ke
         "heatmaps": rng.uniform(0, 1, (slices, LEVEL_COUNT, 64, 64)).astype(dtype),
         "frames": frames[:slices],
         "points": np.zeros((slices, LEVEL_COUNT, PEAKS), KEYPOINT),
+        "support": np.zeros((slices, LEVEL_COUNT, LEVEL_COUNT), np.float32),
     }
     cords = {
         "heatmaps": rng.uniform(0, 1, (axial, 4, 64, 64)).astype(dtype),
@@ -206,7 +207,7 @@ def decode_workloads(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Ke
         return sum(arrays[name].nbytes for name in ("heatmaps", *outputs))
 
     return (
-        KernelWorkload("levels", levels, (decode,), moved(levels, "points")),
+        KernelWorkload("levels", levels, (decode,), moved(levels, "points", "support")),
         KernelWorkload("cord", cords, (measure,), moved(cords, "points", "cords")),
     )
 

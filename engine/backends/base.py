@@ -56,10 +56,13 @@ class Peaks:
     Attributes:
         points: LPS, mm, float64 (N, K, P, 3).
         heights: float64 (N, K, P), descending; 0 where a map has no further peak.
+        support: height of each map at the highest peaks of all maps, float64 (N, K, K): [n, k, j] is the
+            height of map k at the highest peak of map j.
     """
 
     points: FloatArray
     heights: FloatArray
+    support: FloatArray
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice, LoadedStudy
-from stenosis_trt.kernels.reference import cord_geometry, decode_peaks, input_contrast
+from stenosis_trt.kernels.decoding import decode_peaks, keypoint_support
+from stenosis_trt.kernels.reference import cord_geometry, input_contrast
 from stenosis_trt.kernels.table import PEAKS
 
 _T = TypeVar("_T")
@@ -82,8 +83,12 @@ class StepwiseBackend(ABC):
         """Heatmaps (N, K, h, w) → float32 (N, K, 3): x, y in heatmap pixels, confidence."""
 
     def decode_peaks(self, heatmaps: Float32Array) -> Float32Array:
-        """Heatmaps (N, K, h, w) → float32 (N, K, PEAKS, 3): see `reference.decode_peaks`."""
+        """Heatmaps (N, K, h, w) → float32 (N, K, PEAKS, 3): see `decoding.decode_peaks`."""
         return decode_peaks(heatmaps)
+
+    def support(self, heatmaps: Float32Array) -> Float32Array:
+        """Heatmaps (N, K, h, w) → float32 (N, K, K): see `keypoint_support`."""
+        return keypoint_support(heatmaps)
 
     @abstractmethod
     def close(self) -> None:
@@ -115,13 +120,16 @@ class StepwiseStudy:
         """See `BackendStudy.locate`."""
         model, backend, slices = self._backend.pack.models["levels"], self._backend, self._study.sagittal
         if not rois:
-            shape = (0, model.output_shape[0], PEAKS)
-            return Ready(Peaks(np.zeros((*shape, 3)), np.zeros(shape)))
+            maps = model.output_shape[0]
+            none = Peaks(np.zeros((0, maps, PEAKS, 3)), np.zeros((0, maps, PEAKS)), np.zeros((0, maps, maps)))
+            return Ready(none)
         running = [output for _, output in self._parts("levels", slices, rois)]
 
         def peaks() -> Peaks:
-            decoded = np.concatenate([backend.decode_peaks(output.result()) for output in running])
-            return patient_peaks(slices, rois, decoded, model.output.stride)
+            heatmaps = [output.result() for output in running]
+            decoded = np.concatenate([backend.decode_peaks(maps) for maps in heatmaps])
+            support = np.concatenate([backend.support(maps) for maps in heatmaps])
+            return patient_peaks(slices, rois, decoded, support, model.output.stride)
 
         return _Deferred(peaks)
 
@@ -193,11 +201,18 @@ def patient_keypoints(
 
 
 def patient_peaks(
-    slices: Sequence[LoadedSlice], rois: Sequence[Roi], decoded: Float32Array, stride: int
+    slices: Sequence[LoadedSlice],
+    rois: Sequence[Roi],
+    decoded: Float32Array,
+    support: Float32Array,
+    stride: int,
 ) -> Peaks:
-    """Transform peaks (N, K, P, 3), as of `decode_peaks`, to patient coordinates; see `_patient_points`."""
+    """Transform peaks (N, K, P, 3), as of `decode_peaks`, to patient coordinates; see `_patient_points`.
+
+    `support` is (N, K, K), as of `keypoint_support`.
+    """
     points = _patient_points(slices, rois, decoded[..., :2], stride)
-    return Peaks(points, decoded[..., 2].astype(np.float64))
+    return Peaks(points, decoded[..., 2].astype(np.float64), support.astype(np.float64))
 
 
 def _patient_points(

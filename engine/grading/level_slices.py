@@ -82,17 +82,12 @@ def _placed(part: Peaks, at: Sequence[int], slices: int) -> Peaks:
     whole = {}
     for field in fields(part):
         values = getattr(part, field.name)
-        if values is not None:
-            whole[field.name] = np.zeros((slices, *values.shape[1:]))
-            whole[field.name][list(at)] = values
+        whole[field.name] = np.zeros((slices, *values.shape[1:]))
+        whole[field.name][list(at)] = values
     return replace(part, **whole)
 
 
 def _added(one: Peaks, other: Peaks) -> Peaks:
     """Return the peaks of both, which were placed at different slices."""
-    sums = {
-        field.name: getattr(one, field.name) + getattr(other, field.name)
-        for field in fields(one)
-        if getattr(one, field.name) is not None
-    }
+    sums = {field.name: getattr(one, field.name) + getattr(other, field.name) for field in fields(one)}
     return replace(one, **sums)

@@ -2,8 +2,8 @@
 
 The point of a level is where the mid-plane of its disc meets the anterior wall of the canal in the mid-line.
 The peak of the network decreases with the distance from the mid-line, so the peaks of all slices together
-give the left–right coordinate. A map may have peaks at several discs; each is taken with those of the other
-slices at the same disc, so that no result depends on which of them is the highest of its map.
+give the left–right coordinate. A map may have peaks at several discs; each is combined with those of other
+slices at the same disc, so that a point does not depend on which peak is the highest of its map.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ _FULL_WEIGHT_MM = 2.0
 """Distance up to which a peak has its full weight for a disc; the weight then falls to 0 at `_SAME_POINT_MM`,
 without a step for the reason above."""
 
-_MAX_MEAN_SHIFTS = 20
 _MEAN_SHIFT_END_MM = 0.001
-"""The mean of the peaks of a disc is repeated about its own result until that moves by less: then it does not
+_MAX_MEAN_SHIFTS = 20
+"""The mean of the peaks at a disc is repeated about its own result until that moves by less: then it does not
 matter from which peak it began."""
+
+_TINY = np.finfo(np.float64).tiny
 
 _GAP_MM = (9.0, 28.0)
 """Distance between neighbouring cervical discs: 14–20 mm in adults, with a margin for small and large necks.
@@ -103,22 +105,25 @@ def locate_levels(slices: Sequence[LoadedSlice], peaks: Peaks, model: ModelSpec)
 def _level_candidates(
     index: int, slices: Sequence[LoadedSlice], peaks: Peaks, model: ModelSpec
 ) -> list[LevelPoint]:
-    """Return candidate points of a level, at least one, from the highest to the lowest peak.
+    """Return candidate points of a level, at least one.
 
-    There are several if its heatmaps have peaks at several discs, since neighbouring discs look alike. The
-    only candidate may have no point; its warnings then say why.
+    The first one is where its heatmaps are highest. The others are discs where another level has its highest
+    peak and the heatmap of this level is high too, since neighbouring discs look alike. The only candidate
+    may have no point; its warnings then say why.
     """
-    level, minimum = LEVELS[index], model.output.minimum_confidence
+    level, minimum, normal = LEVELS[index], model.output.minimum_confidence, slices[0].pose.normal
     points, heights = peaks.points[:, index], peaks.heights[:, index]
-    first = _combine_peaks(level, slices, points, heights)
+    first = _combine_peaks(level, slices, points, heights, heights)
     if first.confidence < minimum:
         return [LevelPoint(level, None, first.confidence, ("level_not_found",))]
     found = [first]
+    points = np.concatenate([peaks.points[:, :, 0], points[:, 1:]], axis=1)
+    seeds = np.concatenate([peaks.support[:, index], np.zeros_like(heights[:, 1:])], axis=1)
+    heights = np.concatenate([peaks.support[:, index], heights[:, 1:]], axis=1)
     while found[-1].point is not None and len(found) < _MAX_CANDIDATES:
-        normal = slices[0].pose.normal
-        distant = _in_plane_distance(points, np.asarray(found[-1].point), normal) > _SAME_POINT_MM
-        heights = np.where(distant, heights, 0.0)
-        other = _combine_peaks(level, slices, points, heights)
+        near = _in_plane_distance(points, np.asarray(found[-1].point), normal) <= _SAME_POINT_MM
+        seeds, heights = np.where(near, 0.0, seeds), np.where(near, 0.0, heights)
+        other = _combine_peaks(level, slices, points, heights, seeds)
         if other.confidence < minimum or other.point is None:
             break
         found.append(other)
@@ -132,34 +137,39 @@ def _in_plane_distance(points: FloatArray, point: FloatArray, normal: FloatArray
 
 
 def _combine_peaks(
-    level: str, slices: Sequence[LoadedSlice], points: FloatArray, heights: FloatArray
+    level: str, slices: Sequence[LoadedSlice], points: FloatArray, heights: FloatArray, seeds: FloatArray
 ) -> LevelPoint:
-    """Combine the peaks at the disc of the highest one into a point, the weighted mean of their positions.
+    """Combine the peaks at the disc of the highest seed into a point, the weighted mean of their positions.
 
-    The mean is a mode of the density of all peaks in the image plane, found by mean shift.
+    The mean is found by mean shift in the image plane: weights fall with the distance from the mean itself.
+    All peaks of a slice together have the weight of that with the largest one.
 
     Args:
         level: name of the level.
         slices: the N slices.
         points: P peaks of each slice, (N, P, 3).
         heights: their heights (N, P); peaks of height 0 are ignored.
+        seeds: heights of the peaks that the mean may begin from, and 0 for the others, (N, P).
     """
-    best, peak = int(np.argmax(heights.max(axis=1))), float(heights.max())
+    best, order = divmod(int(np.argmax(seeds)), seeds.shape[1])
+    peak, pose = float(seeds[best, order]), slices[best].pose
     if peak <= 0.0:
         return LevelPoint(level, None, 0.0)
-    weighed = heights > _MIN_RELATIVE_PEAK * peak
-    points, heights = points[weighed], heights[weighed]
-    share = (heights - _MIN_RELATIVE_PEAK * peak) ** 2
-    mean = points[np.argmax(heights)]
+    share = np.maximum(heights - _MIN_RELATIVE_PEAK * peak, 0.0) ** 2
+    plane = points @ np.transpose([pose.row_direction, pose.column_direction])
+    mean = plane[best, order]
+    # A mean of peaks within a radius lies within that radius of one of them: the weights are never all 0.
     for _ in range(_MAX_MEAN_SHIFTS):
-        distance = _in_plane_distance(points, mean, slices[best].pose.normal)
+        distance = np.hypot(plane[..., 0] - mean[0], plane[..., 1] - mean[1])
         fade = (_SAME_POINT_MM - distance) / (_SAME_POINT_MM - _FULL_WEIGHT_MM)
         weight = share * np.clip(fade, 0.0, 1.0)
-        before, mean = mean, weight @ points / weight.sum()
-        if np.linalg.norm(mean - before) < _MEAN_SHIFT_END_MM:
+        weight *= (weight.max(axis=1) / np.maximum(weight.sum(axis=1), _TINY))[:, None]
+        weight /= weight.sum()
+        before, mean = mean, weight.ravel() @ plane.reshape(-1, 2)
+        if np.hypot(*(mean - before)) < _MEAN_SHIFT_END_MM:
             break
-    if 0 < best < len(slices) - 1 and _in_image(slices[best], mean, _MARGIN_MM):
-        x, y, z = (float(value) for value in mean)
+    x, y, z = (float(value) for value in weight.ravel() @ points.reshape(-1, 3))
+    if 0 < best < len(slices) - 1 and _in_image(slices[best], np.array([x, y, z]), _MARGIN_MM):
         return LevelPoint(level, (x, y, z), peak)
     # The point is outside the image or in an outermost slice, so that the mid-line may lie beyond the stack.
     return LevelPoint(level, None, peak, ("level_out_of_view",))

@@ -123,10 +123,10 @@ def _find_levels(
     affines = slice_rois(poses, [pose.centre for pose in poses], model.input)
     rois = [Roi((index,) * model.input.channels, affine) for index, affine in enumerate(affines)]
     if in_parts:
-        keypoints = locate_in_range(lambda some: on_backend.locate(some).result(), rois, poses)
+        peaks = locate_in_range(lambda some: on_backend.locate(some).result(), rois, poses)
     else:
-        keypoints = on_backend.locate(rois).result()
-    levels = locate_levels(slices, keypoints, model)
+        peaks = on_backend.locate(rois).result()
+    levels = locate_levels(slices, peaks, model)
     found = sum(item.point is not None for item in levels)
     if found < MINIMUM_LEVELS:
         raise CannotGrade(

@@ -18,7 +18,7 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
-from stenosis_trt.kernels.reference import decode_keypoints
+from stenosis_trt.kernels.decoding import decode_keypoints
 
 _CACHE_BYTES = 512 << 20
 

@@ -15,7 +15,8 @@ from stenosis_trt.engine.packs.crop import channel_slices, heatmap_to_input, sli
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.export.training.rendering import FloatArray, RenderedStudy
 from stenosis_trt.export.training.samples import StudyStore, patient_to_region, sample_region
-from stenosis_trt.kernels.reference import RegionSource, decode_keypoints, region_window
+from stenosis_trt.kernels.decoding import decode_keypoints
+from stenosis_trt.kernels.reference import RegionSource, region_window
 
 Float32 = npt.NDArray[np.float32]
 

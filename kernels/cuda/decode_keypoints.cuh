@@ -232,19 +232,38 @@ static __device__ __forceinline__ Cord measure_cord(const Keypoint* points) {
     return cord;
 }
 
-// Grid: images; block: 32 threads per map. points[image][map] are the kPeaks highest peaks, in descending order.
+// Highest value in the 3 × 3 neighbourhood of a pixel, clipped to the map.
+template <class T>
+static __device__ __forceinline__ float highest_around(const T* __restrict__ map, int place, int height, int width) {
+    const int row = place / width, column = place % width;
+    float highest = 0.0f;
+    // Not unrolled: nine reads per lane are not worth the registers.
+#pragma unroll 1
+    for (int y = max(row - 1, 0); y <= min(row + 1, height - 1); ++y)
+#pragma unroll 1
+        for (int x = max(column - 1, 0); x <= min(column + 1, width - 1); ++x)
+            highest = fmaxf(highest, map_value(map, y * width + x));
+    return highest;
+}
+
+// Grid: images; block: 32 threads per map. points[image][map] are the kPeaks highest peaks, in descending order;
+// support[image][k][j] is the height of map k at the highest peak of map j.
 template <class T>
 static __device__ __forceinline__ void decode_image(
-    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points, int height,
-    int width) {
-    const int map = threadIdx.x >> 5, maps = blockDim.x >> 5;
+    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points,
+    float* __restrict__ support, int height, int width) {
+    __shared__ int places[kMaxMaps];
+    const int map = threadIdx.x >> 5, lane = threadIdx.x & 31, maps = blockDim.x >> 5;
     const i64 number = (i64)blockIdx.x * maps + map;
     const T* values = heatmaps + number * height * width;
     Peak peak = find_peak(values, height * width);
+    if (lane == 0) places[map] = peak.index;
+    __syncthreads();
+    if (lane < maps) support[number * maps + lane] = highest_around(values, places[lane], height, width);
 #pragma unroll 1
     for (int order = 0; order < kPeaks; ++order) {
         if (order > 0) peak = next_peak(values, peak, height, width);
-        if ((threadIdx.x & 31) == 0)
+        if (lane == 0)
             points[number * kPeaks + order] = locate_peak(values, peak, frames[blockIdx.x], height, width);
     }
 }
@@ -269,13 +288,13 @@ static __device__ __forceinline__ void decode_cord(
 }
 
 KERNEL(32 * kMaxMaps) decode_peaks_f32(
-    const float* heatmaps, const Frame* frames, Keypoint* points, int height, int width) {
-    decode_image(heatmaps, frames, points, height, width);
+    const float* heatmaps, const Frame* frames, Keypoint* points, float* support, int height, int width) {
+    decode_image(heatmaps, frames, points, support, height, width);
 }
 
 KERNEL(32 * kMaxMaps) decode_peaks_f16(
-    const Half* heatmaps, const Frame* frames, Keypoint* points, int height, int width) {
-    decode_image(heatmaps, frames, points, height, width);
+    const Half* heatmaps, const Frame* frames, Keypoint* points, float* support, int height, int width) {
+    decode_image(heatmaps, frames, points, support, height, width);
 }
 
 KERNEL(32 * kCordPoints) cord_geometry_f32(

@@ -188,13 +188,15 @@ def run_preprocess(
     return out
 
 
-def run_decode(runner: Runner, heatmaps: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Peaks (KEYPOINT, (N, K, PEAKS)) of heatmaps (N, K, h, w)."""
+def run_decode(runner: Runner, heatmaps: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Peaks (KEYPOINT, (N, K, PEAKS)) of heatmaps (N, K, h, w), and their support, float32 (N, K, K)."""
     count, maps, height, width = heatmaps.shape
     points = poisoned((count, maps, PEAKS), KEYPOINT)
+    support = poisoned((count, maps, maps), np.float32)
     kernel = f"decode_peaks_{'f16' if heatmaps.dtype == np.float16 else 'f32'}"
-    runner.run(kernel, launches.decode_launch(count, maps), (heatmaps, frames, points, height, width))
-    return points
+    arguments = (heatmaps, frames, points, support, height, width)
+    runner.run(kernel, launches.decode_launch(count, maps), arguments)
+    return points, support
 
 
 def run_cord(runner: Runner, heatmaps: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

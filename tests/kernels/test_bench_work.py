@@ -16,14 +16,8 @@ from stenosis_trt.bench.speed.kernel_workloads import (
     study_pixels,
 )
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
-from stenosis_trt.kernels.reference import (
-    RegionSource,
-    decode_keypoints,
-    decode_peaks,
-    input_contrast,
-    preprocess_region,
-    region_window,
-)
+from stenosis_trt.kernels.decoding import decode_keypoints, decode_peaks
+from stenosis_trt.kernels.reference import RegionSource, input_contrast, preprocess_region, region_window
 
 from .runners import CpuRunner
 

@@ -12,13 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.kernels.decoding import decode_keypoints, decode_peaks, keypoint_support
 from stenosis_trt.kernels.descriptors import describe_frames
 from stenosis_trt.kernels.layouts import WINDOW
 from stenosis_trt.kernels.reference import (
     RegionSource,
     cord_geometry,
-    decode_keypoints,
-    decode_peaks,
     input_contrast,
     preprocess_region,
     region_window,
@@ -225,7 +224,8 @@ def test_decode_peaks_is_the_reference(runner: Runner, seed: int, half: bool) ->
     )
     heatmaps = _random_heatmaps(rng, shape).astype(np.float16 if half else np.float32)
     frames, places = _random_frames(rng, shape[0])
-    points = run_decode(runner, heatmaps, frames)
+    points, support = run_decode(runner, heatmaps, frames)
+    np.testing.assert_array_equal(support, keypoint_support(heatmaps))
     expected = decode_peaks(heatmaps)
     xy = expected[..., :2].astype(np.float64)
     assert np.abs(points["x"] - xy[..., 0]).max() <= _PIXEL_ERROR

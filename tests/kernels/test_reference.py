@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from stenosis_trt.kernels.decoding import decode_keypoints, decode_peaks, keypoint_support
 from stenosis_trt.kernels.reference import (
     RegionSource,
     cord_geometry,
-    decode_keypoints,
-    decode_peaks,
     input_contrast,
     order_statistics,
     preprocess_region,
@@ -225,6 +224,18 @@ def test_the_first_peak_is_the_highest_pixel_of_the_map(seed: int) -> None:
     rng = np.random.default_rng(seed)
     maps = np.round(rng.uniform(-1e-3, rng.choice([1e-3, 1.0]), (2, 3, 9, 7)), int(rng.integers(1, 4)))
     np.testing.assert_array_equal(decode_peaks(maps)[:, :, 0], decode_keypoints(maps))
+
+
+def test_the_support_of_a_peak_is_what_each_map_has_within_a_pixel_of_it() -> None:
+    maps = np.zeros((1, 2, 8, 8))
+    maps[0, 0, 0, 0], maps[0, 0, 5, 6] = 0.9, 0.4
+    maps[0, 1, 6, 7], maps[0, 1, 1, 2] = 0.7, 0.3
+    # Two pixels from the first map's peak the second has 0.3, which is too far; one pixel from the second's
+    # the first has 0.4.
+    assert keypoint_support(maps)[0] == pytest.approx(np.array([[0.9, 0.4], [0.0, 0.7]]))
+    # An invalid map has its peak at the first pixel, and its NaN counts as 0 for the others.
+    maps[0, 1, 0, 1] = np.nan
+    assert keypoint_support(maps)[0] == pytest.approx(np.array([[0.9, 0.9], [0.0, 0.0]]))
 
 
 def test_an_empty_heatmap_has_no_confidence() -> None:

@@ -25,7 +25,7 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LoadedSlice
 from stenosis_trt.engine.support.hardware import usable_cores
 from stenosis_trt.kernels.binaries import cache_folder
-from stenosis_trt.kernels.reference import decode_keypoints
+from stenosis_trt.kernels.decoding import decode_keypoints
 
 
 class CpuBackend(StepwiseBackend):

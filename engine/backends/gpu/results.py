@@ -24,11 +24,12 @@ def to_peaks(model: ModelSpec, found: BatchArrays) -> Peaks:
         ModelOutputError: the value of a peak is invalid.
     """
     if not found:
-        shape = (0, model.output_shape[0], PEAKS)
-        return Peaks(np.zeros((*shape, 3)), np.zeros(shape))
+        maps = model.output_shape[0]
+        return Peaks(np.zeros((0, maps, PEAKS, 3)), np.zeros((0, maps, PEAKS)), np.zeros((0, maps, maps)))
     points = np.concatenate(found["points"])
     check_confidence(model, points["confidence"])
-    return Peaks(points["patient"].astype(np.float64), points["confidence"].astype(np.float64))
+    support = np.concatenate(found["support"]).astype(np.float64)
+    return Peaks(points["patient"].astype(np.float64), points["confidence"].astype(np.float64), support)
 
 
 def to_grades(model: ModelSpec, found: BatchArrays) -> Grades:

@@ -83,8 +83,8 @@ class PendingBatch:
         """Wait for the batch and return copies of its arrays.
 
         Returns:
-            "points" (KEYPOINT, (N, K, PEAKS)); or "points" (KEYPOINT, (N, K)) and "cords" (CORD, (N,)); or
-            "probabilities" and "contrast".
+            "points" (KEYPOINT, (N, K, PEAKS)) and "support" (float32, (N, K, K)); or "points" (KEYPOINT,
+            (N, K)) and "cords" (CORD, (N,)); or "probabilities" and "contrast".
 
         Raises:
             CudaError: an error occurred on the device.
@@ -264,10 +264,10 @@ class ModelStage:
             self._graphs[key] = self._capture(key)
 
     def _keypoint_outputs(self, largest: int, maps: int) -> dict[str, tuple[npt.DTypeLike, int]]:
-        """Keypoints, and the measured cords or further peaks."""
+        """Keypoints and measured cords, or peaks and their support."""
         if self._measures_cords:
             return {"points": (KEYPOINT, largest * maps), "cords": (CORD, largest)}
-        return {"points": (KEYPOINT, largest * maps * PEAKS)}
+        return {"points": (KEYPOINT, largest * maps * PEAKS), "support": (np.float32, largest * maps**2)}
 
     def _describe(self, inputs: DescribedInputs) -> None:
         descriptors = self._descriptors.host
@@ -286,10 +286,11 @@ class ModelStage:
                 "probabilities": outputs["probabilities"].reshape(-1, *self._plan.output_shape),
                 "contrast": outputs["contrast"],
             }
-        maps = self.model.output_shape[0]
+        points, maps = outputs["points"], self.model.output_shape[0]
         if self._measures_cords:
-            return {"points": outputs["points"].reshape(-1, maps), "cords": outputs["cords"]}
-        return {"points": outputs["points"].reshape(-1, maps, PEAKS)}
+            return {"points": points.reshape(-1, maps), "cords": outputs["cords"]}
+        points = points.reshape(-1, maps, PEAKS)
+        return {"points": points, "support": outputs["support"].reshape(-1, maps, maps)}
 
     def _capture(self, key: _GraphKey) -> Graph | None:
         """Capture a batch that was just run; None if the driver cannot."""
@@ -337,8 +338,8 @@ class ModelStage:
             kernel, cords = f"cord_geometry_{suffix}", outputs.address("cords")
             self._launch(kernel, cord_launch(batch), heatmaps, frames, points, cords, *size)
         else:
-            kernel = f"decode_peaks_{suffix}"
-            self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, *size)
+            kernel, support = f"decode_peaks_{suffix}", outputs.address("support")
+            self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, support, *size)
 
     def _launch(self, kernel: str, launch: LaunchConfig, *arguments: KernelArgument) -> None:
         self._resources.module.launch(kernel, launch.grid, launch.block, arguments, self._resources.stream)

@@ -113,6 +113,7 @@ def _assert_alike(found: tuple[Peaks, Grades, Cords], expected: tuple[Peaks, Gra
     one, other = found[2].keypoints, expected[2].keypoints
     assert found[0].points.shape == expected[0].points.shape
     assert one.points.shape == other.points.shape
+    assert np.allclose(found[0].support, expected[0].support, atol=2e-3)
     for heights, wanted_heights in (
         (found[0].heights, expected[0].heights),
         (one.confidence, other.confidence),
@@ -182,7 +183,9 @@ class _ToldTheLevels:
             ]
         )
         peaks = np.repeat(0.9 * np.exp(-0.5 * (points[:, :1, 0] / 6.0) ** 2), len(LEVELS), axis=1)
-        there.locate = lambda rois: Ready(Peaks(points[:, :, None], peaks[:, :, None]))  # type: ignore[method-assign]
+        support = peaks[:, :, None] * np.eye(len(LEVELS))
+        told = Peaks(points[:, :, None], peaks[:, :, None], support)
+        there.locate = lambda rois: Ready(told)  # type: ignore[method-assign]
         return there
 
 

@@ -43,17 +43,21 @@ class _Network:
     ) -> None:
         self.calls: list[list[int]] = []
         x = np.array([item.pose.origin[0] for item in stack])
-        self.whole = Peaks(np.zeros((len(stack), 6, 2, 3)), np.zeros((len(stack), 6, 2)))
-        self.whole.heights[..., 0] = 0.01
+        self.whole = Peaks(
+            np.zeros((len(stack), 6, 1, 3)), np.full((len(stack), 6, 1), 0.01), np.zeros((len(stack), 6, 6))
+        )
         for level, point in enumerate(points):
             if point is not None:
                 self.whole.points[:, level, 0] = np.column_stack([x, np.tile(point[1:], (len(x), 1))])
                 self.whole.heights[:, level, 0] = peak * np.exp(-0.5 * ((x - point[0]) / 6.0) ** 2)
+        index = np.arange(6)
+        self.whole.support[:, index, index] = self.whole.heights[:, :, 0]
 
     def locate(self, rois: Sequence[Roi]) -> Peaks:
         chosen = [roi.slices[0] for roi in rois]
         self.calls.append(chosen)
-        return Peaks(self.whole.points[chosen], self.whole.heights[chosen])
+        whole = self.whole
+        return Peaks(whole.points[chosen], whole.heights[chosen], whole.support[chosen])
 
     @property
     def slices(self) -> list[int]:

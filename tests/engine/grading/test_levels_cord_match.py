@@ -18,7 +18,8 @@ from stenosis_trt.engine.grading.match import match_levels
 from stenosis_trt.engine.packs.crop import input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import ModelSpec, OutputSpec
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, FrameHeader, LoadedSlice
-from stenosis_trt.kernels.reference import cord_geometry, decode_peaks
+from stenosis_trt.kernels.decoding import decode_peaks, keypoint_support
+from stenosis_trt.kernels.reference import cord_geometry
 
 LEVEL_MODEL = ModelSpec(
     "levels", "", "", "fp32", input_spec(256, 1.0, 1, "sagittal"), OutputSpec("heatmaps", LEVELS, 4, 0.3)
@@ -70,15 +71,19 @@ def _locate(slices: list[LoadedSlice], points: list[Vector | None]) -> tuple[Lev
 def _from_decoded(
     slices: list[LoadedSlice], decoded: np.ndarray, affines: list[np.ndarray]
 ) -> tuple[LevelPoint, ...]:
+    """Levels from one peak a map, (N, K, 3), or several, (N, K, P, 3), where no other map is high."""
     rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
-    return locate_levels(slices, patient_peaks(slices, rois, decoded[:, :, None], 4), LEVEL_MODEL)
+    peaks = decoded.reshape(*decoded.shape[:2], -1, 3).astype(np.float32)
+    support = peaks[:, :, :1, 2] * np.eye(len(LEVELS), dtype=np.float32)
+    return locate_levels(slices, patient_peaks(slices, rois, peaks, support, 4), LEVEL_MODEL)
 
 
 def _from_maps(
     slices: list[LoadedSlice], maps: np.ndarray, affines: list[np.ndarray]
 ) -> tuple[LevelPoint, ...]:
     rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
-    return locate_levels(slices, patient_peaks(slices, rois, decode_peaks(maps), 4), LEVEL_MODEL)
+    peaks = patient_peaks(slices, rois, decode_peaks(maps), keypoint_support(maps), 4)
+    return locate_levels(slices, peaks, LEVEL_MODEL)
 
 
 def _blob(x: float, y: float, height: float) -> np.ndarray:
@@ -286,11 +291,9 @@ def test_the_order_of_the_peaks_of_a_map_does_not_matter() -> None:
     decoded, affines = _decoded(slices, list(NECK))
     rng = np.random.default_rng(0)
     peaks = np.stack([decoded, decoded * (1, 1, 0.5) + (0, 5, 0), np.zeros_like(decoded)], axis=2)
-    rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
-    expected = locate_levels(slices, patient_peaks(slices, rois, peaks.astype(np.float32), 4), LEVEL_MODEL)
+    expected = _from_decoded(slices, peaks, affines)
     mixed = rng.permuted(np.arange(3) * np.ones((*decoded.shape[:2], 1), int), axis=2)
-    shuffled = np.take_along_axis(peaks, mixed[..., None], axis=2).astype(np.float32)
-    found = locate_levels(slices, patient_peaks(slices, rois, shuffled, 4), LEVEL_MODEL)
+    found = _from_decoded(slices, np.take_along_axis(peaks, mixed[..., None], axis=2), affines)
     assert [item.warnings for item in found] == [item.warnings for item in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.point == pytest.approx(other.point, abs=1e-9)

@@ -18,7 +18,7 @@ from stenosis_trt.export.training.samples import (
     patient_to_region,
     rotate_and_zoom,
 )
-from stenosis_trt.kernels.reference import decode_keypoints
+from stenosis_trt.kernels.decoding import decode_keypoints
 
 PHANTOMS = RenderedStudySet("phantom", PhantomSource(), 71)
 
