@@ -30,6 +30,8 @@ _MEMORY_BYTES = 192 << 20
 """Bytes of the arrays that do not fit into a cache, of all threads together."""
 _CACHE_SHARE = 0.5
 """Share of a cache that its arrays fill, so that they stay in it."""
+_FEWEST, _MOST_ROUNDS = 2, 8
+"""Rounds."""
 _PASS_BYTES = 24 << 20
 """Bytes that a thread moves before it meets the others."""
 _PROBE_SECONDS = 0.06
@@ -99,18 +101,22 @@ class Ceilings:
         return max(item.all_cores.best for item in self.memory[fitting[0] :])
 
 
-def measure_ceilings(threads: int, rounds: int = 3) -> Ceilings:
-    """Measure the ceilings; takes about 20 s.
+def measure_ceilings(threads: int, seconds: float) -> Ceilings:
+    """Measure the ceilings in rounds, each of which measures all of them once; there are at least two.
 
     Args:
         threads: of "all cores".
-        rounds: each ceiling is measured so many times, all others in between.
+        seconds: no further round is started after this time; opening the probes takes some more.
     """
+    start = time.monotonic()
     found = {precision: _calls(precision, threads) for precision in PRECISIONS}
     best: dict[str, dict[str, list[float]]] = {
         precision: {name: [] for name in calls} for precision, calls in found.items()
     }
-    for _ in range(rounds):
+    # Bandwidths and single cores take about as long as the peaks of all.
+    rounds = 0
+    while rounds < _FEWEST or (rounds < _MOST_ROUNDS and time.monotonic() - start < seconds / 2):
+        rounds += 1
         for precision, calls in found.items():
             for name, (call, work) in calls.items():
                 best[precision][name].append(work / _shortest(call))
@@ -126,7 +132,7 @@ def measure_ceilings(threads: int, rounds: int = 3) -> Ceilings:
     }
     single = {}
     for precision, winner in winners.items():
-        call, work = _calls(precision, 1)[winner]
+        call, work = _calls(precision, 1, winner)[winner]
         single[precision] = Rate(winner, tuple(work / _shortest(call) for _ in range(rounds)))
     for precision, alone in single.items():
         if alone.best > peaks[precision].best:
@@ -148,21 +154,32 @@ def _shortest(call: Callable[[], object]) -> float:
 _Call = tuple[Callable[[], object], int]
 
 
-def _calls(precision: str, threads: int) -> dict[str, _Call]:
-    """Everything that multiplies in a precision: a call and its multiply-adds, by name. Each has run once."""
+def _calls(precision: str, threads: int, only: str = "") -> dict[str, _Call]:
+    """Everything that multiplies in a precision, or `only` one: a call and its multiply-adds, by name.
+
+    Each has run once.
+    """
     found: dict[str, _Call] = {}
+    openers = {
+        name: opened
+        for name, opened, usable in (
+            ("ONNX Runtime", _onnxruntime, precision != "bf16"),
+            ("OpenVINO", _openvino, importlib.util.find_spec("openvino") is not None),
+        )
+        if usable
+    }
     for probe in probes(int8=precision == "int8"):
         batch = np.random.default_rng(1).standard_normal(probe.shape).astype(np.float32)
-        if precision != "bf16":
-            call = _onnxruntime(probe, batch, threads)
-            found[f"ONNX Runtime, {probe.name}"] = (call, probe.multiply_adds)
-        if importlib.util.find_spec("openvino") is not None:
-            call = _openvino(probe, batch, threads, precision)
-            found[f"OpenVINO, {probe.name}"] = (call, probe.multiply_adds)
+        for runtime, opened in openers.items():
+            name = f"{runtime}, {probe.name}"
+            if only in ("", name):
+                found[name] = (opened(probe, batch, threads, precision), probe.multiply_adds)
     return found
 
 
-def _onnxruntime(probe: Probe, batch: npt.NDArray[np.float32], threads: int) -> Callable[[], object]:
+def _onnxruntime(
+    probe: Probe, batch: npt.NDArray[np.float32], threads: int, precision: str
+) -> Callable[[], object]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -11,6 +11,7 @@ from stenosis_trt.bench.roofline.networks import BlockPoint, NetworkProfile
 _LEAST, _MOST = 0.25, 4096.0
 """Operations per byte between which the ceilings are drawn."""
 _SLOPE_POINTS = 12
+_MOST_BARS = 24
 _OPERATIONS = 2
 """Operations of a multiply-add."""
 
@@ -56,16 +57,18 @@ def roofline_chart(
     )
 
 
-def stage_charts(measured: Mapping[str, float], floors: Mapping[str, float]) -> Iterator[Chart]:
-    """Where the time of a study goes, and the floor of each stage."""
+def stage_charts(
+    shares: Mapping[str, float], measured: Mapping[str, float], floors: Mapping[str, float]
+) -> Iterator[Chart]:
+    """Where the time of a study goes, and the floor of each stage; all in ms by stage."""
     names = tuple(measured)
     yield Chart(
         "waterfall",
         "Stages of a study, from pixels in memory to ratios",
         "stage",
         "ms",
-        (Series("time", names, tuple(measured.values())),),
-        note="Medians; steps that run at the same time are drawn one after the other.",
+        (Series("time", names, tuple(shares[name] for name in names)),),
+        note="Medians. What runs beside a network is not drawn.",
     )
     known = tuple(name for name in names if name in floors)
     yield Chart(
@@ -81,8 +84,11 @@ def stage_charts(measured: Mapping[str, float], floors: Mapping[str, float]) -> 
 
 
 def block_charts(points: Mapping[str, Sequence[BlockPoint]]) -> Iterator[Chart]:
-    """Time and floor of each block, one chart for each network."""
+    """Time and floor of each block, one chart for each network; of many blocks, the sums of their groups."""
     for name, items in points.items():
+        if len(items) > _MOST_BARS:
+            yield _grouped(name, items)
+            continue
         names = tuple(item.name for item in items)
         yield Chart(
             "bars",
@@ -100,3 +106,24 @@ def block_charts(points: Mapping[str, Sequence[BlockPoint]]) -> Iterator[Chart]:
                 Series("floor", names, tuple(item.floor.floor_ms for item in items)),
             ),
         )
+
+
+def _grouped(name: str, items: Sequence[BlockPoint]) -> Chart:
+    """Sums over the blocks whose names are the same but for their last part, such as "features.2"."""
+    sums: dict[str, tuple[float, float]] = {}
+    for item in items:
+        group = item.name.rpartition(".")[0] or item.name
+        measured, floor = sums.get(group, (0.0, 0.0))
+        sums[group] = (measured + item.median_ms, floor + item.floor.floor_ms)
+    names = tuple(sums)
+    return Chart(
+        "bars",
+        f"Groups of blocks of {name}",
+        "blocks",
+        "ms",
+        (
+            Series("measured", names, tuple(measured for measured, _ in sums.values())),
+            Series("floor", names, tuple(floor for _, floor in sums.values())),
+        ),
+        note="Sums of the medians of the blocks.",
+    )

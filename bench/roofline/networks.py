@@ -22,6 +22,7 @@ from stenosis_trt.engine.backends.cpu.candidates import OPENVINO, Execution
 Float32Array = npt.NDArray[np.float32]
 
 
+_RUNS = 9
 _TRUSTED_MS = 0.3
 """Shortest time of a block that a rate is computed from."""
 
@@ -85,7 +86,7 @@ class BlockPoint:
 
 
 def profile_network(
-    backend: CpuBackend, name: str, batch: Float32Array, runs: int, folder: Path
+    backend: CpuBackend, name: str, batch: Float32Array, seconds: float, folder: Path
 ) -> NetworkProfile:
     """Profile a network as the backend of the product runs it.
 
@@ -93,7 +94,7 @@ def profile_network(
         backend: of the product.
         name: of the model.
         batch: its inputs of one study (N, C, H, W).
-        runs: of the profile.
+        seconds: duration of the profile, about.
         folder: for temporary files.
 
     Raises:
@@ -104,7 +105,7 @@ def profile_network(
     share = None if variant is None else variant.metrics.get("quantised_share")
     size = backend.inference(name, len(batch)).part
     parts = tuple(batch[first : first + size] for first in range(0, len(batch), size))
-    inputs = ProfiledInputs(parts, choice.execution(len(batch)), runs)
+    inputs = ProfiledInputs(parts, choice.execution(len(batch)), _RUNS, seconds)
     data = backend.pack.read_model(name)
     if choice.arithmetic.runtime == OPENVINO:
         profiled = profile_openvino(data, inputs, choice.arithmetic.floats)

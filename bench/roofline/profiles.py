@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ Float32Array = npt.NDArray[np.float32]
 _NODE, _RUN = "Node", "model_run"
 _SUFFIX = "_kernel_time"
 _SILENT = 4
+_FEWEST = 2
+"""Runs of a profile, the first among them."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,23 @@ class ProfiledInputs:
     Attributes:
         parts: inputs (N, C, H, W) of each call; together they are one run.
         execution: calls that run at the same time, and threads of each.
-        runs: number of runs, without the first, which is discarded.
+        runs: largest number of runs, without the first, which is discarded.
+        seconds: no further run is started after this time, once there is one to keep.
     """
 
     parts: tuple[Float32Array, ...]
     execution: Execution
     runs: int
+    seconds: float
 
     def call_each(self, call: Callable[[Float32Array], Any]) -> list[list[Any]]:
         """Call with each part, in as many threads as there are streams; return the answers of each run."""
         with ThreadPoolExecutor(self.execution.streams) as pool:
-            return [list(pool.map(call, self.parts)) for _ in range(self.runs + 1)]
+            found: list[list[Any]] = []
+            end = time.monotonic() + self.seconds
+            while len(found) <= self.runs and (len(found) < _FEWEST or time.monotonic() < end):
+                found.append(list(pool.map(call, self.parts)))
+            return found
 
 
 def profile_onnxruntime(data: bytes, inputs: ProfiledInputs, folder: Path) -> tuple[Run, ...]:

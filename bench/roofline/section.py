@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 
 from stenosis_trt.bench.record.record import Absence, Section
 from stenosis_trt.bench.roofline.ceilings import measure_ceilings
 from stenosis_trt.bench.roofline.networks import NetworkProfile, profile_network, raise_peaks
-from stenosis_trt.bench.roofline.stages import timed_steps
+from stenosis_trt.bench.roofline.stages import REST, timed_steps
 from stenosis_trt.bench.roofline.summary import TITLE, MeasuredStudy, cpu_section
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import MODELS
@@ -21,9 +22,9 @@ from stenosis_trt.engine.support.hardware import usable_cores
 _STUDIES = 4
 """Studies that are measured in turn."""
 _WARM_UP, _MOST_RUNS = 2, 60
-_STUDY_SHARE = 0.25
-"""Share of the section's time that studies are computed in; ceilings and profiles take about 50 s."""
-_PROFILE_RUNS = 7
+_STUDY_SHARE, _PROFILE_SHARE, _CEILING_SHARE = 0.25, 0.06, 0.2
+"""Shares of the section's time: of the studies, of each network's profile, and of the ceilings. Opening
+models takes the rest."""
 
 
 def measure(context: BenchContext) -> Section:
@@ -55,13 +56,13 @@ def measure(context: BenchContext) -> Section:
             context.say(f"roofline: profile of {name}")
             try:
                 profiles[name] = profile_network(
-                    backend, name, inputs.batches[name], _PROFILE_RUNS, context.work
+                    backend, name, inputs.batches[name], _PROFILE_SHARE * context.seconds, context.work
                 )
             except PackError as error:
                 absences.append(Absence(f"roofline.{name}", error.reason))
     threads = context.threads or usable_cores()
     context.say("roofline: ceilings of the processor")
-    ceilings = raise_peaks(measure_ceilings(threads), profiles.values())
+    ceilings = raise_peaks(measure_ceilings(threads, _CEILING_SHARE * context.seconds), profiles.values())
     return cpu_section(
         context.pack, studies, profiles, ceilings, tuple(absences), time.perf_counter() - start
     )
@@ -88,6 +89,7 @@ def _measure_studies(
         product.device(loaded[0])
     whole: list[list[float]] = [[] for _ in loaded]
     stages: list[dict[str, list[float]]] = [defaultdict(list) for _ in loaded]
+    shares: list[dict[str, list[float]]] = [defaultdict(list) for _ in loaded]
     end = time.monotonic() + context.seconds * _STUDY_SHARE
     for number in range(_MOST_RUNS):
         if number >= 3 * len(loaded) and time.monotonic() > end:
@@ -97,14 +99,19 @@ def _measure_studies(
         with timed_steps(backend) as clock:
             total = _seconds(product, loaded[index])
         steps = clock.take()
-        for stage, seconds in steps.items():
+        for stage, seconds in steps.wall.items():
             stages[index][stage].append(seconds * 1e3)
-        stages[index]["total"].append(total * 1e3)
+            shares[index][stage].append(steps.shares[stage] * 1e3)
+        stages[index][REST].append((total - sum(steps.shares.values())) * 1e3)
     return tuple(
-        MeasuredStudy(counts[index], tuple(whole[index]), {k: tuple(v) for k, v in stages[index].items()})
+        MeasuredStudy(counts[index], tuple(whole[index]), _frozen(stages[index]), _frozen(shares[index]))
         for index in range(len(loaded))
         if whole[index]
     )
+
+
+def _frozen(times: Mapping[str, list[float]]) -> dict[str, tuple[float, ...]]:
+    return {stage: tuple(values) for stage, values in times.items()}
 
 
 def _seconds(product: Product, study: LoadedStudy) -> float:

@@ -23,6 +23,20 @@ _STEPS = {"preprocess": PREPROCESSING, "decode": DECODING, "support": DECODING}
 Interval = tuple[float, float]
 
 
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds by stage.
+
+    Attributes:
+        wall: in which a stage was under way.
+        shares: the same without what a network, or an earlier one, was under way in too: they add up to the
+            time in which any stage was.
+    """
+
+    wall: Mapping[str, float]
+    shares: Mapping[str, float]
+
+
 @dataclass
 class StepClock:
     """Intervals in which the steps of a backend were under way, by stage, since `take` was called."""
@@ -35,13 +49,17 @@ class StepClock:
         with self._lock:
             self.intervals.setdefault(stage, []).append((start, time.perf_counter()))
 
-    def take(self) -> Mapping[str, float]:
-        """Return the seconds of each stage, and of all together as "any"; start again."""
+    def take(self) -> StepTimes:
+        """Return the times by stage, and start again."""
         with self._lock:
             found, self.intervals = self.intervals, {}
-        seconds = {stage: covered(intervals) for stage, intervals in found.items()}
-        seconds["any"] = covered(interval for intervals in found.values() for interval in intervals)
-        return seconds
+        shares, seen = {}, list[Interval]()
+        # What runs beside a network hides behind it.
+        for stage in sorted(found, key=(DECODING, PREPROCESSING).__contains__):
+            before = covered(seen)
+            seen += found[stage]
+            shares[stage] = covered(seen) - before
+        return StepTimes({stage: covered(intervals) for stage, intervals in found.items()}, shares)
 
 
 def covered(intervals: Iterable[Interval]) -> float:

@@ -40,21 +40,18 @@ class MeasuredStudy:
     Attributes:
         batches: inputs of each network.
         milliseconds: of each run.
-        stages: of each run with the clock of the steps, by stage; "any" is the time in which a stage was
-            under way, "total" the whole of such a run.
+        stages: wall time of each stage, `REST` among them, in each run with the clock of the steps.
+        shares: the same without what ran beside a network, see `StepTimes`.
     """
 
     batches: Mapping[str, int]
     milliseconds: tuple[float, ...]
     stages: Mapping[str, tuple[float, ...]]
+    shares: Mapping[str, tuple[float, ...]]
 
     def stage_runs(self, stage: str) -> tuple[float, ...]:
         """Time of a stage in each run; () if the backend has no such step."""
-        if stage != REST:
-            return self.stages.get(stage, ())
-        return tuple(
-            total - steps for total, steps in zip(self.stages["total"], self.stages["any"], strict=True)
-        )
+        return self.stages.get(stage, ())
 
 
 def cpu_section(
@@ -71,6 +68,10 @@ def cpu_section(
     figures = (*_study_figures(studies, floors), *_stage_figures(studies, floors), *_ceilings(ceilings))
     stages = {name: _median(study.stage_runs(name) for study in studies) for name in (*STAGES, REST)}
     measured = {name: value for name, value in stages.items() if value is not None}
+    shares = {
+        name: _median(study.shares.get(name, study.stage_runs(name)) for study in studies) or 0.0
+        for name in measured
+    }
     typical = {
         name: statistics.median(item[name] for item in floors)
         for name in STAGES
@@ -88,7 +89,11 @@ def cpu_section(
         figures,
         (*absences, *absent),
         tuple(_notes(figures, excess, profiles)),
-        (roofline_chart(ceilings, profiles, points), *stage_charts(measured, typical), *block_charts(points)),
+        (
+            roofline_chart(ceilings, profiles, points),
+            *stage_charts(shares, measured, typical),
+            *block_charts(points),
+        ),
         {
             "ceilings": _ceiling_details(ceilings),
             "networks": {name: _network_details(profiles[name], points[name]) for name in profiles},

@@ -73,7 +73,7 @@ def test_peaks_are_measured_in_each_precision_that_a_runtime_has(monkeypatch: py
     monkeypatch.setattr(ceilings, "probes", small)
     monkeypatch.setattr(ceilings, "_PROBE_SECONDS", 0.005)
     monkeypatch.setattr(ceilings, "measure_memory", lambda threads, rounds: ())
-    found = measure_ceilings(2, rounds=2)
+    found = measure_ceilings(2, 0.0)
     assert {"fp32", "int8"} <= set(found.peaks) <= {"fp32", "bf16", "int8"}
     for precision, rate in found.peaks.items():
         assert rate.best >= found.one_core_peaks[precision].best > 1e7

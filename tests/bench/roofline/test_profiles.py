@@ -97,7 +97,7 @@ def test_layout_changes_go_with_the_block_before_them_and_other_unknown_nodes_ar
 
 def _inputs(pack: Pack, name: str, streams: int) -> ProfiledInputs:
     batch = np.random.default_rng(0).random((1, *pack.models[name].input_shape), dtype=np.float32)
-    return ProfiledInputs((batch, batch), Execution(streams, 1, 1), 1)
+    return ProfiledInputs((batch, batch), Execution(streams, 1, 1), 1, 60.0)
 
 
 def test_every_node_of_onnx_runtime_finds_its_block(tmp_path: Path) -> None:

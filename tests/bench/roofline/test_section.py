@@ -30,8 +30,8 @@ def context(tmp_path: Path) -> BenchContext:
 def test_a_study_its_stages_and_its_blocks_are_measured(
     context: BenchContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(section, "measure_ceilings", lambda threads: replace(CEILINGS, threads=threads))
-    monkeypatch.setattr(section, "_PROFILE_RUNS", 1)
+    made = replace(CEILINGS, threads=2)
+    monkeypatch.setattr(section, "measure_ceilings", lambda threads, seconds: made)
     found = section.measure(context)
     assert found.name == "roofline"
     assert found.absences == ()

@@ -34,10 +34,11 @@ def _section(folder: Path, *profiles: NetworkProfile, absent: tuple[Absence, ...
         "grader": (2.0, 2.0, 2.0),
         "cord": (3.0, 3.0, 3.0),
         "decoding": (1.0, 1.0, 1.0),
-        "any": (18.0, 18.0, 18.0),
-        "total": (20.0, 20.0, 20.0),
+        "rest": (2.0, 2.0, 2.0),
     }
-    study = MeasuredStudy(BATCHES, (19.0, 20.0, 21.0), stages)
+    # Half of preprocessing is done while networks run.
+    shares = {**stages, "preprocessing": (4.5, 4.5, 4.5)}
+    study = MeasuredStudy(BATCHES, (19.0, 20.0, 21.0), stages, shares)
     pack = write_tiny_pack(folder / "tiny")
     return cpu_section(pack, [study], {item.name: item for item in profiles}, CEILINGS, absent, 1.0)
 
@@ -96,7 +97,8 @@ def test_the_charts_hold_a_point_for_each_block_below_the_ceilings(section: Sect
     assert levels.y == (pytest.approx(2e8 / 4e-3 / 1e9),)
     assert levels.labels == ("block",)
     waterfall = next(chart for chart in section.charts if chart.kind == "waterfall")
-    assert waterfall.series[0].x[-1] == "rest"
+    drawn = dict(zip(waterfall.series[0].x, waterfall.series[0].y, strict=True))
+    assert (drawn["preprocessing"], drawn["levels"], drawn["rest"]) == (4.5, 5.0, 2.0)
 
 
 def test_without_the_profile_of_a_network_a_study_has_no_floor(tmp_path: Path) -> None:
