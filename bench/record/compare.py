@@ -4,11 +4,10 @@ A figure moved if three things hold:
 
 - the 95 % intervals of the two runs are disjoint;
 - the p-value of the difference is below 0.05 after Holm's correction over all figures that are compared. The
-  standard error of each value is that end of its interval which faces the other value, divided by 1.96;
+  standard error of each value is the half of its interval that faces the other value, divided by 1.96;
 - the change is at least the minimum effect, which covers what differs between two runs of one build and no
-  interval of a single run can show: memory layout, clocks, temperature. Where other processes took part of
-  the cores, the minimum is also what their share explains: a share s of the cores makes a run up to
-  1 / (1 − s) times slower.
+  interval of a single run can show: memory layout, clocks, temperature. Where other processes disturbed a
+  run, the minimum is also what they explain; see `contention`.
 
 A measured figure without an interval is not judged. A computed figure has no noise.
 """
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from stenosis_trt.bench.record.contention import Contention, contention_by_section
 from stenosis_trt.bench.record.differences import Difference, other_machine, record_differences
 from stenosis_trt.bench.record.record import BenchRecord, Figure
 from stenosis_trt.bench.statistics.multiple_comparisons import holm
@@ -29,7 +29,6 @@ MINIMUM_EFFECT = 0.05
 """Smallest change that is reported: 5 %."""
 _NORMAL_975 = 1.959964
 """97.5 % quantile of the normal distribution."""
-_LARGEST_SHARE = 0.95
 
 Verdict = Literal["worse", "better", "changed", "same", "contention", "not judged"]
 """Outcome of one figure. "changed": it moved, and neither direction is better. "contention": it moved by more
@@ -95,10 +94,10 @@ def compare_records(
     old, new = before.figures(), after.figures()
     common = [name for name in new if name in old]
     p_values = [_p_value(old[name], new[name]) for name in common]
-    contention = _contention(before, after)
+    contention = contention_by_section((before, after))
     sections = {figure.name: section.name for section in after.sections for figure in section.figures}
     changes = tuple(
-        _change(old[name], new[name], adjusted, minimum_effect, contention.get(sections[name], 0.0))
+        _change(old[name], new[name], adjusted, minimum_effect, contention.get(sections[name], Contention()))
         for name, adjusted in zip(common, holm(p_values), strict=True)
     )
     return Comparison(
@@ -112,7 +111,7 @@ def compare_records(
 
 
 def _change(
-    old: Figure, new: Figure, p_value: float | None, minimum_effect: float, contention: float
+    old: Figure, new: Figure, p_value: float | None, minimum_effect: float, contention: Contention
 ) -> Change:
     effect = _effect(old.value, new.value)
     if old.unit != new.unit or old.source != new.source or old.better != new.better:
@@ -122,7 +121,7 @@ def _change(
         return Change(old, new, _moved(old, new) if moved else "same", effect, minimum_effect)
     if p_value is None:
         return Change(old, new, "not judged", effect, math.inf)
-    needed = max(minimum_effect, contention)
+    needed = max(minimum_effect, contention.explained(old, new))
     if not (_disjoint(old, new) and p_value < SIGNIFICANCE and effect >= minimum_effect):
         verdict: Verdict = "same"
     elif effect < needed:
@@ -169,20 +168,14 @@ def _p_value(old: Figure, new: Figure) -> float | None:
 
 
 def _error(figure: Figure, upper: bool) -> float:
-    """Standard error of a value, from the upper or the lower half of its interval."""
-    end = figure.high if upper else figure.low
-    assert end is not None
-    return abs(end - figure.value) / _NORMAL_975
+    """Standard error of a value, from the upper or the lower half of its interval.
 
-
-def _contention(before: BenchRecord, after: BenchRecord) -> dict[str, float]:
-    """Return the effect that other processes explain, by section."""
-    effects: dict[str, float] = {}
-    for record in (before, after):
-        for name, load in record.busy.get("during", {}).items():
-            share = min(_LARGEST_SHARE, max(0.0, float(load.get("others_share_high") or 0.0)))
-            effects[name] = max(effects.get(name, 0.0), 1 / (1 - share) - 1)
-    return effects
+    A percentile may be an end of its own interval: then from the other half.
+    """
+    assert figure.low is not None
+    assert figure.high is not None
+    above, below = abs(figure.high - figure.value), abs(figure.value - figure.low)
+    return ((above or below) if upper else (below or above)) / _NORMAL_975
 
 
 def _missing(has: BenchRecord, lacks: BenchRecord) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import math
 
 from stenosis_trt.bench.record.record import Figure
 
-_TIMES = ("ns", "µs", "us", "ms", "s", "min", "h")
+_SECONDS = {"ns": 1e-9, "µs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _DIGITS = 3
 _GROUPED_FROM = 1000.0
 
@@ -52,14 +52,20 @@ def target_text(figure: Figure) -> str:
     return f"{sign} {round_text(figure.target)}, {'met' if figure.target_met else 'missed'}"
 
 
-def is_time(unit: str) -> bool:
-    """Return True for a unit of time: lower is faster."""
-    return unit.partition("/")[0].strip() in _TIMES or unit.partition(" a ")[0] in _TIMES
+def seconds_of(figure: Figure) -> float | None:
+    """Return the time that a figure is, or the time of one item if it is a rate; None for anything else."""
+    first, _, last = figure.unit.partition("/")
+    if not last and first in _SECONDS:
+        return figure.value * _SECONDS[first] if figure.value > 0 else None
+    if last in _SECONDS:
+        return _SECONDS[last] / figure.value if figure.value > 0 else None
+    return None
 
 
-def is_rate(unit: str) -> bool:
-    """Return True for a unit per time: higher is faster."""
-    return unit.endswith(("/s", "/min", "/h"))
+def _is_speed(unit: str) -> bool:
+    """Return True for a time, "ms" or "ms/file", and for a rate, "studies/s"."""
+    first, _, last = unit.partition("/")
+    return first in _SECONDS or last in _SECONDS
 
 
 def change_words(before: Figure, after: Figure) -> str:
@@ -82,6 +88,6 @@ def _direction(figure: Figure, rose: bool) -> str:
     if figure.better == "neither":
         return "higher" if rose else "lower"
     improved = rose == (figure.better == "higher")
-    if is_time(figure.unit) or is_rate(figure.unit):
+    if _is_speed(figure.unit):
         return "faster" if improved else "slower"
     return f"{'higher' if rose else 'lower'}, {'better' if improved else 'worse'}"

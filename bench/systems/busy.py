@@ -1,9 +1,4 @@
-"""Watch what other processes take of the processor while a benchmark runs.
-
-/proc/stat counts the time that each core was busy; /proc/PID/stat that of this process and of its
-descendants, which are subtracted. What is left is other processes, and the time that a hypervisor took
-("steal").
-"""
+"""Watch what other processes take of the processor during a benchmark, and how long it waits for a core."""
 
 from __future__ import annotations
 
@@ -15,10 +10,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from stenosis_trt.bench.systems.machine import machine_state
+from stenosis_trt.bench.systems.processor_time import ProcessorTime, processor_time, waiting
 
 BUSY_SHARE = 0.05
 """Share of the cores that others may take, on average over a section, before the run counts as disturbed."""
@@ -27,78 +22,8 @@ BUSY_SHARE_HIGH = 0.25
 _SAMPLE_SECONDS = 5.0
 """A sample reads one small file for each process of the machine: 3 ms with a hundred of them."""
 _BEFORE_SECONDS = 1.0
-_PROC = Path("/proc")
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-
-# Columns of a line of /proc/stat after its name (proc(5)).
-_IDLE, _IOWAIT, _STEAL, _COLUMNS = 3, 4, 7, 8
-# Fields of /proc/PID/stat after the name of the command: parent, and utime to cstime.
-_PARENT, _UTIME, _CSTIME = 1, 11, 14
-
-
-@dataclass(frozen=True)
-class ProcessorTime:
-    """Processor time since the machine started, in seconds.
-
-    Attributes:
-        wall: `time.monotonic()`.
-        busy: of all processes on the cores that this process may use, without `stolen`.
-        stolen: taken by the hypervisor.
-        own: of this process and its descendants, with those that have ended.
-    """
-
-    wall: float
-    busy: float
-    stolen: float
-    own: float
-
-
-def processor_time(proc: Path = _PROC) -> ProcessorTime:
-    """Read the counters now.
-
-    Raises:
-        OSError: there is no /proc/stat.
-    """
-    usable = os.sched_getaffinity(0)
-    busy = stolen = 0
-    for line in (proc / "stat").read_text(encoding="ascii").splitlines():
-        name, _, rest = line.partition(" ")
-        if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in usable:
-            times = list(map(int, rest.split()[:_COLUMNS]))
-            stolen += times[_STEAL]
-            busy += sum(times) - times[_IDLE] - times[_IOWAIT] - times[_STEAL]
-    return ProcessorTime(
-        time.monotonic(), busy / _TICKS_A_SECOND, stolen / _TICKS_A_SECOND, _own_seconds(proc)
-    )
-
-
-def _own_seconds(proc: Path) -> float:
-    parents: dict[int, int] = {}
-    ticks: dict[int, int] = {}
-    for entry in os.scandir(proc):
-        if not entry.name.isdecimal():
-            continue
-        try:
-            with open(f"{entry.path}/stat", "rb") as stream:
-                # The command, in parentheses, may hold anything.
-                fields = stream.read().rpartition(b")")[2].split()
-        except OSError:
-            # It ended since the folder was listed.
-            continue
-        pid = int(entry.name)
-        parents[pid] = int(fields[_PARENT])
-        ticks[pid] = sum(map(int, fields[_UTIME : _CSTIME + 1]))
-    me = os.getpid()
-    return sum(ticks[pid] for pid in ticks if _descends(pid, me, parents)) / _TICKS_A_SECOND
-
-
-def _descends(pid: int, ancestor: int, parents: Mapping[int, int]) -> bool:
-    seen = 0
-    while pid in parents and seen <= len(parents):
-        if pid == ancestor:
-            return True
-        pid, seen = parents[pid], seen + 1
-    return False
+_LEAST_RUN_SECONDS = 0.05
+"""Processor time of the run below which a sample says nothing about its waiting."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +37,10 @@ class Load:
         others_high: 90th percentile of `others` over the samples.
         seconds: duration.
         cores: cores that this process may use.
+        waited: seconds that threads of this run waited for a core, for each second that they ran; None if the
+            kernel does not count it.
+        waited_high: 90th percentile of `waited` over the samples.
+        turn_seconds: how long a thread waited each time, on average; the 90th percentile over the samples.
     """
 
     others: float
@@ -120,13 +49,16 @@ class Load:
     others_high: float
     seconds: float
     cores: int
+    waited: float | None = None
+    waited_high: float | None = None
+    turn_seconds: float | None = None
 
     @property
     def disturbed(self) -> bool:
         """True if others took more than `BUSY_SHARE` of the cores, or for a while `BUSY_SHARE_HIGH`."""
         return self.others > BUSY_SHARE * self.cores or self.others_high > BUSY_SHARE_HIGH * self.cores
 
-    def as_json(self) -> dict[str, float]:
+    def as_json(self) -> dict[str, float | bool | None]:
         """Return it for the record; shares are of all usable cores."""
         return {
             "others_cores": round(self.others, 3),
@@ -134,6 +66,10 @@ class Load:
             "own_cores": round(self.own, 3),
             "others_share": round(self.others / self.cores, 4),
             "others_share_high": round(self.others_high / self.cores, 4),
+            "disturbed": self.disturbed,
+            "waited": None if self.waited is None else round(self.waited, 4),
+            "waited_high": None if self.waited_high is None else round(self.waited_high, 4),
+            "turn_ms": None if self.turn_seconds is None else round(self.turn_seconds * 1e3, 4),
             "seconds": round(self.seconds, 2),
         }
 
@@ -152,14 +88,25 @@ def load_between(readings: list[ProcessorTime]) -> Load:
     own = max(0.0, last.own - first.own)
     busy = last.busy + last.stolen - first.busy - first.stolen
     others = max(0.0, busy - own) / seconds
+    waits = [waiting(old, new) for old, new in pairwise(readings)]
+    ran = sum(wait.ran for wait in waits)
+    told = [wait for wait in waits if wait.ran >= _LEAST_RUN_SECONDS]
     return Load(
         others,
         (last.stolen - first.stolen) / seconds,
         own / seconds,
-        statistics.quantiles(samples, n=10)[-1] if len(samples) > 1 else others,
+        _high(samples) if samples else others,
         seconds,
         len(os.sched_getaffinity(0)),
+        sum(wait.waited for wait in waits) / ran if told else None,
+        _high([wait.waited / wait.ran for wait in told]) if told else None,
+        _high([wait.waited / max(wait.turns, 1) for wait in told]) if told else None,
     )
+
+
+def _high(values: list[float]) -> float:
+    """Return the 90th percentile; not more than the largest value."""
+    return min(statistics.quantiles(values, n=10)[-1], max(values)) if len(values) > 1 else values[0]
 
 
 class BusyWatch:

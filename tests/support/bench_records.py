@@ -22,8 +22,9 @@ BUSY = {
 
 
 def quiet(share: float = 0.004) -> dict[str, object]:
-    """Return what is recorded of a quiet machine."""
-    during = {name: {"others_share": share, "others_share_high": share} for name in ("load", "peers")}
+    """Return what is recorded of a quiet machine; of a busy one if others took more than a twentieth."""
+    load = {"others_share": share, "others_share_high": share, "disturbed": share > 0.05}
+    during = dict.fromkeys(("load", "peers"), load)
     return {"before": {"others_share": share}, "during": during, "sentence": ""}
 
 

@@ -71,6 +71,24 @@ def test_what_other_processes_explain_does_not_count() -> None:
     assert "Repeat the runs on a quiet machine" in said
 
 
+def _waiting(waited: float, turn_ms: float, disturbed: bool = True) -> dict[str, Any]:
+    load = {"others_share_high": 0.9, "waited_high": waited, "turn_ms": turn_ms, "disturbed": disturbed}
+    return {"during": {"load": load}}
+
+
+def test_measured_waiting_explains_more_of_a_short_latency() -> None:
+    """A study of 200 ms that waits as long as it runs takes 400 ms; one of 2 ms may meet a slice of 20 ms."""
+    old = record(figure("load.long", 200.0), figure("load.short", 2.0), figure("load.rate", 5.0, "studies/s"))
+    new = record(
+        figure("load.long", 500.0), figure("load.short", 20.0), figure("load.rate", 2.0, "studies/s")
+    )
+    busy = replace(new, busy=_waiting(1.0, 1.0))
+    assert _verdicts(old, busy) == {"load.long": "worse", "load.short": "contention", "load.rate": "worse"}
+    assert set(_verdicts(old, replace(new, busy=_waiting(2.0, 1.0))).values()) == {"contention"}
+    # Threads of the run itself wait for each other, also on a quiet machine.
+    assert set(_verdicts(old, replace(new, busy=_waiting(2.0, 1.0, False))).values()) == {"worse"}
+
+
 def test_figures_without_an_interval_or_in_another_unit_are_not_judged() -> None:
     old = record(figure("load.a", 10.0, spread=0.0), figure("load.b", 10.0, "ms"))
     new = record(figure("load.a", 30.0, spread=0.0), figure("load.b", 0.01, "s"))

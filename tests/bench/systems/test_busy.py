@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stenosis_trt.bench.systems.busy import BusyWatch, Load, ProcessorTime, load_between, processor_time
+from stenosis_trt.bench.systems.busy import BusyWatch, Load, load_between
 from stenosis_trt.bench.systems.machine import describe_machine, describe_versions, machine_slug
+from stenosis_trt.bench.systems.processor_time import ProcessorTime, processor_time
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -62,17 +63,50 @@ def test_descendants_of_any_depth_are_own_and_others_are_not(tmp_path: Path) -> 
     assert (read.busy, read.stolen, read.own) == (900 / ticks, 70 / ticks, 123 / ticks)
 
 
+def test_waiting_is_counted_for_each_second_that_threads_run() -> None:
+    first = ProcessorTime(
+        0.0, 0.0, 0.0, 0.0, {(1, 1): (5_000_000_000, 7_000_000_000, 100), (1, 2): (1, 1, 1)}
+    )
+    # One thread has ended, and another one is new.
+    threads = {(1, 1): (7_000_000_000, 8_000_000_000, 300), (1, 3): (2_000_000_000, 1_000_000_000, 200)}
+    load = load_between([first, ProcessorTime(5.0, 9.0, 0.0, 4.0, threads)])
+    assert (load.waited, load.waited_high) == (0.5, 0.5)
+    assert load.turn_seconds == pytest.approx(2.0 / 400)
+    assert load_between([first, ProcessorTime(5.0, 9.0, 0.0, 4.0, {})]).waited is None
+
+
+def test_a_thread_that_shares_a_core_waits_as_long_as_it_runs() -> None:
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this kernel counts no waiting")
+    before = processor_time()
+    program = (
+        "import os, time\n"
+        f"os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\n"
+        "end = time.process_time() + 0.6\n"
+        "while time.process_time() < end: pass\n"
+        "input()"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) for _ in range(2)]
+    while processor_time().own - before.own < 1.15:
+        time.sleep(0.05)
+    load = load_between([before, processor_time()])
+    for child in children:
+        child.communicate(b"\n")
+    assert load.waited is not None
+    assert load.waited > 0.5
+
+
 def test_load_is_the_difference_of_readings() -> None:
-    readings = [ProcessorTime(0.0, 0.0, 0.0, 0.0), ProcessorTime(10.0, 12.0, 1.0, 9.0)]
+    readings = [ProcessorTime(0.0, 0.0, 0.0, 0.0, {}), ProcessorTime(10.0, 12.0, 1.0, 9.0, {})]
     load = load_between(readings)
     assert (load.others, load.stolen, load.own) == pytest.approx((0.4, 0.1, 0.9))
     # Ticks are counted differently for cores and processes: own may exceed busy by a little.
-    assert load_between([readings[0], ProcessorTime(10.0, 8.9, 0.0, 9.0)]).others == 0.0
+    assert load_between([readings[0], ProcessorTime(10.0, 8.9, 0.0, 9.0, {})]).others == 0.0
 
 
 def test_a_short_disturbance_is_seen_in_the_high_percentile() -> None:
-    quiet = [ProcessorTime(5.0 * index, 5.0 * index, 0.0, 5.0 * index) for index in range(10)]
-    last = ProcessorTime(50.0, 50.0 + 0.45 * CORES * 5, 0.0, 50.0)
+    quiet = [ProcessorTime(5.0 * index, 5.0 * index, 0.0, 5.0 * index, {}) for index in range(10)]
+    last = ProcessorTime(50.0, 50.0 + 0.45 * CORES * 5, 0.0, 50.0, {})
     load = load_between([*quiet, last])
     assert load.others < 0.05 * CORES
     assert load.others_high > 0.25 * CORES
