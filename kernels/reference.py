@@ -1,5 +1,7 @@
-"""NumPy reference of each kernel, computed in float64. The CPU path of the product computes the same: decoding
-and measurement with these functions, preprocessing with `host`, which is faster.
+"""NumPy reference of each kernel, computed in float64.
+
+The CPU path of the product computes the same: decoding and measurement with these functions, preprocessing
+with `host`, which is faster.
 
 A region of a slice becomes a network input in five steps: modality rescale → window to [0, 1] → affine
 resampling → normalisation by mean and standard deviation → NCHW. Outside the image the value is 0.
