@@ -25,6 +25,9 @@ would take the cores from the next one."""
 _FEWEST = 3
 """Pairs that are measured even if the time is over, and from which on there is an interval."""
 
+_GRACE = 5.0
+"""Seconds that the first three rounds may take longer; as long again as was planned, if that is more."""
+
 _DISTURBED = 1.5
 """A run that takes longer than this times the median of its side was disturbed."""
 
@@ -102,13 +105,14 @@ def measure_pairs(
 ) -> tuple[dict[str, PairedTimes], dict[str, Exception]]:
     """Measure each peer in pairs with ours.
 
-    A round has one pair for each peer, so that the pairs of all peers spread over the whole time. Nothing is
-    warmed up here: run each side once before.
+    A round has one pair for each peer, so that the pairs of all peers spread over the whole time. A peer that
+    has used its share of the time is left out of further rounds. Nothing is warmed up here: run each side
+    once before.
 
     Args:
         ours: runs our side once.
         peers: run the other sides once, by name.
-        seconds: no round is started after this time, but there are at least three.
+        seconds: no round is started after this time, but there are three, unless they take much longer.
         gone: exception that a peer raises when it cannot be run any more.
         largest: largest number of rounds.
         pause: seconds between two runs.
@@ -118,19 +122,23 @@ def measure_pairs(
     """
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in peers}
     failed: dict[str, Exception] = {}
-    end = time.monotonic() + seconds
+    spent = dict.fromkeys(peers, 0.0)
+    start = time.monotonic()
     for number in range(largest):
-        if number >= _FEWEST and time.monotonic() >= end:
+        passed = time.monotonic() - start
+        if passed >= seconds and (number >= _FEWEST or (number and passed >= seconds + max(seconds, _GRACE))):
             break
         for name, theirs in peers.items():
-            if name in failed:
+            if name in failed or (number >= _FEWEST and spent[name] >= seconds / len(peers)):
                 continue
+            began = time.monotonic()
             try:
                 for side in (0, 1) if number % 2 == 0 else (1, 0):
                     time.sleep(pause)
                     found[name][side].append((ours, theirs)[side]())
             except gone as error:
                 failed[name] = error
+            spent[name] += time.monotonic() - began
     pairs = {
         name: PairedTimes(tuple(mine), tuple(other))
         for name, (mine, other) in found.items()

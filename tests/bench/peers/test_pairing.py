@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from stenosis_trt.bench.peers import pairing
 from stenosis_trt.bench.peers.pairing import PairedTimes, Timer, measure_pairs, median_interval, timed
 
 
@@ -46,6 +48,21 @@ def test_three_rounds_are_measured_even_if_the_time_is_over() -> None:
 def test_no_round_starts_after_the_time() -> None:
     found, _ = measure_pairs(timed(lambda: None), {"b": timed(lambda: None)}, 0.3, largest=10_000, pause=0.01)
     assert 3 <= found["b"].ratio().pairs <= 15
+
+
+def test_a_slow_peer_does_not_take_the_time_of_the_others() -> None:
+    peers = {"slow": timed(lambda: time.sleep(0.06)), "fast": timed(lambda: None)}
+    found, _ = measure_pairs(timed(lambda: None), peers, 0.5, largest=1000, pause=0.001)
+    assert found["slow"].ratio().pairs <= 6
+    assert found["fast"].ratio().pairs > 2 * found["slow"].ratio().pairs
+
+
+def test_rounds_that_take_much_too_long_end_before_the_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing, "_GRACE", 0.05)
+    slow = timed(lambda: time.sleep(0.1))
+    found, _ = measure_pairs(timed(lambda: None), {"slow": slow}, 0.01, pause=0.0)
+    assert found["slow"].ratio().pairs == 1
+    assert found["slow"].ratio().low is None
 
 
 def test_the_ratio_withstands_a_machine_that_slows_down_for_a_while() -> None:
