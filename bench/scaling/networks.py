@@ -85,7 +85,7 @@ def network_at_size(model: ModelSpec, data: bytes, choice: ModelChoice, size: in
         if choice.arithmetic.runtime == OPENVINO:
             from stenosis_trt.engine.backends.cpu.openvino import OpenVinoModel
 
-            runtime: ModelRuntime = OpenVinoModel(model, free, execution, choice.arithmetic.floats)
+            runtime: ModelRuntime = OpenVinoModel(model, lambda: free, execution, choice.arithmetic.floats)
         else:
             from stenosis_trt.engine.backends.cpu.onnxruntime import OnnxRuntimeModel
 
