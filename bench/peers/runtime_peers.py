@@ -8,6 +8,7 @@ import numpy as np
 
 from stenosis_trt.bench.peers.peer import Loaded, PeerAbsent, Workload
 from stenosis_trt.engine.backends.base import Float32Array
+from stenosis_trt.engine.support.openvino_library import import_openvino
 
 _CPU = "CPUExecutionProvider"
 
@@ -62,7 +63,7 @@ def _floats(outputs: Any) -> Float32Array:
 
 def _openvino(workload: Workload, precision: str) -> Loaded:
     """Compile a network for its batch; `precision` is OpenVINO's hint for what the file leaves in float32."""
-    import openvino
+    openvino = import_openvino()
 
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.roofline.probes import Probe, probes
+from stenosis_trt.engine.support.openvino_library import import_openvino
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -194,7 +195,7 @@ def _onnxruntime(
 def _openvino(
     probe: Probe, batch: npt.NDArray[np.float32], threads: int, precision: str
 ) -> Callable[[], object]:
-    import openvino
+    openvino = import_openvino()
 
     core = openvino.Core()
     hints: dict[str, Any] = {

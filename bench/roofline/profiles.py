@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.backends.cpu.candidates import Execution
+from stenosis_trt.engine.support.openvino_library import import_openvino
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -135,7 +136,7 @@ def onnxruntime_runs(events: Sequence[Mapping[str, Any]], parts: int, streams: i
 
 def profile_openvino(data: bytes, inputs: ProfiledInputs, floats: str) -> tuple[Run, ...]:
     """Profile a model that OpenVINO runs with the settings of the product, in floats of "f32" or "bf16"."""
-    import openvino
+    openvino = import_openvino()
 
     execution = inputs.execution
     core = openvino.Core()

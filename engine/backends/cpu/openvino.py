@@ -1,4 +1,4 @@
-"""Runs a model on the CPU by OpenVINO. The only importer of `openvino` in `engine`."""
+"""Runs a model on the CPU by OpenVINO."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-import openvino
 
 from stenosis_trt.engine.backends.base import Float32Array
 from stenosis_trt.engine.backends.cpu.candidates import Execution
@@ -20,6 +19,9 @@ from stenosis_trt.engine.backends.model_checks import check_tensor, model_error
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.engine.support.hardware import arithmetic_features, processor_name
+from stenosis_trt.engine.support.openvino_library import import_openvino
+
+openvino = import_openvino()
 
 _DEVICE = "CPU"
 _DIGEST_BYTES = hashlib.sha256().digest_size
