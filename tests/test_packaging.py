@@ -31,10 +31,10 @@ WHERE_INSTALLED = {
     *("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
     "cryptography",
     *("nibabel", "scipy", "sklearn", "statsmodels", "matplotlib"),
-    "pandas",
+    *("pandas", "mlperf_loadgen"),
 }
 """Imported when used, and done without where they are not there: the GPU, peers in benchmarks, signatures,
-real volumes to make stenoses in, tables of results, `evaluate`."""
+real volumes to make stenoses in, tables of results, load scenarios, `evaluate`."""
 BACKPORTS = {"tomli"}
 """Imported where Python is older than 3.11, and not installed beside a newer one."""
 DECODERS = {"python-gdcm", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"}

@@ -16,6 +16,7 @@ from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import MODELS, StudyInputs, computed_inputs, recorded_inputs
 from stenosis_trt.engine.api import Grader
 from stenosis_trt.engine.backends.base import Float32Array, Pending
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.errors import InputError
@@ -40,9 +41,9 @@ class Product(Closeable):
 
     Attributes:
         grader: the product's own.
-        backend: "tensorrt" or "onnxruntime".
-        precision: the precision that the models run in.
-        model_runs_by: what runs each model.
+        backend: "tensorrt", "onnxruntime" or "openvino".
+        precision: the precision that the models run in; "mixed" if they differ.
+        model_runs_by: what runs each model and in which precision, such as "OpenVINO bf16".
 
     Raises:
         PackError, DeviceError: the pack or the device cannot be used.
@@ -56,7 +57,7 @@ class Product(Closeable):
             Grader(context.pack.path, context.device, context.precision, threads=context.threads)
         )
         self.backend, self.precision = self.grader.backend, self.grader.precision
-        self.model_runs_by: Mapping[str, str] = dict.fromkeys(MODELS, self.backend)
+        self.model_runs_by: Mapping[str, str] = self._runtimes()
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._provenance = provenance_of_run(context.pack, self.backend, self.precision, started)
         self._limits = ReadLimits()
@@ -123,6 +124,12 @@ class Product(Closeable):
             return study_format(REPORT)(report, ReportOptions())
         except CannotReport as error:
             raise InputError(error.reason, error.advice) from error
+
+    def _runtimes(self) -> dict[str, str]:
+        backend = self.grader.opened_backend
+        if isinstance(backend, CpuBackend):
+            return {name: str(backend.choices[name].arithmetic) for name in MODELS}
+        return dict.fromkeys(MODELS, f"TensorRT {self.precision}")
 
     def _open_models(self) -> Callable[[StudyInputs], None]:
         backend = self.grader.opened_backend

@@ -49,6 +49,11 @@ def _answers(result: StudyResult) -> StudyResult:
     return replace(result, seconds={})
 
 
+def test_the_product_says_what_runs_each_model(product: Product) -> None:
+    assert (product.backend, product.precision) == ("onnxruntime", "fp32")
+    assert product.model_runs_by == dict.fromkeys(("levels", "grader", "cord"), "ONNX Runtime fp32")
+
+
 def test_all_cuts_grade_the_same_study_alike(product: Product, studies: tuple[Path, ...]) -> None:
     direct = _answers(product.grader(studies[0]))
     assert _answers(product.whole(studies[0])) == direct
