@@ -15,7 +15,8 @@ from pathlib import Path
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import MODELS, StudyInputs, computed_inputs, recorded_inputs
 from stenosis_trt.engine.api import Grader
-from stenosis_trt.engine.backends.base import Float32Array, Pending
+from stenosis_trt.engine.backends.base import Backend, Float32Array, Pending
+from stenosis_trt.engine.backends.cpu.backend import CpuBackend
 from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.dicom.limits import ReadLimits
 from stenosis_trt.engine.errors import InputError
@@ -56,7 +57,7 @@ class Product(Closeable):
             Grader(context.pack.path, context.device, context.precision, threads=context.threads)
         )
         self.backend, self.precision = self.grader.backend, self.grader.precision
-        self.model_runs_by: Mapping[str, str] = dict.fromkeys(MODELS, self.backend)
+        self.model_runs_by: Mapping[str, str] = _model_runs_by(self.grader.opened_backend)
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._provenance = provenance_of_run(context.pack, self.backend, self.precision, started)
         self._limits = ReadLimits()
@@ -136,6 +137,13 @@ class Product(Closeable):
         assert isinstance(backend, TensorRtBackend)
         chosen = choose_plans(backend.pack, self.precision, GpuOptions())
         return self._stack.enter_context(GpuModels(backend.device, backend.pack, chosen)).run
+
+
+def _model_runs_by(backend: Backend) -> dict[str, str]:
+    """What computes each model, in words."""
+    if isinstance(backend, CpuBackend):
+        return {name: str(choice.arithmetic) for name, choice in backend.choices.items()}
+    return dict.fromkeys(MODELS, backend.name)
 
 
 def _infer_all(backend: StepwiseBackend, inputs: StudyInputs) -> None:
