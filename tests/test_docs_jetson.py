@@ -81,7 +81,7 @@ def test_names_that_contain_the_programs_are_no_calls() -> None:
 def test_options_that_stand_alone_in_the_document_are_somebodys() -> None:
     """`--workspace 1GiB` behind a command's name, or alone: one of the commands named here has it."""
     spans = [span for span in code_in(_document()).splitlines() if re.match(r"(build|grade|doctor|--)", span)]
-    commands = ("build", "grade", "doctor", "verify", "bench roofline", "bench kernels")
+    commands = ("build", "grade", "doctor", "verify", "bench roofline", "bench kernels", "bench choose")
     for span in spans:
         words = span.split()
         if words[0].startswith("--"):

@@ -12,13 +12,16 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights, model_layers
 from stenosis_trt.bench.speed.roofline import LayerWork
 from stenosis_trt.engine.packs.pack import Pack
+
+if TYPE_CHECKING:
+    import onnx
 
 _SEPARATORS = re.compile(r"[./]+")
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -60,6 +63,8 @@ def network_blocks(pack: Pack, name: str) -> tuple[BlockWork, ...]:
     Raises:
         PackError: shapes cannot be inferred from the graph.
     """
+    import onnx
+
     model = fold_fp16_weights(onnx.load_model_from_string(pack.read_model(name)))
     return model_blocks(model, (1, *pack.models[name].input_shape), name)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import TensorProto, numpy_helper
 
 from stenosis_trt.bench.speed.roofline import LayerWork, ModelWork
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.pack import Pack
 
+if TYPE_CHECKING:
+    import onnx
+
 _MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+_FLOAT, _FLOAT16, _UNDEFINED = 1, 10, 0
+"""Of TensorProto.DataType."""
+_FLOATS = (_FLOAT, _FLOAT16)
 _NO_COPY = ("Constant", "Identity", "Shape", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """Operators that neither compute nor copy: their output shares the memory of their input."""
 
@@ -24,6 +28,8 @@ def model_work(pack: Pack, name: str, batch: int) -> ModelWork:
     Raises:
         PackError: shapes cannot be inferred from the graph.
     """
+    import onnx
+
     spec = pack.models[name]
     model = fold_fp16_weights(onnx.load_model_from_string(pack.read_model(name)))
     layers = model_layers(model, (1, *spec.input_shape), name)
@@ -53,6 +59,8 @@ def model_layers(model: onnx.ModelProto, shape: tuple[int, ...], name: str) -> t
     Raises:
         PackError: shapes cannot be inferred from the graph.
     """
+    import onnx
+
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     dims = fixed.graph.input[0].type.tensor_type.shape.dim
@@ -96,14 +104,17 @@ def fold_fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
     ModelOpt takes initialisers for weights, and the output of a cast for an activation.
     """
+    import onnx
+    from onnx import numpy_helper
+
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
     graph = folded.graph
-    stored = {item.name: item for item in graph.initializer if item.data_type == TensorProto.FLOAT16}
+    stored = {item.name: item for item in graph.initializer if item.data_type == _FLOAT16}
     kept = []
     for node in graph.node:
         target = next((item.i for item in node.attribute if item.name == "to"), None)
-        if node.op_type != "Cast" or node.input[0] not in stored or target != TensorProto.FLOAT:
+        if node.op_type != "Cast" or node.input[0] not in stored or target != _FLOAT:
             kept.append(node)
             continue
         values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
@@ -119,6 +130,8 @@ def fold_fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
     """Multiply-adds of each convolution and matrix product for one input, by the node's first output."""
+    import onnx
+
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
@@ -159,5 +172,5 @@ def _non_float_tensors(graph: onnx.GraphProto) -> set[str]:
     return {
         item.name
         for item in graph.value_info
-        if item.type.tensor_type.elem_type not in (*_FLOATS, TensorProto.UNDEFINED)
+        if item.type.tensor_type.elem_type not in (*_FLOATS, _UNDEFINED)
     }

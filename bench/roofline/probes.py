@@ -1,16 +1,19 @@
 """Small ONNX models whose multiply-adds measure a processor's peak: a matrix product and convolutions.
 
 The INT8 ones have Q/DQ around every factor and behind the result, the form in which runtimes recognise them.
+They need the package `onnx`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    import onnx
 
 _OPSET, _IR_VERSION = 18, 9
 _SCALE = 0.02
@@ -52,6 +55,8 @@ def probes(int8: bool) -> tuple[Probe, ...]:
 
 
 def _matrix_product(int8: bool) -> Probe:
+    from onnx import helper
+
     size = _MATRIX
     node = helper.make_node("MatMul", ["a", "b"], ["product"])
     shape, weights = (size, size), (size, size)
@@ -59,6 +64,8 @@ def _matrix_product(int8: bool) -> Probe:
 
 
 def _convolution(item: _Convolution, int8: bool) -> Probe:
+    from onnx import helper
+
     pad = item.kernel // 2
     node = helper.make_node("Conv", ["a", "b"], ["product"], pads=[pad] * 4)
     shape = (item.batch, item.channels, item.size, item.size)
@@ -69,6 +76,8 @@ def _convolution(item: _Convolution, int8: bool) -> Probe:
 
 
 def _model(node: onnx.NodeProto, shape: Sequence[int], weights: Sequence[int], int8: bool) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
     rng = np.random.default_rng(0)
     if int8:
         constants: dict[str, np.ndarray] = {

@@ -18,7 +18,7 @@ from stenosis_trt.engine.backends.base import Float32Array, Pending
 from stenosis_trt.engine.backends.stepwise import Inference, StepwiseBackend
 
 PREPROCESSING, DECODING, REST = "preprocessing", "decoding", "rest"
-_STEPS = {"preprocess": PREPROCESSING, "decode": DECODING, "support": DECODING}
+_STEPS = {"preprocess": PREPROCESSING, "decode": DECODING, "decode_peaks": DECODING}
 
 Interval = tuple[float, float]
 

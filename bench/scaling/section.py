@@ -69,8 +69,8 @@ def measure(context: BenchContext) -> Section:
     with Product(context) as product:
         backend = product.grader.opened_backend
         grader = backend.choices["grader"].arithmetic if isinstance(backend, CpuBackend) else None
-        _networks(context, product, parts)
         _reading(context, parts)
+        _networks(context, product, parts)
         if parts.fits("flight"):
             _flight(context, product, parts)
     if grader is None:

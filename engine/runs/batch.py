@@ -26,6 +26,7 @@ from stenosis_trt.engine.grading.study_grader import GradeFunction, StudyGrader,
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import Problem, Stage, StudyHeader
 from stenosis_trt.engine.runs.background_scan import BackgroundScan
+from stenosis_trt.engine.runs.opening import Opening, open_models
 from stenosis_trt.engine.runs.options import GradeOptions
 from stenosis_trt.engine.runs.outputs import ResultStore
 from stenosis_trt.engine.runs.path_names import HiddenPaths, PathNames
@@ -56,7 +57,6 @@ from stenosis_trt.engine.runs.run_record import (
     SecondsRecord,
     StageSeconds,
 )
-from stenosis_trt.engine.runs.start import Opening, open_models
 from stenosis_trt.engine.runs.summary import RunSummary
 from stenosis_trt.engine.runs.tables import TableTotals
 from stenosis_trt.engine.support.interrupts import defer_signals

@@ -54,7 +54,7 @@ def test_a_network_that_runs_beside_preprocessing_is_timed_from_its_start_to_its
             running = backend.inference("levels", 1).submit(np.zeros((1, 1, 4, 4), np.float32))
             backend.preprocess((), (), None)
             backend.decode(running.result())
-        assert not {"preprocess", "inference", "decode", "support"} & set(vars(backend))
+        assert not {"preprocess", "inference", "decode", "decode_peaks"} & set(vars(backend))
     times = clock.take()
     assert set(times.wall) == set(times.shares) == {"levels", "preprocessing", "decoding"}
     assert times.wall["levels"] == times.shares["levels"] >= 2 * _SECONDS
