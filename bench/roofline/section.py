@@ -88,6 +88,7 @@ def _measure_studies(
     for _ in range(_WARM_UP):
         product.device(loaded[0])
     whole: list[list[float]] = [[] for _ in loaded]
+    processor: list[list[float]] = [[] for _ in loaded]
     stages: list[dict[str, list[float]]] = [defaultdict(list) for _ in loaded]
     shares: list[dict[str, list[float]]] = [defaultdict(list) for _ in loaded]
     end = time.monotonic() + context.seconds * _STUDY_SHARE
@@ -95,7 +96,9 @@ def _measure_studies(
         if number >= 3 * len(loaded) and time.monotonic() > end:
             break
         index = number % len(loaded)
+        computed = time.process_time()
         whole[index].append(_seconds(product, loaded[index]) * 1e3)
+        processor[index].append((time.process_time() - computed) * 1e3)
         with timed_steps(backend) as clock:
             total = _seconds(product, loaded[index])
         steps = clock.take()
@@ -104,7 +107,13 @@ def _measure_studies(
             shares[index][stage].append(steps.shares[stage] * 1e3)
         stages[index][REST].append((total - sum(steps.shares.values())) * 1e3)
     return tuple(
-        MeasuredStudy(counts[index], tuple(whole[index]), _frozen(stages[index]), _frozen(shares[index]))
+        MeasuredStudy(
+            counts[index],
+            tuple(whole[index]),
+            tuple(processor[index]),
+            _frozen(stages[index]),
+            _frozen(shares[index]),
+        )
         for index in range(len(loaded))
         if whole[index]
     )

@@ -40,12 +40,14 @@ class MeasuredStudy:
     Attributes:
         batches: inputs of each network.
         milliseconds: of each run.
+        processor_ms: processor time of all threads in each of these runs.
         stages: wall time of each stage, `REST` among them, in each run with the clock of the steps.
         shares: the same without what ran beside a network, see `StepTimes`.
     """
 
     batches: Mapping[str, int]
     milliseconds: tuple[float, ...]
+    processor_ms: tuple[float, ...]
     stages: Mapping[str, tuple[float, ...]]
     shares: Mapping[str, tuple[float, ...]]
 
@@ -65,7 +67,11 @@ def cpu_section(
     """Make the section of what was measured on a CPU."""
     floors = [_stage_floors(pack, study, profiles, ceilings) for study in studies]
     points = {name: block_points(profile, ceilings) for name, profile in profiles.items()}
-    figures = (*_study_figures(studies, floors), *_stage_figures(studies, floors), *_ceilings(ceilings))
+    figures = (
+        *_study_figures(studies, floors, ceilings.threads),
+        *_stage_figures(studies, floors),
+        *_ceilings(ceilings),
+    )
     stages = {name: _median(study.stage_runs(name) for study in studies) for name in (*STAGES, REST)}
     measured = {name: value for name, value in stages.items() if value is not None}
     shares = {
@@ -101,6 +107,7 @@ def cpu_section(
                 {
                     "inputs": dict(study.batches),
                     "milliseconds": list(study.milliseconds),
+                    "processor_ms": list(study.processor_ms),
                     "stages": {name: list(values) for name, values in study.stages.items()},
                     "floor_ms": floor,
                 }
@@ -133,7 +140,7 @@ def _stage_floors(
 
 
 def _study_figures(
-    studies: Sequence[MeasuredStudy], floors: Sequence[Mapping[str, float]]
+    studies: Sequence[MeasuredStudy], floors: Sequence[Mapping[str, float]], threads: int
 ) -> Iterator[Figure]:
     runs = [value for study in studies for value in study.milliseconds]
     median, low, high = median_interval(runs)
@@ -163,6 +170,25 @@ def _study_figures(
             high,
             len(ratios),
             RATIO_TARGET,
+        )
+        ratios = [
+            value / (total * threads)
+            for study, total in zip(studies, sums, strict=True)
+            for value in study.processor_ms
+            if total
+        ]
+        median, low, high = median_interval(ratios)
+        yield Figure(
+            "roofline.study.processor_ratio",
+            f"{text}: processor time over that of {threads} busy cores at the floor",
+            median,
+            "",
+            "lower",
+            "measured",
+            low,
+            high,
+            len(ratios),
+            note="Processor time leaves out waiting: for other processes, and of a core for another.",
         )
 
 

@@ -38,7 +38,7 @@ def _section(folder: Path, *profiles: NetworkProfile, absent: tuple[Absence, ...
     }
     # Half of preprocessing is done while networks run.
     shares = {**stages, "preprocessing": (4.5, 4.5, 4.5)}
-    study = MeasuredStudy(BATCHES, (19.0, 20.0, 21.0), stages, shares)
+    study = MeasuredStudy(BATCHES, (19.0, 20.0, 21.0), (30.0, 30.0, 30.0), stages, shares)
     pack = write_tiny_pack(folder / "tiny")
     return cpu_section(pack, [study], {item.name: item for item in profiles}, CEILINGS, absent, 1.0)
 
@@ -66,6 +66,8 @@ def test_the_floor_of_a_study_is_the_sum_of_its_stages(section: Section) -> None
     stages = ("preprocessing", "levels", "grader", "cord", "decoding")
     floor = sum(figures[f"roofline.{stage}.floor"].value for stage in stages)
     assert figures["roofline.study.floor"].value == pytest.approx(floor)
+    # 30 ms of processor time on two cores.
+    assert figures["roofline.study.processor_ratio"].value == pytest.approx(15.0 / floor)
     ratio = figures["roofline.study.ratio"]
     assert ratio.value == pytest.approx(20.0 / floor)
     assert (ratio.target, ratio.target_met) == (1.3, False)
