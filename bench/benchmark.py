@@ -178,7 +178,9 @@ def _measured(
 
 
 def _with_load(record: BenchRecord, watch: BusyWatch) -> BenchRecord:
-    return replace(record, busy=watch.as_json([section.name for section in record.sections]))
+    return replace(
+        record, busy=watch.as_json([section.name for section in record.sections if section.figures])
+    )
 
 
 def _measure(name: str, context: BenchContext) -> Section:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
+_MOST_FIGURES = 20
+"""Figures of a section that are shown at once; more are folded."""
 _MOST_ROWS = 400
 """Rows of a chart's data that the page shows; the record has all."""
 
@@ -81,7 +83,7 @@ def record_page(record: BenchRecord) -> str:
 
 
 def _facts(record: BenchRecord) -> list[tuple[str, str]]:
-    sections = [section.title for section in record.sections]
+    sections = [section.name for section in record.sections]
     minutes = sum(section.seconds for section in record.sections) / 60
     facts = [
         ("Machine", machine_text(record.machine)),
@@ -116,13 +118,25 @@ def _figure(figure: Figure) -> dict[str, Any]:
     }
 
 
+def _main_figures(section: Section) -> tuple[Figure, ...]:
+    """Return the figures that are shown at once: all if they are few, else the first ones and the targets."""
+    if len(section.figures) <= _MOST_FIGURES:
+        return section.figures
+    targets = sum(figure.target is not None for figure in section.figures)
+    first = section.figures[: max(0, _MOST_FIGURES - targets)]
+    return tuple(figure for figure in section.figures if figure in first or figure.target is not None)
+
+
 def _section(section: Section) -> dict[str, Any]:
+    shown = _main_figures(section)
     return {
         "name": section.name,
         "title": section.title,
         "valid": section.valid,
         "seconds": f"{section.seconds:.0f}",
-        "figures": [_figure(figure) for figure in section.figures],
+        "short": section.name.capitalize(),
+        "figures": [_figure(figure) for figure in shown],
+        "more": [_figure(figure) for figure in section.figures if figure not in shown],
         "targets": any(figure.target is not None for figure in section.figures),
         "intervals": any(interval_text(figure) for figure in section.figures),
         "charts": [_chart(chart, f"{section.name}-{number}") for number, chart in enumerate(section.charts)],

@@ -62,6 +62,8 @@ const scenarios = {
   async pointer(page) {
     const bar = page.locator('.bars svg:visible .p').first();
     await bar.scrollIntoViewIfNeeded();
+    // A tip is hidden when the page scrolls: wait until it has.
+    await page.evaluate(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))));
     const box = await bar.boundingBox();
     await page.mouse.move(box.x + 5, box.y + 5);
     const seen = { over: await tip(page) };

@@ -111,6 +111,15 @@ def test_text_of_a_record_cannot_become_markup() -> None:
     assert NASTY in parsed.words
 
 
+def test_a_section_of_many_figures_shows_its_targets_and_folds_the_others() -> None:
+    figures = [figure(f"load.f{index}", 1.0, target=2.0 if index == 40 else None) for index in range(50)]
+    page = record_page(record(*figures))
+    shown, _, folded = page.partition("<summary>30 more figures</summary>")
+    assert shown.count("<code>load.f") == 20
+    assert folded.count("<code>load.f") == 30
+    assert "<code>load.f40</code>" in shown
+
+
 def test_an_empty_record_has_a_page(tmp_path: Path) -> None:
     empty = replace(record(), machine={}, product={}, studies={}, busy={}, versions={})
     write_page(tmp_path / "a.html", empty)
