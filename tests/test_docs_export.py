@@ -94,7 +94,7 @@ def test_the_limits_are_those_of_the_gate() -> None:
     limits = [row for row in rows(_PRECISION, "## The gate") if row[1].startswith(("at least", "at most"))]
     numbers = [float(re.findall(r"[\d.]*\d", row[1])[0]) for row in limits]
     assert sorted(numbers) == sorted(map(float, asdict(GateLimits()).values()))
-    source = (ROOT / "export" / "precision" / "gate.py").read_text(encoding="utf-8")
+    source = (ROOT / "export" / "precision" / "gate_result.py").read_text(encoding="utf-8")
     for row in limits:
         assert f'"{quoted(row[0])[0]}"' in source
 

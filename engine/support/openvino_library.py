@@ -7,9 +7,11 @@ openvino-telemetry that comes with it, unless that package cannot be imported: O
 from __future__ import annotations
 
 import sys
+from threading import Lock
 from typing import Any
 
 _TELEMETRY = "openvino_telemetry"
+_LOCK = Lock()
 
 
 def import_openvino() -> Any:
@@ -18,14 +20,16 @@ def import_openvino() -> Any:
     Raises:
         ModuleNotFoundError: it is not installed.
     """
-    before = sys.modules.get(_TELEMETRY)
-    # An entry of None makes the import of that name fail.
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        import openvino  # noqa: TID251 - this is the one place
-    finally:
-        if before is None:
-            del sys.modules[_TELEMETRY]
-        else:
-            sys.modules[_TELEMETRY] = before
-    return openvino
+    # Models are opened by several threads.
+    with _LOCK:
+        before = sys.modules.get(_TELEMETRY)
+        # An entry of None makes the import of that name fail.
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            import openvino  # noqa: TID251 - this is the one place
+        finally:
+            if before is None:
+                del sys.modules[_TELEMETRY]
+            else:
+                sys.modules[_TELEMETRY] = before
+        return openvino

@@ -21,8 +21,6 @@ from stenosis_trt.engine.support.atomic_files import write_bytes_atomically
 from stenosis_trt.engine.support.hardware import arithmetic_features, processor_name
 from stenosis_trt.engine.support.openvino_library import import_openvino
 
-openvino = import_openvino()
-
 _DEVICE = "CPU"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -74,7 +72,7 @@ class OpenVinoModel:
             ("output", model.output_shape, outputs[0]),
         ):
             shape = [None if size.is_dynamic else size.get_length() for size in tensor.partial_shape]
-            check_tensor(model, name, wanted, shape, tensor.element_type == openvino.Type.f32)
+            check_tensor(model, name, wanted, shape, tensor.element_type == import_openvino().Type.f32)
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
     def run(self, batch: Float32Array) -> Float32Array:
@@ -100,12 +98,17 @@ class OpenVinoModel:
 
 @lru_cache(maxsize=1)
 def _core() -> Any:
-    return openvino.Core()
+    return import_openvino().Core()
 
 
 def _cache_name(model: ModelSpec, settings: Mapping[str, object]) -> str:
     """File name of a compiled model: hashes of its ONNX file, and of what it was compiled for."""
-    made_for = (openvino.get_version(), processor_name(), arithmetic_features(), sorted(settings.items()))
+    made_for = (
+        import_openvino().get_version(),
+        processor_name(),
+        arithmetic_features(),
+        sorted(settings.items()),
+    )
     return f"{model.sha256[:32]}-{hashlib.sha256(repr(made_for).encode()).hexdigest()[:16]}.blob"
 
 
