@@ -84,6 +84,10 @@ def test_a_run_is_recorded(tmp_path: Path, pack: Path) -> None:
     assert record["counts"]["files"] == 12
     assert record["pack"]["sha256"] == Pack.load(pack).sha256
     assert set(record["models"]) == {"levels", "grader", "cord"}
+    run_by = record["backend"].pop("models_run_by")
+    assert {name: (way["runtime"], way["precision"], way["floats"]) for name, way in run_by.items()} == {
+        name: ("onnxruntime", "fp32", "f32") for name in ("levels", "grader", "cord")
+    }
     assert record["backend"] == {
         "backend": "onnxruntime",
         "reason": "the CPU was asked for",
