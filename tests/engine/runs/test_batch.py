@@ -287,7 +287,7 @@ def test_what_a_model_answers_wrongly_on_the_gpu_is_graded_on_the_cpu_where_that
             """Nothing to be given back."""
 
     monkeypatch.setattr(
-        batch, "open_backend", lambda *_: (Gpu(), BackendChoice("tensorrt", "it was asked for"))
+        start, "open_backend", lambda *_: (Gpu(), BackendChoice("tensorrt", "it was asked for"))
     )
     options = GradeOptions(pack=pack, device="gpu", cpu_if_gpu_fails=allowed)
     outcome = grade_paths([write_studies(tmp_path / "in", 2)], tmp_path / "out", options, _look)
@@ -558,8 +558,8 @@ def test_a_study_that_no_process_could_be_started_for_fails_alone_and_is_read_ag
         return original(study, tried)
 
     readers: list[DicomReader] = []
-    created = DicomReader.__enter__
-    monkeypatch.setattr(DicomReader, "__enter__", lambda self: (readers.append(self), created(self))[1])
+    begun = DicomReader.start
+    monkeypatch.setattr(DicomReader, "start", lambda self: (readers.append(self), begun(self))[1])
     monkeypatch.setattr(process_module, "_START_WAITS", (0.01, 0.02))
     monkeypatch.setattr(process_module.subprocess, "Popen", popen)
     monkeypatch.setattr(study_reader, "select_series", killing)
