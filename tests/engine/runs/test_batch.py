@@ -41,7 +41,7 @@ from stenosis_trt.engine.grading import read_ahead as study_reader
 from stenosis_trt.engine.packs.crop import slice_roi
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, Stage, StudyHeader, StudyResult
-from stenosis_trt.engine.runs import batch
+from stenosis_trt.engine.runs import opening
 from stenosis_trt.engine.runs import provenance as run_record
 from stenosis_trt.engine.runs.batch import grade_paths
 from stenosis_trt.engine.runs.options import GradeOptions
@@ -287,7 +287,7 @@ def test_what_a_model_answers_wrongly_on_the_gpu_is_graded_on_the_cpu_where_that
             """Nothing to be given back."""
 
     monkeypatch.setattr(
-        start, "open_backend", lambda *_: (Gpu(), BackendChoice("tensorrt", "it was asked for"))
+        opening, "open_backend", lambda *_: (Gpu(), BackendChoice("tensorrt", "it was asked for"))
     )
     options = GradeOptions(pack=pack, device="gpu", cpu_if_gpu_fails=allowed)
     outcome = grade_paths([write_studies(tmp_path / "in", 2)], tmp_path / "out", options, _look)
@@ -588,6 +588,8 @@ def test_a_series_that_is_not_chosen_is_never_decoded(
     def ask(self: ReadingProcess, kind: str, *arguments: Any) -> list[Any]:
         if kind == "pixels":
             decoded.append(arguments[0])
+        if kind == "images":
+            decoded.extend(path for path, *_ in arguments[0])
         return real(self, kind, *arguments)
 
     monkeypatch.setattr(ReadingProcess, "ask", ask)

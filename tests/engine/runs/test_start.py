@@ -15,10 +15,11 @@ from tiny_pack import write_tiny_pack
 from stenosis_trt.engine.dicom.errors import ReaderError
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.errors import PackError
+from stenosis_trt.engine.runs import opening as opening_module
 from stenosis_trt.engine.runs import start
 from stenosis_trt.engine.runs.background_scan import BackgroundScan
+from stenosis_trt.engine.runs.opening import OpenedModels, Opening, open_models
 from stenosis_trt.engine.runs.options import GradeOptions
-from stenosis_trt.engine.runs.start import Opening, open_models
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +56,11 @@ def test_models_are_begun_with_before_the_batch_is_imported() -> None:
 def test_models_are_opened_in_a_thread_of_their_own(monkeypatch: pytest.MonkeyPatch, pack: Path) -> None:
     threads: list[int] = []
 
-    def note(options: GradeOptions) -> start.OpenedModels:
+    def note(options: GradeOptions) -> OpenedModels:
         threads.append(threading.get_ident())
         return open_models(options)
 
-    monkeypatch.setattr(start, "open_models", note)
+    monkeypatch.setattr(opening_module, "open_models", note)
     with Opening(GradeOptions(pack=pack, device="cpu")) as opening:
         opened = opening.result()
     opened.backend.close()
@@ -70,13 +71,13 @@ def test_models_are_opened_in_a_thread_of_their_own(monkeypatch: pytest.MonkeyPa
 def test_models_that_nothing_asked_for_are_closed(monkeypatch: pytest.MonkeyPatch, pack: Path) -> None:
     closed: list[bool] = []
 
-    def note(options: GradeOptions) -> start.OpenedModels:
+    def note(options: GradeOptions) -> OpenedModels:
         opened = open_models(options)
         close = opened.backend.close
         monkeypatch.setattr(opened.backend, "close", lambda: (closed.append(True), close()))
         return opened
 
-    monkeypatch.setattr(start, "open_models", note)
+    monkeypatch.setattr(opening_module, "open_models", note)
     Opening(GradeOptions(pack=pack, device="cpu")).close()
     assert closed == [True]
 
