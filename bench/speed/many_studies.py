@@ -34,6 +34,7 @@ _COMMAND = (sys.executable, "-c", "from stenosis_trt.engine.cli.app import main;
 _SECONDS_BETWEEN_SAMPLES = 0.02
 _SHARE = 10
 """The first and the last of this many parts of the studies are compared."""
+_HASH_DIGITS = 64
 _MIB = 1 << 20
 EXIT_INCOMPLETE = 1
 """Exit code of `grade` where some studies could not be graded."""
@@ -87,8 +88,10 @@ def sample_run(folder: Path, out: Path, pack: str, workers: int = 1) -> list[Sam
 
 
 def _stored(folder: Path) -> int:
-    """Number of studies in the folder of results; files that hold no study have names without a hash."""
-    return sum(len(path.stem) == 64 for path in folder.glob("*.json")) if folder.is_dir() else 0
+    """Number of studies in the folder of results, graded or not. Their files are named by a hash."""
+    if not folder.is_dir():
+        return 0
+    return sum(len(path.name.partition(".")[0]) == _HASH_DIGITS for path in folder.glob("*.json"))
 
 
 def _sample(pid: int, studies: int, seconds: float) -> Sample | None:

@@ -26,25 +26,29 @@ class BackgroundScan(Closeable):
         self._done = 0
         reader.start()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scan")
-        self._scan: Future[Scan] = self._pool.submit(reader.scan, paths, self._note)
+        self._scan: Future[Scan] | None = self._pool.submit(reader.scan, paths, self._note)
 
     def result(self, progress: Callable[[int], None]) -> Scan:
-        """Wait for the scan and return it.
+        """Wait for the scan and return it, once: headers of thousands of studies are not kept here.
 
         Args:
             progress: called now and then with the number of files read so far.
 
         Raises:
             ReaderError, InputError: see `DicomReader.scan`.
+            ValueError: the result was taken before.
         """
+        scan, self._scan = self._scan, None
+        if scan is None:
+            raise ValueError("The result of a scan is there once.")
         try:
             while True:
                 if self._done:
                     progress(self._done)
                 try:
-                    return self._scan.result(_SECONDS_BETWEEN_REPORTS)
+                    return scan.result(_SECONDS_BETWEEN_REPORTS)
                 except NotDone:
-                    if self._scan.done():
+                    if scan.done():
                         raise
         except KeyboardInterrupt:
             # Ends the reads in progress; otherwise their time limit would be waited for.

@@ -41,7 +41,7 @@ from stenosis_trt.engine.grading import read_ahead as study_reader
 from stenosis_trt.engine.packs.crop import slice_roi
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, Stage, StudyHeader, StudyResult
-from stenosis_trt.engine.runs import batch
+from stenosis_trt.engine.runs import opening
 from stenosis_trt.engine.runs import provenance as run_record
 from stenosis_trt.engine.runs.batch import grade_paths
 from stenosis_trt.engine.runs.options import GradeOptions
@@ -291,7 +291,7 @@ def test_what_a_model_answers_wrongly_on_the_gpu_is_graded_on_the_cpu_where_that
             """Nothing to be given back."""
 
     monkeypatch.setattr(
-        batch, "open_backend", lambda *_: (Gpu(), BackendChoice("tensorrt", "it was asked for"))
+        opening, "open_backend", lambda *_: (Gpu(), BackendChoice("tensorrt", "it was asked for"))
     )
     options = GradeOptions(pack=pack, device="gpu", cpu_if_gpu_fails=allowed)
     outcome = grade_paths([write_studies(tmp_path / "in", 2)], tmp_path / "out", options, _look)
@@ -562,8 +562,8 @@ def test_a_study_that_no_process_could_be_started_for_fails_alone_and_is_read_ag
         return original(study, tried)
 
     readers: list[DicomReader] = []
-    created = DicomReader.__enter__
-    monkeypatch.setattr(DicomReader, "__enter__", lambda self: (readers.append(self), created(self))[1])
+    begun = DicomReader.start
+    monkeypatch.setattr(DicomReader, "start", lambda self: (readers.append(self), begun(self))[1])
     monkeypatch.setattr(process_module, "_START_WAITS", (0.01, 0.02))
     monkeypatch.setattr(process_module.subprocess, "Popen", popen)
     monkeypatch.setattr(study_reader, "select_series", killing)
@@ -592,6 +592,8 @@ def test_a_series_that_is_not_chosen_is_never_decoded(
     def ask(self: ReadingProcess, kind: str, *arguments: Any) -> list[Any]:
         if kind == "pixels":
             decoded.append(arguments[0])
+        if kind == "images":
+            decoded.extend(path for path, *_ in arguments[0])
         return real(self, kind, *arguments)
 
     monkeypatch.setattr(ReadingProcess, "ask", ask)
