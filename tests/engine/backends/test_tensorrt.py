@@ -171,6 +171,8 @@ def _changed(slices: tuple[LoadedSlice, ...], kind: str) -> tuple[LoadedSlice, .
 class _ToldTheLevels:
     """A backend that is told where the levels of a made study are, and computes the rest."""
 
+    locates_in_parts = False
+
     def __init__(self, inner: Backend) -> None:
         self._inner = inner
 
