@@ -1,9 +1,9 @@
 """How much of a change between two runs other processes explain that took part of the cores.
 
 A run that waits w seconds for a core, for each second that its threads run, is up to 1 + w times slower.
-Beside that, a short latency may meet a whole time slice of another process, which is longer than itself:
-tails wait for up to `TAIL_TURNS` times the mean wait of a turn. Where the kernel does not count waiting, a
-share s of the cores that others took makes a run up to 1 / (1 − s) times slower.
+Beside that, a short latency may meet whole time slices of other processes, which are longer than itself: it
+waits for `SLICES_SECONDS`, or the mean wait for a core if that is longer. Where the kernel does not count
+waiting, a share s of the cores that others took makes a run up to 1 / (1 − s) times slower.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 from stenosis_trt.bench.record.record import BenchRecord, Figure
 from stenosis_trt.bench.record.wording import seconds_of
 
-TAIL_TURNS = 20
-"""Waits of a tail latency in mean turns. Most turns do not wait, so that the mean is far below a time slice:
-0.9 and 1.4 ms in two runs beside eight busy processes, in which 99th percentiles of 2 ms became 17 ms."""
+SLICES_SECONDS = 0.02
+"""What a short latency may wait for a core in a disturbed run: some of Linux's time slices of 3 ms and more.
+Beside eight busy processes on two cores, 99th percentiles of 1 to 2 ms became 6 to 19 ms in runs of one
+build. The mean wait is no measure of it, since most turns do not wait."""
 _LARGEST_SHARE = 0.95
 
 
@@ -55,6 +56,6 @@ def contention_by_section(records: Iterable[BenchRecord]) -> dict[str, Contentio
 def _contention(load: Mapping[str, Any]) -> Contention:
     waited = load.get("waited_high")
     if waited is not None:
-        return Contention(float(waited), TAIL_TURNS * float(load.get("turn_ms") or 0.0) / 1e3)
+        return Contention(float(waited), max(SLICES_SECONDS, float(load.get("turn_ms") or 0.0) / 1e3))
     share = min(_LARGEST_SHARE, max(0.0, float(load.get("others_share_high") or 0.0)))
-    return Contention(1 / (1 - share) - 1)
+    return Contention(1 / (1 - share) - 1, SLICES_SECONDS)

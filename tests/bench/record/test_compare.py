@@ -62,7 +62,7 @@ def test_the_half_of_an_interval_that_faces_the_other_value_decides() -> None:
 
 
 def test_what_other_processes_explain_does_not_count() -> None:
-    old, new = record(figure("load.a", 10.0)), record(figure("load.a", 16.0), busy=quiet(0.5))
+    old, new = record(figure("load.a", 1000.0)), record(figure("load.a", 1600.0), busy=quiet(0.5))
     assert _verdicts(old, new) == {"load.a": "contention"}
     assert _verdicts(new, old) == {"load.a": "contention"}
     assert _verdicts(old, replace(new, busy=quiet(0.3))) == {"load.a": "worse"}
@@ -77,7 +77,7 @@ def _waiting(waited: float, turn_ms: float, disturbed: bool = True) -> dict[str,
 
 
 def test_measured_waiting_explains_more_of_a_short_latency() -> None:
-    """A study of 200 ms that waits as long as it runs takes 400 ms; one of 2 ms may meet a slice of 20 ms."""
+    """A study of 200 ms that waits as long as it runs takes 400 ms; one of 2 ms may meet slices of 20 ms."""
     old = record(figure("load.long", 200.0), figure("load.short", 2.0), figure("load.rate", 5.0, "studies/s"))
     new = record(
         figure("load.long", 500.0), figure("load.short", 20.0), figure("load.rate", 2.0, "studies/s")

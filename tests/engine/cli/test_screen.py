@@ -27,7 +27,7 @@ COMMANDS = [
     [],
     *([name] for name in ("grade", "inspect", "phantom", "demo", "export", "quantise", "build", "sign")),
     *([name] for name in ("verify", "doctor", "bench", "report", "evaluate", "schema")),
-    *(["bench", name] for name in ("all", "compare", "roofline", "gpu-suite", "kernels")),
+    *(["bench", name] for name in ("all", "compare", "choose", "roofline", "gpu-suite", "kernels")),
 ]
 
 
