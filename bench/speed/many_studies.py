@@ -96,10 +96,13 @@ def _stored(folder: Path) -> int:
 
 def _sample(pid: int, studies: int, seconds: float) -> Sample | None:
     children = child_processes(pid)
+    if not children:
+        # The reading processes have ended.
+        return None
     try:
         processor = sum(map(processor_seconds, [pid, *children]))
     except OSError:
-        # The run is ending.
+        # One of them is ending.
         return None
     reading = sum(map(resident_bytes, children))
     return Sample(studies, seconds, processor, resident_bytes(pid), reading)
