@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -18,7 +17,7 @@ from stenosis_trt.bench.systems.processor_time import ProcessorTime, processor_t
 BUSY_SHARE = 0.05
 """Share of the cores that others may take, on average over a section, before the run counts as disturbed."""
 BUSY_SHARE_HIGH = 0.25
-"""The same of the 90th percentile over the samples of a section: short disturbances move tails of latency."""
+"""The same of the most disturbed sample of a section: scenarios last about as long as one."""
 _SAMPLE_SECONDS = 5.0
 """A sample reads one small file for each process of the machine: 3 ms with a hundred of them."""
 _BEFORE_SECONDS = 1.0
@@ -34,13 +33,13 @@ class Load:
         others: cores in use by other processes and the hypervisor, on average.
         stolen: the part of `others` that the hypervisor took.
         own: cores in use by this run.
-        others_high: 90th percentile of `others` over the samples.
+        others_high: largest `others` of a sample.
         seconds: duration.
         cores: cores that this process may use.
         waited: seconds that threads of this run waited for a core, for each second that they ran; None if the
             kernel does not count it.
-        waited_high: 90th percentile of `waited` over the samples.
-        turn_seconds: how long a thread waited each time, on average; the 90th percentile over the samples.
+        waited_high: largest `waited` of a sample.
+        turn_seconds: how long a thread waited each time, on average; the largest of a sample.
     """
 
     others: float
@@ -95,18 +94,13 @@ def load_between(readings: list[ProcessorTime]) -> Load:
         others,
         (last.stolen - first.stolen) / seconds,
         own / seconds,
-        _high(samples) if samples else others,
+        max(samples, default=others),
         seconds,
         len(os.sched_getaffinity(0)),
         sum(wait.waited for wait in waits) / ran if told else None,
-        _high([wait.waited / wait.ran for wait in told]) if told else None,
-        _high([wait.waited / max(wait.turns, 1) for wait in told]) if told else None,
+        max([wait.waited / wait.ran for wait in told]) if told else None,
+        max([wait.waited / max(wait.turns, 1) for wait in told]) if told else None,
     )
-
-
-def _high(values: list[float]) -> float:
-    """Return the 90th percentile; not more than the largest value."""
-    return min(statistics.quantiles(values, n=10)[-1], max(values)) if len(values) > 1 else values[0]
 
 
 class BusyWatch:

@@ -104,7 +104,7 @@ def test_load_is_the_difference_of_readings() -> None:
     assert load_between([readings[0], ProcessorTime(10.0, 8.9, 0.0, 9.0, {})]).others == 0.0
 
 
-def test_a_short_disturbance_is_seen_in_the_high_percentile() -> None:
+def test_a_short_disturbance_is_seen_in_its_sample() -> None:
     quiet = [ProcessorTime(5.0 * index, 5.0 * index, 0.0, 5.0 * index, {}) for index in range(10)]
     last = ProcessorTime(50.0, 50.0 + 0.45 * CORES * 5, 0.0, 50.0, {})
     load = load_between([*quiet, last])
