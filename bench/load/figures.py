@@ -78,14 +78,15 @@ def server_figures(run: ScenarioRun) -> tuple[Figure, ...]:
     """Return the rate of arrivals that the bound was kept at, and the 99th percentile of the latency."""
     bound = f"{run.settings.bound_seconds:g} s"
     rate = run.settings.target_qps
+    # Without an interval and a direction: the rate is another one in every run, and the latency with it.
     figures = [
-        _latency(
+        Figure(
             "load.server.whole.p99",
             f"Server p99: {CUT_TEXTS['whole']}",
-            run.summary.figure("99.00 percentile latency"),
-            run,
-            99.0,
-            f"Server: studies arrive at random, {rate:.3g} a second on average.",
+            run.summary.figure("99.00 percentile latency") / _NANOSECONDS_PER_MS,
+            "ms",
+            runs=len(run.latencies),
+            note=f"Server: studies arrive at random, {rate:.3g} a second on average.",
         )
     ]
     if run.summary.valid:
