@@ -118,8 +118,10 @@ ELSEWHERE = (
     (r"stenosis-trt bench compare A\.json B\.json", "tests/engine/cli/test_bench.py"),
     (r"python -m stenosis_trt\.bench\.peers\.user_script FOLDER", "tests/bench/peers/test_user_script.py"),
     (r"stenosis-trt bench choose .*", "tests/bench/test_choose.py"),
-    (r"python -m stenosis_trt\.bench\.speed\.(scan|start)_time .*", "tests/bench/speed/test_start_and_scan.py"),
-    (r"python -m stenosis_trt\.bench\.speed\.many_studies .*", "tests/bench/speed/test_start_and_scan.py"),
+    (
+        r"python -m stenosis_trt\.bench\.speed\.(scan_time|start_time|many_studies) .*",
+        "tests/bench/speed/test_start_and_scan.py",
+    ),
     (
         r"python -m stenosis_trt\.bench\.accuracy\.healthy_(bias|norms) \.\./shared/.*",
         "tests/bench/accuracy/test_healthy_bias.py",
