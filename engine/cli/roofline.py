@@ -80,12 +80,15 @@ def _study(path: Path | None, batches: dict[str, int]) -> StudyWork:
     from stenosis_trt.bench.speed.roofline import StudyWork, kernel_bytes
     from stenosis_trt.engine.packs.pack import open_pack
 
-    with needs_package(
-        "Counting what networks compute needs {}. "
-        "Install it: pip install onnx; 'stenosis-trt[bench]' brings it too."
+    with (
+        needs_package(
+            "Counting what networks compute needs {}. "
+            "Install it: pip install onnx; 'stenosis-trt[bench]' brings it too."
+        ),
+        exit_on_error(),
     ):
         from stenosis_trt.bench.roofline.layer_work import model_work
-    with exit_on_error():
+
         found = open_pack(path)
         models = tuple(model_work(found, name, batch) for name, batch in batches.items())
     return StudyWork(f"{found.name} {found.version}", models, kernel_bytes(found, batches))

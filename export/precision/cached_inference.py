@@ -68,6 +68,8 @@ class _CachingBackend(StepwiseBackend):
     """Backend of `CachedInference`. A model whose outputs are cached is opened on the first miss."""
 
     name = ONNX_RUNTIME
+    locates_in_parts = False
+    """Variants are for GPUs, which run the levels model on the whole stack."""
 
     def __init__(self, pack: Pack, known: set[str], answers: _ArrayCache) -> None:
         super().__init__(pack)

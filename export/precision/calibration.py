@@ -68,7 +68,12 @@ class _ReservoirSample:
 
 
 class RecordingBackend(CpuBackend):
-    """ONNX Runtime backend that records a sample of each network's inputs."""
+    """ONNX Runtime backend that records a sample of each network's inputs.
+
+    The levels model is run on the whole stack, as on a GPU: what it meets there is to be calibrated.
+    """
+
+    locates_in_parts = False
 
     def __init__(self, pack: Pack, per_model: int) -> None:
         super().__init__(pack)
