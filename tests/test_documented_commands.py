@@ -87,7 +87,7 @@ ELSEWHERE = (
     (r"pip install -c constraints\.txt '\.\[(test|docs)\]'|mkdocs build --strict", ".ci/run"),
     (r"pytest -n auto --dist loadfile", ".ci/run"),
     (r"pip install '\.\[rtx-build\]'", ".ci/run"),
-    (r"pytest( -m (slow|viewers))? tests/\S+( tests/\S+)*", "."),
+    (r"pytest( -m (slow|timing|viewers))? tests/\S+( tests/\S+)*", "."),
     (
         r"stenosis-trt export .*--precision .*",
         f"{_EXPORT}::test_export_goes_on_to_other_precisions_as_quantise_does",

@@ -16,7 +16,7 @@ from stenosis_trt.bench.record.compare import compare_records
 from stenosis_trt.bench.record.files import read_record
 from stenosis_trt.engine.cli.app import app
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.timing
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PAUSE_SECONDS = 0.3

@@ -118,7 +118,7 @@ def test_an_archive_grades_a_study_as_often_as_it_is_asked_for(
     assert sorted(done) == [0, 1, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.timing
 def test_loadgen_accepts_the_runs_of_the_section(context: BenchContext) -> None:
     section = measure(replace(context, seconds=300.0), replace(_OPTIONS, min_seconds=5.0))
     assert section.valid, section.notes

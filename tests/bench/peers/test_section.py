@@ -95,7 +95,7 @@ def test_a_grader_that_takes_no_other_size_is_absent(tmp_path: Path) -> None:
         measure_paper_size(tmp_path / "files", tmp_path, 1, 0.0, lambda _: None)
 
 
-@pytest.mark.slow
+@pytest.mark.timing
 def test_the_section_of_the_reference_pack_has_every_figure(tmp_path: Path) -> None:
     found = section.measure(_context(Pack.load(reference_pack()), tmp_path, 60.0))
     figures = {item.name: item for item in found.figures}

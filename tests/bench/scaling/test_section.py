@@ -131,7 +131,7 @@ def test_a_process_that_fails_says_why(context: BenchContext, tmp_path: Path) ->
     assert found.name == "scaling.memory.open"
 
 
-@pytest.mark.slow
+@pytest.mark.timing
 def test_the_section_measures_everything(context: BenchContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "BATCHES", (1, 2))
     monkeypatch.setattr(networks, "SIZES", (64, 96))
