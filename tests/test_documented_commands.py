@@ -186,7 +186,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             os.link(path, folder / "PACK" / path.name) if path.suffix == ".onnx" else (
                 folder / "PACK" / path.name
             ).write_bytes(path.read_bytes())
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        # Documents show FP32, whatever `build --device cpu` found on this machine.
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
     outputs = {}
     for command in RUN_HERE:
         line = command
