@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.statistics.bootstrap import draw_patients, percentile_interval
+from stenosis_trt.bench.statistics.medians import FEWEST, median_interval
 
 Timer = Callable[[], float]
 """Runs once and returns the seconds that it took."""
@@ -21,9 +21,6 @@ Timer = Callable[[], float]
 _PAUSE = 0.01
 """Seconds between two runs: threads of ONNX Runtime and OpenMP spin for some milliseconds after a run, and
 would take the cores from the next one."""
-
-_FEWEST = 3
-"""Pairs that are measured even if the time is over, and from which on there is an interval."""
 
 _GRACE = 5.0
 """Seconds that the first three rounds may take longer; as long again as was planned, if that is more."""
@@ -69,11 +66,7 @@ class PairedTimes:
     def ratio(self) -> PairedRatio:
         """Return the median of the ratios, with a percentile interval by bootstrap over pairs."""
         ratios = self.ratios
-        low = high = None
-        if len(ratios) >= _FEWEST:
-            medians = np.median(ratios[draw_patients(len(ratios))], axis=1)
-            low, high = percentile_interval(medians)
-        return PairedRatio(float(np.median(ratios)), low, high, len(ratios))
+        return PairedRatio(*median_interval(ratios), len(ratios))
 
 
 @dataclass(frozen=True)
@@ -84,15 +77,6 @@ class PairedRatio:
     low: float | None
     high: float | None
     pairs: int
-
-
-def median_interval(seconds: tuple[float, ...]) -> tuple[float, float | None, float | None]:
-    """Return the median of times and its 95 % interval by bootstrap; None for fewer than three."""
-    values = np.asarray(seconds)
-    if len(values) < _FEWEST:
-        return float(np.median(values)), None, None
-    low, high = percentile_interval(np.median(values[draw_patients(len(values))], axis=1))
-    return float(np.median(values)), low, high
 
 
 def measure_pairs(
@@ -126,10 +110,10 @@ def measure_pairs(
     start = time.monotonic()
     for number in range(largest):
         passed = time.monotonic() - start
-        if passed >= seconds and (number >= _FEWEST or (number and passed >= seconds + max(seconds, _GRACE))):
+        if passed >= seconds and (number >= FEWEST or (number and passed >= seconds + max(seconds, _GRACE))):
             break
         for name, theirs in peers.items():
-            if name in failed or (number >= _FEWEST and spent[name] >= seconds / len(peers)):
+            if name in failed or (number >= FEWEST and spent[name] >= seconds / len(peers)):
                 continue
             began = time.monotonic()
             try:

@@ -15,12 +15,13 @@ from stenosis_trt.bench.peers.gate import refused
 from stenosis_trt.bench.peers.loading import NetworkOptions
 from stenosis_trt.bench.peers.model_files import write_models
 from stenosis_trt.bench.peers.networks import ALL, BEST_OPENVINO, ONE, STUDY, NetworkTimes, measure_networks
-from stenosis_trt.bench.peers.pairing import PairedTimes, median_interval
+from stenosis_trt.bench.peers.pairing import PairedTimes
 from stenosis_trt.bench.peers.paper_size import PEERS as PAPER_PEERS
 from stenosis_trt.bench.peers.paper_size import SIZE, measure_paper_size
 from stenosis_trt.bench.peers.peer import PeerAbsent
 from stenosis_trt.bench.peers.whole_path import measure_whole
 from stenosis_trt.bench.record.record import Absence, Chart, Direction, Figure, Section, Series
+from stenosis_trt.bench.statistics.medians import median_interval
 from stenosis_trt.bench.systems.context import BenchContext
 from stenosis_trt.bench.systems.inputs import StudyInputs
 from stenosis_trt.bench.systems.product import Product

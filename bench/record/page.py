@@ -6,8 +6,6 @@ through the page's own style and script, by their hashes, and nothing else. The 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -36,10 +34,10 @@ from stenosis_trt.bench.record.record import BenchRecord, Chart, Figure, Section
 from stenosis_trt.bench.record.svg import line, marker
 from stenosis_trt.bench.record.wording import interval_text, number_text, target_text, value_text
 from stenosis_trt.engine.support.atomic_files import write_text_atomically
+from stenosis_trt.engine.support.html_pages import content_security_policy, page_template
 from stenosis_trt.engine.support.safe_text import escape_controls
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from markupsafe import Markup
 
 _MOST_FIGURES = 20
@@ -63,8 +61,8 @@ def record_page(record: BenchRecord) -> str:
 
     style, script = _file("page.css"), _file("page.js")
     met, targets = target_counts(record)
-    return _template().render(
-        policy=_policy(style, script),
+    return page_template(__name__.rpartition(".")[0], "page.html.j2").render(
+        policy=content_security_policy(style, script),
         style=Markup(style),
         script=Markup(script),
         started=record.started.replace("T", " ", 1),
@@ -240,37 +238,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
                 (label, {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value))
             )
     return [(name, escape_controls(text)) for name, text in found if text]
-
-
-def _policy(style: str, script: str) -> str:
-    """Return the content security policy: the inline parts by their hashes, and nothing else."""
-    return "; ".join(
-        [
-            "default-src 'none'",
-            f"style-src 'sha256-{_sha256(style)}'",
-            f"script-src 'sha256-{_sha256(script)}'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader(__name__.rpartition(".")[0], "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2")
 
 
 @cache

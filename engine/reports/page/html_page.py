@@ -8,8 +8,6 @@ text cannot become markup.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -23,10 +21,10 @@ from stenosis_trt.engine.grading.healthy import healthy_norms, is_comparable
 from stenosis_trt.engine.reports.page.html_study import PIECE_FORMAT
 from stenosis_trt.engine.reports.pictures.grade_colours import GRADE_STYLES, MEASUREMENT_COLOUR
 from stenosis_trt.engine.reports.run_report import RunReport
+from stenosis_trt.engine.support.html_pages import content_security_policy, page_template
 from stenosis_trt.engine.support.safe_text import escape_controls_in
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from markupsafe import Markup
 
 FILE_NAME = "report.html"
@@ -71,8 +69,8 @@ def compose(out: TextIO, run: RunReport, pieces: Iterable[bytes]) -> None:
     from markupsafe import Markup
 
     style, script = _style(run.provenance.clinical_use), _script()
-    chunks = _template().generate(
-        policy=_policy(style, script),
+    chunks = page_template(__name__.rpartition(".")[0], "page.html.j2").generate(
+        policy=content_security_policy(style, script, "img-src data:"),
         style=Markup(style),
         script=Markup(script),
         run=_escaped(run),
@@ -121,38 +119,6 @@ def _healthy_ratios() -> dict[str, list[float]]:
         for level, norms in healthy_norms().items()
         if is_comparable(level, _RATIO)
     }
-
-
-def _policy(style: str, script: str) -> str:
-    """Return the content security policy: the inline parts by their hashes, pictures, and nothing else."""
-    return "; ".join(
-        [
-            "default-src 'none'",
-            f"style-src 'sha256-{_sha256(style)}'",
-            f"script-src 'sha256-{_sha256(script)}'",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader(__name__.rpartition(".")[0], "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2")
 
 
 def _style(clinical_use: bool) -> str:

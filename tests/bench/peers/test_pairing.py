@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from stenosis_trt.bench.peers import pairing
-from stenosis_trt.bench.peers.pairing import PairedTimes, Timer, measure_pairs, median_interval, timed
+from stenosis_trt.bench.peers.pairing import PairedTimes, Timer, measure_pairs, timed
+from stenosis_trt.bench.statistics.medians import median_interval
 
 
 class Gone(Exception):
