@@ -84,8 +84,9 @@ def test_every_peer_is_found_or_absent_with_a_reason(pack: Pack) -> None:
     assert len(names) == len(set(names))
     assert {"peers.onnxruntime", "peers.openvino_bf16", "peers.torch_compile", "peers.trtexec"} <= set(names)
     assert all(item.reason.endswith(".") for item in absent)
-    on_gpu = [f"peers.{peer.name}" for peer in find_peers(pack, True, "fp16")[0]]
-    assert set(on_gpu) | set(_reasons(pack, True)) == set(names)
+    for precision in ("fp16", "fp32"):
+        found, absent = find_peers(pack, True, precision)
+        assert {f"peers.{peer.name}" for peer in found} | {item.name for item in absent} == set(names)
 
 
 def test_a_package_that_is_missing_makes_its_peers_absent(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,28 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simple_peers import load_by_first_value, load_sum
 
 from stenosis_trt.bench.peers.opened import OpenedPeer, open_peer
-from stenosis_trt.bench.peers.peer import Loaded, Peer, PeerAbsent, Workload
+from stenosis_trt.bench.peers.peer import Peer, PeerAbsent, Workload
 
 PLENTY = 30.0
-
-
-def load_sum(workload: Workload) -> Loaded:
-    """A peer whose outputs are its inputs plus one, and whose runs take 20 ms."""
-    return Loaded(lambda: time.sleep(0.02), lambda: workload.batch + 1)
-
-
-def load_by_first_value(workload: Workload) -> Loaded:
-    """A peer that does what the first value of its batch says."""
-    what = int(workload.batch.flat[0])
-    if what == 1:
-        raise RuntimeError("The library\nsays  no.")
-    if what == 2:
-        time.sleep(60.0)
-    if what == 3:
-        os._exit(7)
-    return load_sum(workload)
 
 
 def _workload(value: float) -> Workload:
