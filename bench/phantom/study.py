@@ -20,6 +20,8 @@ from stenosis_trt.bench.phantom.acquisition import (
     sample_scanner,
 )
 from stenosis_trt.bench.phantom.anatomy import LEVEL_WINDOW_MM, Anatomy, sample_anatomy
+from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, conditions_of
+from stenosis_trt.bench.phantom.position import is_turned, place_axial, place_sagittal, turned
 from stenosis_trt.bench.phantom.tissue import Tissues, TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.engine.geometry import SlicePose
@@ -61,7 +63,8 @@ class SliceCompression:
 class PhantomStudy:
     """Definition of a study; `slice_pixels` computes pixels on demand.
 
-    `grade` is the grade of every stenosis, or None where grades were drawn.
+    `grade` is the grade of every stenosis, or None where grades were drawn. `conditions` says what differs
+    from an ordinary study.
     """
 
     seed: int
@@ -70,13 +73,16 @@ class PhantomStudy:
     anatomy: Anatomy
     sagittal: PlannedSeries
     axial: PlannedSeries
+    conditions: Conditions
 
     @property
     def uid_source(self) -> tuple[object, ...]:
         """Values that the study's UIDs are derived from."""
         # Without a grade the UIDs are those of earlier releases, so that their truth.csv files stay valid.
         given = () if self.grade is None else (f"grade {self.grade}",)
-        return ("stenosis-trt phantom", self.seed, self.index, *given)
+        # Likewise for an ordinary study.
+        differing = (f"{name} {value!r}" for name, value in self.conditions.differences().items())
+        return ("stenosis-trt phantom", self.seed, self.index, *given, *differing)
 
     @property
     def patient_id(self) -> str:
@@ -128,21 +134,35 @@ class PhantomStudy:
         return Tissues(self.anatomy, signals)
 
 
-def plan_series(rng: np.random.Generator, anatomy: Anatomy) -> tuple[PlannedSeries, PlannedSeries]:
-    """Draw a sagittal and an axial series of a patient, each with its own scanner."""
+def plan_series(
+    rng: np.random.Generator, anatomy: Anatomy, conditions: Conditions = ORDINARY
+) -> tuple[PlannedSeries, PlannedSeries]:
+    """Draw a sagittal and an axial series of a patient, each with its own scanner.
+
+    Stacks are planned on the patient before it is turned; see `turned`, which the caller applies.
+    """
     sagittal, axial = sample_sagittal_protocol(rng), sample_axial_protocol(rng)
     scanner = sample_scanner(rng)
-    along = PlannedSeries(sagittal, tuple(plan_sagittal(anatomy, sagittal, rng)), scanner)
+    poses = plan_sagittal(anatomy, sagittal, rng)
+    moved = turned(anatomy, conditions)
+    if is_turned(conditions):
+        poses = place_sagittal(poses, moved, sagittal.slice_distance)
+    along = PlannedSeries(sagittal, tuple(poses), scanner)
     scanner = sample_scanner(rng)
-    return along, PlannedSeries(axial, tuple(plan_axial(anatomy, axial, rng)), scanner)
+    poses = plan_axial(anatomy, axial, rng)
+    if is_turned(conditions) or conditions.axial_tilt:
+        poses = place_axial(poses, moved, conditions, axial.slice_distance)
+    return along, PlannedSeries(axial, tuple(poses), scanner)
 
 
-def sample_study(seed: int, index: int, grade: int | None = None) -> PhantomStudy:
-    """Sample study `index` of set `seed`; it depends on `seed`, `index` and `grade` alone."""
+def sample_study(
+    seed: int, index: int, grade: int | None = None, conditions: Conditions = ORDINARY
+) -> PhantomStudy:
+    """Sample study `index` of set `seed`; it depends on `seed`, `index`, `grade` and `conditions` alone."""
     rng = np.random.default_rng([seed, index])
     anatomy = sample_anatomy(rng, grade)
-    sagittal, axial = plan_series(rng, anatomy)
-    return PhantomStudy(seed, index, grade, anatomy, sagittal, axial)
+    sagittal, axial = plan_series(rng, anatomy, conditions)
+    return PhantomStudy(seed, index, grade, turned(anatomy, conditions), sagittal, axial, conditions)
 
 
 class StudySource(Protocol):
@@ -153,8 +173,16 @@ class StudySource(Protocol):
 
 @dataclass(frozen=True)
 class PhantomSource:
-    """Source of fully synthetic studies."""
+    """Source of fully synthetic studies.
+
+    Attributes:
+        conditions: of every study.
+        varied: draw the conditions of each study that `conditions` does not name; see `draw_conditions`.
+    """
+
+    conditions: Conditions = ORDINARY
+    varied: bool = False
 
     def sample(self, seed: int, index: int, grade: int | None = None) -> PhantomStudy:
         """See `sample_study`."""
-        return sample_study(seed, index, grade)
+        return sample_study(seed, index, grade, conditions_of(self.conditions, self.varied, seed, index))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, conditions_of
+from stenosis_trt.bench.phantom.position import turned
 from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
@@ -44,14 +46,24 @@ class SemisyntheticStudy(PhantomStudy):
 
 
 def sample_semisynthetic(
-    subject: StraightenedSubject, seed: int, index: int, grade: int | None = None
+    subject: StraightenedSubject,
+    seed: int,
+    index: int,
+    grade: int | None = None,
+    conditions: Conditions = ORDINARY,
 ) -> SemisyntheticStudy:
-    """Sample study `index` of the set of a subject and `seed`; it depends on these and `grade` alone."""
+    """Sample study `index` of the set of a subject and `seed`.
+
+    It depends on these, `grade` and `conditions` alone.
+    """
     rng = np.random.default_rng([seed, index, *subject.name.encode()])
     patient = sample_patient(rng, subject, grade)
-    sagittal, axial = plan_series(rng, patient.anatomy)
+    sagittal, axial = plan_series(rng, patient.anatomy, conditions)
     painted = bool(rng.random() < _PAINTED_SHARE)
-    return SemisyntheticStudy(seed, index, grade, patient.anatomy, sagittal, axial, patient, painted)
+    patient = replace(patient, anatomy=turned(patient.anatomy, conditions))
+    return SemisyntheticStudy(
+        seed, index, grade, patient.anatomy, sagittal, axial, conditions, patient, painted
+    )
 
 
 def _default_folder() -> Path:
@@ -66,6 +78,8 @@ class SemisyntheticSource:
         subjects: names in `SUBJECTS`.
         volumes: folder with one folder per subject.
         straightened_folder: cache folder of straightened volumes, created if missing.
+        conditions: of every study.
+        varied: draw the conditions of each study that `conditions` does not name; see `draw_conditions`.
 
     Raises:
         ValueError: `subjects` is empty or has an unknown name.
@@ -75,6 +89,8 @@ class SemisyntheticSource:
     subjects: tuple[str, ...]
     volumes: Path
     straightened_folder: Path = field(default_factory=_default_folder)
+    conditions: Conditions = ORDINARY
+    varied: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.subjects if name not in SUBJECTS]
@@ -85,10 +101,14 @@ class SemisyntheticSource:
             SUBJECTS[name].path(self.volumes).stat()
 
     def sample(self, seed: int, index: int, grade: int | None = None) -> PhantomStudy:
-        """Sample study `index` of set `seed`; it depends on the subject, seed, index and grade alone."""
+        """Sample study `index` of set `seed`; see `sample_semisynthetic`."""
         name = self.subjects[index % len(self.subjects)]
         return sample_semisynthetic(
-            _straight(name, self.volumes, self.straightened_folder), seed, index, grade
+            _straight(name, self.volumes, self.straightened_folder),
+            seed,
+            index,
+            grade,
+            conditions_of(self.conditions, self.varied, seed, index),
         )
 
 
