@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, conditions_of
+from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng, conditions_of
 from stenosis_trt.bench.phantom.position import turned
 from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
+from stenosis_trt.bench.phantom.tall_field import needs_long_spine
+from stenosis_trt.bench.phantom.tall_spine import extended, extended_source
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
@@ -57,12 +59,24 @@ def sample_semisynthetic(
     It depends on these, `grade` and `conditions` alone.
     """
     rng = np.random.default_rng([seed, index, *subject.name.encode()])
+    own = partial(condition_rng, seed, index)
     patient = sample_patient(rng, subject, grade)
-    sagittal, axial = plan_series(rng, patient.anatomy, conditions)
-    painted = bool(rng.random() < _PAINTED_SHARE)
+    if needs_long_spine(conditions):
+        patient = _continued(patient, own("long spine"))
+    sagittal, axial = plan_series(rng, patient.anatomy, conditions, own)
+    shown = (subject.canal.last - subject.canal.first) * patient.anatomy.scale
+    painted = bool(rng.random() < _PAINTED_SHARE) or conditions.field_mm > shown
     patient = replace(patient, anatomy=turned(patient.anatomy, conditions))
     return SemisyntheticStudy(
         seed, index, grade, patient.anatomy, sagittal, axial, conditions, patient, painted
+    )
+
+
+def _continued(patient: SemisyntheticPatient, own: np.random.Generator) -> SemisyntheticPatient:
+    """The patient with a painted spine beyond the subject's; see `tall_spine`."""
+    scale = patient.anatomy.scale
+    return replace(
+        patient, anatomy=extended(patient.anatomy, own), source_s=extended_source(patient.source_s, scale)
     )
 
 
