@@ -31,8 +31,7 @@ _T2_MS = {
     "mucosa": 100.0,
 }
 """Effective T2 at 3 T in a train of spin echoes: Stanisz et al., MRM 2005;54:507 (cord, muscle); others are
-chosen so that images at 65 and 150 ms look as acquired ones do. Fat decays slowly in echo trains (J-coupling).
-"""
+chosen so that images at 65 and 150 ms look as acquired ones do. Fat decays slowly in echo trains."""
 _T2_CSF_MS = 1800.0
 _BRIGHTEST_CORD = 0.72
 _MOST_GAP = 1.3
