@@ -11,13 +11,14 @@ at C5 cord 7.5 ± 0.5 mm × 13.0 ± 0.8 mm and canal 12.8 ± 1.2 mm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
 from stenosis_trt.bench.phantom.spine import CanalCurve, curve_from_posture, sample_posture
-from stenosis_trt.engine.geometry import FloatArray, SlicePose
+from stenosis_trt.engine.geometry import FloatArray, SlicePose, Vector
 from stenosis_trt.engine.records import LEVELS
 
 # Distance in mm between neighbouring discs, for an adult of scale 1: C3, C4, C5, C6, C7, T1, T2, T3.
@@ -33,6 +34,20 @@ _CANAL_TRANSVERSE = np.array([23.0, 23.0, 24.0, 24.5, 24.5, 23.0, 18.0])
 
 DEFORMED_FRACTION = 0.08
 """The cord counts as deformed when its AP diameter is reduced by more than this share."""
+
+LANDMARKS = ("T1/2", "T2/3", "C2", "dens")
+"""Points that tell the levels apart: two discs below them, the wall of the canal at the base of the dens, and
+the apex of the dens."""
+
+_DENS_BASE_MM = 16.0
+DENS_APEX_MM = 36.0
+"""Distances above disc C2/3 along the canal, for a patient of scale 1."""
+
+_WALL_MM = 0.6
+"""Thickness of the wall in front of the sac: the points of levels lie on its front."""
+
+_DENS_AXIS_MM = 7.0
+"""Distance of the axis of the dens in front of the canal."""
 
 LEVEL_WINDOW_MM = 6.0
 """Distance from a disc along the canal within which its stenosis is searched, by truth and by slices."""
@@ -101,7 +116,10 @@ class HealthyAnatomy:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A patient with stenoses. Arrays are profiles along `curve.s`, float64 (M,), in mm."""
+    """A patient with stenoses. Arrays are profiles along `curve.s`, float64 (M,), in mm.
+
+    `landmarks` are the points of `LANDMARKS` that the patient's images can show, LPS, mm.
+    """
 
     curve: CanalCurve
     scale: float
@@ -121,6 +139,13 @@ class Anatomy:
     lesion: FloatArray
     levels: tuple[LevelTruth, ...]
     texture_seed: int
+    landmarks: Mapping[str, Vector] = field(default_factory=dict)
+
+    def wall_point(self, s: float) -> Vector:
+        """Point of the front wall of the canal in the mid-line at an arc length, LPS, mm."""
+        wall = -float(self.sac_ap[self.curve.index(s)]) / 2 - _WALL_MM
+        x, y, z = self.curve.to_patient(0.0, wall, s)
+        return float(x), float(y), float(z)
 
     def cord_points(self, pose: SlicePose) -> FloatArray | None:
         """Extreme points of the cord's outline in a slice, averaged over the slice profile like the signal.
@@ -243,7 +268,21 @@ def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatom
         canal_ap=canal_ap,
         canal_transverse=canal_width,
     )
-    return add_stenoses(rng, sizes, grade)
+    anatomy = add_stenoses(rng, sizes, grade)
+    return replace(anatomy, landmarks=painted_landmarks(anatomy))
+
+
+def painted_landmarks(anatomy: Anatomy) -> dict[str, Vector]:
+    """Landmarks of a painted spine: where `tissue` paints discs and dens."""
+    apex = float(anatomy.discs[0] - DENS_APEX_MM * anatomy.scale)
+    front = -float(anatomy.canal_ap[anatomy.curve.index(apex)]) / 2 - _DENS_AXIS_MM
+    x, y, z = anatomy.curve.to_patient(0.0, front, apex)
+    return {
+        "T1/2": anatomy.wall_point(float(anatomy.discs[6])),
+        "T2/3": anatomy.wall_point(float(anatomy.discs[7])),
+        "C2": anatomy.wall_point(float(anatomy.discs[0] - _DENS_BASE_MM * anatomy.scale)),
+        "dens": (float(x), float(y), float(z)),
+    }
 
 
 def add_stenoses(rng: np.random.Generator, sizes: HealthyAnatomy, grade: int | None = None) -> Anatomy:
@@ -283,7 +322,7 @@ def add_stenoses(rng: np.random.Generator, sizes: HealthyAnatomy, grade: int | N
         "kept": cord_ap / cord_ap0,
     }
     levels = tuple(
-        _truth(curve, name, float(discs[k]), -float(sac_ap[rows[k]]) / 2 - 0.6, lesion, anatomy)
+        _truth(curve, name, float(discs[k]), -float(sac_ap[rows[k]]) / 2 - _WALL_MM, lesion, anatomy)
         for k, name in enumerate(LEVELS)
     )
     return Anatomy(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
+from stenosis_trt.bench.phantom.anatomy import DENS_APEX_MM, Anatomy
 from stenosis_trt.engine.geometry import FloatArray
 
 
@@ -86,7 +86,7 @@ def sample_traits(rng: np.random.Generator, anatomy: Anatomy, signals: Signals) 
     return Traits(
         # C2 extends upwards from disc C2/3, with the dens on top.
         c2_top=float(discs[0] - 20.0 * scale),
-        dens_top=float(discs[0] - 36.0 * scale),
+        dens_top=float(discs[0] - DENS_APEX_MM * scale),
         c1=float(discs[0] - 27.0 * scale),
         degeneration=degeneration,
         disc_half=rng.uniform(2.0, 2.9, len(discs)) * scale * (1.0 - 0.35 * degeneration),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
+from stenosis_trt.bench.semisynthetic.landmarks import shown_landmarks
 from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject, load_straightened
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.bench.semisynthetic.tissue import RealTissues
@@ -51,7 +52,8 @@ def sample_semisynthetic(
     patient = sample_patient(rng, subject, grade)
     sagittal, axial = plan_series(rng, patient.anatomy)
     painted = bool(rng.random() < _PAINTED_SHARE)
-    return SemisyntheticStudy(seed, index, grade, patient.anatomy, sagittal, axial, patient, painted)
+    anatomy = replace(patient.anatomy, landmarks=shown_landmarks(patient, painted))
+    return SemisyntheticStudy(seed, index, grade, anatomy, sagittal, axial, patient, painted)
 
 
 def _default_folder() -> Path:
