@@ -178,3 +178,10 @@ def _with_scan(rng: np.random.Generator, drawn: Conditions) -> Conditions:
     if drawn.field_mm:
         drawn = replace(drawn, field_place=float(rng.uniform(-1.0, 1.0)))
     return drawn
+
+
+def conditions_of(fixed: Conditions, varied: bool, seed: int, index: int) -> Conditions:
+    """Conditions of study `index` of set `seed`: drawn if `varied`, and those that `fixed` names."""
+    if not varied:
+        return fixed
+    return replace(draw_conditions(condition_rng(seed, index, "conditions")), **fixed.differences())

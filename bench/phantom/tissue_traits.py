@@ -12,7 +12,12 @@ from stenosis_trt.engine.geometry import FloatArray
 
 @dataclass(frozen=True)
 class Signals:
-    """Relative T2 signal of each tissue in one acquisition."""
+    """Relative T2 signal of each tissue in one acquisition.
+
+    Attributes:
+        lesion: factor of the signal that a lesion adds to the cord.
+        fat_suppression: share of the fat's signal that is suppressed; `fat` and `marrow` have it already.
+    """
 
     csf: float
     cord: float
@@ -26,6 +31,8 @@ class Signals:
     cortex: float
     mucosa: float
     air: float = 0.01
+    lesion: float = 1.0
+    fat_suppression: float = 0.0
 
 
 def sample_signals(rng: np.random.Generator) -> Signals:
