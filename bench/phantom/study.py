@@ -20,6 +20,9 @@ from stenosis_trt.bench.phantom.acquisition import (
     sample_scanner,
 )
 from stenosis_trt.bench.phantom.anatomy import LEVEL_WINDOW_MM, Anatomy, sample_anatomy
+from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng
+from stenosis_trt.bench.phantom.finding_tissue import with_findings
+from stenosis_trt.bench.phantom.findings import draw_findings
 from stenosis_trt.bench.phantom.tissue import Tissues, TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.engine.geometry import SlicePose
@@ -125,7 +128,7 @@ class PhantomStudy:
 
     def tissues(self, signals: Signals) -> TissueSource:
         """Tissue model of the patient with one acquisition's contrast."""
-        return Tissues(self.anatomy, signals)
+        return with_findings(Tissues(self.anatomy, signals), self.anatomy, signals)
 
 
 def plan_series(rng: np.random.Generator, anatomy: Anatomy) -> tuple[PlannedSeries, PlannedSeries]:
@@ -137,10 +140,13 @@ def plan_series(rng: np.random.Generator, anatomy: Anatomy) -> tuple[PlannedSeri
     return along, PlannedSeries(axial, tuple(plan_axial(anatomy, axial, rng)), scanner)
 
 
-def sample_study(seed: int, index: int, grade: int | None = None) -> PhantomStudy:
-    """Sample study `index` of set `seed`; it depends on `seed`, `index` and `grade` alone."""
+def sample_study(
+    seed: int, index: int, grade: int | None = None, conditions: Conditions = ORDINARY
+) -> PhantomStudy:
+    """Sample study `index` of set `seed`; it depends on `seed`, `index`, `grade` and `conditions` alone."""
     rng = np.random.default_rng([seed, index])
-    anatomy = sample_anatomy(rng, grade)
+    findings = draw_findings(conditions, condition_rng(seed, index, "findings"))
+    anatomy = sample_anatomy(rng, grade, findings)
     sagittal, axial = plan_series(rng, anatomy)
     return PhantomStudy(seed, index, grade, anatomy, sagittal, axial)
 

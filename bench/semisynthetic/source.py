@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng
+from stenosis_trt.bench.phantom.finding_tissue import with_findings
+from stenosis_trt.bench.phantom.findings import draw_findings
 from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
@@ -40,15 +43,20 @@ class SemisyntheticStudy(PhantomStudy):
 
     def tissues(self, signals: Signals) -> TissueSource:
         """See `PhantomStudy`."""
-        return RealTissues(self.patient, signals, self.painted)
+        return with_findings(RealTissues(self.patient, signals, self.painted), self.patient.anatomy, signals)
 
 
 def sample_semisynthetic(
-    subject: StraightenedSubject, seed: int, index: int, grade: int | None = None
+    subject: StraightenedSubject,
+    seed: int,
+    index: int,
+    grade: int | None = None,
+    conditions: Conditions = ORDINARY,
 ) -> SemisyntheticStudy:
-    """Sample study `index` of the set of a subject and `seed`; it depends on these and `grade` alone."""
+    """Sample study `index` of the set of a subject and `seed`; it depends on the arguments alone."""
     rng = np.random.default_rng([seed, index, *subject.name.encode()])
-    patient = sample_patient(rng, subject, grade)
+    findings = draw_findings(conditions, condition_rng(seed, index, "findings"))
+    patient = sample_patient(rng, subject, grade, findings=findings)
     sagittal, axial = plan_series(rng, patient.anatomy)
     painted = bool(rng.random() < _PAINTED_SHARE)
     return SemisyntheticStudy(seed, index, grade, patient.anatomy, sagittal, axial, patient, painted)
