@@ -9,7 +9,7 @@ from stenosis_trt.engine.geometry import FloatArray
 
 MAX_KYPHOSIS = 45.0
 """Degrees of kyphosis between C2/3 and C7/T1 that no patient exceeds."""
-_KYPHOSIS_MM = 34.0
+_KYPHOSIS_MM = 55.0
 """Length over which the angle changes; the shorter, the more the apex stands out."""
 _LOWER_SHARE = 0.3
 """Share of the kyphosis that tilts the tangent at the apex and below it forwards, not above it backwards."""

@@ -13,7 +13,7 @@ from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 
 _EDGE_GRAIN = (0, (1.6, 1.6, 4.0))
-_VOID_GRAIN = (1, (2.5, 2.5, 2.5))
+_VOID_GRAIN = (1, (3.5, 3.5, 3.5))
 _BONE_GRAIN = (2, (1.2, 1.2, 2.5))
 """(channel of the texture, grain in mm along u, v and s)."""
 _ENDPLATE_MM = 3.4
@@ -154,7 +154,7 @@ class FindingTissues:
             pushed = np.minimum(
                 out * (front * lean - sac_v), front * lean - sac_v + 0.5 * sac_v * (1.0 - out)
             )
-            wall = -canal_v * out - 0.3
+            wall = -canal_v * out - 1.3
             across = np.abs(u - band.side) - band.width / 2
             depth = np.maximum(part.v - pushed + _DURA_MM, wall - part.v)
             thin = 0.15 - profile.take(row)
@@ -205,7 +205,7 @@ class FindingTissues:
         near = np.flatnonzero(box & (canvas.s > first) & (canvas.s < last))
         part = Canvas(canvas.u.take(near), canvas.v.take(near), canvas.s.take(near), canvas.edge)
         uneven = np.clip(self._texture.noise(part, *_VOID_GRAIN), -2.0, 2.0)
-        beyond = implant.distance(part.u, part.v, part.s) - implant.void * (1.0 + 0.12 * uneven)
+        beyond = implant.distance(part.u, part.v, part.s) - implant.void * (1.0 + 0.22 * uneven)
         return near, np.asarray(beyond, dtype=np.float32)
 
     def _distorted(
