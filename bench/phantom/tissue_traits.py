@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import DENS_APEX_MM, Anatomy
+from stenosis_trt.bench.phantom.anatomy import Anatomy
 from stenosis_trt.engine.geometry import FloatArray
+
+DENS_APEX_MM = 36.0
+"""Distance of the apex of the dens above disc C2/3 along the canal, for a patient of scale 1."""
 
 
 @dataclass(frozen=True)

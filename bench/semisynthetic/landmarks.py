@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from stenosis_trt.bench.phantom.anatomy import painted_landmarks
+from stenosis_trt.bench.phantom.landmarks import painted_landmarks
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.engine.geometry import Vector
 
 
 def shown_landmarks(patient: SemisyntheticPatient, painted: bool) -> dict[str, Vector]:
-    """Points of `phantom.anatomy.LANDMARKS` that the patient's images can show, LPS, mm.
+    """Points of `phantom.landmarks.LANDMARKS` that the patient's images can show, LPS, mm.
 
     Args:
         patient: the patient.

@@ -23,7 +23,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from stenosis_trt.bench.phantom.anatomy import LANDMARKS
+from stenosis_trt.bench.phantom.landmarks import LANDMARKS
 from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights
 from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.errors import StenosisError

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.anatomy import LANDMARKS
+from stenosis_trt.bench.phantom.anatomy import Anatomy
+from stenosis_trt.bench.phantom.landmarks import LANDMARKS
 from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, StudySource
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.support.atomic_files import atomic_write_binary
@@ -22,13 +23,13 @@ from stenosis_trt.engine.support.workers import worker_pool
 
 FloatArray = npt.NDArray[np.float64]
 
-OPERATED = -1
-"""Stored grade of a level with metal, which must not be graded."""
-
 _SAGITTAL_SLICES = 7
 _AXIAL_SLICES = 14
 _AXIAL_FIELD_MM = 96.0
 _POSES = ("sagittal_poses", "axial_poses")
+
+OPERATED = -1
+"""Stored in place of the grade of a level where metal lies or hides it."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class RenderedStudy:
         sagittal, axial: stored values, uint16 (n, rows, columns).
         sagittal_poses, axial_poses: one pose per slice.
         level_points: LPS, mm, float64 (6, 3).
-        landmark_points: the same of `phantom.anatomy.LANDMARKS`, float64 (4, 3); NaN where not shown.
-        grades: Kang grades, or `OPERATED`, int64 (6,).
+        landmark_points: the same of `phantom.landmarks.LANDMARKS`, float64 (4, 3); NaN where not shown.
+        grades: Kang grades, or `OPERATED` for a level that must not be graded, int64 (6,).
         cord_points: anterior, posterior, left, right on each axial slice, LPS, mm, float64 (n, 4, 3).
         mid_plane_distance: mm from each level point and landmark to each sagittal slice, float64 (n, 10).
     """
@@ -85,6 +86,11 @@ def _crop_axial(pose: SlicePose, centre: FloatArray) -> SlicePose:
     return replace(pose, origin=(float(x), float(y), float(z)), rows=size, columns=size)
 
 
+def _grades(anatomy: Anatomy) -> npt.NDArray[np.int64]:
+    pairs = zip(anatomy.levels, anatomy.operated, strict=True)
+    return np.array([OPERATED if operated else truth.grade for truth, operated in pairs], dtype=np.int64)
+
+
 def render(study: PhantomStudy) -> RenderedStudy:
     """Render the slices of one study that training uses. The choice depends only on the study's seed."""
     rng = np.random.default_rng([study.seed, study.index, 99])
@@ -116,7 +122,7 @@ def render(study: PhantomStudy) -> RenderedStudy:
         axial_poses=tuple(cuts[number] for number, _ in chosen),
         level_points=points,
         landmark_points=landmarks,
-        grades=np.array([truth.grade for truth in study.anatomy.levels], dtype=np.int64),
+        grades=_grades(study.anatomy),
         cord_points=np.stack([cord for _, cord in chosen]),
         mid_plane_distance=distance[kept],
     )
@@ -162,6 +168,6 @@ def load_rendered(path: Path) -> RenderedStudy:
 
 
 def load_grades(path: Path) -> npt.NDArray[np.int64]:
-    """Read only the grades of a rendered study, int64 (6,)."""
+    """Read only the grades of a rendered study, int64 (6,); `OPERATED` for a level without one."""
     with np.load(path, allow_pickle=False) as stored:
         return np.asarray(stored["grades"], dtype=np.int64)
