@@ -22,6 +22,9 @@ from stenosis_trt.bench.phantom.acquisition import (
 )
 from stenosis_trt.bench.phantom.anatomy import LEVEL_WINDOW_MM, Anatomy, sample_anatomy
 from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng, conditions_of
+from stenosis_trt.bench.phantom.finding_tissue import with_findings
+from stenosis_trt.bench.phantom.findings import draw_findings
+from stenosis_trt.bench.phantom.landmarks import painted_landmarks
 from stenosis_trt.bench.phantom.position import is_turned, place_axial, place_sagittal, turned
 from stenosis_trt.bench.phantom.scan_conditions import interpolated, scanned, scanned_protocol
 from stenosis_trt.bench.phantom.tall_field import field_protocol, field_scanner, needs_long_spine, placed
@@ -148,7 +151,7 @@ class PhantomStudy:
 
     def tissues(self, signals: Signals) -> TissueSource:
         """Tissue model of the patient with one acquisition's contrast."""
-        return painted(self.anatomy, signals)
+        return with_findings(painted(self.anatomy, signals), self.anatomy, signals)
 
 
 def plan_series(
@@ -199,11 +202,13 @@ def sample_study(
 ) -> PhantomStudy:
     """Sample study `index` of set `seed`; it depends on `seed`, `index`, `grade` and `conditions` alone."""
     rng, own = np.random.default_rng([seed, index]), partial(condition_rng, seed, index)
-    anatomy = sample_anatomy(rng, grade)
+    anatomy = sample_anatomy(rng, grade, draw_findings(conditions, own("findings")))
     if needs_long_spine(conditions):
         anatomy = extended(anatomy, own("long spine"))
     sagittal, axial = plan_series(rng, anatomy, conditions, own)
-    return PhantomStudy(seed, index, grade, turned(anatomy, conditions), sagittal, axial, conditions)
+    anatomy = turned(anatomy, conditions)
+    anatomy = replace(anatomy, landmarks=painted_landmarks(anatomy))
+    return PhantomStudy(seed, index, grade, anatomy, sagittal, axial, conditions)
 
 
 class StudySource(Protocol):

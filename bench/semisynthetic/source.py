@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng, conditions_of
+from stenosis_trt.bench.phantom.finding_tissue import with_findings
+from stenosis_trt.bench.phantom.findings import draw_findings
 from stenosis_trt.bench.phantom.position import turned
 from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
 from stenosis_trt.bench.phantom.tall_field import needs_long_spine
@@ -16,6 +18,7 @@ from stenosis_trt.bench.phantom.tall_spine import extended, extended_source
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
+from stenosis_trt.bench.semisynthetic.landmarks import shown_landmarks
 from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject, load_straightened
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.bench.semisynthetic.tissue import RealTissues
@@ -44,7 +47,7 @@ class SemisyntheticStudy(PhantomStudy):
 
     def tissues(self, signals: Signals) -> TissueSource:
         """See `PhantomStudy`."""
-        return RealTissues(self.patient, signals, self.painted)
+        return with_findings(RealTissues(self.patient, signals, self.painted), self.patient.anatomy, signals)
 
 
 def sample_semisynthetic(
@@ -60,13 +63,14 @@ def sample_semisynthetic(
     """
     rng = np.random.default_rng([seed, index, *subject.name.encode()])
     own = partial(condition_rng, seed, index)
-    patient = sample_patient(rng, subject, grade)
+    patient = sample_patient(rng, subject, grade, findings=draw_findings(conditions, own("findings")))
     if needs_long_spine(conditions):
         patient = _continued(patient, own("long spine"))
     sagittal, axial = plan_series(rng, patient.anatomy, conditions, own)
     shown = (subject.canal.last - subject.canal.first) * patient.anatomy.scale
     painted = bool(rng.random() < _PAINTED_SHARE) or conditions.field_mm > shown
     patient = replace(patient, anatomy=turned(patient.anatomy, conditions))
+    patient = replace(patient, anatomy=replace(patient.anatomy, landmarks=shown_landmarks(patient, painted)))
     return SemisyntheticStudy(
         seed, index, grade, patient.anatomy, sagittal, axial, conditions, patient, painted
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stenosis_trt.bench.phantom.anatomy import Anatomy
+from stenosis_trt.bench.phantom.landmarks import LANDMARKS
 from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, StudySource
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.support.atomic_files import atomic_write_binary
@@ -26,6 +28,9 @@ _AXIAL_SLICES = 14
 _AXIAL_FIELD_MM = 96.0
 _POSES = ("sagittal_poses", "axial_poses")
 
+OPERATED = -1
+"""Stored in place of the grade of a level where metal lies or hides it."""
+
 
 @dataclass(frozen=True)
 class RenderedStudy:
@@ -35,9 +40,10 @@ class RenderedStudy:
         sagittal, axial: stored values, uint16 (n, rows, columns).
         sagittal_poses, axial_poses: one pose per slice.
         level_points: LPS, mm, float64 (6, 3).
-        grades: int64 (6,).
+        landmark_points: the same of `phantom.landmarks.LANDMARKS`, float64 (4, 3); NaN where not shown.
+        grades: Kang grades, or `OPERATED` for a level that must not be graded, int64 (6,).
         cord_points: anterior, posterior, left, right on each axial slice, LPS, mm, float64 (n, 4, 3).
-        mid_plane_distance: mm from each level point to each sagittal slice, float64 (n, 6).
+        mid_plane_distance: mm from each level point and landmark to each sagittal slice, float64 (n, 10).
     """
 
     sagittal: npt.NDArray[np.uint16]
@@ -45,6 +51,7 @@ class RenderedStudy:
     sagittal_poses: tuple[SlicePose, ...]
     axial_poses: tuple[SlicePose, ...]
     level_points: FloatArray
+    landmark_points: FloatArray
     grades: npt.NDArray[np.int64]
     cord_points: FloatArray
     mid_plane_distance: FloatArray
@@ -79,12 +86,20 @@ def _crop_axial(pose: SlicePose, centre: FloatArray) -> SlicePose:
     return replace(pose, origin=(float(x), float(y), float(z)), rows=size, columns=size)
 
 
+def _grades(anatomy: Anatomy) -> npt.NDArray[np.int64]:
+    pairs = zip(anatomy.levels, anatomy.operated, strict=True)
+    return np.array([OPERATED if operated else truth.grade for truth, operated in pairs], dtype=np.int64)
+
+
 def render(study: PhantomStudy) -> RenderedStudy:
     """Render the slices of one study that training uses. The choice depends only on the study's seed."""
     rng = np.random.default_rng([study.seed, study.index, 99])
     points = np.array([truth.point for truth in study.anatomy.levels])
-    distance = np.abs(np.stack([pose.to_pixels(points)[:, 2] for pose in study.sagittal.poses]))
-    middle = int(np.argmin(distance.mean(axis=1)))
+    nowhere = (np.nan,) * 3
+    landmarks = np.array([study.anatomy.landmarks.get(name, nowhere) for name in LANDMARKS])
+    every = np.concatenate([points, landmarks])
+    distance = np.abs(np.stack([pose.to_pixels(every)[:, 2] for pose in study.sagittal.poses]))
+    middle = int(np.argmin(distance[:, : len(points)].mean(axis=1)))
     first = int(np.clip(middle - _SAGITTAL_SLICES // 2, 0, len(study.sagittal.poses) - _SAGITTAL_SLICES))
     kept = list(range(first, first + _SAGITTAL_SLICES))
 
@@ -106,7 +121,8 @@ def render(study: PhantomStudy) -> RenderedStudy:
         sagittal_poses=tuple(study.sagittal.poses[number] for number in kept),
         axial_poses=tuple(cuts[number] for number, _ in chosen),
         level_points=points,
-        grades=np.array([truth.grade for truth in study.anatomy.levels], dtype=np.int64),
+        landmark_points=landmarks,
+        grades=_grades(study.anatomy),
         cord_points=np.stack([cord for _, cord in chosen]),
         mid_plane_distance=distance[kept],
     )
@@ -152,6 +168,6 @@ def load_rendered(path: Path) -> RenderedStudy:
 
 
 def load_grades(path: Path) -> npt.NDArray[np.int64]:
-    """Read only the grades of a rendered study, int64 (6,)."""
+    """Read only the grades of a rendered study, int64 (6,); `OPERATED` for a level without one."""
     with np.load(path, allow_pickle=False) as stored:
         return np.asarray(stored["grades"], dtype=np.int64)
