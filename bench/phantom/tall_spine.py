@@ -59,7 +59,7 @@ def extended(anatomy: Anatomy, own: np.random.Generator) -> Anatomy:
         return np.pad(values, (before, after), mode="edge")
 
     # Above the brain stem there is no canal.
-    ends = np.clip((s - (discs[0] - 27.0 * anatomy.scale - 85.0)) / _BRAIN_MM, 0.03, 1.0)
+    ends = np.sqrt(np.clip((s - (discs[0] - 27.0 * anatomy.scale - 85.0)) / _BRAIN_MM, 0.001, 1.0))
     # The sac ends at S2.
     closing = np.clip((discs[L5_S1 + 1] + 12.0 - s) / 20.0, 0.05, 1.0)
     sac_ap = profile(anatomy.sac_ap, _CANAL_AP) * closing * ends
