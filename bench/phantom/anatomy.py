@@ -170,6 +170,7 @@ def sample_anatomy(
         return np.interp(s, discs[_PROFILE_DISCS], values) * float(np.clip(rng.normal(1.0, spread), 0.8, 1.2))
 
     cord_ap0, cord_width0 = profile(_CORD_AP, 0.055), profile(_CORD_TRANSVERSE, 0.055)
+    cord_ap0, cord_width0 = cord_ap0 * findings.cord_depth, cord_width0 * findings.cord_width
     canal_ap, canal_width = profile(_CANAL_AP, 0.08), profile(_CANAL_TRANSVERSE, 0.05)
     # Above C2 canal and cord widen towards the cisterna magna and the medulla.
     upper = np.clip((discs[0] - 24.0 * scale - s) / 30.0, 0.0, 1.0)

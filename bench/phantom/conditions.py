@@ -19,6 +19,8 @@ class Conditions:
     Attributes:
         kyphosis: degrees taken from the lordosis between C2/3 and C7/T1.
         scoliosis: degrees of side bend that are added, as the amplitude of the coronal angle.
+        cord_depth, cord_width: factors of the anteroposterior and the transverse diameter of the healthy
+            cord; 1 for none.
         syrinx: half axes of a cavity in the cord, as a share of those of the cord.
         oedema: signal added to the cord in an irregular patch at each deformed level, relative to CSF.
         ossification: share of the sac's reserve that a dark, broad band behind the vertebral bodies takes.
@@ -44,6 +46,8 @@ class Conditions:
 
     kyphosis: float = 0.0
     scoliosis: float = 0.0
+    cord_depth: float = 1.0
+    cord_width: float = 1.0
     syrinx: float = 0.0
     oedema: float = 0.0
     ossification: float = 0.0
@@ -97,6 +101,8 @@ class ConditionRange:
 CONDITION_RANGES: dict[str, ConditionRange] = {
     "kyphosis": ConditionRange("°", (10.0, 20.0, 30.0, 40.0)),
     "scoliosis": ConditionRange("°", (4.0, 8.0, 12.0, 16.0)),
+    "cord_depth": ConditionRange("times", (0.85, 0.92, 1.08, 1.15)),
+    "cord_width": ConditionRange("times", (0.9, 1.1)),
     "syrinx": ConditionRange("", (0.2, 0.35, 0.5)),
     "oedema": ConditionRange("", (0.2, 0.3, 0.4)),
     "ossification": ConditionRange("", (0.3, 0.6, 0.9)),
@@ -209,6 +215,12 @@ def _with_finding(rng: np.random.Generator, drawn: Conditions) -> Conditions:
 def _with_position(rng: np.random.Generator, drawn: Conditions) -> Conditions:
     if rng.random() < 0.25:
         drawn = replace(drawn, kyphosis=float(rng.uniform(5.0, 40.0)))
+    if rng.random() < 0.5:
+        depth, width = rng.uniform([0.84, 0.9], [1.2, 1.12])
+        drawn = replace(drawn, cord_depth=float(depth), cord_width=float(width))
+    if rng.random() < 0.2:
+        drawn = replace(drawn, field_mm=float(rng.uniform(160.0, 600.0)))
+        drawn = replace(drawn, field_place=float(rng.uniform(-1.0, 1.0)))
     if rng.random() < 0.2:
         drawn = replace(drawn, scoliosis=float(rng.uniform(3.0, 14.0)))
     if rng.random() < 0.4:
@@ -232,12 +244,9 @@ def _with_scan(rng: np.random.Generator, drawn: Conditions) -> Conditions:
         "motion": (0.05, 0.4),
         "bias_field": (0.2, 1.4),
         "spacing": (1.1, 1.7),
-        "field_mm": (160.0, 600.0),
     }
     for name in rng.choice(list(ranges), size=int(rng.integers(1, 4)), replace=False):
         drawn = replace(drawn, **{str(name): float(rng.uniform(*ranges[str(name)]))})
-    if drawn.field_mm:
-        drawn = replace(drawn, field_place=float(rng.uniform(-1.0, 1.0)))
     return drawn
 
 

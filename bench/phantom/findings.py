@@ -139,6 +139,7 @@ class Findings:
 
     Attributes:
         deformity: None for none.
+        cord_depth, cord_width: factors of the diameters of the healthy cord.
         syrinx: None for none.
         oedema: signal relative to CSF that is added to the cord at deformed levels; 0 for none.
         patches: its shape at each level; empty for none.
@@ -148,6 +149,8 @@ class Findings:
     """
 
     deformity: Deformity | None = None
+    cord_depth: float = 1.0
+    cord_width: float = 1.0
     syrinx: Syrinx | None = None
     oedema: float = 0.0
     patches: tuple[tuple[Blob, ...], ...] = ()
@@ -185,6 +188,8 @@ def draw_findings(conditions: Conditions, rng: np.random.Generator) -> Findings:
     first = 1 + int(place * (5 - discs))
     return Findings(
         deformity=deformity if conditions.kyphosis or conditions.scoliosis else None,
+        cord_depth=conditions.cord_depth,
+        cord_width=conditions.cord_width,
         syrinx=syrinx if conditions.syrinx else None,
         oedema=conditions.oedema,
         patches=patches if conditions.oedema else (),

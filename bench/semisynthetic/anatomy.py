@@ -69,8 +69,8 @@ def sample_patient(
     def profile(values: FloatArray, spread: float) -> FloatArray:
         return values[rows] * scale * float(np.clip(rng.normal(1.0, spread * variety), 0.82, 1.22))
 
-    cord_ap = profile(subject.canal.cord_ap, 0.09)
-    cord_transverse = profile(subject.canal.cord_transverse, 0.06)
+    cord_ap = profile(subject.canal.cord_ap, 0.09) * findings.cord_depth
+    cord_transverse = profile(subject.canal.cord_transverse, 0.06) * findings.cord_width
     sac_ap = np.maximum(profile(subject.canal.sac_ap, 0.07), cord_ap + 1.6)
     sac_transverse = np.maximum(profile(subject.canal.sac_transverse, 0.04), cord_transverse + 2.5)
     room = np.maximum((sac_ap - cord_ap) / 2 - 0.2, 0.0)
