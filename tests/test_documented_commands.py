@@ -106,6 +106,7 @@ ELSEWHERE = (
     (r"(venv/bin/)?stenosis-trt bench gpu-suite --out SUITE( --quick)?( --prepare-only)?", _GPU_SUITE),
     (r"stenosis-trt bench kernels .*", "tests/kernels/test_bench_work.py"),
     (r"stenosis-trt phantom P2 --anatomy VOLUMES", "tests/bench/semisynthetic/test_semisynthetic.py"),
+    (r"stenosis-trt phantom P3 .*--condition .*", "tests/engine/cli/test_phantom_conditions.py"),
     (r"stenosis-trt (phantom TRY|grade TRY) .*", "tests/test_docs_jetson.py"),
     (r"stenosis-trt phantom P --studies 100 --seed 4242 --workers 2", _EVALUATE),
     (r"python -m stenosis_trt\.bench\.evaluation\.simulated P/truth\.csv S --seed 1", _EVALUATE),

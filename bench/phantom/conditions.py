@@ -129,6 +129,8 @@ CONDITION_RANGES: dict[str, ConditionRange] = {
 ALLOWED: dict[str, tuple[float, float]] = {
     "kyphosis": (0.0, 60.0),
     "scoliosis": (0.0, 30.0),
+    "cord_depth": (0.7, 1.3),
+    "cord_width": (0.8, 1.25),
     "syrinx": (0.0, 0.7),
     "oedema": (0.0, 0.6),
     "ossification": (0.0, 1.0),

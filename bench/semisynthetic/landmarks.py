@@ -14,9 +14,10 @@ def shown_landmarks(patient: SemisyntheticPatient, painted: bool) -> dict[str, V
     Args:
         patient: the patient.
         painted: the images go on beyond the subject's volume. Where it ends below the apex of the dens, the
-            apex is then that of the painted one, and else there is none.
+            apex is then that of the painted one, and else there is none. A subject that is not in `SUBJECTS`
+            has no marks of C2.
     """
-    anatomy, mark, canal = patient.anatomy, SUBJECTS[patient.subject.name], patient.subject.canal
+    anatomy, mark, canal = patient.anatomy, SUBJECTS.get(patient.subject.name), patient.subject.canal
     scale, first = anatomy.scale, float(patient.subject.discs[0])
 
     def along(s: float) -> float:
@@ -26,8 +27,10 @@ def shown_landmarks(patient: SemisyntheticPatient, painted: bool) -> dict[str, V
     found = {
         "T1/2": anatomy.wall_point(float(anatomy.discs[6])),
         "T2/3": anatomy.wall_point(float(anatomy.discs[7])),
-        "C2": anatomy.wall_point(along(float(canal.curve.to_canal(mark.dens_base)[2]))),
     }
+    if mark is None:
+        return found
+    found["C2"] = anatomy.wall_point(along(float(canal.curve.to_canal(mark.dens_base)[2])))
     if mark.dens_apex is not None:
         u, v, s = (float(value) for value in canal.curve.to_canal(mark.dens_apex))
         at, place = canal.curve.index(s), along(s)

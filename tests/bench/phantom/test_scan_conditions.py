@@ -184,11 +184,14 @@ def test_the_front_edge_of_slices_of_positive_tilt_is_moved_to_the_feet() -> Non
 
 def test_the_true_ratio_of_an_oblique_slice_is_that_of_the_cord_and_not_of_the_cut() -> None:
     for index in range(3):
-        straight, oblique = _study(index), _study(index, axial_tilt=32.0)
-        for before, after in zip(straight.slice_compressions(), oblique.slice_compressions(), strict=True):
+        straight, oblique = _study(index, axial_tilt=1e-6), _study(index, axial_tilt=32.0)
+        pairs = zip(straight.slice_compressions(), oblique.slice_compressions(), strict=True)
+        for level, (before, after) in zip(straight.anatomy.levels, pairs, strict=True):
             assert before is not None
             assert after is not None
-            assert after.compression_ratio == pytest.approx(before.compression_ratio, abs=0.07)
+            # An oblique slice crosses a narrow place in part; an even cord has the same ratio at any angle.
+            far = 0.02 if level.csf_fraction > 0.5 else 0.15
+            assert after.compression_ratio == pytest.approx(before.compression_ratio, abs=far)
         cuts = [
             oblique.anatomy.cord_points(oblique.axial.poses[item.number])
             for item in oblique.slice_compressions()

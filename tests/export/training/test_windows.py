@@ -7,7 +7,8 @@ import pytest
 
 from stenosis_trt.bench.phantom.conditions import Conditions
 from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
-from stenosis_trt.export.training.rendering import NOT_SHOWN, render
+from stenosis_trt.export.training import rendering
+from stenosis_trt.export.training.rendering import NOT_SHOWN
 from stenosis_trt.export.training.windows import Window, draw_window
 
 
@@ -50,13 +51,17 @@ def test_images_of_few_pixels_and_ordinary_ones_are_stored_whole() -> None:
         assert draw_window(rng, pose, study.anatomy) == Window(0, 0, pose.rows, pose.columns)
 
 
-def test_a_stored_window_has_the_pose_of_its_pixels_and_levels_outside_have_no_grade() -> None:
+def test_a_stored_window_has_the_pose_of_its_pixels_and_levels_outside_have_no_grade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rendering, "_SAGITTAL_SLICES", 1)
+    monkeypatch.setattr(rendering, "_AXIAL_SLICES", 1)
     study = next(
         item
         for item in (_study(index, field_mm=520.0, field_place=-1.0, spacing=1.01) for index in range(30))
         if max(item.sagittal.poses[0].rows, item.sagittal.poses[0].columns) > 448
     )
-    item = render(study)
+    item = rendering.render(study)
     pose = item.sagittal_poses[0]
     assert item.sagittal.shape[1:] == (pose.rows, pose.columns)
     assert pose.rows < study.sagittal.poses[0].rows
