@@ -31,7 +31,7 @@ _FACTOR_RANGE = (0.55, 2.6)
 """Bounds of the change of a tissue's signal, so that noise and texture stay realistic."""
 
 
-_FAT_FROM, _FAT_SURELY = 0.35, 0.75
+_FAT_FROM, _FAT_SURELY = 0.22, 0.5
 """Signals outside the spine, relative to CSF, of tissue that may be fat and that is fat."""
 
 
