@@ -6,6 +6,7 @@ module. Everything that a condition draws comes from a generator of its own (`co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -123,6 +124,66 @@ CONDITION_RANGES: dict[str, ConditionRange] = {
     "motion": ConditionRange("rad", (0.15, 0.3, 0.45)),
     "bias_field": ConditionRange("", (0.5, 1.0, 1.5)),
 }
+
+
+ALLOWED: dict[str, tuple[float, float]] = {
+    "kyphosis": (0.0, 60.0),
+    "scoliosis": (0.0, 30.0),
+    "syrinx": (0.0, 0.7),
+    "oedema": (0.0, 0.6),
+    "ossification": (0.0, 1.0),
+    "fusion": (0.0, 4.0),
+    "metal": (0.0, 10.0),
+    "yaw": (-30.0, 30.0),
+    "roll": (-30.0, 30.0),
+    "pitch": (-30.0, 30.0),
+    "axial_tilt": (-45.0, 45.0),
+    "field_mm": (160.0, 600.0),
+    "field_place": (-1.0, 1.0),
+    "spacing": (1.0, 2.0),
+    "echo": (-1.0, 1.0),
+    "fat_suppression": (0.0, 1.0),
+    "volumetric": (0.0, 1.0),
+    "interpolation": (0.0, 0.6),
+    "noise": (0.0, 0.2),
+    "acceleration": (1.0, 4.0),
+    "ghosts": (0.0, 0.5),
+    "motion": (0.0, 1.0),
+    "bias_field": (0.0, 3.0),
+}
+"""Lowest and highest strength of each condition that can be asked for."""
+
+
+def parse_conditions(texts: Iterable[str]) -> Conditions:
+    """Conditions from texts of the form NAME=STRENGTH; those that are not named are as in an ordinary study.
+
+    Raises:
+        ValueError: a text has another form, a name is unknown or repeated, or a strength is not allowed. The
+            message says in one sentence what is allowed.
+    """
+    strengths: dict[str, float] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if name not in ALLOWED:
+            raise ValueError(f"Condition {name!r} is not known: give one of {', '.join(ALLOWED)}.")
+        if name in strengths:
+            raise ValueError(f"Condition {name} is given twice: give it once.")
+        low, high = ALLOWED[name]
+        try:
+            strength = float(value)
+        except ValueError:
+            strength = float("nan")
+        if not equals or not low <= strength <= high:
+            raise ValueError(
+                f"Condition {text!r} has no strength that is allowed: give {name}=STRENGTH with a number "
+                f"from {low:g} to {high:g}."
+            )
+        if name == "fusion" and strength != round(strength):
+            raise ValueError(f"Condition {text!r} counts discs: give {name}=STRENGTH with a whole number.")
+        strengths[name] = strength
+    if "field_place" in strengths and "field_mm" not in strengths:
+        raise ValueError("Condition field_place is the neck's place in a field of view: give field_mm too.")
+    return replace(ORDINARY, **strengths)
 
 
 def condition_rng(seed: int, index: int, topic: str) -> np.random.Generator:

@@ -132,6 +132,7 @@ class FindingTissues:
                 covered = blob.strength * np.clip((1.2 - radius) / 0.4, 0.0, 1.0)
                 weight = np.maximum(weight, covered.astype(np.float32))
             gain = weight * part.coverage(outline + 0.3) * np.float32(self._anatomy.findings.oedema)
+            gain *= np.float32(self._signals.lesion)
             part.signal += gain
 
         canvas.paint_on(self._near_cord(canvas, place, reach), oedema)

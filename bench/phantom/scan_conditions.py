@@ -31,12 +31,13 @@ _T2_MS = {
     "mucosa": 100.0,
 }
 """Effective T2 at 3 T in a train of spin echoes: Stanisz et al., MRM 2005;54:507 (cord, muscle); others are
-chosen so that images at 65 and 150 ms look as acquired ones do. Fat decays slowly in echo trains (J-coupling).
-"""
+chosen so that images at 65 and 150 ms look as acquired ones do. Fat decays slowly in echo trains."""
 _T2_CSF_MS = 1800.0
 _BRIGHTEST_CORD = 0.72
 _MOST_GAP = 1.3
 """Largest distance of slices, as a multiple of their thickness."""
+_COARSEST_MM, _COARSEST_TALL_MM = 1.4, 1.3
+"""Largest pixels that `spacing` makes, in mm; those of tall images are large already."""
 _FEWEST_SAGITTAL = 9
 _FAT_LEFT = 0.1
 _MARROW_FAT = 0.6
@@ -50,7 +51,9 @@ def scanned_protocol(protocol: SeriesProtocol, conditions: Conditions) -> Series
     changed = replace(protocol, echo_time_ms=round(max(protocol.echo_time_ms + echo * step, 62.0), 1))
     if conditions.spacing == 1.0:
         return changed
-    spacing = round(protocol.pixel_spacing * conditions.spacing, 3)
+    coarsest = _COARSEST_MM if protocol.plane == "axial" or not conditions.field_mm else _COARSEST_TALL_MM
+    spacing = min(protocol.pixel_spacing * conditions.spacing, max(coarsest, protocol.pixel_spacing))
+    spacing = round(spacing, 3)
     distance = round(protocol.slice_distance * conditions.spacing, 2)
     slices = protocol.slices
     if protocol.plane == "sagittal":

@@ -59,7 +59,7 @@ def extended(anatomy: Anatomy, own: np.random.Generator) -> Anatomy:
         return np.pad(values, (before, after), mode="edge")
 
     # Above the brain stem there is no canal.
-    ends = np.clip((s - (discs[0] - 27.0 * anatomy.scale - 85.0)) / _BRAIN_MM, 0.03, 1.0)
+    ends = np.sqrt(np.clip((s - (discs[0] - 27.0 * anatomy.scale - 85.0)) / _BRAIN_MM, 0.001, 1.0))
     # The sac ends at S2.
     closing = np.clip((discs[L5_S1 + 1] + 12.0 - s) / 20.0, 0.05, 1.0)
     sac_ap = profile(anatomy.sac_ap, _CANAL_AP) * closing * ends
@@ -122,7 +122,8 @@ def _lower_frames(
     curve: CanalCurve, s: FloatArray, discs: FloatArray, own: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Frames (M, 3) along the chest and the loin, from the end of the curve on without a bend in it."""
-    x, y, z = curve.tangent[-1]
+    axes = _stack_axes(curve, discs)
+    x, y, z = axes @ curve.tangent[-1]
     sagittal, coronal = np.rad2deg(np.arctan2(y, -z)), np.rad2deg(np.arcsin(x))
     # Angles from straight down, to the back: forwards at T12/L1, backwards in the lower loin.
     forward, backward = own.normal(-13.0, 3.0), own.normal(20.0, 4.0)
@@ -130,14 +131,30 @@ def _lower_frames(
     places = np.array([s[0], first, discs[T12_L1], discs[T12_L1 + 3], discs[L5_S1], s[-1]])
     angles = np.array([sagittal, sagittal, forward, 0.0, backward, backward + 25.0])
     theta = _smooth(np.interp(s, places, angles))
-    # A side bend is balanced below.
-    phi = _smooth(np.interp(s, [s[0], first, first + 100.0, s[-1]], [coronal, coronal, -0.5 * coronal, 0.0]))
+    # The spine returns to the plane of the neck, in which sagittal slices are planned, and stays in it.
+    away = float(axes[0] @ (curve.centre[-1] - curve.to_patient(0.0, 0.0, 0.0)))
+    away += np.sin(np.deg2rad(coronal)) * 70.0
+    back = np.rad2deg(-away / 150.0)
+    places = np.array([s[0], first, first + 80.0, first + 150.0, first + 230.0])
+    phi = _smooth(np.interp(s, places, [coronal, coronal, back, back, 0.0]))
     theta, phi = np.deg2rad(theta), np.deg2rad(phi)
     tangent = np.stack([np.sin(phi), np.sin(theta) * np.cos(phi), -np.cos(theta) * np.cos(phi)], axis=1)
+    tangent = tangent @ axes
     lateral = curve.lateral[-1] - (tangent @ curve.lateral[-1])[:, None] * tangent
     lateral /= np.linalg.norm(lateral, axis=1, keepdims=True)
     return tangent, lateral, np.cross(lateral, tangent)
 
 
+def _stack_axes(curve: CanalCurve, discs: FloatArray) -> FloatArray:
+    """Rows: normal, back and up of the sagittal stack that is planned on the neck; see `plan_sagittal`."""
+    top, bottom = curve.to_patient(0.0, 0.0, discs[0]), curve.to_patient(0.0, 0.0, discs[5])
+    down, left = bottom - top, curve.lateral[curve.index(0.0)]
+    left = left - np.array([0.0, 0.0, 1.0]) * (left[2] + left[0] * down[0] / down[2])
+    left = left / np.linalg.norm(left)
+    back = np.cross([0.0, 0.0, 1.0], left)
+    back /= np.linalg.norm(back)
+    return np.stack([left, back, np.cross(left, back)])
+
+
 def _smooth(angle: FloatArray) -> FloatArray:
-    return np.convolve(np.pad(angle, 250, mode="edge"), np.ones(501) / 501.0, "valid")
+    return np.asarray(np.convolve(np.pad(angle, 250, mode="edge"), np.ones(501) / 501.0, "valid"))

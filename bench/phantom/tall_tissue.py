@@ -112,7 +112,7 @@ class TallSoftTissue(SoftTissue):
     def paint(self, canvas: Canvas) -> None:
         """Paint the neck as in an ordinary image, then the trunk below it and the head above."""
         super().paint(canvas)
-        canvas.paint_on(canvas.s > self._anatomy.discs[5], self._trunk)
+        canvas.paint_on(canvas.s > self._anatomy.discs[5] + 8.0, self._trunk)
         canvas.paint_on(canvas.s < self._traits.c1 - 5.0, self._head)
 
     def _trunk(self, part: Canvas, _: Positions) -> None:
@@ -123,41 +123,36 @@ class TallSoftTissue(SoftTissue):
         growth = np.interp(part.s, discs[_GROWTH_AT], _GROWTH).astype(np.float32)
         front = part.v + 8.0 + growth * (self._traits.body_depth + 2.0)
         coarse, fine = self._texture.noise(part, *_COARSE), self._texture.noise(part, *_FINE)
-        inside = ellipse(part.u, front + 56.0, 112.0, 60.0)
-        inside = np.maximum(inside, 20.0 * (1.0 - 3.0 * chest))
+        inside = part.coverage(ellipse(part.u, front + 56.0, 112.0, 60.0)) * chest
         lung = 0.03 + 0.05 * np.clip(coarse + 0.5 * fine - 0.9, 0.0, 1.0)
         middle = np.clip(1.3 - np.abs(part.u) / 40.0, 0.0, 1.0)
         mediastinum = np.clip(0.16 + 0.1 * coarse + 0.03 * fine, 0.03, 0.6)
         organs = np.clip(0.22 + 0.16 * coarse + 0.04 * fine, 0.04, 0.9)
         signal = np.where(middle > 0.4, mediastinum, lung)
-        signal = signal + (organs - signal) * belly
+        part.paint(inside, signal + (organs - signal) * belly)
+        aorta = ellipse(part.u - 12.0, front + 13.0, 10.0, 10.0)
+        part.paint(part.coverage(aorta) * ramp(part.s, float(discs[8]), 10.0), tone.air + 0.03)
         # A slab in front of the spine is saturated, so that breathing leaves no ghosts.
         saturated = 0.25 + 0.75 * np.clip((front + 48.0) / 18.0, 0.0, 1.0)
-        part.fill(np.asarray(inside, dtype=np.float32), np.asarray(signal, dtype=np.float32))
-        part.fill(
-            np.maximum(ellipse(part.u - 12.0, front + 13.0, 10.0, 10.0), float(discs[8]) - part.s).astype(
-                np.float32
-            ),
-            tone.air + 0.03,
-        )
-        part.signal *= np.asarray(1.0 + (saturated - 1.0) * chest, dtype=np.float32)
+        part.signal = np.asarray(part.signal * (1.0 + (saturated - 1.0) * chest), dtype=np.float32)
 
     def _head(self, part: Canvas, _: Positions) -> None:
         """Paint the upper head: scalp, skull and brain above the tentorium, air around them."""
-        tone, c1, scale = self._signals, self._traits.c1, self._anatomy.scale
-        middle = (part.u, part.v + 14.0, part.s - (c1 - 78.0 * scale))
-        radii = (76.0 * scale, 97.0 * scale, 86.0 * scale)
-        head = ellipsoid(*middle, radii)
+        tone, traits, c1, scale = self._signals, self._traits, self._traits.c1, self._anatomy.scale
+        # The head continues the outline that the neck has at its widest section.
+        front, back = 1.55 * traits.neck_front, 1.35 * traits.skin_back
+        widest, height = c1 - 62.0 * scale, 96.0 * scale
+        radii = (1.25 * traits.neck_width, (front + back) / 2, height)
+        head = ellipsoid(part.u, part.v - (back - front) / 2, part.s - widest, radii)
+        above = part.s < widest
         # The base of the skull rises to the front, and the tentorium to the middle.
-        base = part.s - (c1 - 50.0 * scale) - 0.22 * (part.v - 10.0) * (part.v < 10.0)
-        above = part.s < c1 - 60.0 * scale
-        outside = np.where(above, head, -1.0).astype(np.float32)
+        base = part.s - (c1 - 52.0 * scale) - 0.35 * np.minimum(part.v + 8.0, 0.0)
         skull = np.maximum(head + 6.0, base).astype(np.float32)
         part.fill(skull, tone.cortex)
-        part.fill(np.maximum(skull + 2.0, base + 2.0), tone.marrow)
-        part.fill(skull + 4.5, tone.cortex)
-        part.fill(skull + 6.5, tone.csf)
-        brain = skull + 9.0
+        part.fill(np.maximum(head + 8.0, base + 1.5), tone.marrow)
+        part.fill(np.maximum(head + 11.0, base + 1.5), tone.cortex)
+        part.fill(np.maximum(head + 12.5, base + 2.0), tone.csf)
+        brain = np.maximum(head + 15.0, base + 3.0).astype(np.float32)
 
         def tissue(inner: Canvas, where: Positions) -> None:
             depth = -brain.take(where)
@@ -166,15 +161,14 @@ class TallSoftTissue(SoftTissue):
             cortex = np.clip(1.4 - depth / 5.0 + 0.4 * folds, 0.0, 1.0)
             grey, white = tone.cord * 1.25, tone.cord * 0.95
             signal = white + (grey - white) * cortex
-            signal = signal + (tone.csf * 0.85 - signal) * sulci
-            inner.fill(-depth, np.asarray(signal, dtype=np.float32))
+            inner.fill(-depth, signal + (tone.csf * 0.85 - signal) * sulci)
             away = np.abs(inner.u) - 9.0
-            ventricle = ellipsoid(away, inner.v + 18.0, inner.s - (c1 - 88.0 * scale), (6.0, 34.0, 9.0))
+            ventricle = ellipsoid(away, inner.v + 12.0, inner.s - (c1 - 88.0 * scale), (6.0, 34.0, 9.0))
             inner.fill(ventricle, tone.csf)
-            cleft = np.maximum(np.abs(inner.u) - 1.0, inner.s - (c1 - 100.0 * scale))
-            inner.fill(np.asarray(cleft, dtype=np.float32), tone.csf * 0.8)
+            cleft = np.maximum(np.abs(inner.u) - 1.0, inner.s - (c1 - 105.0 * scale))
+            inner.fill(cleft, tone.csf * 0.7)
 
         part.paint_on(brain < part.fade, tissue)
-        scalp = np.where(above & (head > -6.0) & (head <= 0.0), 1.0, 0.0)
-        part.paint(np.asarray(scalp, dtype=np.float32), tone.fat * 0.9)
-        part.paint(1.0 - part.coverage(outside), tone.air)
+        part.paint(np.where(above & (head > -6.0), 1.0, 0.0).astype(np.float32), tone.fat * 0.9)
+        outline = np.where(above, head, -1.0).astype(np.float32)
+        part.paint(1.0 - part.coverage(outline), tone.air)

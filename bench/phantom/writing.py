@@ -225,7 +225,7 @@ def _is_complete_slice(
         return False
     if found != phantom_uid(study, "study"):
         raise ResumeError(
-            f"{path} is of another seed, grade or anatomy.",
+            f"{path} is of another seed, grade, anatomy or condition.",
             "Give the options that were given first, or another folder.",
         )
     if syntax != TRANSFER_SYNTAXES[options.transfer_syntax]:

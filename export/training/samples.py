@@ -22,6 +22,7 @@ from stenosis_trt.engine.packs.crop import channel_slices, input_to_heatmap, sli
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.export.training.rendering import (
+    NOT_SHOWN,
     OPERATED,
     FloatArray,
     RenderedStudy,
@@ -369,6 +370,8 @@ class GraderSamples:
         self._operated: list[tuple[int, int]] = []
         for number, path in enumerate(store.paths):
             for level, grade in enumerate(load_grades(path)):
+                if grade == NOT_SHOWN:
+                    continue
                 members = self._operated if grade == OPERATED else self._by_grade[int(grade)]
                 members.append((number, level))
 

@@ -14,7 +14,7 @@ from stenosis_trt.bench.statistics.kappa import quadratic_kappa
 from stenosis_trt.engine.packs.crop import channel_slices, heatmap_to_input, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.records import LEVELS
-from stenosis_trt.export.training.rendering import OPERATED, FloatArray, RenderedStudy
+from stenosis_trt.export.training.rendering import NOT_SHOWN, OPERATED, FloatArray, RenderedStudy
 from stenosis_trt.export.training.samples import (
     StudyStore,
     inside_image,
@@ -123,6 +123,8 @@ class GraderValidation:
         self.grades: list[int] = []
         for study in _iterate_studies(store):
             for level, grade in enumerate(study.grades):
+                if grade == NOT_SHOWN:
+                    continue
                 nearest = int(np.argmin(study.mid_plane_distance[:, level]))
                 slices = channel_slices(nearest, len(study.sagittal), spec)
                 affine = slice_roi(study.sagittal_poses[nearest], study.level_points[level], spec)

@@ -131,8 +131,8 @@ def test_resuming_asks_for_more_studies_of_the_same_set_and_keeps_those_that_are
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"seed": 12}, "another seed, grade or anatomy"),
-        ({"seed": 11, "grade": 2}, "another seed, grade or anatomy"),
+        ({"seed": 12}, "another seed, grade, anatomy or condition"),
+        ({"seed": 11, "grade": 2}, "another seed, grade, anatomy or condition"),
         ({"seed": 11, "transfer_syntax": "rle"}, "is written as Explicit VR Little Endian"),
     ],
 )
