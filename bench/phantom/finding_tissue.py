@@ -213,7 +213,7 @@ class FindingTissues:
         self, implant: Implant, canvas: Canvas, near: Positions, distance: Array
     ) -> tuple[Array, Array]:
         """v and s of the tissue that is shown at each point: displaced along the read-out near the void."""
-        amount = 0.25 * implant.void * np.exp(-np.maximum(distance, 0.0) / _DISTORTION_MM)
+        amount = 0.15 * implant.void * np.exp(-np.maximum(distance, 0.0) / _DISTORTION_MM)
         amount *= np.clip(3.0 - distance / _DISTORTION_MM, 0.0, 1.0)
         shown = []
         for axis, direction in zip((canvas.v, canvas.s), implant.hardware.pile_up, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from stenosis_trt.bench.phantom.landmarks import painted_landmarks
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient
-from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.engine.geometry import Vector
 
 
@@ -14,11 +13,10 @@ def shown_landmarks(patient: SemisyntheticPatient, painted: bool) -> dict[str, V
     Args:
         patient: the patient.
         painted: the images go on beyond the subject's volume. Where it ends below the apex of the dens, the
-            apex is then that of the painted one, and else there is none. A subject that is not in `SUBJECTS`
-            has no marks of C2.
+            apex is then that of the painted one, and else there is none.
     """
-    anatomy, mark, canal = patient.anatomy, SUBJECTS.get(patient.subject.name), patient.subject.canal
-    scale, first = anatomy.scale, float(patient.subject.discs[0])
+    anatomy, subject = patient.anatomy, patient.subject
+    scale, first = anatomy.scale, float(subject.discs[0])
 
     def along(s: float) -> float:
         """Arc length in the patient of one above C2/3 in the subject."""
@@ -27,16 +25,14 @@ def shown_landmarks(patient: SemisyntheticPatient, painted: bool) -> dict[str, V
     found = {
         "T1/2": anatomy.wall_point(float(anatomy.discs[6])),
         "T2/3": anatomy.wall_point(float(anatomy.discs[7])),
+        "C2": anatomy.wall_point(along(subject.dens_base)),
     }
-    if mark is None:
-        return found
-    found["C2"] = anatomy.wall_point(along(float(canal.curve.to_canal(mark.dens_base)[2])))
-    if mark.dens_apex is not None:
-        u, v, s = (float(value) for value in canal.curve.to_canal(mark.dens_apex))
-        at, place = canal.curve.index(s), along(s)
+    if subject.dens_apex is not None:
+        u, v, s = subject.dens_apex
+        place = along(s)
         row = anatomy.curve.index(place)
-        before_sac = v - float(canal.middle_v[at]) + float(canal.sac_ap[at]) / 2
-        side = (u - float(canal.middle_u[at])) * scale * (-1.0 if patient.mirrored else 1.0)
+        before_sac = v + float(subject.canal.sac_ap[subject.canal.curve.index(s)]) / 2
+        side = u * scale * (-1.0 if patient.mirrored else 1.0)
         x, y, z = anatomy.curve.to_patient(side, before_sac * scale - float(anatomy.sac_ap[row]) / 2, place)
         found["dens"] = (float(x), float(y), float(z))
     elif painted:

@@ -21,7 +21,7 @@ _SIGNALS = sample_signals(np.random.default_rng(4))
 
 @pytest.fixture(scope="module")
 def subject() -> StraightenedSubject:
-    return made_subject()
+    return made_subject("errsm_11")
 
 
 def _study(
