@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 LEVELS: tuple[str, ...] = ("C2/3", "C3/4", "C4/5", "C5/6", "C6/7", "C7/T1")
 """The disc levels, from head to foot; the last one is graded only where it is seen."""
 
+LANDMARKS: tuple[str, ...] = ("T1/2", "T2/3", "C2", "dens")
+"""Points that tell which disc is which, and are not graded. "T1/2" and "T2/3" are disc points as those of
+`LEVELS`, "C2" is the point of the anterior wall of the canal behind the middle of C2's body, "dens" is the
+apex of the dens."""
+
 LEVEL_COLUMNS = (
     "study_uid",
     "patient_id",

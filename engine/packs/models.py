@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stenosis_trt.engine.errors import PackError
-from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
 
 PLANES = ("sagittal", "axial")
 CHANNEL_SOURCES = ("slice", "neighbours")
@@ -52,7 +52,7 @@ class ModelRole:
 
 
 MODEL_ROLES: Mapping[str, ModelRole] = {
-    "levels": ModelRole("heatmaps", "sagittal", LEVELS, ("slice",)),
+    "levels": ModelRole("heatmaps", "sagittal", LEVELS, ("slice",), LANDMARKS),
     "grader": ModelRole("classes", "sagittal", ("0", "1", "2", "3"), CHANNEL_SOURCES, (OTHER_CLASS,)),
     "cord": ModelRole("heatmaps", "axial", ("anterior", "posterior", "left", "right"), ("slice",)),
 }

@@ -9,7 +9,7 @@
 #include "types.cuh"
 
 // One warp per heatmap, one block per image.
-constexpr int kMaxMaps = 8;
+constexpr int kMaxMaps = 12;
 constexpr int kPeaks = 4;
 constexpr float kLowestPeak = 1.0f / 64.0f;
 constexpr int kCordPoints = 4;

@@ -23,6 +23,7 @@ from stenosis_trt.kernels.reference import (
     region_window,
 )
 from stenosis_trt.kernels.region_batch import SliceLayout, stored_window
+from stenosis_trt.kernels.table import MAX_MAPS
 
 from .cases import (
     DEVIATIONS,
@@ -218,7 +219,7 @@ def test_decode_peaks_is_the_reference(runner: Runner, seed: int, half: bool) ->
     rng = np.random.default_rng(seed)
     shape = (
         int(rng.integers(1, 4)),
-        int(rng.integers(1, 9)),
+        int(rng.integers(1, MAX_MAPS + 1)),
         int(rng.integers(1, 40)),
         int(rng.integers(1, 40)),
     )
