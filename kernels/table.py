@@ -55,8 +55,8 @@ STRIP_ROWS = 32
 MAX_TAPS = 4
 """Largest number of box-filter samples per axis for `preprocess`; `preprocess_affine` takes any number."""
 MAX_MAPS = 12
-"""Largest number of heatmaps per image for `decode_peaks`: a levels model has up to ten, and for a block of 12
-warps NVRTC keeps to the register budget, which it does not for 10."""
+"""Largest number of heatmaps per image for `decode_peaks`: a levels model has up to ten, and with blocks
+of up to 12 warps NVRTC keeps to the register budget, which it does not with 10."""
 PEAKS = 4
 """Peaks per heatmap that `decode_peaks` finds: one cervical disc looks like the next."""
 LOWEST_PEAK = 1 / 64

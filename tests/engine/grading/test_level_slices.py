@@ -12,7 +12,8 @@ from tiny_pack import input_spec
 from stenosis_trt.engine.backends.base import Peaks, Roi
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.grading.level_slices import locate_in_range
-from stenosis_trt.engine.grading.levels import LevelPoint, locate_levels
+from stenosis_trt.engine.grading.levels import LevelPoint
+from stenosis_trt.engine.grading.numbering import locate_levels
 from stenosis_trt.engine.packs.models import ModelSpec, OutputSpec
 from stenosis_trt.engine.records import LEVELS, FrameHeader, LoadedSlice
 
@@ -71,7 +72,7 @@ def _both(
     """Levels from the slices that were chosen, and from the whole stack."""
     rois = [Roi((k,), np.eye(2, 3)) for k in range(len(stack))]
     some = locate_in_range(network.locate, rois, [item.pose for item in stack])
-    return locate_levels(stack, some, MODEL), locate_levels(stack, network.whole, MODEL)
+    return locate_levels(stack, some, MODEL).levels, locate_levels(stack, network.whole, MODEL).levels
 
 
 @pytest.mark.parametrize("middle", [0.0, 1.5, -9.0, 14.0])

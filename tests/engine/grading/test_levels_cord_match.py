@@ -12,9 +12,11 @@ from tiny_pack import CORD_NAMES, input_spec
 from stenosis_trt.engine.backends.base import Cords, Roi
 from stenosis_trt.engine.backends.stepwise import patient_keypoints, patient_peaks
 from stenosis_trt.engine.geometry import SlicePose, Vector
+from stenosis_trt.engine.grading.chains import is_plausible, most_plausible
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
-from stenosis_trt.engine.grading.levels import LevelPoint, _is_plausible, _most_plausible, locate_levels
+from stenosis_trt.engine.grading.levels import LevelPoint
 from stenosis_trt.engine.grading.match import match_levels
+from stenosis_trt.engine.grading.numbering import locate_levels
 from stenosis_trt.engine.packs.crop import input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import ModelSpec, OutputSpec
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, FrameHeader, LoadedSlice
@@ -75,7 +77,7 @@ def _from_decoded(
     rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
     peaks = decoded.reshape(*decoded.shape[:2], -1, 3).astype(np.float32)
     support = peaks[:, :, :1, 2] * np.eye(len(LEVELS), dtype=np.float32)
-    return locate_levels(slices, patient_peaks(slices, rois, peaks, support, 4), LEVEL_MODEL)
+    return locate_levels(slices, patient_peaks(slices, rois, peaks, support, 4), LEVEL_MODEL).levels
 
 
 def _from_maps(
@@ -83,7 +85,7 @@ def _from_maps(
 ) -> tuple[LevelPoint, ...]:
     rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
     peaks = patient_peaks(slices, rois, decode_peaks(maps), keypoint_support(maps), 4)
-    return locate_levels(slices, peaks, LEVEL_MODEL)
+    return locate_levels(slices, peaks, LEVEL_MODEL).levels
 
 
 def _blob(x: float, y: float, height: float) -> np.ndarray:
@@ -309,9 +311,9 @@ def test_the_chain_is_the_best_of_all_plausible_ones() -> None:
             ]
             for index, level in enumerate(LEVELS)
         ]
-        chains = [chain for chain in product(*([*each, None] for each in candidates)) if _is_plausible(chain)]
+        chains = [chain for chain in product(*([*each, None] for each in candidates)) if is_plausible(chain)]
         best = max(chains, key=lambda chain: sum(item.confidence for item in chain if item is not None))
-        assert _most_plausible(candidates) == best
+        assert most_plausible(candidates, lambda _: 0.0, 0.0) == best
 
 
 def _points() -> list[LevelPoint]:
