@@ -32,8 +32,20 @@ MINIMUM_LEVELS = 3
 """With fewer levels, no cervical spine was recognised."""
 
 _AMBIGUITY_RATIO = 0.6
-"""The numbering is ambiguous if the heatmaps of the discs, or the landmarks where the model has maps of them,
-reach this share of their values for the discs of the neighbours."""
+"""The numbering is ambiguous if the heatmaps reach this share of their values at the discs of the
+neighbours."""
+
+_LANDMARK_RATIO = 0.75
+"""The numbering is in doubt if the landmarks fit another one by this share of their fit or more."""
+
+_DISC_RATIO = 0.85
+"""The numbering is in doubt if the discs of the chain have less than this share of the confidence that they
+have in the best chain without regard to landmarks: these were fitted at the cost of discs. Chains of eight
+discs can take up a shift by one if they leave out two or three of them."""
+
+_LOWEST_TOP = 1
+"""Index of the lowest disc that a chain with landmarks may begin with: from C4/5 on, the place of C2/3 is
+extrapolated over so far that it is off by half a gap."""
 
 _C2_MARGIN_MM = 20.0
 """Largest distance to a next disc. Discs are counted from C2, above which there is none; images that end
@@ -52,12 +64,14 @@ class NumberedChain:
         landmarks: candidates of the landmarks; empty if the model has no maps of them.
         chain: the chosen candidate of each disc, or None.
         score: sum of the confidences, and agreement with the landmarks.
+        disc_share: sum of the confidences, as a share of that of the best chain without regard to landmarks.
     """
 
     discs: Sequence[Sequence[LevelPoint]]
     landmarks: LandmarkCandidates
     chain: LevelChain
     score: float
+    disc_share: float
 
     @property
     def level_points(self) -> list[Vector]:
@@ -76,9 +90,16 @@ def number_discs(finder: PointFinder) -> NumberedChain:
         top = chain_top(chain)
         return 0.0 if top is None else agreement(top, landmarks)
 
-    chain = most_plausible(discs, bonus, highest)
-    score = sum(item.confidence for item in chain if item is not None) + bonus(chain)
-    return NumberedChain(discs, landmarks, chain, score)
+    chain = by_discs = most_plausible(discs, lambda _: 0.0, 0.0)
+    if highest > 0.0:
+        chain = most_plausible(discs, bonus, highest)
+    confidence, possible = _confidence(chain), _confidence(by_discs)
+    share = confidence / possible if possible > 0.0 else 1.0
+    return NumberedChain(discs, landmarks, chain, confidence + bonus(chain), share)
+
+
+def _confidence(chain: LevelChain) -> float:
+    return sum(item.confidence for item in chain if item is not None)
 
 
 def locate_levels(slices: Sequence[LoadedSlice], peaks: Peaks, model: ModelSpec) -> LocatedLevels:
@@ -113,14 +134,18 @@ def _without_point(item: LevelPoint) -> LevelPoint:
 
 
 def _landmarks_leave_doubt(numbered: NumberedChain, model: ModelSpec) -> bool:
-    """Return True if no landmark is seen where the chain has its place, or the landmarks fit a chain that is
-    numbered one higher or lower nearly as well."""
+    """Return True if no landmark is seen where the chain has its place, the landmarks fit a chain that is
+    numbered one higher or lower nearly as well, or they fit at the cost of discs that were seen."""
     top = chain_top(numbered.chain)
-    if top is None:
+    if top is None or all(item is None for item in numbered.chain[: _LOWEST_TOP + 1]):
         return True
     fit = agreement(top, numbered.landmarks)
     shifted = max(agreement(top, numbered.landmarks, shift) for shift in (-1, 1))
-    return fit < model.output.minimum_confidence or shifted >= _AMBIGUITY_RATIO * fit
+    return (
+        fit < model.output.minimum_confidence
+        or shifted >= _LANDMARK_RATIO * fit
+        or numbered.disc_share < _DISC_RATIO
+    )
 
 
 def _landmark_points(numbered: NumberedChain) -> dict[str, Vector]:
