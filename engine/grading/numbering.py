@@ -38,7 +38,7 @@ neighbours."""
 _LANDMARK_RATIO = 0.75
 """The numbering is in doubt if the landmarks fit another one by this share of their fit or more."""
 
-_DISC_RATIO = 0.85
+_DISC_RATIO = 0.9
 """The numbering is in doubt if the discs of the chain have less than this share of the confidence that they
 have in the best chain without regard to landmarks: these were fitted at the cost of discs. Chains of eight
 discs can take up a shift by one if they leave out two or three of them."""

@@ -70,7 +70,7 @@ def straight_neck(gap_mm: float = 16.5, tilt_degrees: float = 0.0, x: float = 2.
 def random_neck(rng: np.random.Generator) -> Neck:
     """A neck of random size, tilt, lordosis and gaps."""
     size = rng.normal(1.0, 0.08)
-    gaps = size * rng.normal([16.0] * 5 + [19.0, 20.0], 1.2)
+    gaps = size * rng.normal([16.0] * 5 + [19.0, 20.0], 1.0)
     angles = np.deg2rad(rng.uniform(-20.0, 20.0) + np.linspace(rng.uniform(-5.0, 20.0), 0.0, 8))
     ups = np.column_stack([np.zeros(8), -np.sin(angles), np.cos(angles)])
     discs = np.cumsum(np.concatenate([np.zeros((1, 3)), -gaps[:, None] * ups[:7]]), axis=0)
