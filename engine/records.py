@@ -25,8 +25,8 @@ LEVELS: tuple[str, ...] = ("C2/3", "C3/4", "C4/5", "C5/6", "C6/7", "C7/T1")
 
 LANDMARKS: tuple[str, ...] = ("T1/2", "T2/3", "C2", "dens")
 """Points that tell which disc is which, and are not graded. "T1/2" and "T2/3" are disc points as those of
-`LEVELS`, "C2" is the point of the anterior wall of the canal behind the middle of C2's body, "dens" is the
-apex of the dens."""
+`LEVELS`, "C2" is the point of the anterior wall of the canal at the base of the dens, "dens" is the apex of
+the dens."""
 
 LEVEL_COLUMNS = (
     "study_uid",

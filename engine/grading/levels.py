@@ -64,8 +64,8 @@ class LocatedLevels:
         levels: one entry for each of LEVELS, in that order.
         landmarks: points (LPS, mm) of those of LANDMARKS that were seen where they fit the levels; empty if
             the model has no maps of them.
-        c2_shown: the images reach high enough above C2/3 to show the body of C2. Always True if the model has
-            no maps of landmarks.
+        c2_shown: the images reach high enough above C2/3 to show the landmark "C2". Always True if the model
+            has no maps of landmarks.
     """
 
     levels: tuple[LevelPoint, ...]

@@ -1,9 +1,9 @@
 """Numbers of the discs: which chain of candidates is taken, and whether it could be another one.
 
 Neighbouring discs look alike, so they are numbered together. A levels model with maps of the landmarks also
-shows what discs are counted from, the body of C2 and the dens: they decide between chains, and say when the
-number is in doubt. Without those maps, the number is in doubt where the maps of the discs are almost as high
-one disc up or down, or the images end close above C2/3.
+shows what discs are counted from, the base and the apex of the dens: they decide between chains, and say when
+the number is in doubt. Without those maps, the number is in doubt where the maps of the discs are almost as
+high one disc up or down, or the images end close above C2/3.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ import numpy as np
 from stenosis_trt.engine.backends.base import Peaks
 from stenosis_trt.engine.geometry import Vector
 from stenosis_trt.engine.grading.chains import LevelChain, chain_top, most_plausible
-from stenosis_trt.engine.grading.landmarks import COUNTED_FROM, LandmarkCandidates, agreement, fitting_points
+from stenosis_trt.engine.grading.landmarks import (
+    COUNTED_FROM,
+    LandmarkCandidates,
+    agreement,
+    expected_height_mm,
+    fitting_points,
+)
 from stenosis_trt.engine.grading.levels import (
     SAME_POINT_MM,
     LevelPoint,
@@ -50,9 +56,6 @@ extrapolated over so far that it is off by half a gap."""
 _C2_MARGIN_MM = 20.0
 """Largest distance to a next disc. Discs are counted from C2, above which there is none; images that end
 closer above C2/3 do not show whether another disc follows."""
-
-_C2_SHOWN_MM = 15.0
-"""Height above C2/3 that images must reach to show C2: the middle of its body lies at about 12 mm."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def locate_levels(slices: Sequence[LoadedSlice], peaks: Peaks, model: ModelSpec)
     numbered = number_discs(PointFinder(slices, peaks, model))
     chain = numbered.chain
     if has_landmarks(model):
-        uncertain, shown = _landmarks_leave_doubt(numbered, model), _reaches(chain, slices, _C2_SHOWN_MM)
+        top = chain_top(chain)
+        shown = top is not None and _reaches(chain, slices, expected_height_mm("C2", top))
+        uncertain = _landmarks_leave_doubt(numbered, model)
     else:
         ambiguous = _discs_leave_doubt(chain, numbered.discs)
         uncertain, shown = ambiguous or not _reaches(chain, slices, _C2_MARGIN_MM), True

@@ -150,7 +150,7 @@ def _find_levels(
         raise CannotGrade(
             Stage.LEVELS,
             "C2 is not shown in the sagittal series, so that its discs cannot be counted.",
-            "Choose a series that reaches at least 15 mm above C2/3, or count the discs and grade by eye.",
+            "Choose a series that reaches 20 mm or more above C2/3, or count the discs and grade by eye.",
         )
     return located
 

@@ -64,7 +64,7 @@ def straight_neck(gap_mm: float = 16.5, tilt_degrees: float = 0.0, x: float = 2.
         np.array([0.0, -np.cos(angle), -np.sin(angle)]),
     )
     discs = np.array([x, -30.0, 0.0]) + np.outer(3.0 - np.arange(8), up) * gap_mm
-    return Neck(discs, {"C2": discs[0] + 12.0 * up, "dens": discs[0] + 37.0 * up + 6.0 * front})
+    return Neck(discs, {"C2": discs[0] + 15.5 * up, "dens": discs[0] + 37.0 * up + 6.0 * front})
 
 
 def random_neck(rng: np.random.Generator) -> Neck:
@@ -79,7 +79,7 @@ def random_neck(rng: np.random.Generator) -> Neck:
     return Neck(
         discs,
         {
-            "C2": discs[0] + up * size * rng.normal(12.0, 1.2),
+            "C2": discs[0] + up * size * rng.normal(15.5, 1.2),
             "dens": discs[0] + up * size * rng.normal(37.0, 2.5) + front * rng.normal(6.0, 2.0),
         },
     )
