@@ -2,7 +2,7 @@
 
 The levels model looks at one field of each slice, the middle of the image. Of a larger image, windows of that
 size that overlap by half or more are run first on three slices near the middle of the stack, in one request.
-The window whose discs, and landmarks, make the best chain gives the middle of the field for all slices.
+The window whose discs, and landmarks, make the best chain says where the field of all slices must lie.
 Images that fit the field cost nothing.
 """
 
@@ -24,6 +24,11 @@ from stenosis_trt.engine.records import LoadedSlice
 _LARGER = 1.1
 """Size of an image, as a multiple of the field, up to which it fits: 13 mm at each end are not looked at."""
 
+_MIDDLE = 0.1
+"""Distance of the levels' middle from that of the field, as a share of the field, up to which the field stays
+in the middle of the image; beyond, it moves no further than that. Ordinary images have the neck as far from
+their middle."""
+
 _NECK_MM = 130.0
 """Windows overlap by at least this length, so that a neck with C2 lies whole in one of them."""
 
@@ -44,8 +49,8 @@ def field_centres(
             than the field, otherwise not at all.
 
     Returns:
-        LPS, mm, float64 (N, 3): the middle of each image along axes on which it fits the field, or no neck
-        was found; else the middle of the levels.
+        LPS, mm, float64 (N, 3): the middle of each image, moved along the axes on which the image is larger
+        than the field so that the middle of the levels lies near it.
     """
     centres = np.array([item.pose.centre for item in slices])
     axes, sizes = _image_axes(slices[0].pose, model.input)
@@ -63,8 +68,10 @@ def field_centres(
     middle = _middle_of_levels([slices[k] for k in chosen], chosen, offsets, model, locate)
     if middle is None:
         return centres
-    for axis in axes[larger]:
-        centres += ((middle - centres) @ axis)[:, None] * axis
+    for axis, field in zip(axes[larger], fields[larger], strict=True):
+        away = (middle - centres) @ axis
+        moved = away - np.clip(away, -_MIDDLE * field, _MIDDLE * field)
+        centres += moved[:, None] * axis
     return centres
 
 

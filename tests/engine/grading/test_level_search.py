@@ -17,6 +17,8 @@ from stenosis_trt.engine.packs.crop import slice_rois
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.records import LEVELS, LoadedSlice
 
+_NEAR_MM = 27.0
+"""Largest distance of the field's middle from that of the levels."""
 SIX_MAPS = replace(MODEL, output=replace(MODEL.output, names=LEVELS))
 
 
@@ -77,7 +79,7 @@ def test_the_field_is_where_the_neck_is_in_a_tall_image(z: float, model: ModelSp
     centres = field_centres(stack, model, network)
     assert len(network.calls) == 1
     assert len(network.calls[0]) == 3 * 4
-    assert centres[:, 2] == pytest.approx(np.full(9, _middle(neck)[2] + z), abs=1.0)
+    assert centres[:, 2] == pytest.approx(np.full(9, _middle(neck)[2] + z), abs=_NEAR_MM)
     # Along the axis that fits the field, the middle of the image remains.
     assert centres[:, 1] == pytest.approx([item.pose.centre[1] for item in stack])
     affines = slice_rois([item.pose for item in stack], centres, model.input)
@@ -87,13 +89,22 @@ def test_the_field_is_where_the_neck_is_in_a_tall_image(z: float, model: ModelSp
         assert item.point == pytest.approx(np.add(disc, [0.0, 0.0, z]), abs=0.6)
 
 
+@pytest.mark.parametrize("z", [-20.0, 0.0, 20.0])
+def test_the_field_stays_in_the_middle_where_the_neck_is(z: float) -> None:
+    stack = sagittal_stack(200.0, -200.0)
+    neck = straight_neck()
+    maps = _moved(neck.maps(), (0.0, 0.0, z - _middle(neck)[2]))
+    centres = field_centres(stack, MODEL, _Network(stack, maps))
+    assert centres == pytest.approx(np.array([item.pose.centre for item in stack]))
+
+
 def test_the_field_is_where_the_neck_is_in_a_wide_image() -> None:
     stack = [replace(item, pose=replace(item.pose, columns=560)) for item in sagittal_stack()]
     neck = straight_neck()
     network = _Network(stack, _moved(neck.maps(), (0.0, 280.0, 0.0)))
     centres = field_centres(stack, MODEL, network)
     assert len(network.calls) == 1
-    assert centres[:, 1] == pytest.approx(np.full(9, _middle(neck)[1] + 280.0), abs=1.0)
+    assert centres[:, 1] == pytest.approx(np.full(9, _middle(neck)[1] + 280.0), abs=_NEAR_MM)
     assert centres[:, 2] == pytest.approx([item.pose.centre[2] for item in stack])
 
 
@@ -120,7 +131,7 @@ def test_of_two_necks_that_with_the_better_chain_is_taken() -> None:
         maps[name].append((point * [1.0, 1.0, -1.0], height))
         maps[name].append((point - [0.0, 0.0, 200.0], 0.8 * height))
     centres = field_centres(stack, MODEL, _Network(stack, maps))
-    assert centres[:, 2] == pytest.approx(np.full(9, _middle(neck)[2] + 200.0), abs=1.0)
+    assert centres[:, 2] == pytest.approx(np.full(9, _middle(neck)[2] + 200.0), abs=_NEAR_MM)
 
 
 def test_the_neck_with_landmarks_is_taken_and_not_the_thorax() -> None:
@@ -133,7 +144,7 @@ def test_the_neck_with_landmarks_is_taken_and_not_the_thorax() -> None:
         if name not in ("C2", "dens"):
             maps[name].append((point - [0.0, 0.0, 100.0], height))
     centres = field_centres(stack, MODEL, _Network(stack, maps))
-    assert centres[:, 2] == pytest.approx(np.full(9, _middle(neck)[2] + 200.0), abs=1.0)
+    assert centres[:, 2] == pytest.approx(np.full(9, _middle(neck)[2] + 200.0), abs=_NEAR_MM)
 
 
 @pytest.mark.parametrize("x", [-13.0, 13.0])
@@ -141,7 +152,7 @@ def test_a_cord_beside_the_middle_of_the_stack_is_met(x: float) -> None:
     stack = sagittal_stack(250.0, -250.0, slices=15)
     neck = straight_neck(x=x)
     centres = field_centres(stack, MODEL, _Network(stack, _moved(neck.maps(), (0.0, 0.0, 150.0))))
-    assert centres[:, 2] == pytest.approx(np.full(15, _middle(neck)[2] + 150.0), abs=1.0)
+    assert centres[:, 2] == pytest.approx(np.full(15, _middle(neck)[2] + 150.0), abs=_NEAR_MM)
 
 
 def test_without_a_neck_the_middle_of_the_image_remains() -> None:
