@@ -6,9 +6,6 @@ from stenosis_trt.bench.phantom.anatomy import Anatomy
 from stenosis_trt.bench.phantom.tissue_traits import DENS_APEX_MM
 from stenosis_trt.engine.geometry import Vector
 
-LANDMARKS = ("T1/2", "T2/3", "C2", "dens")
-"""Two discs below the levels, the wall of the canal at the base of the dens, and the apex of the dens."""
-
 _DENS_BASE_MM = 16.0
 """Distance of the base of the dens above disc C2/3 along the canal, for a patient of scale 1."""
 

@@ -23,13 +23,12 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from stenosis_trt.bench.phantom.landmarks import LANDMARKS
 from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights
 from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.errors import StenosisError
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.packs.pack import Pack, open_pack
-from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.models.efficientnet import EfficientNetB5

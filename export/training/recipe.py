@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from stenosis_trt.bench.phantom.landmarks import LANDMARKS
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
 from stenosis_trt.export.training.loops import TrainingSchedule
 
 LEVELS_INPUT = InputSpec(

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.landmarks import LANDMARKS
 from stenosis_trt.bench.phantom.study import PhantomStudy, PlannedSeries, StudySource
 from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.records import LANDMARKS
 from stenosis_trt.engine.support.atomic_files import atomic_write_binary
 from stenosis_trt.engine.support.workers import worker_pool
 from stenosis_trt.export.training.windows import draw_window
@@ -47,7 +47,7 @@ class RenderedStudy:
         sagittal, axial: stored values, uint16 (n, rows, columns).
         sagittal_poses, axial_poses: one pose per slice.
         level_points: LPS, mm, float64 (6, 3).
-        landmark_points: the same of `phantom.landmarks.LANDMARKS`, float64 (4, 3); NaN where not shown.
+        landmark_points: the same of `engine.records.LANDMARKS`, float64 (4, 3); NaN where not shown.
         grades: Kang grades, int64 (6,); `OPERATED` or `NOT_SHOWN` for a level that must not be graded.
         cord_points: anterior, posterior, left, right on each axial slice, LPS, mm, float64 (n, 4, 3).
         mid_plane_distance: mm from each level point and landmark to each sagittal slice, float64 (n, 10).

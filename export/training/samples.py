@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from stenosis_trt.bench.phantom.landmarks import LANDMARKS
 from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.packs.crop import channel_slices, input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
 from stenosis_trt.export.training.rendering import (
     NOT_SHOWN,
     OPERATED,
