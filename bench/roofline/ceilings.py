@@ -150,7 +150,8 @@ def _rate_of(call: Callable[[], object], work: int, threads: int) -> float:
     """
     best, calls = float("inf"), 0
     begin, computed = time.perf_counter(), time.process_time()
-    while time.perf_counter() - begin < _PROBE_SECONDS:
+    # Once at least: a busy machine may take the core away for longer than the probe lasts.
+    while calls == 0 or time.perf_counter() - begin < _PROBE_SECONDS:
         start = time.perf_counter()
         call()
         best = min(best, time.perf_counter() - start)
@@ -162,7 +163,8 @@ def _rate_of(call: Callable[[], object], work: int, threads: int) -> float:
 def _shortest(call: Callable[[], object]) -> float:
     """Seconds of the fastest of several calls."""
     best, begin = float("inf"), time.perf_counter()
-    while time.perf_counter() - begin < _PROBE_SECONDS:
+    # Once at least: a busy machine may take the core away for longer than the probe lasts.
+    while calls == 0 or time.perf_counter() - begin < _PROBE_SECONDS:
         start = time.perf_counter()
         call()
         best = min(best, time.perf_counter() - start)
