@@ -17,8 +17,8 @@ one."""
 _MAX_DISTANCE_MM = 4.0
 """If the nearest slice is farther from a level, the narrowest place may lie between slices."""
 
-_TILT_STEP_DEGREES = 5.0
-"""Differences in tilt below this are ignored when series are compared."""
+_ANGLE_STEP_DEGREES = 5.0
+"""Differences in the angle to the cord below this are ignored when series are compared."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def match_levels(
 def _in_best_series(arc: float, near: Sequence[CordSlice], across: Sequence[CordSlice]) -> list[int]:
     """Return the indices in `near` of the slices of the series that crosses the level best.
 
-    Series with slices on both sides of the level come first, then those whose nearest slice is least tilted
-    against the canal, in steps of a few degrees, then those with the nearest slice.
+    Series with slices on both sides of the level come first, then those whose nearest slice is least oblique
+    to the cord, in steps of a few degrees, then those with the nearest slice.
     """
 
     def rank(series: int) -> tuple[bool, int, float]:
@@ -84,7 +84,7 @@ def _in_best_series(arc: float, near: Sequence[CordSlice], across: Sequence[Cord
             (item for item in near if item.series == series), key=lambda item: abs(item.arc_length_mm - arc)
         )
         beyond = not min(arcs) <= arc <= max(arcs)
-        return beyond, int(nearest.tilt_degrees / _TILT_STEP_DEGREES), abs(nearest.arc_length_mm - arc)
+        return beyond, int(nearest.angle_degrees / _ANGLE_STEP_DEGREES), abs(nearest.arc_length_mm - arc)
 
     best = min({item.series for item in near}, key=rank, default=None)
     return [k for k, item in enumerate(near) if item.series == best]
