@@ -245,8 +245,8 @@ class CordMeasurement:
     Attributes:
         sop_instance_uid, frame_number: the slice; see `FrameHeader`.
         points: anterior, posterior, left and right point in the slice, LPS, mm.
-        ap_mm, transverse_mm: anteroposterior and transverse diameter across the cord: distances of the points,
-            projected on the plane perpendicular to the cord.
+        ap_mm, transverse_mm: anteroposterior and transverse diameter across the cord: distances of the
+            points, projected on the plane perpendicular to the cord.
         compression_ratio: ap_mm / transverse_mm.
         confidence: lowest of the four heatmap peaks, 0 to 1.
         warnings: reasons to doubt the measurement.

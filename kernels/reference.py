@@ -251,8 +251,8 @@ def cord_geometry(points: npt.ArrayLike, directions: npt.ArrayLike) -> CordGeome
     """Measure cords from their four points, projected on the plane across the cord.
 
     The compression ratio is the anteroposterior over the transverse diameter, as in the Spinal Cord Toolbox's
-    `sct_detect_compression`, and the projection its angle correction (`sct_process_segmentation`): a slice that
-    is oblique to the cord shows it too deep.
+    `sct_detect_compression`, and the projection its angle correction (`sct_process_segmentation`): a slice
+    that is oblique to the cord shows it too deep.
 
     Args:
         points: anterior, posterior, left and right point, patient coordinates in mm, (N, 4, 3).

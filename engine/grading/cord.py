@@ -33,6 +33,9 @@ _TRANSVERSE_MM = (5.0, 20.0)
 """Plausible diameters (minimum, maximum). Healthy cords measure 7.5 ± 0.5 by 13.0 ± 0.8 mm at C5
 (PAM50-normalized-metrics), and a compressed cord keeps more than a fifth of its depth."""
 
+MAX_SLICE_ANGLE_DEGREES = 40.0
+"""A slice that is more oblique to the cord gives no ratio; see docs/decisions/cord-angle.md."""
+
 _MIN_AXES_ANGLE_DEGREES = 60.0
 """Smallest angle between the two diameters of a cord, which are nearly orthogonal."""
 
@@ -91,8 +94,8 @@ def canal_line(levels: Sequence[LevelPoint], landmarks: Sequence[LevelPoint] = (
 def _wall_directions(wall: FloatArray) -> FloatArray:
     """Return the direction of the wall at each of its points, unit vectors (M, 3).
 
-    The slope of a quadratic in arc length, fitted to all points with weights that fall with the distance: unlike
-    differences of neighbours it has no error of its own at the ends of a wall that is bent evenly.
+    The slope of a quadratic in arc length, fitted to all points with weights that fall with the distance:
+    unlike differences of neighbours it has no error of its own at the ends of a wall that is bent evenly.
     """
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(wall, axis=0), axis=1))])
     slopes = []
@@ -188,6 +191,7 @@ def measure_cord(
             (confidence[k] < model.output.minimum_confidence, "cord_low_confidence"),
             (not geometry.crossing[k], "cord_axes_not_crossing"),
             (geometry.angle_degrees[k] < _MIN_AXES_ANGLE_DEGREES, "cord_axes_not_orthogonal"),
+            (one.angle_degrees > MAX_SLICE_ANGLE_DEGREES, "slice_too_oblique"),
             (not (_AP_MM[0] <= ap <= _AP_MM[1]), "cord_size_implausible"),
             (not (_TRANSVERSE_MM[0] <= transverse <= _TRANSVERSE_MM[1]), "cord_size_implausible"),
         )

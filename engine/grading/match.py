@@ -17,6 +17,9 @@ one."""
 _MAX_DISTANCE_MM = 4.0
 """If the nearest slice is farther from a level, the narrowest place may lie between slices."""
 
+OBLIQUE_DEGREES = 25.0
+"""A level whose slice is more oblique to the cord gets a warning; see docs/decisions/cord-angle.md."""
+
 _ANGLE_STEP_DEGREES = 5.0
 """Differences in the angle to the cord below this are ignored when series are compared."""
 
@@ -67,7 +70,8 @@ def match_levels(
             matches[level] = LevelMatch(None, ("cord_not_measured", *reasons, *warnings))
             continue
         cord, at = min(valid, key=lambda pair: pair[0].compression_ratio)
-        matches[level] = LevelMatch(cord, warnings, at)
+        oblique = ("oblique_slice",) if cord.slice_angle_degrees > OBLIQUE_DEGREES else ()
+        matches[level] = LevelMatch(cord, (*oblique, *warnings), at)
     return matches
 
 

@@ -279,10 +279,7 @@ def _level_result(
 
 
 def _compared(
-    level: LevelResult,
-    match: LevelMatch | None,
-    compression: Mapping[str, CordCompression],
-    trusted: bool,
+    level: LevelResult, match: LevelMatch | None, compression: Mapping[str, CordCompression], trusted: bool
 ) -> LevelResult:
     """Return a level with its MSCC and its comparison with healthy adults, where the cord was measured.
 
@@ -292,6 +289,6 @@ def _compared(
         return level
     found = compression[level.level]
     # With a slice missing, the narrowest place may not be what was measured, and the norms are of that.
-    unknown = match.warnings or not trusted
+    unknown = "axial_slice_gap" in match.warnings or not trusted
     healthy = None if unknown else compare_with_healthy(level.level, level.cord)
     return replace(level, mscc=found.mscc, mscc_reference=found.reference, healthy=healthy)

@@ -84,7 +84,7 @@ _LEVEL_COLUMNS = {
     "compression_ratio_percentile": _number("Percent of healthy adults with a lower compression ratio."),
     "ap_percentile": _number("Percent of healthy adults with a smaller anteroposterior diameter."),
     "transverse_percentile": _number("Percent of healthy adults with a smaller transverse diameter."),
-    "slice_angle_degrees": _number("Angle between the axial slice and the plane across the cord, in degrees."),
+    "slice_angle_degrees": _number("Angle between the axial slice and the plane across the cord."),
 }
 
 RESULT_COLUMNS = {"study_number": STUDY_NUMBER, **{name: _LEVEL_COLUMNS[name] for name in LEVEL_COLUMNS}}

@@ -202,7 +202,7 @@ def run_decode(runner: Runner, heatmaps: np.ndarray, frames: np.ndarray) -> tupl
 def run_cord(
     runner: Runner, heatmaps: np.ndarray, frames: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints (KEYPOINT) and cords (CORD) of heatmaps (N, 4, h, w), across `directions` (DIRECTION, (N,))."""
+    """Keypoints (KEYPOINT) and cords (CORD) of heatmaps (N, 4, h, w); `directions` are DIRECTION."""
     count, maps, height, width = heatmaps.shape
     points, cords = poisoned((count, maps), KEYPOINT), poisoned(count, CORD)
     kernel = f"cord_geometry_{'f16' if heatmaps.dtype == np.float16 else 'f32'}"

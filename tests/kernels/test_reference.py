@@ -274,7 +274,7 @@ def _cross(ap: float, transverse: float, angle: float = 90.0) -> np.ndarray:
 
 @pytest.mark.parametrize("degrees", [-40.0, -15.0, 20.0, 30.0])
 def test_an_oblique_cut_of_a_cord_is_measured_across_the_cord(degrees: float) -> None:
-    """A cylinder of 7.5 by 13 mm, cut by a plane that is turned about the left-right axis and then the other."""
+    """A cylinder of 7.5 by 13 mm, cut by a plane that is turned about both of its diameters."""
     about_x, about_y = np.tan(np.deg2rad([degrees, degrees / 3]))
     cut = _cross(7.5, 13.0)
     cut[:, 2] = cut[:, 1] * about_x + cut[:, 0] * about_y

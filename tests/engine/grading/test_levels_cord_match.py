@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def _measure(item: LoadedSlice, affine: np.ndarray, decoded: np.ndarray) -> Cord
     down = np.array([0.0, 0.0, -1.0])
     angle = float(np.degrees(np.arccos(abs(item.pose.normal @ down))))
     across = [CordSlice(0, item.pose.centre, 0.0, down, angle)]
-    return measure_cord([item], across, Cords(keypoints, cord_geometry(keypoints.points, [down])), CORD_MODEL)[0]
+    cords = Cords(keypoints, cord_geometry(keypoints.points, [down]))
+    return measure_cord([item], across, cords, CORD_MODEL)[0]
 
 
 def test_levels_come_back_in_three_dimensions() -> None:
@@ -477,6 +479,32 @@ def test_a_gap_in_the_axial_stack_is_flagged() -> None:
     line = canal_line(_points())
     matches = match_levels(line, _across([line.level_arc_length_mm["C3/4"] + 5.0]), [_cord(0.5)])
     assert matches["C3/4"].warnings == ("axial_slice_gap",)
+
+
+def _oblique(ratio: float, degrees: float, *warnings: str) -> CordMeasurement:
+    return replace(_cord(ratio, *warnings), slice_angle_degrees=degrees)
+
+
+@pytest.mark.parametrize(("degrees", "warnings"), [(25.0, ()), (25.1, ("oblique_slice",))])
+def test_a_slice_that_is_oblique_to_the_cord_is_flagged(degrees: float, warnings: tuple[str, ...]) -> None:
+    line = canal_line(_points())
+    found = match_levels(line, _across([line.level_arc_length_mm["C4/5"]]), [_oblique(0.5, degrees)])["C4/5"]
+    assert found.cord is not None
+    assert found.warnings == warnings
+
+
+@pytest.mark.parametrize(("degrees", "warnings"), [(39.0, ()), (41.0, ("slice_too_oblique",))])
+def test_a_slice_that_is_too_oblique_to_the_cord_gives_no_ratio(
+    degrees: float, warnings: tuple[str, ...]
+) -> None:
+    item = _axial(8.0, degrees)
+    decoded, affine = _cord_decoded(item, item.pose.centre, 6.5 / np.cos(np.deg2rad(degrees)), 13.0)
+    measured = _measure(item, affine, decoded)
+    assert measured.warnings == warnings
+    line = canal_line(_points())
+    found = match_levels(line, _across([line.level_arc_length_mm["C4/5"]]), [measured])["C4/5"]
+    expected = ("cord_not_measured", *warnings) if warnings else ("oblique_slice",)
+    assert (found.cord is None, found.warnings) == (bool(warnings), expected)
 
 
 def _packs(*slices: tuple[float, int, float]) -> list[CordSlice]:
