@@ -33,7 +33,7 @@ from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.engine.records import FrameHeader, LoadedSlice
 from stenosis_trt.kernels.reference import cord_geometry
 
-TILTS_DEGREES = (-30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0)
+TILTS_DEGREES = (-40.0, -30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0, 40.0)
 BINS_DEGREES = (0, 10, 15, 20, 25, 30, 35, 40, 90)
 
 _SEED = 4242

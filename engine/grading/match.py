@@ -36,6 +36,13 @@ class LevelMatch:
     arc_length_mm: float | None = None
 
 
+def search_radius_mm(line: CanalLine, level: str) -> float:
+    """Return the distance along the canal within which slices belong to a level of the line."""
+    arc = line.level_arc_length_mm[level]
+    others = [other for name, other in line.level_arc_length_mm.items() if name != level]
+    return min([_SEARCH_RADIUS_MM, *(abs(arc - other) / 2 for other in others)])
+
+
 def match_levels(
     line: CanalLine, across: Sequence[CordSlice], measured: Sequence[CordMeasurement]
 ) -> dict[str, LevelMatch]:
@@ -53,11 +60,9 @@ def match_levels(
         One match for each level on the line.
     """
     arcs = np.array([item.arc_length_mm for item in across])
-    positions = sorted(line.level_arc_length_mm.values())
     matches = {}
     for level, arc in line.level_arc_length_mm.items():
-        radius = min([_SEARCH_RADIUS_MM, *(abs(arc - other) / 2 for other in positions if other != arc)])
-        near = np.flatnonzero(np.abs(arcs - arc) <= radius)
+        near = np.flatnonzero(np.abs(arcs - arc) <= search_radius_mm(line, level))
         near = near[_in_best_series(arc, [across[int(k)] for k in near], across)]
         if len(near) == 0:
             matches[level] = LevelMatch(None, ("no_axial_slice",))
