@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stenosis_trt.bench.accuracy.cord_angle import turned
 from stenosis_trt.bench.phantom.acquisition import plan_axial, sample_axial_protocol
 from stenosis_trt.bench.phantom.anatomy import DEFORMED_FRACTION, Anatomy, sample_anatomy
 from stenosis_trt.bench.phantom.study import sample_study
@@ -127,6 +128,18 @@ def test_cord_points_are_averaged_over_the_slice_as_its_signal_is() -> None:
     assert np.allclose(thick, thin, atol=1e-9)
 
 
+def test_truth_is_across_the_cord_also_on_slices_that_are_turned_against_it() -> None:
+    """Healthy cords, which do not change along a slice."""
+    for index in range(2):
+        study = sample_study(23, index, grade=0)
+        poses = tuple(turned(pose, 25.0) for pose in study.axial.poses)
+        oblique = replace(study, axial=replace(study.axial, poses=poses)).slice_compressions()
+        for before, after in zip(study.slice_compressions(), oblique, strict=True):
+            if before is not None and after is not None:
+                assert after.compression_ratio == pytest.approx(before.compression_ratio, abs=0.03)
+                assert after.ap_mm == pytest.approx(before.ap_mm, abs=0.4)
+
+
 def test_the_seen_compression_is_the_smallest_ratio_on_the_slices_near_a_level() -> None:
     for index in range(3):
         study = sample_study(17, index)
@@ -136,8 +149,12 @@ def test_the_seen_compression_is_the_smallest_ratio_on_the_slices_near_a_level()
         for number, pose in enumerate(study.axial.poses):
             points = anatomy.cord_points(pose)
             if points is not None:
-                away = np.abs(places - anatomy.curve.to_canal(points.mean(axis=0))[2])
-                ap, transverse = np.linalg.norm(points[[0, 2]] - points[[1, 3]], axis=1)
+                s = anatomy.curve.to_canal(points.mean(axis=0))[2]
+                away = np.abs(places - s)
+                along = anatomy.curve.tangent[anatomy.curve.index(s)]
+                # Lengths orthogonal to the canal, by Pythagoras.
+                lines = points[[0, 2]] - points[[1, 3]]
+                ap, transverse = np.sqrt((lines**2).sum(axis=1) - (lines @ along) ** 2)
                 if away.min() <= 6.0:
                     near[int(away.argmin())].append((ap / transverse, number))
         for level, seen in enumerate(study.slice_compressions()):
