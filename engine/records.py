@@ -57,6 +57,7 @@ LEVEL_COLUMNS = (
     "compression_ratio_percentile",
     "ap_percentile",
     "transverse_percentile",
+    "slice_angle_degrees",
 )
 """Columns of results.csv that describe one level, in their order. New ones are added at the end."""
 
@@ -70,6 +71,7 @@ _DIGITS = 4
 _DIGITS_MM = 2
 """Hundredths of a millimetre: well below a pixel."""
 _DIGITS_Z = 2
+_DIGITS_DEGREES = 1
 _DIGITS_PERCENTILE = 1
 """The norms come from 203 persons: one of them is half a percent."""
 
@@ -247,11 +249,13 @@ class CordMeasurement:
 
     Attributes:
         sop_instance_uid, frame_number: the slice; see `FrameHeader`.
-        points: anterior, posterior, left and right point, LPS, mm.
-        ap_mm, transverse_mm: anteroposterior and transverse diameter.
+        points: anterior, posterior, left and right point in the slice, LPS, mm.
+        ap_mm, transverse_mm: anteroposterior and transverse diameter across the cord: distances of the
+            points, projected on the plane perpendicular to the cord.
         compression_ratio: ap_mm / transverse_mm.
         confidence: lowest of the four heatmap peaks, 0 to 1.
         warnings: reasons to doubt the measurement.
+        slice_angle_degrees: angle between the slice and the plane perpendicular to the cord, 0 to 90.
     """
 
     sop_instance_uid: str
@@ -262,6 +266,7 @@ class CordMeasurement:
     confidence: float
     warnings: tuple[str, ...] = ()
     frame_number: int | None = None
+    slice_angle_degrees: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -345,7 +350,8 @@ class StudyResult:
         """Return one row per level, with the keys LEVEL_COLUMNS, rounded as in results.csv.
 
         Lengths are in millimetres, with two decimals; positions in DICOM patient coordinates (LPS).
-        Probabilities, the ratio, MSCC and the confidence have four decimals, z-scores two, percentiles one.
+        Probabilities, the ratio, MSCC and the confidence have four decimals, z-scores two, percentiles and
+        angles one.
         A missing value is None.
         """
         return [self._row(level) for level in self.levels]
@@ -381,6 +387,7 @@ class StudyResult:
             ),
             "ap_percentile": _rounded(healthy.ap_percentile, _DIGITS_PERCENTILE),
             "transverse_percentile": _rounded(healthy.transverse_percentile, _DIGITS_PERCENTILE),
+            "slice_angle_degrees": _rounded(cord.slice_angle_degrees if cord else None, _DIGITS_DEGREES),
         }
 
     def to_frame(self) -> pandas.DataFrame:

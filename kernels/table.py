@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.kernels.layouts import CORD, FRAME, KEYPOINT, PLANE, RANK_REQUEST, REGION, SELECTION, WINDOW
+from stenosis_trt.kernels.layouts import (
+    CORD,
+    DIRECTION,
+    FRAME,
+    KEYPOINT,
+    PLANE,
+    RANK_REQUEST,
+    REGION,
+    SELECTION,
+    WINDOW,
+)
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,12 @@ def _all() -> list[Kernel]:
     ]
     for suffix, dtype in _PRECISIONS:
         planes = (_ARENA, _array("planes", PLANE), _array("windows", WINDOW), _array("out", dtype), *_SIZE)
-        maps = (_array("heatmaps", dtype), _array("frames", FRAME), _array("points", KEYPOINT))
+        maps = (_array("heatmaps", dtype), _array("frames", FRAME))
+        points = _array("points", KEYPOINT)
         numbers = (_array("stds", np.float32), _array("contrasts", np.float32))
         contrast = (_array("inputs", dtype), *numbers, _int("channels"), _int("pixels"))
-        decode = (*maps, _array("support", np.float32), *_SIZE)
-        cord = (*maps, _array("cords", CORD), *_SIZE)
+        decode = (*maps, points, _array("support", np.float32), *_SIZE)
+        cord = (*maps, _array("directions", DIRECTION), points, _array("cords", CORD), *_SIZE)
         kernels += [
             Kernel(f"preprocess_{suffix}", planes, PREPROCESS_THREADS),
             Kernel(f"preprocess_affine_{suffix}", planes, PREPROCESS_THREADS),

@@ -33,6 +33,7 @@ from stenosis_trt.bench.phantom.tall_tissue import painted
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.kernels.reference import cord_geometry
 
 Generators = Callable[[str], np.random.Generator]
 """Gives the generator of a topic of one study; see `condition_rng`."""
@@ -55,7 +56,7 @@ class PlannedSeries(SeriesPlan):
 
 @dataclass(frozen=True)
 class SliceCompression:
-    """Cord diameters on the axial slice of maximal compression near a level. Lengths in mm.
+    """Diameters across the cord on the axial slice of maximal compression near a level. Lengths in mm.
 
     `number` is the index of the slice in its series.
     """
@@ -122,10 +123,8 @@ class PhantomStudy:
         """The compression that axial slices show at best, for each level; None for a level without a slice.
 
         A slice belongs to the nearest level if it is within `LEVEL_WINDOW_MM` of it along the canal.
-        Diameters are those of the slice. Where conditions turn the slices against the cord, they are the
-        parts of those diameters that are perpendicular to the cord: an oblique slice shows longer ones.
+        Diameters are projected on the plane across the canal where the slice crosses it.
         """
-        perpendicular = is_turned(self.conditions) or self.conditions.axial_tilt != 0.0
         curve, levels = self.anatomy.curve, self.anatomy.levels
         places = np.array([level.s for level in levels])
         best: list[SliceCompression | None] = [None] * len(levels)
@@ -133,15 +132,11 @@ class PhantomStudy:
             points = self.anatomy.cord_points(pose)
             if points is None:
                 continue
-            place = curve.to_canal(points.mean(axis=0))[2]
-            away = np.abs(place - places)
+            s = curve.to_canal(points.mean(axis=0))[2]
+            away = np.abs(s - places)
             level = int(np.argmin(away))
-            lines = [points[k] - points[k + 1] for k in (0, 2)]
-            if perpendicular:
-                along = curve.tangent[curve.index(place)]
-                lines = [line - (line @ along) * along for line in lines]
-            ap, transverse = (float(np.linalg.norm(line)) for line in lines)
-            seen = SliceCompression(number, ap, transverse)
+            across = cord_geometry(points[None], curve.tangent[curve.index(s)][None])
+            seen = SliceCompression(number, float(across.ap_mm[0]), float(across.transverse_mm[0]))
             before = best[level]
             if away[level] <= LEVEL_WINDOW_MM and (
                 before is None or seen.compression_ratio < before.compression_ratio

@@ -52,9 +52,9 @@ TRUTH_COLUMNS = (
     "csf_fraction",
     "narrowest_ratio",
 )
-"""Diameters and ratio are those of the axial slice of maximal compression, the best that can be measured.
-`narrowest_ratio` is the ratio at the narrowest position of the anatomy, which may lie between slices.
-An empty `kang_grade` says that the level must not be graded: metal lies there or hides it."""
+"""Diameters and ratio are those of the axial slice of maximal compression, measured across the cord: the best
+that can be measured. `narrowest_ratio` is the ratio at the narrowest position of the anatomy, which may lie
+between slices. An empty `kang_grade` says that the level must not be graded: metal lies there or hides it."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import numpy as np
 
 from stenosis_trt.engine.backends.base import Backend, BackendStudy, Float32Array, Grades, Peaks, Roi
 from stenosis_trt.engine.errors import CannotGrade
-from stenosis_trt.engine.grading.across import CrossSection
-from stenosis_trt.engine.grading.compression import CordCompression, cord_compression, level_sections
+from stenosis_trt.engine.grading.compression import CordCompression, cord_compression
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
 from stenosis_trt.engine.grading.healthy import compare_with_healthy, was_measured
 from stenosis_trt.engine.grading.level_search import field_centres
@@ -86,11 +85,8 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
             line = canal_line(levels)
             across, refused = _slices_to_measure(study, line)
             rois = _cord_rois(study.axial, across, pack.models["cord"].input)
-            cords = measure_cord(
-                [study.axial[item.index] for item in across],
-                on_backend.measure(rois).result(),
-                pack.models["cord"],
-            )
+            found = on_backend.measure(rois).result()
+            cords = measure_cord(study.axial, across, found, pack.models["cord"])
         with clock.stage("grade"):
             graded = _graded(study.sagittal, regions, grades.result(), pack)
     if refused:
@@ -102,11 +98,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         _level_result(item, graded.get(item.level), matches.get(item.level), pack) for item in levels
     )
     trusted = was_measured(pack.models["cord"].fp32_sha256)
-    sections = level_sections(line, matches)
-    results = tuple(
-        _compared(item, sections.get(item.level), matches.get(item.level), compression, trusted)
-        for item in results
-    )
+    results = tuple(_compared(item, matches.get(item.level), compression, trusted) for item in results)
     return StudyResult(
         study_uid=study.header.study_uid,
         patient_id=study.sagittal_series.patient_id,
@@ -263,7 +255,10 @@ def _cord_rois(slices: Sequence[LoadedSlice], across: Sequence[CordSlice], spec:
         return []
     poses = [slices[item.index].pose for item in across]
     affines = slice_rois(poses, [item.centre for item in across], spec)
-    return [Roi((item.index,) * spec.channels, affine) for item, affine in zip(across, affines, strict=True)]
+    return [
+        Roi((item.index,) * spec.channels, affine, item.direction)
+        for item, affine in zip(across, affines, strict=True)
+    ]
 
 
 def _uncompressed(graded: Mapping[str, _Grade]) -> set[str]:
@@ -302,20 +297,16 @@ def _level_result(
 
 
 def _compared(
-    level: LevelResult,
-    section: CrossSection | None,
-    match: LevelMatch | None,
-    compression: Mapping[str, CordCompression],
-    trusted: bool,
+    level: LevelResult, match: LevelMatch | None, compression: Mapping[str, CordCompression], trusted: bool
 ) -> LevelResult:
     """Return a level with its MSCC and its comparison with healthy adults, where the cord was measured.
 
     It is not compared unless `trusted`: the bias of the cord model is known.
     """
-    if level.cord is None or match is None or section is None:
+    if level.cord is None or match is None:
         return level
     found = compression[level.level]
     # With a slice missing, the narrowest place may not be what was measured, and the norms are of that.
-    unknown = match.warnings or not trusted
-    healthy = None if unknown else compare_with_healthy(level.level, section)
+    unknown = "axial_slice_gap" in match.warnings or not trusted
+    healthy = None if unknown else compare_with_healthy(level.level, level.cord)
     return replace(level, mscc=found.mscc, mscc_reference=found.reference, healthy=healthy)

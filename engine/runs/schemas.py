@@ -57,6 +57,7 @@ _LIMITS: Mapping[str, Mapping[str, Any]] = {
     "CordMeasurement.confidence": _PROBABILITY,
     "CordMeasurement.ap_mm": {"minimum": 0},
     "CordMeasurement.transverse_mm": {"exclusiveMinimum": 0},
+    "CordMeasurement.slice_angle_degrees": {"minimum": 0, "maximum": 90},
 }
 """What types do not say of the fields of a result."""
 
@@ -73,7 +74,7 @@ def file_schemas() -> Mapping[str, Callable[[], dict[str, Any]]]:
 
 
 def _results_line() -> dict[str, Any]:
-    names = SchemaName("results.jsonl", 1, "One line of results.jsonl: the result of a study")
+    names = SchemaName("results.jsonl", 2, "One line of results.jsonl: the result of a study")
     kinds = (StudyResult, LevelResult, CordMeasurement, HealthyComparison)
     schema = type_schema(names, StudyResult, kinds, _LIMITS)
     first = {
@@ -137,8 +138,8 @@ def _pack() -> dict[str, Any]:
     return schema
 
 
-def _rows(file: str, columns: Mapping[str, Column]) -> dict[str, Any]:
-    names = SchemaName(file, 1, f"One row of {file}", _TABLE_POLICY)
+def _rows(file: str, columns: Mapping[str, Column], number: int = 1) -> dict[str, Any]:
+    names = SchemaName(file, number, f"One row of {file}", _TABLE_POLICY)
     return object_schema(names, {name: _cell(column) for name, column in columns.items()})
 
 
@@ -158,7 +159,7 @@ def _cell(column: Column) -> dict[str, Any]:
 _SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "results.jsonl": _results_line,
     "run.json": _run,
-    "results.csv": lambda: _rows("results.csv", RESULT_COLUMNS),
+    "results.csv": lambda: _rows("results.csv", RESULT_COLUMNS, 2),
     "studies.csv": lambda: _rows("studies.csv", STUDIES),
     "errors.csv": lambda: _rows("errors.csv", ERRORS),
     "pack.json": _pack,
