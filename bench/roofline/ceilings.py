@@ -163,8 +163,7 @@ def _rate_of(call: Callable[[], object], work: int, threads: int) -> float:
 def _shortest(call: Callable[[], object]) -> float:
     """Seconds of the fastest of several calls."""
     best, begin = float("inf"), time.perf_counter()
-    # Once at least: a busy machine may take the core away for longer than the probe lasts.
-    while calls == 0 or time.perf_counter() - begin < _PROBE_SECONDS:
+    while best == float("inf") or time.perf_counter() - begin < _PROBE_SECONDS:
         start = time.perf_counter()
         call()
         best = min(best, time.perf_counter() - start)

@@ -63,21 +63,20 @@ class CanalLine:
         return _unit(np.column_stack(parts))
 
 
-def canal_line(levels: Sequence[LevelPoint], landmarks: Sequence[LevelPoint] = ()) -> CanalLine:
+def canal_line(levels: Sequence[LevelPoint], further: Sequence[Vector] = ()) -> CanalLine:
     """Return the middle of the canal, from the points of the levels on its anterior wall.
 
     Args:
         levels: disc levels, at least two of them with a point.
-        landmarks: further points on the anterior wall, such as that of C2 or of T1/2. They lengthen the line
-            and improve its direction; those without a point are left out.
+        further: further points on the anterior wall, LPS, mm, such as that of C2 or of T1/2. They improve the
+            direction of the line near its ends.
     """
-    found = [item for item in (*levels, *landmarks) if item.point is not None]
-    names = {item.level for item in levels}
-    wall = np.array([item.point for item in found], dtype=np.float64)
-    # From head to foot: landmarks may lie beyond either end.
-    of_levels = wall[[item.level in names for item in found]]
-    order = np.argsort(wall @ (of_levels[-1] - of_levels[0]), kind="stable")
-    wall, found = wall[order], [found[k] for k in order]
+    named = [(item.level, item.point) for item in levels if item.point is not None]
+    found = [*named, *(("", point) for point in further)]
+    wall = np.array([point for _, point in found], dtype=np.float64)
+    # From head to foot: further points may lie beyond either end.
+    order = np.argsort(wall @ (wall[len(named) - 1] - wall[0]), kind="stable")
+    wall, names = wall[order], [found[k][0] for k in order]
     directions = _wall_directions(wall)
     # The middle lies posterior to the wall, orthogonal to the direction of the canal.
     back = np.array([0.0, 1.0, 0.0]) - directions * directions[:, 1:2]
@@ -86,9 +85,21 @@ def canal_line(levels: Sequence[LevelPoint], landmarks: Sequence[LevelPoint] = (
     ends = middle[0] - directions[0] * _EXTENSION_MM, middle[-1] + directions[-1] * _EXTENSION_MM
     points = np.concatenate([ends[0][None], middle, ends[1][None]])
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    at = {item.level: float(arc[k + 1]) for k, item in enumerate(found) if item.level in names}
+    at = {name: float(arc[k + 1]) for k, name in enumerate(names) if name}
     first = min(at.values())
-    return CanalLine(points, arc - first, {name: place - first for name, place in at.items()}, directions)
+    line = CanalLine(points, arc - first, {name: place - first for name, place in at.items()}, directions)
+    return _shortened(line) if further else line
+
+
+def _shortened(line: CanalLine) -> CanalLine:
+    """Return the part of a line up to `_EXTENSION_MM` beyond its outermost levels."""
+    places = line.level_arc_length_mm.values()
+    low, high = min(places) - _EXTENSION_MM, max(places) + _EXTENSION_MM
+    known = line.arc_length_mm
+    low, high = max(low, float(known[0])), min(high, float(known[-1]))
+    arcs = np.array([low, *known[(known > low) & (known < high)], high])
+    points = np.column_stack([np.interp(arcs, known, part) for part in line.points.T])
+    return CanalLine(points, arcs, line.level_arc_length_mm, line.directions_at(arcs))
 
 
 def _wall_directions(wall: FloatArray) -> FloatArray:

@@ -42,6 +42,9 @@ _MARGIN_MM = 5.0
 _MAX_CANDIDATES = 3
 """Largest number of candidate positions per level or landmark."""
 
+WALL_LANDMARKS = ("C2", "T1/2")
+"""Landmarks next to the outermost levels, on the anterior wall of the canal."""
+
 DISCS = (*LEVELS, "T1/2", "T2/3")
 """Discs that a levels model with landmarks has maps of."""
 
@@ -71,6 +74,11 @@ class LocatedLevels:
     levels: tuple[LevelPoint, ...]
     landmarks: Mapping[str, Vector] = field(default_factory=dict)
     c2_shown: bool = True
+
+    @property
+    def wall_points(self) -> tuple[Vector, ...]:
+        """Points of `WALL_LANDMARKS` that were seen, LPS, mm."""
+        return tuple(self.landmarks[name] for name in WALL_LANDMARKS if name in self.landmarks)
 
 
 def has_landmarks(model: ModelSpec) -> bool:

@@ -82,7 +82,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
             regions = _grading_regions(study.sagittal, levels, pack)
             grades = on_backend.grade([region.roi for region in regions])
         with clock.stage("cord"):
-            line = canal_line(levels)
+            line = canal_line(levels, located.wall_points)
             across, refused = _slices_to_measure(study, line)
             rois = _cord_rois(study.axial, across, pack.models["cord"].input)
             found = on_backend.measure(rois).result()
