@@ -14,11 +14,12 @@ from typing import Any
 
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.keys import PrivateKey
-from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
+from stenosis_trt.engine.packs.pack import PRECISIONS, SCHEMA, SHARED_WEIGHTS_SCHEMA, Pack
 from stenosis_trt.engine.plans.signing import sign_pack
 from stenosis_trt.engine.support.atomic_files import check_writable, staged_directory, write_bytes_atomically
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.versions import package_version
+from stenosis_trt.export.packs.shared_weights import share_weights
 from stenosis_trt.export.precision.calibration import INPUTS_PER_MODEL, CalibrationSet, calibration_set
 from stenosis_trt.export.precision.candidates import single_model_candidates, variant_file, write_candidate
 from stenosis_trt.export.precision.convert import (
@@ -310,21 +311,25 @@ def write_variants(
     manifest = json.loads(pack.read_manifest())
     refused = {name: entry for name, entry in manifest.get("refused", {}).items() if name not in made}
     with staged_directory(out) as part:
-        for name, model in pack.models.items():
+        for name in pack.models:
             entry = manifest["models"][name]
-            _write_file(part / model.file, pack.read_model(name))
             variants = {key: value for key, value in entry.get("variants", {}).items() if key not in made}
-            for precision in variants:
-                _write_file(part / model.variants[precision].file, pack.read_variant(name, precision))
+            files = {pack.models[name].file: pack.read_model(name)}
+            files |= {pack.models[name].variants[key].file: pack.read_variant(name, key) for key in variants}
             for precision, models in made.items():
                 if outcomes[precision].passed:
-                    variants[precision] = _store(part, name, precision, models[name], outcomes[precision])
+                    file = variant_file(name, precision)
+                    variants[precision] = _variant_entry(file, models[name], outcomes[precision])
+                    files[file] = models[name].data
             entry["variants"] = variants
+            _write_models(part, f"{name}.weights", entry, files)
         for precision, by_model in found.by_model.items():
             refused[precision] = {
                 **outcomes[precision].to_dict(),
                 "by_model": {name: outcome.to_dict() for name, outcome in by_model.items()},
             }
+        shared = any("weights" in entry for entry in manifest["models"].values())
+        manifest["schema"] = SHARED_WEIGHTS_SCHEMA if shared else SCHEMA
         manifest |= {"refused": refused, "quantised": dict(how)}
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         _write_file(part / MANIFEST, text.encode())
@@ -350,17 +355,29 @@ def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> 
     }
 
 
-def _store(
-    folder: Path, model: str, precision: str, converted: ConvertedModel, outcome: GateResult
-) -> dict[str, Any]:
-    file = variant_file(model, precision)
-    _write_file(folder / file, converted.data)
+def _variant_entry(file: str, converted: ConvertedModel, outcome: GateResult) -> dict[str, Any]:
+    """Entry of a variant in pack.json."""
     return {
         "file": file,
         "sha256": hashlib.sha256(converted.data).hexdigest(),
         "metrics": converted.metrics,
         "gate": outcome.to_dict(),
     }
+
+
+def _write_models(folder: Path, location: str, entry: dict[str, Any], files: Mapping[str, bytes]) -> None:
+    """Write the models of one role, with equal weights once, and name the file of weights in `entry`.
+
+    Models in folders of their own are written whole.
+    """
+    flat = all(Path(file).parent == Path() for file in files)
+    shared, weights = share_weights(files, location) if flat else (files, b"")
+    for file, data in shared.items():
+        _write_file(folder / file, data)
+    entry.pop("weights", None)
+    if weights:
+        _write_file(folder / location, weights)
+        entry["weights"] = {"file": location, "sha256": hashlib.sha256(weights).hexdigest()}
 
 
 def _write_file(path: Path, data: bytes) -> None:
