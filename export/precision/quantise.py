@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.keys import PrivateKey
-from stenosis_trt.engine.packs.pack import PRECISIONS, SCHEMA, SHARED_WEIGHTS_SCHEMA, Pack
-from stenosis_trt.engine.plans.signing import sign_pack
-from stenosis_trt.engine.support.atomic_files import check_writable, staged_directory, write_bytes_atomically
+from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.versions import package_version
-from stenosis_trt.export.packs.shared_weights import share_weights
 from stenosis_trt.export.precision.calibration import INPUTS_PER_MODEL, CalibrationSet, calibration_set
-from stenosis_trt.export.precision.candidates import single_model_candidates, variant_file, write_candidate
-from stenosis_trt.export.precision.convert import (
-    ConvertedModel,
-    Int8Options,
-    require_modelopt,
-    to_fp16,
-    to_int8,
-)
+from stenosis_trt.export.precision.candidates import single_model_candidates, write_candidate
+from stenosis_trt.export.precision.convert import Int8Options, require_modelopt, to_fp16, to_int8
 from stenosis_trt.export.precision.evaluation import SearchTask
 from stenosis_trt.export.precision.gate import Gate
 from stenosis_trt.export.precision.gate_result import GateLimits, GateResult
 from stenosis_trt.export.precision.rewrites import REWRITE_MODES, RewrittenModel, rewrite_squeeze_excite
 from stenosis_trt.export.precision.search import SearchOptions, search_mixed_precision
+from stenosis_trt.export.precision.shares import int8_shares, stored_int8_share, with_int8_share
 from stenosis_trt.export.precision.studies import (
     CALIBRATION_PHANTOMS,
-    VALIDATION_PHANTOMS,
-    StudyCollection,
-    loaded_studies,
+    Studies,
+    ValidationOptions,
     resolve_studies,
+)
+from stenosis_trt.export.precision.writing import (
+    ConvertedModels,
+    QuantisationResult,
+    refuse_existing,
+    write_variants,
 )
 
 CONVERTIBLE_PRECISIONS = PRECISIONS[1:]
@@ -55,7 +47,8 @@ class QuantiseOptions:
         int8: options of the INT8 conversion.
         limits: limits of the gate.
         calibration_inputs: number of calibration inputs per model.
-        calibration_studies, validation_studies: folders of studies; None for phantoms.
+        calibration_studies: folder of studies; None for phantoms.
+        validation: studies of the gate.
         squeeze_excite_rewrite: one of `rewrites.REWRITE_MODES`, for INT8.
         signing_key: signs the new pack.
         search: options of the mixed-precision search if INT8 fails; None for no search.
@@ -66,7 +59,7 @@ class QuantiseOptions:
     limits: GateLimits = field(default_factory=GateLimits)
     calibration_inputs: int = INPUTS_PER_MODEL
     calibration_studies: Path | None = None
-    validation_studies: Path | None = None
+    validation: ValidationOptions = field(default_factory=ValidationOptions)
     squeeze_excite_rewrite: str = REWRITE_MODES[0]
     signing_key: PrivateKey | None = None
     search: SearchOptions | None = None
@@ -88,25 +81,6 @@ class QuantiseOptions:
             raise ValueError("Only INT8 is searched. Give int8 among the precisions, or do not search.")
 
 
-@dataclass(frozen=True)
-class QuantisationResult:
-    """Result of `quantise_pack`.
-
-    Attributes:
-        pack: the new pack, or the original one before it is written.
-        outcomes: gate result per precision.
-        by_model: for each failed precision, the gate result of each model alone.
-        without_rewrites: precisions that pass only without the graph rewrites.
-        search: record of the search as JSON data; None without one.
-    """
-
-    pack: Pack
-    outcomes: Mapping[str, GateResult]
-    by_model: Mapping[str, Mapping[str, GateResult]]
-    without_rewrites: tuple[str, ...] = ()
-    search: Mapping[str, Any] | None = None
-
-
 def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> QuantisationResult:
     """Convert a pack's models, measure them, and write the pack with every precision that passes to `out`.
 
@@ -117,39 +91,45 @@ def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantisati
         OSError: `out` exists or cannot be written.
     """
     require_modelopt()
-    _refuse_existing(out)
+    refuse_existing(out)
     studies = resolve_studies(options.calibration_studies, CALIBRATION_PHANTOMS)
     calibration = calibration_set(pack, studies, options.calibration_inputs)
     made = convert_models(pack, calibration, options)
-    validation = resolve_studies(options.validation_studies, VALIDATION_PHANTOMS)
+    validation = options.validation.resolve()
     quantised = measure_precisions(pack, made, validation, options.limits)
     if options.squeeze_excite_rewrite == REWRITE_MODES[0]:
         quantised, made = retry_without_rewrites(quantised, made, validation, options.limits)
     if options.search is not None and "int8" in quantised.by_model:
         quantised, made = search_failed_int8(quantised, made, calibration, (validation, studies), options)
+    quantised = replace(
+        quantised,
+        outcomes={
+            precision: with_int8_share(
+                outcome, int8_shares({name: model.metrics for name, model in made[precision].items()})
+            )
+            for precision, outcome in quantised.outcomes.items()
+        },
+    )
     how = {**conversion_record(options, calibration), "search": quantised.search}
     written = write_variants(out, quantised, made, how, options.signing_key)
     return replace(quantised, pack=written)
 
 
-def repeat_gate(pack: Pack, validate: Path | None, limits: GateLimits | None = None) -> dict[str, GateResult]:
+def repeat_gate(
+    pack: Pack, validation: ValidationOptions, limits: GateLimits | None = None
+) -> dict[str, GateResult]:
     """Measure the precisions that a pack contains again; returns a gate result for each.
 
     Raises:
         StudiesError, PackError: see `quantise_pack`.
     """
     candidates = {name: pack.in_precision(name) for name in pack.precisions[1:]}
-    studies = resolve_studies(validate, VALIDATION_PHANTOMS)
-    gate = Gate(pack, lambda what: loaded_studies(studies, what), studies.source, limits)
-    return _run_gate(gate, candidates)
-
-
-ConvertedModels = dict[str, ConvertedModel]
-"""Models of a pack in one precision, by name."""
+    outcomes = _run_gate(Gate.on(pack, validation.resolve(), limits), candidates) if candidates else {}
+    return {name: with_int8_share(outcome, stored_int8_share(pack)) for name, outcome in outcomes.items()}
 
 
 def measure_precisions(
-    pack: Pack, made: Mapping[str, ConvertedModels], validation: StudyCollection, limits: GateLimits
+    pack: Pack, made: Mapping[str, ConvertedModels], validation: Studies, limits: GateLimits
 ) -> QuantisationResult:
     """Run the gate on each precision and, where it fails, on each of its models alone. Writes nothing.
 
@@ -163,7 +143,7 @@ def measure_precisions(
             )
             for name, models in made.items()
         }
-        gate = Gate(pack, lambda what: loaded_studies(validation, what), validation.source, limits)
+        gate = Gate.on(pack, validation, limits)
         outcomes = _run_gate(gate, candidates)
         by_model = {
             name: _run_gate(gate, single_model_candidates(pack, candidates[name], name))
@@ -174,10 +154,7 @@ def measure_precisions(
 
 
 def retry_without_rewrites(
-    found: QuantisationResult,
-    made: Mapping[str, ConvertedModels],
-    validation: StudyCollection,
-    limits: GateLimits,
+    found: QuantisationResult, made: Mapping[str, ConvertedModels], validation: Studies, limits: GateLimits
 ) -> tuple[QuantisationResult, dict[str, ConvertedModels]]:
     """Measure failed precisions again without the graph rewrites, if a rewritten model alone fails.
 
@@ -212,7 +189,7 @@ def search_failed_int8(
     found: QuantisationResult,
     made: Mapping[str, ConvertedModels],
     calibration: CalibrationSet,
-    studies: tuple[StudyCollection, StudyCollection],
+    studies: tuple[Studies, Studies],
     options: QuantiseOptions,
 ) -> tuple[QuantisationResult, dict[str, ConvertedModels]]:
     """Search for blocks to leave out of INT8 so that it passes the gate.
@@ -274,72 +251,6 @@ def _run_gate(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, GateResul
     return gate.measure(candidates, f"Comparing {', '.join(candidates)} with FP32") if candidates else {}
 
 
-def _refuse_existing(out: Path) -> None:
-    if out.exists():
-        raise FileExistsError(errno.EEXIST, "is there already; give a new folder with --out", str(out))
-    check_writable(out)
-
-
-def write_variants(
-    out: Path,
-    found: QuantisationResult,
-    made: Mapping[str, ConvertedModels],
-    how: Mapping[str, Any],
-    key: PrivateKey | None = None,
-) -> Pack:
-    """Write a pack to a new folder, with the precisions that passed as variants of its models.
-
-    Failed precisions are recorded under "refused" in pack.json. Plans and the signature are not copied: they
-    belong to the original pack.
-
-    Args:
-        out: folder that must not exist.
-        found: original pack and gate results. Its variants in other precisions are kept.
-        made: models per precision.
-        how: conversion record, stored under "quantised".
-        key: signs the pack.
-
-    Returns:
-        The new pack.
-
-    Raises:
-        OSError: `out` exists or cannot be written.
-        PackError: the written pack does not load.
-    """
-    _refuse_existing(out)
-    pack, outcomes = found.pack, found.outcomes
-    manifest = json.loads(pack.read_manifest())
-    refused = {name: entry for name, entry in manifest.get("refused", {}).items() if name not in made}
-    with staged_directory(out) as part:
-        for name in pack.models:
-            entry = manifest["models"][name]
-            variants = {key: value for key, value in entry.get("variants", {}).items() if key not in made}
-            files = {pack.models[name].file: pack.read_model(name)}
-            files |= {pack.models[name].variants[key].file: pack.read_variant(name, key) for key in variants}
-            for precision, models in made.items():
-                if outcomes[precision].passed:
-                    file = variant_file(name, precision)
-                    variants[precision] = _variant_entry(file, models[name], outcomes[precision])
-                    files[file] = models[name].data
-            entry["variants"] = variants
-            _write_models(part, f"{name}.weights", entry, files)
-        for precision, by_model in found.by_model.items():
-            refused[precision] = {
-                **outcomes[precision].to_dict(),
-                "by_model": {name: outcome.to_dict() for name, outcome in by_model.items()},
-            }
-        shared = any("weights" in entry for entry in manifest["models"].values())
-        manifest["schema"] = SHARED_WEIGHTS_SCHEMA if shared else SCHEMA
-        manifest |= {"refused": refused, "quantised": dict(how)}
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _write_file(part / MANIFEST, text.encode())
-        written = Pack.load(part)
-        if key is not None:
-            sign_pack(written, key)
-        os.replace(part, out)
-    return Pack.load(out)
-
-
 def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> dict[str, Any]:
     """How the variants were made, as JSON data for pack.json."""
     return {
@@ -353,33 +264,3 @@ def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> 
         "inputs": {name: len(inputs) for name, inputs in calibration.inputs.items()},
         "versions": {name: package_version(name) for name in _VERSIONS},
     }
-
-
-def _variant_entry(file: str, converted: ConvertedModel, outcome: GateResult) -> dict[str, Any]:
-    """Entry of a variant in pack.json."""
-    return {
-        "file": file,
-        "sha256": hashlib.sha256(converted.data).hexdigest(),
-        "metrics": converted.metrics,
-        "gate": outcome.to_dict(),
-    }
-
-
-def _write_models(folder: Path, location: str, entry: dict[str, Any], files: Mapping[str, bytes]) -> None:
-    """Write the models of one role, with equal weights once, and name the file of weights in `entry`.
-
-    Models in folders of their own are written whole.
-    """
-    flat = all(Path(file).parent == Path() for file in files)
-    shared, weights = share_weights(files, location) if flat else (files, b"")
-    for file, data in shared.items():
-        _write_file(folder / file, data)
-    entry.pop("weights", None)
-    if weights:
-        _write_file(folder / location, weights)
-        entry["weights"] = {"file": location, "sha256": hashlib.sha256(weights).hexdigest()}
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, data)
