@@ -87,8 +87,8 @@ def verify(
         )
     with exit_on_error():
         found = open_pack(pack, read_trusted_keys(trusted_key))
-        for precision in found.precisions:
-            CpuBackend(found.in_precision(precision)).close()
+        for each in found.precisions:
+            CpuBackend(found.in_precision(each)).close()
     typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")
     typer.echo(f"SHA-256 {found.sha256}")
     typer.echo(signature_line(found))
@@ -110,27 +110,30 @@ def verify(
     if parity:
         well &= _compare(found, plans, validation.studies[0] if validation.studies else None)
     if device == "gpu":
-        well &= _report_plan_gate(found, parse_names(precision) or found.precisions, validation)
+        well &= _report_plan_gate(found, parse_names(precision), validation)
     elif gate or device or validation != ValidationOptions():
         well &= report_gate(found, validation)
     raise typer.Exit(0 if well else EXIT_INCOMPLETE)
 
 
 def _report_plan_gate(pack: Pack, precisions: Sequence[str], validation: ValidationOptions) -> bool:
-    """Run the gate on plans, print and record the results, and return True if all pass."""
+    """Run the gate on plans, print and record the results, and return True if all pass.
+
+    Without precisions, those are measured that have plans for this GPU.
+    """
     from stenosis_trt.export.precision.gate_result import gate_report_lines
-    from stenosis_trt.export.precision.plan_gate import measure_plans, record_outcome
+    from stenosis_trt.export.precision.plan_gate import find_plans, measure_plans, record_outcome
 
     well = True
     with exit_on_failure("Interrupted. The precisions that were finished have their outcome."):
-        for precision, found in measure_plans(pack, precisions, validation.resolve()):
-            if found.outcome is None:
-                typer.echo(f"{precision}: not compared. {found.reason}", err=True)
-                well = False
-                continue
+        chosen = find_plans(pack, precisions)
+        for found in measure_plans(pack, chosen, validation.resolve()):
             for line in gate_report_lines(found.outcome):
                 typer.echo(line)
             well &= found.outcome.passed
+            if found.decides_nothing:
+                typer.echo("  Not recorded: give more studies, or such as show every figure.", err=True)
+                continue
             for name in record_outcome(found):
                 typer.echo(
                     f"  Not recorded for {name}: its sidecar is signed. Compare before stenosis-trt sign.",

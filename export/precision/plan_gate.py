@@ -6,6 +6,7 @@ It needs neither PyTorch, ModelOpt nor the package onnx.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from stenosis_trt.engine.errors import PlanError
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.store import record_measurement
 from stenosis_trt.export.precision.gate import Gate, GateCandidate
-from stenosis_trt.export.precision.gate_result import Computation, GateLimits, GateResult
+from stenosis_trt.export.precision.gate_result import SAMPLE_SIZE_CHECKS, Computation, GateLimits, GateResult
 from stenosis_trt.export.precision.shares import stored_int8_share, with_int8_share
 from stenosis_trt.export.precision.studies import Studies
 
@@ -27,45 +28,69 @@ class PlanGate:
     """Result of the gate for the plans of one precision.
 
     Attributes:
-        outcome: the result; None if there is no plan of each model that can be loaded here.
-        plans: the plans.
-        reason: why there is no result.
+        outcome: the result.
+        chosen: the plans.
     """
 
-    outcome: GateResult | None
-    plans: ChosenPlans | None = None
-    reason: str = ""
+    outcome: GateResult
+    chosen: ChosenPlans
+
+    @property
+    def decides_nothing(self) -> bool:
+        """True if it failed only because the studies were too few or did not show a figure."""
+        failures = self.outcome.failures
+        lacking = all(check.value is None or check.figure in SAMPLE_SIZE_CHECKS for check in failures)
+        return bool(failures) and lacking
 
 
-def measure_plans(
-    pack: Pack,
-    precisions: Sequence[str],
-    studies: Studies,
-    limits: GateLimits | None = None,
-    options: GpuOptions | None = None,
-) -> Iterator[tuple[str, PlanGate]]:
-    """Grade studies with the plans of each precision on this machine's GPU, and compare with FP32 on the CPU.
+def find_plans(pack: Pack, precisions: Sequence[str] = ()) -> dict[str, ChosenPlans]:
+    """Find the plans of each precision for this machine's GPU.
 
-    Yields:
-        Each precision and its result.
+    Args:
+        pack: the pack.
+        precisions: the precisions; none for all that have a plan of each model.
 
     Raises:
         CudaError: there is no GPU, or it cannot be used.
-        TensorRTError: TensorRT is not installed, or a plan cannot be used.
+        TensorRTError: TensorRT is not installed, or plans are missing.
+        PackError: the pack has no such precision.
+    """
+    if precisions:
+        for precision in precisions:
+            pack.in_precision(precision)
+        return {precision: choose_plans(pack, precision, GpuOptions()) for precision in precisions}
+    found = {}
+    for precision in pack.precisions:
+        with suppress(PlanError):
+            found[precision] = choose_plans(pack, precision, GpuOptions())
+    if not found:
+        # Says what is missing.
+        choose_plans(pack, pack.precisions[0], GpuOptions())
+    return found
+
+
+def measure_plans(
+    pack: Pack, chosen: Mapping[str, ChosenPlans], studies: Studies, limits: GateLimits | None = None
+) -> Iterator[PlanGate]:
+    """Grade studies with plans on this machine's GPU, and compare with FP32 on the CPU.
+
+    Args:
+        pack: the pack.
+        chosen: its plans by precision.
+        studies: the studies.
+        limits: None for the defaults.
+
+    Raises:
+        CudaError: the GPU cannot be used.
+        TensorRTError: a plan cannot be used.
         StudiesError, PackError: see `Gate.measure`.
     """
     gate = Gate.on(pack, studies, limits)
-    options = options or GpuOptions()
-    for precision in precisions:
-        try:
-            chosen = choose_plans(pack, precision, options)
-        except PlanError as error:
-            yield precision, PlanGate(None, reason=str(error))
-            continue
+    for precision, plans in chosen.items():
         ready = pack.in_precision(precision)
-        candidate = GateCandidate(ready, partial(TensorRtBackend, ready, chosen, options), _computed(chosen))
+        candidate = GateCandidate(ready, partial(TensorRtBackend, ready, plans), _computed(plans))
         outcome = gate.measure({precision: candidate}, f"Comparing plans of {precision} with FP32")[precision]
-        yield precision, PlanGate(with_int8_share(outcome, stored_int8_share(pack)), chosen)
+        yield PlanGate(with_int8_share(outcome, stored_int8_share(pack)), plans)
 
 
 def record_outcome(found: PlanGate) -> tuple[str, ...]:
@@ -74,19 +99,22 @@ def record_outcome(found: PlanGate) -> tuple[str, ...]:
     Raises:
         OSError: a sidecar cannot be written.
     """
-    if found.outcome is None or found.plans is None:
-        return ()
-    outcome, target = found.outcome, found.plans.target
     signed = []
-    for name, plan in found.plans.plans.items():
+    for name, plan in found.chosen.plans.items():
         if plan.signature is not None:
             signed.append(name)
             continue
+        # A comparison of outputs (verify --parity) may have been recorded.
         before: Mapping[str, Any] = plan.sidecar.measured or {}
-        # A comparison of outputs may have been recorded, and failed.
-        passed = outcome.passed and before.get("passed", True) is True
-        record = {**before, "passed": passed, "gpu": target.gpu_name, "gate": outcome.to_dict()}
-        record_measurement(plan, record)
+        record_measurement(
+            plan,
+            {
+                **before,
+                "passed": found.outcome.passed and before.get("passed", True) is True,
+                "gpu": found.chosen.target.gpu_name,
+                "gate": found.outcome.to_dict(),
+            },
+        )
     return tuple(signed)
 
 
