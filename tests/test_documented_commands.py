@@ -183,7 +183,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "PACK").mkdir()
     for path in reference_pack().iterdir():
         if path.is_file():
-            os.link(path, folder / "PACK" / path.name) if path.suffix == ".onnx" else (
+            os.link(path, folder / "PACK" / path.name) if path.suffix in (".onnx", ".weights") else (
                 folder / "PACK" / path.name
             ).write_bytes(path.read_bytes())
     environment = {
