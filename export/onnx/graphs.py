@@ -43,7 +43,7 @@ def largest_activation(model: onnx.ModelProto, inputs: Float32Array) -> float:
     names = [name for node in model.graph.node for name in node.output if name]
     return max(
         float(np.abs(values).max(initial=0.0))
-        for part in tensor_values(model, names, inputs)
+        for part in _activations(model, names, inputs)
         for values in part
         if values.dtype == np.float32
     )
@@ -70,7 +70,7 @@ def activation_percentiles(
     }
     names = list(ends)
     counts = {name: np.zeros(_BINS, np.int64) for name in names}
-    for part in tensor_values(plain, names, inputs):
+    for part in _activations(plain, names, inputs):
         for name, values in zip(names, part, strict=True):
             counts[name] += np.histogram(np.minimum(np.abs(values), ends[name]), _BINS, (0.0, ends[name]))[0]
     found = {}
@@ -154,7 +154,7 @@ def nodes_in_fp32(model: onnx.ModelProto) -> int:
     return sum(node.op_type != "Cast" and node.output[0] in single for node in graph.node)
 
 
-def tensor_values(
+def _activations(
     model: onnx.ModelProto, names: Sequence[str], inputs: Float32Array
 ) -> Iterator[list[npt.NDArray[np.float32]]]:
     """Values of the named tensors, for a few inputs at a time."""
