@@ -66,6 +66,13 @@ def quantise(
             help="Keep squeeze-excite out of INT8: on, off, or auto: off if the gate fails. [default: auto]"
         ),
     ] = None,
+    leave_out: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the multiply-adds left in FP16 where INT8 errs most; 0 for none. [default: 0.02]",
+            show_default=False,
+        ),
+    ] = None,
     search: Annotated[
         bool, typer.Option("--search", help="If INT8 fails the gate, search for blocks to leave out of it.")
     ] = False,
@@ -86,6 +93,7 @@ def quantise(
     with exit_on_export_error():
         from stenosis_trt.engine.packs.pack import open_pack
         from stenosis_trt.export.precision.convert import Int8Options
+        from stenosis_trt.export.precision.exclusion import LEFT_OUT_SHARE
         from stenosis_trt.export.precision.quantise import QuantiseOptions
         from stenosis_trt.export.precision.rewrites import REWRITE_MODES
         from stenosis_trt.export.precision.search import DEFAULT_MINUTES, SearchOptions
@@ -101,6 +109,7 @@ def quantise(
                     "percentile": percentile,
                     "high-precision-dtype": high_precision_dtype,
                     "squeeze-excite-rewrite": squeeze_excite_rewrite,
+                    "leave-out": leave_out,
                 },
             )
         if calibration_method != "percentile":
@@ -123,6 +132,7 @@ def quantise(
                     tuple(validation_studies or ()), validation_volumes, tuple(validation_subject or ())
                 ),
                 squeeze_excite_rewrite=squeeze_excite_rewrite or REWRITE_MODES[0],
+                left_out_share=LEFT_OUT_SHARE if leave_out is None else leave_out,
                 search=SearchOptions(log_folder, minutes) if search else None,
                 signing_key=None if signing_key is None else read_signing_key(signing_key),
             )

@@ -16,6 +16,7 @@ from stenosis_trt.export.precision.calibration import INPUTS_PER_MODEL, Calibrat
 from stenosis_trt.export.precision.candidates import single_model_candidates, write_candidate
 from stenosis_trt.export.precision.convert import Int8Options, require_modelopt, to_fp16, to_int8
 from stenosis_trt.export.precision.evaluation import SearchTask
+from stenosis_trt.export.precision.exclusion import LEFT_OUT_SHARE, leave_out_worst_blocks
 from stenosis_trt.export.precision.gate import Gate
 from stenosis_trt.export.precision.gate_result import GateLimits, GateResult
 from stenosis_trt.export.precision.rewrites import REWRITE_MODES, RewrittenModel, rewrite_squeeze_excite
@@ -50,6 +51,8 @@ class QuantiseOptions:
         calibration_studies: folder of studies; None for phantoms.
         validation: studies of the gate.
         squeeze_excite_rewrite: one of `rewrites.REWRITE_MODES`, for INT8.
+        left_out_share: largest share of the multiply-adds of a network to leave out of INT8, in the blocks
+            that err most.
         signing_key: signs the new pack.
         search: options of the mixed-precision search if INT8 fails; None for no search.
     """
@@ -61,6 +64,7 @@ class QuantiseOptions:
     calibration_studies: Path | None = None
     validation: ValidationOptions = field(default_factory=ValidationOptions)
     squeeze_excite_rewrite: str = REWRITE_MODES[0]
+    left_out_share: float = LEFT_OUT_SHARE
     signing_key: PrivateKey | None = None
     search: SearchOptions | None = None
 
@@ -77,6 +81,8 @@ class QuantiseOptions:
             raise ValueError(
                 f"Rewrites can be {', '.join(REWRITE_MODES)}, not {self.squeeze_excite_rewrite!r}."
             )
+        if not 0.0 <= self.left_out_share < 1.0:
+            raise ValueError(f"{self.left_out_share} is no share to leave out of INT8. Give 0 up to 1.")
         if self.search is not None and "int8" not in self.precisions:
             raise ValueError("Only INT8 is searched. Give int8 among the precisions, or do not search.")
 
@@ -242,6 +248,7 @@ def convert_models(
                     models[name] = to_int8(data, inputs, options.int8)
                     if options.squeeze_excite_rewrite != "off":
                         models[name] = rewrite_squeeze_excite(data, models[name], inputs)
+                    models[name] = leave_out_worst_blocks(data, models[name], inputs, options.left_out_share)
                 done += 1
                 progress.advance(done, total)
     return made
@@ -259,6 +266,7 @@ def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> 
         "percentile": options.int8.percentile if options.int8.calibration_method == "percentile" else None,
         "elsewhere": options.int8.high_precision_dtype,
         "rewrite": options.squeeze_excite_rewrite,
+        "left_out_share": options.left_out_share,
         "calibrated_on": calibration.source,
         "calibration_key": calibration.key,
         "inputs": {name: len(inputs) for name, inputs in calibration.inputs.items()},
