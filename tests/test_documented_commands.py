@@ -78,6 +78,7 @@ _SEARCH = "tests/export/precision/test_search.py"
 _EXPORT = "tests/export/packs/test_export_command.py"
 _BUILD = "tests/engine/cli/test_build.py"
 _STAND_INS = "tests/engine/backends/test_on_stand_ins.py"
+_PRECISIONS = "tests/engine/backends/test_precisions_on_stand_ins.py"
 _GPU_SUITE = "tests/bench/speed/test_gpu_suite.py"
 _TRAIN = "tests/export/training/test_train.py"
 _EVALUATE = "tests/bench/evaluation/test_phantoms.py"
@@ -99,6 +100,10 @@ ELSEWHERE = (
     (r"stenosis-trt verify NEW.*", f"{_GATE}::test_verify_shows_the_variants_and_repeats_the_gate"),
     (r"stenosis-trt grade .*--precision fp16", f"{_GATE}::test_the_precision_that_graded_is_recorded"),
     (r"stenosis-trt verify PACK --(parity|inspect)", "tests/export/precision/test_parity.py"),
+    (
+        r"stenosis-trt verify PACK --device gpu",
+        f"{_PRECISIONS}::test_int8_of_a_pack_is_built_and_run_without_what_made_it",
+    ),
     (r"stenosis-trt (build|doctor --pack) PACK-FP16( --flavour tensorrt-rtx --batch 1,6)?", _BUILD),
     (r"stenosis-trt build PACK( --flavour tensorrt-rtx)?", _BUILD),
     (r"stenosis-trt build PACK --precision fp16 .*", _BUILD),
@@ -184,7 +189,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "PACK").mkdir()
     for path in reference_pack().iterdir():
         if path.is_file():
-            os.link(path, folder / "PACK" / path.name) if path.suffix == ".onnx" else (
+            os.link(path, folder / "PACK" / path.name) if path.suffix in (".onnx", ".weights") else (
                 folder / "PACK" / path.name
             ).write_bytes(path.read_bytes())
     environment = {

@@ -17,9 +17,10 @@ from stenosis_trt.engine.packs.manifest import (
     ModelEntry,
     OutputEntry,
     VariantEntry,
+    WeightsEntry,
 )
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
-from stenosis_trt.engine.packs.pack import SCHEMA
+from stenosis_trt.engine.packs.pack import SCHEMAS
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, HealthyComparison, LevelResult, StudyResult
 from stenosis_trt.engine.reports.result_columns import RESULT_COLUMNS, STUDY_NUMBER, Column, ColumnKind
 from stenosis_trt.engine.runs.run_record import (
@@ -121,18 +122,18 @@ def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _pack() -> dict[str, Any]:
     names = SchemaName(
         "pack.json",
-        SCHEMA,
+        SCHEMAS[-1],
         "pack.json: the manifest of a model pack",
         "Other entries of the pack and other models are allowed, and ignored. Unknown entries within a model "
         "that is used are refused.",
     )
-    entries = (Manifest, ModelEntries, ModelEntry, InputEntry, OutputEntry, VariantEntry)
+    entries = (Manifest, ModelEntries, ModelEntry, InputEntry, OutputEntry, VariantEntry, WeightsEntry)
     schema = type_schema(names, Manifest, entries, written=False)
     for owner, spec in (("InputEntry", InputSpec), ("OutputEntry", OutputSpec)):
         texts = attribute_texts(spec)
         for name, keywords in schema["$defs"][owner]["properties"].items():
             keywords["description"] = texts[name]
-    layout = {"type": "integer", "const": SCHEMA, "description": "Layout of the pack."}
+    layout = {"type": "integer", "enum": [*SCHEMAS], "description": "Layout of the pack."}
     schema["properties"] = {"schema": layout, **schema["properties"]}
     schema["required"] = ["schema", *schema["required"]]
     return schema
