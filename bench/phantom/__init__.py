@@ -2,6 +2,10 @@
 
 spine          curve of the spinal canal, and coordinates along it
 anatomy        one patient: sizes, stenoses, truth
+stenoses       encroachments that yield a grade
+landmarks      points that tell the levels apart
+findings       what a patient has besides stenoses; deformity, ossified and hardware say where
+finding_tissue  painted over the tissue of phantoms and of real anatomy
 tissue         T2 signal at a point, painted by soft_tissue, vertebrae and canal_contents
 tissue_traits  contrast, and sizes that do not enter the truth
 texture        random texture of tissue
