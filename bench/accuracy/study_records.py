@@ -90,9 +90,8 @@ def grade_requests(
     count = workers or usable_cores()
     missing = [item for item in dict.fromkeys(requests) if not _path(out, item).exists()]
     total = len(set(requests))
-    print_message(
-        f"{total} studies, {len(missing)} of them to be made, by {min(count, len(missing))} processes."
-    )
+    by = f", by {min(count, len(missing))} processes" if missing else ""
+    print_message(f"{total} studies, {len(missing)} of them to be made{by}.")
     for done in _run_all(missing, out, setting, count):
         print_message(done)
     return [read_record(_path(out, item)) for item in requests]

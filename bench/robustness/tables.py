@@ -54,9 +54,9 @@ def markdown_text(figures: Sequence[Figures], declared: Sequence[DeclaredRange])
     ]
     for found in declared:
         tested = _span(found.tested_low, found.tested_high, found.unit)
-        inside = ("none" if found.low == found.high else _span(found.low, found.high, found.unit)) + (
-            " (operated levels are refused)" if found.refused else ""
-        )
+        inside = "none" if found.low == found.high else _span(found.low, found.high, found.unit)
+        if found.refused and inside != "none":
+            inside += ", operated levels refused"
         shares = percent(found.most_silent_changes), percent(found.least_graded)
         lines.append(f"| {words(found.condition)} | {tested} | {inside} | {' | '.join(shares)} |")
     units = {item.condition: item.unit for item in declared}
