@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from stenosis_trt.bench.statistics.bland_altman import bland_altman
+from stenosis_trt.bench.statistics.calibration import expected_calibration_error
 from stenosis_trt.bench.statistics.confusion import GRADE_COUNT, confusion_by_patient
 from stenosis_trt.bench.statistics.kappa import kappa_interval, quadratic_kappa
 from stenosis_trt.bench.statistics.signed_errors import ErrorStatistics, error_statistics
@@ -27,7 +28,8 @@ from stenosis_trt.engine.geometry import FloatArray
 
 _COLUMNS = ("study_uid", "level", "kang_grade")
 """Required columns of both tables. A reader's table may lack all others."""
-_NUMERIC_COLUMNS = ("compression_ratio", "narrowest_ratio", "x_mm", "y_mm", "z_mm")
+_PROBABILITIES = tuple(f"p{grade}" for grade in range(GRADE_COUNT))
+_NUMERIC_COLUMNS = ("compression_ratio", "narrowest_ratio", "x_mm", "y_mm", "z_mm", *_PROBABILITIES)
 _FOUND_WITHIN_MM = 4.0
 _REFUSALS = frozenset({"unlike_training", "out_of_distribution"})
 """Warnings of a region that the grader refuses."""
@@ -42,6 +44,7 @@ class LevelPair:
         narrowest_ratio: ratio at the narrowest position of the anatomy.
         distance_mm: between the level's point and the true one.
         has_true_point: the truth has the level's point.
+        probabilities: of the grades 0 to 3.
     """
 
     study_uid: str
@@ -53,6 +56,7 @@ class LevelPair:
     ratio: float | None
     distance_mm: float | None
     has_true_point: bool = True
+    probabilities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class TruthComparison:
     with what the acquired axial slices show. `narrowest_ratio_bias` compares with the narrowest position of
     the anatomy and thus includes the partial volume of thick slices. `ratio_error_by_true_grade` has one
     entry per grade, since errors at the few compressed levels would vanish in the total. `operated` is None
-    where the levels that must not be graded were not counted.
+    where the levels that must not be graded were not counted. `calibration_error` is the expected calibration
+    error of the graded levels, with 15 bins; None where the results have no probabilities.
     """
 
     studies: int
@@ -98,6 +103,7 @@ class TruthComparison:
     median_distance_mm: float | None
     confusion: list[list[int]]
     operated: OperatedLevels | None = None
+    calibration_error: float | None = None
 
 
 _Table = dict[tuple[str, str], dict[str, str]]
@@ -132,6 +138,11 @@ def _point(row: dict[str, str]) -> FloatArray | None:
 
 def _number(row: Mapping[str, str], column: str) -> float | None:
     return float(row[column]) if row.get(column) else None
+
+
+def _probabilities(row: Mapping[str, str]) -> tuple[float, ...] | None:
+    values = [row.get(name) for name in _PROBABILITIES]
+    return tuple(float(value) for value in values if value) if all(values) else None
 
 
 def _tables(results: Path, truth: Path) -> tuple[_Table, _Table]:
@@ -190,6 +201,7 @@ def pair_levels(results: Path, truth: Path) -> list[LevelPair]:
                 ratio=_number(found, "compression_ratio"),
                 distance_mm=float(np.linalg.norm(point - true_point)) if both else None,  # type: ignore[operator]
                 has_true_point=true_point is not None,
+                probabilities=_probabilities(found),
             )
         )
     return pairs
@@ -199,6 +211,18 @@ def _errors(pairs: Iterable[LevelPair], narrowest: bool = False) -> list[float]:
     """Measured − true ratio of the levels where both are known."""
     both = ((pair.ratio, pair.narrowest_ratio if narrowest else pair.true_ratio) for pair in pairs)
     return [ratio - true for ratio, true in both if ratio is not None and true is not None]
+
+
+def _calibration_error(pairs: Iterable[LevelPair]) -> float | None:
+    known = [
+        (pair.probabilities, pair.true_grade)
+        for pair in pairs
+        if pair.probabilities is not None and pair.grade is not None
+    ]
+    if not known:
+        return None
+    probabilities, grades = zip(*known, strict=True)
+    return expected_calibration_error(probabilities, grades)
 
 
 def _lines(figures: TruthComparison) -> Iterator[str]:
@@ -255,6 +279,7 @@ def compare_with_truth(pairs: Sequence[LevelPair]) -> TruthComparison:
         found_within_4_mm=found if any(pair.has_true_point for pair in pairs) else None,
         median_distance_mm=float(np.median(distances)) if len(distances) else None,
         confusion=table.tolist(),
+        calibration_error=_calibration_error(pairs),
     )
 
 

@@ -156,6 +156,25 @@ def test_results_of_other_studies_are_refused(tmp_path: Path) -> None:
         pair_levels(results, truth)
 
 
+def test_the_calibration_error_is_that_of_the_graded_levels(tmp_path: Path) -> None:
+    """Two levels at 0.9, one of them right: |0.5 − 0.9|; one without a grade, one without probabilities."""
+    levels = ("C2/3", "C3/4", "C4/5", "C5/6")
+    truth = [_row("1", level, "1", "0.6", "0") for level in levels]
+    found = [_row("1", level, grade, "0.6", "0") for level, grade in zip(levels, "121", strict=False)]
+    found.append(_row("1", "C5/6", "", "0.6", "0"))
+    sure = [("0.1", "0.9", "0", "0"), ("0.05", "0.05", "0.9", "0"), ("", "", "", ""), ("1", "0", "0", "0")]
+    rows = [
+        row | dict(zip(("p0", "p1", "p2", "p3"), values, strict=True))
+        for row, values in zip(found, sure, strict=True)
+    ]
+    tables = _write(tmp_path / "results.csv", rows), _write(tmp_path / "truth.csv", truth)
+    assert compare_with_truth(pair_levels(*tables)).calibration_error == pytest.approx(0.4)
+    without = _write(tmp_path / "plain.csv", found), tables[1]
+    assert compare_with_truth(pair_levels(*without)).calibration_error is None
+    answer = _call(*tables)
+    assert "calibration_error            0.4\n" in answer.stdout
+
+
 _READER = """study_uid,level,kang_grade
 1,C2/3,0
 1,C3/4,2
