@@ -83,6 +83,7 @@ class AcquiredRequest:
             landmarks={name: points[name] for name in _DISCS[len(LEVELS) :]},
             c2_shown=is_shown(study.sagittal, subject.dens_base),
             refused=graded.refused,
+            refused_stage=graded.refused_stage,
             seconds=graded.seconds,
         )
 

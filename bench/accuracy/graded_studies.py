@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -87,6 +87,7 @@ class GradedStudy:
         landmarks: true points of discs and bones beside the levels, LPS, mm, by name.
         c2_shown: the sagittal images show the landmark "C2".
         refused: why the study was not graded; "" if it was.
+        refused_stage: value of the `Stage` that refused it; "choose" if its series were not fit for grading.
         seconds: duration of making and of grading.
     """
 
@@ -96,6 +97,7 @@ class GradedStudy:
     landmarks: Mapping[str, Vector] = field(default_factory=dict)
     c2_shown: bool = True
     refused: str = ""
+    refused_stage: str = ""
     seconds: tuple[float, float] = (0.0, 0.0)
 
     def misnumbered(self) -> list[GradedLevel]:
@@ -126,11 +128,12 @@ def _distance(one: Vector, other: Vector) -> float:
 
 @dataclass(frozen=True)
 class Graded:
-    """Result of a study; None with the reason if it was not graded. `seconds`: of making and of grading."""
+    """Result of a study, or None; the other values as in `GradedStudy`."""
 
     result: StudyResult | None
-    refused: str
-    seconds: tuple[float, float]
+    refused: str = ""
+    refused_stage: str = ""
+    seconds: tuple[float, float] = (0.0, 0.0)
 
 
 def grade_writable(study: WritableStudy, grader: Grader) -> Graded:
@@ -145,10 +148,10 @@ def grade_writable(study: WritableStudy, grader: Grader) -> Graded:
         write_study(study, Path(folder) / "study", "explicit")
         made = time.perf_counter()
         try:
-            result, refused = grader(Path(folder) / "study"), ""
+            graded = Graded(grader(Path(folder) / "study"))
         except CannotGrade as error:
-            result, refused = None, error.reason
-        return Graded(result, refused, (made - start, time.perf_counter() - made))
+            graded = Graded(None, error.reason, error.stage.value)
+        return replace(graded, seconds=(made - start, time.perf_counter() - made))
 
 
 def record_study(source: str, study: PhantomStudy, graded: Graded) -> GradedStudy:
@@ -189,6 +192,7 @@ def record_study(source: str, study: PhantomStudy, graded: Graded) -> GradedStud
         landmarks=dict(anatomy.landmarks),
         c2_shown=c2 is not None and is_shown(study.sagittal, c2),
         refused=graded.refused,
+        refused_stage=graded.refused_stage,
         seconds=graded.seconds,
     )
 

@@ -31,6 +31,7 @@ from stenosis_trt.bench.accuracy.study_records import Request, check_setting, gr
 from stenosis_trt.bench.accuracy.study_requests import PHANTOM, StudyRequest
 from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions
 from stenosis_trt.bench.statistics.signed_errors import share
+from stenosis_trt.engine.records import Stage
 from stenosis_trt.engine.support.atomic_files import write_text_atomically
 
 NUMBER_WARNING = "level_number_uncertain"
@@ -56,6 +57,7 @@ class NumberedStudy:
         found, misnumbered: number of levels that were found, and that were found at another disc.
         flagged: a level has the warning that numbers are uncertain.
         refused: why there is no result; "" if there is one.
+        unfit: the series were not fit for grading, such as a field of view that the cut made too small.
     """
 
     scenario: str
@@ -65,6 +67,7 @@ class NumberedStudy:
     misnumbered: int
     flagged: bool
     refused: str
+    unfit: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class NumberRates:
         studies: number of studies.
         right, right_flagged: rightly numbered ones, and those of them with the warning.
         wrong, wrong_flagged: wrongly numbered ones, and those of them with the warning.
-        refused: studies in which no level was found, or without a result.
+        unfit: studies whose series were not fit for grading; they count nowhere else.
+        refused: other studies in which no level was found, or without a result.
         refused_with_c2: those of them whose images show C2.
         false_alarms: right_flagged ÷ right.
         caught: wrong_flagged ÷ wrong.
@@ -87,6 +91,7 @@ class NumberRates:
     right_flagged: int
     wrong: int
     wrong_flagged: int
+    unfit: int
     refused: int
     refused_with_c2: int
     false_alarms: float | None
@@ -104,12 +109,13 @@ def numbered(scenario: str, study: GradedStudy) -> NumberedStudy:
         misnumbered=len(study.misnumbered()),
         flagged=any(NUMBER_WARNING in level.warnings for level in study.levels),
         refused=study.refused,
+        unfit=study.refused_stage == Stage.CHOOSE.value,
     )
 
 
 def number_rates(studies: Sequence[NumberedStudy]) -> NumberRates:
     """Counts and rates of some studies."""
-    refused = [item for item in studies if item.refused or not item.found]
+    refused = [item for item in studies if (item.refused or not item.found) and not item.unfit]
     wrong = [item.flagged for item in studies if item.misnumbered]
     right = [item.flagged for item in studies if item.found and not item.misnumbered and not item.refused]
     return NumberRates(
@@ -118,6 +124,7 @@ def number_rates(studies: Sequence[NumberedStudy]) -> NumberRates:
         right_flagged=sum(right),
         wrong=len(wrong),
         wrong_flagged=sum(wrong),
+        unfit=sum(item.unfit for item in studies),
         refused=len(refused),
         refused_with_c2=sum(item.c2_shown for item in refused),
         false_alarms=share(right),
@@ -182,12 +189,12 @@ def rates_by_group(studies: Sequence[NumberedStudy]) -> dict[str, NumberRates]:
 def _print(rates: Mapping[str, NumberRates]) -> None:
     print(
         f"{'':28} {'studies':>7} {'right':>6} {'flagged':>8} {'wrong':>6} {'flagged':>8} {'refused':>8} "
-        f"{'C2 shown':>9}"
+        f"{'C2 shown':>9} {'unfit':>6}"
     )
     for name, item in rates.items():
         print(
             f"{name:28} {item.studies:7} {item.right:6} {item.right_flagged:8} {item.wrong:6} "
-            f"{item.wrong_flagged:8} {item.refused:8} {item.refused_with_c2:9}"
+            f"{item.wrong_flagged:8} {item.refused:8} {item.refused_with_c2:9} {item.unfit:6}"
         )
     whole = rates["all"]
     for text, value in (

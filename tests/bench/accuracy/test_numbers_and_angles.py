@@ -43,6 +43,13 @@ def test_studies_are_counted_as_right_wrong_or_refused_with_their_flags() -> Non
     assert found.caught_or_refused == pytest.approx(4 / 5)
 
 
+def test_a_study_whose_series_were_not_fit_counts_as_neither_refused_nor_right() -> None:
+    unfit = replace(_refused(True), refused_stage="choose")
+    found = number_rates([numbered("cut", unfit), numbered("cut", made_record())])
+    assert (found.studies, found.unfit, found.refused, found.right) == (2, 1, 0, 1)
+    assert found.caught_or_refused is None
+
+
 def test_rates_of_nothing_are_not_known() -> None:
     found = number_rates([numbered("cut", _refused(False))])
     assert found.false_alarms is found.caught is None

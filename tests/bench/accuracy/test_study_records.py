@@ -24,13 +24,13 @@ from stenosis_trt.engine.errors import OutputError
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import LEVELS, CordMeasurement
 
-_REFUSED = Graded(None, "The levels were not found.", (2.0, 1.0))
+_REFUSED = Graded(None, "The levels were not found.", "levels", (2.0, 1.0))
 
 
 def test_the_record_of_a_refused_study_has_the_truth() -> None:
     study = sample_study(5, 1)
     record = record_study("phantom", study, _REFUSED)
-    assert record.refused == "The levels were not found."
+    assert (record.refused, record.refused_stage) == ("The levels were not found.", "levels")
     assert record.seconds == (2.0, 1.0)
     assert [level.level for level in record.levels] == list(LEVELS)
     assert [level.true_grade for level in record.levels] == [level.grade for level in study.anatomy.levels]
