@@ -132,6 +132,15 @@ ELSEWHERE = (
         r"python -m stenosis_trt\.bench\.accuracy\.healthy_(bias|norms) \.\./shared/.*",
         "tests/bench/accuracy/test_healthy_bias.py",
     ),
+    (
+        r"python -m stenosis_trt\.bench\.accuracy\.(cord_angle|slice_choice) .*",
+        "tests/bench/accuracy/test_cord_angle.py",
+    ),
+    (
+        r"python -m stenosis_trt\.bench\.accuracy\.(level_numbers|slice_angle) .*",
+        "tests/bench/accuracy/test_numbers_and_angles.py",
+    ),
+    (r"python -m stenosis_trt\.bench\.robustness .*", "tests/bench/robustness/test_robustness.py"),
 )
 
 NOT_RUN = (
