@@ -94,16 +94,24 @@ class Pack:
             pack.verify_files()
         return pack
 
-    def verify_files(self) -> None:
+    def verify_files(self, variants: bool = True) -> None:
         """Verify the hash of every model that was not read since the pack was loaded.
+
+        Args:
+            variants: verify the variants and the files of weights as well. A model that is read is verified
+                in any case, with the weights that it uses.
 
         Raises:
             PackError: a file is missing or was changed.
         """
         for model in self.models.values():
-            variants = ((variant.file, variant.sha256) for variant in model.variants.values())
+            files = [(model.file, model.sha256)]
             weights = None
-            for file, sha256 in ((model.file, model.sha256), *variants):
+            if variants:
+                files += [(variant.file, variant.sha256) for variant in model.variants.values()]
+                if model.weights is not None:
+                    weights = self._verify_weights(model.weights)
+            for file, sha256 in files:
                 if (file, sha256) not in self._verified:
                     weights = self._read_verified(model, file, sha256, weights).weights
 
@@ -203,12 +211,16 @@ class Pack:
         data = read_file(self.path, file, MAXIMUM_MODEL_BYTES)
         found = hashlib.sha256(data).hexdigest()
         if found != sha256 and model.weights is not None:
-            weights = self._read_weights(model.weights) if weights is None else weights
+            if weights is None:
+                weights = read_file(self.path, model.weights.file, MAXIMUM_MODEL_BYTES)
             try:
                 data = embed_weights(data, weights, _location(model.weights, file), MAXIMUM_MODEL_BYTES)
             except (OnnxEncodingError, SharedWeightsError) as error:
                 raise self._changed(file, str(error)) from error
             found = hashlib.sha256(data).hexdigest()
+            if found != sha256:
+                # Names the file of weights if that was changed.
+                self._verify_weights(model.weights)
         if found != sha256:
             raise self._changed(file, f"SHA-256 {found[:12]}…, not {sha256[:12]}…")
         try:
@@ -227,15 +239,12 @@ class Pack:
         self._verified.add((file, sha256))
         return _ReadModel(data, weights)
 
-    def _read_weights(self, weights: WeightsFile) -> bytes:
-        """Read a file of weights; its hash is verified once, and then those of the models that use it."""
+    def _verify_weights(self, weights: WeightsFile) -> bytes:
+        """Read a file of weights and verify its own hash."""
         data = read_file(self.path, weights.file, MAXIMUM_MODEL_BYTES)
-        key = (weights.file, weights.sha256)
-        if key not in self._verified:
-            found = hashlib.sha256(data).hexdigest()
-            if found != weights.sha256:
-                raise self._changed(weights.file, f"SHA-256 {found[:12]}…, not {weights.sha256[:12]}…")
-            self._verified.add(key)
+        found = hashlib.sha256(data).hexdigest()
+        if found != weights.sha256:
+            raise self._changed(weights.file, f"SHA-256 {found[:12]}…, not {weights.sha256[:12]}…")
         return data
 
     def _changed(self, file: str, detail: str) -> PackError:
