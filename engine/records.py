@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 LEVELS: tuple[str, ...] = ("C2/3", "C3/4", "C4/5", "C5/6", "C6/7", "C7/T1")
 """The disc levels, from head to foot; the last one is graded only where it is seen."""
 
+LANDMARKS: tuple[str, ...] = ("T1/2", "T2/3", "C2", "dens")
+"""Points that tell which disc is which, and are not graded. "T1/2" and "T2/3" are disc points as those of
+`LEVELS`, "C2" is the point of the anterior wall of the canal at the base of the dens, "dens" is the apex of
+the dens."""
+
 LEVEL_COLUMNS = (
     "study_uid",
     "patient_id",
@@ -52,6 +57,7 @@ LEVEL_COLUMNS = (
     "compression_ratio_percentile",
     "ap_percentile",
     "transverse_percentile",
+    "slice_angle_degrees",
 )
 """Columns of results.csv that describe one level, in their order. New ones are added at the end."""
 
@@ -65,6 +71,7 @@ _DIGITS = 4
 _DIGITS_MM = 2
 """Hundredths of a millimetre: well below a pixel."""
 _DIGITS_Z = 2
+_DIGITS_DEGREES = 1
 _DIGITS_PERCENTILE = 1
 """The norms come from 203 persons: one of them is half a percent."""
 
@@ -242,11 +249,13 @@ class CordMeasurement:
 
     Attributes:
         sop_instance_uid, frame_number: the slice; see `FrameHeader`.
-        points: anterior, posterior, left and right point, LPS, mm.
-        ap_mm, transverse_mm: anteroposterior and transverse diameter.
+        points: anterior, posterior, left and right point in the slice, LPS, mm.
+        ap_mm, transverse_mm: anteroposterior and transverse diameter across the cord: distances of the
+            points, projected on the plane perpendicular to the cord.
         compression_ratio: ap_mm / transverse_mm.
         confidence: lowest of the four heatmap peaks, 0 to 1.
         warnings: reasons to doubt the measurement.
+        slice_angle_degrees: angle between the slice and the plane perpendicular to the cord, 0 to 90.
     """
 
     sop_instance_uid: str
@@ -257,6 +266,7 @@ class CordMeasurement:
     confidence: float
     warnings: tuple[str, ...] = ()
     frame_number: int | None = None
+    slice_angle_degrees: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -340,7 +350,8 @@ class StudyResult:
         """Return one row per level, with the keys LEVEL_COLUMNS, rounded as in results.csv.
 
         Lengths are in millimetres, with two decimals; positions in DICOM patient coordinates (LPS).
-        Probabilities, the ratio, MSCC and the confidence have four decimals, z-scores two, percentiles one.
+        Probabilities, the ratio, MSCC and the confidence have four decimals, z-scores two, percentiles and
+        angles one.
         A missing value is None.
         """
         return [self._row(level) for level in self.levels]
@@ -376,6 +387,7 @@ class StudyResult:
             ),
             "ap_percentile": _rounded(healthy.ap_percentile, _DIGITS_PERCENTILE),
             "transverse_percentile": _rounded(healthy.transverse_percentile, _DIGITS_PERCENTILE),
+            "slice_angle_degrees": _rounded(cord.slice_angle_degrees if cord else None, _DIGITS_DEGREES),
         }
 
     def to_frame(self) -> pandas.DataFrame:

@@ -68,6 +68,7 @@ KEYPOINT = np.dtype(
         ("patient", np.float32, (3,)),
     ]
 )
+DIRECTION = np.dtype([("d", np.float32, (3,))])
 CORD = np.dtype(
     [
         ("ap_mm", np.float32),
@@ -86,6 +87,7 @@ STRUCTS = {
     "Plane": PLANE,
     "Frame": FRAME,
     "Keypoint": KEYPOINT,
+    "Direction": DIRECTION,
     "Cord": CORD,
 }
 """Name of the C++ struct → dtype."""

@@ -231,7 +231,7 @@ def input_contrast(batch: Float32Array, std: Sequence[float]) -> FloatArray:
 
 @dataclass(frozen=True)
 class CordGeometry:
-    """Diameters and shape checks of N cords.
+    """Diameters and shape checks of N cords, in the planes across their directions.
 
     Attributes:
         ap_mm, transverse_mm: float64 (N,).
@@ -247,16 +247,20 @@ class CordGeometry:
     angle_degrees: FloatArray
 
 
-def cord_geometry(points: npt.ArrayLike) -> CordGeometry:
-    """Measure cords from their four points.
+def cord_geometry(points: npt.ArrayLike, directions: npt.ArrayLike) -> CordGeometry:
+    """Measure cords from their four points, projected on the plane across the cord.
 
     The compression ratio is the anteroposterior over the transverse diameter, as in the Spinal Cord Toolbox's
-    `sct_detect_compression`.
+    `sct_detect_compression`, and the projection its angle correction (`sct_process_segmentation`): a slice
+    that is oblique to the cord shows it too deep.
 
     Args:
         points: anterior, posterior, left and right point, patient coordinates in mm, (N, 4, 3).
+        directions: unit vectors along the cord, (N, 3); zero measures in the plane of the points.
     """
     corners = np.asarray(points, dtype=np.float64)
+    along = np.asarray(directions, dtype=np.float64)[:, None, :]
+    corners = corners - np.sum(corners * along, axis=-1, keepdims=True) * along
     ap, transverse = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 2]
     ap_mm, transverse_mm = np.linalg.norm(ap, axis=-1), np.linalg.norm(transverse, axis=-1)
     product = ap_mm * transverse_mm

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.kernels.layouts import CORD, FRAME, KEYPOINT, PLANE, RANK_REQUEST, REGION, SELECTION, WINDOW
+from stenosis_trt.kernels.layouts import (
+    CORD,
+    DIRECTION,
+    FRAME,
+    KEYPOINT,
+    PLANE,
+    RANK_REQUEST,
+    REGION,
+    SELECTION,
+    WINDOW,
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,9 @@ STRIP_ROWS = 32
 """Output rows per block of `preprocess`."""
 MAX_TAPS = 4
 """Largest number of box-filter samples per axis for `preprocess`; `preprocess_affine` takes any number."""
-MAX_MAPS = 8
-"""Largest number of heatmaps per image for `decode_peaks`."""
+MAX_MAPS = 12
+"""Largest number of heatmaps per image for `decode_peaks`: a levels model has up to ten, and with blocks
+of up to 12 warps NVRTC keeps to the register budget, which it does not with 10."""
 PEAKS = 4
 """Peaks per heatmap that `decode_peaks` finds: one cervical disc looks like the next."""
 LOWEST_PEAK = 1 / 64
@@ -73,11 +84,12 @@ def _all() -> list[Kernel]:
     ]
     for suffix, dtype in _PRECISIONS:
         planes = (_ARENA, _array("planes", PLANE), _array("windows", WINDOW), _array("out", dtype), *_SIZE)
-        maps = (_array("heatmaps", dtype), _array("frames", FRAME), _array("points", KEYPOINT))
+        maps = (_array("heatmaps", dtype), _array("frames", FRAME))
+        points = _array("points", KEYPOINT)
         numbers = (_array("stds", np.float32), _array("contrasts", np.float32))
         contrast = (_array("inputs", dtype), *numbers, _int("channels"), _int("pixels"))
-        decode = (*maps, _array("support", np.float32), *_SIZE)
-        cord = (*maps, _array("cords", CORD), *_SIZE)
+        decode = (*maps, points, _array("support", np.float32), *_SIZE)
+        cord = (*maps, _array("directions", DIRECTION), points, _array("cords", CORD), *_SIZE)
         kernels += [
             Kernel(f"preprocess_{suffix}", planes, PREPROCESS_THREADS),
             Kernel(f"preprocess_affine_{suffix}", planes, PREPROCESS_THREADS),

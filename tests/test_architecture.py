@@ -36,6 +36,7 @@ LAYERS = (
     "bench.semisynthetic",
     "bench.statistics",
     "bench.accuracy",
+    "bench.robustness",
     "bench.evaluation",
     "bench.speed",
     "bench.record",

@@ -78,6 +78,7 @@ _SEARCH = "tests/export/precision/test_search.py"
 _EXPORT = "tests/export/packs/test_export_command.py"
 _BUILD = "tests/engine/cli/test_build.py"
 _STAND_INS = "tests/engine/backends/test_on_stand_ins.py"
+_PRECISIONS = "tests/engine/backends/test_precisions_on_stand_ins.py"
 _GPU_SUITE = "tests/bench/speed/test_gpu_suite.py"
 _TRAIN = "tests/export/training/test_train.py"
 _EVALUATE = "tests/bench/evaluation/test_phantoms.py"
@@ -99,6 +100,10 @@ ELSEWHERE = (
     (r"stenosis-trt verify NEW.*", f"{_GATE}::test_verify_shows_the_variants_and_repeats_the_gate"),
     (r"stenosis-trt grade .*--precision fp16", f"{_GATE}::test_the_precision_that_graded_is_recorded"),
     (r"stenosis-trt verify PACK --(parity|inspect)", "tests/export/precision/test_parity.py"),
+    (
+        r"stenosis-trt verify PACK --device gpu",
+        f"{_PRECISIONS}::test_int8_of_a_pack_is_built_and_run_without_what_made_it",
+    ),
     (r"stenosis-trt (build|doctor --pack) PACK-FP16( --flavour tensorrt-rtx --batch 1,6)?", _BUILD),
     (r"stenosis-trt build PACK( --flavour tensorrt-rtx)?", _BUILD),
     (r"stenosis-trt build PACK --precision fp16 .*", _BUILD),
@@ -106,6 +111,7 @@ ELSEWHERE = (
     (r"(venv/bin/)?stenosis-trt bench gpu-suite --out SUITE( --quick)?( --prepare-only)?", _GPU_SUITE),
     (r"stenosis-trt bench kernels .*", "tests/kernels/test_bench_work.py"),
     (r"stenosis-trt phantom P2 --anatomy VOLUMES", "tests/bench/semisynthetic/test_semisynthetic.py"),
+    (r"stenosis-trt phantom P3 .*--condition .*", "tests/engine/cli/test_phantom_conditions.py"),
     (r"stenosis-trt (phantom TRY|grade TRY) .*", "tests/test_docs_jetson.py"),
     (r"stenosis-trt phantom P --studies 100 --seed 4242 --workers 2", _EVALUATE),
     (r"python -m stenosis_trt\.bench\.evaluation\.simulated P/truth\.csv S --seed 1", _EVALUATE),
@@ -126,6 +132,15 @@ ELSEWHERE = (
         r"python -m stenosis_trt\.bench\.accuracy\.healthy_(bias|norms) \.\./shared/.*",
         "tests/bench/accuracy/test_healthy_bias.py",
     ),
+    (
+        r"python -m stenosis_trt\.bench\.accuracy\.(cord_angle|slice_choice) .*",
+        "tests/bench/accuracy/test_cord_angle.py",
+    ),
+    (
+        r"python -m stenosis_trt\.bench\.accuracy\.(level_numbers|slice_angle) .*",
+        "tests/bench/accuracy/test_numbers_and_angles.py",
+    ),
+    (r"python -m stenosis_trt\.bench\.robustness .*", "tests/bench/robustness/test_robustness.py"),
 )
 
 NOT_RUN = (
@@ -183,7 +198,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "PACK").mkdir()
     for path in reference_pack().iterdir():
         if path.is_file():
-            os.link(path, folder / "PACK" / path.name) if path.suffix == ".onnx" else (
+            os.link(path, folder / "PACK" / path.name) if path.suffix in (".onnx", ".weights") else (
                 folder / "PACK" / path.name
             ).write_bytes(path.read_bytes())
     environment = {

@@ -50,12 +50,25 @@ def test_every_call_of_the_program_is_one_that_it_takes(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_every_module_that_is_called_is_there_and_has_the_options(name: str) -> None:
     for module, rest in re.findall(r"python -m (stenosis_trt\.[\w.]+)([^`\n&|]*)", read(name)):
-        found = importlib.util.find_spec(module)
-        assert found is not None, module
-        assert found.origin is not None, module
-        source = Path(found.origin).read_text(encoding="utf-8")
+        source = _source_with_imports(module)
         for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", rest):
             assert f'"{option}"' in source, (module, option)
+
+
+def _source_with_imports(module: str) -> str:
+    """Source of a module, or of a package's `__main__`, and of the modules of the project that it imports."""
+    found = importlib.util.find_spec(module)
+    assert found is not None, module
+    if found.submodule_search_locations is not None:
+        found = importlib.util.find_spec(f"{module}.__main__")
+    assert found is not None, module
+    assert found.origin is not None, module
+    source = Path(found.origin).read_text(encoding="utf-8")
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom))
+    imported = {node.module for node in nodes if node.module and node.module.startswith("stenosis_trt.")}
+    specs = [importlib.util.find_spec(name) for name in sorted(imported)]
+    paths = [Path(spec.origin) for spec in specs if spec is not None and spec.origin is not None]
+    return "\n".join([source, *(path.read_text(encoding="utf-8") for path in paths)])
 
 
 @pytest.mark.parametrize("name", PAGES)

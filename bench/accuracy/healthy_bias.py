@@ -19,7 +19,7 @@ import argparse
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,10 +33,7 @@ from stenosis_trt.bench.semisynthetic.acquired import acquire_volume
 from stenosis_trt.bench.semisynthetic.canal import Canal, NiftiVolume, trace_canal
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS, Subject
 from stenosis_trt.engine.geometry import FloatArray
-from stenosis_trt.engine.grading.across import CrossSection, cross_section
-from stenosis_trt.engine.grading.cord import CanalLine, canal_line
-from stenosis_trt.engine.grading.healthy import MAX_TILT_DEGREES, QUANTITIES, healthy_norms
-from stenosis_trt.engine.grading.levels import LevelPoint
+from stenosis_trt.engine.grading.healthy import MAX_ANGLE_DEGREES, QUANTITIES, healthy_norms
 from stenosis_trt.engine.packs.pack import open_pack
 from stenosis_trt.engine.records import LEVELS, CordMeasurement
 
@@ -67,8 +64,8 @@ class LevelError:
         volume, level: which.
         turns: number of turns in which it was measured.
         mask_z: z-scores of the mask: ratio, AP, transverse.
-        across: errors of what is compared, measured across the cord.
-        as_shown: errors of the columns of results.csv, measured in the slice.
+        across: errors of the columns of results.csv, measured across the cord.
+        as_shown: errors of the diameters that the slice shows.
     """
 
     volume: str
@@ -96,14 +93,10 @@ def volume_errors(name: str, volumes: Path, pack: Path | None = None) -> list[Le
     truth = mask_measurements(volume, NiftiVolume(volumes / MASKS[name]), subject)
     found = defaultdict(list)
     for turn in TURNS_DEGREES:
-        for level, section, cord in _graded_turned(volume, subject, turn, pack):
+        for level, cord in _graded_turned(volume, subject, turn, pack):
             if level in truth:
-                found[level].append(
-                    [
-                        (section.compression_ratio, section.ap_mm, section.transverse_mm),
-                        (cord.compression_ratio, cord.ap_mm, cord.transverse_mm),
-                    ]
-                )
+                across = cord.compression_ratio, cord.ap_mm, cord.transverse_mm
+                found[level].append([across, _as_shown(cord)])
     errors = []
     for level in truth:
         if found[level]:
@@ -146,7 +139,7 @@ def _diameters_across(mask: NiftiVolume, canal: Canal, s: float) -> tuple[float,
 
 def _graded_turned(
     volume: NiftiVolume, subject: Subject, degrees: float, pack: Path | None
-) -> Iterator[tuple[str, CrossSection, CordMeasurement]]:
+) -> Iterator[tuple[str, CordMeasurement]]:
     """Yield the levels whose cord is compared with healthy adults, of a volume turned about the x axis."""
     angle = np.deg2rad(degrees)
     turn = np.eye(4)
@@ -160,37 +153,25 @@ def _graded_turned(
         result = grade_acquired(study, pack, Path(work))
     if result is None:
         return
-    line = _line(result["levels"])
     for found, mark in zip(result["levels"], marks, strict=False):
         if found["cord"] is None or "axial_slice_gap" in found["warnings"]:
             continue
         cord = CordMeasurement(**{**found["cord"], "points": tuple(map(tuple, found["cord"]["points"]))})
-        section = cross_section(line, _arc_length(line, cord), cord)
         near = np.linalg.norm(np.array(found["point"]) - mark) <= _MATCH_MM
-        if near and section.tilt_degrees <= MAX_TILT_DEGREES:
-            yield found["level"], section, cord
+        if near and cord.slice_angle_degrees <= MAX_ANGLE_DEGREES:
+            yield found["level"], cord
+
+
+def _as_shown(cord: CordMeasurement) -> tuple[float, float, float]:
+    """Ratio, AP and transverse diameter in the plane of the slice."""
+    anterior, posterior, left, right = np.array(cord.points)
+    ap, transverse = float(np.linalg.norm(anterior - posterior)), float(np.linalg.norm(left - right))
+    return ap / transverse, ap, transverse
 
 
 def _neck(marks: FloatArray) -> tuple[float, float]:
     """Lowest and highest z of the images: 45 mm above C2/3, for discs are counted, to 15 mm below T1/2."""
     return float(marks[len(LEVELS), 2]) - 15.0, float(marks[0, 2]) + 45.0
-
-
-def _line(levels: Sequence[Mapping[str, Any]]) -> CanalLine:
-    return canal_line([LevelPoint(item["level"], item["point"], item["confidence"]) for item in levels])
-
-
-def _arc_length(line: CanalLine, cord: CordMeasurement) -> float:
-    """Arc length at which the slice of a measurement crosses the line."""
-    points = np.array(cord.points)
-    normal = np.cross(points[0] - points[1], points[2] - points[3])
-    heights = (line.points - points[0]) @ normal
-    k = int(np.flatnonzero(np.signbit(heights[:-1]) != np.signbit(heights[1:]))[0])
-    return float(np.interp(0.0, *_increasing(heights[k : k + 2], line.arc_length_mm[k : k + 2])))
-
-
-def _increasing(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    return (x, y) if x[0] < x[1] else (x[::-1], y[::-1])
 
 
 def summarise(errors: Sequence[LevelError], kind: str = "across") -> dict[str, Any]:

@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.slice_profile import through_thickness
+from stenosis_trt.bench.phantom.artefacts import (
+    NO_ARTEFACTS,
+    Artefacts,
+    acquired_pose,
+    depths,
+    with_amplified_noise,
+    with_ghosts,
+    zero_filled,
+)
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals, sample_signals
 from stenosis_trt.engine.geometry import FloatArray, SlicePose
@@ -55,6 +63,7 @@ class Scanner:
         coil_length: standard deviation of the sensitivity from head to foot, in mm.
         gain: stored value of a signal of 1.
         phase_along_rows: the phase-encoding lines are the image's rows.
+        artefacts: what an ordinary acquisition lacks.
     """
 
     signals: Signals
@@ -65,6 +74,7 @@ class Scanner:
     coil_length: float
     gain: float
     phase_along_rows: bool
+    artefacts: Artefacts = NO_ARTEFACTS
 
 
 def sample_sagittal_protocol(rng: np.random.Generator) -> SeriesProtocol:
@@ -235,7 +245,10 @@ def _coil(pose: SlicePose, scanner: Scanner) -> Array:
     points = plane_points(pose)
     depth = np.exp((points[..., 1] - 40.0) / scanner.coil_depth)
     length = np.exp(-0.5 * (points[..., 2] / scanner.coil_length) ** 2)
-    return np.asarray(np.clip(depth, 0.0, 1.5) * length, dtype=np.float32)
+    shading = np.asarray(np.clip(depth, 0.0, 1.5) * length, dtype=np.float32)
+    if scanner.artefacts.shading is not None:
+        shading *= scanner.artefacts.shading.factor(points)
+    return shading
 
 
 def plane_points(pose: SlicePose) -> FloatArray:
@@ -251,12 +264,25 @@ def _pixel_grid(rows: int, columns: int) -> FloatArray:
     return grid
 
 
-def _through_k_space(image: FloatArray, scanner: Scanner, rng: np.random.Generator) -> FloatArray:
-    """Magnitude image after limited resolution, complex noise and motion between phase-encoding lines."""
+def _through_k_space(
+    image: FloatArray, pose: SlicePose, scanner: Scanner, rng: np.random.Generator, own: np.random.Generator
+) -> FloatArray:
+    """Magnitude image after limited resolution, complex noise and motion between phase-encoding lines.
+
+    Args:
+        image: as sampled, (rows, columns).
+        pose: of the image to be written; its matrix is larger where k-space is zero-filled.
+        scanner: noise, resolution, motion and artefacts.
+        rng: draws noise and motion.
+        own: draws what artefacts need.
+    """
+    size = (pose.rows, pose.columns)
     if not scanner.phase_along_rows:
-        image = np.ascontiguousarray(image.T)
+        image, size = np.ascontiguousarray(image.T), size[::-1]
+    disturbed = with_ghosts(image, scanner.artefacts, own)
+    disturbed = with_amplified_noise(disturbed, scanner.noise, scanner.artefacts, own)
     rows, columns = image.shape
-    spectrum = np.fft.fftshift(np.fft.fft2(image, norm="ortho"))
+    spectrum = np.fft.fftshift(np.fft.fft2(disturbed, norm="ortho"))
     if scanner.motion > 0.0:
         # Breathing and swallowing: a phase error that oscillates over 6 to 25 lines.
         lines = np.arange(rows)
@@ -268,6 +294,7 @@ def _through_k_space(image: FloatArray, scanner: Scanner, rng: np.random.Generat
     for channel, added in zip((spectrum.real, spectrum.imag), noise, strict=True):
         channel += added
         channel *= taper
+    spectrum = zero_filled(spectrum, *size)
     magnitude = np.abs(np.fft.ifft2(np.fft.ifftshift(spectrum), norm="ortho"))
     return np.asarray(magnitude if scanner.phase_along_rows else magnitude.T)
 
@@ -288,7 +315,12 @@ def _taper(rows: int, columns: int, resolution: float) -> FloatArray:
 
 
 def acquire(
-    anatomy: Anatomy, tissues: TissueSource, pose: SlicePose, scanner: Scanner, rng: np.random.Generator
+    anatomy: Anatomy,
+    tissues: TissueSource,
+    pose: SlicePose,
+    scanner: Scanner,
+    rng: np.random.Generator,
+    own: np.random.Generator,
 ) -> npt.NDArray[np.uint16]:
     """Acquire one slice: stored values, uint16 (rows, columns), of 12 bits.
 
@@ -296,16 +328,18 @@ def acquire(
         anatomy: the patient.
         tissues: signal at points of the patient.
         pose: the slice's plane, spacing and thickness.
-        scanner: noise, coil and gain.
+        scanner: noise, coil, gain and artefacts.
         rng: draws motion and noise.
+        own: draws what artefacts need; an ordinary scanner draws nothing.
     """
-    edge = pose.column_spacing
-    image = np.zeros(pose.rows * pose.columns, dtype=np.float32)
-    u, v, s = _canal_plane(anatomy, pose, 0.0)
+    sampled = acquired_pose(pose, scanner.artefacts)
+    edge = sampled.column_spacing
+    image = np.zeros(sampled.rows * sampled.columns, dtype=np.float32)
+    u, v, s = _canal_plane(anatomy, sampled, 0.0)
     surroundings = tissues.surroundings(u, v, s, edge)
-    for depth, weight in through_thickness(pose):
-        u, v, s = _canal_plane(anatomy, pose, depth)
+    for depth, weight in depths(sampled, scanner.artefacts):
+        u, v, s = _canal_plane(anatomy, sampled, depth)
         image += np.float32(weight) * tissues.with_spine(surroundings, u, v, s, edge)
-    shaded = image.reshape(pose.rows, pose.columns) * _coil(pose, scanner)
-    magnitude = _through_k_space(shaded.astype(np.float64), scanner, rng)
+    shaded = image.reshape(sampled.rows, sampled.columns) * _coil(sampled, scanner)
+    magnitude = _through_k_space(shaded.astype(np.float64), pose, scanner, rng, own)
     return np.clip(np.rint(magnitude * scanner.gain), 0, 4095).astype(np.uint16)

@@ -11,13 +11,21 @@ at C5 cord 7.5 ± 0.5 mm × 13.0 ± 0.8 mm and canal 12.8 ± 1.2 mm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
+from stenosis_trt.bench.phantom.deformity import bend
+from stenosis_trt.bench.phantom.findings import NO_FINDINGS, Findings
+from stenosis_trt.bench.phantom.hardware import operated_levels
+from stenosis_trt.bench.phantom.ossified import Pressing, ossified
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
 from stenosis_trt.bench.phantom.spine import CanalCurve, curve_from_posture, sample_posture
-from stenosis_trt.engine.geometry import FloatArray, SlicePose
+from stenosis_trt.bench.phantom.stenoses import Stenosis, envelope, sample_grades, sample_stenosis
+from stenosis_trt.engine.geometry import FloatArray, SlicePose, Vector
 from stenosis_trt.engine.records import LEVELS
 
 # Distance in mm between neighbouring discs, for an adult of scale 1: C3, C4, C5, C6, C7, T1, T2, T3.
@@ -34,33 +42,14 @@ _CANAL_TRANSVERSE = np.array([23.0, 23.0, 24.0, 24.5, 24.5, 23.0, 18.0])
 DEFORMED_FRACTION = 0.08
 """The cord counts as deformed when its AP diameter is reduced by more than this share."""
 
+_RAISED_SIGNAL = 0.15
+"""Signal above that of the cord, relative to CSF, from which on a lesion counts."""
+
+_WALL_MM = 0.6
+"""Thickness of the wall in front of the sac: the points of levels lie on its front."""
+
 LEVEL_WINDOW_MM = 6.0
 """Distance from a disc along the canal within which its stenosis is searched, by truth and by slices."""
-
-
-@dataclass(frozen=True)
-class Stenosis:
-    """Encroachment on the dural sac at one level. Lengths in mm.
-
-    Attributes:
-        grade: Kang grade that the encroachment yields.
-        anterior, posterior: encroachment at the mid-line.
-        extent: standard deviation along the canal.
-        side, breadth: centre and standard deviation across the canal.
-        lesion, lesion_length: T2 signal added inside the cord (CSF is 1; 0 for none), and its standard
-            deviation along the canal.
-        degeneration: of the disc, 0 to 1.
-    """
-
-    grade: int
-    anterior: float
-    posterior: float
-    extent: float
-    side: float
-    breadth: float
-    lesion: float
-    lesion_length: float
-    degeneration: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,12 @@ class HealthyAnatomy:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A patient with stenoses. Arrays are profiles along `curve.s`, float64 (M,), in mm."""
+    """A patient with stenoses. Arrays are profiles along `curve.s`, float64 (M,), in mm.
+
+    `operated` says for each of the six levels whether metal lies there or hides it: it must not be graded,
+    and its grade in `levels` is that of the geometry alone. `lesion` is 0 where `findings` has an oedema.
+    `landmarks` are the points of `landmarks.LANDMARKS` that the patient's images can show, LPS, mm.
+    """
 
     curve: CanalCurve
     scale: float
@@ -121,6 +115,15 @@ class Anatomy:
     lesion: FloatArray
     levels: tuple[LevelTruth, ...]
     texture_seed: int
+    operated: tuple[bool, ...] = (False,) * len(LEVELS)
+    findings: Findings = NO_FINDINGS
+    landmarks: Mapping[str, Vector] = field(default_factory=dict)
+
+    def wall_point(self, s: float) -> Vector:
+        """Point of the front wall of the canal in the mid-line at an arc length, LPS, mm."""
+        wall = -float(self.sac_ap[self.curve.index(s)]) / 2 - _WALL_MM
+        x, y, z = self.curve.to_patient(0.0, wall, s)
+        return float(x), float(y), float(z)
 
     def cord_points(self, pose: SlicePose) -> FloatArray | None:
         """Extreme points of the cord's outline in a slice, averaged over the slice profile like the signal.
@@ -151,77 +154,23 @@ class Anatomy:
         return points
 
 
-def sample_grades(rng: np.random.Generator, grade: int | None) -> list[int]:
-    """Draw the grades of the six levels.
-
-    Args:
-        rng: random generator.
-        grade: None draws grades as frequent as in a symptomatic population; otherwise one or two of the
-            levels C3/4 to C6/7 get this grade, and all others 0.
-    """
-    if grade is None:
-        weights = np.array(
-            [
-                [0.60, 0.24, 0.10, 0.06],
-                [0.36, 0.28, 0.20, 0.16],
-                [0.26, 0.28, 0.24, 0.22],
-                [0.22, 0.28, 0.26, 0.24],
-                [0.32, 0.28, 0.22, 0.18],
-                [0.72, 0.20, 0.06, 0.02],
-            ]
-        )
-        return [int(rng.choice(4, p=row)) for row in weights]
-    grades = [0] * len(LEVELS)
-    for level in rng.choice(np.arange(1, 5), size=int(rng.integers(1, 3)), replace=False):
-        grades[int(level)] = grade
-    return grades
-
-
-def _sample_stenosis(rng: np.random.Generator, grade: int, sac: float, cord: float) -> Stenosis:
-    """Draw an encroachment that yields `grade` in a sac and cord of these AP diameters (mm)."""
-    reserve = sac - cord
-    lesion, kept = 0.0, 1.0
-    if grade == 0:
-        total = reserve * rng.uniform(0.0, 0.38) * rng.choice([0.3, 1.0])
-    elif grade == 1:
-        total = reserve * rng.uniform(0.60, 0.95)
-    else:
-        kept = rng.uniform(0.56, 0.86)
-        total = sac - kept * cord
-        lesion = rng.uniform(0.22, 0.42) if grade == 3 else 0.0
-    share = float(np.clip(rng.normal(0.68, 0.2), 0.3, 1.0))
-    return Stenosis(
-        grade=grade,
-        anterior=total * share,
-        posterior=total * (1.0 - share),
-        extent=rng.uniform(2.2, 3.6),
-        side=float(np.clip(rng.normal(0.0, 1.2), -2.5, 2.5)),
-        breadth=rng.uniform(6.5, 11.0),
-        lesion=lesion,
-        lesion_length=rng.uniform(2.2, 5.0),
-        degeneration=float(np.clip(rng.normal(0.2 + 0.22 * grade, 0.2), 0.0, 1.0)),
-    )
-
-
-def _envelope(s: FloatArray, discs: FloatArray, heights: FloatArray, extents: FloatArray) -> FloatArray:
-    """Maximum over discs of one Gaussian each, float64 (M,); neighbouring stenoses do not add up."""
-    bumps = heights[:, None] * np.exp(-0.5 * ((s[None, :] - discs[:, None]) / extents[:, None]) ** 2)
-    return np.asarray(bumps.max(axis=0))
-
-
-def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatomy:
-    """Draw one patient; it depends on the generator's state and `grade` (see `sample_grades`) alone."""
+def sample_anatomy(
+    rng: np.random.Generator, grade: int | None = None, findings: Findings = NO_FINDINGS
+) -> Anatomy:
+    """Draw one patient; it depends on the generator's state, `grade` (see `sample_grades`) and `findings`."""
     scale = float(np.clip(rng.normal(1.0, 0.06), 0.86, 1.14))
     pitch = _VERTEBRA_PITCH * scale * rng.normal(1.0, 0.035, size=len(_VERTEBRA_PITCH))
-    discs = np.concatenate([[0.0], np.cumsum(pitch)])
+    discs = np.concatenate([[0.0], np.cumsum(findings.shortened(pitch))])
     discs -= discs[_C4_C5_DISC]
-    curve = curve_from_posture(sample_posture(rng), cervical_length=float(discs[5] - discs[0]))
+    deformed = partial(bend, discs=discs, findings=findings)
+    curve = curve_from_posture(sample_posture(rng), float(discs[5] - discs[0]), deformed)
     s = curve.s
 
     def profile(values: FloatArray, spread: float) -> FloatArray:
         return np.interp(s, discs[_PROFILE_DISCS], values) * float(np.clip(rng.normal(1.0, spread), 0.8, 1.2))
 
     cord_ap0, cord_width0 = profile(_CORD_AP, 0.055), profile(_CORD_TRANSVERSE, 0.055)
+    cord_ap0, cord_width0 = cord_ap0 * findings.cord_depth, cord_width0 * findings.cord_width
     canal_ap, canal_width = profile(_CANAL_AP, 0.08), profile(_CANAL_TRANSVERSE, 0.05)
     # Above C2 canal and cord widen towards the cisterna magna and the medulla.
     upper = np.clip((discs[0] - 24.0 * scale - s) / 30.0, 0.0, 1.0)
@@ -243,29 +192,43 @@ def sample_anatomy(rng: np.random.Generator, grade: int | None = None) -> Anatom
         canal_ap=canal_ap,
         canal_transverse=canal_width,
     )
-    return add_stenoses(rng, sizes, grade)
+    return add_stenoses(rng, sizes, grade, findings)
 
 
-def add_stenoses(rng: np.random.Generator, sizes: HealthyAnatomy, grade: int | None = None) -> Anatomy:
+def add_stenoses(
+    rng: np.random.Generator,
+    sizes: HealthyAnatomy,
+    grade: int | None = None,
+    findings: Findings = NO_FINDINGS,
+) -> Anatomy:
     """Draw stenoses for a patient of these sizes and derive the truth; `grade` as in `sample_grades`."""
     curve, discs, s = sizes.curve, sizes.discs, sizes.curve.s
     cord_ap0, cord_width0, sac_ap = sizes.cord_ap, sizes.cord_transverse, sizes.sac_ap
     rows = curve.index(discs[: len(LEVELS)])
     grades = sample_grades(rng, grade)
     stenoses = tuple(
-        _sample_stenosis(rng, wanted, float(sac_ap[row]), float(cord_ap0[row]))
+        sample_stenosis(rng, wanted, float(sac_ap[row]), float(cord_ap0[row]))
         for wanted, row in zip(grades, rows, strict=True)
     )
     level_discs = discs[: len(LEVELS)]
     extents = np.array([item.extent for item in stenoses])
-    anterior = _envelope(s, level_discs, np.array([item.anterior for item in stenoses]), extents)
-    posterior = _envelope(s, level_discs, np.array([item.posterior for item in stenoses]), extents)
     nearest = np.argmin(np.abs(s[None, :] - level_discs[:, None]), axis=0)
+    pressing = Pressing(
+        anterior=envelope(s, level_discs, np.array([item.anterior for item in stenoses]), extents),
+        posterior=envelope(s, level_discs, np.array([item.posterior for item in stenoses]), extents),
+        side=np.array([item.side for item in stenoses])[nearest],
+        breadth=np.array([item.breadth for item in stenoses])[nearest],
+    )
+    pressing = ossified(pressing, findings.ossification, s, discs, sac_ap, cord_ap0)
     lesion_lengths = np.array([item.lesion_length for item in stenoses])
-    lesion = _envelope(s, level_discs, np.array([item.lesion for item in stenoses]), lesion_lengths)
+    lesion = envelope(s, level_discs, np.array([item.lesion for item in stenoses]), lesion_lengths)
+    raised = lesion > _RAISED_SIGNAL
+    if findings.oedema:
+        # An oedema at each deformed level replaces the lesions that were drawn.
+        lesion, raised = np.zeros_like(s), np.ones_like(s, dtype=np.bool_)
 
     # The cord is displaced first, then flattened; a flattened cord widens but loses some area.
-    front, back = -sac_ap / 2 + anterior, sac_ap / 2 - posterior
+    front, back = -sac_ap / 2 + pressing.anterior, sac_ap / 2 - pressing.posterior
     room = back - front
     cord_ap = np.minimum(cord_ap0, room)
     natural = sizes.cord_centre
@@ -283,7 +246,7 @@ def add_stenoses(rng: np.random.Generator, sizes: HealthyAnatomy, grade: int | N
         "kept": cord_ap / cord_ap0,
     }
     levels = tuple(
-        _truth(curve, name, float(discs[k]), -float(sac_ap[rows[k]]) / 2 - 0.6, lesion, anatomy)
+        _truth(curve, name, float(discs[k]), -float(sac_ap[rows[k]]) / 2 - _WALL_MM, raised, anatomy)
         for k, name in enumerate(LEVELS)
     )
     return Anatomy(
@@ -298,13 +261,17 @@ def add_stenoses(rng: np.random.Generator, sizes: HealthyAnatomy, grade: int | N
         sac_transverse=sizes.sac_transverse,
         canal_ap=sizes.canal_ap,
         canal_transverse=sizes.canal_transverse,
-        encroach_anterior=anterior,
-        encroach_posterior=posterior,
-        side=np.array([item.side for item in stenoses])[nearest],
-        breadth=np.array([item.breadth for item in stenoses])[nearest],
+        encroach_anterior=pressing.anterior,
+        encroach_posterior=pressing.posterior,
+        side=pressing.side,
+        breadth=pressing.breadth,
         lesion=lesion,
         levels=levels,
         texture_seed=int(rng.integers(2**31)),
+        operated=operated_levels(
+            findings, s, discs, sizes.canal_ap, sac_ap, sizes.sac_transverse, sizes.scale
+        ),
+        findings=findings,
     )
 
 
@@ -313,7 +280,7 @@ def _truth(
     name: str,
     disc: float,
     wall: float,
-    lesion: FloatArray,
+    raised: npt.NDArray[np.bool_],
     profiles: dict[str, FloatArray],
 ) -> LevelTruth:
     """Apply Kang's definition to the profiles near one disc; `wall` is v of the canal's front wall."""
@@ -322,10 +289,8 @@ def _truth(
     worst = int(np.argmin(ratio))
     csf_fraction = float(profiles["csf_fraction"][window].min())
     deformed = float(profiles["kept"][window].min()) < 1.0 - DEFORMED_FRACTION
-    if deformed:
-        grade = 3 if float(lesion[window].max()) > 0.0 and lesion[curve.index(disc)] > 0.15 else 2
-    else:
-        grade = 1 if csf_fraction < 0.5 else 0
+    compressed = 3 if raised[curve.index(disc)] else 2
+    grade = compressed if deformed else int(csf_fraction < 0.5)
     x, y, z = curve.to_patient(0.0, wall, disc)
     return LevelTruth(
         level=name,

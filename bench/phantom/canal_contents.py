@@ -107,6 +107,6 @@ class CanalContents:
             fissure = ellipse(canvas.u, at_y + 0.85, 0.25, 0.3)
             canvas.paint(canvas.coverage(np.maximum(fissure, outline)) * np.float32(0.5), tone.csf)
             core = ellipse(at_x - 0.15, at_y, 0.42, 0.52)
-            canvas.fill(core * half, canvas.signal + lesion.take(where))
+            canvas.fill(core * half, canvas.signal + np.float32(tone.lesion) * lesion.take(where))
 
         part.paint_on(near, inner)

@@ -7,6 +7,7 @@ the line. Anatomy is defined in canal coordinates; this module converts them to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -131,12 +132,17 @@ def rotation_matrix(roll: float, pitch: float, yaw: float) -> FloatArray:
     return np.asarray(about_z @ about_y @ about_x)
 
 
-def curve_from_posture(posture: Posture, cervical_length: float) -> CanalCurve:
+Bend = Callable[[FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+"""Changes sagittal and coronal angles along arc lengths, as `curve_from_angles` takes them."""
+
+
+def curve_from_posture(posture: Posture, cervical_length: float, bend: Bend | None = None) -> CanalCurve:
     """Build the canal's curve of a posture.
 
     Args:
         posture: see `Posture`.
         cervical_length: mm from disc C2/3 to disc C7/T1, over which the lordosis is distributed.
+        bend: applied to the angles (sagittal, coronal, arc length) of the posture.
     """
     s = np.arange(HEAD_END_MM, FOOT_END_MM + STEP_MM / 2, STEP_MM)
     # Bending saturates above C1 and turns into the thoracic kyphosis below C7/T1.
@@ -149,6 +155,8 @@ def curve_from_posture(posture: Posture, cervical_length: float) -> CanalCurve:
     sagittal, coronal = (
         np.convolve(np.pad(angle, 250, mode="edge"), smooth, "valid") for angle in (sagittal, coronal)
     )
+    if bend is not None:
+        sagittal, coronal = bend(sagittal, coronal, s)
     return curve_from_angles(
         s,
         sagittal,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -20,9 +21,22 @@ from stenosis_trt.bench.phantom.acquisition import (
     sample_scanner,
 )
 from stenosis_trt.bench.phantom.anatomy import LEVEL_WINDOW_MM, Anatomy, sample_anatomy
-from stenosis_trt.bench.phantom.tissue import Tissues, TissueSource
+from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng, conditions_of
+from stenosis_trt.bench.phantom.finding_tissue import with_findings
+from stenosis_trt.bench.phantom.findings import draw_findings
+from stenosis_trt.bench.phantom.landmarks import painted_landmarks
+from stenosis_trt.bench.phantom.position import is_turned, place_axial, place_sagittal, turned
+from stenosis_trt.bench.phantom.scan_conditions import interpolated, scanned, scanned_protocol
+from stenosis_trt.bench.phantom.tall_field import field_protocol, field_scanner, needs_long_spine, placed
+from stenosis_trt.bench.phantom.tall_spine import extended
+from stenosis_trt.bench.phantom.tall_tissue import painted
+from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.kernels.reference import cord_geometry
+
+Generators = Callable[[str], np.random.Generator]
+"""Gives the generator of a topic of one study; see `condition_rng`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class PlannedSeries(SeriesPlan):
 
 @dataclass(frozen=True)
 class SliceCompression:
-    """Cord diameters on the axial slice of maximal compression near a level. Lengths in mm.
+    """Diameters across the cord on the axial slice of maximal compression near a level. Lengths in mm.
 
     `number` is the index of the slice in its series.
     """
@@ -61,7 +75,8 @@ class SliceCompression:
 class PhantomStudy:
     """Definition of a study; `slice_pixels` computes pixels on demand.
 
-    `grade` is the grade of every stenosis, or None where grades were drawn.
+    `grade` is the grade of every stenosis, or None where grades were drawn. `conditions` says what differs
+    from an ordinary study.
     """
 
     seed: int
@@ -70,13 +85,16 @@ class PhantomStudy:
     anatomy: Anatomy
     sagittal: PlannedSeries
     axial: PlannedSeries
+    conditions: Conditions
 
     @property
     def uid_source(self) -> tuple[object, ...]:
         """Values that the study's UIDs are derived from."""
         # Without a grade the UIDs are those of earlier releases, so that their truth.csv files stay valid.
         given = () if self.grade is None else (f"grade {self.grade}",)
-        return ("stenosis-trt phantom", self.seed, self.index, *given)
+        # Likewise for an ordinary study.
+        differing = (f"{name} {value!r}" for name, value in self.conditions.differences().items())
+        return ("stenosis-trt phantom", self.seed, self.index, *given, *differing)
 
     @property
     def patient_id(self) -> str:
@@ -90,10 +108,11 @@ class PhantomStudy:
         """
         plane = 0 if series.protocol.plane == "sagittal" else 1
         rng = np.random.default_rng([self.seed, self.index, plane, number])
+        own = condition_rng(self.seed, self.index, f"{series.protocol.plane} {number}")
         signals = series.scanner.signals
         if signals not in self._tissues:
             self._tissues[signals] = self.tissues(signals)
-        return acquire(self.anatomy, self._tissues[signals], series.poses[number], series.scanner, rng)
+        return acquire(self.anatomy, self._tissues[signals], series.poses[number], series.scanner, rng, own)
 
     @cached_property
     def _tissues(self) -> dict[Signals, TissueSource]:
@@ -104,6 +123,7 @@ class PhantomStudy:
         """The compression that axial slices show at best, for each level; None for a level without a slice.
 
         A slice belongs to the nearest level if it is within `LEVEL_WINDOW_MM` of it along the canal.
+        Diameters are projected on the plane across the canal where the slice crosses it.
         """
         curve, levels = self.anatomy.curve, self.anatomy.levels
         places = np.array([level.s for level in levels])
@@ -112,10 +132,11 @@ class PhantomStudy:
             points = self.anatomy.cord_points(pose)
             if points is None:
                 continue
-            away = np.abs(curve.to_canal(points.mean(axis=0))[2] - places)
+            s = curve.to_canal(points.mean(axis=0))[2]
+            away = np.abs(s - places)
             level = int(np.argmin(away))
-            ap, transverse = (float(np.linalg.norm(points[k] - points[k + 1])) for k in (0, 2))
-            seen = SliceCompression(number, ap, transverse)
+            across = cord_geometry(points[None], curve.tangent[curve.index(s)][None])
+            seen = SliceCompression(number, float(across.ap_mm[0]), float(across.transverse_mm[0]))
             before = best[level]
             if away[level] <= LEVEL_WINDOW_MM and (
                 before is None or seen.compression_ratio < before.compression_ratio
@@ -125,24 +146,64 @@ class PhantomStudy:
 
     def tissues(self, signals: Signals) -> TissueSource:
         """Tissue model of the patient with one acquisition's contrast."""
-        return Tissues(self.anatomy, signals)
+        return with_findings(painted(self.anatomy, signals), self.anatomy, signals)
 
 
-def plan_series(rng: np.random.Generator, anatomy: Anatomy) -> tuple[PlannedSeries, PlannedSeries]:
-    """Draw a sagittal and an axial series of a patient, each with its own scanner."""
-    sagittal, axial = sample_sagittal_protocol(rng), sample_axial_protocol(rng)
+def plan_series(
+    rng: np.random.Generator, anatomy: Anatomy, conditions: Conditions, own: Generators
+) -> tuple[PlannedSeries, PlannedSeries]:
+    """Draw a sagittal and an axial series of a patient, each with its own scanner.
+
+    Args:
+        rng: draws what an ordinary study draws.
+        anatomy: the patient before it is turned; see `turned`, which the caller applies.
+        conditions: position and scan.
+        own: gives the generator of a topic that conditions draw from.
+    """
+    along, across = sample_sagittal_protocol(rng), sample_axial_protocol(rng)
+    moved = turned(anatomy, conditions)
+    along = scanned_protocol(field_protocol(along, conditions, own("field")), conditions)
+    scanner = field_scanner(sample_scanner(rng), conditions)
+    poses = plan_sagittal(anatomy, along, rng)
+    if is_turned(conditions) or conditions.spacing != 1.0:
+        poses = place_sagittal(poses, moved, along.slice_distance)
+    poses = placed(poses, moved, conditions, own("field place"))
+    sagittal = _as_scanned(along, poses, scanner, conditions, own("sagittal scan"))
+    across = scanned_protocol(across, conditions)
     scanner = sample_scanner(rng)
-    along = PlannedSeries(sagittal, tuple(plan_sagittal(anatomy, sagittal, rng)), scanner)
-    scanner = sample_scanner(rng)
-    return along, PlannedSeries(axial, tuple(plan_axial(anatomy, axial, rng)), scanner)
+    poses = plan_axial(anatomy, across, rng)
+    if is_turned(conditions) or conditions.axial_tilt:
+        poses = place_axial(poses, moved, conditions, across.slice_distance)
+    return sagittal, _as_scanned(across, poses, scanner, conditions, own("axial scan"))
 
 
-def sample_study(seed: int, index: int, grade: int | None = None) -> PhantomStudy:
-    """Sample study `index` of set `seed`; it depends on `seed`, `index` and `grade` alone."""
-    rng = np.random.default_rng([seed, index])
-    anatomy = sample_anatomy(rng, grade)
-    sagittal, axial = plan_series(rng, anatomy)
-    return PhantomStudy(seed, index, grade, anatomy, sagittal, axial)
+def _as_scanned(
+    protocol: SeriesProtocol,
+    poses: list[SlicePose],
+    scanner: Scanner,
+    conditions: Conditions,
+    own: np.random.Generator,
+) -> PlannedSeries:
+    """A series with the contrast, the artefacts and the matrix of `conditions`."""
+    scanner = scanned(scanner, poses[len(poses) // 2], conditions, own)
+    protocol, poses = interpolated(protocol, poses, conditions)
+    if protocol.plane == "sagittal":
+        protocol = replace(protocol, slices=len(poses))
+    return PlannedSeries(protocol, tuple(poses), scanner)
+
+
+def sample_study(
+    seed: int, index: int, grade: int | None = None, conditions: Conditions = ORDINARY
+) -> PhantomStudy:
+    """Sample study `index` of set `seed`; it depends on `seed`, `index`, `grade` and `conditions` alone."""
+    rng, own = np.random.default_rng([seed, index]), partial(condition_rng, seed, index)
+    anatomy = sample_anatomy(rng, grade, draw_findings(conditions, own("findings")))
+    if needs_long_spine(conditions):
+        anatomy = extended(anatomy, own("long spine"))
+    sagittal, axial = plan_series(rng, anatomy, conditions, own)
+    anatomy = turned(anatomy, conditions)
+    anatomy = replace(anatomy, landmarks=painted_landmarks(anatomy))
+    return PhantomStudy(seed, index, grade, anatomy, sagittal, axial, conditions)
 
 
 class StudySource(Protocol):
@@ -153,8 +214,16 @@ class StudySource(Protocol):
 
 @dataclass(frozen=True)
 class PhantomSource:
-    """Source of fully synthetic studies."""
+    """Source of fully synthetic studies.
+
+    Attributes:
+        conditions: of every study.
+        varied: draw the conditions of each study that `conditions` does not name; see `draw_conditions`.
+    """
+
+    conditions: Conditions = ORDINARY
+    varied: bool = False
 
     def sample(self, seed: int, index: int, grade: int | None = None) -> PhantomStudy:
         """See `sample_study`."""
-        return sample_study(seed, index, grade)
+        return sample_study(seed, index, grade, conditions_of(self.conditions, self.varied, seed, index))

@@ -9,10 +9,18 @@ import numpy as np
 from stenosis_trt.bench.phantom.anatomy import Anatomy
 from stenosis_trt.engine.geometry import FloatArray
 
+DENS_APEX_MM = 36.0
+"""Distance of the apex of the dens above disc C2/3 along the canal, for a patient of scale 1."""
+
 
 @dataclass(frozen=True)
 class Signals:
-    """Relative T2 signal of each tissue in one acquisition."""
+    """Relative T2 signal of each tissue in one acquisition.
+
+    Attributes:
+        lesion: factor of the signal that a lesion adds to the cord.
+        fat_suppression: share of the fat's signal that is suppressed; `fat` and `marrow` have it already.
+    """
 
     csf: float
     cord: float
@@ -26,6 +34,8 @@ class Signals:
     cortex: float
     mucosa: float
     air: float = 0.01
+    lesion: float = 1.0
+    fat_suppression: float = 0.0
 
 
 def sample_signals(rng: np.random.Generator) -> Signals:
@@ -86,7 +96,7 @@ def sample_traits(rng: np.random.Generator, anatomy: Anatomy, signals: Signals) 
     return Traits(
         # C2 extends upwards from disc C2/3, with the dens on top.
         c2_top=float(discs[0] - 20.0 * scale),
-        dens_top=float(discs[0] - 36.0 * scale),
+        dens_top=float(discs[0] - DENS_APEX_MM * scale),
         c1=float(discs[0] - 27.0 * scale),
         degeneration=degeneration,
         disc_half=rng.uniform(2.0, 2.9, len(discs)) * scale * (1.0 - 0.35 * degeneration),

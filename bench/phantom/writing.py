@@ -52,8 +52,9 @@ TRUTH_COLUMNS = (
     "csf_fraction",
     "narrowest_ratio",
 )
-"""Diameters and ratio are those of the axial slice of maximal compression, the best that can be measured.
-`narrowest_ratio` is the ratio at the narrowest position of the anatomy, which may lie between slices."""
+"""Diameters and ratio are those of the axial slice of maximal compression, measured across the cord: the best
+that can be measured. `narrowest_ratio` is the ratio at the narrowest position of the anatomy, which may lie
+between slices. An empty `kang_grade` says that the level must not be graded: metal lies there or hides it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class PhantomOptions:
     Attributes:
         studies: number of studies of the set, at least 1.
         seed: of the set, 0 or more.
-        grade: Kang grade (0–3) of every stenosis; None draws grades, see `anatomy.sample_grades`.
+        grade: Kang grade (0–3) of every stenosis; None draws grades, see `stenoses.sample_grades`.
         transfer_syntax: key of `TRANSFER_SYNTAXES`.
         workers: processes that share the work.
         source: samples the studies: synthetic ones, or real anatomies with synthetic stenoses.
@@ -224,7 +225,7 @@ def _is_complete_slice(
         return False
     if found != phantom_uid(study, "study"):
         raise ResumeError(
-            f"{path} is of another seed, grade or anatomy.",
+            f"{path} is of another seed, grade, anatomy or condition.",
             "Give the options that were given first, or another folder.",
         )
     if syntax != TRANSFER_SYNTAXES[options.transfer_syntax]:
@@ -263,15 +264,18 @@ def _write_one(out: Path, options: PhantomOptions, index: int) -> Rows:
 
 
 def truth_rows(study: PhantomStudy) -> Rows:
-    """Rows of truth.csv, one per level; lengths in mm, positions in LPS."""
+    """Rows of truth.csv, one per level; lengths in mm, positions in LPS. Operated levels have no grade."""
     rows: Rows = []
-    for truth, seen in zip(study.anatomy.levels, study.slice_compressions(), strict=True):
+    anatomy = study.anatomy
+    for truth, operated, seen in zip(
+        anatomy.levels, anatomy.operated, study.slice_compressions(), strict=True
+    ):
         rows.append(
             {
                 "study_uid": phantom_uid(study, "study"),
                 "patient_id": study.patient_id,
                 "level": truth.level,
-                "kang_grade": truth.grade,
+                "kang_grade": "" if operated else truth.grade,
                 "compression_ratio": round(seen.compression_ratio, 4) if seen else "",
                 "ap_mm": round(seen.ap_mm, 3) if seen else "",
                 "transverse_mm": round(seen.transverse_mm, 3) if seen else "",

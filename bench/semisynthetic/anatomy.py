@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.bench.phantom.anatomy import Anatomy, HealthyAnatomy, add_stenoses
+from stenosis_trt.bench.phantom.deformity import bend as bend_angles
+from stenosis_trt.bench.phantom.findings import NO_FINDINGS, Findings
 from stenosis_trt.bench.phantom.spine import CanalCurve, curve_from_angles, rotation_matrix
 from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject
 from stenosis_trt.engine.geometry import FloatArray
@@ -42,28 +44,33 @@ def _source_of(s: FloatArray, discs: FloatArray, subject: StraightenedSubject, s
 
 
 def sample_patient(
-    rng: np.random.Generator, subject: StraightenedSubject, grade: int | None = None, variety: float = 1.0
+    rng: np.random.Generator,
+    subject: StraightenedSubject,
+    grade: int | None = None,
+    variety: float = 1.0,
+    findings: Findings = NO_FINDINGS,
 ) -> SemisyntheticPatient:
     """Draw one patient from a subject.
 
     Args:
         rng: random generator.
         subject: source of the tissue.
-        grade: see `bench.phantom.anatomy.sample_grades`.
+        grade: see `bench.phantom.stenoses.sample_grades`.
         variety: magnitude of the changes of posture and sizes; 0 keeps the subject's.
+        findings: the patient's; see `draw_findings`.
     """
     scale = float(np.clip(rng.normal(1.0, 0.07 * variety), 0.84, 1.18))
     pitch = np.diff(subject.discs) * scale * rng.normal(1.0, 0.035 * variety, len(subject.discs) - 1)
-    discs = np.concatenate([[0.0], np.cumsum(pitch)])
+    discs = np.concatenate([[0.0], np.cumsum(findings.shortened(pitch))])
     discs -= discs[2]
-    curve, source = _posture(rng, subject, discs, scale, variety)
+    curve, source = _posture(rng, subject, discs, scale, variety, findings)
     rows = subject.canal.curve.index(source)
 
     def profile(values: FloatArray, spread: float) -> FloatArray:
         return values[rows] * scale * float(np.clip(rng.normal(1.0, spread * variety), 0.82, 1.22))
 
-    cord_ap = profile(subject.canal.cord_ap, 0.09)
-    cord_transverse = profile(subject.canal.cord_transverse, 0.06)
+    cord_ap = profile(subject.canal.cord_ap, 0.09) * findings.cord_depth
+    cord_transverse = profile(subject.canal.cord_transverse, 0.06) * findings.cord_width
     sac_ap = np.maximum(profile(subject.canal.sac_ap, 0.07), cord_ap + 1.6)
     sac_transverse = np.maximum(profile(subject.canal.sac_transverse, 0.04), cord_transverse + 2.5)
     room = np.maximum((sac_ap - cord_ap) / 2 - 0.2, 0.0)
@@ -80,11 +87,17 @@ def sample_patient(
         canal_ap=sac_ap + _DURA_MM,
         canal_transverse=sac_transverse + _EPIDURAL_MM,
     )
-    return SemisyntheticPatient(add_stenoses(rng, sizes, grade), subject, source, bool(rng.random() < 0.5))
+    anatomy = add_stenoses(rng, sizes, grade, findings)
+    return SemisyntheticPatient(anatomy, subject, source, bool(rng.random() < 0.5))
 
 
 def _posture(
-    rng: np.random.Generator, subject: StraightenedSubject, discs: FloatArray, scale: float, variety: float
+    rng: np.random.Generator,
+    subject: StraightenedSubject,
+    discs: FloatArray,
+    scale: float,
+    variety: float,
+    findings: Findings,
 ) -> tuple[CanalCurve, FloatArray]:
     """Bend, tilt and rotate the subject's canal; return the curve and the subject's arc lengths along it."""
     s = subject.canal.curve.s
@@ -98,6 +111,7 @@ def _posture(
     straightening = 1.0 - variety * rng.uniform(0.0, 0.5)
     sagittal = subject.canal.sagittal[rows] * straightening + variety * (bend + wave + tilt)
     coronal = subject.canal.coronal[rows] + variety * sideways
+    sagittal, coronal = bend_angles(sagittal, coronal, s, discs, findings)
     turn = rotation_matrix(*(variety * rng.normal(0.0, [2.5, 2.5, 3.5])))
     shift = rng.normal(0.0, [4.0, 8.0, 9.0])
     return curve_from_angles(s, np.clip(sagittal, -_ANGLE_LIMIT, _ANGLE_LIMIT), coronal, turn, shift), source

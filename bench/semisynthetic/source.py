@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
+from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng, conditions_of
+from stenosis_trt.bench.phantom.finding_tissue import with_findings
+from stenosis_trt.bench.phantom.findings import draw_findings
+from stenosis_trt.bench.phantom.position import turned
 from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
+from stenosis_trt.bench.phantom.tall_field import needs_long_spine
+from stenosis_trt.bench.phantom.tall_spine import extended, extended_source
 from stenosis_trt.bench.phantom.tissue import TissueSource
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
+from stenosis_trt.bench.semisynthetic.landmarks import shown_landmarks
 from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject, load_straightened
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
 from stenosis_trt.bench.semisynthetic.tissue import RealTissues
@@ -40,18 +47,41 @@ class SemisyntheticStudy(PhantomStudy):
 
     def tissues(self, signals: Signals) -> TissueSource:
         """See `PhantomStudy`."""
-        return RealTissues(self.patient, signals, self.painted)
+        return with_findings(RealTissues(self.patient, signals, self.painted), self.patient.anatomy, signals)
 
 
 def sample_semisynthetic(
-    subject: StraightenedSubject, seed: int, index: int, grade: int | None = None
+    subject: StraightenedSubject,
+    seed: int,
+    index: int,
+    grade: int | None = None,
+    conditions: Conditions = ORDINARY,
 ) -> SemisyntheticStudy:
-    """Sample study `index` of the set of a subject and `seed`; it depends on these and `grade` alone."""
+    """Sample study `index` of the set of a subject and `seed`.
+
+    It depends on these, `grade` and `conditions` alone.
+    """
     rng = np.random.default_rng([seed, index, *subject.name.encode()])
-    patient = sample_patient(rng, subject, grade)
-    sagittal, axial = plan_series(rng, patient.anatomy)
-    painted = bool(rng.random() < _PAINTED_SHARE)
-    return SemisyntheticStudy(seed, index, grade, patient.anatomy, sagittal, axial, patient, painted)
+    own = partial(condition_rng, seed, index)
+    patient = sample_patient(rng, subject, grade, findings=draw_findings(conditions, own("findings")))
+    if needs_long_spine(conditions):
+        patient = _continued(patient, own("long spine"))
+    sagittal, axial = plan_series(rng, patient.anatomy, conditions, own)
+    shown = (subject.canal.last - subject.canal.first) * patient.anatomy.scale
+    painted = bool(rng.random() < _PAINTED_SHARE) or conditions.field_mm > shown
+    patient = replace(patient, anatomy=turned(patient.anatomy, conditions))
+    patient = replace(patient, anatomy=replace(patient.anatomy, landmarks=shown_landmarks(patient, painted)))
+    return SemisyntheticStudy(
+        seed, index, grade, patient.anatomy, sagittal, axial, conditions, patient, painted
+    )
+
+
+def _continued(patient: SemisyntheticPatient, own: np.random.Generator) -> SemisyntheticPatient:
+    """The patient with a painted spine beyond the subject's; see `tall_spine`."""
+    scale = patient.anatomy.scale
+    return replace(
+        patient, anatomy=extended(patient.anatomy, own), source_s=extended_source(patient.source_s, scale)
+    )
 
 
 def _default_folder() -> Path:
@@ -66,6 +96,8 @@ class SemisyntheticSource:
         subjects: names in `SUBJECTS`.
         volumes: folder with one folder per subject.
         straightened_folder: cache folder of straightened volumes, created if missing.
+        conditions: of every study.
+        varied: draw the conditions of each study that `conditions` does not name; see `draw_conditions`.
 
     Raises:
         ValueError: `subjects` is empty or has an unknown name.
@@ -75,6 +107,8 @@ class SemisyntheticSource:
     subjects: tuple[str, ...]
     volumes: Path
     straightened_folder: Path = field(default_factory=_default_folder)
+    conditions: Conditions = ORDINARY
+    varied: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.subjects if name not in SUBJECTS]
@@ -85,10 +119,14 @@ class SemisyntheticSource:
             SUBJECTS[name].path(self.volumes).stat()
 
     def sample(self, seed: int, index: int, grade: int | None = None) -> PhantomStudy:
-        """Sample study `index` of set `seed`; it depends on the subject, seed, index and grade alone."""
+        """Sample study `index` of set `seed`; see `sample_semisynthetic`."""
         name = self.subjects[index % len(self.subjects)]
         return sample_semisynthetic(
-            _straight(name, self.volumes, self.straightened_folder), seed, index, grade
+            _straight(name, self.volumes, self.straightened_folder),
+            seed,
+            index,
+            grade,
+            conditions_of(self.conditions, self.varied, seed, index),
         )
 
 

@@ -17,7 +17,7 @@ from scipy import ndimage
 from stenosis_trt.bench.phantom.spine import CanalCurve
 from stenosis_trt.bench.semisynthetic.canal import Canal, NiftiVolume, trace_canal
 from stenosis_trt.bench.semisynthetic.subjects import Subject
-from stenosis_trt.engine.geometry import FloatArray
+from stenosis_trt.engine.geometry import FloatArray, Vector
 from stenosis_trt.engine.support.atomic_files import atomic_write_binary
 
 GRID_MM = 0.5
@@ -47,6 +47,9 @@ class StraightenedSubject:
         signal: relative to CSF, float32 (S, V, U).
         known: weight of the data, 1 inside the volume and 0 outside, float16 (S, V, U).
         tones: median signal of cord, marrow, disc and muscle, float64 (4,).
+        dens_base: arc length of the base of the dens.
+        dens_apex: apex of the dens in canal coordinates, of which v is relative to the middle of the sac;
+            None where the volume ends below it.
     """
 
     name: str
@@ -56,6 +59,8 @@ class StraightenedSubject:
     signal: npt.NDArray[np.float32]
     known: npt.NDArray[np.float16]
     tones: FloatArray
+    dens_base: float
+    dens_apex: Vector | None
 
 
 def straighten(subject: Subject, volumes: Path) -> StraightenedSubject:
@@ -86,9 +91,20 @@ def straighten(subject: Subject, volumes: Path) -> StraightenedSubject:
     bright = _csf(signal, canal, s, v, u)
     signal = np.clip(signal / bright[:, None, None].astype(np.float32), 0.0, _MAX_SIGNAL)
     origin = np.array([s[0], v[0], u[0]])
+    tones = _tones(signal, known, canal, discs, s, v, u)
     return StraightenedSubject(
-        subject.name, canal, discs, origin, signal, known, _tones(signal, known, canal, discs, s, v, u)
+        subject.name, canal, discs, origin, signal, known, tones, *_dens(subject, canal)
     )
+
+
+def _dens(subject: Subject, canal: Canal) -> tuple[float, Vector | None]:
+    """Marks of the dens in canal coordinates; see `StraightenedSubject`."""
+    base = float(canal.curve.to_canal(subject.dens_base)[2])
+    if subject.dens_apex is None:
+        return base, None
+    u, v, s = (float(value) for value in canal.curve.to_canal(subject.dens_apex))
+    row = canal.curve.index(s)
+    return base, (u - float(canal.middle_u[row]), v - float(canal.middle_v[row]), s)
 
 
 def _without_shading(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -179,12 +195,16 @@ def load_straightened(subject: Subject, volumes: Path, folder: Path) -> Straight
         curve = CanalCurve(**{item.name: stored[f"curve_{item.name}"] for item in fields(CanalCurve)})
         rest = {item.name: stored[f"canal_{item.name}"] for item in fields(Canal) if item.name != "curve"}
         rest["first"], rest["last"] = float(rest["first"]), float(rest["last"])
+        canal = Canal(curve=curve, **rest)
+        base, apex = _dens(subject, canal)
         return StraightenedSubject(
             name=subject.name,
-            canal=Canal(curve=curve, **rest),
+            canal=canal,
             discs=stored["discs"],
             origin=stored["origin"],
             signal=stored["signal"].astype(np.float32),
             known=stored["known"],
             tones=stored["tones"],
+            dens_base=base,
+            dens_apex=apex,
         )

@@ -25,6 +25,8 @@ class Subject:
         file: the T2 volume in that folder.
         cord: approximate centre of the cord, LPS, mm, head to foot.
         discs: points where the mid-planes of C2/3 … T3/4 meet the canal's anterior wall, LPS, mm.
+        dens_base: middle of the dark line between the body of C2 and the dens, LPS, mm.
+        dens_apex: apex of the dens; None where the volume ends below it.
         mask: manual mask of the cord on the volume's grid, or "".
     """
 
@@ -32,6 +34,8 @@ class Subject:
     file: str
     cord: tuple[Vector, ...]
     discs: tuple[Vector, ...]
+    dens_base: Vector
+    dens_apex: Vector | None = None
     mask: str = ""
 
     def path(self, volumes: Path) -> Path:
@@ -64,6 +68,7 @@ SUBJECTS: dict[str, Subject] = {
                 "-0.8 -24.6 47.0, -1.3 -23.4 28.9, -2.0 -23.1 12.0, -3.2 -20.8 -2.7, -4.4 -15.8 -16.9, "
                 "-5.4 -6.4 -31.3, -5.8 6.7 -47.5, -5.5 22.3 -65.1, -4.5 34.3 -84.9"
             ),
+            dens_base=(-0.5, -33.0, 62.8),
             mask="t2_manual_segmentation.nii.gz",
         ),
         Subject(
@@ -78,6 +83,8 @@ SUBJECTS: dict[str, Subject] = {
                 "0.2 -7.1 35.6, -0.9 -1.5 16.6, -1.7 3.5 -1.6, -1.8 7.5 -18.8, -1.7 10.1 -34.9, "
                 "-1.0 14.3 -52.9, -0.3 21.6 -71.8, 0.3 29.5 -92.3, 0.2 36.1 -112.0"
             ),
+            dens_base=(0.5, -19.0, 47.0),
+            dens_apex=(0.5, -18.0, 63.5),
             mask="t2_manual_segmentation.nii.gz",
         ),
         Subject(
@@ -92,6 +99,7 @@ SUBJECTS: dict[str, Subject] = {
                 "-4.6 -25.2 55.5, -5.2 -28.5 36.7, -5.7 -31.5 19.0, -6.3 -31.7 3.9, -6.9 -29.1 -11.4, "
                 "-7.6 -21.3 -27.5, -7.7 -8.5 -43.5, -8.1 8.2 -59.8, -7.5 22.2 -76.4"
             ),
+            dens_base=(-4.4, -30.5, 71.2),
         ),
         Subject(
             name="errsm_30",
@@ -105,6 +113,7 @@ SUBJECTS: dict[str, Subject] = {
                 "6.4 -8.1 34.1, 7.1 -7.8 14.6, 7.4 -6.9 -2.9, 7.1 -5.2 -18.4, 6.6 -2.2 -33.3, "
                 "6.1 4.3 -49.0, 5.5 14.6 -65.9, 4.5 25.9 -84.2, 2.9 35.3 -102.6"
             ),
+            dens_base=(6.2, -16.0, 49.2),
         ),
         Subject(
             name="PAM50_small",
@@ -118,6 +127,8 @@ SUBJECTS: dict[str, Subject] = {
                 "0.0 -10.0 179.5, 0.0 -9.0 161.5, 0.0 -8.0 143.5, 0.0 -8.0 127.5, 0.0 -10.0 111.5, "
                 "0.0 -10.0 93.5, 0.0 -10.0 71.5, 0.0 -8.0 49.5, 0.0 -8.0 25.5"
             ),
+            dens_base=(0.0, -18.0, 195.5),
+            dens_apex=(0.0, -16.5, 217.5),
             mask="PAM50_small_cord.nii.gz",
         ),
     )

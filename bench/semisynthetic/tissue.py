@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, ellipse
-from stenosis_trt.bench.phantom.tissue import Tissues
+from stenosis_trt.bench.phantom.tall_tissue import painted as painted_tissues
 from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient
 from stenosis_trt.bench.semisynthetic.deformation import Deformation, DeformedOutline
@@ -31,6 +31,10 @@ _FACTOR_RANGE = (0.55, 2.6)
 """Bounds of the change of a tissue's signal, so that noise and texture stay realistic."""
 
 
+_FAT_FROM, _FAT_SURELY = 0.22, 0.5
+"""Signals outside the spine, relative to CSF, of tissue that may be fat and that is fat."""
+
+
 class RealTissues:
     """Signal of one patient with one acquisition's contrast; a `TissueSource`."""
 
@@ -43,7 +47,7 @@ class RealTissues:
         """
         self._patient, self._signals, self._painted = patient, signals, painted
         self._deformation = Deformation(patient)
-        self._phantom = Tissues(patient.anatomy, signals)
+        self._phantom = painted_tissues(patient.anatomy, signals)
         subject = patient.subject
         tones = subject.tones
         rng = np.random.default_rng([patient.anatomy.texture_seed, 1])
@@ -85,7 +89,8 @@ class RealTissues:
             outline = DeformedOutline(
                 *(getattr(pressed, item.name)[inside] for item in fields(DeformedOutline))
             )
-            result[shown] = known[shown] * _with_lesion(real, at[0], at[1], outline, edge)
+            real = _with_lesion(real, at[0], at[1], outline, edge, np.float32(self._signals.lesion))
+            result[shown] = known[shown] * real
         if self._painted:
             hidden = np.flatnonzero(known < 1.0)
             if len(hidden):
@@ -138,6 +143,10 @@ class RealTissues:
             self._other + body * (self._marrow - self._other) + disc * (self._disc[nearest] - self._marrow)
         )
         outside = np.maximum(signal, 0.0) ** self._curve * factor
+        if self._signals.fat_suppression:
+            # Marrow's share is in its factor. Of the rest, fat is what is bright.
+            fat = np.clip((signal - _FAT_FROM) / (_FAT_SURELY - _FAT_FROM), 0.0, 1.0) * (1.0 - body)
+            outside *= 1.0 - 0.9 * self._signals.fat_suppression * fat
         canvas = Canvas(at_u, at_v, at_s, 1.0)
         turbulence = np.clip(self._phantom.texture.noise(canvas, 4, (2.6, 2.6, 9.0)) - 0.35, 0.0, 1.6)
         cord = ellipse(
@@ -156,8 +165,12 @@ def _coverage(distance: Array) -> Array:
     return np.asarray(np.clip(0.5 - distance / _SOFT_MM, 0.0, 1.0), dtype=np.float32)
 
 
-def _with_lesion(signal: Array, u: Array, v: Array, outline: DeformedOutline, edge: float) -> Array:
-    """Add the raised T2 signal of a compressed cord to its core."""
+def _with_lesion(
+    signal: Array, u: Array, v: Array, outline: DeformedOutline, edge: float, share: np.float32
+) -> Array:
+    """Add the raised T2 signal of a compressed cord to its core; `share` is the part that the echo shows."""
     x, y = np.abs(u) / outline.cord_u, (v - outline.cord_centre) / outline.cord_v
     core = ellipse(x - 0.15, y, 0.42, 0.52) * outline.cord_v
-    return np.asarray(signal + outline.lesion * np.clip(0.5 - core / edge, 0.0, 1.0), dtype=np.float32)
+    return np.asarray(
+        signal + share * outline.lesion * np.clip(0.5 - core / edge, 0.0, 1.0), dtype=np.float32
+    )

@@ -17,7 +17,7 @@ from stenosis_trt.kernels.descriptors import (
     preprocess_kernel,
     statistics_work,
 )
-from stenosis_trt.kernels.layouts import CORD, KEYPOINT, SELECTION, WINDOW
+from stenosis_trt.kernels.layouts import CORD, DIRECTION, KEYPOINT, SELECTION, WINDOW
 from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout
 from stenosis_trt.kernels.table import PEAKS
 
@@ -195,6 +195,7 @@ def decode_workloads(rng: np.random.Generator, dtype: npt.DTypeLike) -> tuple[Ke
     cords = {
         "heatmaps": rng.uniform(0, 1, (axial, 4, 64, 64)).astype(dtype),
         "frames": frames[:axial],
+        "directions": np.array([([0.0, 0.0, -1.0],)] * axial, DIRECTION),
         "points": np.zeros((axial, 4), KEYPOINT),
         "cords": np.zeros(axial, CORD),
     }

@@ -8,7 +8,7 @@ other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -30,10 +30,13 @@ class Roi:
     Attributes:
         slices: index of the source slice of each channel.
         affine: output pixel (x, y) → source pixel (column, row), float64 (2, 3), for every channel.
+        direction: unit vector along the cord, LPS, float64 (3,), across which the cord is measured; zero
+            measures it in the slice. Only `BackendStudy.measure` uses it.
     """
 
     slices: tuple[int, ...]
     affine: FloatArray
+    direction: FloatArray = field(default_factory=lambda: np.zeros(3))
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class BackendStudy(Protocol):
         ...
 
     def measure(self, rois: Sequence[Roi]) -> Pending[Cords]:
-        """Run the model "cord" on regions of axial slices and measure the cord."""
+        """Run the model "cord" on regions of axial slices and measure the cord across its direction."""
         ...
 
     def close(self) -> None:

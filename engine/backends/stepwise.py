@@ -153,13 +153,13 @@ class StepwiseStudy:
         if not rois:
             maps = model.output_shape[0]
             none = Keypoints(np.zeros((0, maps, 3)), np.zeros((0, maps)))
-            return Ready(Cords(none, cord_geometry(none.points)))
+            return Ready(Cords(none, cord_geometry(none.points, np.zeros((0, 3)))))
         running = [output for _, output in self._parts("cord", slices, rois)]
 
         def cords() -> Cords:
             decoded = np.concatenate([backend.decode(output.result()) for output in running])
             found = patient_keypoints(slices, rois, decoded, model.output.stride)
-            return Cords(found, cord_geometry(found.points))
+            return Cords(found, cord_geometry(found.points, np.stack([roi.direction for roi in rois])))
 
         return _Deferred(cords)
 

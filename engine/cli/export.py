@@ -159,6 +159,7 @@ def _quantise_options(
     with needs_package(_NEEDS):
         from stenosis_trt.export.precision.convert import Int8Options, require_modelopt
         from stenosis_trt.export.precision.quantise import QuantiseOptions
+        from stenosis_trt.export.precision.studies import ValidationOptions
     _must_exist(calibration_studies, "--calibration-studies")
     _must_exist(validation_studies, "--validation-studies")
     require_modelopt()
@@ -170,7 +171,7 @@ def _quantise_options(
             parse_names(precision),
             int8,
             calibration_studies=calibration_studies,
-            validation_studies=validation_studies,
+            validation=ValidationOptions(() if validation_studies is None else (validation_studies,)),
             signing_key=key,
         )
 

@@ -47,6 +47,18 @@ LimitOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document; `stenosis-trt schema` has its schema.")
 ]
+ValidationStudiesOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="Studies of the gate, compared with FP32; repeatable. [default: 20 phantoms]"),
+]
+ValidationVolumesOption = Annotated[
+    Path | None,
+    typer.Option(help="Volumes, a folder a subject: compare 20 semi-synthetic studies of them as well."),
+]
+ValidationSubjectOption = Annotated[
+    list[str] | None,
+    typer.Option(help="With --validation-volumes: a subject to use; repeatable. [default: all]"),
+]
 SigningKeyOption = Annotated[
     Path | None,
     typer.Option(metavar="KEY", help="Sign the written files with this private key (Ed25519, PEM)."),

@@ -19,6 +19,7 @@ from stenosis_trt.engine.cli.errors import (
 )
 
 if TYPE_CHECKING:
+    from stenosis_trt.bench.phantom.conditions import Conditions
     from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
 
 
@@ -43,6 +44,13 @@ def phantom(
         list[str] | None,
         typer.Option(help="With --anatomy: use only this volume; repeatable. [default: all]"),
     ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=STRENGTH",
+            help="How every study differs from an ordinary one, as pitch=10 or noise=0.05; repeatable.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted run with the same options.")
     ] = False,
@@ -50,15 +58,16 @@ def phantom(
     """Write synthetic cervical spine studies with exact truth (truth.csv)."""
     from concurrent.futures.process import BrokenProcessPool
 
-    from stenosis_trt.bench.phantom import PhantomOptions, write_studies
+    from stenosis_trt.bench.phantom import PhantomOptions, PhantomSource, parse_conditions, write_studies
     from stenosis_trt.engine.support.progress import show_progress
 
     if anatomy is None:
         refuse_unused_options("--anatomy", {"subject": subject or None})
     with exit_on_invalid_value():
-        options = PhantomOptions(studies, seed, grade, transfer_syntax, workers)
+        conditions = parse_conditions(condition or ())
+        options = PhantomOptions(studies, seed, grade, transfer_syntax, workers, PhantomSource(conditions))
         if anatomy is not None:
-            options = replace(options, source=_anatomies(anatomy, subject))
+            options = replace(options, source=_anatomies(anatomy, subject, conditions))
     try:
         with exit_on_error(), show_progress("Making phantoms", "studies") as progress:
             truth = write_studies(out, options, progress.advance, resume)
@@ -84,12 +93,12 @@ def phantom(
     typer.echo(f"{studies} {'study' if studies == 1 else 'studies'} with truth in {truth}", err=True)
 
 
-def _anatomies(volumes: Path, subjects: list[str] | None) -> SemisyntheticSource:
+def _anatomies(volumes: Path, subjects: list[str] | None, conditions: Conditions) -> SemisyntheticSource:
     """Return the subjects below a folder of volumes, or exit with a message."""
     with needs_package("The package {} reads volumes. Install stenosis-trt[bench]."):
         from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
         from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
     try:
-        return SemisyntheticSource(tuple(subjects or SUBJECTS), volumes)
+        return SemisyntheticSource(tuple(subjects or SUBJECTS), volumes, conditions=conditions)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}. Give a folder with one folder a subject.")

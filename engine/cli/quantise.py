@@ -18,13 +18,21 @@ from stenosis_trt.engine.cli.errors import (
     needs_package,
     refuse_unused_options,
 )
-from stenosis_trt.engine.cli.options import SigningKeyOption, TrustedKeyOption, parse_names
+from stenosis_trt.engine.cli.options import (
+    SigningKeyOption,
+    TrustedKeyOption,
+    ValidationStudiesOption,
+    ValidationSubjectOption,
+    ValidationVolumesOption,
+    parse_names,
+)
 from stenosis_trt.engine.cli.sign import read_signing_key, read_trusted_keys, signed_by_line
 
 if TYPE_CHECKING:
     from stenosis_trt.engine.packs.pack import Pack
     from stenosis_trt.export.precision.gate_result import GateResult
     from stenosis_trt.export.precision.quantise import QuantiseOptions
+    from stenosis_trt.export.precision.studies import ValidationOptions
 
 
 def quantise(
@@ -38,9 +46,9 @@ def quantise(
     calibration_studies: Annotated[
         Path | None, typer.Option(help="Studies to calibrate INT8 on. [default: 8 phantoms]")
     ] = None,
-    validation_studies: Annotated[
-        Path | None, typer.Option(help="Studies of the gate, compared with FP32. [default: 20 phantoms]")
-    ] = None,
+    validation_studies: ValidationStudiesOption = None,
+    validation_volumes: ValidationVolumesOption = None,
+    validation_subject: ValidationSubjectOption = None,
     calibration_method: Annotated[
         str | None, typer.Option(help="entropy, max or percentile. [default: entropy]")
     ] = None,
@@ -56,6 +64,13 @@ def quantise(
         str | None,
         typer.Option(
             help="Keep squeeze-excite out of INT8: on, off, or auto: off if the gate fails. [default: auto]"
+        ),
+    ] = None,
+    leave_out: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the multiply-adds left in FP16 where INT8 errs most; 0 for none. [default: 0.02]",
+            show_default=False,
         ),
     ] = None,
     search: Annotated[
@@ -78,9 +93,11 @@ def quantise(
     with exit_on_export_error():
         from stenosis_trt.engine.packs.pack import open_pack
         from stenosis_trt.export.precision.convert import Int8Options
+        from stenosis_trt.export.precision.exclusion import LEFT_OUT_SHARE
         from stenosis_trt.export.precision.quantise import QuantiseOptions
         from stenosis_trt.export.precision.rewrites import REWRITE_MODES
         from stenosis_trt.export.precision.search import DEFAULT_MINUTES, SearchOptions
+        from stenosis_trt.export.precision.studies import ValidationOptions
 
         if not search and (search_minutes is not None or search_log is not None):
             fail("--search-minutes and --search-log are options of a search. Give --search as well.")
@@ -92,6 +109,7 @@ def quantise(
                     "percentile": percentile,
                     "high-precision-dtype": high_precision_dtype,
                     "squeeze-excite-rewrite": squeeze_excite_rewrite,
+                    "leave-out": leave_out,
                 },
             )
         if calibration_method != "percentile":
@@ -110,8 +128,11 @@ def quantise(
                 int8,
                 calibration_inputs=calibration_inputs,
                 calibration_studies=calibration_studies,
-                validation_studies=validation_studies,
+                validation=ValidationOptions(
+                    tuple(validation_studies or ()), validation_volumes, tuple(validation_subject or ())
+                ),
                 squeeze_excite_rewrite=squeeze_excite_rewrite or REWRITE_MODES[0],
+                left_out_share=LEFT_OUT_SHARE if leave_out is None else leave_out,
                 search=SearchOptions(log_folder, minutes) if search else None,
                 signing_key=None if signing_key is None else read_signing_key(signing_key),
             )
@@ -193,7 +214,7 @@ def search_lines(record: Mapping[str, Any] | None, log_folder: Path) -> Iterator
     yield f"  Search log: {log_folder}"
 
 
-def report_gate(pack: Pack, studies: Path) -> bool:
+def report_gate(pack: Pack, studies: ValidationOptions) -> bool:
     """Repeat the gate for each precision of a pack, print the results, and return True if all pass."""
     with exit_on_export_error():
         from stenosis_trt.export.precision.quantise import repeat_gate

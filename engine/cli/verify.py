@@ -8,8 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stenosis_trt.engine.cli.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, exit_on_error
-from stenosis_trt.engine.cli.options import TrustedKeyOption
+from stenosis_trt.engine.cli.errors import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    exit_on_error,
+    exit_on_failure,
+    exit_on_invalid_value,
+    fail,
+    refuse_unused_options,
+)
+from stenosis_trt.engine.cli.options import (
+    TrustedKeyOption,
+    ValidationStudiesOption,
+    ValidationSubjectOption,
+    ValidationVolumesOption,
+    parse_names,
+)
 from stenosis_trt.engine.cli.quantise import exit_on_export_error, report_gate, variant_lines
 from stenosis_trt.engine.cli.sign import read_trusted_keys, signature_line
 
@@ -20,13 +34,26 @@ if TYPE_CHECKING:
     from stenosis_trt.engine.plans.sidecar import RuntimeTarget
     from stenosis_trt.engine.plans.store import StoredPlan
     from stenosis_trt.export.precision.parity import ParityResult
+    from stenosis_trt.export.precision.studies import ValidationOptions
+
+_DEVICES = ("", "cpu", "gpu")
 
 
 def verify(
     pack: Annotated[Path | None, typer.Argument(help="Model pack. [default: the reference pack]")] = None,
-    validation_studies: Annotated[
-        Path | None, typer.Option(help="Studies to repeat the gate on: FP16 and INT8 against FP32.")
-    ] = None,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Repeat the gate: grades of FP16 and INT8 against those of FP32.")
+    ] = False,
+    device: Annotated[
+        str,
+        typer.Option(help="With --gate: cpu for the models, gpu for the plans of this GPU. [default: cpu]"),
+    ] = "",
+    precision: Annotated[
+        str, typer.Option(help="With --device gpu: comma-separated. [default: all in the pack]")
+    ] = "",
+    validation_studies: ValidationStudiesOption = None,
+    validation_volumes: ValidationVolumesOption = None,
+    validation_subject: ValidationSubjectOption = None,
     parity: Annotated[
         bool,
         typer.Option("--parity", help="Compare FP16, INT8 and plans with FP32; record the outcome of plans."),
@@ -38,7 +65,8 @@ def verify(
 ) -> None:
     """Check that a pack is complete, that its files have the hashes of its manifest, and that its models run.
 
-    Plans are checked too. Inputs for --parity are cut from --validation-studies, or from phantoms.
+    Plans are checked too. Inputs for --parity are cut from --validation-studies, or from phantoms. With
+    studies or volumes, or --device, the gate is repeated without --gate too.
     Exit code 0: all checks pass; 1: a precision fails the gate, or a plan is changed, stale or differs from
     FP32; 2: the pack cannot be used.
     """
@@ -47,10 +75,20 @@ def verify(
     from stenosis_trt.engine.plans.check import INTACT, check_plans, state_lines
     from stenosis_trt.engine.support.hardware import query_nvidia_driver
 
+    if device not in _DEVICES:
+        fail(f"There is no device {device!r} to repeat the gate on. Give one of {', '.join(_DEVICES[1:])}.")
+    if device != "gpu":
+        refuse_unused_options("--device gpu", {"precision": precision or None})
+    with exit_on_invalid_value():
+        from stenosis_trt.export.precision.studies import ValidationOptions
+
+        validation = ValidationOptions(
+            tuple(validation_studies or ()), validation_volumes, tuple(validation_subject or ())
+        )
     with exit_on_error():
         found = open_pack(pack, read_trusted_keys(trusted_key))
-        for precision in found.precisions:
-            CpuBackend(found.in_precision(precision)).close()
+        for each in found.precisions:
+            CpuBackend(found.in_precision(each)).close()
     typer.echo(f"{found.name} {found.version}: every file is what pack.json names, and every model runs.")
     typer.echo(f"SHA-256 {found.sha256}")
     typer.echo(signature_line(found))
@@ -70,10 +108,38 @@ def verify(
     if inspect:
         _inspect(found, plans)
     if parity:
-        well &= _compare(found, plans, validation_studies)
-    if validation_studies is not None:
-        well &= report_gate(found, validation_studies)
+        well &= _compare(found, plans, validation.studies[0] if validation.studies else None)
+    if device == "gpu":
+        well &= _report_plan_gate(found, parse_names(precision), validation)
+    elif gate or device or validation != ValidationOptions():
+        well &= report_gate(found, validation)
     raise typer.Exit(0 if well else EXIT_INCOMPLETE)
+
+
+def _report_plan_gate(pack: Pack, precisions: Sequence[str], validation: ValidationOptions) -> bool:
+    """Run the gate on plans, print and record the results, and return True if all pass.
+
+    Without precisions, those are measured that have plans for this GPU.
+    """
+    from stenosis_trt.export.precision.gate_result import gate_report_lines
+    from stenosis_trt.export.precision.plan_gate import find_plans, measure_plans, record_outcome
+
+    well = True
+    with exit_on_failure("Interrupted. The precisions that were finished have their outcome."):
+        chosen = find_plans(pack, precisions)
+        for found in measure_plans(pack, chosen, validation.resolve()):
+            for line in gate_report_lines(found.outcome):
+                typer.echo(line)
+            well &= found.outcome.passed
+            if found.decides_nothing:
+                typer.echo("  Not recorded: give more studies, or such as show every figure.", err=True)
+                continue
+            for name in record_outcome(found):
+                typer.echo(
+                    f"  Not recorded for {name}: its sidecar is signed. Compare before stenosis-trt sign.",
+                    err=True,
+                )
+    return well
 
 
 def _compare(pack: Pack, plans: Sequence[PlanState], studies: Path | None) -> bool:

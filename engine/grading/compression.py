@@ -19,8 +19,8 @@ What differs, because nobody marks the compressions here:
   slice was measured.
 - Distances follow the line of the canal (`cord.canal_line`), which ends 12 mm beyond the outermost levels, so
   C2/3 and C7/T1 usually have their reference on one side alone.
-- Diameters come from four points on each axial slice, projected on the plane across the cord (`across`), not
-  from a segmentation. Slices with a warning do not count.
+- Diameters come from four points on each axial slice, measured across the cord as in the toolbox, not from a
+  segmentation. Slices with a warning do not count.
 - The value is a fraction; the toolbox writes percent.
 """
 
@@ -32,7 +32,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from stenosis_trt.engine.geometry import FloatArray
-from stenosis_trt.engine.grading.across import CrossSection, cross_sections
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice
 from stenosis_trt.engine.grading.match import LevelMatch
 from stenosis_trt.engine.records import CordMeasurement, MsccReference
@@ -72,29 +71,19 @@ def cord_compression(
         (one.arc_length_mm, cord) for one, cord in zip(across, measured, strict=True) if not cord.warnings
     ]
     arcs = np.array([arc for arc, _ in valid])
-    sections = cross_sections(line, [arc for arc, _ in valid], [cord for _, cord in valid])
-    diameters = np.array([section.ap_mm for section in sections])
+    diameters = np.array([cord.ap_mm for _, cord in valid])
     sites = {level: _site(line, matches, level) for level in line.level_arc_length_mm}
     compressed = [site for level, site in sites.items() if level not in uncompressed]
     found = {}
-    for level, section in level_sections(line, matches).items():
+    for level, match in matches.items():
+        if match.cord is None or match.arc_length_mm is None:
+            continue
         # Arc length grows towards the foot.
         highest, lowest = min([sites[level], *compressed]), max([sites[level], *compressed])
         above = _mean_diameter(arcs, diameters, highest - DISTANCE_MM - EXTENT_MM, highest - DISTANCE_MM)
         below = _mean_diameter(arcs, diameters, lowest + DISTANCE_MM, lowest + DISTANCE_MM + EXTENT_MM)
-        found[level] = _compression(section.ap_mm, above, below)
+        found[level] = _compression(match.cord.ap_mm, above, below)
     return found
-
-
-def level_sections(line: CanalLine, matches: Mapping[str, LevelMatch]) -> dict[str, CrossSection]:
-    """Return the cord across itself at each level at which it was measured."""
-    measured = [
-        (level, match.arc_length_mm, match.cord)
-        for level, match in matches.items()
-        if match.cord is not None and match.arc_length_mm is not None
-    ]
-    sections = cross_sections(line, [arc for _, arc, _ in measured], [cord for _, _, cord in measured])
-    return {level: section for (level, _, _), section in zip(measured, sections, strict=True)}
 
 
 def _site(line: CanalLine, matches: Mapping[str, LevelMatch], level: str) -> float:

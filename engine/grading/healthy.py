@@ -2,7 +2,7 @@
 
 The norms are of 203 adults of 19 to 52 years (`norms/healthy_cord.json`, made by
 `bench.accuracy.healthy_norms`); nobody older is among them. They were measured across the cord, so what is
-compared are the diameters of `across`, and not those that the slice shows.
+compared are diameters across the cord, as `cord` measures them.
 
 No z-score is given where the measurement is too far from what the norms would have measured: where its bias
 exceeds half a standard deviation of the norm, or its mean absolute error a whole one. Both were measured with
@@ -21,19 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.engine.grading.across import CrossSection
-from stenosis_trt.engine.records import HealthyComparison
+from stenosis_trt.engine.records import CordMeasurement, HealthyComparison
 
-_VALUES: dict[str, Callable[[CrossSection], float]] = {
-    "compression_ratio": lambda section: section.compression_ratio,
-    "ap_mm": lambda section: section.ap_mm,
-    "transverse_mm": lambda section: section.transverse_mm,
+_VALUES: dict[str, Callable[[CordMeasurement], float]] = {
+    "compression_ratio": lambda cord: cord.compression_ratio,
+    "ap_mm": lambda cord: cord.ap_mm,
+    "transverse_mm": lambda cord: cord.transverse_mm,
 }
 
 QUANTITIES = tuple(_VALUES)
 """What is compared: compression_ratio, ap_mm, transverse_mm."""
 
-MAX_TILT_DEGREES = 30.0
+MAX_ANGLE_DEGREES = 30.0
 """Nothing is compared on a slice that is more oblique: the bias was measured up to this angle, and beyond it
 the diameter across the cord rests more on the line of the canal than on the image."""
 
@@ -102,21 +101,20 @@ def is_comparable(level: str, quantity: str) -> bool:
     )
 
 
-def compare_with_healthy(level: str, section: CrossSection) -> HealthyComparison | None:
+def compare_with_healthy(level: str, cord: CordMeasurement) -> HealthyComparison | None:
     """Return z-scores and percentiles of the cord at a level.
 
     Args:
         level: one of LEVELS.
-        section: the cord across itself, on the slice of maximal compression near the level, from a
-            measurement without warnings.
+        cord: the cord on the slice of maximal compression near the level, measured without warnings.
 
     Returns:
         None if the slice is too oblique. Quantities that are not comparable are None.
     """
-    if section.tilt_degrees > MAX_TILT_DEGREES:
+    if cord.slice_angle_degrees > MAX_ANGLE_DEGREES:
         return None
     norms = healthy_norms()[level]
-    comparable = {name: get(section) for name, get in _VALUES.items() if is_comparable(level, name)}
+    comparable = {name: get(cord) for name, get in _VALUES.items() if is_comparable(level, name)}
     z = {name: norms[name].z_score(value) for name, value in comparable.items()}
     percentiles = {name: norms[name].percentile(value) for name, value in comparable.items()}
     return HealthyComparison(

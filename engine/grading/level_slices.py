@@ -16,6 +16,7 @@ import numpy as np
 
 from stenosis_trt.engine.backends.base import Peaks, Roi
 from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.records import LEVELS
 
 _START_MM = 13.0
 """Slices within this distance of the middle of the stack are run first: the weight of a slice is zero from
@@ -66,7 +67,7 @@ def _middle(poses: Sequence[SlicePose]) -> tuple[int, int]:
 
 def _wider(found: Peaks, first: int, end: int) -> tuple[int, int]:
     """Return the range that has to be run, given what was found in one; the same range if that is enough."""
-    heights = found.heights[first:end, :, 0]
+    heights = found.heights[first:end, : len(LEVELS), 0]
     highest = heights.max(axis=0)
     if (highest < _CLEAR_PEAK).any():
         return 0, len(found.heights)

@@ -1,4 +1,4 @@
-"""Disc levels: combines the heatmap peaks of all sagittal slices into one 3-D point per level.
+"""Points of disc levels and landmarks: combines the heatmap peaks of all sagittal slices into 3-D points.
 
 The point of a level is where the mid-plane of its disc meets the anterior wall of the canal in the mid-line.
 The peak of the network decreases with the distance from the mid-line, so the peaks of all slices together
@@ -8,26 +8,25 @@ slices at the same disc, so that a point does not depend on which peak is the hi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from stenosis_trt.engine.backends.base import Peaks
 from stenosis_trt.engine.geometry import FloatArray, Vector
 from stenosis_trt.engine.packs.models import ModelSpec
-from stenosis_trt.engine.records import LEVELS, LoadedSlice
+from stenosis_trt.engine.records import LANDMARKS, LEVELS, LoadedSlice
 
 _MIN_RELATIVE_PEAK = 0.3
 """Weight of a slice: max(0, peak − 0.3 · highest peak)². It grows from zero, because with a step the point
 would jump by most of a millimetre when a peak changes by little, as it does in INT8."""
 
-_SAME_POINT_MM = 6.0
+SAME_POINT_MM = 6.0
 """Points of two slices, or of two levels, that are closer in the image plane belong to the same disc."""
 
 _FULL_WEIGHT_MM = 2.0
-"""Distance up to which a peak has its full weight for a disc; the weight then falls to 0 at `_SAME_POINT_MM`,
+"""Distance up to which a peak has its full weight for a disc; the weight then falls to 0 at `SAME_POINT_MM`,
 without a step for the reason above."""
 
 _MEAN_SHIFT_END_MM = 0.001
@@ -37,33 +36,17 @@ matter from which peak it began."""
 
 _TINY = np.finfo(np.float64).tiny
 
-_GAP_MM = (9.0, 28.0)
-"""Distance between neighbouring cervical discs: 14–20 mm in adults, with a margin for small and large necks.
-Lumbar discs lie 30–40 mm apart."""
-
-_GAP_RATIO = 0.72
-"""Minimum of the smaller gap divided by the larger one, for neighbouring gaps: above 0.85 in healthy necks.
-If two levels were assigned to one disc, the ratio is 0.6 to 0.7."""
-
-_MAX_BEND_DEGREES = 50.0
-"""Largest angle between neighbouring gaps; the cervical spine bends far less even in kyphosis."""
-
 _MARGIN_MM = 5.0
 """A disc that is closer to the edge of the image is not completely visible and cannot be graded."""
 
 _MAX_CANDIDATES = 3
-"""Largest number of candidate positions per level."""
+"""Largest number of candidate positions per level or landmark."""
 
-_AMBIGUITY_RATIO = 0.6
-"""The numbering is ambiguous if the heatmaps reach this share of their values at the discs of the
-neighbours."""
+WALL_LANDMARKS = ("C2", "T1/2")
+"""Landmarks next to the outermost levels, on the anterior wall of the canal."""
 
-_C2_MARGIN_MM = 20.0
-"""Largest distance to a next disc. Discs are counted from C2, above which there is none; images that end
-closer above C2/3 do not show whether another disc follows."""
-
-MINIMUM_LEVELS = 3
-"""With fewer levels, no cervical spine was recognised."""
+DISCS = (*LEVELS, "T1/2", "T2/3")
+"""Discs that a levels model with landmarks has maps of."""
 
 
 @dataclass(frozen=True)
@@ -76,58 +59,108 @@ class LevelPoint:
     warnings: tuple[str, ...] = ()
 
 
-LevelChain = tuple[LevelPoint | None, ...]
-"""The selected candidate of each of LEVELS, or None."""
+@dataclass(frozen=True)
+class LocatedLevels:
+    """Disc levels, and what was seen beside them.
+
+    Attributes:
+        levels: one entry for each of LEVELS, in that order.
+        landmarks: points (LPS, mm) of those of LANDMARKS that were seen where they fit the levels; empty if
+            the model has no maps of them.
+        c2_shown: the images reach high enough above C2/3 to show the landmark "C2". Always True if the model
+            has no maps of landmarks.
+    """
+
+    levels: tuple[LevelPoint, ...]
+    landmarks: Mapping[str, Vector] = field(default_factory=dict)
+    c2_shown: bool = True
+
+    @property
+    def wall_points(self) -> tuple[Vector, ...]:
+        """Points of `WALL_LANDMARKS` that were seen, LPS, mm."""
+        return tuple(self.landmarks[name] for name in WALL_LANDMARKS if name in self.landmarks)
 
 
-def locate_levels(slices: Sequence[LoadedSlice], peaks: Peaks, model: ModelSpec) -> tuple[LevelPoint, ...]:
-    """Locate the disc levels, and discard points that cannot belong to a cervical spine.
+def has_landmarks(model: ModelSpec) -> bool:
+    """Return True if a levels model has maps of the landmarks."""
+    return model.output.names[len(LEVELS) :] == LANDMARKS
 
-    Args:
-        slices: the N slices of the sagittal series.
-        peaks: the highest peaks of the heatmaps of each slice, one map for each of LEVELS.
+
+@dataclass(frozen=True)
+class PointFinder:
+    """Finds candidate points of discs and landmarks.
+
+    Attributes:
+        slices: the N slices.
+        peaks: their peaks, one map for each output of the model.
         model: specification of the levels model, with the minimum confidence of its output.
-
-    Returns:
-        One entry for each of LEVELS, in that order.
+        any_slice: accept points whose highest slice is the first or the last one; otherwise they are out of
+            view, since the mid-line may lie beyond the stack.
     """
-    candidates = [_level_candidates(index, slices, peaks, model) for index in range(len(LEVELS))]
-    chain = _most_plausible(candidates)
-    uncertain = _numbering_is_ambiguous(chain, candidates) or not _shows_c2(chain, slices)
-    warnings = ("level_number_uncertain",) if uncertain else ()
-    found = [
-        replace(chosen, warnings=warnings) if chosen is not None else _without_point(each[0])
-        for chosen, each in zip(chain, candidates, strict=True)
-    ]
-    return _mark_out_of_view(found, slices)
 
+    slices: Sequence[LoadedSlice]
+    peaks: Peaks
+    model: ModelSpec
+    any_slice: bool = False
 
-def _level_candidates(
-    index: int, slices: Sequence[LoadedSlice], peaks: Peaks, model: ModelSpec
-) -> list[LevelPoint]:
-    """Return candidate points of a level, at least one.
+    def discs(self) -> list[list[LevelPoint]]:
+        """Candidates of each of LEVELS, or of DISCS if the model has landmarks; at least one of each.
 
-    The first one is where its heatmaps are highest. The others are discs where another level has its highest
-    peak and the heatmap of this level is high too, since neighbouring discs look alike. The only candidate
-    may have no point; its warnings then say why.
-    """
-    level, minimum, normal = LEVELS[index], model.output.minimum_confidence, slices[0].pose.normal
-    points, heights = peaks.points[:, index], peaks.heights[:, index]
-    first = _combine_peaks(level, slices, points, heights, heights)
-    if first.confidence < minimum:
-        return [LevelPoint(level, None, first.confidence, ("level_not_found",))]
-    found = [first]
-    points = np.concatenate([peaks.points[:, :, 0], points[:, 1:]], axis=1)
-    seeds = np.concatenate([peaks.support[:, index], np.zeros_like(heights[:, 1:])], axis=1)
-    heights = np.concatenate([peaks.support[:, index], heights[:, 1:]], axis=1)
-    while found[-1].point is not None and len(found) < _MAX_CANDIDATES:
-        near = _in_plane_distance(points, np.asarray(found[-1].point), normal) <= _SAME_POINT_MM
-        seeds, heights = np.where(near, 0.0, seeds), np.where(near, 0.0, heights)
-        other = _combine_peaks(level, slices, points, heights, seeds)
-        if other.confidence < minimum or other.point is None:
-            break
-        found.append(other)
-    return found
+        The first one of a disc is where its heatmaps are highest. The others are discs where another one has
+        its highest peak and the heatmap of this one is high too, since neighbouring discs look alike. The
+        only candidate may have no point; its warnings then say why.
+        """
+        names = DISCS if has_landmarks(self.model) else LEVELS
+        return [self._disc(name, index, len(names)) for index, name in enumerate(names)]
+
+    def landmark(self, name: str) -> list[LevelPoint]:
+        """Candidates of "C2" or "dens", from all peaks of its map; perhaps none."""
+        index = self.model.output.names.index(name)
+        points, heights = self.peaks.points[:, index], self.peaks.heights[:, index]
+        found: list[LevelPoint] = []
+        while len(found) < _MAX_CANDIDATES:
+            combined = _combine_peaks(self.slices, points, heights, heights)
+            if combined is None or combined.height < self.model.output.minimum_confidence:
+                break
+            found.append(LevelPoint(name, combined.point, combined.height))
+            heights = np.where(self._near(points, combined.point), 0.0, heights)
+        return found
+
+    def _disc(self, name: str, index: int, discs: int) -> list[LevelPoint]:
+        minimum = self.model.output.minimum_confidence
+        points, heights = self.peaks.points[:, index], self.peaks.heights[:, index]
+        first = self._level_point(name, points, heights, heights)
+        if first.confidence < minimum:
+            return [LevelPoint(name, None, first.confidence, ("level_not_found",))]
+        found = [first]
+        support = self.peaks.support[:, index, :discs]
+        points = np.concatenate([self.peaks.points[:, :discs, 0], points[:, 1:]], axis=1)
+        seeds = np.concatenate([support, np.zeros_like(heights[:, 1:])], axis=1)
+        heights = np.concatenate([support, heights[:, 1:]], axis=1)
+        while found[-1].point is not None and len(found) < _MAX_CANDIDATES:
+            near = self._near(points, found[-1].point)
+            seeds, heights = np.where(near, 0.0, seeds), np.where(near, 0.0, heights)
+            other = self._level_point(name, points, heights, seeds)
+            if other.confidence < minimum or other.point is None:
+                break
+            found.append(other)
+        return found
+
+    def _near(self, points: FloatArray, point: Vector) -> np.ndarray:
+        """Which points (...) lie at the same disc as one point, projected along the slices' normal."""
+        return _in_plane_distance(points, np.asarray(point), self.slices[0].pose.normal) <= SAME_POINT_MM
+
+    def _level_point(
+        self, name: str, points: FloatArray, heights: FloatArray, seeds: FloatArray
+    ) -> LevelPoint:
+        combined = _combine_peaks(self.slices, points, heights, seeds)
+        if combined is None:
+            return LevelPoint(name, None, 0.0)
+        inside = self.any_slice or 0 < combined.slice_index < len(self.slices) - 1
+        if inside and in_image(self.slices[combined.slice_index], np.array(combined.point), _MARGIN_MM):
+            return LevelPoint(name, combined.point, combined.height)
+        # The point is outside the image or in an outermost slice, so that the mid-line may lie beyond.
+        return LevelPoint(name, None, combined.height, ("level_out_of_view",))
 
 
 def _in_plane_distance(points: FloatArray, point: FloatArray, normal: FloatArray) -> FloatArray:
@@ -136,32 +169,43 @@ def _in_plane_distance(points: FloatArray, point: FloatArray, normal: FloatArray
     return np.asarray(np.linalg.norm(offset - (offset @ normal)[..., None] * normal, axis=-1))
 
 
+@dataclass(frozen=True)
+class _CombinedPeak:
+    """Peaks at one place: the weighted mean of their points (LPS, mm), the highest peak and its slice."""
+
+    point: Vector
+    height: float
+    slice_index: int
+
+
 def _combine_peaks(
-    level: str, slices: Sequence[LoadedSlice], points: FloatArray, heights: FloatArray, seeds: FloatArray
-) -> LevelPoint:
+    slices: Sequence[LoadedSlice], points: FloatArray, heights: FloatArray, seeds: FloatArray
+) -> _CombinedPeak | None:
     """Combine the peaks at the disc of the highest seed into a point, the weighted mean of their positions.
 
     The mean is found by mean shift in the image plane: weights fall with the distance from the mean itself.
     All peaks of a slice together have the weight of that with the largest one.
 
     Args:
-        level: name of the level.
         slices: the N slices.
         points: P peaks of each slice, (N, P, 3).
         heights: their heights (N, P); peaks of height 0 are ignored.
         seeds: heights of the peaks that the mean may begin from, and 0 for the others, (N, P).
+
+    Returns:
+        None if there is no seed above 0.
     """
     best, order = divmod(int(np.argmax(seeds)), seeds.shape[1])
     peak, pose = float(seeds[best, order]), slices[best].pose
     if peak <= 0.0:
-        return LevelPoint(level, None, 0.0)
+        return None
     share = np.maximum(heights - _MIN_RELATIVE_PEAK * peak, 0.0) ** 2
     plane = points @ np.transpose([pose.row_direction, pose.column_direction])
     mean = plane[best, order]
     # A mean of peaks within a radius lies within that radius of one of them: the weights are never all 0.
     for _ in range(_MAX_MEAN_SHIFTS):
         distance = np.hypot(plane[..., 0] - mean[0], plane[..., 1] - mean[1])
-        fade = (_SAME_POINT_MM - distance) / (_SAME_POINT_MM - _FULL_WEIGHT_MM)
+        fade = (SAME_POINT_MM - distance) / (SAME_POINT_MM - _FULL_WEIGHT_MM)
         weight = share * np.clip(fade, 0.0, 1.0)
         weight *= (weight.max(axis=1) / np.maximum(weight.sum(axis=1), _TINY))[:, None]
         weight /= weight.sum()
@@ -169,113 +213,11 @@ def _combine_peaks(
         if np.hypot(*(mean - before)) < _MEAN_SHIFT_END_MM:
             break
     x, y, z = (float(value) for value in weight.ravel() @ points.reshape(-1, 3))
-    if 0 < best < len(slices) - 1 and _in_image(slices[best], np.array([x, y, z]), _MARGIN_MM):
-        return LevelPoint(level, (x, y, z), peak)
-    # The point is outside the image or in an outermost slice, so that the mid-line may lie beyond the stack.
-    return LevelPoint(level, None, peak, ("level_out_of_view",))
+    return _CombinedPeak((x, y, z), peak, best)
 
 
-def _without_point(item: LevelPoint) -> LevelPoint:
-    """Return a level that is not in the chain, without its point."""
-    return (
-        item if item.point is None else LevelPoint(item.level, None, item.confidence, ("level_implausible",))
-    )
-
-
-def _most_plausible(candidates: Sequence[Sequence[LevelPoint]]) -> LevelChain:
-    """Return the chain with the highest sum of confidences whose gaps and bends fit a cervical spine."""
-    choices = [[*(item for item in each if item.point is not None), None] for each in candidates]
-    highest = [max((item.confidence for item in each if item is not None), default=0.0) for each in choices]
-    best: LevelChain = (None,) * len(candidates)
-    best_score = 0.0
-
-    def extend(chain: LevelChain, score: float) -> None:
-        # Every beginning of a plausible chain is plausible.
-        nonlocal best, best_score
-        index = len(chain)
-        if score + sum(highest[index:]) <= best_score:
-            return
-        if index == len(choices):
-            best, best_score = chain, score
-            return
-        for item in choices[index]:
-            if item is None:
-                extend((*chain, None), score)
-            elif _is_plausible((*chain, item)):
-                extend((*chain, item), score + item.confidence)
-
-    extend((), 0.0)
-    return best
-
-
-def _numbering_is_ambiguous(chain: LevelChain, candidates: Sequence[Sequence[LevelPoint]]) -> bool:
-    """Return True if numbering the discs one higher or lower fits the heatmaps nearly as well."""
-    for shift in (-1, 1):
-        confidence = shifted = 0.0
-        compared = 0
-        for index, item in enumerate(chain):
-            neighbour = chain[index + shift] if 0 <= index + shift < len(chain) else None
-            if item is not None and neighbour is not None:
-                compared += 1
-                confidence += item.confidence
-                same = (x.confidence for x in candidates[index] if _same_point(x, neighbour))
-                shifted += max(same, default=0.0)
-        if compared >= MINIMUM_LEVELS - 1 and shifted >= _AMBIGUITY_RATIO * confidence:
-            return True
-    return False
-
-
-def _shows_c2(chain: LevelChain, slices: Sequence[LoadedSlice]) -> bool:
-    """Return True if the images reach far enough above C2/3, found or extrapolated, to show another disc."""
-    known = [(index, np.asarray(item.point)) for index, item in enumerate(chain) if item is not None]
-    if len(known) < 2:
-        return False
-    (first, top), (second, below) = known[:2]
-    up = (top - below) / (second - first)
-    beyond = top + up * first + up / np.linalg.norm(up) * _C2_MARGIN_MM
-    return any(_in_image(part, beyond, 0.0) for part in slices)
-
-
-def _same_point(one: LevelPoint, other: LevelPoint) -> bool:
-    if one.point is None or other.point is None:
-        return False
-    return float(np.linalg.norm(np.subtract(one.point, other.point))) <= _SAME_POINT_MM
-
-
-def _is_plausible(chain: Sequence[LevelPoint | None]) -> bool:
-    """Return True if the levels run downwards with plausible gaps, ratios of gaps and bends."""
-    chosen = [(index, np.asarray(item.point)) for index, item in enumerate(chain) if item is not None]
-    steps, lengths = [], []
-    for (first, before), (second, after) in pairwise(chosen):
-        step = (after - before) / (second - first)
-        length = float(np.linalg.norm(step))
-        if step[2] >= 0 or not _GAP_MM[0] <= length <= _GAP_MM[1]:
-            return False
-        steps.append(step / length)
-        lengths.append(length)
-    return all(min(pair) >= _GAP_RATIO * max(pair) for pair in pairwise(lengths)) and all(
-        float(before @ after) >= np.cos(np.deg2rad(_MAX_BEND_DEGREES)) for before, after in pairwise(steps)
-    )
-
-
-def _mark_out_of_view(found: Sequence[LevelPoint], slices: Sequence[LoadedSlice]) -> tuple[LevelPoint, ...]:
-    """Mark missing levels at the ends of the chain that lie outside the images, by extrapolation."""
-    known = [k for k, item in enumerate(found) if item.point is not None]
-    if len(known) < 2:
-        return tuple(found)
-    result = list(found)
-    for index, item in enumerate(found):
-        if item.point is not None or known[0] < index < known[-1]:
-            continue
-        near, far = (known[0], known[1]) if index < known[0] else (known[-1], known[-2])
-        step = (np.asarray(found[near].point) - np.asarray(found[far].point)) / (near - far)
-        expected = np.asarray(found[near].point) + step * (index - near)
-        if not any(_in_image(part, expected, 0.0) for part in slices):
-            result[index] = LevelPoint(item.level, None, item.confidence, ("level_out_of_view",))
-    return tuple(result)
-
-
-def _in_image(item: LoadedSlice, point: FloatArray, margin_mm: float) -> bool:
+def in_image(item: LoadedSlice, point: FloatArray, margin_mm: float) -> bool:
+    """Return True if a point (LPS, mm) lies in a slice seen from the side, `margin_mm` from its edges."""
     pose = item.pose
     column, row, _ = pose.to_pixels(point)
     across, down = margin_mm / pose.column_spacing, margin_mm / pose.row_spacing

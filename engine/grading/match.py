@@ -17,8 +17,11 @@ one."""
 _MAX_DISTANCE_MM = 4.0
 """If the nearest slice is farther from a level, the narrowest place may lie between slices."""
 
-_TILT_STEP_DEGREES = 5.0
-"""Differences in tilt below this are ignored when series are compared."""
+OBLIQUE_DEGREES = 25.0
+"""A level whose slice is more oblique to the cord gets a warning; see docs/decisions/cord-angle.md."""
+
+_ANGLE_STEP_DEGREES = 5.0
+"""Differences in the angle to the cord below this are ignored when series are compared."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ class LevelMatch:
     cord: CordMeasurement | None
     warnings: tuple[str, ...]
     arc_length_mm: float | None = None
+
+
+def search_radius_mm(line: CanalLine, level: str) -> float:
+    """Return the distance along the canal within which slices belong to a level of the line."""
+    arc = line.level_arc_length_mm[level]
+    others = [other for name, other in line.level_arc_length_mm.items() if name != level]
+    return min([_SEARCH_RADIUS_MM, *(abs(arc - other) / 2 for other in others)])
 
 
 def match_levels(
@@ -50,11 +60,9 @@ def match_levels(
         One match for each level on the line.
     """
     arcs = np.array([item.arc_length_mm for item in across])
-    positions = sorted(line.level_arc_length_mm.values())
     matches = {}
     for level, arc in line.level_arc_length_mm.items():
-        radius = min([_SEARCH_RADIUS_MM, *(abs(arc - other) / 2 for other in positions if other != arc)])
-        near = np.flatnonzero(np.abs(arcs - arc) <= radius)
+        near = np.flatnonzero(np.abs(arcs - arc) <= search_radius_mm(line, level))
         near = near[_in_best_series(arc, [across[int(k)] for k in near], across)]
         if len(near) == 0:
             matches[level] = LevelMatch(None, ("no_axial_slice",))
@@ -67,15 +75,16 @@ def match_levels(
             matches[level] = LevelMatch(None, ("cord_not_measured", *reasons, *warnings))
             continue
         cord, at = min(valid, key=lambda pair: pair[0].compression_ratio)
-        matches[level] = LevelMatch(cord, warnings, at)
+        oblique = ("oblique_slice",) if cord.slice_angle_degrees > OBLIQUE_DEGREES else ()
+        matches[level] = LevelMatch(cord, (*oblique, *warnings), at)
     return matches
 
 
 def _in_best_series(arc: float, near: Sequence[CordSlice], across: Sequence[CordSlice]) -> list[int]:
     """Return the indices in `near` of the slices of the series that crosses the level best.
 
-    Series with slices on both sides of the level come first, then those whose nearest slice is least tilted
-    against the canal, in steps of a few degrees, then those with the nearest slice.
+    Series with slices on both sides of the level come first, then those whose nearest slice is least oblique
+    to the cord, in steps of a few degrees, then those with the nearest slice.
     """
 
     def rank(series: int) -> tuple[bool, int, float]:
@@ -84,7 +93,7 @@ def _in_best_series(arc: float, near: Sequence[CordSlice], across: Sequence[Cord
             (item for item in near if item.series == series), key=lambda item: abs(item.arc_length_mm - arc)
         )
         beyond = not min(arcs) <= arc <= max(arcs)
-        return beyond, int(nearest.tilt_degrees / _TILT_STEP_DEGREES), abs(nearest.arc_length_mm - arc)
+        return beyond, int(nearest.angle_degrees / _ANGLE_STEP_DEGREES), abs(nearest.arc_length_mm - arc)
 
     best = min({item.series for item in near}, key=rank, default=None)
     return [k for k, item in enumerate(near) if item.series == best]

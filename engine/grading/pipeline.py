@@ -13,19 +13,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stenosis_trt.engine.backends.base import Backend, BackendStudy, Float32Array, Grades, Roi
+from stenosis_trt.engine.backends.base import Backend, BackendStudy, Float32Array, Grades, Peaks, Roi
 from stenosis_trt.engine.errors import CannotGrade
-from stenosis_trt.engine.grading.across import CrossSection
-from stenosis_trt.engine.grading.compression import CordCompression, cord_compression, level_sections
+from stenosis_trt.engine.grading.compression import CordCompression, cord_compression
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
 from stenosis_trt.engine.grading.healthy import compare_with_healthy, was_measured
+from stenosis_trt.engine.grading.level_search import field_centres
 from stenosis_trt.engine.grading.level_slices import locate_in_range
-from stenosis_trt.engine.grading.levels import MINIMUM_LEVELS, LevelPoint, locate_levels
+from stenosis_trt.engine.grading.levels import LevelPoint, LocatedLevels
 from stenosis_trt.engine.grading.match import LevelMatch, match_levels
+from stenosis_trt.engine.grading.numbering import MINIMUM_LEVELS, locate_levels
 from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import FrameHeader, LevelResult, LoadedSlice, LoadedStudy, Stage, StudyResult
+from stenosis_trt.engine.records import (
+    LEVELS,
+    FrameHeader,
+    LevelResult,
+    LoadedSlice,
+    LoadedStudy,
+    Stage,
+    StudyResult,
+)
 
 _LOW_CONTRAST = 0.05
 """Standard deviation of a windowed region (0 to 1) below which it shows almost no structure."""
@@ -66,20 +75,18 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         on_backend = backend.load(study)
     with closing(on_backend):
         with clock.stage("levels"):
-            levels = _find_levels(study.sagittal, pack, on_backend, backend.locates_in_parts)
+            located = _find_levels(study.sagittal, pack, on_backend, backend.locates_in_parts)
+            levels = located.levels
         # Both are requested before either is waited for, so that they run at the same time on a GPU.
         with clock.stage("grade"):
             regions = _grading_regions(study.sagittal, levels, pack)
             grades = on_backend.grade([region.roi for region in regions])
         with clock.stage("cord"):
-            line = canal_line(levels)
+            line = canal_line(levels, located.wall_points)
             across, refused = _slices_to_measure(study, line)
             rois = _cord_rois(study.axial, across, pack.models["cord"].input)
-            cords = measure_cord(
-                [study.axial[item.index] for item in across],
-                on_backend.measure(rois).result(),
-                pack.models["cord"],
-            )
+            found = on_backend.measure(rois).result()
+            cords = measure_cord(study.axial, across, found, pack.models["cord"])
         with clock.stage("grade"):
             graded = _graded(study.sagittal, regions, grades.result(), pack)
     if refused:
@@ -91,11 +98,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         _level_result(item, graded.get(item.level), matches.get(item.level), pack) for item in levels
     )
     trusted = was_measured(pack.models["cord"].fp32_sha256)
-    sections = level_sections(line, matches)
-    results = tuple(
-        _compared(item, sections.get(item.level), matches.get(item.level), compression, trusted)
-        for item in results
-    )
+    results = tuple(_compared(item, matches.get(item.level), compression, trusted) for item in results)
     return StudyResult(
         study_uid=study.header.study_uid,
         patient_id=study.sagittal_series.patient_id,
@@ -117,24 +120,31 @@ def _axial_uids(study: LoadedStudy) -> list[str]:
 
 def _find_levels(
     slices: Sequence[LoadedSlice], pack: Pack, on_backend: BackendStudy, in_parts: bool
-) -> tuple[LevelPoint, ...]:
+) -> LocatedLevels:
     model = pack.models["levels"]
     poses = [item.pose for item in slices]
-    affines = slice_rois(poses, [pose.centre for pose in poses], model.input)
+
+    def locate(rois: Sequence[Roi]) -> Peaks:
+        return on_backend.locate(rois).result()
+
+    affines = slice_rois(poses, field_centres(slices, model, locate), model.input)
     rois = [Roi((index,) * model.input.channels, affine) for index, affine in enumerate(affines)]
-    if in_parts:
-        peaks = locate_in_range(lambda some: on_backend.locate(some).result(), rois, poses)
-    else:
-        peaks = on_backend.locate(rois).result()
-    levels = locate_levels(slices, peaks, model)
-    found = sum(item.point is not None for item in levels)
+    peaks = locate_in_range(locate, rois, poses) if in_parts else locate(rois)
+    located = locate_levels(slices, peaks, model)
+    found = sum(item.point is not None for item in located.levels)
     if found < MINIMUM_LEVELS:
         raise CannotGrade(
             Stage.LEVELS,
-            f"No cervical spine was recognised in the sagittal series ({found} of {len(levels)} discs).",
+            f"No cervical spine was recognised in the sagittal series ({found} of {len(LEVELS)} discs).",
             "Check that the series shows the cervical spine in T2 contrast; grade it by eye otherwise.",
         )
-    return levels
+    if not located.c2_shown:
+        raise CannotGrade(
+            Stage.LEVELS,
+            "C2 is not shown in the sagittal series, so that its discs cannot be counted.",
+            "Choose a series that reaches 20 mm or more above C2/3, or count the discs and grade by eye.",
+        )
+    return located
 
 
 @dataclass(frozen=True)
@@ -245,7 +255,10 @@ def _cord_rois(slices: Sequence[LoadedSlice], across: Sequence[CordSlice], spec:
         return []
     poses = [slices[item.index].pose for item in across]
     affines = slice_rois(poses, [item.centre for item in across], spec)
-    return [Roi((item.index,) * spec.channels, affine) for item, affine in zip(across, affines, strict=True)]
+    return [
+        Roi((item.index,) * spec.channels, affine, item.direction)
+        for item, affine in zip(across, affines, strict=True)
+    ]
 
 
 def _uncompressed(graded: Mapping[str, _Grade]) -> set[str]:
@@ -284,20 +297,16 @@ def _level_result(
 
 
 def _compared(
-    level: LevelResult,
-    section: CrossSection | None,
-    match: LevelMatch | None,
-    compression: Mapping[str, CordCompression],
-    trusted: bool,
+    level: LevelResult, match: LevelMatch | None, compression: Mapping[str, CordCompression], trusted: bool
 ) -> LevelResult:
     """Return a level with its MSCC and its comparison with healthy adults, where the cord was measured.
 
     It is not compared unless `trusted`: the bias of the cord model is known.
     """
-    if level.cord is None or match is None or section is None:
+    if level.cord is None or match is None:
         return level
     found = compression[level.level]
     # With a slice missing, the narrowest place may not be what was measured, and the norms are of that.
-    unknown = match.warnings or not trusted
-    healthy = None if unknown else compare_with_healthy(level.level, section)
+    unknown = "axial_slice_gap" in match.warnings or not trusted
+    healthy = None if unknown else compare_with_healthy(level.level, level.cord)
     return replace(level, mscc=found.mscc, mscc_reference=found.reference, healthy=healthy)

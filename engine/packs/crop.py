@@ -21,7 +21,7 @@ _CANONICAL_AXES = {
 }
 
 
-def _canonical_directions(poses: Sequence[SlicePose], plane: str) -> tuple[FloatArray, FloatArray]:
+def canonical_directions(poses: Sequence[SlicePose], plane: str) -> tuple[FloatArray, FloatArray]:
     """Unit vectors along x and y of the input in patient coordinates, each (N, 3)."""
     row = np.array([pose.row_direction for pose in poses])
     column = np.array([pose.column_direction for pose in poses])
@@ -55,7 +55,7 @@ def slice_rois(poses: Sequence[SlicePose], centres: npt.ArrayLike, spec: InputSp
     Returns:
         float64 (N, 2, 3): input pixel (x, y) → source pixel (column, row).
     """
-    x, y = _canonical_directions(poses, spec.plane)
+    x, y = canonical_directions(poses, spec.plane)
     to_pixel = np.array([pose.patient_to_pixel[:2] for pose in poses])
     linear = to_pixel[:, :, :3] @ np.stack([x, y], axis=2) * spec.spacing_mm
     # The axes are those of the image: entries beside the main ones are rounding errors.

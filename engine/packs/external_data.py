@@ -1,6 +1,7 @@
 """Detection of external data: ONNX tensors whose values lie in another file, which no hash covers.
 
-ONNX Runtime looks for such files in the working directory when it loads a model from bytes. The model is
+ONNX Runtime looks for such files in the working directory when it loads a model from bytes, so a model is
+opened only once it holds all its values (`shared_weights.py`). The model is
 parsed as protobuf without the package `onnx`: messages that may contain a tensor are parsed, all others are
 skipped. Protobuf parsers disagree on unusual encodings (C++ keeps the lower 32 bits of a tag and skips groups
 and unknown fields), so any encoding that is not read the same way by every parser is rejected.
@@ -9,17 +10,21 @@ and unknown fields), so any encoding that is not read the same way by every pars
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+VARINT, LENGTH = 0, 2
+"""Wire types of an integer, and of bytes or a message."""
+
+_FIXED64, _FIXED32 = 1, 5
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
 
 # Wire types of a field: an integer, bytes or a message, a float; then of repeated integers and floats.
-_V = (_VARINT,)
-_L = (_LENGTH,)
+_V = (VARINT,)
+_L = (LENGTH,)
 _F = (_FIXED32,)
-_VARINTS = (_VARINT, _LENGTH)
-_FLOATS = (_FIXED32, _LENGTH)
-_DOUBLES = (_FIXED64, _LENGTH)
+_VARINTS = (VARINT, LENGTH)
+_FLOATS = (_FIXED32, LENGTH)
+_DOUBLES = (_FIXED64, LENGTH)
 """Wire types of repeated numbers: one field a number, or one packed field."""
 
 _SKIPPED_FIELDS: Mapping[str, Mapping[int, tuple[int, ...]]] = {
@@ -55,10 +60,12 @@ _PARSED_FIELDS: Mapping[str, Mapping[int, str]] = {
 }
 """Fields of each message that are or may contain tensors: number to the message they hold."""
 
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+EXTERNAL_DATA, DATA_LOCATION = 13, 14
+"""Fields of a TensorProto whose values lie in another file."""
+
 _MAX_DEPTH = 100
 """Nesting limit of protobuf's own parsers."""
-_MAX_FIELDS = 5_000_000
+MAXIMUM_FIELDS = 5_000_000
 """Limit of the fields parsed, which takes seconds. Networks have some thousands."""
 _VARINT_BYTES, _TAG_BYTES = 10, 5
 _MAX_LENGTH = (1 << 31) - 1
@@ -68,6 +75,22 @@ _ORT_FORMAT = b"ORTM"
 
 class OnnxEncodingError(ValueError):
     """An encoding that parsers may read differently. The message names what is unusual."""
+
+
+class MessageField(NamedTuple):
+    """One field of a serialised message.
+
+    Attributes:
+        number: number of the field.
+        wire: wire type.
+        value: an integer, or the bytes of anything else.
+        raw: the field as it is encoded, with its tag.
+    """
+
+    number: int
+    wire: int
+    value: int | memoryview
+    raw: memoryview
 
 
 def has_external_data(model: bytes) -> bool:
@@ -88,40 +111,41 @@ def has_external_data(model: bytes) -> bool:
         kind, message, depth = pending.pop()
         if depth > _MAX_DEPTH:
             raise OnnxEncodingError(f"its messages nest deeper than {_MAX_DEPTH}")
-        for number, wire, value in _fields(message):
+        for number, wire, value, _ in message_fields(message):
             fields += 1
-            if fields > _MAX_FIELDS:
-                raise OnnxEncodingError(f"it has more than {_MAX_FIELDS} fields")
+            if fields > MAXIMUM_FIELDS:
+                raise OnnxEncodingError(f"it has more than {MAXIMUM_FIELDS} fields")
             submessage = _PARSED_FIELDS[kind].get(number)
             allowed = _L if submessage else _SKIPPED_FIELDS[kind].get(number)
             if allowed is None:
                 raise OnnxEncodingError(f"its {kind} has a field {number} that this release does not know")
             if wire not in allowed:
                 raise OnnxEncodingError(f"field {number} of its {kind} has the wire type {wire}")
-            if kind == "TensorProto" and number in (_EXTERNAL_DATA, _DATA_LOCATION) and value != 0:
+            if kind == "TensorProto" and number in (EXTERNAL_DATA, DATA_LOCATION) and value != 0:
                 return True
             if submessage and isinstance(value, memoryview):
                 pending.append((submessage, value, depth + 1))
     return False
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Yield the number, wire type and value of each field of a message.
+def message_fields(message: memoryview) -> Iterator[MessageField]:
+    """Yield the fields of a message in their order.
 
     Raises:
         OnnxEncodingError: parsers may read the message differently.
     """
     offset = 0
     while offset < len(message):
+        start = offset
         tag, offset = _varint(message, offset, _TAG_BYTES)
         number, wire = tag >> 3, tag & 7
         if number == 0 or tag >= 1 << 32:
             raise OnnxEncodingError(f"the number of a field is {number}")
         value: int | memoryview
-        if wire == _VARINT:
+        if wire == VARINT:
             value, offset = _varint(message, offset, _VARINT_BYTES)
         else:
-            if wire == _LENGTH:
+            if wire == LENGTH:
                 size, offset = _varint(message, offset, _TAG_BYTES)
             elif wire in _SIZES:
                 size = _SIZES[wire]
@@ -131,7 +155,19 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
                 raise OnnxEncodingError("a field ends behind its message")
             value = message[offset : offset + size]
             offset += size
-        yield number, wire, value
+        yield MessageField(number, wire, value, message[start:offset])
+
+
+def packed_varints(values: memoryview) -> Iterator[int]:
+    """Yield the integers of a packed repeated field.
+
+    Raises:
+        OnnxEncodingError: the last one has no end.
+    """
+    offset = 0
+    while offset < len(values):
+        value, offset = _varint(values, offset, _VARINT_BYTES)
+        yield value
 
 
 def _varint(message: memoryview, offset: int, limit: int) -> tuple[int, int]:

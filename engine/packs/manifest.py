@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from stenosis_trt.engine.packs.models import InputSpec, ModelSpec, ModelVariant, OutputSpec
+from stenosis_trt.engine.packs.models import InputSpec, ModelSpec, ModelVariant, OutputSpec, WeightsFile
 from stenosis_trt.engine.support.json_schema import (
     STRICT_CONFIG,
     JsonObject,
@@ -53,12 +53,24 @@ class OutputEntry(StrictModel):
     maximum_other: float | None = None
 
 
+class WeightsEntry(StrictModel):
+    """Weights that several files of a model share; see `shared_weights`. Needs layout 2.
+
+    Attributes:
+        file: relative to the pack, in the folder of the model's files.
+        sha256: SHA-256 of the file.
+    """
+
+    file: _File
+    sha256: Sha256
+
+
 class VariantEntry(StrictModel):
     """A model in another precision; see `ModelVariant`.
 
     Attributes:
         file: relative to the pack.
-        sha256: SHA-256 of the file.
+        sha256: SHA-256 of the model with its weights in it.
         metrics: of the conversion.
         gate: record of the gate: studies, limits, figures, outcome.
     """
@@ -74,12 +86,13 @@ class ModelEntry(StrictModel):
 
     Attributes:
         file: relative to the pack.
-        sha256: SHA-256 of the file.
+        sha256: SHA-256 of the model with its weights in it: of the file, unless weights are shared.
         precision: of the file, "fp32".
         input: how the input is cut from slices.
         output: meaning of the output.
         metrics: reported by the maker of the pack.
         variants: the same model in other precisions, by precision.
+        weights: weights that the files of the model and its variants refer to.
     """
 
     file: _File
@@ -89,6 +102,7 @@ class ModelEntry(StrictModel):
     output: OutputEntry
     metrics: NumbersByName = Field(default_factory=dict)
     variants: Annotated[dict[SingleLine, VariantEntry], Field(max_length=16)] = Field(default_factory=dict)
+    weights: WeightsEntry | None = None
 
     def to_spec(self, name: str) -> ModelSpec:
         """Convert the entry to the specification of the model `name`.
@@ -105,6 +119,7 @@ class ModelEntry(StrictModel):
             output=OutputSpec(**dict(self.output)),
             metrics=self.metrics,
             variants={key: ModelVariant(**dict(entry)) for key, entry in self.variants.items()},
+            weights=None if self.weights is None else WeightsFile(**dict(self.weights)),
         )
 
 

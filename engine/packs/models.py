@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stenosis_trt.engine.errors import PackError
-from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
 
 PLANES = ("sagittal", "axial")
 CHANNEL_SOURCES = ("slice", "neighbours")
@@ -52,7 +52,7 @@ class ModelRole:
 
 
 MODEL_ROLES: Mapping[str, ModelRole] = {
-    "levels": ModelRole("heatmaps", "sagittal", LEVELS, ("slice",)),
+    "levels": ModelRole("heatmaps", "sagittal", LEVELS, ("slice",), LANDMARKS),
     "grader": ModelRole("classes", "sagittal", ("0", "1", "2", "3"), CHANNEL_SOURCES, (OTHER_CLASS,)),
     "cord": ModelRole("heatmaps", "axial", ("anterior", "posterior", "left", "right"), ("slice",)),
 }
@@ -165,8 +165,19 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class WeightsFile:
+    """A file with the weights that a model and its variants share, and its SHA-256. See `shared_weights`."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class ModelVariant:
-    """A model in another precision. `gate` is the record of the gate: studies, limits, figures, outcome."""
+    """A model in another precision. `gate` is the record of the gate: studies, limits, figures, outcome.
+
+    `sha256` is of the model with its weights in it, as `ModelSpec.sha256`.
+    """
 
     file: str
     sha256: str
@@ -186,8 +197,11 @@ class ModelSpec:
     Attributes:
         name: its role, one of `MODEL_NAMES`.
         file: relative to the pack.
+        sha256: of the model with its weights in it, which is what is opened: of the file itself, unless its
+            weights lie in `weights`. It identifies the model.
         metrics: reported by the maker of the pack.
         variants: the same model in other precisions, by precision.
+        weights: weights that the files of the model and of its variants refer to; None if each holds its own.
         variant_of: SHA-256 of the FP32 model that this is a variant of; "" for the FP32 model itself.
 
     Raises:
@@ -202,6 +216,7 @@ class ModelSpec:
     output: OutputSpec
     metrics: Mapping[str, float] = field(default_factory=dict)
     variants: Mapping[str, ModelVariant] = field(default_factory=dict)
+    weights: WeightsFile | None = None
     variant_of: str = ""
 
     @property

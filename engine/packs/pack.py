@@ -1,7 +1,7 @@
 """The model pack: a folder or a zip with `pack.json` and the ONNX models, and no pickle.
 
 `pack.json` has the file, the SHA-256, the input and the output of each model. The content of a file is used
-only after its hash was verified.
+only after its hash was verified. The models of a role in several precisions may share a file of weights.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.external_data import OnnxEncodingError, has_external_data
@@ -23,7 +23,8 @@ from stenosis_trt.engine.packs.files import (
     read_optional_file,
 )
 from stenosis_trt.engine.packs.manifest import read_manifest, read_schema_and_models
-from stenosis_trt.engine.packs.models import MODEL_NAMES, ModelSpec
+from stenosis_trt.engine.packs.models import MODEL_NAMES, ModelSpec, WeightsFile
+from stenosis_trt.engine.packs.shared_weights import SharedWeightsError, embed_weights
 from stenosis_trt.engine.packs.signature import (
     MAXIMUM_SIGNATURE_BYTES,
     SIGNATURE_SUFFIX,
@@ -32,8 +33,10 @@ from stenosis_trt.engine.packs.signature import (
 )
 from stenosis_trt.engine.support.json_schema import JsonError
 
-SCHEMA = 1
-"""Version of the layout of pack.json that this release reads and writes."""
+SCHEMA, SHARED_WEIGHTS_SCHEMA = 1, 2
+"""Versions of the layout of pack.json: models hold their weights; the files of some models share weights."""
+SCHEMAS = (SCHEMA, SHARED_WEIGHTS_SCHEMA)
+"""Versions that this release reads."""
 
 REFERENCE = "reference"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -91,17 +94,26 @@ class Pack:
             pack.verify_files()
         return pack
 
-    def verify_files(self) -> None:
+    def verify_files(self, variants: bool = True) -> None:
         """Verify the hash of every model that was not read since the pack was loaded.
+
+        Args:
+            variants: verify the variants and the files of weights as well. A model that is read is verified
+                in any case, with the weights that it uses.
 
         Raises:
             PackError: a file is missing or was changed.
         """
         for model in self.models.values():
-            variants = ((variant.file, variant.sha256) for variant in model.variants.values())
-            for file, sha256 in ((model.file, model.sha256), *variants):
+            files = [(model.file, model.sha256)]
+            weights = None
+            if variants:
+                files += [(variant.file, variant.sha256) for variant in model.variants.values()]
+                if model.weights is not None:
+                    weights = self._verify_weights(model.weights)
+            for file, sha256 in files:
                 if (file, sha256) not in self._verified:
-                    self._read_verified(file, sha256)
+                    weights = self._read_verified(model, file, sha256, weights).weights
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -173,27 +185,44 @@ class Pack:
         return data
 
     def read_model(self, name: str) -> bytes:
-        """Read the ONNX file of a model and verify its hash.
+        """Read a model as ONNX, with all its weights in it, and verify its hash.
 
         Raises:
-            PackError: the file is missing or was changed.
+            PackError: a file is missing or was changed.
         """
-        return self._read_verified(self.models[name].file, self.models[name].sha256)
+        model = self.models[name]
+        return self._read_verified(model, model.file, model.sha256).data
 
     def read_variant(self, name: str, precision: str) -> bytes:
-        """Read the ONNX file of a variant as `read_model` does."""
+        """Read a variant of a model as `read_model` does."""
         variant = self.models[name].variants[precision]
-        return self._read_verified(variant.file, variant.sha256)
+        return self._read_verified(self.models[name], variant.file, variant.sha256).data
 
-    def _read_verified(self, file: str, sha256: str) -> bytes:
+    def _read_verified(
+        self, model: ModelSpec, file: str, sha256: str, weights: bytes | None = None
+    ) -> _ReadModel:
+        """Read a model or a variant of it.
+
+        Args:
+            model: the model.
+            file, sha256: of the model or the variant.
+            weights: content of its file of weights, if it was read before.
+        """
         data = read_file(self.path, file, MAXIMUM_MODEL_BYTES)
         found = hashlib.sha256(data).hexdigest()
+        if found != sha256 and model.weights is not None:
+            if weights is None:
+                weights = read_file(self.path, model.weights.file, MAXIMUM_MODEL_BYTES)
+            try:
+                data = embed_weights(data, weights, _location(model.weights, file), MAXIMUM_MODEL_BYTES)
+            except (OnnxEncodingError, SharedWeightsError) as error:
+                raise self._changed(file, str(error)) from error
+            found = hashlib.sha256(data).hexdigest()
+            if found != sha256:
+                # Names the file of weights if that was changed.
+                self._verify_weights(model.weights)
         if found != sha256:
-            raise PackError(
-                f"{file} of pack {self.name} is not the file its manifest names "
-                f"(SHA-256 {found[:12]}…, not {sha256[:12]}…).",
-                "Get the pack again from its maker; do not edit its files.",
-            )
+            raise self._changed(file, f"SHA-256 {found[:12]}…, not {sha256[:12]}…")
         try:
             external = has_external_data(data)
         except OnnxEncodingError as error:
@@ -208,7 +237,37 @@ class Pack:
                 "Export the model with its weights in the file itself.",
             )
         self._verified.add((file, sha256))
+        return _ReadModel(data, weights)
+
+    def _verify_weights(self, weights: WeightsFile) -> bytes:
+        """Read a file of weights and verify its own hash."""
+        data = read_file(self.path, weights.file, MAXIMUM_MODEL_BYTES)
+        found = hashlib.sha256(data).hexdigest()
+        if found != weights.sha256:
+            raise self._changed(weights.file, f"SHA-256 {found[:12]}…, not {weights.sha256[:12]}…")
         return data
+
+    def _changed(self, file: str, detail: str) -> PackError:
+        return PackError(
+            f"{file} of pack {self.name} is not the file its manifest names ({detail}).",
+            "Get the pack again from its maker; do not edit its files.",
+        )
+
+
+class _ReadModel(NamedTuple):
+    """A model with its weights in it, and the content of the file of weights if that was read."""
+
+    data: bytes
+    weights: bytes | None
+
+
+def _location(weights: WeightsFile, file: str) -> str:
+    """Return how the ONNX file `file` has to name a file of weights, which lies in the same folder."""
+    return PurePosixPath(weights.file).name if _folder(weights.file) == _folder(file) else ""
+
+
+def _folder(file: str) -> str:
+    return str(PurePosixPath(file).parent)
 
 
 def open_pack(
@@ -246,9 +305,10 @@ def reference_pack() -> Path:
 def _parse(path: Path, manifest: bytes) -> Pack:
     try:
         schema, models = read_schema_and_models(manifest)
-        if schema != SCHEMA:
+        if schema not in SCHEMAS:
+            known = " and ".join(map(str, SCHEMAS))
             raise PackError(
-                f"The pack {path} has layout {schema}, and this release reads {SCHEMA}.",
+                f"The pack {path} has layout {schema}, and this release reads {known}.",
                 "Use a pack and a release that go together.",
             )
         missing = [name for name in MODEL_NAMES if name not in models]

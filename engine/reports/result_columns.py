@@ -63,8 +63,8 @@ _LEVEL_COLUMNS = {
     "p2": _number("Probability of Kang grade 2."),
     "p3": _number("Probability of Kang grade 3."),
     "compression_ratio": _number("Anteroposterior divided by transverse diameter of the cord."),
-    "ap_mm": _number("Anteroposterior diameter of the cord in mm."),
-    "transverse_mm": _number("Transverse diameter of the cord in mm."),
+    "ap_mm": _number("Anteroposterior diameter across the cord in mm."),
+    "transverse_mm": _number("Transverse diameter across the cord in mm."),
     "sagittal_sop_uid": _text("SOP Instance UID of the sagittal slice that was graded."),
     "sagittal_frame_number": _count("Its frame number in a multi-frame file, from 1."),
     "axial_sop_uid": _text("SOP Instance UID of the axial slice that was measured."),
@@ -84,6 +84,7 @@ _LEVEL_COLUMNS = {
     "compression_ratio_percentile": _number("Percent of healthy adults with a lower compression ratio."),
     "ap_percentile": _number("Percent of healthy adults with a smaller anteroposterior diameter."),
     "transverse_percentile": _number("Percent of healthy adults with a smaller transverse diameter."),
+    "slice_angle_degrees": _number("Angle between the axial slice and the plane across the cord."),
 }
 
 RESULT_COLUMNS = {"study_number": STUDY_NUMBER, **{name: _LEVEL_COLUMNS[name] for name in LEVEL_COLUMNS}}

@@ -29,8 +29,9 @@ def open_models(options: GradeOptions) -> OpenedModels:
     pack = open_pack(options.pack, options.trust, verify=False)
     backend, decision = open_backend(pack, options.device, options.precision, options.threads, options.gpu)
     try:
-        pack.verify_files()
-        return OpenedModels(decision.pack_to_run(pack), backend, decision)
+        ready = decision.pack_to_run(pack)
+        ready.verify_files(variants=False)
+        return OpenedModels(ready, backend, decision)
     except BaseException:
         backend.close()
         raise

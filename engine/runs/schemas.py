@@ -17,9 +17,10 @@ from stenosis_trt.engine.packs.manifest import (
     ModelEntry,
     OutputEntry,
     VariantEntry,
+    WeightsEntry,
 )
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
-from stenosis_trt.engine.packs.pack import SCHEMA
+from stenosis_trt.engine.packs.pack import SCHEMAS
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, HealthyComparison, LevelResult, StudyResult
 from stenosis_trt.engine.reports.result_columns import RESULT_COLUMNS, STUDY_NUMBER, Column, ColumnKind
 from stenosis_trt.engine.runs.run_record import (
@@ -57,6 +58,7 @@ _LIMITS: Mapping[str, Mapping[str, Any]] = {
     "CordMeasurement.confidence": _PROBABILITY,
     "CordMeasurement.ap_mm": {"minimum": 0},
     "CordMeasurement.transverse_mm": {"exclusiveMinimum": 0},
+    "CordMeasurement.slice_angle_degrees": {"minimum": 0, "maximum": 90},
 }
 """What types do not say of the fields of a result."""
 
@@ -73,7 +75,7 @@ def file_schemas() -> Mapping[str, Callable[[], dict[str, Any]]]:
 
 
 def _results_line() -> dict[str, Any]:
-    names = SchemaName("results.jsonl", 1, "One line of results.jsonl: the result of a study")
+    names = SchemaName("results.jsonl", 2, "One line of results.jsonl: the result of a study")
     kinds = (StudyResult, LevelResult, CordMeasurement, HealthyComparison)
     schema = type_schema(names, StudyResult, kinds, _LIMITS)
     first = {
@@ -120,25 +122,25 @@ def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _pack() -> dict[str, Any]:
     names = SchemaName(
         "pack.json",
-        SCHEMA,
+        SCHEMAS[-1],
         "pack.json: the manifest of a model pack",
         "Other entries of the pack and other models are allowed, and ignored. Unknown entries within a model "
         "that is used are refused.",
     )
-    entries = (Manifest, ModelEntries, ModelEntry, InputEntry, OutputEntry, VariantEntry)
+    entries = (Manifest, ModelEntries, ModelEntry, InputEntry, OutputEntry, VariantEntry, WeightsEntry)
     schema = type_schema(names, Manifest, entries, written=False)
     for owner, spec in (("InputEntry", InputSpec), ("OutputEntry", OutputSpec)):
         texts = attribute_texts(spec)
         for name, keywords in schema["$defs"][owner]["properties"].items():
             keywords["description"] = texts[name]
-    layout = {"type": "integer", "const": SCHEMA, "description": "Layout of the pack."}
+    layout = {"type": "integer", "enum": [*SCHEMAS], "description": "Layout of the pack."}
     schema["properties"] = {"schema": layout, **schema["properties"]}
     schema["required"] = ["schema", *schema["required"]]
     return schema
 
 
-def _rows(file: str, columns: Mapping[str, Column]) -> dict[str, Any]:
-    names = SchemaName(file, 1, f"One row of {file}", _TABLE_POLICY)
+def _rows(file: str, columns: Mapping[str, Column], number: int = 1) -> dict[str, Any]:
+    names = SchemaName(file, number, f"One row of {file}", _TABLE_POLICY)
     return object_schema(names, {name: _cell(column) for name, column in columns.items()})
 
 
@@ -158,7 +160,7 @@ def _cell(column: Column) -> dict[str, Any]:
 _SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "results.jsonl": _results_line,
     "run.json": _run,
-    "results.csv": lambda: _rows("results.csv", RESULT_COLUMNS),
+    "results.csv": lambda: _rows("results.csv", RESULT_COLUMNS, 2),
     "studies.csv": lambda: _rows("studies.csv", STUDIES),
     "errors.csv": lambda: _rows("errors.csv", ERRORS),
     "pack.json": _pack,

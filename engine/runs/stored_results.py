@@ -21,7 +21,7 @@ from stenosis_trt.engine.support.safe_text import escape_controls, escape_contro
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of `StoredStudy` as JSON. Every change but a new field with a default raises it."""
 _MAX_BYTES = 64 << 20
 """A study with a problem for each of 100,000 files takes 30 MB."""

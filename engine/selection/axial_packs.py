@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from stenosis_trt.engine.records import SeriesHeader
 from stenosis_trt.engine.selection.eligibility import slice_poses, slice_step
-from stenosis_trt.engine.selection.ranking import count_slices_within, is_same_kind, same_frame_of_reference
+from stenosis_trt.engine.selection.ranking import (
+    count_slices_within,
+    is_same_kind,
+    neck_depth,
+    same_frame_of_reference,
+)
 
 _MIN_NEW_SHARE = 0.5
 """Least share of a pack's length that no other pack covers: neighbours overlap little, repetitions fully."""
@@ -32,6 +37,7 @@ def select_axial_packs(
     if not same_frame_of_reference(sagittal, first):
         return ()
     covered = [_extent(first)]
+    depth = neck_depth((first, *others), sagittal)
     for other in others:
         if not (
             same_frame_of_reference(sagittal, other)
@@ -39,7 +45,7 @@ def select_axial_packs(
             and _same_spacing(first, other)
         ):
             continue
-        if count_slices_within(other, sagittal) < _MIN_NECK_SHARE * len(other.frames):
+        if count_slices_within(other, sagittal, depth) < _MIN_NECK_SHARE * len(other.frames):
             continue
         extent = _extent(other)
         if _new_length(extent, covered) >= _MIN_NEW_SHARE * (extent[1] - extent[0]):

@@ -38,8 +38,10 @@ _COVERAGE_STEP = 8.0
 _USUAL_ECHO_TIMES = 80.0, 130.0
 _ECHO_TIME_STEP = 10.0
 """ms: range of echo times of cervical T2 TSE, and the step in which deviations from it are compared."""
-NECK_DEPTH_MM = 200.0
-"""Largest distance in mm from the upper edge of a whole-spine or cervical image to C7/T1."""
+_NECK_DEPTH_MM = 200.0
+"""Usual distance in mm from the upper edge of a whole-spine or cervical image to C7/T1, at most."""
+DEPTH_BELOW_HEAD_MM = 400.0
+"""The same where the image shows the whole head, at most."""
 _MIN_STATION_SHIFT = 60.0
 """mm between upper edges: stations of a spine are farther apart, images of one region are closer."""
 _MAX_REPETITION_SHIFT = 20.0
@@ -138,7 +140,8 @@ def sagittal_criteria(
 ) -> list[RankingCriterion]:
     """Return the criteria of a sagittal candidate; one that axial slices can be matched to is preferred."""
     matched = any(
-        same_frame_of_reference(series, axial) and count_slices_within(axial, series) for axial in axials
+        same_frame_of_reference(series, axial) and count_slices_within(axial, series, DEPTH_BELOW_HEAD_MM)
+        for axial in axials
     )
     tall = min(image_height(slice_poses(series)[0]), _USEFUL_HEIGHT)
     wide = min(count_positions(series) * slice_step(series), _USEFUL_WIDTH)
@@ -152,9 +155,11 @@ def sagittal_criteria(
 def axial_criteria(
     series: SeriesHeader, rivals: Sequence[SeriesHeader], sagittal: SeriesHeader | None
 ) -> list[RankingCriterion]:
-    """Return the criteria of an axial candidate; only slices within the sagittal image count as coverage."""
+    """Return the criteria of an axial candidate; only slices at the neck's depth count as coverage."""
     matched = sagittal is not None and same_frame_of_reference(sagittal, series)
-    slices = count_slices_within(series, sagittal) if matched and sagittal else count_positions(series)
+    slices = count_positions(series)
+    if matched and sagittal:
+        slices = count_slices_within(series, sagittal, neck_depth((series, *rivals), sagittal))
     return [
         RankingCriterion("its frame of reference differs from the sagittal's", float(matched)),
         *_common_criteria(series),
@@ -168,9 +173,18 @@ def tie_breaker(series: SeriesHeader) -> tuple[str, float, str, int]:
     return series.series_uid, series.contrast.echo_time_ms or 0.0, first.sop_instance_uid, first.index
 
 
-def count_slices_within(axial: SeriesHeader, sagittal: SeriesHeader) -> int:
-    """Return how many axial slices have their centre in the neck part of the middle sagittal image."""
-    middle, lowest = _middle(sagittal), _upper_edge(sagittal) - NECK_DEPTH_MM
+def neck_depth(axials: Sequence[SeriesHeader], sagittal: SeriesHeader) -> float:
+    """Return how deep in mm below the upper edge of the sagittal image the neck reaches.
+
+    That is its usual depth if one of the axial series has slices there, and else that below a whole head.
+    """
+    usual = any(count_slices_within(item, sagittal, _NECK_DEPTH_MM) for item in axials)
+    return _NECK_DEPTH_MM if usual else DEPTH_BELOW_HEAD_MM
+
+
+def count_slices_within(axial: SeriesHeader, sagittal: SeriesHeader, depth_mm: float) -> int:
+    """Return how many axial slices have their centre in the upper `depth_mm` of the middle sagittal image."""
+    middle, lowest = _middle(sagittal), _upper_edge(sagittal) - depth_mm
     centres = np.array([pose.centre for pose in slice_poses(axial)]).reshape(-1, 3)
     column, row, _ = middle.to_pixels(centres).T
     shown = (column >= 0) & (column < middle.columns) & (row >= 0) & (row < middle.rows)

@@ -22,7 +22,7 @@ from stenosis_trt.engine.selection.eligibility import (
     slice_step,
 )
 from stenosis_trt.engine.selection.ranking import (
-    NECK_DEPTH_MM,
+    DEPTH_BELOW_HEAD_MM,
     RankingCriterion,
     after_contrast_agent,
     axial_criteria,
@@ -188,9 +188,11 @@ def _require_neck(series: SeriesHeader, eligibility: Eligibility, sagittal: Seri
     if (
         _serves_as_axial(eligibility)
         and same_frame_of_reference(sagittal, series)
-        and not count_slices_within(eligibility.series, sagittal)
+        and not count_slices_within(eligibility.series, sagittal, DEPTH_BELOW_HEAD_MM)
     ):
-        reason = f"none of its slices lies within the upper {NECK_DEPTH_MM:.0f} mm of the sagittal series"
+        reason = (
+            f"none of its slices lies within the upper {DEPTH_BELOW_HEAD_MM:.0f} mm of the sagittal series"
+        )
         return replace(eligibility, role="", reason=reason, is_pack=False)
     return eligibility
 

@@ -169,7 +169,11 @@ def _output_remedy(path: Path, declaration: ModelDeclaration, shape: Sequence[in
             "batch × points × height × width, as output."
         )
     if shape[1] != len(output.names):
-        return f"{declaration.role} has {len(output.names)} points: {', '.join(output.names)}. Export these."
+        names = next((each for each in role.accepted_names if len(each) == shape[1]), None)
+        if names is not None:
+            return f"If its points are these: {set_option(declaration, 'output.names', list(names))}"
+        counts = " or ".join(str(len(each)) for each in role.accepted_names)
+        return f"{declaration.role} has {counts} points: {role.accepted_names_text}. Export these."
     down, across = declaration.input.height / shape[2], declaration.input.width / shape[3]
     if down == across and down.is_integer():
         stride = set_option(declaration, "output.stride", int(down))

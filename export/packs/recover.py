@@ -1,10 +1,11 @@
 """Recovery of checkpoints from a pack made of this project's networks.
 
-    python -m stenosis_trt.export.packs.recover PACK OUT [--other]
+    python -m stenosis_trt.export.packs.recover PACK OUT [--other] [--landmarks]
 
 For packs whose checkpoints were not kept: to export again, or to continue training. Batch normalisations were
 folded into the convolutions and come back as identities; weights stored as FP16 stay rounded; a temperature
-is recovered too. `--other` adds the untrained class "other" to a grader of four grades.
+is recovered too. `--other` adds the untrained class "other" to a grader of four grades, `--landmarks` the
+untrained maps of the landmarks to a levels network of six discs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.errors import StenosisError
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.packs.pack import Pack, open_pack
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
@@ -46,6 +48,8 @@ _FIRST_WEIGHT = "features.0.0.weight"
 _LAST_WEIGHT, _LAST_BIAS = "classifier.1.weight", "classifier.1.bias"
 _OTHER_LOGIT = -1.0
 """Bias of the added class; the largest logit of a grade is well above."""
+
+_FIRST_KEYPOINT_WEIGHT = "stages.0.0.0.weight"
 
 _PREFIX = "network."
 """Prefix of every name, from the exporter's wrapper and once more from `TemperatureScaled`. A temperature of
@@ -119,22 +123,53 @@ def add_other_class(grader: nn.Module) -> EfficientNetB5:
     return wider.eval()
 
 
-def recover_checkpoints(pack: Pack, out: Path, other: bool = False) -> dict[str, float]:
+def add_landmarks(levels: nn.Module) -> KeypointNet:
+    """Add the maps of the landmarks to a levels network of six discs; they are empty before training.
+
+    Raises:
+        ExportError: the network has other maps.
+    """
+    maps = levels.head.out_channels if isinstance(levels, KeypointNet) else 0
+    if maps != len(LEVELS):
+        raise ExportError(
+            f"The levels network does not have exactly {len(LEVELS)} maps, so landmarks cannot be added."
+        )
+    weights = levels.state_dict()
+    wider = KeypointNet(
+        weights[_FIRST_KEYPOINT_WEIGHT].shape[1],
+        len(LEVELS) + len(LANDMARKS),
+        stride=4,
+        decoder=weights["head.weight"].shape[1],
+    )
+    for name, value in wider.state_dict().items():
+        if name.startswith("head."):
+            weights[name] = torch.cat([weights[name], value[len(LEVELS) :]])
+    wider.load_state_dict(weights)
+    return wider.eval()
+
+
+def recover_checkpoints(
+    pack: Pack, out: Path, other: bool = False, landmarks: bool = False
+) -> dict[str, float]:
     """Write `<name>.safetensors` for every model of a pack; returns the largest error of each.
 
     Args:
         pack: made of this project's networks.
         out: folder of the files.
         other: add the class "other" to the grader.
+        landmarks: add the maps of the landmarks to the levels network.
 
     Raises:
-        ExportError: see `recover_network` and `add_other_class`; nothing is written then.
+        ExportError: see `recover_network`, `add_other_class` and `add_landmarks`; nothing is written then.
         OSError: `out` cannot be written.
     """
     found = {name: recover_network(pack, name) for name in pack.models}
     if other:
         grader, error = found["grader"]
         found["grader"] = add_other_class(grader), error
+    if landmarks:
+        levels, error = found["levels"]
+        found["levels"] = add_landmarks(levels), error
     out.mkdir(parents=True, exist_ok=True)
     for name, (network, _) in found.items():
         write_checkpoint(out / f"{name}.safetensors", network)
@@ -173,9 +208,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("pack", type=Path, help="a folder or a zip; `reference` takes the reference pack")
     parser.add_argument("out", type=Path, help="folder for levels, grader and cord.safetensors")
     parser.add_argument("--other", action="store_true", help='give a grader of four grades the class "other"')
+    parser.add_argument(
+        "--landmarks",
+        action="store_true",
+        help="give a levels network of six discs the maps of the landmarks",
+    )
     asked = parser.parse_args(arguments)
     try:
-        errors = recover_checkpoints(open_pack(asked.pack), asked.out, asked.other)
+        errors = recover_checkpoints(open_pack(asked.pack), asked.out, asked.other, asked.landmarks)
     except StenosisError as error:
         print(error, file=sys.stderr)
         return 2

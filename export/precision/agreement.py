@@ -55,6 +55,23 @@ class GradingAgreement:
     level_shift_mm_largest: float | None
 
 
+@dataclass(frozen=True)
+class ComparedStudies:
+    """What was compared of one collection of studies.
+
+    Attributes:
+        source: the collection, in words.
+        subjects: persons whose volumes semi-synthetic studies were made from.
+        studies, patients, levels: see `GradingAgreement`.
+    """
+
+    source: str
+    subjects: tuple[str, ...]
+    studies: int
+    patients: int
+    levels: int
+
+
 _Levels = tuple[LevelResult | None, LevelResult | None]
 
 
@@ -62,7 +79,7 @@ def grading_agreement(pairs: Sequence[StudyPair]) -> GradingAgreement:
     """Compute all statistics. Studies that were graded in neither result are ignored."""
     used = [pair for pair in pairs if pair.expected is not None or pair.found is not None]
     levels = [both for pair in used for both in level_pairs(pair)]
-    graded = [both for both in levels if any(item is not None and item.grade is not None for item in both)]
+    graded = [both for both in levels if _is_graded(both)]
     tables = confusion_by_patient(
         (_patient(pair), a.grade if a else None, b.grade if b else None)
         for pair in used
@@ -88,6 +105,17 @@ def grading_agreement(pairs: Sequence[StudyPair]) -> GradingAgreement:
         level_shift_mm_median=float(np.median(shifts)) if shifts else None,
         level_shift_mm_largest=max(shifts) if shifts else None,
     )
+
+
+def compared_studies(source: str, subjects: tuple[str, ...], pairs: Sequence[StudyPair]) -> ComparedStudies:
+    """Count what was compared of a collection."""
+    used = [pair for pair in pairs if pair.expected is not None or pair.found is not None]
+    graded = [both for pair in used for both in level_pairs(pair) if _is_graded(both)]
+    return ComparedStudies(source, subjects, len(used), len({_patient(pair) for pair in used}), len(graded))
+
+
+def _is_graded(levels: _Levels) -> bool:
+    return any(item is not None and item.grade is not None for item in levels)
 
 
 def _patient(pair: StudyPair) -> str:

@@ -33,6 +33,7 @@ from stenosis_trt.export.onnx.graphs import (
     set_activation_scales,
 )
 from stenosis_trt.export.precision.fp16_emulation import emulate_fp16
+from stenosis_trt.export.precision.shares import QUANTISED_SHARE
 
 CALIBRATION_METHODS = ("entropy", "max", "percentile")
 HIGH_PRECISION_DTYPES = ("fp16", "fp32")
@@ -159,7 +160,7 @@ def to_int8(data: bytes, inputs: Float32Array, options: Int8Options | None = Non
         model = _modelopt("quantization.qdq_utils").qdq_to_dq(model)
         if half:
             model = _modelopt("autocast.convert").convert_to_f16(model, keep_io_types=True)
-    metrics = {"elsewhere_fp16": float(half), "quantised_share": quantised_share(model)}
+    metrics = {"elsewhere_fp16": float(half), QUANTISED_SHARE: quantised_share(model)}
     return replace(with_error_metrics(data, model, inputs, metrics), original_weights=weights)
 
 

@@ -96,7 +96,7 @@ def build_cpu_table(pack: Pack, options: CpuBuildOptions) -> CpuBuild:
         name: arithmetics(pack, name, has_openvino(), has_bfloat16(here.features)) for name in pack.models
     }
     measured = _measure(pack, batches, ways, here.threads)
-    gate = Gate(pack, lambda what: loaded_studies(studies, what), studies.source, options.limits)
+    gate = Gate.on(pack, studies, options.limits)
     build = _Build(pack, here, gate, measured, ways)
     return build.run()
 

@@ -20,8 +20,15 @@ from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import LEVELS, LoadedStudy, StudyResult
 from stenosis_trt.engine.support.progress import show_progress
-from stenosis_trt.export.precision.agreement import StudyPair, grading_agreement, level_pairs, level_shifts
+from stenosis_trt.export.precision.agreement import (
+    StudyPair,
+    compared_studies,
+    grading_agreement,
+    level_pairs,
+    level_shifts,
+)
 from stenosis_trt.export.precision.gate_result import Computation, GateLimits, GateResult, check_limits
+from stenosis_trt.export.precision.studies import Studies, StudyCollection, loaded_studies, part_of
 
 if TYPE_CHECKING:
     from stenosis_trt.export.precision.cached_inference import CachedInference
@@ -57,6 +64,7 @@ class Gate:
             time.
         validated_on: description of the studies, for the result.
         limits: None for the defaults.
+        parts: collections of the studies, for the counts of the result.
     """
 
     def __init__(
@@ -65,14 +73,21 @@ class Gate:
         studies: Callable[[str], Iterable[LoadedStudy]],
         validated_on: str,
         limits: GateLimits | None = None,
+        parts: Sequence[StudyCollection] = (),
     ) -> None:
-        self._pack, self._studies = pack, studies
+        self._pack, self._studies, self._parts = pack, studies, parts
+        self._part: dict[int, StudyCollection | None] = {}
         self._validated_on, self._limits = validated_on, limits or GateLimits()
         self._studies_in_memory: list[LoadedStudy] | None = None
         self._count: int | None = None
         self._expected: dict[int, StudyResult | None] = {}
         self._failed_at: dict[int, int] = {}
         self._models: CachedInference | None = None
+
+    @classmethod
+    def on(cls, pack: Pack, studies: Studies, limits: GateLimits | None = None) -> Gate:
+        """Gate that reads its studies from folders."""
+        return cls(pack, lambda what: loaded_studies(studies, what), studies.source, limits, studies.parts)
 
     def grade_reference(self, what: str) -> None:
         """Read all studies and grade them with the reference. `what` is the text of the progress bar."""
@@ -102,7 +117,9 @@ class Gate:
                 for name, found in graded.items():
                     pairs[name].append(StudyPair(expected(place, study), found(study)))
         return {
-            name: self._result(name, pairs[name], self._validated_on, _computation(candidate))
+            name: self._result(
+                name, dict(enumerate(pairs[name])), self._validated_on, _computation(candidate)
+            )
             for name, candidate in candidates.items()
         }
 
@@ -128,11 +145,10 @@ class Gate:
                 if left_off:
                     self._failed_at[place] = max(self._failed_at.values(), default=0) + 1
                     break
-        graded = [pairs[place] for place in sorted(pairs)]
         on = self._validated_on
-        if left_off and len(graded) != self._count:
-            on = f"{len(graded)} of {self._count} studies ({on}), then left off"
-        return self._result(precision, graded, on)
+        if left_off and len(pairs) != self._count:
+            on = f"{len(pairs)} of {self._count} studies ({on}), then left off"
+        return self._result(precision, pairs, on)
 
     def _grader(
         self, candidate: Pack | GateCandidate, stack: ExitStack
@@ -168,12 +184,22 @@ class Gate:
     def _result(
         self,
         precision: str,
-        pairs: Sequence[StudyPair],
+        pairs: Mapping[int, StudyPair],
         validated_on: str,
         computed: Computation = _CONVERTED,
     ) -> GateResult:
-        figures = grading_agreement(pairs)
-        return GateResult(precision, validated_on, figures, check_limits(figures, self._limits), computed)
+        places = sorted(pairs)
+        figures = grading_agreement([pairs[place] for place in places])
+        compared = tuple(
+            compared_studies(
+                part.source,
+                part.subjects,
+                [pairs[place] for place in places if self._part.get(place) is part],
+            )
+            for part in self._parts
+        )
+        checks = check_limits(figures, self._limits)
+        return GateResult(precision, validated_on, figures, checks, computed, compared)
 
     def _cannot_pass(self, pairs: Iterable[StudyPair], studies: int) -> bool:
         """True if a limit is exceeded whatever the rest of the `studies` (total number) show."""
@@ -194,6 +220,7 @@ class Gate:
         kept: list[LoadedStudy] = []
         size = count = 0
         for study in self._studies(what):
+            self._part[count] = part_of(self._parts, study)
             count += 1
             size += sum(item.stored.nbytes for item in (*study.sagittal, *study.axial))
             if size <= _MAX_STUDIES_BYTES:

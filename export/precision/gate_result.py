@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stenosis_trt.engine.backends.cpu.candidates import ONNX_RUNTIME
 from stenosis_trt.engine.support.versions import package_version
-from stenosis_trt.export.precision.agreement import GradingAgreement
+from stenosis_trt.export.precision.agreement import ComparedStudies, GradingAgreement
 
 LEVELS_COMPARED, PATIENTS_COMPARED = "levels compared", "patients compared"
 SAMPLE_SIZE_CHECKS = (LEVELS_COMPARED, PATIENTS_COMPARED)
@@ -90,6 +91,8 @@ class GateResult:
         figures: agreement with FP32.
         checks: one entry per limit.
         computed: what computed the candidate.
+        compared: the collections that the studies are from.
+        int8_share: share of each model's multiply-adds whose two factors are INT8; empty if not known.
     """
 
     precision: str
@@ -97,6 +100,8 @@ class GateResult:
     figures: GradingAgreement
     checks: tuple[LimitCheck, ...]
     computed: Computation = Computation()
+    compared: tuple[ComparedStudies, ...] = ()
+    int8_share: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -113,6 +118,8 @@ class GateResult:
         return {
             "passed": self.passed,
             "validated_on": self.validated_on,
+            "compared": [asdict(item) for item in self.compared],
+            **({"int8_share": dict(self.int8_share)} if self.int8_share else {}),
             "backend": self.computed.backend,
             "arithmetic": self.computed.arithmetic,
             **{name: package_version(name) for name in self.computed.packages},
@@ -163,6 +170,11 @@ def gate_report_lines(outcome: GateResult) -> list[str]:
             f"[{_format(change.low)}, {_format(change.high)}] in {change.count} levels"
         )
     lines.append(f"  {'median level shift in mm':26} {_format(figures.level_shift_mm_median)}")
+    if len(outcome.compared) > 1:
+        lines += [f"  {item.levels} levels of {item.source}" for item in outcome.compared]
+    if outcome.int8_share:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in outcome.int8_share.items())
+        lines.append(f"  multiply-adds in INT8: {shares}")
     return lines
 
 

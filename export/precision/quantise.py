@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.keys import PrivateKey
 from stenosis_trt.engine.packs.pack import PRECISIONS, Pack
-from stenosis_trt.engine.plans.signing import sign_pack
-from stenosis_trt.engine.support.atomic_files import check_writable, staged_directory, write_bytes_atomically
 from stenosis_trt.engine.support.progress import show_progress
 from stenosis_trt.engine.support.versions import package_version
 from stenosis_trt.export.precision.calibration import INPUTS_PER_MODEL, CalibrationSet, calibration_set
-from stenosis_trt.export.precision.candidates import single_model_candidates, variant_file, write_candidate
-from stenosis_trt.export.precision.convert import (
-    ConvertedModel,
-    Int8Options,
-    require_modelopt,
-    to_fp16,
-    to_int8,
-)
+from stenosis_trt.export.precision.candidates import single_model_candidates, write_candidate
+from stenosis_trt.export.precision.convert import Int8Options, require_modelopt, to_fp16, to_int8
 from stenosis_trt.export.precision.evaluation import SearchTask
+from stenosis_trt.export.precision.exclusion import LEFT_OUT_SHARE, leave_out_worst_blocks
 from stenosis_trt.export.precision.gate import Gate
 from stenosis_trt.export.precision.gate_result import GateLimits, GateResult
 from stenosis_trt.export.precision.rewrites import REWRITE_MODES, RewrittenModel, rewrite_squeeze_excite
 from stenosis_trt.export.precision.search import SearchOptions, search_mixed_precision
+from stenosis_trt.export.precision.shares import int8_shares, stored_int8_share, with_int8_share
 from stenosis_trt.export.precision.studies import (
     CALIBRATION_PHANTOMS,
-    VALIDATION_PHANTOMS,
-    StudyCollection,
-    loaded_studies,
+    Studies,
+    ValidationOptions,
     resolve_studies,
+)
+from stenosis_trt.export.precision.writing import (
+    ConvertedModels,
+    QuantisationResult,
+    refuse_existing,
+    write_variants,
 )
 
 CONVERTIBLE_PRECISIONS = PRECISIONS[1:]
@@ -54,8 +48,11 @@ class QuantiseOptions:
         int8: options of the INT8 conversion.
         limits: limits of the gate.
         calibration_inputs: number of calibration inputs per model.
-        calibration_studies, validation_studies: folders of studies; None for phantoms.
+        calibration_studies: folder of studies; None for phantoms.
+        validation: studies of the gate.
         squeeze_excite_rewrite: one of `rewrites.REWRITE_MODES`, for INT8.
+        left_out_share: largest share of the multiply-adds of a network to leave out of INT8, in the blocks
+            that err most.
         signing_key: signs the new pack.
         search: options of the mixed-precision search if INT8 fails; None for no search.
     """
@@ -65,8 +62,9 @@ class QuantiseOptions:
     limits: GateLimits = field(default_factory=GateLimits)
     calibration_inputs: int = INPUTS_PER_MODEL
     calibration_studies: Path | None = None
-    validation_studies: Path | None = None
+    validation: ValidationOptions = field(default_factory=ValidationOptions)
     squeeze_excite_rewrite: str = REWRITE_MODES[0]
+    left_out_share: float = LEFT_OUT_SHARE
     signing_key: PrivateKey | None = None
     search: SearchOptions | None = None
 
@@ -83,27 +81,10 @@ class QuantiseOptions:
             raise ValueError(
                 f"Rewrites can be {', '.join(REWRITE_MODES)}, not {self.squeeze_excite_rewrite!r}."
             )
+        if not 0.0 <= self.left_out_share < 1.0:
+            raise ValueError(f"{self.left_out_share} is no share to leave out of INT8. Give 0 up to 1.")
         if self.search is not None and "int8" not in self.precisions:
             raise ValueError("Only INT8 is searched. Give int8 among the precisions, or do not search.")
-
-
-@dataclass(frozen=True)
-class QuantisationResult:
-    """Result of `quantise_pack`.
-
-    Attributes:
-        pack: the new pack, or the original one before it is written.
-        outcomes: gate result per precision.
-        by_model: for each failed precision, the gate result of each model alone.
-        without_rewrites: precisions that pass only without the graph rewrites.
-        search: record of the search as JSON data; None without one.
-    """
-
-    pack: Pack
-    outcomes: Mapping[str, GateResult]
-    by_model: Mapping[str, Mapping[str, GateResult]]
-    without_rewrites: tuple[str, ...] = ()
-    search: Mapping[str, Any] | None = None
 
 
 def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> QuantisationResult:
@@ -116,39 +97,45 @@ def quantise_pack(pack: Pack, out: Path, options: QuantiseOptions) -> Quantisati
         OSError: `out` exists or cannot be written.
     """
     require_modelopt()
-    _refuse_existing(out)
+    refuse_existing(out)
     studies = resolve_studies(options.calibration_studies, CALIBRATION_PHANTOMS)
     calibration = calibration_set(pack, studies, options.calibration_inputs)
     made = convert_models(pack, calibration, options)
-    validation = resolve_studies(options.validation_studies, VALIDATION_PHANTOMS)
+    validation = options.validation.resolve()
     quantised = measure_precisions(pack, made, validation, options.limits)
     if options.squeeze_excite_rewrite == REWRITE_MODES[0]:
         quantised, made = retry_without_rewrites(quantised, made, validation, options.limits)
     if options.search is not None and "int8" in quantised.by_model:
         quantised, made = search_failed_int8(quantised, made, calibration, (validation, studies), options)
+    quantised = replace(
+        quantised,
+        outcomes={
+            precision: with_int8_share(
+                outcome, int8_shares({name: model.metrics for name, model in made[precision].items()})
+            )
+            for precision, outcome in quantised.outcomes.items()
+        },
+    )
     how = {**conversion_record(options, calibration), "search": quantised.search}
     written = write_variants(out, quantised, made, how, options.signing_key)
     return replace(quantised, pack=written)
 
 
-def repeat_gate(pack: Pack, validate: Path | None, limits: GateLimits | None = None) -> dict[str, GateResult]:
+def repeat_gate(
+    pack: Pack, validation: ValidationOptions, limits: GateLimits | None = None
+) -> dict[str, GateResult]:
     """Measure the precisions that a pack contains again; returns a gate result for each.
 
     Raises:
         StudiesError, PackError: see `quantise_pack`.
     """
     candidates = {name: pack.in_precision(name) for name in pack.precisions[1:]}
-    studies = resolve_studies(validate, VALIDATION_PHANTOMS)
-    gate = Gate(pack, lambda what: loaded_studies(studies, what), studies.source, limits)
-    return _run_gate(gate, candidates)
-
-
-ConvertedModels = dict[str, ConvertedModel]
-"""Models of a pack in one precision, by name."""
+    outcomes = _run_gate(Gate.on(pack, validation.resolve(), limits), candidates) if candidates else {}
+    return {name: with_int8_share(outcome, stored_int8_share(pack)) for name, outcome in outcomes.items()}
 
 
 def measure_precisions(
-    pack: Pack, made: Mapping[str, ConvertedModels], validation: StudyCollection, limits: GateLimits
+    pack: Pack, made: Mapping[str, ConvertedModels], validation: Studies, limits: GateLimits
 ) -> QuantisationResult:
     """Run the gate on each precision and, where it fails, on each of its models alone. Writes nothing.
 
@@ -162,7 +149,7 @@ def measure_precisions(
             )
             for name, models in made.items()
         }
-        gate = Gate(pack, lambda what: loaded_studies(validation, what), validation.source, limits)
+        gate = Gate.on(pack, validation, limits)
         outcomes = _run_gate(gate, candidates)
         by_model = {
             name: _run_gate(gate, single_model_candidates(pack, candidates[name], name))
@@ -173,10 +160,7 @@ def measure_precisions(
 
 
 def retry_without_rewrites(
-    found: QuantisationResult,
-    made: Mapping[str, ConvertedModels],
-    validation: StudyCollection,
-    limits: GateLimits,
+    found: QuantisationResult, made: Mapping[str, ConvertedModels], validation: Studies, limits: GateLimits
 ) -> tuple[QuantisationResult, dict[str, ConvertedModels]]:
     """Measure failed precisions again without the graph rewrites, if a rewritten model alone fails.
 
@@ -211,7 +195,7 @@ def search_failed_int8(
     found: QuantisationResult,
     made: Mapping[str, ConvertedModels],
     calibration: CalibrationSet,
-    studies: tuple[StudyCollection, StudyCollection],
+    studies: tuple[Studies, Studies],
     options: QuantiseOptions,
 ) -> tuple[QuantisationResult, dict[str, ConvertedModels]]:
     """Search for blocks to leave out of INT8 so that it passes the gate.
@@ -264,6 +248,7 @@ def convert_models(
                     models[name] = to_int8(data, inputs, options.int8)
                     if options.squeeze_excite_rewrite != "off":
                         models[name] = rewrite_squeeze_excite(data, models[name], inputs)
+                    models[name] = leave_out_worst_blocks(data, models[name], inputs, options.left_out_share)
                 done += 1
                 progress.advance(done, total)
     return made
@@ -271,68 +256,6 @@ def convert_models(
 
 def _run_gate(gate: Gate, candidates: Mapping[str, Pack]) -> dict[str, GateResult]:
     return gate.measure(candidates, f"Comparing {', '.join(candidates)} with FP32") if candidates else {}
-
-
-def _refuse_existing(out: Path) -> None:
-    if out.exists():
-        raise FileExistsError(errno.EEXIST, "is there already; give a new folder with --out", str(out))
-    check_writable(out)
-
-
-def write_variants(
-    out: Path,
-    found: QuantisationResult,
-    made: Mapping[str, ConvertedModels],
-    how: Mapping[str, Any],
-    key: PrivateKey | None = None,
-) -> Pack:
-    """Write a pack to a new folder, with the precisions that passed as variants of its models.
-
-    Failed precisions are recorded under "refused" in pack.json. Plans and the signature are not copied: they
-    belong to the original pack.
-
-    Args:
-        out: folder that must not exist.
-        found: original pack and gate results. Its variants in other precisions are kept.
-        made: models per precision.
-        how: conversion record, stored under "quantised".
-        key: signs the pack.
-
-    Returns:
-        The new pack.
-
-    Raises:
-        OSError: `out` exists or cannot be written.
-        PackError: the written pack does not load.
-    """
-    _refuse_existing(out)
-    pack, outcomes = found.pack, found.outcomes
-    manifest = json.loads(pack.read_manifest())
-    refused = {name: entry for name, entry in manifest.get("refused", {}).items() if name not in made}
-    with staged_directory(out) as part:
-        for name, model in pack.models.items():
-            entry = manifest["models"][name]
-            _write_file(part / model.file, pack.read_model(name))
-            variants = {key: value for key, value in entry.get("variants", {}).items() if key not in made}
-            for precision in variants:
-                _write_file(part / model.variants[precision].file, pack.read_variant(name, precision))
-            for precision, models in made.items():
-                if outcomes[precision].passed:
-                    variants[precision] = _store(part, name, precision, models[name], outcomes[precision])
-            entry["variants"] = variants
-        for precision, by_model in found.by_model.items():
-            refused[precision] = {
-                **outcomes[precision].to_dict(),
-                "by_model": {name: outcome.to_dict() for name, outcome in by_model.items()},
-            }
-        manifest |= {"refused": refused, "quantised": dict(how)}
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _write_file(part / MANIFEST, text.encode())
-        written = Pack.load(part)
-        if key is not None:
-            sign_pack(written, key)
-        os.replace(part, out)
-    return Pack.load(out)
 
 
 def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> dict[str, Any]:
@@ -343,26 +266,9 @@ def conversion_record(options: QuantiseOptions, calibration: CalibrationSet) -> 
         "percentile": options.int8.percentile if options.int8.calibration_method == "percentile" else None,
         "elsewhere": options.int8.high_precision_dtype,
         "rewrite": options.squeeze_excite_rewrite,
+        "left_out_share": options.left_out_share,
         "calibrated_on": calibration.source,
         "calibration_key": calibration.key,
         "inputs": {name: len(inputs) for name, inputs in calibration.inputs.items()},
         "versions": {name: package_version(name) for name in _VERSIONS},
     }
-
-
-def _store(
-    folder: Path, model: str, precision: str, converted: ConvertedModel, outcome: GateResult
-) -> dict[str, Any]:
-    file = variant_file(model, precision)
-    _write_file(folder / file, converted.data)
-    return {
-        "file": file,
-        "sha256": hashlib.sha256(converted.data).hexdigest(),
-        "metrics": converted.metrics,
-        "gate": outcome.to_dict(),
-    }
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, data)

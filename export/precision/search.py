@@ -25,7 +25,7 @@ from stenosis_trt.export.precision.gate import Gate
 from stenosis_trt.export.precision.gate_result import SAMPLE_SIZE_CHECKS, GateLimits, GateResult
 from stenosis_trt.export.precision.search_log import PrecisionAssignment, SearchLog
 from stenosis_trt.export.precision.search_plot import plot_search_log
-from stenosis_trt.export.precision.studies import StudyCollection, content_hash, loaded_studies
+from stenosis_trt.export.precision.studies import Studies, content_hash
 
 DEFAULT_MINUTES = 60.0
 _VERSIONS = ("stenosis-trt", "onnx", "onnxruntime", "numpy")
@@ -59,11 +59,7 @@ class SearchResult:
 
 
 def search_mixed_precision(
-    task: SearchTask,
-    validation: StudyCollection,
-    spare: StudyCollection,
-    limits: GateLimits,
-    options: SearchOptions,
+    task: SearchTask, validation: Studies, spare: Studies, limits: GateLimits, options: SearchOptions
 ) -> SearchResult:
     """Find models that pass the gate together with as many multiply-adds in INT8 as possible.
 
@@ -84,7 +80,7 @@ def search_mixed_precision(
     """
     deadline = time.monotonic() + 60.0 * options.minutes
     log = SearchLog(options.log_folder, _dependencies(task, validation, limits))
-    gate = Gate(task.pack, lambda what: loaded_studies(validation, what), validation.source, limits)
+    gate = Gate.on(task.pack, validation, limits)
     gate.grade_reference(f"Grading {validation.source} in FP32")
     evaluator = CandidateEvaluator(task, log, gate, deadline)
     assignment, in_time = _search_blocks(task, evaluator)
@@ -218,13 +214,13 @@ def _result(
 
 
 def _confirm(
-    task: SearchTask, models: Mapping[str, ConvertedModel], spare: StudyCollection, limits: GateLimits
+    task: SearchTask, models: Mapping[str, ConvertedModel], spare: Studies, limits: GateLimits
 ) -> dict[str, Any]:
     """Failed checks of the chosen models on studies that the search did not use, with the excess of each.
 
     Checks of the sample size, and figures that these studies cannot show, are left out.
     """
-    gate = Gate(task.pack, lambda what: loaded_studies(spare, what), spare.source, limits)
+    gate = Gate.on(task.pack, spare, limits)
     with TemporaryDirectory(prefix="stenosis-elsewhere-") as work:
         files = {name: model.data for name, model in models.items()}
         candidate = write_candidate(task.pack, Path(work) / "pack", task.precision, files)
@@ -238,7 +234,7 @@ def _confirm(
     return {"on": spare.source, "levels": outcome.figures.levels, "failed": failed}
 
 
-def _dependencies(task: SearchTask, validation: StudyCollection, limits: GateLimits) -> dict[str, Any]:
+def _dependencies(task: SearchTask, validation: Studies, limits: GateLimits) -> dict[str, Any]:
     """Everything the result of a search depends on, as JSON data."""
     return {
         "precision": task.precision,
@@ -246,7 +242,7 @@ def _dependencies(task: SearchTask, validation: StudyCollection, limits: GateLim
         "inputs": {name: repr(model.input) for name, model in task.pack.models.items()},
         "quantised": {name: hashlib.sha256(model.data).hexdigest() for name, model in task.models.items()},
         "calibration": task.calibration.key,
-        "validation": content_hash(validation.folder),
+        "validation": " ".join(content_hash(part.folder) for part in validation.parts),
         "limits": asdict(limits),
         "versions": {name: package_version(name) for name in _VERSIONS},
     }

@@ -28,9 +28,10 @@ from stenosis_trt.bench.accuracy.real_anatomy import (
 from stenosis_trt.bench.phantom.writing import PhantomOptions, write_studies
 from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS
+from stenosis_trt.bench.statistics.calibration import expected_calibration_error
 from stenosis_trt.engine.runs.batch import grade_paths
 from stenosis_trt.engine.runs.options import GradeOptions
-from stenosis_trt.export.models.temperature import expected_calibration_error, fit_temperature
+from stenosis_trt.export.models.temperature import fit_temperature
 from stenosis_trt.export.training.recipe import HELD_OUT_SEED, Recipe
 from stenosis_trt.export.training.sets import StudyFolder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
 from stenosis_trt.export.training.loops import TrainingSchedule
 
 LEVELS_INPUT = InputSpec(
@@ -34,7 +34,7 @@ GRADER_INPUT = replace(
 )
 LEVELS_STRIDE = 4
 CORD_STRIDE = 2
-LEVEL_NAMES = LEVELS
+LEVEL_NAMES = (*LEVELS, *LANDMARKS)
 CORD_NAMES = ("anterior", "posterior", "left", "right")
 GRADE_NAMES = ("0", "1", "2", "3", "other")
 
@@ -62,6 +62,7 @@ class TrainingStage:
         phantoms: number of phantoms. Keypoint networks use the first `keypoint_phantoms`; the grader, which
             gets only six regions from each, uses all.
         anatomies: studies made from each subject's volume; half as many from the template.
+        varied: studies have drawn conditions (`bench.phantom.conditions`): positions, scans and findings.
     """
 
     phantoms: int
@@ -70,6 +71,7 @@ class TrainingStage:
     levels: TrainingSchedule
     cord: TrainingSchedule
     grader: TrainingSchedule
+    varied: bool = False
 
     def schedule(self, network: str) -> TrainingSchedule:
         """Schedule of a network by name."""
@@ -84,7 +86,8 @@ class Recipe:
         subjects: volumes of single persons; each is left out once.
         template: volume averaged over many persons, used for training only; "" for none.
         phantoms_only: the first stage, common to all folds.
-        mixed: the second stage.
+        varied_phantoms: the second stage, common to all folds.
+        mixed: the third stage, with studies made from the subjects.
         validation_phantoms, validation_anatomies: validation studies; the latter for each subject.
         held_out: studies made from the left-out subject, on which the fold's pack is evaluated.
     """
@@ -92,6 +95,7 @@ class Recipe:
     subjects: tuple[str, ...]
     template: str
     phantoms_only: TrainingStage
+    varied_phantoms: TrainingStage
     mixed: TrainingStage
     validation_phantoms: int
     validation_anatomies: int
@@ -117,32 +121,66 @@ REFERENCE_RECIPE = Recipe(
             validate_every=125,
         ),
     ),
-    mixed=TrainingStage(
-        phantoms=60,
-        keypoint_phantoms=60,
-        anatomies=60,
+    varied_phantoms=TrainingStage(
+        phantoms=400,
+        keypoint_phantoms=400,
+        anatomies=0,
         levels=TrainingSchedule(
-            steps=750,
+            steps=700,
             batch=12,
-            learning_rate=1.2e-3,
+            learning_rate=1.5e-3,
+            warm_up=40,
+            average_decay=0.99,
+            checkpoint_every=30,
+            validate_every=100,
+        ),
+        cord=TrainingSchedule(
+            steps=1000,
+            batch=24,
+            learning_rate=1.5e-3,
+            warm_up=40,
+            average_decay=0.99,
+            checkpoint_every=50,
+            validate_every=200,
+        ),
+        grader=TrainingSchedule(
+            steps=300,
+            batch=24,
+            learning_rate=7e-4,
+            weight_decay=1e-2,
+            warm_up=20,
+            average_decay=0.0,
+            checkpoint_every=25,
+            validate_every=75,
+        ),
+        varied=True,
+    ),
+    mixed=TrainingStage(
+        phantoms=200,
+        keypoint_phantoms=120,
+        anatomies=90,
+        levels=TrainingSchedule(
+            steps=450,
+            batch=12,
+            learning_rate=1.0e-3,
             warm_up=20,
             average_decay=0.99,
             checkpoint_every=30,
             validate_every=75,
-            patience=4,
+            patience=5,
         ),
         cord=TrainingSchedule(
-            steps=2000,
+            steps=1000,
             batch=24,
-            learning_rate=1.5e-3,
+            learning_rate=1.2e-3,
             warm_up=20,
             average_decay=0.99,
             checkpoint_every=50,
             validate_every=200,
-            patience=4,
+            patience=5,
         ),
         grader=TrainingSchedule(
-            steps=260,
+            steps=208,
             batch=24,
             learning_rate=5e-4,
             weight_decay=1e-2,
@@ -150,8 +188,9 @@ REFERENCE_RECIPE = Recipe(
             average_decay=0.0,
             checkpoint_every=26,
             validate_every=52,
-            patience=3,
+            patience=4,
         ),
+        varied=True,
     ),
     validation_phantoms=16,
     validation_anatomies=8,
@@ -166,7 +205,8 @@ SHORT_RECIPE = Recipe(
     subjects=("errsm_20", "errsm_30"),
     template="",
     phantoms_only=TrainingStage(4, 3, 0, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE),
-    mixed=TrainingStage(2, 2, 2, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE),
+    varied_phantoms=TrainingStage(3, 3, 0, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE, True),
+    mixed=TrainingStage(2, 2, 2, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE, True),
     validation_phantoms=2,
     validation_anatomies=1,
     held_out=1,

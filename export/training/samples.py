@@ -19,7 +19,15 @@ from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.packs.crop import channel_slices, input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.export.training.rendering import FloatArray, RenderedStudy, load_grades, load_rendered
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
+from stenosis_trt.export.training.rendering import (
+    NOT_SHOWN,
+    OPERATED,
+    FloatArray,
+    RenderedStudy,
+    load_grades,
+    load_rendered,
+)
 from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
 
 Float32 = npt.NDArray[np.floating]
@@ -27,7 +35,16 @@ Float32 = npt.NDArray[np.floating]
 MID_PLANE_SIGMA_MM = 6.0
 """Standard deviation of the amplitude of a level's heatmap over the slice's distance from the mid-plane."""
 
+_SEARCHED_EXTENT = 1.1
+"""Images larger than this multiple of the input are searched in windows."""
+
+_NECK_SHARE = 0.6
+"""Share of regions of such images that are placed at the neck; the others lie anywhere."""
+
 _OTHER_SHARE = 0.125
+_OPERATED_SHARE = 0.4
+"""Share of "other" that are operated levels, if there are any."""
+
 _METAL_SHARE = 0.04
 _HEATMAP_SIGMA = 1.5
 _CACHED_STUDIES = 600
@@ -223,6 +240,18 @@ def _empty_input(spec: InputSpec) -> Float32:
     return np.asarray(value[:, None, None])
 
 
+def is_searched(pose: SlicePose, spec: InputSpec) -> bool:
+    """True for images so much larger than the input that the neck has to be searched in them."""
+    extent = max(pose.rows * pose.row_spacing, pose.columns * pose.column_spacing)
+    return extent > spec.height * spec.spacing_mm * _SEARCHED_EXTENT
+
+
+def inside_image(pose: SlicePose, points: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which patient points (K, 3) are projected into a slice's image."""
+    column, row = pose.to_pixels(points)[:, 0], pose.to_pixels(points)[:, 1]
+    return np.asarray((column >= 0) & (column < pose.columns) & (row >= 0) & (row < pose.rows))
+
+
 def _inside_field(xy: FloatArray, field: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
     """Which pixels (K, 2) lie within a field of view from `_reduce_field_of_view`."""
     low, high = np.array(field[:2]), np.array(field[2:])
@@ -230,7 +259,10 @@ def _inside_field(xy: FloatArray, field: tuple[float, float, float, float]) -> n
 
 
 class LevelSamples:
-    """Sagittal slices with heatmaps of six disc levels; one in eight shows no cervical spine."""
+    """Sagittal slices with heatmaps of six disc levels and four landmarks; one in eight has empty maps.
+
+    Images that are larger than the input are seen at any place, others around their middle.
+    """
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
@@ -238,34 +270,51 @@ class LevelSamples:
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
         spec, size = self.spec, (self.spec.height, self.spec.width)
-        empty = np.zeros((6, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
+        maps = len(LEVELS) + len(LANDMARKS)
+        empty = np.zeros((maps, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
         kind = rng.random()
         if kind < 0.04:
             return _noise_image(rng, spec), empty
         study = self.store.draw(rng)
         number = int(rng.integers(len(study.sagittal)))
         pose, image = study.sagittal_poses[number], study.sagittal[number]
-        centre = pose.centre + rng.uniform(-1, 1, 3) * self.jitter.shift
+        points = np.concatenate([study.level_points, study.landmark_points])
+        shown = np.isfinite(points).all(axis=1)
+        # Where a landmark is not shown, its map is empty.
+        points = np.where(shown[:, None], points, study.level_points[0])
+        centre = self._centre(rng, study, pose)
         turn = rng.uniform(-1, 1) * self.jitter.angle
         zoom = 1.0 + rng.uniform(-1, 1) * self.jitter.zoom
-        amplitude = np.exp(-0.5 * (study.mid_plane_distance[number] / MID_PLANE_SIGMA_MM) ** 2)
+        distance = np.where(shown, study.mid_plane_distance[number], np.inf)
+        amplitude = np.exp(-0.5 * (distance / MID_PLANE_SIGMA_MM) ** 2)
         if kind < 0.12:
             # Negative examples: vertebrae of lumbar size, or a rotated spine.
             lumbar = rng.random() < 0.6
             zoom = rng.uniform(1.7, 2.6) if lumbar else zoom
             turn = turn if lumbar else rng.choice([90.0, 180.0, 270.0])
-            amplitude = np.zeros(6)
+            amplitude = np.zeros(maps)
         affine = rotate_and_zoom(slice_roi(pose, centre, spec), size, turn, zoom)
         window = _jittered_window(rng, [image], affine, spec)
-        xy = patient_to_region(affine, pose, study.level_points)
+        xy = patient_to_region(affine, pose, points)
         region = augment_intensity(rng, sample_region([image], affine, spec, window), spec)
         region = _add_metal_artefact(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
         region, field = _reduce_field_of_view(rng, region, spec, 0.35)
-        # Levels outside of the field of view have an empty heatmap.
-        amplitude = np.where(_inside_field(xy, field), amplitude, 0.0)
+        # Points outside of the field of view or of the image have an empty heatmap.
+        amplitude = np.where(_inside_field(xy, field) & inside_image(pose, points), amplitude, 0.0)
         return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
             xy, amplitude, size, self.stride
         )
+
+    def _centre(self, rng: np.random.Generator, study: RenderedStudy, pose: SlicePose) -> FloatArray:
+        """Draw the centre of a region, LPS, mm: near the middle of the image, of the neck, or anywhere."""
+        jitter = rng.uniform(-1, 1, 3) * self.jitter.shift
+        if not is_searched(pose, self.spec):
+            return np.asarray(pose.centre + jitter)
+        if rng.random() < _NECK_SHARE:
+            neck = np.array(study.level_points.mean(axis=0))
+            return neck + jitter
+        column, row = rng.uniform(0.0, [pose.columns, pose.rows])
+        return np.asarray(pose.to_patient(np.array([column, row])))
 
 
 class CordSamples:
@@ -317,9 +366,13 @@ class GraderSamples:
         self.jitter = AugmentationRange(shift=3.0, angle=12.0, zoom=0.10)
         # Grades are drawn uniformly, whatever their frequency in the studies.
         self._by_grade: list[list[tuple[int, int]]] = [[] for _ in range(GRADE_COUNT)]
+        self._operated: list[tuple[int, int]] = []
         for number, path in enumerate(store.paths):
             for level, grade in enumerate(load_grades(path)):
-                self._by_grade[int(grade)].append((number, level))
+                if grade == NOT_SHOWN:
+                    continue
+                members = self._operated if grade == OPERATED else self._by_grade[int(grade)]
+                members.append((number, level))
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, npt.NDArray[np.int64]]:
         if rng.random() < _OTHER_SHARE:
@@ -355,7 +408,11 @@ class GraderSamples:
         return _reduce_field_of_view(rng, region, spec, 0.12)[0].astype(np.float32)
 
     def _other(self, rng: np.random.Generator) -> Float32:
-        """Example of "other": noise, another location or size, a turned region, or another contrast."""
+        """Example of "other": an operated level, noise, another place or size, a turned region, inverted
+        contrast, or an axial slice."""
+        if self._operated and rng.random() < _OPERATED_SHARE:
+            number, level = self._operated[int(rng.integers(len(self._operated)))]
+            return self.draw(rng, self.store[number], level)
         spec, kind = self.spec, int(rng.integers(6))
         if kind == 0:
             return _noise_image(rng, spec)

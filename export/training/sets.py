@@ -24,12 +24,13 @@ class StudyFolder:
     volumes: Path | None
     workers: int
 
-    def phantoms(self, seed: int, count: int) -> list[Path]:
-        """The first `count` phantoms of a seed."""
-        return self._render_missing(RenderedStudySet("phantom", PhantomSource(), seed), count)
+    def phantoms(self, seed: int, count: int, varied: bool = False) -> list[Path]:
+        """The first `count` phantoms of a seed, with drawn conditions if `varied`."""
+        source = PhantomSource(varied=varied)
+        return self._render_missing(RenderedStudySet(_name("phantom", varied), source, seed), count)
 
-    def anatomies(self, subject: str, seed: int, count: int) -> list[Path]:
-        """The first `count` studies of a seed made from one subject.
+    def anatomies(self, subject: str, seed: int, count: int, varied: bool = False) -> list[Path]:
+        """The first `count` studies of a seed made from one subject, with drawn conditions if `varied`.
 
         Raises:
             ValueError: there is no folder of volumes.
@@ -39,8 +40,8 @@ class StudyFolder:
             return []
         if self.volumes is None:
             raise ValueError("The recipe needs real volumes. Give --volumes.")
-        source = SemisyntheticSource((subject,), self.volumes, self.work / "straight")
-        return self._render_missing(RenderedStudySet(subject, source, seed), count)
+        source = SemisyntheticSource((subject,), self.volumes, self.work / "straight", varied=varied)
+        return self._render_missing(RenderedStudySet(_name(subject, varied), source, seed), count)
 
     def _render_missing(self, studies: RenderedStudySet, count: int) -> list[Path]:
         folder = self.work / "rendered"
@@ -51,14 +52,18 @@ class StudyFolder:
         return paths
 
 
+def _name(of: str, varied: bool) -> str:
+    return f"{of}-varied" if varied else of
+
+
 def training_set(
     folder: StudyFolder, recipe: Recipe, stage: TrainingStage, network: str, left_out: str | None
 ) -> StudyStore:
     """Training studies of a network in a stage, without the left-out subject."""
     count = stage.phantoms if network == "grader" else stage.keypoint_phantoms
-    paths = folder.phantoms(TRAINING_SEED, count)
+    paths = folder.phantoms(TRAINING_SEED, count, stage.varied)
     for subject, studies in _study_counts(recipe, stage.anatomies, left_out):
-        paths += folder.anatomies(subject, TRAINING_SEED, studies)
+        paths += folder.anatomies(subject, TRAINING_SEED, studies, stage.varied)
     return StudyStore(paths)
 
 
@@ -66,11 +71,11 @@ def validation_set(
     folder: StudyFolder, recipe: Recipe, stage: TrainingStage, left_out: str | None
 ) -> StudyStore:
     """Validation studies of a stage. The left-out subject is excluded, so that it affects no choice."""
-    paths = folder.phantoms(VALIDATION_SEED, recipe.validation_phantoms)
+    paths = folder.phantoms(VALIDATION_SEED, recipe.validation_phantoms, stage.varied)
     if stage.anatomies:
         for subject in recipe.subjects:
             if subject != left_out:
-                paths += folder.anatomies(subject, VALIDATION_SEED, recipe.validation_anatomies)
+                paths += folder.anatomies(subject, VALIDATION_SEED, recipe.validation_anatomies, stage.varied)
     return StudyStore(paths)
 
 

@@ -3,10 +3,10 @@
     python -m stenosis_trt.export.training.train --work W --volumes ../shared/data/volumes --folds
     python -m stenosis_trt.export.training.train --work W --volumes ../shared/data/volumes --out PACK
 
-All networks are first trained on phantoms alone, then on a mix of phantoms and studies with real anatomy and
-simulated stenoses. `--folds` runs the second stage once without each subject and evaluates on that subject
-(W/folds.json); `--out` runs it with all subjects and writes the pack, with the temperature and figures of the
-folds.
+All networks are first trained on ordinary phantoms, then on phantoms under varied conditions, and last on a
+mix of those and of studies with real anatomy and simulated stenoses. `--folds` runs the last stage once
+without each subject and evaluates on that subject (W/folds.json); `--out` runs it with all subjects and
+writes the pack, with the temperature and figures of the folds.
 
 Every step is seeded and resumes when the command is repeated. `--only levels` (or `cord`, `grader`) trains
 one network; `--short` runs the whole recipe in minutes for tests. Trained weights stay in the work folder as
@@ -74,7 +74,7 @@ class RecipeRun:
         schedule = replace(stage.schedule(name), seed=self.seed)
         last = stage is self.recipe.mixed
         quantise_from = int(schedule.steps * (1.0 - self.int8_share)) if last and self.int8_share else None
-        start = self.initial_weights(name) if last else None
+        start = self.weights_before(stage, name)
         # Seeded before the network is created, so that its initial weights are reproducible.
         torch.manual_seed(self.seed)
         task = make_task(
@@ -89,8 +89,23 @@ class RecipeRun:
         write_checkpoint(place / f"{name}.safetensors", network)
         return network, task
 
-    def initial_weights(self, name: str) -> Path:
-        """Weights file with which the second stage of `name` starts; trained if necessary."""
+    def weights_before(self, stage: TrainingStage, name: str) -> Path | None:
+        """Weights file with which a stage of `name` begins, trained if missing; None for the first stage."""
+        if stage is self.recipe.mixed:
+            place = self.folder.work / "varied_phantoms"
+            before = self.recipe.varied_phantoms
+        elif stage is self.recipe.varied_phantoms:
+            place = self.start or self.folder.work / "phantoms_only"
+            before = self.recipe.phantoms_only
+        else:
+            return None
+        path = place / f"{name}.safetensors"
+        if not path.exists() and place != self.start:
+            self.train_network(name, before, place, None)
+        return path
+
+    def first_weights(self, name: str) -> Path:
+        """Weights file of `name` that replaces the first stage, or is its result."""
         place = self.start or self.folder.work / "phantoms_only"
         path = place / f"{name}.safetensors"
         if self.start is None and not path.exists():
@@ -193,7 +208,7 @@ def main() -> None:
         known = read_fold_figures(found)
         # Before the training, so that a missing file is reported at once.
         try:
-            begun_with = [weights_record(run.initial_weights(name)) for name in NETWORKS]
+            begun_with = [weights_record(run.first_weights(name)) for name in NETWORKS]
         except OSError as error:
             sys.exit(
                 f"{error.filename} cannot be read ({error.strerror}). The model card names the --start files."

@@ -13,8 +13,15 @@ from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.bench.statistics.kappa import quadratic_kappa
 from stenosis_trt.engine.packs.crop import channel_slices, heatmap_to_input, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
-from stenosis_trt.export.training.rendering import FloatArray, RenderedStudy
-from stenosis_trt.export.training.samples import StudyStore, patient_to_region, sample_region
+from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.export.training.rendering import NOT_SHOWN, OPERATED, FloatArray, RenderedStudy
+from stenosis_trt.export.training.samples import (
+    StudyStore,
+    inside_image,
+    is_searched,
+    patient_to_region,
+    sample_region,
+)
 from stenosis_trt.kernels.decoding import decode_keypoints
 from stenosis_trt.kernels.reference import RegionSource, region_window
 
@@ -45,6 +52,12 @@ def _iterate_studies(store: StudyStore) -> Iterator[RenderedStudy]:
     return (store[number] for number in range(len(store)))
 
 
+def _distances(distance: FloatArray) -> dict[str, float]:
+    """Median and 95th percentile of the distances in mm that are not NaN."""
+    seen = distance[np.isfinite(distance)]
+    return {"median_mm": float(np.median(seen)), "p95_mm": float(np.percentile(seen, 95))}
+
+
 class KeypointValidation:
     """Distances in mm between predicted and true points in the image plane."""
 
@@ -59,11 +72,16 @@ class KeypointValidation:
                 self._add_axial(study)
 
     def _add_sagittal(self, study: RenderedStudy) -> None:
-        middle = int(np.argmin(study.mid_plane_distance.mean(axis=1)))
+        levels = study.level_points
+        middle = int(np.argmin(study.mid_plane_distance[:, : len(levels)].mean(axis=1)))
         pose = study.sagittal_poses[middle]
-        affine = slice_roi(pose, pose.centre, self.spec)
-        near = study.mid_plane_distance[middle] <= _VISIBLE_MM
-        xy = patient_to_region(affine, pose, study.level_points)
+        centre = levels.mean(axis=0) if is_searched(pose, self.spec) else pose.centre
+        affine = slice_roi(pose, centre, self.spec)
+        points = np.concatenate([levels, study.landmark_points])
+        xy = patient_to_region(affine, pose, points)
+        size = np.array([self.spec.width, self.spec.height])
+        near = (study.mid_plane_distance[middle] <= _VISIBLE_MM) & inside_image(pose, points)
+        near &= ((xy >= 0) & (xy < size)).all(axis=1)
         self.inputs.append(_sample([study.sagittal[middle]], affine, self.spec))
         self.points.append(np.where(near[:, None], xy, np.nan))
 
@@ -78,15 +96,14 @@ class KeypointValidation:
         decoded = decode_keypoints(probability)
         found = heatmap_to_input(decoded[..., :2], self.stride)
         distance = np.linalg.norm(found - np.stack(self.points), axis=-1) * self.spec.spacing_mm
-        seen = distance[np.isfinite(distance)]
-        figures = {
-            "median_mm": float(np.median(seen)),
-            "p95_mm": float(np.percentile(seen, 95)),
-            "confidence": float(np.median(decoded[..., 2])),
-        }
+        figures = {"confidence": float(np.median(decoded[..., 2]))}
         if self.spec.plane == "axial":
+            figures |= _distances(distance)
             figures["ratio_error"] = self._ratio_error(found)
-        return figures
+            return figures
+        levels, landmarks = distance[:, : len(LEVELS)], distance[:, len(LEVELS) :]
+        marks = _distances(landmarks)
+        return figures | _distances(levels) | {f"landmarks_{name}": mark for name, mark in marks.items()}
 
     def _ratio_error(self, found: FloatArray) -> float:
         """Mean absolute error of AP ÷ transverse diameter; independent of the pixel spacing."""
@@ -99,13 +116,15 @@ class KeypointValidation:
 
 
 class GraderValidation:
-    """Accuracy and quadratic kappa over all levels."""
+    """Accuracy and quadratic kappa over all levels, and the share of operated levels that are refused."""
 
     def __init__(self, store: StudyStore, spec: InputSpec) -> None:
         self.inputs: list[Float32] = []
         self.grades: list[int] = []
         for study in _iterate_studies(store):
             for level, grade in enumerate(study.grades):
+                if grade == NOT_SHOWN:
+                    continue
                 nearest = int(np.argmin(study.mid_plane_distance[:, level]))
                 slices = channel_slices(nearest, len(study.sagittal), spec)
                 affine = slice_roi(study.sagittal_poses[nearest], study.level_points[level], spec)
@@ -118,7 +137,13 @@ class GraderValidation:
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         logits, grades = self.logits(network)
+        operated = grades == OPERATED
+        refused = logits[:, GRADE_COUNT:].max(axis=1, initial=-np.inf) > logits[:, :GRADE_COUNT].max(axis=1)
         table = np.zeros((GRADE_COUNT, GRADE_COUNT))
-        np.add.at(table, (grades, logits[:, :GRADE_COUNT].argmax(axis=1)), 1)
+        np.add.at(table, (grades[~operated], logits[~operated, :GRADE_COUNT].argmax(axis=1)), 1)
         accuracy = float(np.trace(table) / table.sum())
-        return {"accuracy": accuracy, "kappa": quadratic_kappa(table)}
+        figures = {"accuracy": accuracy, "kappa": quadratic_kappa(table)}
+        figures["refused"] = float(refused[~operated].mean())
+        if operated.any():
+            figures["operated_refused"] = float(refused[operated].mean())
+        return figures

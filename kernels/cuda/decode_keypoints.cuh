@@ -9,7 +9,7 @@
 #include "types.cuh"
 
 // One warp per heatmap, one block per image.
-constexpr int kMaxMaps = 8;
+constexpr int kMaxMaps = 12;
 constexpr int kPeaks = 4;
 constexpr float kLowestPeak = 1.0f / 64.0f;
 constexpr int kCordPoints = 4;
@@ -198,6 +198,13 @@ struct Segment {
 #pragma unroll
         for (int axis = 0; axis < 3; ++axis) d[axis] = to.patient[axis] - from.patient[axis];
     }
+
+    // Project on the plane orthogonal to a unit vector.
+    __device__ __forceinline__ void project_across(const Direction& direction) {
+        const float along = fmaf(d[0], direction.d[0], fmaf(d[1], direction.d[1], d[2] * direction.d[2]));
+#pragma unroll
+        for (int axis = 0; axis < 3; ++axis) d[axis] = fmaf(-along, direction.d[axis], d[axis]);
+    }
 };
 
 static __device__ __forceinline__ float dot(const Segment& a, const Segment& b) {
@@ -212,10 +219,14 @@ static __device__ __forceinline__ float cross_length(const Segment& a, const Seg
     return sqrtf(fmaf(x, x, fmaf(y, y, z * z)));
 }
 
-// Diameters of a cord from its anterior, posterior, left and right point. The ratio AP ÷ transverse is that of the
-// Spinal Cord Toolbox's `sct_detect_compression`.
-static __device__ __forceinline__ Cord measure_cord(const Keypoint* points) {
-    const Segment ap(points[0], points[1]), transverse(points[2], points[3]), start(points[0], points[2]);
+// Diameters of a cord from its anterior, posterior, left and right point, projected on the plane across the cord. The
+// ratio AP ÷ transverse is that of the Spinal Cord Toolbox's `sct_detect_compression`, the projection its angle
+// correction.
+static __device__ __forceinline__ Cord measure_cord(const Keypoint* points, const Direction& direction) {
+    Segment ap(points[0], points[1]), transverse(points[2], points[3]), start(points[0], points[2]);
+    ap.project_across(direction);
+    transverse.project_across(direction);
+    start.project_across(direction);
     const float aa = dot(ap, ap), tt = dot(transverse, transverse), at = dot(ap, transverse);
     const float cross = cross_length(ap, transverse);
     Cord cord;
@@ -271,8 +282,8 @@ static __device__ __forceinline__ void decode_image(
 // Keypoints and the geometry of the four points in one launch. Grid: images; block: four warps.
 template <class T>
 static __device__ __forceinline__ void decode_cord(
-    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, Keypoint* __restrict__ points,
-    Cord* __restrict__ cords, int height, int width) {
+    const T* __restrict__ heatmaps, const Frame* __restrict__ frames, const Direction* __restrict__ directions,
+    Keypoint* __restrict__ points, Cord* __restrict__ cords, int height, int width) {
     __shared__ Keypoint corners[kCordPoints];
     const int map = threadIdx.x >> 5;
     const i64 number = (i64)blockIdx.x * kCordPoints + map;
@@ -284,7 +295,7 @@ static __device__ __forceinline__ void decode_cord(
         corners[map] = point;
     }
     __syncthreads();
-    if (threadIdx.x == 0) cords[blockIdx.x] = measure_cord(corners);
+    if (threadIdx.x == 0) cords[blockIdx.x] = measure_cord(corners, directions[blockIdx.x]);
 }
 
 KERNEL(32 * kMaxMaps) decode_peaks_f32(
@@ -298,11 +309,13 @@ KERNEL(32 * kMaxMaps) decode_peaks_f16(
 }
 
 KERNEL(32 * kCordPoints) cord_geometry_f32(
-    const float* heatmaps, const Frame* frames, Keypoint* points, Cord* cords, int height, int width) {
-    decode_cord(heatmaps, frames, points, cords, height, width);
+    const float* heatmaps, const Frame* frames, const Direction* directions, Keypoint* points, Cord* cords, int height,
+    int width) {
+    decode_cord(heatmaps, frames, directions, points, cords, height, width);
 }
 
 KERNEL(32 * kCordPoints) cord_geometry_f16(
-    const Half* heatmaps, const Frame* frames, Keypoint* points, Cord* cords, int height, int width) {
-    decode_cord(heatmaps, frames, points, cords, height, width);
+    const Half* heatmaps, const Frame* frames, const Direction* directions, Keypoint* points, Cord* cords, int height,
+    int width) {
+    decode_cord(heatmaps, frames, directions, points, cords, height, width);
 }

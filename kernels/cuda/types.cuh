@@ -96,6 +96,12 @@ struct Keypoint {
     float patient[3];       // LPS, mm
 };
 
+// Direction of the cord in one image: a unit vector, LPS. Zero measures the cord in the plane of the image.
+struct Direction {
+    float d[3];
+};
+
+// Measured in the plane across the direction of the cord.
 struct Cord {
     float ap_mm;
     float transverse_mm;
@@ -111,6 +117,7 @@ static_assert(sizeof(RankRequest) == 16, "layouts.RANK_REQUEST");
 static_assert(sizeof(Plane) == 168, "layouts.PLANE");
 static_assert(sizeof(Frame) == 64, "layouts.FRAME");
 static_assert(sizeof(Keypoint) == 32, "layouts.KEYPOINT");
+static_assert(sizeof(Direction) == 12, "layouts.DIRECTION");
 static_assert(sizeof(Cord) == 20, "layouts.CORD");
 
 // Network inputs and outputs are FP32 or FP16. FP16 values are stored as their 16 bits, so that no toolkit header is

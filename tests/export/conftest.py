@@ -17,14 +17,9 @@ from stenosis_trt.export.precision.agreement import StudyPair, grading_agreement
 from stenosis_trt.export.precision.calibration import CalibrationSet, record_inputs
 from stenosis_trt.export.precision.convert import Int8Options
 from stenosis_trt.export.precision.gate_result import GateResult
-from stenosis_trt.export.precision.quantise import (
-    QuantisationResult,
-    QuantiseOptions,
-    conversion_record,
-    convert_models,
-    write_variants,
-)
+from stenosis_trt.export.precision.quantise import QuantiseOptions, conversion_record, convert_models
 from stenosis_trt.export.precision.studies import StudyCollection, loaded_studies
+from stenosis_trt.export.precision.writing import QuantisationResult, write_variants
 
 
 @pytest.fixture(scope="session")

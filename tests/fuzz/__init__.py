@@ -16,6 +16,7 @@ TARGETS = (
     "dicomdirs",
     "specs",
     "external_data",
+    "shared_weights",
     "reader_tables",
 )
 """Modules of this package that hold a `TARGET`."""

@@ -15,7 +15,7 @@ from fuzz.mutation import mutated_bytes, mutated_json
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.models import MODEL_NAMES
-from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.engine.packs.pack import SHARED_WEIGHTS_SCHEMA, Pack, reference_pack
 
 _ZIP = b"PK"
 _MODEL = b"\x08\x0a"
@@ -26,8 +26,10 @@ def seeds() -> list[bytes]:
     content = json.loads((reference_pack() / MANIFEST).read_bytes())
     # The card is text that nothing reads.
     content["card"] = {}
+    content["schema"] = SHARED_WEIGHTS_SCHEMA
     for model in content["models"].values():
         model["sha256"] = hashlib.sha256(_MODEL).hexdigest()
+        model["weights"] = {"file": model["file"], "sha256": model["sha256"]}
         gate = {"passed": True, "worst": {"agreement": 0.99}}
         model["variants"] = {"fp16": {"file": model["file"], "sha256": model["sha256"], "gate": gate}}
     manifest = json.dumps(content).encode()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from stenosis_trt.kernels import launches
 from stenosis_trt.kernels.descriptors import describe_planes, preprocess_kernel, statistics_work
-from stenosis_trt.kernels.layouts import CORD, KEYPOINT, SELECTION, WINDOW
+from stenosis_trt.kernels.layouts import CORD, DIRECTION, KEYPOINT, SELECTION, WINDOW
 from stenosis_trt.kernels.reference import RegionSource, StoredPixels
 from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout
 from stenosis_trt.kernels.regions import region_bounds
@@ -199,12 +199,15 @@ def run_decode(runner: Runner, heatmaps: np.ndarray, frames: np.ndarray) -> tupl
     return points, support
 
 
-def run_cord(runner: Runner, heatmaps: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints (KEYPOINT) and cords (CORD) of heatmaps (N, 4, h, w)."""
+def run_cord(
+    runner: Runner, heatmaps: np.ndarray, frames: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (KEYPOINT) and cords (CORD) of heatmaps (N, 4, h, w); `directions` are DIRECTION."""
     count, maps, height, width = heatmaps.shape
     points, cords = poisoned((count, maps), KEYPOINT), poisoned(count, CORD)
     kernel = f"cord_geometry_{'f16' if heatmaps.dtype == np.float16 else 'f32'}"
-    runner.run(kernel, launches.cord_launch(count), (heatmaps, frames, points, cords, height, width))
+    arguments = (heatmaps, frames, directions, points, cords, height, width)
+    runner.run(kernel, launches.cord_launch(count), arguments)
     return points, cords
 
 
@@ -216,3 +219,12 @@ def run_contrast(runner: Runner, inputs: np.ndarray, deviations: np.ndarray) -> 
     arguments = (inputs, deviations.astype(np.float32), contrasts, channels, height * width)
     runner.run(f"input_contrast_{suffix}", launches.contrast_launch(count), arguments)
     return contrasts
+
+
+def random_directions(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Unit vectors (DIRECTION, (count,)); one in five is zero, which measures the cord in the image."""
+    vectors = rng.normal(0, 1, (count, 3))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = np.zeros(count, DIRECTION)
+    directions["d"] = vectors * (rng.random((count, 1)) > 0.2)
+    return directions

@@ -22,6 +22,7 @@ from .cases import (
     Batch,
     lay_out,
     random_batch,
+    random_directions,
     run_contrast,
     run_cord,
     run_decode,
@@ -107,8 +108,9 @@ def test_real_heatmaps_of_a_padded_batch_are_decoded_as_alone(runner: Runner, dt
         strict=True,
     ):
         np.testing.assert_array_equal(padded, alone[_PADDED])
-    points, cords = run_cord(runner, heatmaps, frames)
-    padded_points, padded_cords = run_cord(runner, heatmaps[_PADDED], padded_frames)
+    directions = random_directions(rng, _REAL)
+    points, cords = run_cord(runner, heatmaps, frames, directions)
+    padded_points, padded_cords = run_cord(runner, heatmaps[_PADDED], padded_frames, directions[_PADDED])
     np.testing.assert_array_equal(padded_points, points[_PADDED])
     # As bytes: a ratio may be no number.
     assert padded_cords.tobytes() == cords[_PADDED].tobytes()

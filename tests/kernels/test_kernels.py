@@ -23,6 +23,7 @@ from stenosis_trt.kernels.reference import (
     region_window,
 )
 from stenosis_trt.kernels.region_batch import SliceLayout, stored_window
+from stenosis_trt.kernels.table import MAX_MAPS
 
 from .cases import (
     DEVIATIONS,
@@ -31,6 +32,7 @@ from .cases import (
     Batch,
     lay_out,
     random_batch,
+    random_directions,
     run_contrast,
     run_cord,
     run_decode,
@@ -218,7 +220,7 @@ def test_decode_peaks_is_the_reference(runner: Runner, seed: int, half: bool) ->
     rng = np.random.default_rng(seed)
     shape = (
         int(rng.integers(1, 4)),
-        int(rng.integers(1, 9)),
+        int(rng.integers(1, MAX_MAPS + 1)),
         int(rng.integers(1, 40)),
         int(rng.integers(1, 40)),
     )
@@ -267,7 +269,8 @@ def test_cord_geometry_is_the_reference(runner: Runner, seed: int, half: bool) -
     rng = np.random.default_rng(seed)
     heatmaps = _cord_heatmaps(rng, 4).astype(np.float16 if half else np.float32)
     frames, places = _random_frames(rng, len(heatmaps))
-    points, cords = run_cord(runner, heatmaps, frames)
+    directions = random_directions(rng, len(heatmaps))
+    points, cords = run_cord(runner, heatmaps, frames, directions)
     corners = points["patient"].astype(np.float64)
     # The points are judged by the test above; here by what the reference makes of heatmaps with them.
     decoded = decode_keypoints(heatmaps).astype(np.float64)
@@ -278,7 +281,7 @@ def test_cord_geometry_is_the_reference(runner: Runner, seed: int, half: bool) -
         ]
     )
     assert np.abs(corners - exact).max() <= 5 * _MM_ERROR
-    expected = cord_geometry(corners)
+    expected = cord_geometry(corners, directions["d"])
     assert np.abs(cords["ap_mm"] - expected.ap_mm).max() <= _MM_ERROR
     assert np.abs(cords["transverse_mm"] - expected.transverse_mm).max() <= _MM_ERROR
     np.testing.assert_allclose(cords["ratio"], expected.compression_ratio, rtol=1e-5)
@@ -295,7 +298,7 @@ def test_an_invalid_map_of_a_cord_leaves_its_own_point_without_confidence(
     heatmaps = _cord_heatmaps(rng, 2).astype(np.float16 if half else np.float32)
     heatmaps[1, number, 5, 6] = np.nan
     frames, _ = _random_frames(rng, 2)
-    points, _ = run_cord(runner, heatmaps, frames)
+    points, _ = run_cord(runner, heatmaps, frames, random_directions(rng, 2))
     assert not np.isnan(points["confidence"][0]).any()
     assert np.isnan(points["confidence"][1]).tolist() == [k == number for k in range(4)]
 

@@ -263,14 +263,31 @@ def test_a_heatmap_may_lie_below_zero_by_what_half_precision_brings() -> None:
     assert decode_keypoints(np.full((1, 1, 8, 8), -5e-4))[0, 0, 2] == pytest.approx(-5e-4)
 
 
+_DOWN = np.array([0.0, 0.0, -1.0])
+
+
 def _cross(ap: float, transverse: float, angle: float = 90.0) -> np.ndarray:
     turn = np.deg2rad(angle)
     across = np.array([np.sin(turn), np.cos(turn), 0.0]) * transverse / 2
     return np.array([[0, -ap / 2, 0], [0, ap / 2, 0], across, -across])
 
 
+@pytest.mark.parametrize("degrees", [-40.0, -15.0, 20.0, 30.0])
+def test_an_oblique_cut_of_a_cord_is_measured_across_the_cord(degrees: float) -> None:
+    """A cylinder of 7.5 by 13 mm, cut by a plane that is turned about both of its diameters."""
+    about_x, about_y = np.tan(np.deg2rad([degrees, degrees / 3]))
+    cut = _cross(7.5, 13.0)
+    cut[:, 2] = cut[:, 1] * about_x + cut[:, 0] * about_y
+    across, shown = cord_geometry([cut, cut], [_DOWN, np.zeros(3)]), np.linalg.norm(cut[0] - cut[1])
+    assert across.ap_mm == pytest.approx([7.5, shown])
+    assert across.transverse_mm[0] == pytest.approx(13.0)
+    assert across.compression_ratio[0] == pytest.approx(7.5 / 13.0)
+    assert shown == pytest.approx(7.5 / np.cos(np.deg2rad(degrees)))
+    assert across.crossing.all()
+
+
 def test_diameters_ratio_and_angle_of_a_cross() -> None:
-    measured = cord_geometry(np.stack([_cross(7.5, 13.0), _cross(4.0, 14.0, 60.0)]))
+    measured = cord_geometry(np.stack([_cross(7.5, 13.0), _cross(4.0, 14.0, 60.0)]), [_DOWN, _DOWN])
     assert measured.ap_mm == pytest.approx([7.5, 4.0])
     assert measured.transverse_mm == pytest.approx([13.0, 14.0])
     assert measured.compression_ratio == pytest.approx([7.5 / 13.0, 4.0 / 14.0])
@@ -282,11 +299,11 @@ def test_diameters_that_do_not_meet_are_not_crossing() -> None:
     apart = _cross(7.5, 13.0)
     apart[2:] += [0, 10.0, 0]
     swapped = _cross(7.5, 13.0)[[0, 2, 1, 3]]
-    assert not cord_geometry(np.stack([apart, swapped])).crossing.any()
+    assert not cord_geometry(np.stack([apart, swapped]), [_DOWN, _DOWN]).crossing.any()
 
 
 def test_four_equal_points_have_no_ratio() -> None:
-    measured = cord_geometry(np.zeros((1, 4, 3)))
+    measured = cord_geometry(np.zeros((1, 4, 3)), [_DOWN])
     assert np.isnan(measured.compression_ratio[0])
     assert not measured.crossing[0]
 
@@ -297,7 +314,8 @@ def test_measures_do_not_depend_on_where_the_patient_lies(yaw: float, pitch: flo
     turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
     tilt = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
     plain, moved = _cross(6.0, 12.0, 80.0), _cross(6.0, 12.0, 80.0) @ (turn @ tilt).T + shift * 100
-    first, second = cord_geometry(plain[None]), cord_geometry(moved[None])
+    first = cord_geometry(plain[None], [_DOWN])
+    second = cord_geometry(moved[None], [turn @ tilt @ _DOWN])
     assert second.compression_ratio == pytest.approx(first.compression_ratio)
     assert second.angle_degrees == pytest.approx(first.angle_degrees, abs=1e-6)
     assert second.crossing.all()

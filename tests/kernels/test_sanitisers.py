@@ -19,6 +19,7 @@ from .cases import (
     KINDS,
     lay_out,
     random_batch,
+    random_directions,
     run_contrast,
     run_cord,
     run_decode,
@@ -52,7 +53,7 @@ def _every_kernel(recorder: _Recorder) -> None:
         heatmaps = rng.uniform(0, 1, (2, 4, 13, 17)).astype(dtype)
         frames = np.zeros(2, FRAME)
         run_decode(recorder, heatmaps, frames)
-        run_cord(recorder, heatmaps, frames)
+        run_cord(recorder, heatmaps, frames, random_directions(rng, 2))
     for dtype in (np.float32, np.float16):
         run_contrast(recorder, rng.uniform(-2, 2, (2, 3, 9, 133)).astype(dtype), np.array([0.2, 0.3, 0.4]))
 

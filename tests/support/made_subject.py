@@ -53,6 +53,8 @@ def made_subject(name: str = "made", bend: float = 20.0) -> StraightenedSubject:
         signal=_painted(*np.meshgrid(along, v, u, indexing="ij")),
         known=np.ones((len(along), len(v), len(u)), dtype=np.float16),
         tones=np.array(TONES),
+        dens_base=DISCS[0] - 15.0,
+        dens_apex=None,
     )
 
 

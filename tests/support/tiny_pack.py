@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stenosis_trt.engine.packs.models import OTHER_CLASS, InputSpec, OutputSpec
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import LEVELS
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
 from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
 
 CORD_NAMES = ("anterior", "posterior", "left", "right")
@@ -143,19 +143,23 @@ def write_tiny_pack(
     maximum_other: float | None = None,
     invalid: str = "",
     invalid_last: tuple[str, int] | None = None,
+    landmarks: bool = False,
 ) -> Pack:
     """Write the pack to `out`; with `other`, its grader has the fifth class, and this limit of it.
+
+    With `landmarks`, its levels model has ten maps.
 
     The model called `invalid` answers dark images with NaN, and the one named in `invalid_last` does so for
     the last input of a batch of the size given there.
     """
     centres = (0.0, 1 / 3, 2 / 3, 1.0)
+    level_names = (*LEVELS, *LANDMARKS) if landmarks else LEVELS
     models = {
         "levels": ModelContent(
-            _echo(len(LEVELS), 4),
+            _echo(len(level_names), 4),
             "fp32",
             input_spec(256, 1.0, 1, "sagittal"),
-            OutputSpec("heatmaps", LEVELS, 4, 0.3),
+            OutputSpec("heatmaps", level_names, 4, 0.3),
         ),
         "grader": ModelContent(
             _brightness((*centres, 0.5) if other else centres),

@@ -17,7 +17,7 @@ from stenosis_trt.kernels.descriptors import (
     preprocess_kernel,
     statistics_work,
 )
-from stenosis_trt.kernels.layouts import WINDOW
+from stenosis_trt.kernels.layouts import DIRECTION, WINDOW
 from stenosis_trt.kernels.reference import RegionSource, region_window
 from stenosis_trt.kernels.region_batch import RegionBatch, SliceLayout, regions_per_input, stored_window
 
@@ -40,6 +40,7 @@ class DescribedInputs:
         windows: WINDOW, computed on the host; None if the device computes them.
         planes: PLANE.
         frames: FRAME for heatmaps; None for classes.
+        directions: DIRECTION of the cord for heatmaps; None for classes.
         kernel: name of the resampling kernel without its precision suffix.
     """
 
@@ -49,6 +50,7 @@ class DescribedInputs:
     windows: np.ndarray | None
     planes: np.ndarray
     frames: np.ndarray | None
+    directions: np.ndarray | None
     kernel: str
 
 
@@ -84,13 +86,17 @@ def describe_inputs(
     # The device finds windows only for inputs whose channels share rescale and signedness.
     on_host = not cuts.has_uniform_rescale.all()
     planes = describe_planes(cuts, spec.mean, spec.std, window_per_channel=on_host)
-    frames = _frames(slices, cuts, model.output.stride) if model.output.kind == "heatmaps" else None
+    frames = directions = None
+    if model.output.kind == "heatmaps":
+        frames = _frames(slices, cuts, model.output.stride)
+        directions = np.zeros(len(padded), DIRECTION)
+        directions["d"] = [roi.direction for roi in padded]
     kernel = preprocess_kernel(planes, cuts)
     if on_host:
         windows = np.concatenate([_windows(slices, roi, spec) for roi in padded])
-        return DescribedInputs(len(rois), None, None, windows, planes, frames, kernel)
+        return DescribedInputs(len(rois), None, None, windows, planes, frames, directions, kernel)
     work = statistics_work(cuts, spec.window_percentiles, blocks)
-    return DescribedInputs(len(rois), work.regions, work.requests, None, planes, frames, kernel)
+    return DescribedInputs(len(rois), work.regions, work.requests, None, planes, frames, directions, kernel)
 
 
 def _windows(slices: Sequence[PlacedSlice], roi: Roi, spec: InputSpec) -> np.ndarray:

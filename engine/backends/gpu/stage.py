@@ -35,7 +35,17 @@ from stenosis_trt.kernels.launches import (
     preprocess_launch,
     statistics_launch,
 )
-from stenosis_trt.kernels.layouts import CORD, FRAME, KEYPOINT, PLANE, RANK_REQUEST, REGION, SELECTION, WINDOW
+from stenosis_trt.kernels.layouts import (
+    CORD,
+    DIRECTION,
+    FRAME,
+    KEYPOINT,
+    PLANE,
+    RANK_REQUEST,
+    REGION,
+    SELECTION,
+    WINDOW,
+)
 from stenosis_trt.kernels.table import PEAKS
 
 Array = npt.NDArray[Any]
@@ -135,6 +145,7 @@ class ModelStage:
             "requests": (RANK_REQUEST, largest),
             "planes": (PLANE, largest * self._planes),
             "frames": (FRAME, largest),
+            "directions": (DIRECTION, largest),
             "windows": (WINDOW, largest * spec.channels),
             "stds": (np.float32, spec.channels),
         }
@@ -271,7 +282,7 @@ class ModelStage:
 
     def _describe(self, inputs: DescribedInputs) -> None:
         descriptors = self._descriptors.host
-        for name in ("regions", "requests", "windows", "planes", "frames"):
+        for name in ("regions", "requests", "windows", "planes", "frames", "directions"):
             values = getattr(inputs, name)
             if values is not None:
                 descriptors[name][: len(values)] = values
@@ -336,7 +347,8 @@ class ModelStage:
         frames, points = descriptors.address("frames"), outputs.address("points")
         if self._measures_cords:
             kernel, cords = f"cord_geometry_{suffix}", outputs.address("cords")
-            self._launch(kernel, cord_launch(batch), heatmaps, frames, points, cords, *size)
+            directions = descriptors.address("directions")
+            self._launch(kernel, cord_launch(batch), heatmaps, frames, directions, points, cords, *size)
         else:
             kernel, support = f"decode_peaks_{suffix}", outputs.address("support")
             self._launch(kernel, decode_launch(batch, maps), heatmaps, frames, points, support, *size)

@@ -74,6 +74,7 @@ def _level(level: LevelResult) -> dict[str, Any]:
         "ratio": _rounded(cord.compression_ratio) if cord else None,
         "ap": _rounded(cord.ap_mm) if cord else None,
         "transverse": _rounded(cord.transverse_mm) if cord else None,
+        "slice_angle": _rounded(cord.slice_angle_degrees) if cord else None,
         "cord_confidence": _rounded(cord.confidence) if cord else None,
         "mscc": _rounded(level.mscc),
         "mscc_reference": level.mscc_reference,

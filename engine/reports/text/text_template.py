@@ -76,6 +76,7 @@ def _level_variables(level: LevelResult) -> dict[str, Any]:
         "compression_ratio": None if cord is None else cord.compression_ratio,
         "ap_mm": None if cord is None else cord.ap_mm,
         "transverse_mm": None if cord is None else cord.transverse_mm,
+        "slice_angle_degrees": None if cord is None else cord.slice_angle_degrees,
         "mscc": level.mscc,
         "mscc_reference": level.mscc_reference,
         "healthy": None if level.healthy is None else asdict(level.healthy),

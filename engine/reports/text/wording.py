@@ -34,6 +34,7 @@ NO_RATIO = (
     "cord_axes_not_crossing",
     "cord_axes_not_orthogonal",
     "cord_size_implausible",
+    "slice_too_oblique",
 )
 """Warnings that say why a level has no compression ratio, if it has none."""
 

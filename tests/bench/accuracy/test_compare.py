@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from time_limits import time_limit
 
-from stenosis_trt.bench.accuracy.compare import LevelPair, compare_with_truth, pair_levels
+from stenosis_trt.bench.accuracy.compare import (
+    LevelPair,
+    OperatedLevels,
+    compare_with_truth,
+    operated_levels,
+    pair_levels,
+)
 from stenosis_trt.bench.statistics.kappa import quadratic_kappa
 from stenosis_trt.bench.statistics.signed_errors import ErrorStatistics
 from stenosis_trt.engine.runs.table_files import CsvFormat, CsvTable
@@ -112,11 +118,61 @@ def test_the_narrowest_ratio_is_read_where_the_truth_has_it(tmp_path: Path) -> N
     assert [(pair.true_ratio, pair.narrowest_ratio) for pair in new] == [(0.6, 0.55), (None, 0.3)]
 
 
+def _with_metal(folder: Path) -> tuple[Path, Path]:
+    """Results and truth of six levels, of which four must not be graded."""
+    levels = ("C2/3", "C3/4", "C4/5", "C5/6", "C6/7", "C7/T1")
+    true = [_row("1", level, "" if k else "0", "0.5", "0") for k, level in enumerate(levels)]
+    truth = [row | {"narrowest_ratio": "0.5" if k < 5 else ""} for k, row in enumerate(true)]
+    found = [_row("1", level, "1" if k < 2 else "", "0.5", "0") for k, level in enumerate(levels)]
+    warnings = ("", "", "out_of_distribution;cord_not_found", "unlike_training", "level_not_found", "")
+    results = [row | {"warnings": text} for row, text in zip(found, warnings, strict=True)]
+    return _write(folder / "results.csv", results), _write(folder / "truth.csv", truth)
+
+
+def test_levels_that_must_not_be_graded_are_counted_as_refused_or_graded(tmp_path: Path) -> None:
+    results, truth = _with_metal(tmp_path)
+    assert operated_levels(results, truth) == OperatedLevels(levels=4, refused=2, graded=1)
+    # They count neither as misses nor as hits, and a level that is merely open is none of them.
+    assert [pair.level for pair in pair_levels(results, truth)] == ["C2/3"]
+
+
+def test_the_command_tells_of_levels_that_must_not_be_graded(tmp_path: Path) -> None:
+    results, truth = _with_metal(tmp_path)
+    answer = _call(results, truth, "--out", tmp_path / "figures.json")
+    assert answer.returncode == 0
+    assert "must_not_be_graded           4 levels, 2 refused, 1 graded\n" in answer.stdout
+    operated = json.loads((tmp_path / "figures.json").read_text())["operated"]
+    assert operated == {"levels": 4, "refused": 2, "graded": 1}
+    assert (
+        "must_not_be_graded"
+        not in _call(truth, _write(tmp_path / "t", [_row("1", "C2/3", "0", "0.5", "0")])).stdout
+    )
+
+
 def test_results_of_other_studies_are_refused(tmp_path: Path) -> None:
     truth = _write(tmp_path / "truth.csv", [_row("1", "C2/3", "0", "0.6", "0")])
     results = _write(tmp_path / "results.csv", [_row("2", "C2/3", "0", "0.6", "0")])
     with pytest.raises(ValueError, match="no study in common"):
         pair_levels(results, truth)
+
+
+def test_the_calibration_error_is_that_of_the_graded_levels(tmp_path: Path) -> None:
+    """Two levels at 0.9, one of them right: |0.5 − 0.9|; one without a grade, one without probabilities."""
+    levels = ("C2/3", "C3/4", "C4/5", "C5/6")
+    truth = [_row("1", level, "1", "0.6", "0") for level in levels]
+    found = [_row("1", level, grade, "0.6", "0") for level, grade in zip(levels, "121", strict=False)]
+    found.append(_row("1", "C5/6", "", "0.6", "0"))
+    sure = [("0.1", "0.9", "0", "0"), ("0.05", "0.05", "0.9", "0"), ("", "", "", ""), ("1", "0", "0", "0")]
+    rows = [
+        row | dict(zip(("p0", "p1", "p2", "p3"), values, strict=True))
+        for row, values in zip(found, sure, strict=True)
+    ]
+    tables = _write(tmp_path / "results.csv", rows), _write(tmp_path / "truth.csv", truth)
+    assert compare_with_truth(pair_levels(*tables)).calibration_error == pytest.approx(0.4)
+    without = _write(tmp_path / "plain.csv", found), tables[1]
+    assert compare_with_truth(pair_levels(*without)).calibration_error is None
+    answer = _call(*tables)
+    assert "calibration_error            0.4\n" in answer.stdout
 
 
 _READER = """study_uid,level,kang_grade

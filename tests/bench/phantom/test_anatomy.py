@@ -136,8 +136,12 @@ def test_the_seen_compression_is_the_smallest_ratio_on_the_slices_near_a_level()
         for number, pose in enumerate(study.axial.poses):
             points = anatomy.cord_points(pose)
             if points is not None:
-                away = np.abs(places - anatomy.curve.to_canal(points.mean(axis=0))[2])
-                ap, transverse = np.linalg.norm(points[[0, 2]] - points[[1, 3]], axis=1)
+                s = anatomy.curve.to_canal(points.mean(axis=0))[2]
+                away = np.abs(places - s)
+                along = anatomy.curve.tangent[anatomy.curve.index(s)]
+                # Lengths orthogonal to the canal, by Pythagoras.
+                lines = points[[0, 2]] - points[[1, 3]]
+                ap, transverse = np.sqrt((lines**2).sum(axis=1) - (lines @ along) ** 2)
                 if away.min() <= 6.0:
                     near[int(away.argmin())].append((ap / transverse, number))
         for level, seen in enumerate(study.slice_compressions()):

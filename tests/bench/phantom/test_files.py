@@ -131,8 +131,8 @@ def test_resuming_asks_for_more_studies_of_the_same_set_and_keeps_those_that_are
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"seed": 12}, "another seed, grade or anatomy"),
-        ({"seed": 11, "grade": 2}, "another seed, grade or anatomy"),
+        ({"seed": 12}, "another seed, grade, anatomy or condition"),
+        ({"seed": 11, "grade": 2}, "another seed, grade, anatomy or condition"),
         ({"seed": 11, "transfer_syntax": "rle"}, "is written as Explicit VR Little Endian"),
     ],
 )
@@ -231,7 +231,7 @@ def test_truth_has_a_row_for_every_level_and_names_real_slices(written: Path) ->
     assert {row["study_uid"] for row in rows} == {str(header.StudyInstanceUID) for header in headers}
 
 
-def test_the_truths_diameters_are_those_of_the_cord_on_the_axial_slice_it_names() -> None:
+def test_the_truths_diameters_are_those_across_the_cord_on_the_axial_slice_it_names() -> None:
     study = sample_study(11, 0)
     poses = {sop_instance_uid(study, study.axial, k): pose for k, pose in enumerate(study.axial.poses)}
     rows = truth_rows(study)
@@ -240,7 +240,10 @@ def test_the_truths_diameters_are_those_of_the_cord_on_the_axial_slice_it_names(
     for row in seen:
         points = study.anatomy.cord_points(poses[str(row["axial_sop_uid"])])
         assert points is not None
-        ap, transverse = np.linalg.norm(points[[0, 2]] - points[[1, 3]], axis=1)
+        curve = study.anatomy.curve
+        along = curve.tangent[curve.index(curve.to_canal(points.mean(axis=0))[2])]
+        lines = points[[0, 2]] - points[[1, 3]]
+        ap, transverse = np.sqrt((lines**2).sum(axis=1) - (lines @ along) ** 2)
         assert (row["ap_mm"], row["transverse_mm"]) == pytest.approx((ap, transverse), abs=1e-3)
         assert row["compression_ratio"] == pytest.approx(ap / transverse, abs=1e-4)
     for row, level in zip(rows, study.anatomy.levels, strict=True):

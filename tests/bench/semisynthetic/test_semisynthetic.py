@@ -342,7 +342,7 @@ def test_a_canal_is_found_in_a_volume_with_its_diameters(tmp_path: Path) -> None
     nibabel.Nifti1Image(tube.astype(np.float32), np.eye(4)).to_filename(path)
     volume = NiftiVolume(path)
     marks = tuple((-18.5, -26.0 - 0.1 * (height - 55.0), height) for height in (100.0, 75.0, 50.0, 30.0, 8.0))
-    canal = trace_canal(volume, Subject("tube", path.name, marks, ()), (-20.0, -25.0, 55.0))
+    canal = trace_canal(volume, Subject("tube", path.name, marks, (), (0.0, 0.0, 0.0)), (-20.0, -25.0, 55.0))
     rows = canal.curve.index(np.arange(-35.0, 35.0, 5.0))
     middle = canal.to_patient(0.0, 0.0, canal.curve.s[rows])
     assert np.abs(middle[:, 0] + 20.0).max() < 0.4

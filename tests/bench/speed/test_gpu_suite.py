@@ -14,6 +14,7 @@ import pytest
 from documented import ROOT, calls_in, code_in, trouble_with
 from fake_gpu import environment, kernels
 from time_limits import time_limit
+from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom.acquisition import plan_axial, plan_sagittal
 from stenosis_trt.bench.phantom.dicom_files import write_study
@@ -64,6 +65,7 @@ def _suite(
         "1",
         "--idle-seconds",
         "0",
+        *(() if "--precision" in arguments else ("--precision", "fp32")),
         *arguments,
     ]
     command = [sys.executable, "-c", script, "bench", "gpu-suite", "--out", str(out), *options]
@@ -155,7 +157,8 @@ def test_without_a_gpu_it_is_refused_before_anything_is_made(phantoms: Path, tmp
 def test_a_precision_that_the_pack_does_not_have_is_refused_with_what_makes_it(
     stand_ins: dict[str, str], phantoms: Path, tmp_path: Path
 ) -> None:
-    done = _suite(stand_ins, phantoms, tmp_path, "--precision", "fp16")
+    tiny = write_tiny_pack(tmp_path / "tiny")
+    done = _suite(stand_ins, phantoms, tmp_path / "out", "--precision", "fp16", "--pack", str(tiny.path))
     assert done.returncode == 2
     assert "has no fp16 models" in done.stderr
     assert "stenosis-trt quantise" in done.stderr

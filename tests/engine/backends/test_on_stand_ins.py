@@ -52,7 +52,8 @@ def pack(tmp_path_factory: pytest.TempPathFactory, stand_ins: dict[str, str]) ->
 
     def make(folder: Path) -> None:
         shutil.copytree(reference_pack(), folder / "pack", ignore=shutil.ignore_patterns("plans"))
-        done = _call(stand_ins, "build", folder / "pack", "--flavour", "tensorrt", "--batch", "2,6")
+        options = ("--flavour", "tensorrt", "--batch", "2,6", "--precision", "fp32")
+        done = _call(stand_ins, "build", folder / "pack", *options)
         assert done.returncode == 0, done.stderr
 
     copy = tmp_path_factory.mktemp("pack") / "reference"

@@ -207,6 +207,17 @@ def test_what_is_unlike_the_training_is_found_as_on_the_cpu(tmp_path: Path) -> N
         assert (one.probabilities is None) == ("out_of_distribution" in one.warnings)
 
 
+def test_ten_maps_are_decoded_as_on_the_cpu(tmp_path: Path) -> None:
+    pack = write_tiny_pack(tmp_path / "tiny", landmarks=True)
+    plans = with_plans(pack)
+    with closing(TensorRtBackend(pack, plans)) as gpu, closing(CpuBackend(pack, threads=1)) as cpu:
+        _compare(gpu, cpu, made_study(fill=hills), (0, 1, 37))
+        with closing(gpu.load(made_study())) as there:
+            found = there.locate(_rois(made_study().sagittal, pack, "levels", 3)).result()
+    assert found.heights.shape[:2] == (3, 10)
+    assert found.support.shape == (3, 10, 10)
+
+
 @pytest.mark.parametrize("model", ["levels", "grader", "cord"])
 def test_what_a_model_may_not_answer_is_told_as_on_the_cpu_and_the_next_study_is_computed(
     tmp_path: Path, cpu: CpuBackend, model: str

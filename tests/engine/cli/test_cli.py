@@ -300,7 +300,7 @@ def test_killed_phantoms_leave_no_worker_behind_and_go_on_with_resume(tmp_path: 
     assert _call("phantom", out, *options).returncode == 2
     other = _call("phantom", out, "--studies", 4, "--seed", 12, "--resume")
     assert other.returncode == 2
-    assert "is of another seed, grade or anatomy." in other.stderr
+    assert "is of another seed, grade, anatomy or condition." in other.stderr
     answer = _call("phantom", out, *options, "--resume")
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr.startswith(("Making phantoms: 0 of 2", "Making phantoms: 0 of 3"))

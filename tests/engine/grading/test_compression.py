@@ -34,8 +34,9 @@ def _compression(
         np.array([[0.0, 0.0, 12.0], [0.0, 0.0, -92.0]]),
         np.array([-12.0, 92.0]),
         {level: ARCS[level] for level in levels},
+        np.array([[0.0, 0.0, -1.0]] * 2),
     )
-    across = [CordSlice(k, np.zeros(3), arc) for k, arc in enumerate(diameters)]
+    across = [CordSlice(k, np.zeros(3), arc, line.directions[0]) for k, arc in enumerate(diameters)]
     cords = [
         _cord(ap, arc, ("cord_low_confidence",) if arc in doubtful else ()) for arc, ap in diameters.items()
     ]

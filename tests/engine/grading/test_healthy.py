@@ -21,8 +21,6 @@ from stenosis_trt.bench.accuracy.healthy_norms import (
     read_persons,
 )
 from stenosis_trt.engine.grading import healthy
-from stenosis_trt.engine.grading.across import CrossSection, cross_section
-from stenosis_trt.engine.grading.cord import CanalLine
 from stenosis_trt.engine.grading.healthy import (
     QUANTITIES,
     Norm,
@@ -40,6 +38,12 @@ NORMS = Path(healthy.__file__).parent / "norms"
 @pytest.fixture
 def all_comparable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(healthy, "is_comparable", lambda level, quantity: True)
+
+
+def _cord(ap: float, transverse: float, angle: float) -> CordMeasurement:
+    """A measurement across the cord, on a slice at an angle to it in degrees."""
+    points = ((0.0, 0.0, 0.0),) * 4
+    return CordMeasurement("1", points, ap, transverse, ap / transverse, 0.9, (), None, angle)  # type: ignore[arg-type]
 
 
 def _person(diameters: np.ndarray, disc: int) -> Person:
@@ -128,7 +132,7 @@ def test_z_score_and_percentile_of_worked_numbers() -> None:
 @pytest.mark.usefixtures("all_comparable")
 def test_the_mean_of_healthy_adults_has_a_z_score_of_zero_and_a_percentile_near_50() -> None:
     for level, norms in healthy_norms().items():
-        section = CrossSection(norms["ap_mm"].mean, norms["transverse_mm"].mean, 0.0)
+        section = _cord(norms["ap_mm"].mean, norms["transverse_mm"].mean, 0.0)
         found = compare_with_healthy(level, section)
         assert found is not None
         assert found.ap_z == found.transverse_z == 0.0
@@ -139,7 +143,7 @@ def test_the_mean_of_healthy_adults_has_a_z_score_of_zero_and_a_percentile_near_
 
 @pytest.mark.usefixtures("all_comparable")
 def test_the_flatter_the_cord_the_lower_its_z_score_and_percentile() -> None:
-    sections = [CrossSection(float(ap), 13.0, 5.0) for ap in np.linspace(1.5, 12.0, 40)]
+    sections = [_cord(float(ap), 13.0, 5.0) for ap in np.linspace(1.5, 12.0, 40)]
     for level in LEVELS:
         found = [compare_with_healthy(level, section) for section in sections]
         z = [item.compression_ratio_z for item in found if item and item.compression_ratio_z is not None]
@@ -152,15 +156,15 @@ def test_the_flatter_the_cord_the_lower_its_z_score_and_percentile() -> None:
 
 
 def test_an_oblique_slice_is_not_compared() -> None:
-    assert compare_with_healthy("C4/5", CrossSection(7.0, 13.0, 30.0)) is not None
-    assert compare_with_healthy("C4/5", CrossSection(7.0, 13.0, 30.1)) is None
+    assert compare_with_healthy("C4/5", _cord(7.0, 13.0, 30.0)) is not None
+    assert compare_with_healthy("C4/5", _cord(7.0, 13.0, 30.1)) is None
 
 
 def test_a_quantity_that_is_measured_badly_is_left_out_and_the_others_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(healthy, "is_comparable", lambda level, quantity: quantity != "ap_mm")
-    found = compare_with_healthy("C5/6", CrossSection(7.0, 13.0, 0.0))
+    found = compare_with_healthy("C5/6", _cord(7.0, 13.0, 0.0))
     assert isinstance(found, HealthyComparison)
     assert found.ap_z is None
     assert found.ap_percentile is None
@@ -194,33 +198,3 @@ def test_only_the_cord_model_whose_bias_was_measured_is_compared_in_any_precisio
     half = replace(cord, sha256="1" * 64, precision="fp16", variant_of=cord.fp32_sha256)
     assert was_measured(half.fp32_sha256)
     assert not was_measured(replace(cord, sha256="1" * 64).fp32_sha256)
-
-
-def _tilted(degrees: float) -> CordMeasurement:
-    """A cord of 7.5 by 13 mm that runs down, on a slice tilted about the left-right axis."""
-    angle = math.radians(degrees)
-    half = 3.75 / math.cos(angle)
-    back = np.array([0.0, half * math.cos(angle), half * math.sin(angle)])
-    front, rear = (tuple(float(x) for x in point) for point in (-back, back))
-    points = (front, rear, (6.5, 0.0, 0.0), (-6.5, 0.0, 0.0))
-    return CordMeasurement("1", points, 2 * half, 13.0, 2 * half / 13.0, 0.9)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("degrees", [0.0, 10.0, -25.0, 40.0])
-def test_the_tilt_of_a_slice_does_not_change_the_diameter_across_the_cord(degrees: float) -> None:
-    line = CanalLine(np.array([[0.0, 0.0, 40.0], [0.0, 0.0, -40.0]]), np.array([-40.0, 40.0]), {"C4/5": 0.0})
-    section = cross_section(line, 0.0, _tilted(degrees))
-    assert section.ap_mm == pytest.approx(7.5)
-    assert section.transverse_mm == pytest.approx(13.0)
-    assert section.tilt_degrees == pytest.approx(abs(degrees), abs=1e-4)
-
-
-def test_the_direction_of_the_cord_bends_between_the_points_of_the_line() -> None:
-    """A line that turns from down to 45° to the back: at its corner it points about half of that."""
-    points = np.array([[0.0, 0.0, 20.0], [0.0, 0.0, 0.0], [0.0, 20.0, -20.0]])
-    arcs = np.array([-20.0, 0.0, 20.0 * math.sqrt(2.0)])
-    section = cross_section(CanalLine(points, arcs, {}), -20.0, _tilted(0.0))
-    assert section.tilt_degrees == pytest.approx(0.0, abs=1e-4)
-    between = cross_section(CanalLine(points, arcs, {}), -10.0, _tilted(0.0)).tilt_degrees
-    corner = cross_section(CanalLine(points, arcs, {}), 0.0, _tilted(0.0)).tilt_degrees
-    assert 5.0 < between < corner < 30.0

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from level_peaks import MAP_NAMES, level_peaks, sagittal_stack, straight_neck
+from level_peaks import MODEL as LANDMARK_MODEL
 from tiny_pack import input_spec
 
 from stenosis_trt.engine.backends.base import Peaks, Roi
 from stenosis_trt.engine.geometry import SlicePose, Vector
 from stenosis_trt.engine.grading.level_slices import locate_in_range
-from stenosis_trt.engine.grading.levels import LevelPoint, locate_levels
+from stenosis_trt.engine.grading.levels import LevelPoint
+from stenosis_trt.engine.grading.numbering import locate_levels
 from stenosis_trt.engine.packs.models import ModelSpec, OutputSpec
 from stenosis_trt.engine.records import LEVELS, FrameHeader, LoadedSlice
 
@@ -71,7 +74,7 @@ def _both(
     """Levels from the slices that were chosen, and from the whole stack."""
     rois = [Roi((k,), np.eye(2, 3)) for k in range(len(stack))]
     some = locate_in_range(network.locate, rois, [item.pose for item in stack])
-    return locate_levels(stack, some, MODEL), locate_levels(stack, network.whole, MODEL)
+    return locate_levels(stack, some, MODEL).levels, locate_levels(stack, network.whole, MODEL).levels
 
 
 @pytest.mark.parametrize("middle", [0.0, 1.5, -9.0, 14.0])
@@ -141,3 +144,23 @@ def test_a_stack_with_no_slice_near_its_middle_is_run_whole() -> None:
     network = _Network(stack, NECK)
     _both(stack, network)
     assert network.slices == list(range(len(stack)))
+
+
+def test_faint_landmarks_do_not_make_more_slices_run() -> None:
+    """T1/2 is seen at the ends of the stack alone, and the dens nowhere."""
+    stack = sagittal_stack(slices=19)
+    neck = straight_neck(x=0.0)
+    maps = neck.maps()
+    del maps["dens"]
+    whole = level_peaks(stack, maps)
+    whole.heights[:, MAP_NAMES.index("T1/2")] = 0.1
+    whole.heights[[0, -1], MAP_NAMES.index("T1/2"), 0] = 0.6
+    network = _Network(stack, NECK)
+    network.whole = whole
+    rois = [Roi((k,), np.eye(2, 3)) for k in range(len(stack))]
+    some = locate_in_range(network.locate, rois, [item.pose for item in stack])
+    assert network.calls == [list(range(6, 13))]
+    assert some.support.shape == (19, 10, 10)
+    found = locate_levels(stack, some, LANDMARK_MODEL)
+    assert all(item.point is not None and item.warnings == () for item in found.levels)
+    assert set(found.landmarks) == {"C2", "T2/3"}

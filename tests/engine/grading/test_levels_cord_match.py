@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from tiny_pack import CORD_NAMES, input_spec
 from stenosis_trt.engine.backends.base import Cords, Roi
 from stenosis_trt.engine.backends.stepwise import patient_keypoints, patient_peaks
 from stenosis_trt.engine.geometry import SlicePose, Vector
+from stenosis_trt.engine.grading.chains import is_plausible, most_plausible
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
-from stenosis_trt.engine.grading.levels import LevelPoint, _is_plausible, _most_plausible, locate_levels
+from stenosis_trt.engine.grading.levels import LevelPoint
 from stenosis_trt.engine.grading.match import match_levels
+from stenosis_trt.engine.grading.numbering import locate_levels
 from stenosis_trt.engine.packs.crop import input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import ModelSpec, OutputSpec
 from stenosis_trt.engine.records import LEVELS, CordMeasurement, FrameHeader, LoadedSlice
@@ -75,7 +78,7 @@ def _from_decoded(
     rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
     peaks = decoded.reshape(*decoded.shape[:2], -1, 3).astype(np.float32)
     support = peaks[:, :, :1, 2] * np.eye(len(LEVELS), dtype=np.float32)
-    return locate_levels(slices, patient_peaks(slices, rois, peaks, support, 4), LEVEL_MODEL)
+    return locate_levels(slices, patient_peaks(slices, rois, peaks, support, 4), LEVEL_MODEL).levels
 
 
 def _from_maps(
@@ -83,7 +86,7 @@ def _from_maps(
 ) -> tuple[LevelPoint, ...]:
     rois = [Roi((k,), affine) for k, affine in enumerate(affines)]
     peaks = patient_peaks(slices, rois, decode_peaks(maps), keypoint_support(maps), 4)
-    return locate_levels(slices, peaks, LEVEL_MODEL)
+    return locate_levels(slices, peaks, LEVEL_MODEL).levels
 
 
 def _blob(x: float, y: float, height: float) -> np.ndarray:
@@ -93,7 +96,11 @@ def _blob(x: float, y: float, height: float) -> np.ndarray:
 
 def _measure(item: LoadedSlice, affine: np.ndarray, decoded: np.ndarray) -> CordMeasurement:
     keypoints = patient_keypoints([item], [Roi((0,), affine)], decoded[None], 2)
-    return measure_cord([item], Cords(keypoints, cord_geometry(keypoints.points)), CORD_MODEL)[0]
+    down = np.array([0.0, 0.0, -1.0])
+    angle = float(np.degrees(np.arccos(abs(item.pose.normal @ down))))
+    across = [CordSlice(0, item.pose.centre, 0.0, down, angle)]
+    cords = Cords(keypoints, cord_geometry(keypoints.points, [down]))
+    return measure_cord([item], across, cords, CORD_MODEL)[0]
 
 
 def test_levels_come_back_in_three_dimensions() -> None:
@@ -309,9 +316,9 @@ def test_the_chain_is_the_best_of_all_plausible_ones() -> None:
             ]
             for index, level in enumerate(LEVELS)
         ]
-        chains = [chain for chain in product(*([*each, None] for each in candidates)) if _is_plausible(chain)]
+        chains = [chain for chain in product(*([*each, None] for each in candidates)) if is_plausible(chain)]
         best = max(chains, key=lambda chain: sum(item.confidence for item in chain if item is not None))
-        assert _most_plausible(candidates) == best
+        assert most_plausible(candidates, lambda _: 0.0, 0.0) == best
 
 
 def _points() -> list[LevelPoint]:
@@ -337,6 +344,46 @@ def test_the_canal_runs_behind_its_front_wall() -> None:
     assert list(line.level_arc_length_mm.values()) == sorted(line.level_arc_length_mm.values())
 
 
+def _arc_of_circle(degrees: float) -> tuple[float, float, float]:
+    """Point of a front wall that is bent with a radius of 150 mm, and runs straight down at 0°."""
+    angle = np.deg2rad(degrees)
+    return (3.0, 150.0 * (1.0 - np.cos(angle)), -150.0 * np.sin(angle))
+
+
+_BENT = (-15.0, -9.0, -3.0, 3.0, 9.0, 15.0)
+"""Degrees of the six discs on the circle."""
+
+
+def test_the_direction_of_an_evenly_bent_canal_is_right_up_to_its_ends() -> None:
+    levels = [LevelPoint(name, _arc_of_circle(at), 0.9) for name, at in zip(LEVELS, _BENT, strict=True)]
+    line = canal_line(levels)
+    found = line.directions_at([line.level_arc_length_mm[name] for name in LEVELS])
+    truth = [[0.0, np.sin(np.deg2rad(at)), -np.cos(np.deg2rad(at))] for at in _BENT]
+    assert np.degrees(np.arccos(np.clip((found * truth).sum(axis=1), -1, 1))).max() < 0.5
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1.0)
+
+
+def test_the_direction_between_two_levels_is_that_of_their_line() -> None:
+    levels = [LevelPoint(name, _arc_of_circle(at), 0.9) for name, at in (("C3/4", -9.0), ("C5/6", 3.0))]
+    line = canal_line([LevelPoint("C2/3", None, 0.0), *levels])
+    chord = np.subtract(levels[1].point, levels[0].point)
+    assert line.directions == pytest.approx(np.tile(chord / np.linalg.norm(chord), (4, 1)))
+    assert line.level_arc_length_mm["C3/4"] == 0.0
+
+
+def test_points_beyond_the_levels_turn_the_line_and_are_no_levels() -> None:
+    """The wall bends only above C2/3, as at the head: without C2 nothing shows it."""
+    levels = [LevelPoint(name, (3.0, 0.0, -16.0 * k), 0.9) for k, name in enumerate(LEVELS)]
+    alone, line = canal_line(levels), canal_line(levels, [(3.0, 0.0, -98.0), (3.0, -4.0, 11.0)])
+    assert set(line.level_arc_length_mm) == set(LEVELS)
+    assert line.level_arc_length_mm["C2/3"] == 0.0
+    assert line.arc_length_mm[0] == pytest.approx(alone.arc_length_mm[0])
+    assert line.arc_length_mm[-1] - line.level_arc_length_mm["C7/T1"] == pytest.approx(12.0)
+    assert (np.diff(line.arc_length_mm) > 0).all()
+    assert alone.directions_at([0.0])[0, 1] == pytest.approx(0.0, abs=1e-9)
+    assert line.directions_at([0.0])[0, 1] > 0.03
+
+
 def test_slices_are_met_where_they_cross_the_canal() -> None:
     slices = [_axial(200.0), _axial(8.0, 10.0), _axial(-200.0)]
     across = crossing_slices(canal_line(_points()), slices)
@@ -360,10 +407,11 @@ def _cord_decoded(
     return np.column_stack([input_to_heatmap(xy, 2), np.full(4, 0.9)]).astype(np.float32), affine
 
 
-def test_the_cords_diameters_come_out_in_millimetres_on_a_tilted_slice() -> None:
+def test_the_cords_diameters_are_those_across_the_cord_on_a_tilted_slice() -> None:
     item = _axial(8.0, 20.0)
-    decoded, affine = _cord_decoded(item, item.pose.centre, 6.5, 13.0)
+    decoded, affine = _cord_decoded(item, item.pose.centre, 6.5 / np.cos(np.deg2rad(20.0)), 13.0)
     measured = _measure(item, affine, decoded)
+    assert measured.slice_angle_degrees == pytest.approx(20.0)
     assert measured.ap_mm == pytest.approx(6.5, abs=1e-3)
     assert measured.transverse_mm == pytest.approx(13.0, abs=1e-3)
     assert measured.compression_ratio == pytest.approx(0.5, abs=1e-3)
@@ -398,7 +446,7 @@ def _cord(ratio: float, *warnings: str) -> CordMeasurement:
 
 
 def _across(arcs: list[float]) -> list[CordSlice]:
-    return [CordSlice(k, np.zeros(3), arc) for k, arc in enumerate(arcs)]
+    return [CordSlice(k, np.zeros(3), arc, np.array([0.0, 0.0, -1.0])) for k, arc in enumerate(arcs)]
 
 
 def test_the_slice_of_maximal_compression_near_a_level_is_taken() -> None:
@@ -434,9 +482,36 @@ def test_a_gap_in_the_axial_stack_is_flagged() -> None:
     assert matches["C3/4"].warnings == ("axial_slice_gap",)
 
 
+def _oblique(ratio: float, degrees: float, *warnings: str) -> CordMeasurement:
+    return replace(_cord(ratio, *warnings), slice_angle_degrees=degrees)
+
+
+@pytest.mark.parametrize(("degrees", "warnings"), [(25.0, ()), (25.1, ("oblique_slice",))])
+def test_a_slice_that_is_oblique_to_the_cord_is_flagged(degrees: float, warnings: tuple[str, ...]) -> None:
+    line = canal_line(_points())
+    found = match_levels(line, _across([line.level_arc_length_mm["C4/5"]]), [_oblique(0.5, degrees)])["C4/5"]
+    assert found.cord is not None
+    assert found.warnings == warnings
+
+
+@pytest.mark.parametrize(("degrees", "warnings"), [(39.0, ()), (41.0, ("slice_too_oblique",))])
+def test_a_slice_that_is_too_oblique_to_the_cord_gives_no_ratio(
+    degrees: float, warnings: tuple[str, ...]
+) -> None:
+    item = _axial(8.0, degrees)
+    decoded, affine = _cord_decoded(item, item.pose.centre, 6.5 / np.cos(np.deg2rad(degrees)), 13.0)
+    measured = _measure(item, affine, decoded)
+    assert measured.warnings == warnings
+    line = canal_line(_points())
+    found = match_levels(line, _across([line.level_arc_length_mm["C4/5"]]), [measured])["C4/5"]
+    expected = ("cord_not_measured", *warnings) if warnings else ("oblique_slice",)
+    assert (found.cord is None, found.warnings) == (bool(warnings), expected)
+
+
 def _packs(*slices: tuple[float, int, float]) -> list[CordSlice]:
-    """Slices of several series: arc in mm, series, tilt in degrees."""
-    return [CordSlice(k, np.zeros(3), arc, tilt, of) for k, (arc, of, tilt) in enumerate(slices)]
+    """Slices of several series: arc in mm, series, angle in degrees."""
+    down = np.array([0.0, 0.0, -1.0])
+    return [CordSlice(k, np.zeros(3), arc, down, angle, of) for k, (arc, of, angle) in enumerate(slices)]
 
 
 def test_of_two_axial_packs_only_the_one_on_both_sides_of_a_level_counts() -> None:
@@ -459,7 +534,8 @@ def test_of_two_axial_packs_on_both_sides_of_a_level_the_less_tilted_counts() ->
 def test_a_tilted_axial_slice_is_known_by_its_angle_to_the_canal() -> None:
     item = _axial(8.0, 20.0)
     x, y, z = item.pose.centre
-    line = CanalLine(np.array([[x, y, z + 50], [x, y, z - 50]]), np.array([0.0, 100.0]), {"C4/5": 50.0})
+    ends, down = np.array([[x, y, z + 50], [x, y, z - 50]]), np.array([[0.0, 0.0, -1.0]] * 2)
+    line = CanalLine(ends, np.array([0.0, 100.0]), {"C4/5": 50.0}, down)
     (tilted,) = crossing_slices(line, [item], [3])
-    assert tilted.tilt_degrees == pytest.approx(20.0)
+    assert tilted.angle_degrees == pytest.approx(20.0)
     assert (tilted.series, tilted.arc_length_mm) == (3, pytest.approx(50.0))

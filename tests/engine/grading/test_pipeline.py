@@ -18,7 +18,7 @@ from stenosis_trt.engine.backends.stepwise import StepwiseBackend
 from stenosis_trt.engine.errors import CannotGrade, PackError
 from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import LEVELS, Stage
+from stenosis_trt.engine.records import LANDMARKS, LEVELS, LoadedStudy, Stage
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,8 @@ class _Known(StepwiseBackend):
 
     def support(self, heatmaps):  # type: ignore[no-untyped-def]
         """Each map is high at its own peak alone."""
-        return self.decode(heatmaps)[:, :, 2:] * np.eye(6, dtype=np.float32)
+        heights = self.decode(heatmaps)[:, :, 2:]
+        return heights * np.eye(heights.shape[1], dtype=np.float32)
 
     def decode(self, heatmaps):  # type: ignore[no-untyped-def]
         count = self.batches[heatmaps]
@@ -195,6 +196,57 @@ def test_noise_is_no_cervical_spine(pack: Pack, backend: CpuBackend) -> None:
     assert caught.value.stage is Stage.LEVELS
     assert "No cervical spine" in caught.value.reason
     assert caught.value.advice.endswith(".")
+
+
+class _ShowsLandmarks(_Known):
+    """Told where C2 and the dens are, too, and two discs below C7/T1."""
+
+    def decode(self, heatmaps):  # type: ignore[no-untyped-def]
+        decoded = super().decode(heatmaps)
+        if heatmaps != "levels":
+            return decoded
+        further = np.repeat(decoded[:, :1], 4, axis=1)
+        further[:, :, 1] = (46.0, 50.0, 19.0, 13.0)
+        return np.concatenate([decoded, further], axis=1)
+
+
+def _with_landmarks(pack: Pack) -> Pack:
+    """The pack, whose levels model is said to have maps of the landmarks."""
+    levels = pack.models["levels"]
+    output = replace(levels.output, names=(*LEVELS, *LANDMARKS))
+    return replace(pack, models={**pack.models, "levels": replace(levels, output=output)})
+
+
+def _with_rows(study: LoadedStudy, rows: int) -> LoadedStudy:
+    """The study with sagittal images of other height about the same middle."""
+    slices = []
+    for item in study.sagittal:
+        x, y, z = item.pose.origin
+        pose = replace(item.pose, rows=rows, origin=(x, y, z + (rows - item.pose.rows) / 2 * 0.8))
+        slices.append(replace(item, pose=pose, stored=np.resize(item.stored, (rows, item.pose.columns))))
+    return replace(study, sagittal=tuple(slices))
+
+
+def test_a_study_that_does_not_show_c2_is_not_numbered(pack: Pack, backend: CpuBackend) -> None:
+    """C2/3 lies 38 mm above the middle of the images."""
+    shown, cut = _with_rows(made_study(), 140), _with_rows(made_study(), 120)
+    result = grade_study(shown, _with_landmarks(pack), _ShowsLandmarks(backend))
+    assert all(item.grade is not None for item in result.levels)
+    assert not any("level_number_uncertain" in item.warnings for item in result.levels)
+    with pytest.raises(CannotGrade) as caught:
+        grade_study(cut, _with_landmarks(pack), _ShowsLandmarks(backend))
+    assert caught.value.stage is Stage.LEVELS
+    assert "C2 is not shown" in caught.value.reason
+    # Without maps of landmarks nobody can tell, and the number is in doubt.
+    doubted = grade_study(cut, pack, _Known(backend))
+    assert all("level_number_uncertain" in item.warnings for item in doubted.levels if item.point)
+
+
+def test_images_larger_than_the_field_are_searched_in_one_call(pack: Pack, backend: CpuBackend) -> None:
+    known = _Known(backend)
+    grade_study(_with_rows(made_study(), 560), pack, known)
+    assert known.calls == ["levels", "levels", "grader", "cord"]
+    assert known.batches["levels"] == 9
 
 
 @pytest.fixture(scope="module")

@@ -157,6 +157,14 @@ def test_a_grader_may_have_a_class_for_what_is_unlike_its_training(
     assert Pack.load(pack.path).models["grader"].output.maximum_other == 0.5
 
 
+def test_a_levels_model_may_have_the_maps_of_all_landmarks_or_of_none(tmp_path: Path) -> None:
+    pack = write_tiny_pack(tmp_path / "pack", landmarks=True)
+    assert Pack.load(pack.path).models["levels"].output_shape == (10, 64, 64)
+    _change(pack.path, lambda content: content["models"]["levels"]["output"]["names"].pop())
+    with pytest.raises(PackError, match=r"names must be C2/3.* or C2/3, .*, T1/2, T2/3, C2, dens, in this"):
+        Pack.load(pack.path)
+
+
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.1, float("nan")])
 def test_a_limit_out_of_range_is_refused(limit: float) -> None:
     with pytest.raises(PackError, match="maximum_other must be above 0 and at most 1"):

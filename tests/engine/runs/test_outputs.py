@@ -88,15 +88,18 @@ def test_a_level_unlike_the_training_says_so_in_both_tables_and_how_much_in_one(
 def test_comparisons_are_rounded_in_the_table_and_whole_in_the_lines(tmp_path: Path) -> None:
     whole = stand_in.result("1.2.3")
     healthy = HealthyComparison(compression_ratio_z=-1.23456, compression_ratio_percentile=8.76543)
-    compared = replace(whole.levels[0], mscc=-0.0123456, mscc_reference="below", healthy=healthy)
+    assert whole.levels[0].cord is not None
+    cord = replace(whole.levels[0].cord, slice_angle_degrees=12.3456)
+    compared = replace(whole.levels[0], cord=cord, mscc=-0.0123456, mscc_reference="below", healthy=healthy)
     with ResultStore(tmp_path, KIND, resume=False) as store:
         store.add(_study("1.2.3"), replace(whole, levels=(compared, *whole.levels[1:])), [])
         store.write_tables(["1.2.3"], [])
     rows = _rows(tmp_path / "results.csv")
-    assert list(rows[0].values())[-8:] == ["-0.0123", "below", "-1.23", "", "", "8.8", "", ""]
-    assert list(rows[1].values())[-8:] == [""] * 8
+    assert list(rows[0].values())[-9:] == ["-0.0123", "below", "-1.23", "", "", "8.8", "", "", "12.3"]
+    assert list(rows[1].values())[-9:-1] == [""] * 8
     levels = json.loads((tmp_path / "results.jsonl").read_text())["levels"]
     assert levels[0]["mscc"] == -0.0123456
+    assert levels[0]["cord"]["slice_angle_degrees"] == 12.3456
     assert levels[0]["healthy"]["compression_ratio_z"] == -1.23456
     assert levels[1]["healthy"] is None
 
@@ -106,7 +109,7 @@ def test_columns_are_those_of_the_design() -> None:
         "study_number,study_uid,patient_id,level,kang_grade,p0,p1,p2,p3,compression_ratio,ap_mm,transverse_mm,"
         "sagittal_sop_uid,sagittal_frame_number,axial_sop_uid,axial_frame_number,x_mm,y_mm,z_mm,confidence,warnings,"
         "mscc,mscc_reference,compression_ratio_z,ap_z,transverse_z,"
-        "compression_ratio_percentile,ap_percentile,transverse_percentile"
+        "compression_ratio_percentile,ap_percentile,transverse_percentile,slice_angle_degrees"
     )
     assert ",".join(ERROR_COLUMNS) == "path,stage,reason,what_to_do,study_uid,study_number,harmless,of_study"
     assert ",".join(STUDY_COLUMNS) == (

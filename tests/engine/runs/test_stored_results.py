@@ -122,10 +122,10 @@ def test_a_study_of_the_wrong_shape_is_damaged(name: str, tmp_path: Path) -> Non
         "null",
         "[" * 100_000,
         '{"a":' * 100_000 + "1" + "}" * 100_000,
-        '{"format": 2, "path": ' + "[" * 500 + "]" * 500 + "}",
+        f'{{"format": {FORMAT_VERSION}, "path": ' + "[" * 500 + "]" * 500 + "}",
         study_json(_kept()).replace('"confidence": 0.7', '"confidence": 1e999'),
         study_json(_kept()).replace('"confidence": 0.7', '"confidence": NaN'),
-        study_json(_kept()).replace('"format": 2', '"format": ' + "9" * 5000),
+        study_json(_kept()).replace(f'"format": {FORMAT_VERSION}', '"format": ' + "9" * 5000),
     ],
     ids=["empty", "list", "null", "deep list", "deep object", "deep enough", "too large", "NaN", "digits"],
 )

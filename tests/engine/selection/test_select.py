@@ -276,6 +276,16 @@ def test_axial_slices_count_where_the_neck_can_be() -> None:
     assert "none of its slices lies within the upper" in _reasons(choice)["3"]
 
 
+def test_below_a_whole_head_the_axial_series_of_the_neck_is_taken() -> None:
+    """It lies 250 mm below the upper edge; another one across the loins lies 500 mm below it."""
+    whole = sagittal("1", spacing=1.0, size=600)
+    choice = select_series(
+        study(whole, axial("2", (0.0, 0.0, 50.0), count=25), axial("3", (0.0, 0.0, -200.0), count=40))
+    )
+    assert choice.axial is not None
+    assert choice.axial.series_uid == "2"
+
+
 @pytest.mark.parametrize("make", [sagittal, axial])
 def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., SeriesHeader]) -> None:
     one, two, partner = make("1"), make("2"), (axial if make is sagittal else sagittal)("9")

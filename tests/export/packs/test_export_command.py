@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 from stenosis_trt.engine.cli.app import app
 from stenosis_trt.engine.cli.errors import fail_with_os_error
 from stenosis_trt.engine.packs.pack import Pack, reference_pack
+from stenosis_trt.engine.records import LANDMARKS, LEVELS
 from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.models.efficientnet import EfficientNetB5
 from stenosis_trt.export.models.keypoint import KeypointNet
@@ -134,6 +135,7 @@ def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
         ("cord.output.minimum_confidence=2", "must lie in 0 to 1"),
         ('grader.output.names=["0", "1", "2", "other"]', "Write 0, 1, 2, 3, or 0, 1, 2, 3, other, in"),
         ("grader.output.maximum_other=1.4", "maximum_other must be above 0 and at most 1"),
+        ('levels.output.names=["C2/3", "dens"]', "Write C2/3, .* or C2/3, .* C2, dens, in the order"),
         ("cord.output.maximum_other=0.4", "unknown entries: maximum_other"),
         ("pack.weights=int8", "Write one of fp16, fp32"),
         ("pack.name=3", "has to be a text"),
@@ -330,6 +332,22 @@ def test_heatmaps_of_another_stride_are_refused_with_the_option_that_says_so(tmp
     path = _points_model(tmp_path / "m.onnx", stride=4)
     assert _refused(path, _spec()).endswith("--set cord.output.stride=4")
     assert import_onnx(path, _spec(stride=4, activation="sigmoid"), _example(), half_weights=False)
+
+
+def test_a_levels_network_of_another_number_of_maps_is_told_which_there_are(tmp_path: Path) -> None:
+    small = ["levels.input.size=[32, 32]", "levels.output.activation=sigmoid"]
+    landmarks = json.dumps([*LEVELS, *LANDMARKS])
+    levels = read_spec(reference_spec(), small).models["levels"]
+    with_landmarks = read_spec(reference_spec(), [*small, f"levels.output.names={landmarks}"]).models[
+        "levels"
+    ]
+    ten = _points_model(tmp_path / "ten.onnx", points=10, stride=levels.output.stride)
+    assert _refused(ten, levels).endswith(f"--set 'levels.output.names={landmarks}'")
+    assert import_onnx(ten, with_landmarks, _example(), half_weights=False)
+    six = _points_model(tmp_path / "six.onnx", points=6, stride=levels.output.stride)
+    assert _refused(six, with_landmarks).endswith(f"--set 'levels.output.names={json.dumps(list(LEVELS))}'")
+    seven = _points_model(tmp_path / "seven.onnx", points=7, stride=levels.output.stride)
+    assert "levels has 6 or 10 points: C2/3, " in _refused(seven, levels)
 
 
 def test_an_input_of_another_size_is_refused_with_the_option_that_says_so(tmp_path: Path) -> None:

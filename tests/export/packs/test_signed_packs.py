@@ -21,7 +21,7 @@ from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.plans.signing import sign_pack
 from stenosis_trt.engine.plans.store import PLANS_FOLDER
 from stenosis_trt.export.packs.writer import ModelContent, PackContent, write_pack
-from stenosis_trt.export.precision.quantise import QuantisationResult, write_variants
+from stenosis_trt.export.precision.writing import QuantisationResult, write_variants
 
 _SCRIPT = "from stenosis_trt.engine.cli.app import main; main()"
 

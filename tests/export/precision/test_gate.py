@@ -27,8 +27,9 @@ from stenosis_trt.export.precision.candidates import write_candidate
 from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_fp16, to_int8
 from stenosis_trt.export.precision.gate import Gate
 from stenosis_trt.export.precision.gate_result import GateLimits, GateResult, check_limits, gate_report_lines
-from stenosis_trt.export.precision.quantise import QuantisationResult, QuantiseOptions, write_variants
+from stenosis_trt.export.precision.quantise import QuantiseOptions
 from stenosis_trt.export.precision.studies import StudyCollection
+from stenosis_trt.export.precision.writing import QuantisationResult, write_variants
 
 FEW = GateLimits(minimum_levels=6, minimum_patients=1)
 

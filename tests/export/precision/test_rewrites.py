@@ -18,19 +18,14 @@ from stenosis_trt.engine.trt.api import TensorRT
 from stenosis_trt.engine.trt.flavours import FLAVOURS
 from stenosis_trt.export.precision.convert import ConvertedModel, Int8Options, to_int8
 from stenosis_trt.export.precision.gate_result import GateLimits
-from stenosis_trt.export.precision.quantise import (
-    ConvertedModels,
-    QuantiseOptions,
-    measure_precisions,
-    retry_without_rewrites,
-    write_variants,
-)
+from stenosis_trt.export.precision.quantise import QuantiseOptions, measure_precisions, retry_without_rewrites
 from stenosis_trt.export.precision.rewrites import (
     RewrittenModel,
     rewrite_squeeze_excite,
     squeeze_excite_branches,
 )
 from stenosis_trt.export.precision.studies import StudyCollection
+from stenosis_trt.export.precision.writing import ConvertedModels, write_variants
 
 _FEW = GateLimits(minimum_levels=6, minimum_patients=1)
 _CHANNELS = 32

@@ -20,10 +20,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """A work folder in which everything has been rendered, and volumes that nobody needs to read."""
     work, volumes = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("volumes")
     (work / "rendered").mkdir()
+    stages = (REFERENCE_RECIPE.phantoms_only, REFERENCE_RECIPE.varied_phantoms, REFERENCE_RECIPE.mixed)
     for name in (*REFERENCE_RECIPE.subjects, REFERENCE_RECIPE.template, "phantom"):
-        for seed in (TRAINING_SEED, VALIDATION_SEED):
-            for index in range(REFERENCE_RECIPE.phantoms_only.phantoms if name == "phantom" else 60):
-                (work / "rendered" / f"{name}-{seed}-{index:05d}.npz").touch()
+        for stage in stages:
+            rendered = f"{name}-varied" if stage.varied else name
+            for seed in (TRAINING_SEED, VALIDATION_SEED):
+                for index in range(max(stage.phantoms if name == "phantom" else stage.anatomies, 20)):
+                    (work / "rendered" / f"{rendered}-{seed}-{index:05d}.npz").touch()
         place = volumes / name
         place.mkdir()
         (place / ("PAM50_small_t2.nii.gz" if name == REFERENCE_RECIPE.template else "t2.nii.gz")).touch()

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from stenosis_trt.bench.phantom.conditions import Conditions
 from stenosis_trt.bench.phantom.study import PhantomSource, sample_study
 from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input, slice_roi
 from stenosis_trt.export.training.recipe import CORD_INPUT, GRADER_INPUT, LEVELS_INPUT
-from stenosis_trt.export.training.rendering import RenderedStudySet, load_grades, load_rendered, render_set
+from stenosis_trt.export.training.rendering import (
+    OPERATED,
+    RenderedStudySet,
+    load_grades,
+    load_rendered,
+    render,
+    render_set,
+)
 from stenosis_trt.export.training.samples import (
     CordSamples,
     GraderSamples,
@@ -37,6 +47,18 @@ def test_a_rendered_study_holds_the_phantoms_truth(store: StudyStore) -> None:
     assert study.axial.shape[0] == len(study.axial_poses) == len(study.cord_points)
     for pose, points in zip(study.axial_poses, study.cord_points, strict=True):
         assert np.abs(pose.to_pixels(points)[:, 2]).max() < 0.05, "the cord's points lie in the slice"
+
+
+def test_a_level_with_metal_is_stored_without_a_grade() -> None:
+    study = sample_study(71, 1, conditions=Conditions(metal=6.0))
+    # One slice of each kind is enough: the others are rendered alike.
+    study = replace(study, axial=replace(study.axial, poses=study.axial.poses[:1]))
+    anatomy = study.anatomy
+    assert any(anatomy.operated)
+    assert render(study).grades.tolist() == [
+        OPERATED if operated else level.grade
+        for level, operated in zip(anatomy.levels, anatomy.operated, strict=True)
+    ]
 
 
 def test_rendering_again_changes_nothing_that_is_there(store: StudyStore) -> None:

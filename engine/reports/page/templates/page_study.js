@@ -149,6 +149,7 @@ function measurements(level) {
     ["Ratio AP ÷ T", number(level.ratio), healthy.compression_ratio_z, healthy.compression_ratio_percentile],
     ["AP diameter", level.ap === null ? "–" : `${number(level.ap, 1)} mm`, healthy.ap_z, healthy.ap_percentile],
     ["T diameter", level.transverse === null ? "–" : `${number(level.transverse, 1)} mm`, healthy.transverse_z, healthy.transverse_percentile],
+    ["Slice angle", level.slice_angle == null ? "–" : `${number(level.slice_angle, 0)}°`],
   ];
   const compared = rows.some(([, , z]) => z != null);
   const table = make("table", { class: "measurements" },
@@ -156,7 +157,7 @@ function measurements(level) {
     make("thead", { class: compared ? null : "hidden" }, make("tr", {}, make("td"), make("th", { scope: "col", text: "Value" }),
       compared ? [make("th", { scope: "col", text: "Healthy range" }), make("th", { scope: "col", text: "z" }), make("th", { scope: "col" }, make("abbr", { title: "percentile", text: "perc." }))] : null)),
     make("tbody", {}, rows.map(([name, value, z, place]) => make("tr", {}, make("th", { scope: "row", text: name }), make("td", { class: "figure strong", text: value }),
-      compared ? [make("td", { class: z == null ? "note" : null }, z == null ? (value === "–" ? null : "not comparable") : healthyBar(z)), make("td", { class: "figure", text: number(z, 1) }), make("td", { class: "figure", text: percentile(place) })] : null)),
+      compared ? [make("td", { class: z == null ? "note" : null }, z == null ? (value === "–" || z === undefined ? null : "not comparable") : healthyBar(z)), make("td", { class: "figure", text: number(z, 1) }), make("td", { class: "figure", text: percentile(place) })] : null)),
       msccRow(level, compared)));
   return table;
 }
