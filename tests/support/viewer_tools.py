@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -69,4 +70,7 @@ def need_package(name: str, version: str | None = None) -> Path:
 
 
 def _search_path() -> str:
-    return os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    """Folders of commands: PATH and root's, without this environment's, where pynetdicom has a storescu."""
+    own = Path(sys.prefix, "bin")
+    folders = (*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/sbin")
+    return os.pathsep.join(folder for folder in folders if Path(folder) != own)

@@ -28,7 +28,7 @@ from stenosis_trt.export.onnx.from_torch import export_network, torch_inference
 from stenosis_trt.export.onnx.graphs import run_model
 from stenosis_trt.export.packs.check_inputs import random_inputs
 from stenosis_trt.export.spec_file import read_spec, reference_spec
-from stenosis_trt.export.training.recipe import GRADE_NAMES
+from stenosis_trt.export.training.recipe import GRADE_NAMES, LEVEL_NAMES
 from stenosis_trt.export.training.tasks import grade_loss, heatmap_loss
 from stenosis_trt.export.training.train import read_fold_figures
 
@@ -169,8 +169,12 @@ def test_the_card_tells_what_the_networks_began_with_and_what_was_found_without_
 @pytest.mark.shared_data
 def test_what_was_trained_is_left_as_checkpoints_that_export_takes(trained: Path) -> None:
     """The pack's grader is that of its checkpoint with the temperature that was found."""
-    classes = ", ".join(f'"{name}"' for name in GRADE_NAMES)
-    declared = read_spec(reference_spec(), [f"grader.output.names=[{classes}]"]).models
+    names = {
+        model: ", ".join(f'"{name}"' for name in outputs)
+        for model, outputs in (("grader", GRADE_NAMES), ("levels", LEVEL_NAMES))
+    }
+    changes = [f"{model}.output.names=[{outputs}]" for model, outputs in names.items()]
+    declared = read_spec(reference_spec(), changes).models
     pack = Pack.load(trained / "pack")
     for name, model in pack.models.items():
         network = load_network(trained / "work" / "all" / f"{name}.safetensors", declared[name]).network
