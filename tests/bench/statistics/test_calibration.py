@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from held_out_cases import UNUSABLE_CASES
 
 from stenosis_trt.bench.statistics.calibration import expected_calibration_error
 
@@ -49,19 +50,7 @@ def test_sure_and_right_is_no_error_and_sure_and_wrong_is_all_of_it() -> None:
     assert expected_calibration_error(np.eye(4), np.arange(4)[::-1]) == 1.0
 
 
-@pytest.mark.parametrize(
-    ("values", "targets", "words"),
-    [
-        (np.zeros((0, 4)), np.zeros(0, int), "at least one held-out case"),
-        (np.zeros((2, 0)), np.zeros(2, int), "at least one held-out case"),
-        (np.full((2, 4), 0.25), np.array([0, 4]), "from 0 to 4, and the classes from 0 to 3"),
-        (np.full((2, 4), 0.25), np.array([-1, 0]), "from -1 to 0"),
-        (np.full((2, 4), 0.25), np.array([0]), r"\(2, 4\) and the targets \(1,\)"),
-        (np.full(4, 0.25), np.array([0]), r"\(4,\) and the targets"),
-        (np.full((1, 4), np.nan), np.array([0]), "finite"),
-        (np.full((2, 4), 0.25), np.array([0.0, 1.0]), "whole numbers"),
-    ],
-)
+@pytest.mark.parametrize(("values", "targets", "words"), UNUSABLE_CASES)
 def test_what_cannot_be_used_is_said(values: np.ndarray, targets: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         expected_calibration_error(values, targets)

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from held_out_cases import UNUSABLE_CASES
 from torch import nn
 
 from stenosis_trt.export.models.temperature import TEMPERATURES, TemperatureScaled, fit_temperature
@@ -52,19 +53,7 @@ def test_logits_of_any_size_overflow_nothing() -> None:
     assert np.isfinite(fit_temperature(1e6 + logits, targets))
 
 
-@pytest.mark.parametrize(
-    ("values", "targets", "words"),
-    [
-        (np.zeros((0, 4)), np.zeros(0, int), "at least one held-out case"),
-        (np.zeros((2, 0)), np.zeros(2, int), "at least one held-out case"),
-        (np.full((2, 4), 0.25), np.array([0, 4]), "from 0 to 4, and the classes from 0 to 3"),
-        (np.full((2, 4), 0.25), np.array([-1, 0]), "from -1 to 0"),
-        (np.full((2, 4), 0.25), np.array([0]), r"\(2, 4\) and the targets \(1,\)"),
-        (np.full(4, 0.25), np.array([0]), r"\(4,\) and the targets"),
-        (np.full((1, 4), np.nan), np.array([0]), "finite"),
-        (np.full((2, 4), 0.25), np.array([0.0, 1.0]), "whole numbers"),
-    ],
-)
+@pytest.mark.parametrize(("values", "targets", "words"), UNUSABLE_CASES)
 def test_what_cannot_be_used_is_said(values: np.ndarray, targets: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         fit_temperature(values, targets)
