@@ -21,7 +21,7 @@ from stenosis_trt.engine.packs.crop import canonical_directions, slice_rois
 from stenosis_trt.engine.packs.models import InputSpec, ModelSpec
 from stenosis_trt.engine.records import LoadedSlice
 
-_LARGER = 1.1
+LARGER = 1.1
 """Size of an image, as a multiple of the field, up to which it fits: 13 mm at each end are not looked at."""
 
 _MIDDLE = 0.1
@@ -55,7 +55,7 @@ def field_centres(
     centres = np.array([item.pose.centre for item in slices])
     axes, sizes = _image_axes(slices[0].pose, model.input)
     fields = np.array([model.input.width, model.input.height]) * model.input.spacing_mm
-    larger = sizes > _LARGER * fields
+    larger = sizes > LARGER * fields
     if not larger.any():
         return centres
     chosen = _slices_near_the_middle([item.pose for item in slices])

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.geometry import SlicePose
+from stenosis_trt.engine.grading.level_search import LARGER
 from stenosis_trt.engine.packs.crop import channel_slices, input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.records import LANDMARKS, LEVELS
@@ -34,9 +35,6 @@ Float32 = npt.NDArray[np.floating]
 
 MID_PLANE_SIGMA_MM = 6.0
 """Standard deviation of the amplitude of a level's heatmap over the slice's distance from the mid-plane."""
-
-_SEARCHED_EXTENT = 1.1
-"""Images larger than this multiple of the input are searched in windows."""
 
 _NECK_SHARE = 0.6
 """Share of regions of such images that are placed at the neck; the others lie anywhere."""
@@ -243,7 +241,7 @@ def _empty_input(spec: InputSpec) -> Float32:
 def is_searched(pose: SlicePose, spec: InputSpec) -> bool:
     """True for images so much larger than the input that the neck has to be searched in them."""
     extent = max(pose.rows * pose.row_spacing, pose.columns * pose.column_spacing)
-    return extent > spec.height * spec.spacing_mm * _SEARCHED_EXTENT
+    return extent > spec.height * spec.spacing_mm * LARGER
 
 
 def inside_image(pose: SlicePose, points: FloatArray) -> npt.NDArray[np.bool_]:

@@ -54,7 +54,7 @@ class RecipeRun:
         seed: of initial weights and the order of samples.
         only: networks to train.
         start: folder of `<network>.safetensors` that replace the first stage.
-        int8_share: share of the second stage, at its end, with simulated INT8; 0 for none.
+        int8_share: share of the last stage, at its end, with simulated INT8; 0 for none.
         bfloat16: train keypoint networks with bfloat16 on a CPU.
     """
 
@@ -91,17 +91,14 @@ class RecipeRun:
 
     def weights_before(self, stage: TrainingStage, name: str) -> Path | None:
         """Weights file with which a stage of `name` begins, trained if missing; None for the first stage."""
-        if stage is self.recipe.mixed:
-            place = self.folder.work / "varied_phantoms"
-            before = self.recipe.varied_phantoms
-        elif stage is self.recipe.varied_phantoms:
-            place = self.start or self.folder.work / "phantoms_only"
-            before = self.recipe.phantoms_only
-        else:
+        if stage is self.recipe.varied_phantoms:
+            return self.first_weights(name)
+        if stage is not self.recipe.mixed:
             return None
+        place = self.folder.work / "varied_phantoms"
         path = place / f"{name}.safetensors"
-        if not path.exists() and place != self.start:
-            self.train_network(name, before, place, None)
+        if not path.exists():
+            self.train_network(name, self.recipe.varied_phantoms, place, None)
         return path
 
     def first_weights(self, name: str) -> Path:
@@ -113,7 +110,7 @@ class RecipeRun:
         return path
 
     def train_mixed(self, left_out: str | None) -> tuple[dict[str, nn.Module], dict[str, TrainingTask], Path]:
-        """Run the second stage, without one subject or with all."""
+        """Run the last stage, without one subject or with all."""
         place = self.folder.work / (f"without_{left_out}" if left_out else "all")
         networks, tasks = {}, {}
         for name in self.only:

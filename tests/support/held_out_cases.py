@@ -1,8 +1,22 @@
-"""Values and true classes of held-out cases that nothing can be computed from, with words of the reason."""
+"""Held-out cases: drawn ones, which are perfectly calibrated, and what nothing can be computed from."""
 
 from __future__ import annotations
 
 import numpy as np
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def drawn_cases(count: int, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and targets drawn as the logits say: perfectly calibrated."""
+    rng = np.random.default_rng(0)
+    logits = 2.0 * rng.standard_normal((count, classes))
+    below = softmax(logits).cumsum(axis=1) < rng.random((count, 1))
+    return logits, np.minimum(below.sum(axis=1), classes - 1)
+
 
 UNUSABLE_CASES = (
     (np.zeros((0, 4)), np.zeros(0, int), "at least one held-out case"),
@@ -14,3 +28,4 @@ UNUSABLE_CASES = (
     (np.full((1, 4), np.nan), np.array([0]), "finite"),
     (np.full((2, 4), 0.25), np.array([0.0, 1.0]), "whole numbers"),
 )
+"""Values, true classes, and words of the reason."""

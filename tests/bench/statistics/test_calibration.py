@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from held_out_cases import UNUSABLE_CASES
+from held_out_cases import UNUSABLE_CASES, drawn_cases, softmax
 
 from stenosis_trt.bench.statistics.calibration import expected_calibration_error
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _cases(count: int, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and targets drawn as the logits say: perfectly calibrated."""
-    rng = np.random.default_rng(0)
-    logits = 2.0 * rng.standard_normal((count, classes))
-    below = _softmax(logits).cumsum(axis=1) < rng.random((count, 1))
-    return logits, np.minimum(below.sum(axis=1), classes - 1)
-
-
 def test_calibrated_probabilities_have_little_error_and_sharpened_ones_much() -> None:
-    logits, targets = _cases(20000)
-    assert expected_calibration_error(_softmax(logits), targets) < 0.012
-    assert expected_calibration_error(_softmax(3.0 * logits), targets) > 0.1
+    logits, targets = drawn_cases(20000)
+    assert expected_calibration_error(softmax(logits), targets) < 0.012
+    assert expected_calibration_error(softmax(3.0 * logits), targets) > 0.1
 
 
 def test_the_error_is_that_computed_by_hand() -> None:

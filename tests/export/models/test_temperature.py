@@ -6,37 +6,24 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from held_out_cases import UNUSABLE_CASES
+from held_out_cases import UNUSABLE_CASES, drawn_cases, softmax
 from torch import nn
 
 from stenosis_trt.export.models.temperature import TEMPERATURES, TemperatureScaled, fit_temperature
 from stenosis_trt.export.onnx.from_torch import export_network
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _cases(count: int, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and targets drawn as the logits say: perfectly calibrated."""
-    rng = np.random.default_rng(0)
-    logits = 2.0 * rng.standard_normal((count, classes))
-    below = _softmax(logits).cumsum(axis=1) < rng.random((count, 1))
-    return logits, np.minimum(below.sum(axis=1), classes - 1)
-
-
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_a_known_temperature_is_found_again(temperature: float) -> None:
-    logits, targets = _cases(20000)
+    logits, targets = drawn_cases(20000)
     assert fit_temperature(logits * temperature, targets) == pytest.approx(temperature, rel=0.03)
 
 
 def test_the_temperature_found_has_the_least_loss() -> None:
-    logits, targets = _cases(500)
+    logits, targets = drawn_cases(500)
 
     def loss(temperature: float) -> float:
-        return float(-np.log(_softmax(logits / temperature)[np.arange(500), targets]).mean())
+        return float(-np.log(softmax(logits / temperature)[np.arange(500), targets]).mean())
 
     found = fit_temperature(logits, targets)
     assert loss(found) < min(loss(found * 1.01), loss(found / 1.01))
@@ -49,7 +36,7 @@ def test_logits_that_are_always_right_take_the_lower_end_and_always_wrong_ones_t
 
 
 def test_logits_of_any_size_overflow_nothing() -> None:
-    logits, targets = _cases(2000)
+    logits, targets = drawn_cases(2000)
     assert np.isfinite(fit_temperature(1e6 + logits, targets))
 
 
@@ -78,8 +65,8 @@ def test_an_exported_network_gives_the_softmax_of_its_logits_by_the_temperature(
     (answer,) = onnxruntime.InferenceSession(exported.data).run(None, {"image": images})
     with torch.inference_mode():
         logits = network(torch.from_numpy(images)).numpy()
-    assert np.allclose(answer, _softmax(logits / 2.5), atol=1e-5)
-    assert not np.allclose(answer, _softmax(logits), atol=1e-2)
+    assert np.allclose(answer, softmax(logits / 2.5), atol=1e-5)
+    assert not np.allclose(answer, softmax(logits), atol=1e-2)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
