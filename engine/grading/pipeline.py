@@ -18,7 +18,7 @@ from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.compression import CordCompression, cord_compression
 from stenosis_trt.engine.grading.cord import CanalLine, CordSlice, canal_line, crossing_slices, measure_cord
 from stenosis_trt.engine.grading.healthy import compare_with_healthy, was_measured
-from stenosis_trt.engine.grading.level_search import field_centres
+from stenosis_trt.engine.grading.level_search import level_fields
 from stenosis_trt.engine.grading.level_slices import locate_in_range
 from stenosis_trt.engine.grading.levels import LevelPoint, LocatedLevels
 from stenosis_trt.engine.grading.match import LevelMatch, match_levels
@@ -127,7 +127,7 @@ def _find_levels(
     def locate(rois: Sequence[Roi]) -> Peaks:
         return on_backend.locate(rois).result()
 
-    affines = slice_rois(poses, field_centres(slices, model, locate), model.input)
+    affines = level_fields(slices, model, locate)
     rois = [Roi((index,) * model.input.channels, affine) for index, affine in enumerate(affines)]
     peaks = locate_in_range(locate, rois, poses) if in_parts else locate(rois)
     located = locate_levels(slices, peaks, model)

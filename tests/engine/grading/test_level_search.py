@@ -11,9 +11,9 @@ from level_peaks import MODEL, Blob, Neck, level_peaks, sagittal_stack, straight
 
 from stenosis_trt.engine.backends.base import Peaks, Roi
 from stenosis_trt.engine.geometry import FloatArray
-from stenosis_trt.engine.grading.level_search import field_centres
+from stenosis_trt.engine.grading.level_search import level_fields
 from stenosis_trt.engine.grading.numbering import locate_levels
-from stenosis_trt.engine.packs.crop import slice_rois
+from stenosis_trt.engine.packs.crop import crop_to_patient, slice_rois
 from stenosis_trt.engine.packs.models import ModelSpec
 from stenosis_trt.engine.records import LEVELS, LoadedSlice
 
@@ -60,13 +60,42 @@ def _middle(neck: Neck) -> FloatArray:
     return np.asarray(neck.discs[: len(LEVELS)].mean(axis=0))
 
 
-@pytest.mark.parametrize("height_mm", [160.0, 256.0, 280.0])
+def _centres(stack: Sequence[LoadedSlice], affines: FloatArray) -> FloatArray:
+    """Patient points in the middle of the fields, (N, 3)."""
+    return np.array(
+        [
+            crop_to_patient(item.pose, affine, [(MODEL.input.width - 1) / 2, (MODEL.input.height - 1) / 2])
+            for item, affine in zip(stack, affines, strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize("height_mm", [160.0, 256.0, 257.0, 280.0])
 def test_images_that_fit_the_field_are_not_searched(height_mm: float) -> None:
     stack = sagittal_stack(height_mm / 2, -height_mm / 2)
     network = _Network(stack, straight_neck().maps())
-    centres = field_centres(stack, MODEL, network)
+    affines = level_fields(stack, MODEL, network)
     assert network.calls == []
-    assert centres == pytest.approx(np.array([item.pose.centre for item in stack]))
+    assert _centres(stack, affines) == pytest.approx(np.array([item.pose.centre for item in stack]))
+    pose = stack[0].pose
+    ends = [pose.to_pixels(crop_to_patient(pose, affines[0], [127.5, y]))[1] for y in (-0.5, 255.5)]
+    assert ends[0] <= -0.5 + 1e-6
+    assert ends[1] >= pose.rows - 0.5 - 1e-6
+    if height_mm <= 256.0:
+        assert affines == pytest.approx(
+            slice_rois([i.pose for i in stack], [i.pose.centre for i in stack], MODEL.input)
+        )
+
+
+def test_an_image_slightly_wider_and_much_taller_than_the_field_is_covered() -> None:
+    stack = [replace(item, pose=replace(item.pose, columns=340)) for item in sagittal_stack(300.0, -300.0)]
+    network = _Network(stack, _moved(straight_neck().maps(), (0.0, 0.0, 200.0)))
+    affines = level_fields(stack, MODEL, network)
+    assert len(network.calls) == 1
+    pose = stack[0].pose
+    corners = [pose.to_pixels(crop_to_patient(pose, affines[0], [x, 127.5]))[0] for x in (-0.5, 255.5)]
+    assert min(corners) == pytest.approx(-0.5)
+    assert max(corners) == pytest.approx(pose.columns - 0.5)
 
 
 @pytest.mark.parametrize("model", [MODEL, SIX_MAPS])
@@ -76,13 +105,13 @@ def test_the_field_is_where_the_neck_is_in_a_tall_image(z: float, model: ModelSp
     neck = straight_neck()
     maps = _moved(neck.maps(), (0.0, 0.0, z))
     network = _Network(stack, maps, model)
-    centres = field_centres(stack, model, network)
+    affines = level_fields(stack, model, network)
+    centres = _centres(stack, affines)
     assert len(network.calls) == 1
     assert len(network.calls[0]) == 3 * 4
     assert centres[:, 2] == pytest.approx(np.full(9, _middle(neck)[2] + z), abs=_NEAR_MM)
     # Along the axis that fits the field, the middle of the image remains.
     assert centres[:, 1] == pytest.approx([item.pose.centre[1] for item in stack])
-    affines = slice_rois([item.pose for item in stack], centres, model.input)
     peaks = network([Roi((k,), affine) for k, affine in enumerate(affines)])
     located = locate_levels(stack, peaks, model)
     for item, disc in zip(located.levels, neck.discs, strict=False):
@@ -94,7 +123,7 @@ def test_the_field_stays_in_the_middle_where_the_neck_is(z: float) -> None:
     stack = sagittal_stack(200.0, -200.0)
     neck = straight_neck()
     maps = _moved(neck.maps(), (0.0, 0.0, z - _middle(neck)[2]))
-    centres = field_centres(stack, MODEL, _Network(stack, maps))
+    centres = _centres(stack, level_fields(stack, MODEL, _Network(stack, maps)))
     assert centres == pytest.approx(np.array([item.pose.centre for item in stack]))
 
 
@@ -102,7 +131,7 @@ def test_the_field_is_where_the_neck_is_in_a_wide_image() -> None:
     stack = [replace(item, pose=replace(item.pose, columns=560)) for item in sagittal_stack()]
     neck = straight_neck()
     network = _Network(stack, _moved(neck.maps(), (0.0, 280.0, 0.0)))
-    centres = field_centres(stack, MODEL, network)
+    centres = _centres(stack, level_fields(stack, MODEL, network))
     assert len(network.calls) == 1
     assert centres[:, 1] == pytest.approx(np.full(9, _middle(neck)[1] + 280.0), abs=_NEAR_MM)
     assert centres[:, 2] == pytest.approx([item.pose.centre[2] for item in stack])
@@ -112,7 +141,7 @@ def test_any_neck_lies_whole_in_one_window() -> None:
     for height_mm in np.arange(285.0, 700.0, 13.0):
         stack = sagittal_stack(height_mm / 2, -height_mm / 2)
         network = _Network(stack, {})
-        field_centres(stack, MODEL, network)
+        level_fields(stack, MODEL, network)
         pose = stack[0].pose
         edges = sorted({round(float(pose.to_patient(roi.affine[:, 2])[2]), 3) for roi in network.calls[0]})
         windows = np.array([(edge - 255.0, edge) for edge in edges])
@@ -130,7 +159,7 @@ def test_of_two_necks_that_with_the_better_chain_is_taken() -> None:
     for name, (point, height) in ((name, blobs[0]) for name, blobs in neck.maps().items()):
         maps[name].append((point * [1.0, 1.0, -1.0], height))
         maps[name].append((point - [0.0, 0.0, 200.0], 0.8 * height))
-    centres = field_centres(stack, MODEL, _Network(stack, maps))
+    centres = _centres(stack, level_fields(stack, MODEL, _Network(stack, maps)))
     assert centres[:, 2] == pytest.approx(np.full(9, _middle(neck)[2] + 200.0), abs=_NEAR_MM)
 
 
@@ -143,7 +172,7 @@ def test_the_neck_with_landmarks_is_taken_and_not_the_thorax() -> None:
     for name, ((point, height), *_) in thorax.maps(height=0.95).items():
         if name not in ("C2", "dens"):
             maps[name].append((point - [0.0, 0.0, 100.0], height))
-    centres = field_centres(stack, MODEL, _Network(stack, maps))
+    centres = _centres(stack, level_fields(stack, MODEL, _Network(stack, maps)))
     assert centres[:, 2] == pytest.approx(np.full(9, _middle(neck)[2] + 200.0), abs=_NEAR_MM)
 
 
@@ -151,18 +180,20 @@ def test_the_neck_with_landmarks_is_taken_and_not_the_thorax() -> None:
 def test_a_cord_beside_the_middle_of_the_stack_is_met(x: float) -> None:
     stack = sagittal_stack(250.0, -250.0, slices=15)
     neck = straight_neck(x=x)
-    centres = field_centres(stack, MODEL, _Network(stack, _moved(neck.maps(), (0.0, 0.0, 150.0))))
+    centres = _centres(
+        stack, level_fields(stack, MODEL, _Network(stack, _moved(neck.maps(), (0.0, 0.0, 150.0))))
+    )
     assert centres[:, 2] == pytest.approx(np.full(15, _middle(neck)[2] + 150.0), abs=_NEAR_MM)
 
 
 def test_without_a_neck_the_middle_of_the_image_remains() -> None:
     stack = sagittal_stack(300.0, -300.0)
-    centres = field_centres(stack, MODEL, _Network(stack, {}))
+    centres = _centres(stack, level_fields(stack, MODEL, _Network(stack, {})))
     assert centres == pytest.approx(np.array([item.pose.centre for item in stack]))
 
 
 def test_a_stack_of_few_slices_is_searched_on_each_once() -> None:
     stack = sagittal_stack(300.0, -300.0, slices=2)
     network = _Network(stack, {})
-    field_centres(stack, MODEL, network)
+    level_fields(stack, MODEL, network)
     assert len(network.calls[0]) == 2 * 4
