@@ -50,11 +50,12 @@ _CACHED_STUDIES = 600
 
 @dataclass(frozen=True)
 class AugmentationRange:
-    """Ranges of augmentation: `shift` in mm, `angle` in degrees, `zoom` as a fraction."""
+    """Ranges of augmentation: `shift` in mm, `angle` in degrees, `zoom` and `stretch` as fractions."""
 
     shift: float
     angle: float
     zoom: float
+    stretch: float = 0.0
 
 
 class StudyStore:
@@ -81,11 +82,17 @@ class StudyStore:
         return self[int(rng.integers(len(self.paths)))]
 
 
-def rotate_and_zoom(affine: FloatArray, size: tuple[int, int], turn: float, zoom: float) -> FloatArray:
-    """Rotate `affine` (output → source, (2, 3)) by `turn` degrees and zoom about the output's centre."""
+def rotate_and_zoom(
+    affine: FloatArray, size: tuple[int, int], turn: float, zoom: float, stretch: float = 1.0
+) -> FloatArray:
+    """Rotate `affine` (output → source, (2, 3)) by `turn` degrees and zoom about the output's centre.
+
+    What lies along x is enlarged by `stretch` and along y by its inverse, before the rotation.
+    """
     height, width = size
     angle = np.deg2rad(turn)
     linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    linear = np.diag([1.0 / stretch, stretch]) @ linear
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     offset = centre - linear @ centre
     return np.column_stack([affine[:, :2] @ linear, affine[:, :2] @ offset + affine[:, 2]])
@@ -320,7 +327,8 @@ class CordSamples:
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
-        self.jitter = AugmentationRange(shift=6.0, angle=12.0, zoom=0.12)
+        # Cords are as flat or as round as no training subject has them.
+        self.jitter = AugmentationRange(shift=6.0, angle=12.0, zoom=0.12, stretch=0.08)
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
         spec, size = self.spec, (self.spec.height, self.spec.width)
@@ -339,6 +347,7 @@ class CordSamples:
             size,
             rng.uniform(-1, 1) * self.jitter.angle,
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
+            1.0 + rng.uniform(-1, 1) * self.jitter.stretch,
         )
         region = augment_intensity(
             rng, sample_region([image], affine, spec, _jittered_window(rng, [image], affine, spec)), spec
