@@ -9,7 +9,7 @@ import numpy as np
 
 from stenosis_trt.bench.accuracy.graded_studies import GradedLevel, GradedStudy, grade_writable, is_shown
 from stenosis_trt.bench.accuracy.study_requests import height_of
-from stenosis_trt.bench.phantom.spine import rotation_matrix
+from stenosis_trt.bench.phantom.patient.spine import rotation_matrix
 from stenosis_trt.bench.phantom.study import SeriesPlan
 from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume

@@ -10,7 +10,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.acquisition import (
+from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng, conditions_of
+from stenosis_trt.bench.phantom.painting.finding_tissue import with_findings
+from stenosis_trt.bench.phantom.painting.tall_tissue import painted
+from stenosis_trt.bench.phantom.painting.tissue import TissueSource
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals
+from stenosis_trt.bench.phantom.patient.anatomy import LEVEL_WINDOW_MM, Anatomy, sample_anatomy
+from stenosis_trt.bench.phantom.patient.findings import draw_findings
+from stenosis_trt.bench.phantom.patient.landmarks import painted_landmarks
+from stenosis_trt.bench.phantom.patient.tall_spine import extended
+from stenosis_trt.bench.phantom.scan.acquisition import (
     Scanner,
     SeriesProtocol,
     acquire,
@@ -20,18 +29,9 @@ from stenosis_trt.bench.phantom.acquisition import (
     sample_sagittal_protocol,
     sample_scanner,
 )
-from stenosis_trt.bench.phantom.anatomy import LEVEL_WINDOW_MM, Anatomy, sample_anatomy
-from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng, conditions_of
-from stenosis_trt.bench.phantom.finding_tissue import with_findings
-from stenosis_trt.bench.phantom.findings import draw_findings
-from stenosis_trt.bench.phantom.landmarks import painted_landmarks
-from stenosis_trt.bench.phantom.position import is_turned, place_axial, place_sagittal, turned
-from stenosis_trt.bench.phantom.scan_conditions import interpolated, scanned, scanned_protocol
-from stenosis_trt.bench.phantom.tall_field import field_protocol, field_scanner, needs_long_spine, placed
-from stenosis_trt.bench.phantom.tall_spine import extended
-from stenosis_trt.bench.phantom.tall_tissue import painted
-from stenosis_trt.bench.phantom.tissue import TissueSource
-from stenosis_trt.bench.phantom.tissue_traits import Signals
+from stenosis_trt.bench.phantom.scan.position import is_turned, place_axial, place_sagittal, turned
+from stenosis_trt.bench.phantom.scan.scan_conditions import interpolated, scanned, scanned_protocol
+from stenosis_trt.bench.phantom.scan.tall_field import field_protocol, field_scanner, needs_long_spine, placed
 from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.kernels.reference import cord_geometry
 

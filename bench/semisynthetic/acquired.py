@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.acquisition import SeriesProtocol, plane_points
+from stenosis_trt.bench.phantom.scan.acquisition import SeriesProtocol, plane_points
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
 from stenosis_trt.bench.phantom.study import SeriesPlan
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy, HealthyAnatomy, add_stenoses
-from stenosis_trt.bench.phantom.deformity import bend as bend_angles
-from stenosis_trt.bench.phantom.findings import NO_FINDINGS, Findings
-from stenosis_trt.bench.phantom.spine import CanalCurve, curve_from_angles, rotation_matrix
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy, HealthyAnatomy, add_stenoses
+from stenosis_trt.bench.phantom.patient.deformity import bend as bend_angles
+from stenosis_trt.bench.phantom.patient.findings import NO_FINDINGS, Findings
+from stenosis_trt.bench.phantom.patient.spine import CanalCurve, curve_from_angles, rotation_matrix
 from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject
 from stenosis_trt.engine.geometry import FloatArray
 
@@ -55,7 +55,7 @@ def sample_patient(
     Args:
         rng: random generator.
         subject: source of the tissue.
-        grade: see `bench.phantom.stenoses.sample_grades`.
+        grade: see `bench.phantom.patient.stenoses.sample_grades`.
         variety: magnitude of the changes of posture and sizes; 0 keeps the subject's.
         findings: the patient's; see `draw_findings`.
     """

@@ -15,7 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import interpolate, ndimage
 
-from stenosis_trt.bench.phantom.spine import FOOT_END_MM, HEAD_END_MM, STEP_MM, CanalCurve, curve_from_angles
+from stenosis_trt.bench.phantom.patient.spine import (
+    FOOT_END_MM,
+    HEAD_END_MM,
+    STEP_MM,
+    CanalCurve,
+    curve_from_angles,
+)
 from stenosis_trt.bench.semisynthetic.subjects import Subject
 from stenosis_trt.engine.geometry import FloatArray
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stenosis_trt.bench.phantom.landmarks import painted_landmarks
+from stenosis_trt.bench.phantom.patient.landmarks import painted_landmarks
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient
 from stenosis_trt.engine.geometry import Vector
 

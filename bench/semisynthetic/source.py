@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng, conditions_of
-from stenosis_trt.bench.phantom.finding_tissue import with_findings
-from stenosis_trt.bench.phantom.findings import draw_findings
-from stenosis_trt.bench.phantom.position import turned
+from stenosis_trt.bench.phantom.painting.finding_tissue import with_findings
+from stenosis_trt.bench.phantom.painting.tissue import TissueSource
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals
+from stenosis_trt.bench.phantom.patient.findings import draw_findings
+from stenosis_trt.bench.phantom.patient.tall_spine import extended, extended_source
+from stenosis_trt.bench.phantom.scan.position import turned
+from stenosis_trt.bench.phantom.scan.tall_field import needs_long_spine
 from stenosis_trt.bench.phantom.study import PhantomStudy, plan_series
-from stenosis_trt.bench.phantom.tall_field import needs_long_spine
-from stenosis_trt.bench.phantom.tall_spine import extended, extended_source
-from stenosis_trt.bench.phantom.tissue import TissueSource
-from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
 from stenosis_trt.bench.semisynthetic.landmarks import shown_landmarks
 from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject, load_straightened

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from stenosis_trt.bench.phantom.spine import CanalCurve
+from stenosis_trt.bench.phantom.patient.spine import CanalCurve
 from stenosis_trt.bench.semisynthetic.canal import Canal, NiftiVolume, trace_canal
 from stenosis_trt.bench.semisynthetic.subjects import Subject
 from stenosis_trt.engine.geometry import FloatArray, Vector

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from stenosis_trt.bench.phantom.painting.tall_tissue import painted as painted_tissues
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, ellipse
-from stenosis_trt.bench.phantom.tall_tissue import painted as painted_tissues
-from stenosis_trt.bench.phantom.tissue_traits import Signals
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient
 from stenosis_trt.bench.semisynthetic.deformation import Deformation, DeformedOutline
 from stenosis_trt.bench.semisynthetic.straightened import GRID_MM

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.acquisition import plan_axial, plan_sagittal
 from stenosis_trt.bench.phantom.dicom_files import TRANSFER_SYNTAXES, write_study
+from stenosis_trt.bench.phantom.scan.acquisition import plan_axial, plan_sagittal
 from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
 from stenosis_trt.engine.dicom.pixel_memory import PixelMemory
 from stenosis_trt.engine.dicom.reader import DicomReader

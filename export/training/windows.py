@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
 from stenosis_trt.engine.geometry import FloatArray, SlicePose
 
 LARGEST_PIXELS = 448

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from stenosis_trt.bench.phantom.patient.spine import FOOT_END_MM, HEAD_END_MM, STEP_MM, curve_from_angles
 from stenosis_trt.bench.phantom.shapes import ellipse
-from stenosis_trt.bench.phantom.spine import FOOT_END_MM, HEAD_END_MM, STEP_MM, curve_from_angles
 from stenosis_trt.bench.semisynthetic.canal import Canal
 from stenosis_trt.bench.semisynthetic.straightened import GRID_MM, StraightenedSubject
 

@@ -9,8 +9,8 @@ import numpy as np
 from shared_products import shared_product
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
-from stenosis_trt.bench.phantom.acquisition import plan_sagittal
 from stenosis_trt.bench.phantom.dicom_files import write_study
+from stenosis_trt.bench.phantom.scan.acquisition import plan_sagittal
 from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
 
 

@@ -21,7 +21,7 @@ from stenosis_trt.bench.accuracy.real_anatomy import (
     summarise,
 )
 from stenosis_trt.bench.phantom import study as phantom_study
-from stenosis_trt.bench.phantom.acquisition import SeriesProtocol
+from stenosis_trt.bench.phantom.scan.acquisition import SeriesProtocol
 from stenosis_trt.bench.semisynthetic.acquired import acquire_volume, plane_points
 from stenosis_trt.bench.semisynthetic.canal import Canal, NiftiVolume, trace_canal
 from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource

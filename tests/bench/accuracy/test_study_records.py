@@ -15,9 +15,9 @@ from stenosis_trt.bench.accuracy.acquired_requests import AcquiredRequest, tilte
 from stenosis_trt.bench.accuracy.graded_studies import Graded, is_shown, record_study, slice_angle
 from stenosis_trt.bench.accuracy.study_records import GraderSetting, grade_requests, read_record
 from stenosis_trt.bench.accuracy.study_requests import StudyRequest, cut_short
-from stenosis_trt.bench.phantom.acquisition import SeriesProtocol
 from stenosis_trt.bench.phantom.conditions import ORDINARY
 from stenosis_trt.bench.phantom.dicom_files import sop_instance_uid
+from stenosis_trt.bench.phantom.scan.acquisition import SeriesProtocol
 from stenosis_trt.bench.phantom.study import SeriesPlan, sample_study
 from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy
 from stenosis_trt.engine.errors import OutputError

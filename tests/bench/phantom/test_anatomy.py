@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stenosis_trt.bench.phantom.acquisition import plan_axial, sample_axial_protocol
-from stenosis_trt.bench.phantom.anatomy import DEFORMED_FRACTION, Anatomy, sample_anatomy
+from stenosis_trt.bench.phantom.painting.tissue import Tissues
+from stenosis_trt.bench.phantom.painting.tissue_traits import sample_signals
+from stenosis_trt.bench.phantom.patient.anatomy import DEFORMED_FRACTION, Anatomy, sample_anatomy
+from stenosis_trt.bench.phantom.scan.acquisition import plan_axial, sample_axial_protocol
 from stenosis_trt.bench.phantom.study import sample_study
-from stenosis_trt.bench.phantom.tissue import Tissues
-from stenosis_trt.bench.phantom.tissue_traits import sample_signals
 from stenosis_trt.engine.records import LEVELS
 
 

@@ -7,15 +7,15 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy, sample_anatomy
 from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng
-from stenosis_trt.bench.phantom.deformity import MAX_KYPHOSIS
-from stenosis_trt.bench.phantom.finding_tissue import with_findings
-from stenosis_trt.bench.phantom.findings import NO_FINDINGS, Findings, draw_findings
-from stenosis_trt.bench.phantom.hardware import BODY_DEPTH_MM, Implant
+from stenosis_trt.bench.phantom.painting.finding_tissue import with_findings
+from stenosis_trt.bench.phantom.painting.tissue import Tissues
+from stenosis_trt.bench.phantom.painting.tissue_traits import sample_signals
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy, sample_anatomy
+from stenosis_trt.bench.phantom.patient.deformity import MAX_KYPHOSIS
+from stenosis_trt.bench.phantom.patient.findings import NO_FINDINGS, Findings, draw_findings
+from stenosis_trt.bench.phantom.patient.hardware import BODY_DEPTH_MM, Implant
 from stenosis_trt.bench.phantom.study import sample_study
-from stenosis_trt.bench.phantom.tissue import Tissues
-from stenosis_trt.bench.phantom.tissue_traits import sample_signals
 from stenosis_trt.bench.phantom.writing import truth_rows
 
 _SIGNALS = sample_signals(np.random.default_rng(4))

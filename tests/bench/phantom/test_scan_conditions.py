@@ -7,15 +7,6 @@ import re
 import numpy as np
 import pytest
 
-from stenosis_trt.bench.phantom.artefacts import (
-    Artefacts,
-    Shading,
-    acquired_pose,
-    depths,
-    with_amplified_noise,
-    with_ghosts,
-    zero_filled,
-)
 from stenosis_trt.bench.phantom.conditions import (
     ALLOWED,
     CONDITION_RANGES,
@@ -27,9 +18,18 @@ from stenosis_trt.bench.phantom.conditions import (
     parse_conditions,
 )
 from stenosis_trt.bench.phantom.dicom_files import phantom_uid
-from stenosis_trt.bench.phantom.scan_conditions import scanned_signals
+from stenosis_trt.bench.phantom.painting.tissue_traits import sample_signals
+from stenosis_trt.bench.phantom.scan.artefacts import (
+    Artefacts,
+    Shading,
+    acquired_pose,
+    depths,
+    with_amplified_noise,
+    with_ghosts,
+    zero_filled,
+)
+from stenosis_trt.bench.phantom.scan.scan_conditions import scanned_signals
 from stenosis_trt.bench.phantom.study import PhantomSource, PhantomStudy, PlannedSeries, sample_study
-from stenosis_trt.bench.phantom.tissue_traits import sample_signals
 from stenosis_trt.engine.geometry import FloatArray
 
 SEED = 5

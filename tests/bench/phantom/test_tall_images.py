@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
 from stenosis_trt.bench.phantom.conditions import Conditions
+from stenosis_trt.bench.phantom.painting.tall_tissue import TallTissues, painted
+from stenosis_trt.bench.phantom.painting.tissue import Tissues
+from stenosis_trt.bench.phantom.painting.tissue_traits import sample_signals
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
+from stenosis_trt.bench.phantom.patient.tall_spine import L5_S1, NECK_DISCS, T12_L1
 from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
-from stenosis_trt.bench.phantom.tall_spine import L5_S1, NECK_DISCS, T12_L1
-from stenosis_trt.bench.phantom.tall_tissue import TallTissues, painted
-from stenosis_trt.bench.phantom.tissue import Tissues
-from stenosis_trt.bench.phantom.tissue_traits import sample_signals
 from stenosis_trt.engine.geometry import FloatArray
 
 SEED = 6

@@ -19,9 +19,9 @@ from made_subject import (
     made_subject,
 )
 
-from stenosis_trt.bench.phantom.anatomy import DEFORMED_FRACTION, LevelTruth
 from stenosis_trt.bench.phantom.dicom_files import phantom_uid
-from stenosis_trt.bench.phantom.tissue_traits import sample_signals
+from stenosis_trt.bench.phantom.painting.tissue_traits import sample_signals
+from stenosis_trt.bench.phantom.patient.anatomy import DEFORMED_FRACTION, LevelTruth
 from stenosis_trt.bench.semisynthetic import straightened
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume, trace_canal

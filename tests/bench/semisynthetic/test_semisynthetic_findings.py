@@ -7,9 +7,9 @@ import pytest
 from made_subject import SAC_AP, TONES, made_subject
 
 from stenosis_trt.bench.phantom.conditions import ORDINARY, Conditions, condition_rng
-from stenosis_trt.bench.phantom.finding_tissue import FindingTissues
-from stenosis_trt.bench.phantom.findings import draw_findings
-from stenosis_trt.bench.phantom.tissue_traits import sample_signals
+from stenosis_trt.bench.phantom.painting.finding_tissue import FindingTissues
+from stenosis_trt.bench.phantom.painting.tissue_traits import sample_signals
+from stenosis_trt.bench.phantom.patient.findings import draw_findings
 from stenosis_trt.bench.semisynthetic.anatomy import SemisyntheticPatient, sample_patient
 from stenosis_trt.bench.semisynthetic.deformation import Deformation
 from stenosis_trt.bench.semisynthetic.source import SemisyntheticStudy, sample_semisynthetic

@@ -7,7 +7,7 @@ import pytest
 from made_subject import made_subject
 
 from stenosis_trt.bench.phantom.conditions import Conditions
-from stenosis_trt.bench.phantom.tissue_traits import sample_signals
+from stenosis_trt.bench.phantom.painting.tissue_traits import sample_signals
 from stenosis_trt.bench.semisynthetic.source import SemisyntheticStudy, sample_semisynthetic
 from stenosis_trt.bench.semisynthetic.straightened import StraightenedSubject
 

@@ -16,8 +16,8 @@ from fake_gpu import environment, kernels
 from time_limits import time_limit
 from tiny_pack import write_tiny_pack
 
-from stenosis_trt.bench.phantom.acquisition import plan_axial, plan_sagittal
 from stenosis_trt.bench.phantom.dicom_files import write_study
+from stenosis_trt.bench.phantom.scan.acquisition import plan_axial, plan_sagittal
 from stenosis_trt.bench.phantom.study import PhantomStudy, sample_study
 from stenosis_trt.bench.speed.gpu_suite import SCENARIOS
 

@@ -10,13 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.canal_contents import CanalContents
+from stenosis_trt.bench.phantom.painting.canal_contents import CanalContents
+from stenosis_trt.bench.phantom.painting.soft_tissue import SoftTissue
+from stenosis_trt.bench.phantom.painting.texture import Texture
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals, sample_traits
+from stenosis_trt.bench.phantom.painting.vertebrae import Vertebrae
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, Positions
-from stenosis_trt.bench.phantom.soft_tissue import SoftTissue
-from stenosis_trt.bench.phantom.texture import Texture
-from stenosis_trt.bench.phantom.tissue_traits import Signals, sample_traits
-from stenosis_trt.bench.phantom.vertebrae import Vertebrae
 
 
 class TissueSource(Protocol):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.findings import Blob, Ossification, Syrinx
-from stenosis_trt.bench.phantom.hardware import BODY_DEPTH_MM, Implant
+from stenosis_trt.bench.phantom.painting.texture import Texture
+from stenosis_trt.bench.phantom.painting.tissue import TissueSource
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
+from stenosis_trt.bench.phantom.patient.findings import Blob, Ossification, Syrinx
+from stenosis_trt.bench.phantom.patient.hardware import BODY_DEPTH_MM, Implant
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, Mask, Positions, ellipse
-from stenosis_trt.bench.phantom.texture import Texture
-from stenosis_trt.bench.phantom.tissue import TissueSource
-from stenosis_trt.bench.phantom.tissue_traits import Signals
 
 _EDGE_GRAIN = (0, (1.6, 1.6, 4.0))
 _VOID_GRAIN = (1, (3.5, 3.5, 3.5))

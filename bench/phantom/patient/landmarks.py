@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.tissue_traits import DENS_APEX_MM
+from stenosis_trt.bench.phantom.painting.tissue_traits import DENS_APEX_MM
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
 from stenosis_trt.engine.geometry import Vector
 
 _DENS_BASE_MM = 16.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.findings import Findings
+from stenosis_trt.bench.phantom.patient.findings import Findings
 from stenosis_trt.bench.phantom.shapes import Array
 from stenosis_trt.engine.geometry import FloatArray
 from stenosis_trt.engine.records import LEVELS

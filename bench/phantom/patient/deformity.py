@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.findings import Findings
+from stenosis_trt.bench.phantom.patient.findings import Findings
 from stenosis_trt.engine.geometry import FloatArray
 
 MAX_KYPHOSIS = 45.0

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.spine import STEP_MM, CanalCurve
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
+from stenosis_trt.bench.phantom.patient.spine import STEP_MM, CanalCurve
 from stenosis_trt.engine.geometry import FloatArray
 
 HEAD_MM, FOOT_MM = 200.0, 420.0

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.acquisition import Scanner, SeriesProtocol
-from stenosis_trt.bench.phantom.artefacts import Artefacts, Shading, acquired_size
 from stenosis_trt.bench.phantom.conditions import Conditions
-from stenosis_trt.bench.phantom.tissue_traits import Signals
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals
+from stenosis_trt.bench.phantom.scan.acquisition import Scanner, SeriesProtocol
+from stenosis_trt.bench.phantom.scan.artefacts import Artefacts, Shading, acquired_size
 from stenosis_trt.engine.geometry import SlicePose
 
 _USUAL_ECHO_MS = 100.0

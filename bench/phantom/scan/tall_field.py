@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.acquisition import Scanner, SeriesProtocol
-from stenosis_trt.bench.phantom.anatomy import Anatomy
 from stenosis_trt.bench.phantom.conditions import Conditions
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
+from stenosis_trt.bench.phantom.scan.acquisition import Scanner, SeriesProtocol
 from stenosis_trt.engine.geometry import SlicePose, Vector
 
 _ORDINARY_MM = 260.0

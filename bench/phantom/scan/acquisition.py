@@ -13,8 +13,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.artefacts import (
+from stenosis_trt.bench.phantom.painting.tissue import TissueSource
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals, sample_signals
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
+from stenosis_trt.bench.phantom.scan.artefacts import (
     NO_ARTEFACTS,
     Artefacts,
     acquired_pose,
@@ -23,8 +25,6 @@ from stenosis_trt.bench.phantom.artefacts import (
     with_ghosts,
     zero_filled,
 )
-from stenosis_trt.bench.phantom.tissue import TissueSource
-from stenosis_trt.bench.phantom.tissue_traits import Signals, sample_signals
 from stenosis_trt.engine.geometry import FloatArray, SlicePose
 
 Array = npt.NDArray[np.float32]

@@ -18,13 +18,13 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.deformity import bend
-from stenosis_trt.bench.phantom.findings import NO_FINDINGS, Findings
-from stenosis_trt.bench.phantom.hardware import operated_levels
-from stenosis_trt.bench.phantom.ossified import Pressing, ossified
+from stenosis_trt.bench.phantom.patient.deformity import bend
+from stenosis_trt.bench.phantom.patient.findings import NO_FINDINGS, Findings
+from stenosis_trt.bench.phantom.patient.hardware import operated_levels
+from stenosis_trt.bench.phantom.patient.ossified import Pressing, ossified
+from stenosis_trt.bench.phantom.patient.spine import CanalCurve, curve_from_posture, sample_posture
+from stenosis_trt.bench.phantom.patient.stenoses import Stenosis, envelope, sample_grades, sample_stenosis
 from stenosis_trt.bench.phantom.slice_profile import through_thickness
-from stenosis_trt.bench.phantom.spine import CanalCurve, curve_from_posture, sample_posture
-from stenosis_trt.bench.phantom.stenoses import Stenosis, envelope, sample_grades, sample_stenosis
 from stenosis_trt.engine.geometry import FloatArray, SlicePose, Vector
 from stenosis_trt.engine.records import LEVELS
 

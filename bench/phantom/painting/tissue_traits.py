@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
 from stenosis_trt.engine.geometry import FloatArray
 
 DENS_APEX_MM = 36.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.findings import Ossification
+from stenosis_trt.bench.phantom.patient.findings import Ossification
 from stenosis_trt.engine.geometry import FloatArray
 
 _KEPT_CORD = 0.5

@@ -7,9 +7,9 @@ from itertools import groupby
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
 from stenosis_trt.bench.phantom.conditions import Conditions
-from stenosis_trt.bench.phantom.spine import CanalCurve, rotation_matrix
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
+from stenosis_trt.bench.phantom.patient.spine import CanalCurve, rotation_matrix
 from stenosis_trt.engine.geometry import FloatArray, SlicePose, Vector
 
 _MOST_AXIAL = 48

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
-from stenosis_trt.bench.phantom.canal_contents import CanalContents
+from stenosis_trt.bench.phantom.painting.canal_contents import CanalContents
+from stenosis_trt.bench.phantom.painting.soft_tissue import SoftTissue
+from stenosis_trt.bench.phantom.painting.texture import Texture
+from stenosis_trt.bench.phantom.painting.tissue import Tissues
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals, Traits, sample_traits
+from stenosis_trt.bench.phantom.painting.vertebrae import Vertebrae
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
+from stenosis_trt.bench.phantom.patient.spine import STEP_MM
+from stenosis_trt.bench.phantom.patient.tall_spine import L5_S1, NECK_DISCS, T12_L1
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, Positions, ellipse, ellipsoid, ramp
-from stenosis_trt.bench.phantom.soft_tissue import SoftTissue
-from stenosis_trt.bench.phantom.spine import STEP_MM
-from stenosis_trt.bench.phantom.tall_spine import L5_S1, NECK_DISCS, T12_L1
-from stenosis_trt.bench.phantom.texture import Texture
-from stenosis_trt.bench.phantom.tissue import Tissues
-from stenosis_trt.bench.phantom.tissue_traits import Signals, Traits, sample_traits
-from stenosis_trt.bench.phantom.vertebrae import Vertebrae
 
 _COARSE = (0, (9.0, 9.0, 11.0))
 _FINE = (1, (1.1, 1.1, 2.4))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
+from stenosis_trt.bench.phantom.painting.texture import Texture
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals, Traits
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, Positions, bounding_box, ellipse, ellipsoid, ramp
-from stenosis_trt.bench.phantom.texture import Texture
-from stenosis_trt.bench.phantom.tissue_traits import Signals, Traits
 
 _COARSE = (0, (5.0, 5.0, 14.0))
 _FINE = (1, (1.1, 1.1, 2.4))

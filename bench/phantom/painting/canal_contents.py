@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
+from stenosis_trt.bench.phantom.painting.texture import Texture
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals, Traits
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
+from stenosis_trt.bench.phantom.patient.spine import STEP_MM
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, Positions, bounding_box, ellipse
-from stenosis_trt.bench.phantom.spine import STEP_MM
-from stenosis_trt.bench.phantom.texture import Texture
-from stenosis_trt.bench.phantom.tissue_traits import Signals, Traits
 
 _FLOW_GRAIN = (4, (2.6, 2.6, 9.0))
 _CORD_GRAIN = (5, (1.2, 1.2, 3.0))

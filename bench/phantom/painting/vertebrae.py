@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stenosis_trt.bench.phantom.anatomy import Anatomy
+from stenosis_trt.bench.phantom.painting.texture import Texture
+from stenosis_trt.bench.phantom.painting.tissue_traits import Signals, Traits
+from stenosis_trt.bench.phantom.patient.anatomy import Anatomy
+from stenosis_trt.bench.phantom.patient.spine import STEP_MM
 from stenosis_trt.bench.phantom.shapes import Array, Canvas, Positions, bounding_box, box, ellipse, rounded
-from stenosis_trt.bench.phantom.spine import STEP_MM
-from stenosis_trt.bench.phantom.texture import Texture
-from stenosis_trt.bench.phantom.tissue_traits import Signals, Traits
 
 _MARROW_GRAIN = (2, (1.6, 1.6, 1.6))
 _MUSCLE_GRAIN = (3, (2.5, 2.5, 3.0))
