@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from stenosis_trt.bench.statistics.confusion import GRADE_COUNT
 from stenosis_trt.engine.geometry import SlicePose
@@ -21,6 +20,16 @@ from stenosis_trt.engine.grading.level_search import LARGER
 from stenosis_trt.engine.packs.crop import channel_slices, input_to_heatmap, slice_roi
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.engine.records import LANDMARKS, LEVELS
+from stenosis_trt.export.training.augmentation import (
+    AugmentationRange,
+    Float32,
+    add_metal_artefact,
+    augment_intensity,
+    jittered_window,
+    noise_image,
+    reduce_field_of_view,
+    rotate_and_zoom,
+)
 from stenosis_trt.export.training.rendering import (
     NOT_SHOWN,
     OPERATED,
@@ -29,9 +38,7 @@ from stenosis_trt.export.training.rendering import (
     load_grades,
     load_rendered,
 )
-from stenosis_trt.kernels.reference import RegionSource, preprocess_region, region_window
-
-Float32 = npt.NDArray[np.floating]
+from stenosis_trt.kernels.reference import RegionSource, preprocess_region
 
 MID_PLANE_SIGMA_MM = 6.0
 """Standard deviation of the amplitude of a level's heatmap over the slice's distance from the mid-plane."""
@@ -43,19 +50,8 @@ _OTHER_SHARE = 0.125
 _OPERATED_SHARE = 0.4
 """Share of "other" that are operated levels, if there are any."""
 
-_METAL_SHARE = 0.04
 _HEATMAP_SIGMA = 1.5
 _CACHED_STUDIES = 600
-
-
-@dataclass(frozen=True)
-class AugmentationRange:
-    """Ranges of augmentation: `shift` in mm, `angle` in degrees, `zoom` and `stretch` as fractions."""
-
-    shift: float
-    angle: float
-    zoom: float
-    stretch: float = 0.0
 
 
 class StudyStore:
@@ -82,22 +78,6 @@ class StudyStore:
         return self[int(rng.integers(len(self.paths)))]
 
 
-def rotate_and_zoom(
-    affine: FloatArray, size: tuple[int, int], turn: float, zoom: float, stretch: float = 1.0
-) -> FloatArray:
-    """Rotate `affine` (output → source, (2, 3)) by `turn` degrees and zoom about the output's centre.
-
-    What lies along x is enlarged by `stretch` and along y by its inverse, before the rotation.
-    """
-    height, width = size
-    angle = np.deg2rad(turn)
-    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
-    linear = np.diag([1.0 / stretch, stretch]) @ linear
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    offset = centre - linear @ centre
-    return np.column_stack([affine[:, :2] @ linear, affine[:, :2] @ offset + affine[:, 2]])
-
-
 def patient_to_region(affine: FloatArray, pose: SlicePose, points: FloatArray) -> FloatArray:
     """Patient points (..., 3) → pixels (..., 2) of a region, through the inverse of its affine."""
     source = pose.to_pixels(points)[..., :2]
@@ -122,127 +102,12 @@ def gaussian_heatmaps(xy: FloatArray, amplitude: FloatArray, size: tuple[int, in
     return (peak[:, None, None] * down[:, :, None] * across[:, None, :]).astype(np.float32)
 
 
-def _jittered_window(
-    rng: np.random.Generator, images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec
-) -> tuple[float, float]:
-    low, high = region_window(
-        [RegionSource(image) for image in images], affine, (spec.height, spec.width), spec.window_percentiles
-    )
-    width = high - low
-    return low + width * rng.uniform(-0.06, 0.06), high + width * rng.uniform(-0.18, 0.18)
-
-
 def sample_region(
     images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec, window: tuple[float, float]
 ) -> Float32:
     """Region as the network sees it, float32 (C, H, W), with one image per channel."""
     sources = [RegionSource(image) for image in images]
     return preprocess_region(sources, affine, (spec.height, spec.width), window, (spec.mean, spec.std))
-
-
-def augment_intensity(rng: np.random.Generator, image: Float32, spec: InputSpec) -> Float32:
-    """Random gamma, blur, coil shading and noise.
-
-    Args:
-        rng: random generator.
-        image: (C, H, W), windowed and normalised as in `spec`.
-        spec: input of the network. Shaded images are windowed again, like a real image would be.
-    """
-    mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in (spec.mean, spec.std))
-    unit = np.clip(image * std + mean, 0.0, 1.0)
-    if rng.random() < 0.5:
-        unit = unit ** rng.uniform(0.65, 1.9)
-    if rng.random() < 0.25:
-        unit = ndimage.gaussian_filter(unit, (0, *[rng.uniform(0.3, 1.1)] * 2))
-    if rng.random() < 0.5:
-        unit = unit * _shading(rng, image.shape[1:])
-        unit = np.minimum(unit / max(float(np.percentile(unit, spec.window_percentiles[1])), 1e-3), 1.0)
-    if rng.random() < 0.5:
-        unit = unit + rng.standard_normal(unit.shape) * rng.uniform(0.005, 0.06)
-    return np.ascontiguousarray((unit - mean) / std, dtype=np.float32)
-
-
-def _shading(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
-    """Sensitivity profile of a surface coil: a ramp with a bright area, (H, W)."""
-    y, x = np.meshgrid(np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1]), indexing="ij")
-    ramp = y * rng.normal(0.0, 0.5) + x * rng.normal(0.0, 0.5)
-    middle, width = rng.uniform(-0.7, 0.7, 2), rng.uniform(0.35, 1.2)
-    around = np.exp(-0.5 * ((y - middle[0]) ** 2 + (x - middle[1]) ** 2) / width**2)
-    return np.asarray(np.exp(ramp + rng.uniform(0.0, 1.8) * around))
-
-
-def _noise_image(rng: np.random.Generator, spec: InputSpec) -> Float32:
-    """Negative example: noise of some grain, alone or in an ellipse."""
-    field = ndimage.gaussian_filter(
-        rng.standard_normal((spec.height, spec.width)), rng.choice([0.0, 1.0, 3.0, 8.0])
-    )
-    field = field / field.std() + rng.uniform(0.0, 2.0)
-    if rng.random() < 0.5:
-        y, x = np.mgrid[-1 : 1 : spec.height * 1j, -1 : 1 : spec.width * 1j]
-        field = field * ((x / rng.uniform(0.4, 0.9)) ** 2 + (y / rng.uniform(0.4, 0.9)) ** 2 < 1)
-    low, high = np.percentile(field, spec.window_percentiles)
-    unit = np.clip((field - low) / max(high - low, 1e-6), 0.0, 1.0)
-    mean, std = np.asarray(spec.mean), np.asarray(spec.std)
-    return np.asarray((unit[None] - mean[:, None, None]) / std[:, None, None], dtype=np.float32)
-
-
-def _reduce_field_of_view(
-    rng: np.random.Generator, image: Float32, spec: InputSpec, share: float
-) -> tuple[Float32, tuple[float, float, float, float]]:
-    """Randomly reduce the field of view; pixels outside are as dark as outside of a slice.
-
-    Args:
-        rng: random generator.
-        image: (C, H, W).
-        spec: input of the network.
-        share: largest share of height or width removed on each side.
-
-    Returns:
-        The image, and its visible pixels (x0, y0, x1, y1).
-    """
-    height, width = spec.height, spec.width
-    x0, y0, x1, y1 = 0.0, 0.0, float(width), float(height)
-    if rng.random() < 0.4:
-        cut_off = rng.uniform(0.0, share, 4) * (rng.random(4) < 0.5)
-        x0, y0 = cut_off[0] * width, cut_off[1] * height
-        x1, y1 = width * (1.0 - cut_off[2]), height * (1.0 - cut_off[3])
-        shown = np.zeros((height, width), dtype=bool)
-        shown[int(y0) : int(y1), int(x0) : int(x1)] = True
-        image = np.where(shown, image, _empty_input(spec))
-    return image, (x0, y0, x1, y1)
-
-
-def _add_metal_artefact(
-    rng: np.random.Generator, image: Float32, beside: FloatArray, ahead: tuple[float, float], spec: InputSpec
-) -> Float32:
-    """Randomly add the signal void of a screw or plate in front of the canal, with a bright rim.
-
-    Args:
-        rng: random generator.
-        image: (C, H, W).
-        beside: pixel (2,) behind the void.
-        ahead: unit vector to the anterior, in pixels.
-        spec: input of the network.
-    """
-    if rng.random() >= _METAL_SHARE:
-        return image
-    away = np.array(ahead) * rng.uniform(13.0, 22.0) / spec.spacing_mm
-    x0, y0 = beside + away + rng.normal(0.0, 3.0, 2) / spec.spacing_mm
-    half = rng.uniform([3.0, 3.0], [8.0, 7.0]) / spec.spacing_mm
-    y, x = np.mgrid[0 : spec.height, 0 : spec.width]
-    radius = np.hypot((x - x0) / half[0], (y - y0) / half[1])
-    edge = np.clip((1.0 - radius) * half.min() + 0.5, 0.0, 1.0)
-    rim = np.exp(-0.5 * ((radius - 1.1) / 0.12) ** 2) * (
-        np.sin(np.arctan2(y - y0, x - x0) + rng.uniform(0, 6.28)) > 0.3
-    )
-    dark = _empty_input(spec)
-    return np.asarray(image + rng.uniform(0.5, 2.0) * rim - edge * (image - dark), dtype=np.float32)
-
-
-def _empty_input(spec: InputSpec) -> Float32:
-    """Network input of an empty image, float32 (C, 1, 1)."""
-    value = -np.asarray(spec.mean, dtype=np.float32) / np.asarray(spec.std, dtype=np.float32)
-    return np.asarray(value[:, None, None])
 
 
 def is_searched(pose: SlicePose, spec: InputSpec) -> bool:
@@ -258,7 +123,7 @@ def inside_image(pose: SlicePose, points: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def _inside_field(xy: FloatArray, field: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
-    """Which pixels (K, 2) lie within a field of view from `_reduce_field_of_view`."""
+    """Which pixels (K, 2) lie within a field of view from `reduce_field_of_view`."""
     low, high = np.array(field[:2]), np.array(field[2:])
     return np.asarray(((xy >= low) & (xy < high)).all(axis=1))
 
@@ -279,7 +144,7 @@ class LevelSamples:
         empty = np.zeros((maps, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
         kind = rng.random()
         if kind < 0.04:
-            return _noise_image(rng, spec), empty
+            return noise_image(rng, spec), empty
         study = self.store.draw(rng)
         number = int(rng.integers(len(study.sagittal)))
         pose, image = study.sagittal_poses[number], study.sagittal[number]
@@ -299,11 +164,11 @@ class LevelSamples:
             turn = turn if lumbar else rng.choice([90.0, 180.0, 270.0])
             amplitude = np.zeros(maps)
         affine = rotate_and_zoom(slice_roi(pose, centre, spec), size, turn, zoom)
-        window = _jittered_window(rng, [image], affine, spec)
+        window = jittered_window(rng, [image], affine, spec)
         xy = patient_to_region(affine, pose, points)
         region = augment_intensity(rng, sample_region([image], affine, spec, window), spec)
-        region = _add_metal_artefact(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
-        region, field = _reduce_field_of_view(rng, region, spec, 0.35)
+        region = add_metal_artefact(rng, region, xy[int(rng.integers(len(xy)))], (-1.0, 0.0), spec)
+        region, field = reduce_field_of_view(rng, region, spec, 0.35)
         # Points outside of the field of view or of the image have an empty heatmap.
         amplitude = np.where(_inside_field(xy, field) & inside_image(pose, points), amplitude, 0.0)
         return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
@@ -335,7 +200,7 @@ class CordSamples:
         empty = np.zeros((4, size[0] // self.stride, size[1] // self.stride), dtype=np.float32)
         kind = rng.random()
         if kind < 0.03:
-            return _noise_image(rng, spec), empty
+            return noise_image(rng, spec), empty
         study = self.store.draw(rng)
         number = int(rng.integers(len(study.axial)))
         pose, image, points = study.axial_poses[number], study.axial[number], study.cord_points[number]
@@ -350,11 +215,11 @@ class CordSamples:
             1.0 + rng.uniform(-1, 1) * self.jitter.stretch,
         )
         region = augment_intensity(
-            rng, sample_region([image], affine, spec, _jittered_window(rng, [image], affine, spec)), spec
+            rng, sample_region([image], affine, spec, jittered_window(rng, [image], affine, spec)), spec
         )
         xy = patient_to_region(affine, pose, points)
-        region = _add_metal_artefact(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
-        region, field = _reduce_field_of_view(rng, region, spec, 0.3)
+        region = add_metal_artefact(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
+        region, field = reduce_field_of_view(rng, region, spec, 0.3)
         complete = bool(_inside_field(xy, field).all())
         amplitude = np.full(4, float(complete))
         return np.ascontiguousarray(region, dtype=np.float32), gaussian_heatmaps(
@@ -408,11 +273,11 @@ class GraderSamples:
         images = [study.sagittal[k] for k in chosen]
         affine = rotate_and_zoom(slice_roi(study.sagittal_poses[nearest], centre, spec), size, turn, zoom)
         region = augment_intensity(
-            rng, sample_region(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec
+            rng, sample_region(images, affine, spec, jittered_window(rng, images, affine, spec)), spec
         )
         at = patient_to_region(affine, study.sagittal_poses[nearest], centre)
-        region = _add_metal_artefact(rng, region, at, (-1.0, 0.0), spec)
-        return _reduce_field_of_view(rng, region, spec, 0.12)[0].astype(np.float32)
+        region = add_metal_artefact(rng, region, at, (-1.0, 0.0), spec)
+        return reduce_field_of_view(rng, region, spec, 0.12)[0].astype(np.float32)
 
     def _other(self, rng: np.random.Generator) -> Float32:
         """Example of "other": an operated level, noise, another place or size, a turned region, inverted
@@ -422,7 +287,7 @@ class GraderSamples:
             return self.draw(rng, self.store[number], level)
         spec, kind = self.spec, int(rng.integers(6))
         if kind == 0:
-            return _noise_image(rng, spec)
+            return noise_image(rng, spec)
         study = self.store.draw(rng)
         level = int(rng.integers(len(study.grades)))
         centre, turn, zoom = study.level_points[level], rng.uniform(-1, 1) * self.jitter.angle, 1.0
@@ -450,5 +315,5 @@ class GraderSamples:
         )
         images = [image] * spec.channels
         return augment_intensity(
-            rng, sample_region(images, affine, spec, _jittered_window(rng, images, affine, spec)), spec
+            rng, sample_region(images, affine, spec, jittered_window(rng, images, affine, spec)), spec
         )

@@ -25,6 +25,7 @@ from stenosis_trt.bench.roofline.layer_work import fold_fp16_weights, multiply_a
 from stenosis_trt.engine.packs.models import InputSpec
 from stenosis_trt.export.models.keypoint import KeypointNet
 from stenosis_trt.export.onnx.from_torch import export_network
+from stenosis_trt.export.training.augmentation import Float32
 from stenosis_trt.export.training.loops import TrainingTask, train
 from stenosis_trt.export.training.recipe import (
     CORD_INPUT,
@@ -33,7 +34,7 @@ from stenosis_trt.export.training.recipe import (
     REFERENCE_RECIPE,
     VALIDATION_SEED,
 )
-from stenosis_trt.export.training.samples import Float32, StudyStore
+from stenosis_trt.export.training.samples import StudyStore
 from stenosis_trt.export.training.sets import StudyFolder, training_set
 from stenosis_trt.export.training.tasks import (
     SPECIFICATIONS,

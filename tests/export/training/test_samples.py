@@ -10,6 +10,7 @@ import pytest
 from stenosis_trt.bench.phantom.conditions import Conditions
 from stenosis_trt.bench.phantom.study import PhantomSource, sample_study
 from stenosis_trt.engine.packs.crop import crop_to_patient, heatmap_to_input, slice_roi
+from stenosis_trt.export.training.augmentation import rotate_and_zoom
 from stenosis_trt.export.training.recipe import CORD_INPUT, GRADER_INPUT, LEVELS_INPUT
 from stenosis_trt.export.training.rendering import (
     OPERATED,
@@ -26,7 +27,6 @@ from stenosis_trt.export.training.samples import (
     StudyStore,
     gaussian_heatmaps,
     patient_to_region,
-    rotate_and_zoom,
 )
 from stenosis_trt.kernels.decoding import decode_keypoints
 
