@@ -170,13 +170,13 @@ REFERENCE_RECIPE = Recipe(
             patience=5,
         ),
         cord=TrainingSchedule(
-            steps=1000,
+            steps=600,
             batch=24,
             learning_rate=1.2e-3,
             warm_up=20,
             average_decay=0.99,
             checkpoint_every=50,
-            validate_every=200,
+            validate_every=100,
             patience=5,
         ),
         grader=TrainingSchedule(

@@ -217,14 +217,19 @@ class _StandIn:
         return plan
 
 
-@pytest.fixture
-def built(pack: Pack, tmp_path: Path) -> Pack:
-    """A pack with plans of its cord in FP32 and FP16, for batches of 1 and 3."""
-    made = _with_variant(pack, tmp_path / "pack", pack.read_model("cord"))
+@pytest.fixture(scope="module")
+def built_once(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    made = _with_variant(pack, tmp_path_factory.mktemp("parity") / "pack", pack.read_model("cord"))
     settings = BuildSettings((1, 3))
     request = BuildRequest("tensorrt-rtx", ("fp32",), ("cord",), settings)
     assert all(item.plan for item in build_plans(made, request, NO_GPU, show_progress))
     return made
+
+
+@pytest.fixture
+def built(built_once: Pack, tmp_path: Path) -> Pack:
+    """A pack of its own with a plan of its cord in FP32, for batches of 1 and 3."""
+    return Pack.load(shutil.copytree(built_once.path, tmp_path / "pack"))
 
 
 def _answering(data: bytes, sizes: list[int]) -> Any:
