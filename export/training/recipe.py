@@ -170,7 +170,7 @@ REFERENCE_RECIPE = Recipe(
             patience=5,
         ),
         cord=TrainingSchedule(
-            steps=600,
+            steps=400,
             batch=24,
             learning_rate=1.2e-3,
             warm_up=20,
@@ -180,7 +180,7 @@ REFERENCE_RECIPE = Recipe(
             patience=5,
         ),
         grader=TrainingSchedule(
-            steps=208,
+            steps=182,
             batch=24,
             learning_rate=5e-4,
             weight_decay=1e-2,

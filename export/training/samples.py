@@ -192,8 +192,7 @@ class CordSamples:
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
-        # Cords are as flat or as round as no training subject has them.
-        self.jitter = AugmentationRange(shift=6.0, angle=12.0, zoom=0.12, stretch=0.08)
+        self.jitter = AugmentationRange(shift=6.0, angle=12.0, zoom=0.12)
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
         spec, size = self.spec, (self.spec.height, self.spec.width)
@@ -212,7 +211,6 @@ class CordSamples:
             size,
             rng.uniform(-1, 1) * self.jitter.angle,
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
-            1.0 + rng.uniform(-1, 1) * self.jitter.stretch,
         )
         region = augment_intensity(
             rng, sample_region([image], affine, spec, jittered_window(rng, [image], affine, spec)), spec
