@@ -14,11 +14,10 @@ _FLOW_GRAIN = (4, (2.6, 2.6, 9.0))
 _CORD_GRAIN = (5, (1.2, 1.2, 3.0))
 """(channel of the texture, grain in mm along u, v and s)."""
 
-ROOTS_MM = 0.25
-"""Distance beyond the sides of the cord within which roots and ligaments leave it, as dark as it is. It falls with
-sin² of the angle from the sagittal plane. What axial images show is wider than the cord by this much on each
-side: of three volumes, the outline at half of the contrast is wider than the manual masks by 0.6, 0.3 and
-0.8 mm (errsm_11, errsm_18, PAM50; C2/3 to C7/T1)."""
+ROOTS_MM = 0.39
+"""Distance beyond the sides of the cord within which roots and ligaments leave it, as dark as it is; scaled
+with sin² of the angle from the sagittal plane. With it, images of phantoms show the cord as much wider than its
+truth as images with real anatomy do (`bench.accuracy.cord_edges`)."""
 
 
 class CanalContents:
