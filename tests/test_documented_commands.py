@@ -136,6 +136,7 @@ ELSEWHERE = (
         r"python -m stenosis_trt\.bench\.accuracy\.(cord_angle|slice_choice) .*",
         "tests/bench/accuracy/test_cord_angle.py",
     ),
+    (r"python -m stenosis_trt\.bench\.accuracy\.cord_edges .*", "tests/bench/accuracy/test_cord_edges.py"),
     (
         r"python -m stenosis_trt\.bench\.accuracy\.(level_numbers|slice_angle) .*",
         "tests/bench/accuracy/test_numbers_and_angles.py",

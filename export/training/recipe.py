@@ -135,13 +135,13 @@ REFERENCE_RECIPE = Recipe(
             validate_every=100,
         ),
         cord=TrainingSchedule(
-            steps=1000,
+            steps=600,
             batch=24,
             learning_rate=1.5e-3,
             warm_up=40,
             average_decay=0.99,
             checkpoint_every=50,
-            validate_every=200,
+            validate_every=100,
         ),
         grader=TrainingSchedule(
             steps=300,
@@ -170,7 +170,7 @@ REFERENCE_RECIPE = Recipe(
             patience=5,
         ),
         cord=TrainingSchedule(
-            steps=400,
+            steps=500,
             batch=24,
             learning_rate=1.2e-3,
             warm_up=20,
@@ -188,7 +188,6 @@ REFERENCE_RECIPE = Recipe(
             average_decay=0.0,
             checkpoint_every=26,
             validate_every=52,
-            patience=4,
         ),
         varied=True,
     ),

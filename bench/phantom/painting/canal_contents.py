@@ -16,8 +16,8 @@ _CORD_GRAIN = (5, (1.2, 1.2, 3.0))
 
 ROOTS_MM = 0.39
 """Distance beyond the sides of the cord within which roots and ligaments leave it, as dark as it is; scaled
-with sin² of the angle from the sagittal plane. With it, images of phantoms show the cord as much wider than its
-truth as images with real anatomy do (`bench.accuracy.cord_edges`)."""
+with sin² of the angle from the sagittal plane. Images of phantoms then show the cord as much wider than its
+truth as those of real anatomy do (`bench.accuracy.cord_edges`)."""
 
 
 class CanalContents:
