@@ -88,8 +88,17 @@ def test_discs_one_off_are_put_right_or_doubted_by_the_landmarks(shift: int) -> 
     assert not _is_right(_locate(NECK.maps(shift, 0.3)), NECK)
 
 
-def test_the_number_is_in_doubt_where_the_landmarks_contradict_each_other() -> None:
+@pytest.mark.parametrize("height", [0.85, 0.5])
+def test_the_number_is_in_doubt_where_the_landmarks_fit_another_one_better(height: float) -> None:
     maps = NECK.maps()
+    maps["C2"] = [(NECK.landmarks["C2"] - [0, 0, 16.5], 0.9)]
+    maps["dens"] = [(NECK.landmarks["dens"], height)]
+    clear = height > 0.9 / 1.5
+    assert _warnings(_locate(maps)) == ({()} if clear else {UNCERTAIN})
+
+
+def test_the_number_is_in_doubt_where_landmarks_and_discs_fit_another_one_nearly_as_well() -> None:
+    maps = NECK.maps(neighbours=0.9)
     maps["C2"] = [(NECK.landmarks["C2"] - [0, 0, 16.5], 0.9)]
     assert _warnings(_locate(maps)) == {UNCERTAIN}
 
