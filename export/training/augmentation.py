@@ -47,20 +47,28 @@ def jittered_window(
     return low + width * rng.uniform(-0.06, 0.06), high + width * rng.uniform(-0.18, 0.18)
 
 
-def augment_intensity(rng: np.random.Generator, image: Float32, spec: InputSpec) -> Float32:
+def augment_intensity(
+    rng: np.random.Generator,
+    image: Float32,
+    spec: InputSpec,
+    blurred_share: float = 0.25,
+    widest_blur: float = 1.1,
+) -> Float32:
     """Random gamma, blur, coil shading and noise.
 
     Args:
         rng: random generator.
         image: (C, H, W), windowed and normalised as in `spec`.
         spec: input of the network. Shaded images are windowed again, like a real image would be.
+        blurred_share: share of the images that are blurred.
+        widest_blur: largest standard deviation of the blur in pixels.
     """
     mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in (spec.mean, spec.std))
     unit = np.clip(image * std + mean, 0.0, 1.0)
     if rng.random() < 0.5:
         unit = unit ** rng.uniform(0.65, 1.9)
-    if rng.random() < 0.25:
-        unit = ndimage.gaussian_filter(unit, (0, *[rng.uniform(0.3, 1.1)] * 2))
+    if rng.random() < blurred_share:
+        unit = ndimage.gaussian_filter(unit, (0, *[rng.uniform(0.3, widest_blur)] * 2))
     if rng.random() < 0.5:
         unit = unit * _shading(rng, image.shape[1:])
         unit = np.minimum(unit / max(float(np.percentile(unit, spec.window_percentiles[1])), 1e-3), 1.0)

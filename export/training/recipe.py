@@ -170,7 +170,7 @@ REFERENCE_RECIPE = Recipe(
             patience=5,
         ),
         cord=TrainingSchedule(
-            steps=500,
+            steps=800,
             batch=24,
             learning_rate=1.2e-3,
             warm_up=20,

@@ -50,6 +50,10 @@ _OTHER_SHARE = 0.125
 _OPERATED_SHARE = 0.4
 """Share of "other" that are operated levels, if there are any."""
 
+_CORD_BLURRED_SHARE = 0.6
+_CORD_WIDEST_BLUR = 1.8
+"""Of the cord's images, whose edges decide about the ratio: volumes of 1 mm are less sharp than phantoms."""
+
 _HEATMAP_SIGMA = 1.5
 _CACHED_STUDIES = 600
 
@@ -212,8 +216,9 @@ class CordSamples:
             rng.uniform(-1, 1) * self.jitter.angle,
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
         )
+        window = jittered_window(rng, [image], affine, spec)
         region = augment_intensity(
-            rng, sample_region([image], affine, spec, jittered_window(rng, [image], affine, spec)), spec
+            rng, sample_region([image], affine, spec, window), spec, _CORD_BLURRED_SHARE, _CORD_WIDEST_BLUR
         )
         xy = patient_to_region(affine, pose, points)
         region = add_metal_artefact(rng, region, xy.mean(axis=0), (0.0, -1.0), spec)
