@@ -20,25 +20,18 @@ _METAL_SHARE = 0.04
 
 @dataclass(frozen=True)
 class AugmentationRange:
-    """Ranges of augmentation: `shift` in mm, `angle` in degrees, `zoom` and `stretch` as fractions."""
+    """Ranges of augmentation: `shift` in mm, `angle` in degrees, `zoom` as a fraction."""
 
     shift: float
     angle: float
     zoom: float
-    stretch: float = 0.0
 
 
-def rotate_and_zoom(
-    affine: FloatArray, size: tuple[int, int], turn: float, zoom: float, stretch: float = 1.0
-) -> FloatArray:
-    """Rotate `affine` (output → source, (2, 3)) by `turn` degrees and zoom about the output's centre.
-
-    What lies along x is enlarged by `stretch` and along y by its inverse, before the rotation.
-    """
+def rotate_and_zoom(affine: FloatArray, size: tuple[int, int], turn: float, zoom: float) -> FloatArray:
+    """Rotate `affine` (output → source, (2, 3)) by `turn` degrees and zoom about the output's centre."""
     height, width = size
     angle = np.deg2rad(turn)
     linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
-    linear = np.diag([1.0 / stretch, stretch]) @ linear
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     offset = centre - linear @ centre
     return np.column_stack([affine[:, :2] @ linear, affine[:, :2] @ offset + affine[:, 2]])

@@ -203,9 +203,7 @@ class CordSamples:
 
     def __init__(self, store: StudyStore, spec: InputSpec, stride: int) -> None:
         self.store, self.spec, self.stride = store, spec, stride
-        # Ratios of depth and width vary by a third, so that they have to be seen and cannot be guessed: cords
-        # of the subjects are rounder than those of most phantoms.
-        self.jitter = AugmentationRange(shift=6.0, angle=12.0, zoom=0.12, stretch=0.15)
+        self.jitter = AugmentationRange(shift=6.0, angle=12.0, zoom=0.12)
 
     def __call__(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
         spec, size = self.spec, (self.spec.height, self.spec.width)
@@ -224,7 +222,6 @@ class CordSamples:
             size,
             rng.uniform(-1, 1) * self.jitter.angle,
             1.0 + rng.uniform(-1, 1) * self.jitter.zoom,
-            (1.0 + self.jitter.stretch) ** rng.uniform(-1, 1),
         )
         window = jittered_window(rng, [image], affine, spec)
         region = augment_intensity(
