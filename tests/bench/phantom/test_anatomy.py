@@ -76,8 +76,10 @@ def test_deformed_cord_has_lost_more_than_the_threshold(anatomies: list[Anatomy]
 
 
 def test_cord_points_lie_on_the_cords_edge() -> None:
-    """Across the outline the painted signal changes by half at the truth's point, to a quarter of a mm, and at
-    the sides beyond it by the roots."""
+    """Across the outline the painted signal changes by half at the truth's point, to a quarter of a mm.
+
+    At the sides it does so beyond the point by the roots.
+    """
     rng = np.random.default_rng(3)
     anatomy = sample_anatomy(rng, grade=0)
     tissues = Tissues(anatomy, sample_signals(rng))
