@@ -8,7 +8,7 @@ from stenosis_trt.engine.geometry import Vector
 
 
 def shown_landmarks(patient: SemisyntheticPatient, painted: bool) -> dict[str, Vector]:
-    """Points of `phantom.landmarks.LANDMARKS` that the patient's images can show, LPS, mm.
+    """Points of `engine.records.LANDMARKS` that the patient's images can show, LPS, mm.
 
     Args:
         patient: the patient.

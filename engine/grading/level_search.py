@@ -59,33 +59,39 @@ def level_fields(
         the levels is near its own.
     """
     poses = [item.pose for item in slices]
-    centres = np.array([pose.centre for pose in poses])
     axes, sizes = _image_axes(poses[0], model.input)
     fields = np.array([model.input.width, model.input.height]) * model.input.spacing_mm
     larger = sizes / fields
     coarser = float(np.max(larger, where=larger <= LARGER, initial=1.0))
     spec = replace(model.input, spacing_mm=model.input.spacing_mm * coarser)
     fields *= coarser
+    centres = np.array([pose.centre for pose in poses])
     searched = sizes > fields * (1.0 + _ROUNDING)
     if searched.any():
+        windows = np.where(searched, fields, sizes)
         chosen = _slices_near_the_middle(poses)
         offsets = [
             across * axes[0] + down * axes[1]
-            for across, down in product(
-                *(
-                    _window_offsets(*pair)
-                    for pair in zip(sizes, np.where(searched, fields, sizes), strict=True)
-                )
-            )
+            for across, down in product(*map(_window_offsets, sizes, windows))
         ]
-        coarse = replace(model, input=spec)
-        middle = _middle_of_levels([slices[k] for k in chosen], chosen, offsets, coarse, locate)
+        middle = _middle_of_levels(
+            [slices[k] for k in chosen], chosen, offsets, replace(model, input=spec), locate
+        )
         if middle is not None:
-            for axis, field in zip(axes[searched], fields[searched], strict=True):
-                away = (middle - centres) @ axis
-                moved = away - np.clip(away, -_MIDDLE * field, _MIDDLE * field)
-                centres += moved[:, None] * axis
+            centres += _moves(middle - centres, axes[searched], fields[searched])
     return slice_rois(poses, centres, spec)
+
+
+def _moves(away: FloatArray, axes: FloatArray, fields: FloatArray) -> FloatArray:
+    """Return how far the fields move, LPS, mm, (N, 3).
+
+    Args:
+        away: from the middle of each image to that of the levels, LPS, mm, (N, 3).
+        axes, fields: directions along which the image is searched (K, 3), and the field's size along each.
+    """
+    along = away @ axes.T
+    stays = _MIDDLE * fields
+    return np.asarray((along - np.clip(along, -stays, stays)) @ axes)
 
 
 def _image_axes(pose: SlicePose, spec: InputSpec) -> tuple[FloatArray, FloatArray]:

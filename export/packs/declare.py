@@ -20,6 +20,7 @@ from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.packs.signature import signature_path
 from stenosis_trt.engine.support.atomic_files import write_text_atomically
+from stenosis_trt.export.packs.writer import manifest_text
 
 DECLARED = "declared_ranges"
 """Entry of the card: unit, low and high of each condition of `bench.phantom.conditions`."""
@@ -51,8 +52,7 @@ def declare_ranges(pack: Path, robustness: Path) -> Pack:
     manifest["card"][DECLARED] = {
         name: {key: item[key] for key in ("unit", "low", "high")} for name, item in found["declared"].items()
     }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text_atomically(pack / MANIFEST, text)
+    write_text_atomically(pack / MANIFEST, manifest_text(manifest))
     return Pack.load(pack)
 
 

@@ -114,5 +114,9 @@ def _write_files(folder: Path, content: PackContent) -> None:
             "output": model.output.to_dict(),
             "metrics": dict(model.metrics),
         }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text_atomically(folder / MANIFEST, text)
+    write_text_atomically(folder / MANIFEST, manifest_text(manifest))
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """Return the text of pack.json."""
+    return json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

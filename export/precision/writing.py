@@ -17,6 +17,7 @@ from stenosis_trt.engine.packs.pack import SCHEMA, SHARED_WEIGHTS_SCHEMA, Pack
 from stenosis_trt.engine.plans.signing import sign_pack
 from stenosis_trt.engine.support.atomic_files import check_writable, staged_directory, write_bytes_atomically
 from stenosis_trt.export.packs.shared_weights import share_weights
+from stenosis_trt.export.packs.writer import manifest_text
 from stenosis_trt.export.precision.candidates import variant_file
 from stenosis_trt.export.precision.convert import ConvertedModel
 from stenosis_trt.export.precision.gate_result import GateResult
@@ -102,8 +103,7 @@ def write_variants(
         shared = any("weights" in entry for entry in manifest["models"].values())
         manifest["schema"] = SHARED_WEIGHTS_SCHEMA if shared else SCHEMA
         manifest |= {"refused": refused, "quantised": dict(how)}
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _write_file(part / MANIFEST, text.encode())
+        _write_file(part / MANIFEST, manifest_text(manifest).encode())
         written = Pack.load(part)
         if key is not None:
             sign_pack(written, key)

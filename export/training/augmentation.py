@@ -40,6 +40,7 @@ def rotate_and_zoom(affine: FloatArray, size: tuple[int, int], turn: float, zoom
 def jittered_window(
     rng: np.random.Generator, images: Sequence[npt.NDArray[np.uint16]], affine: FloatArray, spec: InputSpec
 ) -> tuple[float, float]:
+    """Window of a region with random ends: the value that becomes 0, and the one that becomes 1."""
     low, high = region_window(
         [RegionSource(image) for image in images], affine, (spec.height, spec.width), spec.window_percentiles
     )

@@ -38,7 +38,7 @@ from stenosis_trt.export.training.rendering import (
     load_grades,
     load_rendered,
 )
-from stenosis_trt.kernels.reference import RegionSource, preprocess_region
+from stenosis_trt.kernels.reference import RegionSource, cord_geometry, preprocess_region
 
 MID_PLANE_SIGMA_MM = 6.0
 """Standard deviation of the amplitude of a level's heatmap over the slice's distance from the mid-plane."""
@@ -240,8 +240,7 @@ class CordSamples:
         count = len(study.axial)
         if rng.random() >= _NARROW_SHARE:
             return int(rng.integers(count))
-        front, back, left, right = np.moveaxis(study.cord_points, 1, 0)
-        ratio = np.linalg.norm(front - back, axis=-1) / np.linalg.norm(left - right, axis=-1)
+        ratio = cord_geometry(study.cord_points, np.zeros((count, 3))).compression_ratio
         return int(np.argsort(ratio)[int(rng.integers(-(-count // 4)))])
 
 
