@@ -337,8 +337,8 @@ def test_heatmaps_of_another_stride_are_refused_with_the_option_that_says_so(tmp
 def test_a_levels_network_of_another_number_of_maps_is_told_which_there_are(tmp_path: Path) -> None:
     small = ["levels.input.size=[32, 32]", "levels.output.activation=sigmoid"]
     landmarks = json.dumps([*LEVELS, *LANDMARKS])
-    levels = read_spec(reference_spec(), small).models["levels"]
-    with_landmarks = read_spec(reference_spec(), [*small, f"levels.output.names={landmarks}"]).models[
+    with_landmarks = read_spec(reference_spec(), small).models["levels"]
+    levels = read_spec(reference_spec(), [*small, f"levels.output.names={json.dumps(list(LEVELS))}"]).models[
         "levels"
     ]
     ten = _points_model(tmp_path / "ten.onnx", points=10, stride=levels.output.stride)
