@@ -440,7 +440,7 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("checkpoints")
     torch.manual_seed(0)
-    levels, cord = KeypointNet(1, 6, 4).eval(), KeypointNet(1, 4, 2).eval()
+    levels, cord = KeypointNet(1, 10, 4).eval(), KeypointNet(1, 4, 2).eval()
     # Initial weights would give every image the same probabilities.
     shapes = {name: tuple(value.shape) for name, value in EfficientNetB5(5).state_dict().items()}
     grader = {name: named_value(name, shape) for name, shape in shapes.items()}
@@ -485,7 +485,7 @@ def test_three_checkpoints_become_a_pack_that_verifies(checkpoints: dict[str, Pa
 @pytest.fixture(scope="module")
 def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models that answer with the image itself, of no fixed height and width."""
-    pack = write_tiny_pack(tmp_path_factory.mktemp("onnx") / "tiny")
+    pack = write_tiny_pack(tmp_path_factory.mktemp("onnx") / "tiny", landmarks=True)
     return {name: pack.path / model.file for name, model in pack.models.items()}
 
 
@@ -516,7 +516,7 @@ def test_a_grader_may_bring_a_fifth_class_in_any_order(
     onnx_files: dict[str, Path], phantoms: StudyCollection, tmp_path: Path
 ) -> None:
     """The tiny grader takes a middle brightness for the last of its five; here that one is called 3."""
-    five = write_tiny_pack(tmp_path / "five", other=True)
+    five = write_tiny_pack(tmp_path / "five", other=True, landmarks=True)
     files = {**onnx_files, "grader": five.path / five.models["grader"].file}
     names = ["0", "1", "2", "other", "3"]
     settings = [*_ECHOES, f"grader.output.names={json.dumps(names)}", "grader.output.maximum_other=0.7"]

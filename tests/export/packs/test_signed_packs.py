@@ -45,14 +45,14 @@ def _content(pack: Pack) -> PackContent:
 
 
 def test_a_pack_is_signed_as_it_is_written(tmp_path: Path, pair: Pair) -> None:
-    content = _content(write_tiny_pack(tmp_path / "tiny"))
+    content = _content(write_tiny_pack(tmp_path / "tiny", landmarks=True))
     write_pack(tmp_path / "pack", content, pair.key)
     assert Pack.load(tmp_path / "pack", pair.trust).signed_by == pair.public_key.fingerprint
 
 
 def test_what_a_killed_run_left_stops_no_other(tmp_path: Path) -> None:
     """In a container the process has the same number at each start."""
-    content = _content(write_tiny_pack(tmp_path / "tiny"))
+    content = _content(write_tiny_pack(tmp_path / "tiny", landmarks=True))
     left = tmp_path / f".pack.{os.getpid()}.part"
     left.mkdir()
     pack = write_pack(tmp_path / "pack", content)
@@ -63,7 +63,7 @@ def test_what_a_killed_run_left_stops_no_other(tmp_path: Path) -> None:
 def test_a_pack_written_over_a_signed_one_has_neither_its_signature_nor_its_plans(
     tmp_path: Path, pair: Pair
 ) -> None:
-    tiny = write_tiny_pack(tmp_path / "tiny")
+    tiny = write_tiny_pack(tmp_path / "tiny", landmarks=True)
     sign_pack(tiny, pair.key)
     (tiny.path / PLANS_FOLDER).mkdir()
     write_pack(tiny.path, _content(tiny))
@@ -98,7 +98,7 @@ def test_a_manifest_that_was_changed_after_it_was_loaded_goes_into_no_other_pack
 
 
 def test_export_signs_what_it_writes(tmp_path: Path, pair: Pair) -> None:
-    tiny = write_tiny_pack(tmp_path / "tiny")
+    tiny = write_tiny_pack(tmp_path / "tiny", landmarks=True)
     files = [item for name in tiny.models for item in (f"--{name}", tiny.path / f"{name}.onnx")]
     settings = (
         'grader.output.names=["0", "1", "2", "3"]',
@@ -125,7 +125,7 @@ def test_export_signs_what_it_writes(tmp_path: Path, pair: Pair) -> None:
 
 @pytest.mark.parametrize("command", ["export", "quantise"])
 def test_a_key_that_cannot_be_used_is_told_before_any_work_is_done(tmp_path: Path, command: str) -> None:
-    tiny, absent = write_tiny_pack(tmp_path / "tiny"), tmp_path / "absent.pem"
+    tiny, absent = write_tiny_pack(tmp_path / "tiny", landmarks=True), tmp_path / "absent.pem"
     files = [item for name in tiny.models for item in (f"--{name}", tiny.path / f"{name}.onnx")]
     arguments = [tiny.path] if command == "quantise" else [*files, "--spec", "reference"]
     answer = _call(command, *arguments, "--out", tmp_path / "new", "--signing-key", absent)
