@@ -273,8 +273,12 @@ def _spacing(content: Mapping[str, Any], place: str, size: tuple[int, int]) -> f
 
 def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[int, ...], str | None]:
     place, wanted = f"[{role}.output]", MODEL_ROLES[role]
-    known = ("kind", "names", "stride", "minimum_confidence", "activation")
-    _known(place, content, (*known, "maximum_other") if OTHER_CLASS in wanted.optional_names else known)
+    known = ["kind", "names", "stride", "minimum_confidence", "activation"]
+    if OTHER_CLASS in wanted.optional_names:
+        known.append("maximum_other")
+    if role == "levels":
+        known.append("minimum_mean_confidence")
+    _known(place, content, known)
     kind = _text(content, "kind", place)
     if kind == "coordinates":
         raise SpecError(
@@ -300,9 +304,12 @@ def _output(role: str, content: Mapping[str, Any]) -> tuple[OutputSpec, tuple[in
     if activation is not None and activation not in ACTIVATIONS:
         raise SpecError(f"{place} activation is {activation!r}.", f"Write one of {', '.join(ACTIVATIONS)}.")
     confidence = _number(content, "minimum_confidence", place)
-    limit = _number(content, "maximum_other", place) if "maximum_other" in content else None
+    limit, mean = (
+        _number(content, name, place) if name in content else None
+        for name in ("maximum_other", "minimum_mean_confidence")
+    )
     try:
-        return OutputSpec(kind, taken, stride, confidence, limit), order, activation
+        return OutputSpec(kind, taken, stride, confidence, limit, mean), order, activation
     except PackError as error:
         raise SpecError(f"{place} {error.reason}") from error
 

@@ -3,9 +3,10 @@
     python -m stenosis_trt.bench.accuracy.out_of_distribution ../shared/data --out figures.json
 
 Two tests. First, volumes that are no T2 images of the cervical spine are resliced to the two clinical
-protocols, with headers of a cervical T2 study; the pack must not grade them. Second, the grader alone is
-given regions of these volumes, of sagittal slices of a head, and of noise, as if levels had been found there:
-which share does it reject, and for which share is it confident of a grade?
+protocols, with headers of a cervical T2 study, whole and in part, straight and tilted; the pack must not
+grade them. Second, the grader alone is given regions of these volumes, of sagittal slices of a head, and of
+noise, as if levels had been found there: which share does it reject, and for which share is it confident of
+a grade?
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
+from stenosis_trt.bench.accuracy.acquired_requests import tilted
 from stenosis_trt.bench.accuracy.real_anatomy import grade_acquired
 from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
@@ -41,6 +43,14 @@ OOD_VOLUMES = {
 }
 OOD_HEAD_STUDY = "dicom/siemens_supine_HFS"
 
+_PARTS = ((0.0, 1.0), (0.0, 0.7), (0.3, 1.0))
+"""Lowest and highest height of the images, as shares of the volume's."""
+
+_SHORTEST_MM = 105.0
+"""Parts below this would be refused for their field of view, and are left out."""
+
+_PITCHES_DEGREES = (-12.0, 0.0, 12.0)
+
 _REGIONS = 40
 _SEED = 9
 _MIN_CONTRAST = 0.05
@@ -56,20 +66,34 @@ class OutOfDistributionResult:
 
     Attributes:
         kind: description of the images.
-        graded: the whole study was graded; None if the images are no study.
+        studies: number of studies that were made of the volume; 0 if the images are no study.
+        graded: how many of them were graded.
         regions: number of regions given to the grader alone.
         refused: share of the regions without a grade.
         sure: share of the regions with a grade of probability 0.9 or more.
     """
 
     kind: str
-    graded: bool | None
+    studies: int
+    graded: int
     regions: int
     refused: float
     sure: float
 
 
-def _graded(study: AcquiredStudy, pack: Path | None) -> bool:
+def _studies(name: str, volume: NiftiVolume) -> Iterator[AcquiredStudy]:
+    """Yield the volume and its parts, straight and tilted, each as a study."""
+    low, high = (float(corner[2]) for corner in volume.bounds)
+    for first, last in _PARTS:
+        if (first, last) != _PARTS[0] and (last - first) * (high - low) < _SHORTEST_MM:
+            continue
+        between = (low + first * (high - low), low + last * (high - low))
+        for pitch in _PITCHES_DEGREES:
+            study = acquire_volume(f"{name}, {first:g} to {last:g}, {pitch:g} degrees", volume, between)
+            yield tilted(study, pitch, np.mean(volume.bounds, axis=0))
+
+
+def _is_graded(study: AcquiredStudy, pack: Path | None) -> bool:
     with TemporaryDirectory() as folder:
         return grade_acquired(study, pack, Path(folder)) is not None
 
@@ -131,11 +155,12 @@ def evaluate_out_of_distribution(data: Path, pack_path: Path | None) -> list[Out
     """
     pack = open_pack(pack_path)
     rng = np.random.default_rng(_SEED)
-    kinds: list[tuple[str, bool | None, list[tuple[SlicePose, Pixels]]]] = []
+    kinds: list[tuple[str, list[bool], list[tuple[SlicePose, Pixels]]]] = []
     for kind, file in OOD_VOLUMES.items():
-        study = acquire_volume(kind, NiftiVolume(data / file))
-        kinds.append((kind, _graded(study, pack_path), _slices(study)))
-    kinds += [("head", None, _head(data / OOD_HEAD_STUDY)), ("noise", None, _noise(rng))]
+        volume = NiftiVolume(data / file)
+        graded = [_is_graded(study, pack_path) for study in _studies(kind, volume)]
+        kinds.append((kind, graded, _slices(acquire_volume(kind, volume))))
+    kinds += [("head", [], _head(data / OOD_HEAD_STUDY)), ("noise", [], _noise(rng))]
     spec, output = pack.models["grader"].input, pack.models["grader"].output
     found = []
     with closing(CpuBackend(pack)) as backend:
@@ -145,7 +170,7 @@ def evaluate_out_of_distribution(data: Path, pack_path: Path | None) -> list[Out
             regions = [grade_probabilities(row, output)[0] for row in classes]
             refused = float(np.mean([grades is None for grades in regions]))
             sure = float(np.mean([grades is not None and max(grades) >= _CONFIDENT for grades in regions]))
-            found.append(OutOfDistributionResult(kind, graded, len(batch), refused, sure))
+            found.append(OutOfDistributionResult(kind, len(graded), sum(graded), len(batch), refused, sure))
     return found
 
 
@@ -158,9 +183,9 @@ def main() -> None:
     arguments = parser.parse_args()
     found = evaluate_out_of_distribution(arguments.data, arguments.pack)
     for item in found:
-        study = "no study" if item.graded is None else "GRADED" if item.graded else "not graded"
         print(
-            f"{item.kind:26} {study:10}  grader alone, {item.regions} regions:"
+            f"{item.kind:26} {item.graded} of {item.studies} studies graded; "
+            f"grader alone, {item.regions} regions:"
             f" {item.refused:.0%} refused, {item.sure:.0%} sure of a grade"
         )
     if arguments.out:

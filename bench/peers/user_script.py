@@ -26,6 +26,7 @@ from scipy.ndimage import map_coordinates
 Array = npt.NDArray[Any]
 
 PACK = Path(__file__).resolve().parents[2] / "engine" / "packs" / "reference"
+LEVELS = 6
 CANAL_BEHIND_WALL_MM = 7.0
 BEYOND_LEVELS_MM = 12.0
 NEAR_LEVEL_MM = 6.0
@@ -128,7 +129,7 @@ def crossing(line: Array, image: Slice) -> Array | None:
 def grade_folder(folder: Path, models: Models) -> list[dict[str, Any]]:
     """Grade one study: a row for each level."""
     sagittal, axial = read_stacks(folder)
-    names = models.spec["levels"]["output"]["names"]
+    names = models.spec["levels"]["output"]["names"][:LEVELS]  # maps of landmarks may follow
     found = []
     for index, image in enumerate(sagittal):
         rows, columns = image.pixels.shape
@@ -136,7 +137,7 @@ def grade_folder(folder: Path, models: Models) -> list[dict[str, Any]]:
         found.append(models.keypoints("levels", sagittal, index, middle))
     heights = np.array([item[1] for item in found])
     best = heights.argmax(axis=0)
-    points = np.array([found[index][0][level] for level, index in enumerate(best)])
+    points = np.array([found[index][0][level] for level, index in enumerate(best[:LEVELS])])
     graded = [models.run("grader", sagittal, best[k], points[k])[0] for k in range(len(names))]
 
     canal = points + np.array([0.0, CANAL_BEHIND_WALL_MM, 0.0])

@@ -67,11 +67,13 @@ class LocatedLevels:
         levels: one entry for each of LEVELS, in that order.
         landmarks: points (LPS, mm) of those of LANDMARKS that were seen where they fit the levels; empty if
             the model has no maps of them.
+        mean_confidence: of the discs that were found, further ones than LEVELS included; 0 without any.
         c2_shown: the images reach high enough above C2/3 to show the landmark "C2". Always True if the model
             has no maps of landmarks.
     """
 
     levels: tuple[LevelPoint, ...]
+    mean_confidence: float
     landmarks: Mapping[str, Vector] = field(default_factory=dict)
     c2_shown: bool = True
 

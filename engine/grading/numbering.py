@@ -83,6 +83,11 @@ class NumberedChain:
     disc_share: float
 
     @property
+    def mean_confidence(self) -> float:
+        """Mean confidence of the discs in the chain; 0 without any."""
+        return _confidence(self.chain) / max(sum(item is not None for item in self.chain), 1)
+
+    @property
     def level_points(self) -> list[Vector]:
         """Points of those of LEVELS that are in the chain."""
         chosen = self.chain[: len(LEVELS)]
@@ -134,7 +139,7 @@ def locate_levels(slices: Sequence[LoadedSlice], peaks: Peaks, model: ModelSpec)
         for chosen, each in zip(chain, numbered.discs, strict=True)
     ]
     levels = _mark_out_of_view(found, slices)[: len(LEVELS)]
-    return LocatedLevels(levels, _landmark_points(numbered), shown)
+    return LocatedLevels(levels, numbered.mean_confidence, _landmark_points(numbered), shown)
 
 
 def _without_point(item: LevelPoint) -> LevelPoint:

@@ -138,6 +138,14 @@ def _find_levels(
             f"No cervical spine was recognised in the sagittal series ({found} of {len(LEVELS)} discs).",
             "Check that the series shows the cervical spine in T2 contrast; grade it by eye otherwise.",
         )
+    least = model.output.minimum_mean_confidence or 0.0
+    if located.mean_confidence < least:
+        raise CannotGrade(
+            Stage.LEVELS,
+            f"No cervical spine was recognised in the sagittal series ({found} of {len(LEVELS)} discs; their "
+            f"mean confidence is {located.mean_confidence:.2f}, not {least:g} or more).",
+            "Check that the series shows the cervical spine in T2 contrast; grade it by eye otherwise.",
+        )
     if not located.c2_shown:
         raise CannotGrade(
             Stage.LEVELS,

@@ -51,6 +51,7 @@ class OutputEntry(StrictModel):
     stride: _Pixels
     minimum_confidence: float
     maximum_other: float | None = None
+    minimum_mean_confidence: float | None = None
 
 
 class WeightsEntry(StrictModel):

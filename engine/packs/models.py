@@ -130,6 +130,8 @@ class OutputSpec:
         names: classes or points, in the order of the output.
         stride: input pixels per heatmap pixel; 1 for classes.
         minimum_confidence: heatmap peaks below it are discarded; grades below it get a warning.
+        minimum_mean_confidence: levels model: with a lower mean confidence of the discs found, no neck was
+            recognised. None for no such limit.
         maximum_other: no grade is given from this probability of `OTHER_CLASS` on. None without that class;
             with it, `DEFAULT_MAXIMUM_OTHER` by default.
 
@@ -142,11 +144,12 @@ class OutputSpec:
     stride: int
     minimum_confidence: float
     maximum_other: float | None = None
+    minimum_mean_confidence: float | None = None
 
     def __post_init__(self) -> None:
         if self.maximum_other is None and OTHER_CLASS in self.names:
             object.__setattr__(self, "maximum_other", DEFAULT_MAXIMUM_OTHER)
-        limit = self.maximum_other
+        limit, mean = self.maximum_other, self.minimum_mean_confidence
         _require(
             "An output specification is not valid",
             "Correct it in pack.json.",
@@ -154,13 +157,15 @@ class OutputSpec:
             (len(self.names) > 0, "names must not be empty"),
             (self.stride >= 1, "stride must be at least 1"),
             (0 <= self.minimum_confidence <= 1, "minimum_confidence must lie in 0 to 1"),
+            (mean is None or self.kind == "heatmaps", "minimum_mean_confidence needs heatmaps"),
+            (mean is None or 0 <= mean <= 1, "minimum_mean_confidence must lie in 0 to 1"),
             (limit is None or OTHER_CLASS in self.names, f"maximum_other needs a class named {OTHER_CLASS}"),
             (limit is None or 0 < limit <= 1, "maximum_other must be above 0 and at most 1"),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of pack.json. A `maximum_other` of None is left out, so that hashes of packs
-        without the class do not change."""
+        """Return the entry of pack.json. Limits that are None are left out, so that hashes of packs without
+        them do not change."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 

@@ -112,7 +112,8 @@ def test_kernel_bytes_are_those_that_the_kernel_benchmark_counts() -> None:
     pack = Pack.load(reference_pack())
     pixels = study_pixels(np.random.default_rng(0))
     cut = sum(preprocess_workload(item, pixels, np.float16).moved_bytes for item in study_input_batches(pack))
-    heatmaps = 2 * (SAGITTAL_SLICES * 6 * 64 * 64 + AXIAL_SLICES * 4 * 64 * 64)
+    maps = len(pack.models["levels"].output.names)
+    heatmaps = 2 * (SAGITTAL_SLICES * maps * 64 * 64 + AXIAL_SLICES * 4 * 64 * 64)
     moved = kernel_bytes(pack, {"levels": SAGITTAL_SLICES, "grader": LEVEL_COUNT, "cord": AXIAL_SLICES})
     assert moved["fp16"] == moved["int8"] == cut + heatmaps
     assert moved["fp32"] > moved["fp16"]

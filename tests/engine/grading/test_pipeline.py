@@ -190,6 +190,24 @@ def test_a_flat_image_is_flagged_for_its_contrast(pack: Pack, backend: CpuBacken
     assert all("low_contrast" in item.warnings for item in result.levels)
 
 
+@pytest.mark.parametrize(("least", "recognised"), [(None, True), (0.85, True), (0.95, False)])
+def test_discs_that_are_less_sure_than_the_pack_asks_for_are_no_neck(
+    least: float | None, recognised: bool, pack: Pack, backend: CpuBackend
+) -> None:
+    """The discs have a confidence of 0.9."""
+    levels = pack.models["levels"]
+    output = replace(levels.output, minimum_mean_confidence=least)
+    asking = replace(pack, models={**pack.models, "levels": replace(levels, output=output)})
+    if recognised:
+        assert all(
+            item.point is not None for item in grade_study(made_study(), asking, _Known(backend)).levels
+        )
+        return
+    with pytest.raises(CannotGrade, match=r"their mean confidence is 0\.\d\d, not 0\.95 or more") as caught:
+        grade_study(made_study(), asking, _Known(backend))
+    assert caught.value.stage is Stage.LEVELS
+
+
 def test_noise_is_no_cervical_spine(pack: Pack, backend: CpuBackend) -> None:
     with pytest.raises(CannotGrade) as caught:
         grade_study(made_study(), pack, backend)

@@ -133,6 +133,8 @@ def test_the_region_may_be_given_in_millimetres(tmp_path: Path) -> None:
         ("cord.output.stride=0", "whole number of at least 1"),
         ("cord.output.activation=tanh", "Write one of none, sigmoid"),
         ("cord.output.minimum_confidence=2", "must lie in 0 to 1"),
+        ("levels.output.minimum_mean_confidence=2", "minimum_mean_confidence must lie in 0 to 1"),
+        ("grader.output.minimum_mean_confidence=0.5", "unknown entries: minimum_mean_confidence"),
         ('grader.output.names=["0", "1", "2", "other"]', "Write 0, 1, 2, 3, or 0, 1, 2, 3, other, in"),
         ("grader.output.maximum_other=1.4", "maximum_other must be above 0 and at most 1"),
         ('levels.output.names=["C2/3", "dens"]', "Write C2/3, .* or C2/3, .* C2, dens, in the order"),

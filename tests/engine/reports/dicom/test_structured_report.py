@@ -184,7 +184,7 @@ def _plain(item: Dataset) -> object:
         if element.VR == "SQ"
         else (
             element.keyword,
-            np.float32(element.value).tolist() if element.VR == "FL" else str(element.value),
+            np.float32(element.value).tolist() if element.VR in ("DS", "FL") else str(element.value),
         )
         for element in item
     ]
