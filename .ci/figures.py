@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-_AT_LEAST = {"kappa": 0.7, "found_within_4_mm": 0.95}
-_AT_MOST = {"ratio_mean_absolute_error": 0.05}
+_AT_LEAST = {"kappa": 0.9, "found_within_4_mm": 0.95}
+_AT_MOST = {"ratio_mean_absolute_error": 0.035}
 
 
 def main(path: Path) -> int:
