@@ -5,7 +5,8 @@
 
 Each volume is resliced to the two clinical protocols and graded like any study. Levels are compared with the
 marks of `semisynthetic.subjects`. A slice's compression ratio is compared with that of the manual cord mask,
-if there is one, averaged over the same slice and measured by second moments as in the Spinal Cord Toolbox.
+if there is one, averaged over the same slice and measured across the cord by second moments as in the Spinal
+Cord Toolbox. The mask's direction is that of the canal as traced in the volume, not that of the program.
 The images are then cropped at the foot or at the head; levels outside the field of view must not be found.
 
 The figures describe unseen anatomy only for subjects that the pack was not trained on.
@@ -25,7 +26,7 @@ import numpy as np
 
 from stenosis_trt.bench.phantom.dicom_files import sop_instance_uid, write_study
 from stenosis_trt.bench.semisynthetic.acquired import AcquiredStudy, acquire_volume, average_through_slice
-from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
+from stenosis_trt.bench.semisynthetic.canal import NiftiVolume, trace_canal
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS, Subject
 from stenosis_trt.bench.statistics.signed_errors import error_statistics
 from stenosis_trt.engine.geometry import SlicePose
@@ -40,6 +41,7 @@ CROPPED_FIELDS = ((0, 4), (1, 5), (2, 5))
 """First and last level in the cropped images. A field of view below 100 mm is rejected as a sagittal series,
 so images are cropped at one end only."""
 
+_C4_C5 = 2
 _MATCH_MM = 6.0
 _GRID_MM = 0.25
 _HALF_WIDTH_MM = 12.0
@@ -187,25 +189,30 @@ def _ratio_errors(
 ) -> list[float]:
     """Measured − mask ratio of every slice that has no warning and shows the whole cord in the mask."""
     mask = NiftiVolume(volumes / subject.name / subject.mask)
+    curve = trace_canal(study.volume, subject, subject.disc_points[_C4_C5]).curve
     poses = {sop_instance_uid(study, study.axial, k): pose for k, pose in enumerate(study.axial.poses)}
     errors = []
     for item in slices:
         if not item["warnings"]:
-            ratio = mask_compression_ratio(
-                mask, poses[item["sop_instance_uid"]], np.mean(item["points"], axis=0)
-            )
+            near = np.mean(item["points"], axis=0)
+            along = curve.tangent[curve.index(curve.to_canal(near)[2])]
+            ratio = mask_compression_ratio(mask, poses[item["sop_instance_uid"]], near, along)
             if ratio is not None:
                 errors.append(item["compression_ratio"] - ratio)
     return errors
 
 
-def mask_compression_ratio(mask: NiftiVolume, pose: SlicePose, near: np.ndarray) -> float | None:
-    """Compression ratio of a cord mask in a slice, from second moments.
+def mask_compression_ratio(
+    mask: NiftiVolume, pose: SlicePose, near: np.ndarray, along: np.ndarray
+) -> float | None:
+    """Compression ratio of a cord mask across the cord, from second moments in a slice.
 
     Args:
         mask: 1 in the cord, 0 outside.
         pose: the slice. The mask is averaged over its thickness and thresholded at one half.
         near: approximate centre of the cord, LPS, mm, (3,).
+        along: direction of the cord, unit vector, LPS, (3,). A slice that it meets at an angle θ shows the
+            cord 1/cos θ too long in the direction of its tilt.
 
     Returns:
         AP ÷ transverse diameter, or None if the slice does not show the whole cord.
@@ -220,7 +227,11 @@ def mask_compression_ratio(mask: NiftiVolume, pose: SlicePose, near: np.ndarray)
     if inside.sum() * _GRID_MM**2 < _MIN_AREA_MM2:
         return None
     # The axes of these axial slices are those of the patient.
-    return float(down[inside].std() / across[inside].std())
+    depth, width = (
+        axis[inside].std() * np.sqrt(1.0 - np.dot(along, direction) ** 2)
+        for axis, direction in ((down, pose.column_direction), (across, pose.row_direction))
+    )
+    return float(depth / width)
 
 
 def summarise(figures: Sequence[SubjectAccuracy], short: Sequence[CroppedField]) -> dict[str, Any]:

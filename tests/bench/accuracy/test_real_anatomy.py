@@ -33,6 +33,7 @@ from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.engine.selection.select import select_series
 
 _C4_C5 = 2
+_DOWN = np.array([0.0, 0.0, -1.0])
 
 
 @lru_cache(maxsize=3)
@@ -80,9 +81,9 @@ def test_a_mask_of_a_known_ellipse_has_its_ratio(tmp_path: Path) -> None:
         inside = ((x - 25) / half_width) ** 2 + ((y - 20) / half_depth) ** 2 < 1
         mask = _written(np.repeat(inside[..., None], 40, axis=2), tmp_path / "mask.nii", 0.5)
         near = np.array([-24.0, -21.0, 10.0])
-        ratio = mask_compression_ratio(mask, _axial((-45.0, -40.0, 10.0)), near)
+        ratio = mask_compression_ratio(mask, _axial((-45.0, -40.0, 10.0)), near, _DOWN)
         assert ratio == pytest.approx(half_depth / half_width, abs=0.015)
-        assert mask_compression_ratio(mask, _axial((-45.0, -40.0, 30.0)), near) is None, (
+        assert mask_compression_ratio(mask, _axial((-45.0, -40.0, 30.0)), near, _DOWN) is None, (
             "the mask ends at 20 mm"
         )
 
@@ -94,10 +95,27 @@ def test_a_mask_is_measured_as_the_slices_thickness_shows_it(tmp_path: Path) -> 
     mask = _written(((x - 25) / 6.2) ** 2 + ((y - 20) / half_depth) ** 2 < 1, tmp_path / "mask.nii", 0.5)
     near = np.array([-25.0, -20.0, 15.0])
     ratios = [
-        mask_compression_ratio(mask, _axial((-45.0, -40.0, height), 4.0), near) for height in (13.0, 15.8)
+        mask_compression_ratio(mask, _axial((-45.0, -40.0, height), 4.0), near, _DOWN)
+        for height in (13.0, 15.8)
     ]
     # The mask's voxels are half a millimetre wide.
     assert ratios == pytest.approx([4.2 / 6.2, 2.2 / 6.2], abs=0.04)
+
+
+@pytest.mark.parametrize("degrees", [-30.0, 20.0])
+def test_a_mask_is_measured_across_the_cord(degrees: float, tmp_path: Path) -> None:
+    """Axial slices of a cord that runs to the front or to the back show it too deep by 1/cos."""
+    x, y, z = np.meshgrid(np.arange(100) * 0.5, np.arange(100) * 0.5, np.arange(60) * 0.5, indexing="ij")
+    slope, shrink = np.tan(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    inside = ((x - 25) / 6.3) ** 2 + ((y - 20 - slope * (z - 15)) * shrink / 3.7) ** 2 < 1
+    mask = _written(inside, tmp_path / "mask.nii", 0.5)
+    # The y of LPS runs against that of the file.
+    along = np.array([0.0, -np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))])
+    measured = [
+        mask_compression_ratio(mask, _axial((-45.0, -40.0, 15.0)), np.array([-25.0, -20.0, 15.0]), direction)
+        for direction in (along, _DOWN)
+    ]
+    assert measured == pytest.approx([3.7 / 6.3, 3.7 / 6.3 / shrink], abs=0.015)
 
 
 def test_an_acquired_slice_shows_the_volume_where_its_header_says(tmp_path: Path) -> None:
