@@ -88,6 +88,7 @@ class Recipe:
         phantoms_only: the first stage, common to all folds.
         varied_phantoms: the second stage, common to all folds.
         mixed: the third stage, with studies made from the subjects.
+        grader_again: a second run of the grader in the third stage, begun with the weights of the first.
         validation_phantoms, validation_anatomies: validation studies; the latter for each subject.
         held_out: studies made from the left-out subject, on which the fold's pack is evaluated.
     """
@@ -97,6 +98,7 @@ class Recipe:
     phantoms_only: TrainingStage
     varied_phantoms: TrainingStage
     mixed: TrainingStage
+    grader_again: TrainingSchedule
     validation_phantoms: int
     validation_anatomies: int
     held_out: int
@@ -191,6 +193,16 @@ REFERENCE_RECIPE = Recipe(
         ),
         varied=True,
     ),
+    grader_again=TrainingSchedule(
+        steps=78,
+        batch=24,
+        learning_rate=3e-4,
+        weight_decay=1e-2,
+        warm_up=8,
+        average_decay=0.0,
+        checkpoint_every=26,
+        validate_every=78,
+    ),
     validation_phantoms=16,
     validation_anatomies=8,
     held_out=25,
@@ -206,6 +218,7 @@ SHORT_RECIPE = Recipe(
     phantoms_only=TrainingStage(4, 3, 0, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE),
     varied_phantoms=TrainingStage(3, 3, 0, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE, True),
     mixed=TrainingStage(2, 2, 2, _SHORT_SCHEDULE, _SHORT_SCHEDULE, _SHORT_SCHEDULE, True),
+    grader_again=_SHORT_SCHEDULE,
     validation_phantoms=2,
     validation_anatomies=1,
     held_out=1,

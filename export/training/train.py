@@ -10,7 +10,7 @@ writes the pack, with the temperature and figures of the folds.
 
 Every step is seeded and resumes when the command is repeated. `--only levels` (or `cord`, `grader`) trains
 one network; `--short` runs the whole recipe in minutes for tests. Trained weights stay in the work folder as
-`levels.safetensors` etc., for `stenosis-trt export`.
+`levels.safetensors` etc., for `stenosis-trt export`; those of the grader's second run in `again`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from stenosis_trt.export.training.folds import (
     write_figures,
 )
 from stenosis_trt.export.training.initial_weights import weights_record
-from stenosis_trt.export.training.loops import TrainingTask, train
+from stenosis_trt.export.training.loops import TrainingSchedule, TrainingTask, train
 from stenosis_trt.export.training.packing import build_pack
 from stenosis_trt.export.training.recipe import REFERENCE_RECIPE, SHORT_RECIPE, Recipe, TrainingStage
 from stenosis_trt.export.training.sets import StudyFolder, training_set, validation_set
@@ -72,11 +72,29 @@ class RecipeRun:
     ) -> tuple[nn.Module, TrainingTask]:
         """Train one network in one stage, or resume that."""
         schedule = replace(stage.schedule(name), seed=self.seed)
-        last = stage is self.recipe.mixed
-        quantise_from = int(schedule.steps * (1.0 - self.int8_share)) if last and self.int8_share else None
         start = self.weights_before(stage, name)
+        last = stage is self.recipe.mixed and name != "grader"
+        return self._train(name, stage, schedule, start, place, left_out, last)
+
+    def train_grader_again(self, place: Path, left_out: str | None) -> tuple[nn.Module, TrainingTask]:
+        """Train the grader for a second time in the last stage, or resume that."""
+        schedule = replace(self.recipe.grader_again, seed=self.seed + 1)
+        start = place / "grader.safetensors"
+        return self._train("grader", self.recipe.mixed, schedule, start, place / "again", left_out, True)
+
+    def _train(
+        self,
+        name: str,
+        stage: TrainingStage,
+        schedule: TrainingSchedule,
+        start: Path | None,
+        place: Path,
+        left_out: str | None,
+        last: bool,
+    ) -> tuple[nn.Module, TrainingTask]:
+        quantise_from = int(schedule.steps * (1.0 - self.int8_share)) if last and self.int8_share else None
         # Seeded before the network is created, so that its initial weights are reproducible.
-        torch.manual_seed(self.seed)
+        torch.manual_seed(schedule.seed)
         task = make_task(
             name,
             TrainingOptions(schedule, start, quantise_from, self.bfloat16),
@@ -115,6 +133,8 @@ class RecipeRun:
         networks, tasks = {}, {}
         for name in self.only:
             networks[name], tasks[name] = self.train_network(name, self.recipe.mixed, place, left_out)
+            if name == "grader":
+                networks[name], tasks[name] = self.train_grader_again(place, left_out)
         return networks, tasks, place
 
     def evaluate_fold(self, subject: str) -> FoldResult:
