@@ -41,8 +41,15 @@ GRADE_NAMES = ("0", "1", "2", "3", "other")
 MINIMUM_PEAK = 0.3
 """Peaks below this are no points; phantoms have peaks near 0.9, noise near 0."""
 
+MINIMUM_MEAN_CONFIDENCE = 0.6
+"""Discs with a lower mean are no neck: those of lumbar spines have 0.5 at most, of necks 0.65 or more."""
+
 MINIMUM_PROBABILITY = 0.5
 """Grades with lower probability are flagged."""
+
+MAXIMUM_OTHER = 0.2
+"""From this probability of "other" on there is no grade. Levels of ordinary studies have 0.2 at most, of a
+subject left out as of phantoms; half of the levels with a void of 5 mm about their metal have more."""
 
 EXPORT_CHECK_SEED = 3
 TRAINING_SEED = 1

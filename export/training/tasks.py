@@ -23,6 +23,8 @@ from stenosis_trt.export.training.recipe import (
     LEVEL_NAMES,
     LEVELS_INPUT,
     LEVELS_STRIDE,
+    MAXIMUM_OTHER,
+    MINIMUM_MEAN_CONFIDENCE,
     MINIMUM_PEAK,
     MINIMUM_PROBABILITY,
 )
@@ -38,9 +40,18 @@ _SELECTION_METRICS: dict[str, str | None] = {"levels": "p95_mm", "cord": "ratio_
 """Figure by which the best network of a run is chosen; the lowest is the best. The last grader is taken: few
 of the 258 validation levels decide about its kappa, and its rate has fallen to zero by then."""
 SPECIFICATIONS: dict[str, tuple[InputSpec, OutputSpec]] = {
-    "levels": (LEVELS_INPUT, OutputSpec("heatmaps", LEVEL_NAMES, LEVELS_STRIDE, MINIMUM_PEAK)),
+    "levels": (
+        LEVELS_INPUT,
+        OutputSpec(
+            "heatmaps",
+            LEVEL_NAMES,
+            LEVELS_STRIDE,
+            MINIMUM_PEAK,
+            minimum_mean_confidence=MINIMUM_MEAN_CONFIDENCE,
+        ),
+    ),
     "cord": (CORD_INPUT, OutputSpec("heatmaps", CORD_NAMES, CORD_STRIDE, MINIMUM_PEAK)),
-    "grader": (GRADER_INPUT, OutputSpec("classes", GRADE_NAMES, 1, MINIMUM_PROBABILITY)),
+    "grader": (GRADER_INPUT, OutputSpec("classes", GRADE_NAMES, 1, MINIMUM_PROBABILITY, MAXIMUM_OTHER)),
 }
 
 
