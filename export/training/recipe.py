@@ -95,7 +95,8 @@ class Recipe:
         phantoms_only: the first stage, common to all folds.
         varied_phantoms: the second stage, common to all folds.
         mixed: the third stage, with studies made from the subjects.
-        grader_again: a second run of the grader in the third stage, begun with the weights of the first.
+        grader_again: a second run of the grader in the third stage, begun with the weights of the first. The
+            grader has the mean weights of both.
         validation_phantoms, validation_anatomies: validation studies; the latter for each subject.
         held_out: studies made from the left-out subject, on which the fold's pack is evaluated.
     """

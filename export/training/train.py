@@ -10,7 +10,8 @@ writes the pack, with the temperature and figures of the folds.
 
 Every step is seeded and resumes when the command is repeated. `--only levels` (or `cord`, `grader`) trains
 one network; `--short` runs the whole recipe in minutes for tests. Trained weights stay in the work folder as
-`levels.safetensors` etc., for `stenosis-trt export`; those of the grader's second run in `again`.
+`levels.safetensors` etc., for `stenosis-trt export`; those of the grader's second run in `again`,
+and the mean of both runs, which the pack has, in `mean`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import nn
 
 from stenosis_trt.export.checkpoints.files import write_checkpoint
 from stenosis_trt.export.models.temperature import TemperatureScaled
+from stenosis_trt.export.training.averaging import mean_network
 from stenosis_trt.export.training.curves import plot_curves
 from stenosis_trt.export.training.folds import (
     FoldResult,
@@ -134,7 +136,10 @@ class RecipeRun:
         for name in self.only:
             networks[name], tasks[name] = self.train_network(name, self.recipe.mixed, place, left_out)
             if name == "grader":
-                networks[name], tasks[name] = self.train_grader_again(place, left_out)
+                again, tasks[name] = self.train_grader_again(place, left_out)
+                networks[name] = mean_network(networks[name], again)
+                (place / "mean").mkdir(exist_ok=True)
+                write_checkpoint(place / "mean" / "grader.safetensors", networks[name])
         return networks, tasks, place
 
     def evaluate_fold(self, subject: str) -> FoldResult:
