@@ -42,9 +42,9 @@ def declare_ranges(pack: Path, robustness: Path) -> Pack:
     if signature_path(pack / MANIFEST).exists():
         raise PackError("The pack is signed, so its card cannot be changed.", "Sign it afterwards.")
     found = json.loads(robustness.read_text(encoding="utf-8"))
-    if not isinstance(found, dict) or not {"declared", "pack_sha256"} <= found.keys():
+    if not isinstance(found, dict) or not {"declared", "setting"} <= found.keys():
         raise ValueError(f"{robustness} was not written by bench.robustness.")
-    if found["pack_sha256"] != opened.sha256:
+    if found["setting"]["pack_sha256"] != opened.sha256:
         raise PackError(
             f"{robustness} was made with another pack.", f"Run bench.robustness with --pack {pack}."
         )

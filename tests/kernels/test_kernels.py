@@ -286,7 +286,11 @@ def test_cord_geometry_is_the_reference(runner: Runner, seed: int, half: bool) -
     assert np.abs(cords["transverse_mm"] - expected.transverse_mm).max() <= _MM_ERROR
     np.testing.assert_allclose(cords["ratio"], expected.compression_ratio, rtol=1e-5)
     np.testing.assert_allclose(cords["angle_degrees"], expected.angle_degrees, atol=2e-3)
-    np.testing.assert_array_equal(cords["crossing"], expected.crossing)
+    # Diameters that only just touch cross or not by rounding.
+    moved = corners + rng.uniform(-5 * _MM_ERROR, 5 * _MM_ERROR, (16, *corners.shape))
+    again = np.array([cord_geometry(each, directions["d"]).crossing for each in moved])
+    clear = (again == expected.crossing).all(axis=0)
+    np.testing.assert_array_equal(cords["crossing"][clear], expected.crossing[clear])
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,9 @@ from pathlib import Path
 import pytest
 from tiny_pack import write_tiny_pack
 
+from stenosis_trt.bench.accuracy.study_records import GraderSetting, check_setting
+from stenosis_trt.bench.robustness.declared import DeclaredRange
+from stenosis_trt.bench.robustness.tables import json_text
 from stenosis_trt.engine.errors import PackError
 from stenosis_trt.engine.packs.files import MANIFEST
 from stenosis_trt.engine.packs.pack import Pack
@@ -23,9 +25,10 @@ def pack(tmp_path: Path) -> Pack:
 
 
 def _robustness(pack: Pack, folder: Path) -> Path:
-    yaw = {"condition": "yaw", "unit": "°", "low": 0.0, "high": 15.0, "tested_high": 20.0}
+    yaw = DeclaredRange("yaw", "°", 0.0, 15.0, 0.0, 20.0, 0.02, 1.0, ((20.0, 0.1),), False)
     path = folder / "robustness.json"
-    path.write_text(json.dumps({"pack_sha256": pack.sha256, "declared": {"yaw": yaw}, "figures": []}))
+    setting = check_setting(folder / "studies", GraderSetting(pack.path, "fp32"))
+    path.write_text(json_text([], [yaw], setting), encoding="utf-8")
     return path
 
 
