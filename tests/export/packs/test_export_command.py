@@ -54,7 +54,9 @@ def test_the_reference_spec_is_that_of_the_reference_pack() -> None:
     spec, pack = read_spec(reference_spec()), Pack.load(reference_pack())
     for name, model in pack.models.items():
         assert spec.models[name].input == model.input
-        assert spec.models[name].output == model.output
+        # The example leaves out this limit, since a grader may lack the class.
+        limit = spec.models[name].output.maximum_other
+        assert spec.models[name].output == replace(model.output, maximum_other=limit)
     assert spec.half_weights
 
 
