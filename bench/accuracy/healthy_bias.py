@@ -111,7 +111,7 @@ def volume_errors(name: str, volumes: Path, pack: Path | None = None) -> list[Le
 def mask_measurements(volume: NiftiVolume, mask: NiftiVolume, subject: Subject) -> dict[str, FloatArray]:
     """Measure a mask as the norms were: ratio, AP and transverse diameter of the levels that it shows."""
     marks = subject.disc_points
-    canal = trace_canal(volume, subject, marks[len(LEVELS) // 2 - 1])
+    canal = trace_canal(volume, subject, subject.origin)
     stations = canal.curve.to_canal(marks)[: len(LEVELS), 2]
     measured = {}
     for level, station in zip(LEVELS, stations, strict=True):

@@ -41,7 +41,6 @@ CROPPED_FIELDS = ((0, 4), (1, 5), (2, 5))
 """First and last level in the cropped images. A field of view below 100 mm is rejected as a sagittal series,
 so images are cropped at one end only."""
 
-_C4_C5 = 2
 _MATCH_MM = 6.0
 _GRID_MM = 0.25
 _HALF_WIDTH_MM = 12.0
@@ -189,7 +188,7 @@ def _ratio_errors(
 ) -> list[float]:
     """Measured − mask ratio of every slice that has no warning and shows the whole cord in the mask."""
     mask = NiftiVolume(volumes / subject.name / subject.mask)
-    curve = trace_canal(study.volume, subject, subject.disc_points[_C4_C5]).curve
+    curve = trace_canal(study.volume, subject, subject.origin).curve
     poses = {sop_instance_uid(study, study.axial, k): pose for k, pose in enumerate(study.axial.poses)}
     errors = []
     for item in slices:

@@ -31,7 +31,6 @@ _SHADING_MM = 22.0
 _MAX_SIGNAL = 1.7
 """Upper limit of the signal relative to CSF: fat next to the coil. Inflow and artefacts are brighter."""
 _EDGE_MM = 2.0
-_C4_C5 = 2
 _VERSION = 2
 
 
@@ -75,7 +74,7 @@ def straighten(subject: Subject, volumes: Path) -> StraightenedSubject:
     """
     volume = NiftiVolume(subject.path(volumes))
     points = subject.disc_points
-    canal = trace_canal(volume, subject, points[_C4_C5])
+    canal = trace_canal(volume, subject, subject.origin)
     discs = canal.curve.to_canal(points)[:, 2]
     s = np.arange(canal.first - _EXTENSION_MM, canal.last + _EXTENSION_MM, GRID_MM)
     v, u = np.arange(*_V_MM, GRID_MM), np.arange(*_U_MM, GRID_MM)

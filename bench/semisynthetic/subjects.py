@@ -15,6 +15,8 @@ import numpy as np
 
 from stenosis_trt.engine.geometry import FloatArray, Vector
 
+_C4_C5 = 2
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -46,6 +48,11 @@ class Subject:
     def disc_points(self) -> FloatArray:
         """`discs` as float64 (N, 3)."""
         return np.array(self.discs, dtype=np.float64)
+
+    @property
+    def origin(self) -> FloatArray:
+        """Point of C4/5, float64 (3,), at which arc length along the canal is 0."""
+        return np.asarray(self.disc_points[_C4_C5])
 
 
 def _points(text: str) -> tuple[Vector, ...]:

@@ -132,18 +132,14 @@ def _find_levels(
     peaks = locate_in_range(locate, rois, poses) if in_parts else locate(rois)
     located = locate_levels(slices, peaks, model)
     found = sum(item.point is not None for item in located.levels)
-    if found < MINIMUM_LEVELS:
-        raise CannotGrade(
-            Stage.LEVELS,
-            f"No cervical spine was recognised in the sagittal series ({found} of {len(LEVELS)} discs).",
-            "Check that the series shows the cervical spine in T2 contrast; grade it by eye otherwise.",
-        )
     least = model.output.minimum_mean_confidence or 0.0
-    if located.mean_confidence < least:
+    if found < MINIMUM_LEVELS or located.mean_confidence < least:
+        seen = f"{found} of {len(LEVELS)} discs"
+        if found >= MINIMUM_LEVELS:
+            seen += f"; their mean confidence is {located.mean_confidence:.2f}, not {least:g} or more"
         raise CannotGrade(
             Stage.LEVELS,
-            f"No cervical spine was recognised in the sagittal series ({found} of {len(LEVELS)} discs; their "
-            f"mean confidence is {located.mean_confidence:.2f}, not {least:g} or more).",
+            f"No cervical spine was recognised in the sagittal series ({seen}).",
             "Check that the series shows the cervical spine in T2 contrast; grade it by eye otherwise.",
         )
     if not located.c2_shown:

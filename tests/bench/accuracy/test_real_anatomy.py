@@ -32,7 +32,6 @@ from stenosis_trt.engine.geometry import SlicePose
 from stenosis_trt.engine.records import LEVELS
 from stenosis_trt.engine.selection.select import select_series
 
-_C4_C5 = 2
 _DOWN = np.array([0.0, 0.0, -1.0])
 
 
@@ -40,7 +39,7 @@ _DOWN = np.array([0.0, 0.0, -1.0])
 def _canal(name: str) -> Canal:
     subject = SUBJECTS[name]
     volume = NiftiVolume(subject.path(shared_data("volumes")))
-    return trace_canal(volume, subject, subject.disc_points[_C4_C5])
+    return trace_canal(volume, subject, subject.origin)
 
 
 def _marks_along(name: str) -> np.ndarray:
