@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -199,9 +200,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "PACK").mkdir()
     for path in reference_pack().iterdir():
         if path.is_file():
-            os.link(path, folder / "PACK" / path.name) if path.suffix in (".onnx", ".weights") else (
-                folder / "PACK" / path.name
-            ).write_bytes(path.read_bytes())
+            shutil.copyfile(path, folder / "PACK" / path.name)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import external_data_helper
 
 from stenosis_trt.engine.packs.models import MODEL_ROLES
 from stenosis_trt.export.errors import ExportError
@@ -28,32 +26,6 @@ def set_option(declaration: ModelDeclaration, entry: str, value: object) -> str:
     """Command-line option that sets `entry` of this network to `value`."""
     text = value if isinstance(value, str) else json.dumps(value)
     return f"--set {shlex.quote(f'{declaration.role}.{entry}={text}')}"
-
-
-def check_external_data(path: Path) -> None:
-    """Check that the files with the model's external data exist.
-
-    Raises:
-        OnnxError: one is missing, or lies outside of the model's folder.
-        OSError, DecodeError: the model itself cannot be read.
-    """
-    if not path.is_file():
-        raise OnnxError(f"{path} is not there.", "Give the model, its data beside it.")
-    model = onnx.load(path, load_external_data=False)
-    tensors = external_data_helper._get_all_tensors(model)
-    named = {
-        entry.value
-        for tensor in tensors
-        if external_data_helper.uses_external_data(tensor)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    missing = sorted(name for name in named if not (path.parent / name).is_file())
-    if missing:
-        raise OnnxError(
-            f"{path} keeps weights in {', '.join(missing[:3])}, which is not there.",
-            f"Put it beside the model, in {path.parent}, under that name.",
-        )
 
 
 def map_size(declaration: ModelDeclaration) -> tuple[int, ...]:

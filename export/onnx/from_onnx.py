@@ -25,7 +25,6 @@ from stenosis_trt.export.errors import ExportError
 from stenosis_trt.export.onnx.checks import (
     OnnxError,
     check_activation,
-    check_external_data,
     check_network_output,
     input_remedy,
     map_size,
@@ -37,6 +36,7 @@ from stenosis_trt.export.onnx.from_torch import (
     ExportedModel,
     finalise_model,
 )
+from stenosis_trt.export.onnx.reading import read_model
 from stenosis_trt.export.spec_file import ModelDeclaration
 
 SUFFIX = ".onnx"
@@ -111,8 +111,7 @@ def import_onnx(
 def _load(path: Path) -> onnx.ModelProto:
     """Load a model with its external data, functions inlined. It must have one float32 input and output."""
     try:
-        check_external_data(path)
-        model = onnx.load(path)
+        model = read_model(path)
         onnx.checker.check_model(model)
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
         raise OnnxError(

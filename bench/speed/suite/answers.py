@@ -19,7 +19,7 @@ from stenosis_trt.engine.errors import CannotGrade
 from stenosis_trt.engine.grading.pipeline import grade_study
 from stenosis_trt.engine.grading.read_ahead import read_ahead
 from stenosis_trt.engine.packs.pack import Pack
-from stenosis_trt.engine.records import LevelResult, StudyHeader, StudyResult
+from stenosis_trt.engine.records import LEVELS, LevelResult, StudyHeader, StudyResult
 from stenosis_trt.engine.support.hardware import usable_cores
 
 _JUDGED = ("fp32", "fp16")
@@ -41,12 +41,12 @@ class BackendAgreement:
     shifts_mm: list[float] = field(default_factory=list)
     ratio_differences: list[float] = field(default_factory=list)
 
-    def add(self, found: Graded, expected: Graded, levels: int) -> None:
-        """Compare one study of `levels` levels. If only one of the two was graded, no level agrees."""
+    def add(self, found: Graded, expected: Graded) -> None:
+        """Compare one study, level by level. If only one of the two was graded, no level agrees."""
         self.studies += 1
-        self.levels += levels
+        self.levels += len(LEVELS)
         if found is None or expected is None:
-            self.same_grades += levels if found is expected else 0
+            self.same_grades += len(LEVELS) if found is expected else 0
             return
         for one, other in zip(found.levels, expected.levels, strict=True):
             self._level(one, other)
@@ -104,7 +104,7 @@ def result_agreement(system: SystemUnderTest, report: ScenarioReport) -> None:
                 found = _grade_all(reader, headers, gpu.pack, gpu)
             agreement = BackendAgreement()
             for uid, result in expected.items():
-                agreement.add(found[uid], result, len(system.pack.models["levels"].output.names))
+                agreement.add(found[uid], result)
             for figure in agreement.figures(precision):
                 report.add(figure)
     report.details |= {"studies": len(expected), "compared_with": "ONNX Runtime, the pack's own precision"}

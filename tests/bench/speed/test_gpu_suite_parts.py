@@ -45,8 +45,6 @@ from stenosis_trt.bench.speed.suite.utilisation import GpuUtilisation
 from stenosis_trt.engine.dicom.reader import DicomReader
 from stenosis_trt.engine.support.hardware import Gpu, NvidiaDriver
 
-_LEVELS = 6
-
 
 def test_a_limit_holds_up_to_itself_and_not_beyond() -> None:
     assert Limit(at_most=5).holds(5)
@@ -82,7 +80,7 @@ def test_a_call_is_repeated_as_often_as_asked_for_or_as_time_allows() -> None:
 
 def test_gradings_that_are_the_same_agree_in_everything() -> None:
     agreement = BackendAgreement()
-    agreement.add(result("1"), result("1"), _LEVELS)
+    agreement.add(result("1"), result("1"))
     figures = {figure.name: figure for figure in agreement.figures("fp16")}
     assert figures["fp16, identical grades"].value == 100.0
     assert figures["fp16, largest ratio difference"].value == 0.0
@@ -103,21 +101,21 @@ def test_each_way_to_differ_from_the_cpu_breaks_a_limit_of_its_own() -> None:
     }
     for broken, changed in ways.items():
         agreement = BackendAgreement()
-        agreement.add(replace(same, levels=(changed, *others)), same, _LEVELS)
+        agreement.add(replace(same, levels=(changed, *others)), same)
         failed = [item.name for item in agreement.figures("fp16") if item.passed(simulated=True) is False]
         assert failed == [f"fp16, {broken}"]
 
 
 def test_a_study_that_one_of_the_two_refuses_has_no_level_in_common() -> None:
     agreement = BackendAgreement()
-    agreement.add(None, result("1"), _LEVELS)
-    agreement.add(None, None, _LEVELS)
+    agreement.add(None, result("1"))
+    agreement.add(None, None)
     assert (agreement.studies, agreement.levels, agreement.same_grades) == (2, 12, 6)
 
 
 def test_int8_is_reported_without_limits() -> None:
     agreement = BackendAgreement()
-    agreement.add(None, result("1"), _LEVELS)
+    agreement.add(None, result("1"))
     assert all(figure.limit is None for figure in agreement.figures("int8"))
 
 

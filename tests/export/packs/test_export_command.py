@@ -418,6 +418,43 @@ def test_weights_that_lie_beside_a_model_are_named_when_they_are_missing(tmp_pat
     assert f"keeps weights in m.data, which is not there. Put it beside the model, in {path.parent}" in told
 
 
+def _with_data(folder: Path, location: str = "m.data") -> Path:
+    """A model in `folder` that has its weights in another file."""
+    folder.mkdir()
+    model = onnx.load(_points_model(folder / "whole.onnx"))
+    onnx.save(model, folder / "m.onnx", save_as_external_data=True, location=location, size_threshold=0)
+    return folder / "m.onnx"
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink], ids=["hard", "symbolic"])
+def test_weights_may_be_links_as_package_managers_and_model_hubs_make_them(
+    link: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    stored = _with_data(tmp_path / "store")
+    (tmp_path / "used").mkdir()
+    for name in ("m.onnx", "m.data"):
+        link(stored.parent / name, tmp_path / "used" / name)
+    spec, example = _spec(activation="sigmoid"), _example()
+    expected, _ = import_onnx(stored.parent / "whole.onnx", spec, example, half_weights=False)
+    found, _ = import_onnx(tmp_path / "used" / "m.onnx", spec, example, half_weights=False)
+    assert found.data == expected.data
+
+
+def test_weights_that_were_cut_short_or_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    path = _with_data(tmp_path / "short")
+    data = path.parent / "m.data"
+    data.write_bytes(data.read_bytes()[:-1])
+    told = _refused(path, _spec(activation="sigmoid"))
+    assert re.search(r"keeps weights up to byte (\d+) of m.data, which has \d+\. Copy both files again", told)
+
+    path = _with_data(tmp_path / "apart")
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.external_data[0].value = "../short/m.data"
+    path.write_bytes(model.SerializeToString())
+    assert "keeps weights in ../short/m.data, outside of its folder" in _refused(path, _spec())
+
+
 def test_of_two_outputs_one_is_taken_by_the_command_that_is_given(tmp_path: Path) -> None:
     model = onnx.load(_points_model(tmp_path / "m.onnx"))
     model.graph.output.append(helper.make_tensor_value_info("ordered", TensorProto.FLOAT, [None] * 4))
