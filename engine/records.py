@@ -134,6 +134,7 @@ class Contrast:
     sequence_variant: tuple[str, ...] = ()
     sequence_name: str = ""
     contrast_agent: bool = False
+    fat_suppressed: bool = False
 
 
 @dataclass(frozen=True)

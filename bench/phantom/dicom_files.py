@@ -117,7 +117,7 @@ def _dataset(study: WritableStudy, series: SeriesPlan, number: int, instance_num
     dataset.BodyPartExamined = "CSPINE"
     dataset.ScanningSequence = "SE"
     dataset.SequenceVariant = ["SK", "SP"]
-    dataset.ScanOptions = ""
+    dataset.ScanOptions = "FS" if protocol.fat_suppressed else ""
     dataset.MRAcquisitionType = "2D"
     dataset.SequenceName = "*tse2d1"
     dataset.SliceThickness = protocol.thickness

@@ -33,7 +33,7 @@ _GROUPS = {
     ),
     "MREchoSequence": ("EffectiveEchoTime",),
     "MRTimingAndRelatedParametersSequence": ("RepetitionTime", "FlipAngle", "EchoTrainLength"),
-    "MRModifierSequence": ("InversionTimes",),
+    "MRModifierSequence": ("InversionTimes", "SpectrallySelectedSuppression"),
     "MRImageFrameTypeSequence": ("FrameType",),
     "MRDiffusionSequence": ("DiffusionBValue",),
     "FrameAnatomySequence": ("AnatomicRegionSequence", "CodeMeaning"),
@@ -52,6 +52,7 @@ _CLASSIC = (
     "TriggerTime",
     "ScanningSequence",
     "SequenceVariant",
+    "ScanOptions",
     "SequenceName",
     "PulseSequenceName",
     "EchoPulseSequence",
@@ -82,6 +83,8 @@ _AXES_TOLERANCE = 5e-3
 _MAX_POSITION_MM = 10_000.0
 _MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 20.0
 """mm: bounds of position and pixel spacing. Values beyond are not measurements and could overflow."""
+_FAT_SUPPRESSED = {"FS", "FAT", "FAT_AND_WATER"}
+"""Of Scan Options (PS3.3, C.8.3.1) and of Spectrally Selected Suppression (C.8.13.5.5)."""
 _PULSES = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}
 
 
@@ -260,6 +263,9 @@ class Frame:
             sequence_name=dataset.text("SequenceName") or dataset.text("PulseSequenceName"),
             contrast_agent=bool(
                 dataset.text("ContrastBolusAgent") or dataset.items("ContrastBolusAgentSequence")
+            ),
+            fat_suppressed=not _FAT_SUPPRESSED.isdisjoint(
+                self.texts("MRModifierSequence", "SpectrallySelectedSuppression", "ScanOptions")
             ),
         )
 

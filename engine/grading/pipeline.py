@@ -23,6 +23,7 @@ from stenosis_trt.engine.grading.level_slices import locate_in_range
 from stenosis_trt.engine.grading.levels import LevelPoint, LocatedLevels
 from stenosis_trt.engine.grading.match import LevelMatch, match_levels
 from stenosis_trt.engine.grading.numbering import MINIMUM_LEVELS, locate_levels
+from stenosis_trt.engine.grading.signal_void import levels_in_voids
 from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
 from stenosis_trt.engine.packs.pack import Pack
@@ -68,7 +69,8 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         A result with every level of LEVELS: graded, or with the reason in its warnings.
 
     Raises:
-        CannotGrade: no cervical spine was recognised, or all levels are out of distribution for the grader.
+        CannotGrade: no cervical spine was recognised, or all levels are out of distribution for the grader or
+            in a signal void.
     """
     clock = _Clock()
     with clock.stage("load"):
@@ -85,10 +87,13 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
             line = canal_line(levels, located.wall_points)
             across, refused = _slices_to_measure(study, line)
             rois = _cord_rois(study.axial, across, pack.models["cord"].input)
-            found = on_backend.measure(rois).result()
-            cords = measure_cord(study.axial, across, found, pack.models["cord"])
+            pending = on_backend.measure(rois)
         with clock.stage("grade"):
-            graded = _graded(study.sagittal, regions, grades.result(), pack)
+            voids = levels_in_voids(study.sagittal, levels, line)
+        with clock.stage("cord"):
+            cords = measure_cord(study.axial, across, pending.result(), pack.models["cord"])
+        with clock.stage("grade"):
+            graded = _graded(study.sagittal, regions, grades.result(), voids, pack)
     if refused:
         matches = {item.level: LevelMatch(None, (refused,)) for item in levels}
     else:
@@ -196,7 +201,7 @@ def _grading_regions(
 
 
 def _graded(
-    slices: Sequence[LoadedSlice], regions: Sequence[_Region], grades: Grades, pack: Pack
+    slices: Sequence[LoadedSlice], regions: Sequence[_Region], grades: Grades, voids: set[str], pack: Pack
 ) -> dict[str, _Grade]:
     output = pack.models["grader"].output
     graded = {}
@@ -206,13 +211,17 @@ def _graded(
             (region.repeated, "edge_of_stack"),
             (grades.contrast[k] < _LOW_CONTRAST, "low_contrast"),
             (probabilities is None, "out_of_distribution"),
+            (region.level in voids, "signal_void"),
         )
+        if region.level in voids:
+            probabilities = None
         warnings = tuple(name for doubtful, name in doubts if doubtful)
         graded[region.level] = _Grade(probabilities, p_ood, slices[region.nearest].frame, warnings)
     if all(item.probabilities is None for item in graded.values()):
         raise CannotGrade(
             Stage.GRADE,
-            f"All {len(graded)} levels that were found are out of distribution for the grader.",
+            f"All {len(graded)} levels that were found are out of distribution for the grader"
+            f"{' or in a signal void' if voids else ''}.",
             "Check that the series shows the cervical spine in T2 contrast, free of metal and motion; grade "
             "it by eye otherwise.",
         )

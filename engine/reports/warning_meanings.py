@@ -33,6 +33,7 @@ WARNING_MEANINGS = {
     "sagittal_slice_gap": "a sagittal slice is missing",
     "series_repeated": "two folders repeat one another's series",
     "series_uid_per_slice": "slices with a UID each were joined",
+    "signal_void": "metal or another void in the spine: no grade",
     "slice_too_oblique": "axial slices are too oblique to the cord",
     "slices_left_out": "images in another plane were left out",
     "slices_unreadable": "a file could not be read",

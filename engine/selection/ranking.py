@@ -198,9 +198,9 @@ def names_other_region(series: SeriesHeader) -> bool:
 
 
 def is_fat_suppressed(series: SeriesHeader) -> bool:
-    """Return True if the image type or the description says that fat is suppressed."""
+    """Return True if the header or the description says that fat is suppressed."""
     by_type = {part.upper() for part in series.image_type} & {"WATER", "W"}
-    return bool(by_type) or says_fat_suppressed(description_text(series))
+    return bool(by_type) or series.contrast.fat_suppressed or says_fat_suppressed(description_text(series))
 
 
 def after_contrast_agent(series: SeriesHeader) -> bool:

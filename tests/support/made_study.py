@@ -30,10 +30,11 @@ def hills(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.ui
     return np.asarray(2000 + 300 * total, dtype=np.uint16)
 
 
-def noise_above_the_dark(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
-    """Noise in the upper half, and single bright pixels in the lower: of middle brightness, and of none."""
+def noise_above_grey(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
+    """Noise of middle brightness in the upper half; below, grey that is too bright for a signal void."""
     image = noise()(rng, shape)
-    image[shape[0] // 2 :] = 1000 * (rng.random((shape[0] - shape[0] // 2, shape[1])) < 0.01)
+    bright = rng.random((shape[0] - shape[0] // 2, shape[1])) < 0.01
+    image[shape[0] // 2 :] = np.where(bright, 1000, 200)
     return image
 
 

@@ -48,6 +48,7 @@ class SeriesProtocol:
     echo_time_ms: float
     repetition_time_ms: float
     echo_train_length: int
+    fat_suppressed: bool = False
 
 
 @dataclass(frozen=True)

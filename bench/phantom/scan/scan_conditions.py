@@ -45,10 +45,14 @@ _MARROW_FAT = 0.6
 
 
 def scanned_protocol(protocol: SeriesProtocol, conditions: Conditions) -> SeriesProtocol:
-    """Protocol of a series with the spacing and the echo time of `conditions`; the field of view is kept."""
+    """Protocol of a series with what `conditions` change in it; the field of view is kept."""
     echo = conditions.echo
     step = _LONGEST_ECHO_MS - _USUAL_ECHO_MS if echo > 0 else _USUAL_ECHO_MS - _SHORTEST_ECHO_MS
-    changed = replace(protocol, echo_time_ms=round(max(protocol.echo_time_ms + echo * step, 62.0), 1))
+    changed = replace(
+        protocol,
+        echo_time_ms=round(max(protocol.echo_time_ms + echo * step, 62.0), 1),
+        fat_suppressed=conditions.fat_suppression > 0,
+    )
     if conditions.spacing == 1.0:
         return changed
     coarsest = _COARSEST_MM if protocol.plane == "axial" or not conditions.field_mm else _COARSEST_TALL_MM

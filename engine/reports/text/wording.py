@@ -22,7 +22,7 @@ KANG_MEANINGS = (
 )
 """What each Kang grade means (Kang et al., AJR 2011)."""
 
-NO_GRADE = ("level_not_found", "level_implausible", "level_out_of_view", "out_of_distribution")
+NO_GRADE = ("level_not_found", "level_implausible", "level_out_of_view", "out_of_distribution", "signal_void")
 """Warnings that say why a level has no grade."""
 
 NO_RATIO = (

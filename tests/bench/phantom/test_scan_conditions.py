@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from stenosis_trt.bench.phantom.conditions import (
@@ -17,7 +20,7 @@ from stenosis_trt.bench.phantom.conditions import (
     draw_conditions,
     parse_conditions,
 )
-from stenosis_trt.bench.phantom.dicom_files import phantom_uid
+from stenosis_trt.bench.phantom.dicom_files import phantom_uid, write_study
 from stenosis_trt.bench.phantom.painting.tissue_traits import sample_signals
 from stenosis_trt.bench.phantom.scan.artefacts import (
     Artefacts,
@@ -306,6 +309,19 @@ def test_fat_suppression_darkens_fat_and_marrow_alone_and_volumes_have_less_cont
     slab = scanned_signals(signals, Conditions(volumetric=1.0))
     assert slab.csf - slab.cord < signals.csf - signals.cord
     assert slab.grey_matter - slab.cord < signals.grey_matter - signals.cord
+
+
+def test_the_header_says_that_fat_is_suppressed(tmp_path: Path) -> None:
+    for strength, options in ((0.0, ""), (0.5, "FS")):
+        study = _study(2, fat_suppression=strength)
+        few = replace(
+            study,
+            sagittal=replace(study.sagittal, poses=study.sagittal.poses[:1]),
+            axial=replace(study.axial, poses=study.axial.poses[:1]),
+        )
+        write_study(few, tmp_path / options, "explicit")
+        found = [pydicom.dcmread(path) for path in (tmp_path / options).glob("*_t2/*.dcm")]
+        assert [item.ScanOptions or "" for item in found] == [options] * 2
 
 
 def test_strengths_change_the_strength_alone() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_study import hills, made_study, noise_above_the_dark, sparse
+from made_study import hills, made_study, noise_above_grey, sparse
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.bench.phantom import PhantomOptions, write_studies
@@ -193,7 +193,7 @@ class _ToldTheLevels:
 
 def test_what_is_unlike_the_training_is_found_as_on_the_cpu(tmp_path: Path) -> None:
     pack = write_tiny_pack(tmp_path / "tiny", other=True)
-    plans, study = with_plans(pack), made_study(fill=noise_above_the_dark)
+    plans, study = with_plans(pack), made_study(fill=noise_above_grey)
     with closing(TensorRtBackend(pack, plans)) as gpu, closing(CpuBackend(pack, threads=1)) as cpu:
         _compare(gpu, cpu, made_study(fill=hills), (0, 1, 5, 37))
         found, expected = (

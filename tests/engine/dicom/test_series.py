@@ -226,6 +226,29 @@ def test_frames_of_an_enhanced_object_are_ordered_and_keep_their_index(
     assert [int(item.stored[0, 0]) for item in slices] == [1, 3, 0, 2]
 
 
+@pytest.mark.parametrize(
+    ("options", "suppressed"), [("FS", True), (["SP", "FS"], True), (["FC", "SP"], False), ("", False)]
+)
+def test_scan_options_say_whether_fat_is_suppressed(
+    reader: DicomReader, tmp_path: Path, options: str | list[str], suppressed: bool
+) -> None:
+    series(tmp_path, change=lambda content, _: setattr(content, "ScanOptions", options))
+    (found,) = _scan(reader, tmp_path)
+    assert found.contrast.fat_suppressed is suppressed
+
+
+@pytest.mark.parametrize(("kind", "suppressed"), [("FAT", True), ("WATER", False), ("NONE", False)])
+def test_an_enhanced_object_says_which_signal_is_suppressed(
+    reader: DicomReader, tmp_path: Path, kind: str, suppressed: bool
+) -> None:
+    content, modifier = enhanced([0.0, 3.3, 6.6]), Dataset()
+    modifier.SpectrallySelectedSuppression = kind
+    content.SharedFunctionalGroupsSequence[0].MRModifierSequence = [modifier]
+    write(tmp_path / "enhanced.dcm", content)
+    (found,) = _scan(reader, tmp_path)
+    assert found.contrast.fat_suppressed is suppressed
+
+
 def test_echoes_within_an_enhanced_object_are_two_volumes(reader: DicomReader, tmp_path: Path) -> None:
     content = enhanced([0.0, 0.0, 3.3, 3.3])
     del content.SharedFunctionalGroupsSequence[0].MREchoSequence

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_study import made_study, noise, noise_above_the_dark
+from made_study import made_study, noise, noise_above_grey
 from tiny_pack import write_tiny_pack
 
 from stenosis_trt.engine.backends.cpu.backend import CpuBackend
@@ -278,7 +278,7 @@ def cautious(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CpuBackend]:
 def test_a_level_unlike_the_training_has_no_grade_and_keeps_the_rest(
     pack: Pack, backend: CpuBackend, cautious: CpuBackend
 ) -> None:
-    study = made_study(fill=noise_above_the_dark)
+    study = made_study(fill=noise_above_grey)
     result = grade_study(study, cautious.pack, _Known(cautious))
     plain = grade_study(study, pack, _Known(backend))
     unlike = ["out_of_distribution" in item.warnings for item in result.levels]
@@ -301,6 +301,40 @@ def test_a_level_unlike_the_training_has_no_grade_and_keeps_the_rest(
             assert item.confidence == pytest.approx(other.confidence, abs=1e-5)
 
 
+def _with_void(study: LoadedStudy, top_mm: float, foot_mm: float) -> LoadedStudy:
+    """A study whose sagittal slices are black between two heights."""
+    changed = []
+    for item in study.sagittal:
+        stored = item.stored.copy()
+        rows = item.pose.to_patient(np.stack([np.zeros(250), np.arange(250)], axis=-1))[:, 2]
+        stored[(rows < top_mm) & (rows > foot_mm)] = 0
+        changed.append(replace(item, stored=stored))
+    return replace(study, sagittal=tuple(changed))
+
+
+def test_a_level_in_a_signal_void_has_no_grade_and_keeps_the_rest(pack: Pack, backend: CpuBackend) -> None:
+    study = made_study()
+    plain = grade_study(study, pack, _Known(backend))
+    middle = plain.levels[2].point
+    assert middle is not None
+    result = grade_study(_with_void(study, middle[2] + 7, middle[2] - 7), pack, _Known(backend))
+    assert ["signal_void" in item.warnings for item in result.levels] == [False, False, True, *[False] * 3]
+    found = result.levels[2]
+    assert (found.grade, found.probabilities) == (None, None)
+    assert (found.point, found.cord) == (plain.levels[2].point, plain.levels[2].cord)
+    assert [item.grade is None for item in result.levels].count(True) == 1
+
+
+def test_a_study_without_a_grade_says_that_voids_are_among_the_reasons(tmp_path: Path) -> None:
+    anxious = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=1e-9)
+    study = _with_void(made_study(), -2.0, -17.0)
+    with (
+        closing(CpuBackend(anxious, threads=1)) as opened,
+        pytest.raises(CannotGrade, match="out of distribution for the grader or in a signal void"),
+    ):
+        grade_study(study, anxious, _Known(opened))
+
+
 def test_a_study_of_which_every_level_is_unlike_the_training_is_not_graded(cautious: CpuBackend) -> None:
     with pytest.raises(CannotGrade) as caught:
         grade_study(made_study(), cautious.pack, _Known(cautious))
@@ -315,7 +349,7 @@ def test_the_pack_says_from_which_probability_a_level_is_unlike_the_training(
 ) -> None:
     other = write_tiny_pack(tmp_path / "pack", other=True, maximum_other=limit)
     with closing(CpuBackend(other, threads=1)) as opened:
-        result = grade_study(made_study(fill=noise_above_the_dark), other, _Known(opened))
+        result = grade_study(made_study(fill=noise_above_grey), other, _Known(opened))
     assert sum(item.grade is not None for item in result.levels) == graded
 
 

@@ -302,6 +302,7 @@ def test_equal_candidates_do_not_depend_on_their_order(make: Callable[..., Serie
         ({"description": "t2 sag lumbar"}, "body_part_not_cervical"),
         ({"description": "t2 sag lumbar", "body_part": "CSPINE"}, "body_part_not_cervical"),
         ({"contrast": replace(T2, contrast_agent=True)}, "contrast_agent"),
+        ({"contrast": replace(T2, fat_suppressed=True)}, "fat_suppressed"),
         ({"description": "t2_tse_sag fatsat"}, "fat_suppressed"),
         ({"description": "SAG T2 FAT"}, "fat_suppressed"),
         ({"description": "WATER: SAG T2 IDEAL"}, "fat_suppressed"),
