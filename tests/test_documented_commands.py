@@ -139,6 +139,10 @@ ELSEWHERE = (
     ),
     (r"python -m stenosis_trt\.bench\.accuracy\.cord_edges .*", "tests/bench/accuracy/test_cord_edges.py"),
     (
+        r"python -m stenosis_trt\.bench\.accuracy\.signal_voids .*",
+        "tests/bench/accuracy/test_signal_voids.py",
+    ),
+    (
         r"python -m stenosis_trt\.bench\.accuracy\.(level_numbers|slice_angle) .*",
         "tests/bench/accuracy/test_numbers_and_angles.py",
     ),

@@ -23,12 +23,14 @@ from stenosis_trt.engine.grading.level_slices import locate_in_range
 from stenosis_trt.engine.grading.levels import LevelPoint, LocatedLevels
 from stenosis_trt.engine.grading.match import LevelMatch, match_levels
 from stenosis_trt.engine.grading.numbering import MINIMUM_LEVELS, locate_levels
+from stenosis_trt.engine.grading.sagittal_angle import MAXIMUM_SAGITTAL_ANGLE_DEGREES, sagittal_angle_degrees
 from stenosis_trt.engine.grading.signal_void import levels_in_voids
 from stenosis_trt.engine.packs.crop import channel_slices, slice_rois
 from stenosis_trt.engine.packs.models import InputSpec, OutputSpec
 from stenosis_trt.engine.packs.pack import Pack
 from stenosis_trt.engine.records import (
     LEVELS,
+    CordMeasurement,
     FrameHeader,
     LevelResult,
     LoadedSlice,
@@ -112,7 +114,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         levels=results,
         # If left and right are the same point, there is no ratio.
         cord_slices=tuple(item for item in cords if item.transverse_mm > 0),
-        warnings=study.warnings,
+        warnings=(*study.warnings, *_oblique(study.sagittal, cords)),
         seconds=clock.seconds,
     )
 
@@ -261,6 +263,11 @@ def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSl
         return [], "axial_unmatched"
     across = crossing_slices(line, study.axial, study.axial_series_index)
     return across, "" if across else "no_axial_slice"
+
+
+def _oblique(sagittal: Sequence[LoadedSlice], cords: Sequence[CordMeasurement]) -> tuple[str, ...]:
+    angle = sagittal_angle_degrees(sagittal, cords)
+    return ("oblique_sagittal",) if angle is not None and angle > MAXIMUM_SAGITTAL_ANGLE_DEGREES else ()
 
 
 def _cord_rois(slices: Sequence[LoadedSlice], across: Sequence[CordSlice], spec: InputSpec) -> list[Roi]:

@@ -159,6 +159,28 @@ def test_a_backend_that_takes_time_for_each_slice_is_asked_for_the_middle_of_the
     assert all(item.sagittal_sop_uid == "s4" for item in result.levels)
 
 
+class _TurnedCord(_Known):
+    """The cord is turned by 20° in its slices."""
+
+    def decode(self, heatmaps):  # type: ignore[no-untyped-def]
+        decoded = super().decode(heatmaps)
+        if heatmaps == "cord":
+            middle = decoded[..., :2].mean(axis=1, keepdims=True)
+            turn = np.radians(20.0)
+            matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+            decoded[..., :2] = (decoded[..., :2] - middle) @ matrix.T + middle
+        return decoded
+
+
+def test_sagittal_slices_oblique_to_the_neck_are_said_to_be_that(pack: Pack, backend: CpuBackend) -> None:
+    assert "oblique_sagittal" not in grade_study(made_study(), pack, _Known(backend)).warnings
+    turned = grade_study(made_study(), pack, _TurnedCord(backend))
+    assert turned.warnings == ("oblique_sagittal",)
+    assert all("oblique_sagittal" in row["warnings"] for row in turned.rows())
+    # Without axial slices nobody can tell.
+    assert grade_study(made_study(axial=False), pack, _TurnedCord(backend)).warnings == ()
+
+
 def test_levels_match_the_axial_slice_nearest_in_patient_coordinates(pack: Pack, backend: CpuBackend) -> None:
     study = made_study()
     result = grade_study(study, pack, _Known(backend))
