@@ -31,8 +31,8 @@ _COLUMNS = ("study_uid", "level", "kang_grade")
 _PROBABILITIES = tuple(f"p{grade}" for grade in range(GRADE_COUNT))
 _NUMERIC_COLUMNS = ("compression_ratio", "narrowest_ratio", "x_mm", "y_mm", "z_mm", *_PROBABILITIES)
 _FOUND_WITHIN_MM = 4.0
-_REFUSALS = frozenset({"unlike_training", "out_of_distribution"})
-"""Warnings of a region that the grader refuses."""
+_REFUSALS = frozenset({"unlike_training", "out_of_distribution", "signal_void"})
+"""Warnings of a region that must not be graded."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class OperatedLevels:
 
     Attributes:
         levels: their number.
-        refused: levels without a grade whose region was refused as unlike the training data.
+        refused: levels without a grade that were refused: out of distribution, or in a signal void.
         graded: levels that were graded all the same.
     """
 

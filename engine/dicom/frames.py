@@ -33,7 +33,7 @@ _GROUPS = {
     ),
     "MREchoSequence": ("EffectiveEchoTime",),
     "MRTimingAndRelatedParametersSequence": ("RepetitionTime", "FlipAngle", "EchoTrainLength"),
-    "MRModifierSequence": ("InversionTimes", "SpectrallySelectedSuppression"),
+    "MRModifierSequence": ("InversionTimes", "SpectrallySelectedExcitation"),
     "MRImageFrameTypeSequence": ("FrameType",),
     "MRDiffusionSequence": ("DiffusionBValue",),
     "FrameAnatomySequence": ("AnatomicRegionSequence", "CodeMeaning"),
@@ -53,6 +53,7 @@ _CLASSIC = (
     "ScanningSequence",
     "SequenceVariant",
     "ScanOptions",
+    "SpectrallySelectedSuppression",
     "SequenceName",
     "PulseSequenceName",
     "EchoPulseSequence",
@@ -83,8 +84,8 @@ _AXES_TOLERANCE = 5e-3
 _MAX_POSITION_MM = 10_000.0
 _MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 20.0
 """mm: bounds of position and pixel spacing. Values beyond are not measurements and could overflow."""
-_FAT_SUPPRESSED = {"FS", "FAT", "FAT_AND_WATER"}
-"""Of Scan Options (PS3.3, C.8.3.1) and of Spectrally Selected Suppression (C.8.13.5.5)."""
+_FAT_SUPPRESSED = frozenset({"FS", "FAT", "FAT_AND_WATER"})
+"""Of Scan Options (PS3.3, C.8.3.1) and of Spectrally Selected Suppression (C.8.13.4)."""
 _PULSES = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}
 
 
@@ -264,10 +265,17 @@ class Frame:
             contrast_agent=bool(
                 dataset.text("ContrastBolusAgent") or dataset.items("ContrastBolusAgentSequence")
             ),
-            fat_suppressed=not _FAT_SUPPRESSED.isdisjoint(
-                self.texts("MRModifierSequence", "SpectrallySelectedSuppression", "ScanOptions")
-            ),
+            fat_suppressed=self._is_fat_suppressed(),
         )
+
+    def _is_fat_suppressed(self) -> bool:
+        """Return True if the signal of fat is suppressed, or water alone is excited (PS3.3, C.8.13.5.4)."""
+        dataset = self._dataset
+        options = {*dataset.texts("ScanOptions"), *dataset.texts("SpectrallySelectedSuppression")}
+        excited = self.texts(
+            "MRModifierSequence", "SpectrallySelectedExcitation", "SpectrallySelectedExcitation"
+        )
+        return bool(options & _FAT_SUPPRESSED) or "WATER" in excited
 
 
 def _timestamp(date: str, time: str) -> float | None:

@@ -95,7 +95,7 @@ def _separating_attributes(members: Group) -> list[Sequence[Hashable]]:
         [pose.thickness for pose in poses],
         [file.series_number for file in files],
         [(file.description, file.protocol) for file in files],
-        [tag.contrast_agent for tag in tags],
+        [(tag.contrast_agent, tag.fat_suppressed) for tag in tags],
         _split_at_pause([key.acquired for key in keys]),
         station_labels(geometry_of(members)).tolist(),
     ]

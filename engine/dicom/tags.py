@@ -54,6 +54,7 @@ TAGS = {
     "EchoPulseSequence": (0x00189008, b"CS"),
     "EchoPlanarPulseSequence": (0x00189018, b"CS"),
     "SpectrallySelectedSuppression": (0x00189025, b"CS"),
+    "SpectrallySelectedExcitation": (0x00189026, b"CS"),
     "FrameAcquisitionDateTime": (0x00189074, b"DT"),
     "InversionTimes": (0x00189079, b"FD"),
     "EffectiveEchoTime": (0x00189082, b"FD"),

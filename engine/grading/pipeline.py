@@ -7,7 +7,7 @@ sagittal slices ─▶ levels ─▶ regions ─▶ grades
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
@@ -114,7 +114,7 @@ def grade_study(study: LoadedStudy, pack: Pack, backend: Backend) -> StudyResult
         levels=results,
         # If left and right are the same point, there is no ratio.
         cord_slices=tuple(item for item in cords if item.transverse_mm > 0),
-        warnings=(*study.warnings, *_oblique(study.sagittal, cords)),
+        warnings=(*study.warnings, *_oblique(study.sagittal, across, cords)),
         seconds=clock.seconds,
     )
 
@@ -222,12 +222,21 @@ def _graded(
     if all(item.probabilities is None for item in graded.values()):
         raise CannotGrade(
             Stage.GRADE,
-            f"All {len(graded)} levels that were found are out of distribution for the grader"
-            f"{' or in a signal void' if voids else ''}.",
+            f"All {len(graded)} levels that were found are {_in_words(graded.values())}.",
             "Check that the series shows the cervical spine in T2 contrast, free of metal and motion; grade "
             "it by eye otherwise.",
         )
     return graded
+
+
+def _in_words(grades: Iterable[_Grade]) -> str:
+    """Return why levels have no grade."""
+    given = {name for item in grades for name in item.warnings}
+    reasons = (
+        ("out_of_distribution", "out of distribution for the grader"),
+        ("signal_void", "in a signal void"),
+    )
+    return " or ".join(words for name, words in reasons if name in given)
 
 
 def grade_probabilities(
@@ -265,8 +274,10 @@ def _slices_to_measure(study: LoadedStudy, line: CanalLine) -> tuple[list[CordSl
     return across, "" if across else "no_axial_slice"
 
 
-def _oblique(sagittal: Sequence[LoadedSlice], cords: Sequence[CordMeasurement]) -> tuple[str, ...]:
-    angle = sagittal_angle_degrees(sagittal, cords)
+def _oblique(
+    sagittal: Sequence[LoadedSlice], across: Sequence[CordSlice], cords: Sequence[CordMeasurement]
+) -> tuple[str, ...]:
+    angle = sagittal_angle_degrees(sagittal, across, cords)
     return ("oblique_sagittal",) if angle is not None and angle > MAXIMUM_SAGITTAL_ANGLE_DEGREES else ()
 
 

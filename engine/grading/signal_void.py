@@ -2,8 +2,9 @@
 
 Plates, screws and cages take away the signal around them. A grader can be certain of a grade there, since
 the canal itself may be shown well, and what a network learnt of drawn metal says little about another
-implant. So the darkest round area of 11 mm in the intervertebral disc and the vertebral bodies is compared
-with the marrow. A dark intervertebral disc is thinner than that.
+implant. So the darkest area of 12 by 8 mm in the intervertebral disc and the vertebral bodies is compared
+with the marrow. A dark intervertebral disc fills two thirds of such an area at most, unless it is higher than
+8 mm.
 """
 
 from __future__ import annotations
@@ -18,28 +19,33 @@ from stenosis_trt.engine.grading.cord import CanalLine
 from stenosis_trt.engine.grading.levels import LevelPoint
 from stenosis_trt.engine.records import LoadedSlice
 
-MAXIMUM_VOID_SIGNAL = 0.23
+MAXIMUM_VOID_SIGNAL = 0.29
 """Signal of the darkest area, relative to the marrow, up to which it is a void. The values on either side are
 in docs/decisions/signal-voids.md."""
 
-_DIAMETER_MM = 11.0
-"""Of the area whose mean signal counts."""
 _STEP_MM = 2.0
-_CENTRES_ALONG_MM = np.arange(-4.0, 4.1, _STEP_MM)
-_CENTRES_DEPTH_MM = np.arange(5.0, 12.1, 1.0)
-"""Centres of that area: along the canal from the point of the level, and anterior to it."""
-_ALONG_MM = np.arange(-12.0, 12.1, _STEP_MM)
+"""Distance of the samples."""
+_ALONG_MM = np.arange(-10.0, 10.1, _STEP_MM)
 _DEPTH_MM = np.arange(0.0, 18.1, _STEP_MM)
-"""Grid of samples: the intervertebral disc and the vertebral bodies beside it."""
+"""Grid of samples, along the canal and anterior to the point of the level: the intervertebral disc and the
+vertebral bodies beside it."""
+_HALF_AREA_MM = (6.0, 4.0)
+"""Half the size of an area, along the canal and from front to back."""
+_CENTRES_ALONG_MM = np.arange(-4.0, 4.1, _STEP_MM)
+_CENTRES_DEPTH_MM = np.arange(6.0, 12.1, _STEP_MM)
 _MARROW_PERCENTILE = 75.0
+_FALL_OF_SIGNAL = 0.75
+"""Largest fall of the marrow's signal from one level to the next that is taken for shading of the coil."""
 _HIDDEN_MARROW = 0.5
-"""Where marrow has less than this share of the signal that it has at the other levels (the median), it is
-hidden, and theirs is compared instead."""
+"""Where the marrow has less than this share of the signal that is expected from the other levels, it is taken
+to be hidden by a void, and the marrow of the level that the expectation is from is the reference."""
 _HALF_SLAB_MM = 5.5
 """Slices up to this distance from a level are looked at."""
-_AIR_PERCENTILE = 1.0
-_AIR_STEP = 8
-"""Every eighth row and column is enough to find the signal of air."""
+_AIR_PIXELS = 8
+_AIR_PERCENTILE, _TISSUE_PERCENTILE = 1.0, 90.0
+"""Darkest and brightest groups of so many pixels, in every eighth row."""
+_BRIGHTEST_AIR = 0.15
+"""Largest share of the tissue's signal that is taken for that of air: not every image shows air."""
 
 
 def levels_in_voids(slices: Sequence[LoadedSlice], levels: Sequence[LevelPoint], line: CanalLine) -> set[str]:
@@ -58,8 +64,9 @@ def void_signals(slices: Sequence[LoadedSlice], levels: Sequence[LevelPoint], li
         line: the line of the canal through them.
 
     Returns:
-        float64 (N,): 0 for the signal of air, 1 for that of the marrow at this level, or at the others where
-        a void hides it; the median of the slices within 5.5 mm. 1 where the images show no such area whole.
+        float64 (N,): 0 for the signal of air, 1 for that of the marrow at this level, or at the nearest ones
+        where a void hides it; the median of the slices within 5.5 mm. 1 where the images show no such area
+        whole, or no level has marrow with a signal.
     """
     if not levels:
         return np.empty(0)
@@ -70,10 +77,22 @@ def void_signals(slices: Sequence[LoadedSlice], levels: Sequence[LevelPoint], li
         np.array([np.median(signals[sampled_levels == k]) for k in range(len(levels))])
         for signals in by_slice
     )
-    usual = float(np.median(marrow))
-    marrow = np.where(marrow < _HIDDEN_MARROW * usual, usual, marrow)
-    compared = (marrow > 0.0) & np.isfinite(darkest)
-    return np.where(compared, darkest / np.where(compared, marrow, 1.0), 1.0)
+    reference = _reference(marrow)
+    compared = (reference > 0.0) & np.isfinite(darkest)
+    return np.where(compared, darkest / np.where(compared, reference, 1.0), 1.0)
+
+
+def _reference(marrow: FloatArray) -> FloatArray:
+    """Signal of marrow that each level is compared with, float64 (N,).
+
+    Args:
+        marrow: signal at each level, head to foot.
+    """
+    number = np.arange(len(marrow))
+    expected = marrow * _FALL_OF_SIGNAL ** np.abs(number[:, None] - number)
+    source = expected.argmax(axis=1)
+    hidden = marrow < _HIDDEN_MARROW * expected[number, source]
+    return np.where(hidden, marrow[source], marrow)
 
 
 def _grids(points: FloatArray, levels: Sequence[LevelPoint], line: CanalLine) -> FloatArray:
@@ -118,9 +137,17 @@ def _sample(item: LoadedSlice, points: FloatArray) -> FloatArray:
     x, y = x - left, y - top
     upper = item.stored[top, left] * (1 - x) + item.stored[top, left + 1] * x
     lower = item.stored[top + 1, left] * (1 - x) + item.stored[top + 1, left + 1] * x
-    slope = item.frame.slope
-    air = np.percentile(slope * item.stored[::_AIR_STEP, ::_AIR_STEP], _AIR_PERCENTILE)
-    return np.where(inside, slope * (upper * (1 - y) + lower * y) - air, np.nan)
+    stored = upper * (1 - y) + lower * y
+    return np.where(inside, item.frame.intercept + item.frame.slope * stored - _air(item), np.nan)
+
+
+def _air(item: LoadedSlice) -> float:
+    """Signal of air, as a real-world value. Means of neighbouring pixels are affected little by noise."""
+    rows = item.frame.intercept + item.frame.slope * item.stored[::_AIR_PIXELS].astype(np.float64)
+    columns = max(rows.shape[1] // _AIR_PIXELS, 1)
+    means = rows[:, : columns * _AIR_PIXELS].reshape(len(rows), columns, -1).mean(axis=2)
+    air, tissue = np.percentile(means, (_AIR_PERCENTILE, _TISSUE_PERCENTILE))
+    return float(min(air, _BRIGHTEST_AIR * max(tissue, 0.0)))
 
 
 def _bright_signals(samples: FloatArray) -> FloatArray:
@@ -145,7 +172,7 @@ def _points(along: FloatArray, depth: FloatArray) -> FloatArray:
 
 def _areas(samples: FloatArray, centres: FloatArray) -> FloatArray:
     """Weights of the samples in the mean of each area, float64 (areas, samples)."""
-    inside = np.linalg.norm(samples - centres[:, None], axis=2) <= _DIAMETER_MM / 2
+    inside = (np.abs(samples - centres[:, None]) <= _HALF_AREA_MM).all(axis=2)
     return np.asarray(inside / inside.sum(axis=1, keepdims=True))
 
 

@@ -6,6 +6,7 @@ links, and caches of model hubs hold symbolic ones, so that they are read here.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import onnx
@@ -50,9 +51,9 @@ def _location(tensor: TensorProto) -> str:
 def _check_files(path: Path, named: list[str]) -> None:
     """Check that the model's folder has all files with weights."""
     for name in named:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if not name or os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir:
             raise OnnxError(
-                f"{path} keeps weights in {name}, outside of its folder.",
+                f"{path} keeps weights in {name or 'a file without a name'}, not in a file of its folder.",
                 "Save it again with its weights beside it.",
             )
     missing = [name for name in named if not (path.parent / name).is_file()]
@@ -68,7 +69,7 @@ def _values(path: Path, tensor: TensorProto, name: str, data: bytes) -> bytes:
     place = external_data_helper.ExternalDataInfo(tensor)
     start = place.offset or 0
     end = len(data) if place.length is None else start + place.length
-    if not start <= end <= len(data):
+    if not 0 <= start <= end <= len(data):
         raise OnnxError(
             f"{path} keeps weights up to byte {max(start, end)} of {name}, which has {len(data)}.",
             "Copy both files again.",

@@ -34,7 +34,7 @@ def noise_above_grey(rng: np.random.Generator, shape: tuple[int, int]) -> npt.ND
     """Noise of middle brightness in the upper half; below, grey that is too bright for a signal void."""
     image = noise()(rng, shape)
     bright = rng.random((shape[0] - shape[0] // 2, shape[1])) < 0.01
-    image[shape[0] // 2 :] = np.where(bright, 1000, 200)
+    image[shape[0] // 2 :] = np.where(bright, 1000, 260)
     return image
 
 

@@ -237,12 +237,22 @@ def test_scan_options_say_whether_fat_is_suppressed(
     assert found.contrast.fat_suppressed is suppressed
 
 
-@pytest.mark.parametrize(("kind", "suppressed"), [("FAT", True), ("WATER", False), ("NONE", False)])
-def test_an_enhanced_object_says_which_signal_is_suppressed(
-    reader: DicomReader, tmp_path: Path, kind: str, suppressed: bool
+@pytest.mark.parametrize(
+    ("suppression", "excitation", "suppressed"),
+    [
+        ("FAT", "NONE", True),
+        ("FAT_AND_WATER", "NONE", True),
+        ("NONE", "WATER", True),
+        ("WATER", "FAT", False),
+        ("NONE", "NONE", False),
+    ],
+)
+def test_an_enhanced_object_says_which_signal_is_suppressed_or_excited(
+    reader: DicomReader, tmp_path: Path, suppression: str, excitation: str, suppressed: bool
 ) -> None:
     content, modifier = enhanced([0.0, 3.3, 6.6]), Dataset()
-    modifier.SpectrallySelectedSuppression = kind
+    content.SpectrallySelectedSuppression = suppression
+    modifier.SpectrallySelectedExcitation = excitation
     content.SharedFunctionalGroupsSequence[0].MRModifierSequence = [modifier]
     write(tmp_path / "enhanced.dcm", content)
     (found,) = _scan(reader, tmp_path)

@@ -452,7 +452,7 @@ def test_weights_that_were_cut_short_or_lie_elsewhere_are_refused(tmp_path: Path
     for tensor in model.graph.initializer:
         tensor.external_data[0].value = "../short/m.data"
     path.write_bytes(model.SerializeToString())
-    assert "keeps weights in ../short/m.data, outside of its folder" in _refused(path, _spec())
+    assert "keeps weights in ../short/m.data, not in a file of its folder" in _refused(path, _spec())
 
 
 def test_of_two_outputs_one_is_taken_by_the_command_that_is_given(tmp_path: Path) -> None:
