@@ -31,7 +31,7 @@ _COLUMNS = ("study_uid", "level", "kang_grade")
 _PROBABILITIES = tuple(f"p{grade}" for grade in range(GRADE_COUNT))
 _NUMERIC_COLUMNS = ("compression_ratio", "narrowest_ratio", "x_mm", "y_mm", "z_mm", *_PROBABILITIES)
 _FOUND_WITHIN_MM = 4.0
-_REFUSALS = frozenset({"unlike_training", "out_of_distribution", "signal_void"})
+_REFUSALS = frozenset({"out_of_distribution", "signal_void"})
 """Warnings of a region that must not be graded."""
 
 

@@ -124,7 +124,7 @@ def _with_metal(folder: Path) -> tuple[Path, Path]:
     true = [_row("1", level, "" if k else "0", "0.5", "0") for k, level in enumerate(levels)]
     truth = [row | {"narrowest_ratio": "0.5" if k < 5 else ""} for k, row in enumerate(true)]
     found = [_row("1", level, "1" if k < 2 else "", "0.5", "0") for k, level in enumerate(levels)]
-    warnings = ("", "", "out_of_distribution;cord_not_found", "unlike_training", "level_not_found", "")
+    warnings = ("", "", "out_of_distribution;cord_not_found", "signal_void", "level_not_found", "")
     results = [row | {"warnings": text} for row, text in zip(found, warnings, strict=True)]
     return _write(folder / "results.csv", results), _write(folder / "truth.csv", truth)
 
