@@ -14,15 +14,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from stenosis_trt.bench.phantom.conditions import CONDITION_RANGES, ORDINARY, Conditions
+from stenosis_trt.bench.phantom.dicom_files import WritableStudy
 from stenosis_trt.bench.phantom.study import PhantomSource, StudySource
 from stenosis_trt.bench.semisynthetic.acquired import acquire_volume
 from stenosis_trt.bench.semisynthetic.canal import NiftiVolume
 from stenosis_trt.bench.semisynthetic.source import SemisyntheticSource
 from stenosis_trt.bench.semisynthetic.subjects import SUBJECTS, Subject
-from stenosis_trt.engine.geometry import FloatArray, SlicePose, Vector
+from stenosis_trt.engine.geometry import FloatArray, Vector
 from stenosis_trt.engine.grading.cord import canal_line
 from stenosis_trt.engine.grading.levels import LevelPoint
 from stenosis_trt.engine.grading.signal_void import MAXIMUM_VOID_SIGNAL, void_signals
@@ -32,21 +32,19 @@ _SEED = 733
 """Of studies that neither a network nor the limit was made with."""
 
 
-def study_signals(
-    poses: Sequence[SlicePose], pixels: Iterable[npt.NDArray[np.uint16]], points: Sequence[Vector]
-) -> FloatArray:
-    """Signals of `void_signals` in a sagittal series.
+def study_signals(study: WritableStudy, points: Sequence[Vector]) -> FloatArray:
+    """Signals of `void_signals` in the sagittal series of a study, at the true points of its levels.
 
     Args:
-        poses, pixels: of its slices.
-        points: true points of the levels, head to foot.
+        study: a phantom, or an acquired volume.
+        points: of the levels, head to foot.
 
     Returns:
         float64 (levels,).
     """
     slices = [
-        LoadedSlice(FrameHeader(Path(), k, "", pose), pose, stored)
-        for k, (pose, stored) in enumerate(zip(poses, pixels, strict=True))
+        LoadedSlice(FrameHeader(Path(), k, "", pose), pose, study.slice_pixels(study.sagittal, k))
+        for k, pose in enumerate(study.sagittal.poses)
     ]
     found = [LevelPoint(name, point, 1.0) for name, point in zip(LEVELS, points, strict=False)]
     return void_signals(slices, found, canal_line(found))
@@ -57,9 +55,7 @@ def acquired_signals(subjects: Iterable[Subject], volumes: Path) -> list[float]:
     signals: list[float] = []
     for subject in subjects:
         study = acquire_volume(subject.name, NiftiVolume(subject.path(volumes)))
-        series = study.sagittal
-        pixels = (study.slice_pixels(series, k) for k in range(len(series.poses)))
-        signals += study_signals(series.poses, pixels, subject.disc_points.tolist()).tolist()
+        signals += study_signals(study, subject.disc_points.tolist()).tolist()
     return signals
 
 
@@ -80,9 +76,8 @@ def group_signals(sources: Sequence[StudySource], studies: int) -> Groups:
     for source in sources:
         for index in range(studies):
             study = source.sample(_SEED, index)
-            anatomy, series = study.anatomy, study.sagittal
-            pixels = (study.slice_pixels(series, k) for k in range(len(series.poses)))
-            signals = study_signals(series.poses, pixels, [level.point for level in anatomy.levels])
+            anatomy = study.anatomy
+            signals = study_signals(study, [level.point for level in anatomy.levels])
             other = "in a neck with metal" if any(anatomy.operated) else "without metal"
             for signal, operated in zip(signals.tolist(), anatomy.operated, strict=True):
                 groups["at metal" if operated else other].append(signal)

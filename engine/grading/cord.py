@@ -79,8 +79,7 @@ def canal_line(levels: Sequence[LevelPoint], further: Sequence[Vector] = ()) -> 
     wall, names = wall[order], [found[k][0] for k in order]
     directions = _wall_directions(wall)
     # The middle lies posterior to the wall, orthogonal to the direction of the canal.
-    back = np.array([0.0, 1.0, 0.0]) - directions * directions[:, 1:2]
-    middle = wall + _WALL_TO_MIDDLE_MM * _unit(back)
+    middle = wall + _WALL_TO_MIDDLE_MM * posterior_directions(directions)
     directions = directions[[0, *range(len(wall)), -1]]
     ends = middle[0] - directions[0] * _EXTENSION_MM, middle[-1] + directions[-1] * _EXTENSION_MM
     points = np.concatenate([ends[0][None], middle, ends[1][None]])
@@ -89,6 +88,11 @@ def canal_line(levels: Sequence[LevelPoint], further: Sequence[Vector] = ()) -> 
     first = min(at.values())
     line = CanalLine(points, arc - first, {name: place - first for name, place in at.items()}, directions)
     return _shortened(line) if further else line
+
+
+def posterior_directions(directions: FloatArray) -> FloatArray:
+    """Return the direction to the back, orthogonal to each of N unit vectors along the canal, LPS, (N, 3)."""
+    return _unit(np.array([0.0, 1.0, 0.0]) - directions * directions[:, 1:2])
 
 
 def _shortened(line: CanalLine) -> CanalLine:

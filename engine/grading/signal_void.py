@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stenosis_trt.engine.geometry import FloatArray
-from stenosis_trt.engine.grading.cord import CanalLine
+from stenosis_trt.engine.grading.cord import CanalLine, posterior_directions
 from stenosis_trt.engine.grading.levels import LevelPoint
 from stenosis_trt.engine.records import LoadedSlice
 
@@ -98,8 +98,7 @@ def _reference(marrow: FloatArray) -> FloatArray:
 def _grids(points: FloatArray, levels: Sequence[LevelPoint], line: CanalLine) -> FloatArray:
     """Patient points of the samples at each of N levels, LPS, mm, float64 (N, samples, 3)."""
     directions = line.directions_at([line.level_arc_length_mm[item.level] for item in levels])
-    front = directions * directions[:, 1:2] - np.array([0.0, 1.0, 0.0])
-    front /= np.linalg.norm(front, axis=1, keepdims=True)
+    front = -posterior_directions(directions)
     along = _SAMPLES[:, :1] * directions[:, None]
     return np.asarray(points[:, None] + along + _SAMPLES[:, 1:] * front[:, None])
 
@@ -128,8 +127,7 @@ def _samples(
 
 def _sample(item: LoadedSlice, points: FloatArray) -> FloatArray:
     """Interpolate a slice bilinearly at the projections of patient points (..., 3)."""
-    to_pixel = item.pose.patient_to_pixel
-    x, y = np.moveaxis(points @ to_pixel[:2, :3].T + to_pixel[:2, 3], -1, 0)
+    x, y, _ = np.moveaxis(item.pose.to_pixels(points), -1, 0)
     rows, columns = item.stored.shape
     inside = (x >= 0) & (x <= columns - 1) & (y >= 0) & (y <= rows - 1)
     x, y = np.where(inside, x, 0.0), np.where(inside, y, 0.0)
